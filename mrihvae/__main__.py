@@ -1,0 +1,7 @@
+"""`python -m mrihvae`: the same as the command `mrihvae`."""
+
+import sys
+
+from mrihvae.cli import main
+
+sys.exit(main())

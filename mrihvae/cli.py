@@ -1,0 +1,50 @@
+"""The command `mrihvae`: finds the subcommand, and turns a user's mistake into one line and status 2."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import sys
+from collections.abc import Sequence
+
+from mrihvae import __version__
+from mrihvae.errors import InputError
+
+COMMANDS = {
+    "demo": "reconstruct a real undersampled scan that comes with the package, beside two baselines",
+    "reconstruct": "reconstruct undersampled scans in fastMRI HDF5 files",
+    "evaluate": "score reconstructions with fastMRI's metrics",
+    "train": "train a model from raw k-space and magnitude images",
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line `arguments` (default: the process's own) and return the exit status.
+
+    0 on success, 2 on a user's mistake, 130 when interrupted.
+    """
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    name = next((argument for argument in arguments if not argument.startswith("-")), None)
+    about = "MRI reconstruction with a hierarchical VAE prior in frequency bands."
+    parser = argparse.ArgumentParser(prog="mrihvae", description=about)
+    parser.add_argument("--version", action="version", version=f"mrihvae {__version__}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for command, summary in COMMANDS.items():
+        subparser = commands.add_parser(
+            command, help=summary, description=summary, formatter_class=argparse.ArgumentDefaultsHelpFormatter
+        )
+        if command == name:  # the others stay unimported: torch takes seconds
+            module = importlib.import_module(f"mrihvae.cli_{command}")
+            module.add_arguments(subparser)
+    try:
+        parsed = parser.parse_args(arguments)
+        module.run(parsed)
+    except SystemExit as leaving:
+        return leaving.code if isinstance(leaving.code, int) else 2
+    except InputError as error:
+        print(f"mrihvae: error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("mrihvae: interrupted; finished files are kept", file=sys.stderr)
+        return 130
+    return 0

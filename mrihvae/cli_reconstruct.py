@@ -1,0 +1,138 @@
+"""`mrihvae reconstruct`: undersampled scans in, reconstructions in fastMRI's form and pictures out."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from mrihvae import __version__
+from mrihvae.errors import InputError
+from mrihvae.fastmri_files import Scan, list_files, read_scan, write_reconstruction
+from mrihvae.figures import volume_panel
+from mrihvae.files import replacing
+from mrihvae.inference import COMBINATIONS, InferenceSettings
+from mrihvae.masks import MASK_TYPES, effective_acceleration
+from mrihvae.settings import from_dict
+from mrihvae.volumes import METHODS, MODEL_METHODS, Method, Undersampling, lines_of, reconstruct_volume
+from mrihvae.weights import load_model
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command's options."""
+    defaults = InferenceSettings()
+    parser.add_argument("input", type=Path, metavar="INPUT", help="fastMRI HDF5 file, or a folder of them")
+    parser.add_argument("--output", type=Path, required=True, help="folder for reconstructions/, panels/ and a JSON")
+    parser.add_argument("--method", choices=METHODS, default="hybrid", help="how to reconstruct")
+    parser.add_argument("--mask-type", choices=MASK_TYPES, help="undersample complete scans with this fastMRI mask")
+    parser.add_argument("--acceleration", type=int, default=4, help="nominal acceleration of --mask-type")
+    parser.add_argument("--center-fraction", type=float, help="of --mask-type; 0.32 / acceleration if left out")
+    parser.add_argument("--checkpoint", default="default", help="name of shipped weights, or a .safetensors file")
+    parser.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, ...")
+    parser.add_argument("--batch-size", type=int, default=8, help="slices reconstructed together")
+    parser.add_argument("--sweeps", type=int, default=defaults.sweeps, help="refinement steps per level (hybrid)")
+    parser.add_argument("--step", type=float, default=defaults.step, help="size of a refinement step (hybrid)")
+    parser.add_argument("--combine", choices=COMBINATIONS, default=defaults.combine, help="what measured bins become")
+    parser.add_argument("--strength", type=float, help="regularisation of wavelet and tv; a tuned one if left out")
+    parser.add_argument("--resume", action="store_true", help="leave out volumes that are in --output already")
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Reconstruct; prints progress on standard error and a line per volume on standard output."""
+    method = _method(arguments)
+    undersampling = _undersampling(arguments)
+    files = list_files(arguments.input)
+    volumes: list[dict[str, Any]] = []
+    for file in files:
+        output = arguments.output / "reconstructions" / file.name
+        if arguments.resume and output.is_file():
+            print(f"{file.name}: already there")
+            continue
+        volumes.append(_reconstruct_file(file, output, method, undersampling, arguments))
+    if not volumes:
+        return
+    summary = {
+        "mrihvae": __version__,
+        "torch": str(torch.__version__),
+        "method": arguments.method,
+        "checkpoint": arguments.checkpoint if arguments.method in MODEL_METHODS else None,
+        "inference": dataclasses.asdict(method.inference) if arguments.method in MODEL_METHODS else None,
+        "strength": arguments.strength,
+        "undersampling": dataclasses.asdict(undersampling) if undersampling else None,
+        "device": arguments.device,
+        "threads": torch.get_num_threads(),
+        "volumes": volumes,
+    }
+    with replacing(arguments.output / "reconstruct.json") as temporary:
+        temporary.write_text(json.dumps(summary, indent=2) + "\n")
+
+
+def _reconstruct_file(
+    file: Path, output: Path, method: Method, undersampling: Undersampling | None, arguments: argparse.Namespace
+) -> dict[str, Any]:
+    """Reconstruct one volume and write it and its panel."""
+    scan = read_scan(file)
+    lines = lines_of(scan, undersampling)
+    effective = round(effective_acceleration(lines), 3)
+    began = time.perf_counter()
+    with tqdm(total=len(scan.kspace), desc=file.name, unit="slice", leave=False) as bar:
+        volume = reconstruct_volume(scan, lines, method, arguments.batch_size, bar.update)
+    seconds = (time.perf_counter() - began) / len(volume)
+    attributes: dict[str, Any] = {"method": method.name, "effective_acceleration": effective}
+    acceleration = undersampling.acceleration if undersampling else scan.attributes.get("acceleration")
+    if acceleration is not None:
+        attributes["acceleration"] = acceleration
+    write_reconstruction(output, volume, attributes)
+    _panel(arguments.output / "panels" / f"{file.stem}.png", scan, lines, method, volume, effective)
+    print(f"{file.name}: {len(volume)} slices, R = {effective:.2f}, {seconds:.2f} s per slice")
+    return {"file": file.name, "slices": len(volume), "effective_acceleration": effective, "seconds_per_slice": seconds}
+
+
+def _panel(path: Path, scan: Scan, lines: np.ndarray, method: Method, volume: np.ndarray, effective: float) -> None:
+    """Draw the middle slice: zero-filled, reconstruction, target, errors."""
+    middle = len(volume) // 2
+    one = dataclasses.replace(
+        scan,
+        kspace=scan.kspace[middle : middle + 1],
+        target=None if scan.target is None else scan.target[middle : middle + 1],
+    )
+    zero_filled = reconstruct_volume(one, lines, Method("zero-filled"))
+    images = {"zero-filled": zero_filled, method.name: volume[middle : middle + 1]}
+    volume_panel(path, f"{scan.name}, slice {middle}, R = {effective:.2f}", images, one.target)
+
+
+def _method(arguments: argparse.Namespace) -> Method:
+    """Read the options of the method, and load the model if it needs one."""
+    if arguments.batch_size < 1:
+        raise InputError(f"--batch-size {arguments.batch_size}: must be at least 1")
+    if arguments.strength is not None and not arguments.strength > 0:
+        raise InputError(f"--strength {arguments.strength}: must be above 0")
+    options = {"sweeps": arguments.sweeps, "step": arguments.step, "combine": arguments.combine}
+    inference = from_dict(InferenceSettings, options, "inference settings")
+    model = None
+    if arguments.method in MODEL_METHODS:
+        try:
+            model = load_model(arguments.checkpoint, torch.device(arguments.device))
+        except (RuntimeError, AssertionError) as error:
+            reason = str(error).splitlines()[0]
+            raise InputError(f"--device {arguments.device}: cannot be used ({reason}); try cpu") from error
+    return Method(arguments.method, model, inference, arguments.strength)
+
+
+def _undersampling(arguments: argparse.Namespace) -> Undersampling | None:
+    """Read the options of the mask; without --mask-type the file's own mask counts."""
+    if arguments.mask_type is None:
+        if arguments.center_fraction is not None:
+            raise InputError("--center-fraction: goes with --mask-type; add it, or leave this option out")
+        return None
+    fraction = arguments.center_fraction
+    if fraction is None:
+        fraction = 0.32 / max(arguments.acceleration, 1)
+    return Undersampling(arguments.mask_type, arguments.acceleration, fraction)

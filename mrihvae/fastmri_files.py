@@ -1,0 +1,183 @@
+"""fastMRI HDF5 files: one volume a file, read with every check a user's file deserves."""
+
+from __future__ import annotations
+
+import xml.etree.ElementTree as ElementTree
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+
+from mrihvae.errors import InputError
+from mrihvae.files import replacing
+
+TARGETS = {"singlecoil": "reconstruction_esc", "multicoil": "reconstruction_rss"}
+ISMRMRD = "{http://www.ismrm.org/ISMRMRD}"
+
+
+@dataclass(frozen=True)
+class Scan:
+    """One volume.
+
+    Attributes
+    ----------
+    name : file name without folder; fastMRI seeds masks with it
+    kspace : complex64 (slice, H, W) or (slice, coil, H, W), centred; W is the phase-encoding axis
+    mask : bool (W,) of measured lines, or None where the file holds complete k-space
+    target : float32 (slice, h, w), the reference reconstruction, or None
+    padding : first and one past the last line that the scanner encoded; the others are empty
+    matrix : (h, w) of the image to deliver, from the header's reconSpace, or None
+    attributes : the file's HDF5 attributes
+    """
+
+    name: str
+    kspace: np.ndarray
+    mask: np.ndarray | None = None
+    target: np.ndarray | None = None
+    padding: tuple[int, int] | None = None
+    matrix: tuple[int, int] | None = None
+    attributes: Mapping[str, Any] = field(default_factory=dict)
+
+
+def list_files(path: Path, what: str = "fastMRI HDF5") -> list[Path]:
+    """List the .h5 files of a folder, or the one file.
+
+    Raises
+    ------
+    InputError
+        Not there, or no .h5 file in it.
+    """
+    if path.is_dir():
+        files = sorted(p for p in path.iterdir() if p.suffix == ".h5" and not p.name.startswith("."))
+        if not files:
+            raise InputError(f"{path}: no .h5 file in this folder; give a {what} file or a folder of them")
+        return files
+    if not path.is_file():
+        raise InputError(f"{path}: not there; give a {what} file or a folder of them")
+    return [path]
+
+
+def read_dataset(path: Path, key: str) -> np.ndarray:
+    """Read one dataset of an HDF5 file.
+
+    Raises
+    ------
+    InputError
+        File or key missing, truncated or not HDF5, or NaN in it.
+    """
+    try:
+        with h5py.File(path, "r") as file:
+            dataset = file.get(key)
+            if not isinstance(dataset, h5py.Dataset):
+                raise InputError(f"{path}: has no dataset '{key}' (it has {', '.join(file) or 'none'}); check the file")
+            array = np.asarray(dataset[()])
+    except FileNotFoundError:
+        raise InputError(f"{path}: not there; check the path") from None
+    except (OSError, RuntimeError, AttributeError) as error:
+        raise InputError(f"{path}: truncated or not an HDF5 file ({_first_line(error)}); copy it again") from error
+    if array.dtype.kind in "fc" and not np.isfinite(array).all():
+        raise InputError(f"{path}: dataset '{key}' holds NaN or infinite values; export the scan again")
+    return array
+
+
+def read_scan(path: Path) -> Scan:
+    """Read a fastMRI file.
+
+    Raises
+    ------
+    InputError
+        File missing, truncated, not HDF5, without k-space, with NaN, of a wrong type or shape, or with a mask that
+        does not fit or measures nothing.
+    """
+    kspace = read_dataset(path, "kspace")
+    if kspace.dtype.kind != "c":
+        raise InputError(f"{path}: 'kspace' is {kspace.dtype}, not complex; store it as complex64")
+    if kspace.ndim not in (3, 4) or min(kspace.shape) < 1 or min(kspace.shape[-2:]) < 2:
+        raise InputError(
+            f"{path}: 'kspace' has shape {kspace.shape}; it must be (slices, H, W) or (slices, coils, H, W)"
+        )
+    with h5py.File(path, "r") as file:
+        keys = set(file)
+        attributes = dict(file.attrs.items())
+    width = kspace.shape[-1]
+    mask = _read_mask(path, width) if "mask" in keys else None
+    key = TARGETS["singlecoil" if kspace.ndim == 3 else "multicoil"]
+    target = read_dataset(path, key) if key in keys else None
+    if target is not None and (target.dtype.kind != "f" or target.ndim != 3 or len(target) != len(kspace)):
+        raise InputError(
+            f"{path}: '{key}' is {target.dtype} and has shape {target.shape}, not (slices, h, w) with {len(kspace)} "
+            "slices; store float32 magnitudes"
+        )
+    encoding = _read_encoding(path) if "ismrmrd_header" in keys else None
+    padding, matrix = _padding(encoding, width), _matrix(encoding)
+    return Scan(path.name, kspace.astype(np.complex64, copy=False), mask, target, padding, matrix, attributes)
+
+
+def write_reconstruction(path: Path, images: np.ndarray, attributes: Mapping[str, Any] | None = None) -> None:
+    """Write float32 (slice, h, w) to dataset `reconstruction`, where fastMRI's tooling looks for it; all or nothing.
+
+    `attributes` say how the images were made; fastMRI's tooling does not read them.
+    """
+    with replacing(path) as temporary:
+        try:
+            with h5py.File(temporary, "w") as file:
+                file.create_dataset("reconstruction", data=images.astype(np.float32, copy=False))
+                file.attrs.update(attributes or {})
+        except RuntimeError as error:  # how h5py tells of a full disk when it closes the file
+            raise OSError(_first_line(error)) from error
+
+
+def _read_mask(path: Path, width: int) -> np.ndarray:
+    mask = read_dataset(path, "mask").astype(bool).reshape(-1)
+    if mask.size != width:
+        raise InputError(f"{path}: 'mask' has {mask.size} entries but k-space has {width} lines; export it again")
+    if not mask.any():
+        raise InputError(f"{path}: 'mask' measures no line at all; there is nothing to reconstruct from")
+    return mask
+
+
+def _read_encoding(path: Path) -> ElementTree.Element | None:
+    """Read the first encoding of the ISMRMRD header; None if the header is not one."""
+    try:
+        with h5py.File(path, "r") as file:
+            header = file["ismrmrd_header"][()]
+        return ElementTree.fromstring(header).find(f"{ISMRMRD}encoding")
+    except (ElementTree.ParseError, TypeError, ValueError, OSError):
+        return None
+
+
+def _number(encoding: ElementTree.Element, *path: str) -> int:
+    return int(encoding.findtext("/".join(f"{ISMRMRD}{tag}" for tag in path), ""))
+
+
+def _padding(encoding: ElementTree.Element | None, width: int) -> tuple[int, int] | None:
+    """Find which lines the scanner encoded, as fastMRI's SliceDataset computes it from the ISMRMRD header."""
+    if encoding is None:
+        return None
+    try:
+        columns = _number(encoding, "encodedSpace", "matrixSize", "y")
+        centre = _number(encoding, "encodingLimits", "kspace_encoding_step_1", "center")
+        last = _number(encoding, "encodingLimits", "kspace_encoding_step_1", "maximum")
+    except ValueError:
+        return None
+    first = columns // 2 - centre
+    if columns != width or not 0 <= first < first + last + 1 <= width:
+        return None
+    return first, first + last + 1
+
+
+def _matrix(encoding: ElementTree.Element | None) -> tuple[int, int] | None:
+    """Read the size of the image to deliver."""
+    if encoding is None:
+        return None
+    try:
+        return _number(encoding, "reconSpace", "matrixSize", "x"), _number(encoding, "reconSpace", "matrixSize", "y")
+    except ValueError:
+        return None
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]

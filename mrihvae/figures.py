@@ -1,0 +1,97 @@
+"""Pictures of results: a panel per volume, and the curves of a training run."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+
+from mrihvae.errors import InputError
+from mrihvae.files import replacing
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
+from matplotlib.figure import Figure
+
+ERROR_GAIN = 4  # errors are shown this much brighter, on the images' own grey scale
+
+
+def volume_panel(
+    path: Path, title: str, images: Mapping[str, np.ndarray], target: np.ndarray | None, index: int | None = None
+) -> None:
+    """Draw one slice of a volume: the named images, the target and the errors below, all on one grey scale.
+
+    Parameters
+    ----------
+    path : PNG to write
+    title : line above the panel
+    images : names and magnitudes (slice, h, w)
+    target : reference (slice, h, w) or None
+    index : the slice to show; the middle one if left out
+    """
+    first = next(iter(images.values()))
+    index = len(first) // 2 if index is None else index
+    shown = {name: volume[index] for name, volume in images.items()}
+    columns = {**shown, **({"target": target[index]} if target is not None else {})}
+    bright = float(np.max(target[index] if target is not None else first[index])) or 1.0
+    rows = 1 if target is None else 2
+    height, width = first.shape[-2:]
+    size = (2.6 * len(columns) + 0.9, rows * 2.6 * height / width + 0.7)
+    figure, axes = plt.subplots(rows, len(columns), figsize=size, squeeze=False, layout="constrained")
+    for axis in axes.flat:
+        axis.axis("off")
+    for axis, (name, image) in zip(axes[0], columns.items()):
+        artist = axis.imshow(image, cmap="gray", vmin=0, vmax=bright)
+        axis.set_title(name, fontsize=10)
+    if target is not None:
+        peak = float(target.max())
+        for axis, image in zip(axes[1], shown.values()):
+            error = np.abs(image - target[index])
+            axis.imshow(ERROR_GAIN * error, cmap="gray", vmin=0, vmax=bright)
+            psnr = 20 * np.log10(peak / max(float(np.sqrt(np.mean(error**2))), 1e-12 * peak))
+            axis.set_title(f"error x {ERROR_GAIN}, {psnr:.2f} dB", fontsize=9)
+    figure.colorbar(artist, ax=axes, shrink=0.7, pad=0.01)
+    figure.suptitle(title, fontsize=10)
+    _save(figure, path)
+
+
+def training_figure(log: Path, path: Path) -> None:
+    """Draw the curves of log.jsonl: objective, KL and matching per level, gain over zero-filling."""
+    lines = [json.loads(line) for line in log.read_text().splitlines()]
+    if not lines:
+        raise InputError(f"{log}: holds no step yet; train first")
+    step = np.array([line["step"] for line in lines])
+    figure, axes = plt.subplots(1, 4, figsize=(17, 4), layout="constrained")
+    for key in ("elbo", "distortion"):
+        axes[0].plot(step, _smoothed([line[key] for line in lines]), label=f"negative {key}" if key == "elbo" else key)
+    axes[0].set_ylim(*np.percentile([line["distortion"] for line in lines], [0.5, 95]))
+    axes[0].set_ylabel("nats per real dimension")
+    for axis, key in zip(axes[1:3], ("kl", "matching")):
+        for j, level in enumerate(np.array([line[key] for line in lines]).T):
+            axis.semilogy(step, np.maximum(_smoothed(level), 1e-6), label=f"level {j}")
+        axis.set_ylabel({"kl": "KL(q || p), nats per real dimension", "matching": "KL(q || r)"}[key])
+    ratio = _smoothed([line["zero_filled"] for line in lines]) / _smoothed([line["rollout"] for line in lines])
+    axes[3].plot(step, 10 * np.log10(ratio), label="means of r")
+    axes[3].axhline(0, color="grey", linewidth=0.8)
+    axes[3].set_ylim(-3, None)
+    axes[3].set_ylabel("k-space error under zero-filling, dB")
+    for axis in axes:
+        axis.set_xlabel("step")
+        axis.legend(fontsize=8)
+    _save(figure, path)
+
+
+def _smoothed(values: list[float] | np.ndarray) -> np.ndarray:
+    """Average over a window of a fiftieth of the run."""
+    window = max(1, len(values) // 50)
+    padded = np.pad(np.asarray(values, dtype=float), (window // 2, window - 1 - window // 2), mode="edge")
+    return np.convolve(padded, np.ones(window) / window, mode="valid")
+
+
+def _save(figure: Figure, path: Path) -> None:
+    with replacing(path) as temporary:
+        figure.savefig(temporary, format="png", dpi=110)
+    plt.close(figure)

@@ -1,0 +1,398 @@
+"""The network: a hierarchical VAE whose decoder is linearly separable into frequency bands.
+
+Top-down order (VDVAE, Child 2021): every level has K stochastic layers, p(z_l | z_<l), and a head that turns the
+state into one complex image on the level's grid, of which only the level's own band is kept (IA-HVAE, section 2).
+The encoder is q(z_l | z_<l, x) for complete images; `MaskedPosterior` is r(z_l | z_<l, y, M) for undersampled ones.
+Everything is convolutional, so one set of weights takes every image size that is a multiple of
+`ModelSettings.multiple`.
+
+The grids are processed with `fold` x `fold` pixels folded into channels: a level of grid (h, w) computes at
+(h / fold, w / fold). This makes the finest level, which else costs three quarters of everything, affordable.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from mrihvae.bands import band_mask, grids, split
+from mrihvae.fourier import centre_crop, fft2c, ifft2c
+
+LN2 = math.log(2.0)
+CONFIDENT = -3.0  # posteriors begin with a deviation of 0.17: latents that carry the image train at once
+
+
+@dataclass(frozen=True)
+class ModelSettings:
+    """What fixes the shape of the network and its likelihood.
+
+    Attributes
+    ----------
+    widths : channels of each level, coarsest first; their number is J + 1
+    layers : K, stochastic layers per level
+    latents : latent channels per pixel of the level's grid
+    fold : pixels per side folded into channels
+    noise_floor : s_0, the likelihood's standard deviation per complex bin for a noise-free image, in model units
+    """
+
+    widths: tuple[int, ...] = (64, 96, 96, 64, 32)
+    layers: int = 2
+    latents: int = 1
+    fold: int = 2
+    noise_floor: float = 0.03
+
+    def __post_init__(self) -> None:
+        if not self.widths or any(width < 16 or width % 16 for width in self.widths):
+            raise ValueError(f"widths {self.widths} must be multiples of 16, one a level")
+        if min(self.layers, self.latents, self.fold) < 1:
+            raise ValueError("layers, latents and fold must be at least 1")
+        if not self.noise_floor > 0:
+            raise ValueError(f"noise_floor {self.noise_floor} must be above 0")
+
+    @property
+    def levels(self) -> int:
+        """Number of levels, J + 1."""
+        return len(self.widths)
+
+    @property
+    def multiple(self) -> int:
+        """Image sizes must be multiples of this."""
+        return self.fold * int(2 ** (self.levels - 1))
+
+
+@dataclass
+class Gaussian:
+    """A diagonal normal distribution over latents, `mu` and `sigma` of shape (slices, channels, h, w)."""
+
+    mu: Tensor
+    sigma: Tensor
+
+    @classmethod
+    def from_network(cls, output: Tensor) -> Gaussian:
+        """Read mean and unbounded deviation; an output of 0 is the standard normal distribution."""
+        mu, raw = output.float().chunk(2, dim=1)
+        return cls(mu, functional.softplus(raw, beta=LN2).clamp_min(1e-3))
+
+    def sample(self) -> Tensor:
+        """Draw z with the reparameterisation that lets gradients pass."""
+        return self.mu + self.sigma * torch.randn_like(self.sigma)
+
+    def detach(self) -> Gaussian:
+        """Cut the gradient."""
+        return Gaussian(self.mu.detach(), self.sigma.detach())
+
+    def kl(self, other: Gaussian) -> Tensor:
+        """Compute KL(self || other) in nats per element."""
+        ratio = self.sigma / other.sigma
+        return 0.5 * (((self.mu - other.mu) / other.sigma) ** 2 + ratio**2 - 1) - torch.log(ratio)
+
+
+def conv(channels: int, out: int, size: int, gain: float = 2.0**0.5) -> nn.Conv2d:
+    """Make a convolution that keeps the grid, with zero bias and weights drawn so that variance grows by `gain`^2."""
+    layer = nn.Conv2d(channels, out, size, padding=size // 2)
+    nn.init.normal_(layer.weight, std=gain / math.sqrt(channels * size**2))
+    layer.bias = nn.Parameter(torch.zeros(out))
+    return layer
+
+
+class Block(nn.Module):
+    """VDVAE's pre-activation bottleneck, 1x1, 3x3, 3x3, 1x1 with SiLU, beside a linear shortcut.
+
+    The shortcut lets an image pass through latents linearly from the first step on, which starts the training.
+    """
+
+    def __init__(self, channels: int, inner: int, out: int, gain: float) -> None:
+        super().__init__()
+        self.reduce = conv(channels, inner, 1)
+        self.first = conv(inner, inner, 3)
+        self.second = conv(inner, inner, 3)
+        self.expand = conv(inner, out, 1, gain)
+        self.shortcut = conv(channels, out, 1, gain)
+
+    def forward(self, features: Tensor) -> Tensor:
+        hidden = self.reduce(functional.silu(features))
+        hidden = self.second(functional.silu(self.first(functional.silu(hidden))))
+        mapped: Tensor = self.expand(functional.silu(hidden)) + self.shortcut(features)
+        return mapped
+
+
+class Residual(nn.Module):
+    """Two full-width 3x3 convolutions on a skip connection; `scale` shrinks the branch's last weights."""
+
+    def __init__(self, channels: int, scale: float, normalise: bool) -> None:
+        super().__init__()
+        self.norm = nn.GroupNorm(channels // 16, channels) if normalise else nn.Identity()
+        self.first = conv(channels, channels, 3)
+        self.second = conv(channels, channels, 3, scale)
+
+    def forward(self, features: Tensor) -> Tensor:
+        hidden = self.first(functional.silu(self.norm(features)))
+        branch: Tensor = self.second(functional.silu(hidden))
+        return features + branch
+
+
+class BottomUp(nn.Module):
+    """Features of an image at every level, computed from the finest level down to the coarsest."""
+
+    def __init__(self, settings: ModelSettings, in_channels: int) -> None:
+        super().__init__()
+        widths = settings.widths
+        self.stem = conv(in_channels, widths[-1], 3, 1.0)
+        self.blocks = nn.ModuleList(Residual(width, 0.3, normalise=True) for width in widths)
+        self.down = nn.ModuleList(nn.Conv2d(fine, coarse, 2, stride=2) for coarse, fine in pairwise(widths))
+
+    def forward(self, folded: Tensor) -> list[Tensor]:
+        features = self.blocks[-1](self.stem(folded))
+        path = [features]
+        for block, down in zip(reversed(self.blocks[:-1]), reversed(self.down)):
+            features = block(down(features))
+            path.append(features)
+        return path[::-1]
+
+
+class Posterior(nn.Module):
+    """q(z_l | z_<l, x): the amortised posterior for a complete image."""
+
+    def __init__(self, settings: ModelSettings) -> None:
+        super().__init__()
+        self.settings = settings
+        channels = 2 * settings.fold**2
+        self.path = BottomUp(settings, channels)
+        self.bands = nn.ModuleList(conv(channels, width, 3, 1.0) for width in settings.widths)
+        self.layers = _posterior_blocks(settings)
+
+    def features(self, kspace: Tensor) -> list[Tensor]:
+        """Compute what q sees of a complete scan (slices, H, W): one map (slices, width_j, ., .) a level.
+
+        Beside the bottom-up features of the image each level sees its own band by itself, at the size of 1: a fine
+        band is a tenth of the image and else drowns in it.
+        """
+        path = self.path(fold_image(ifft2c(kspace), self.settings.fold))
+        bands = band_images(kspace, self.settings.levels)
+        return [
+            features + conv(fold_image(band, self.settings.fold))
+            for features, conv, band in zip(path, self.bands, bands)
+        ]
+
+    def forward(self, j: int, k: int, state: Tensor, features: Tensor) -> Gaussian:
+        """Compute q for layer k of level j."""
+        return Gaussian.from_network(_layer(self.layers, j, k)(torch.cat((state, features), dim=1)))
+
+
+class MaskedPosterior(nn.Module):
+    """r(z_l | z_<l, y, M): the posterior for undersampled k-space (methods: posterior matching).
+
+    Level j sees the bottom-up features of the zero-filled image, and a look at the image as far as it is known
+    when level j begins: measured bins, and below band j the decoder's bins where nothing was measured. Each
+    level therefore has only the aliasing of its own band to explain.
+    """
+
+    def __init__(self, settings: ModelSettings) -> None:
+        super().__init__()
+        self.settings = settings
+        channels, widths = 2 * settings.fold**2, settings.widths
+        self.path = BottomUp(settings, channels + settings.levels)
+        self.bands = nn.ModuleList(conv(channels, width, 3, 1.0) for width in widths)
+        self.known = nn.ModuleList(conv(channels, width, 3, 1.0) for width in widths)
+        self.context = nn.ModuleList(conv(width, width, 1, 1.0) for width in widths)
+        self.mix = nn.ModuleList(Residual(width, 0.3, normalise=True) for width in widths)
+        self.layers = _posterior_blocks(settings)
+
+    def features(self, kspace: Tensor, mask: Tensor) -> list[Tensor]:
+        """Compute the bottom-up features of measured k-space (slices, H, W) and its mask of the same shape."""
+        folded = fold_image(ifft2c(kspace), self.settings.fold)
+        fractions = sampled_fractions(mask, self.settings.levels).to(folded.dtype)
+        planes = fractions[:, :, None, None].expand(-1, -1, *folded.shape[-2:])
+        path = self.path(torch.cat((folded, planes), dim=1))
+        bands = band_images(kspace, self.settings.levels)
+        return [
+            features + conv(fold_image(band, self.settings.fold))
+            for features, conv, band in zip(path, self.bands, bands)
+        ]
+
+    def look(self, j: int, state: Tensor, features: Tensor, known: Tensor) -> Tensor:
+        """Combine state, bottom-up features and the image known so far, complex (slices, h_j, w_j)."""
+        seen = self.known[j](fold_image(known, self.settings.fold)) + self.context[j](state) + features
+        mixed: Tensor = self.mix[j](seen)
+        return mixed
+
+    def forward(self, j: int, k: int, state: Tensor, looked: Tensor) -> Gaussian:
+        """Compute r for layer k of level j."""
+        return Gaussian.from_network(_layer(self.layers, j, k)(torch.cat((state, looked), dim=1)))
+
+
+class Layer(nn.Module):
+    """One stochastic layer: the prior p(z | z_<l) and the way its latent enters the state."""
+
+    def __init__(self, width: int, latents: int, scale: float) -> None:
+        super().__init__()
+        self.latents = latents
+        self.prior = Block(width, width // 2, 2 * latents + width, 0.0)
+        self.project = conv(latents, width, 1, 1.0)
+        self.residual = Residual(width, scale, normalise=False)
+
+    def look_ahead(self, state: Tensor) -> tuple[Gaussian, Tensor]:
+        """Compute the prior of z and the state with the prior's deterministic residual added."""
+        output = self.prior(state)
+        prior = Gaussian.from_network(output[:, : 2 * self.latents])
+        return prior, state + output[:, 2 * self.latents :]
+
+    def forward(self, state: Tensor, z: Tensor) -> Tensor:
+        """Add the latent to the state and process it."""
+        merged: Tensor = self.residual(state + self.project(z))
+        return merged
+
+
+class Head(nn.Module):
+    """Features to the channels of one folded complex image: two convolutions beside a linear one."""
+
+    def __init__(self, width: int, out: int) -> None:
+        super().__init__()
+        self.first = conv(width, width, 3)
+        self.second = conv(width, out, 3, 0.3)
+        self.shortcut = conv(width, out, 3, 0.5)
+
+    def forward(self, state: Tensor) -> Tensor:
+        image: Tensor = self.second(functional.silu(self.first(functional.silu(state)))) + self.shortcut(state)
+        return image
+
+
+class Level(nn.Module):
+    """K layers on one grid and the head for the grid's band."""
+
+    def __init__(self, settings: ModelSettings, j: int) -> None:
+        super().__init__()
+        width, fold = settings.widths[j], settings.fold
+        scale = 1 / math.sqrt(settings.layers * settings.levels)
+        self.enter = conv(settings.widths[max(j - 1, 0)], width, 1, 1.0)
+        self.layers = nn.ModuleList(Layer(width, settings.latents * fold**2, scale) for _ in range(settings.layers))
+        self.head = Head(width, 2 * fold**2)
+
+
+class HVAE(nn.Module):
+    """The separable hierarchical VAE with its two posteriors."""
+
+    def __init__(self, settings: ModelSettings | None = None) -> None:
+        super().__init__()
+        self.settings = settings or ModelSettings()
+        self.start = nn.Parameter(torch.zeros(1, self.settings.widths[0], 1, 1))
+        self.levels = nn.ModuleList(Level(self.settings, j) for j in range(self.settings.levels))
+        self.q = Posterior(self.settings)
+        self.r = MaskedPosterior(self.settings)
+
+    def begin(self, slices: int, shape: tuple[int, int]) -> Tensor:
+        """Make the state before level 0 for images of `shape`, (slices, width_0, h_0 / fold, w_0 / fold)."""
+        if any(size % self.settings.multiple for size in shape):
+            raise ValueError(f"image shape {shape} is not a multiple of {self.settings.multiple} on both axes")
+        height, width = grids(shape, self.settings.levels)[0]
+        fold = self.settings.fold
+        return self.start.expand(slices, -1, height // fold, width // fold)
+
+    def layers(self, j: int) -> list[Layer]:
+        """List the K stochastic layers of level j."""
+        return cast(list[Layer], list(self.level(j).layers))
+
+    def level(self, j: int) -> Level:
+        """Take level j."""
+        return cast(Level, self.levels[j])
+
+    def move(self, device: torch.device | str) -> HVAE:
+        """Put the weights on a device, channels last in memory as convolutions like it."""
+        for parameter in self.parameters():
+            form = torch.channels_last if parameter.ndim == 4 else torch.contiguous_format
+            parameter.data = parameter.data.to(device=device).contiguous(memory_format=form)
+        return self
+
+    def enter(self, j: int, state: Tensor) -> Tensor:
+        """Carry the state of level j - 1 to the grid of level j."""
+        entered: Tensor = self.level(j).enter(state)
+        return entered if j == 0 else functional.interpolate(entered, scale_factor=2.0, mode="nearest")
+
+    def head(self, j: int, state: Tensor, shape: tuple[int, int]) -> Tensor:
+        """Compute hhat_j, the bins of band j on its grid, complex (slices, h_j, w_j) (IA-HVAE, eq. 5)."""
+        image = unfold_image(self.level(j).head(state), self.settings.fold)
+        grid = (image.shape[-2], image.shape[-1])
+        keep = band_mask(shape, self.settings.levels, j).to(image.device)
+        return fft2c(image) * (keep * band_size(j) / grid_scale(grid, shape))
+
+    def known_image(self, j: int, known: Tensor) -> Tensor:
+        """Compute the image of full-size k-space `known` (slices, H, W) on the grid of level j."""
+        shape = (known.shape[-2], known.shape[-1])
+        grid = grids(shape, self.settings.levels)[j]
+        return ifft2c(centre_crop(known, grid)) * grid_scale(grid, shape)
+
+    def prior_parameters(self) -> list[nn.Parameter]:
+        """List the parameters of decoder, prior and q: all that never sees a mask."""
+        return [p for name, p in self.named_parameters() if not name.startswith("r.")]
+
+    def masked_parameters(self) -> list[nn.Parameter]:
+        """List the parameters of r."""
+        return list(self.r.parameters())
+
+
+def band_size(j: int) -> float:
+    """Give about the root-mean-square magnitude of band j's image in model units; networks see bands over this."""
+    return 0.3 if j == 0 else 0.05
+
+
+def band_images(kspace: Tensor, levels: int) -> list[Tensor]:
+    """Compute the image of each band of k-space (slices, H, W) on its own grid, over `band_size`."""
+    shape = (kspace.shape[-2], kspace.shape[-1])
+    bands = split(kspace, levels)
+    return [
+        ifft2c(h) * (grid_scale(g, shape) / band_size(j)) for j, (h, g) in enumerate(zip(bands, grids(shape, levels)))
+    ]
+
+
+def grid_scale(grid: tuple[int, int], shape: tuple[int, int]) -> float:
+    """Compute the factor that keeps intensities when the image of `shape` is seen on a coarser `grid`."""
+    return math.sqrt(grid[0] * grid[1] / (shape[0] * shape[1]))
+
+
+def fold_image(image: Tensor, fold: int) -> Tensor:
+    """Turn complex (slices, h, w) into real (slices, 2 fold^2, h / fold, w / fold), channels last in memory."""
+    pair = torch.stack((image.real, image.imag), dim=1)
+    return functional.pixel_unshuffle(pair, fold).contiguous(memory_format=torch.channels_last)
+
+
+def unfold_image(channels: Tensor, fold: int) -> Tensor:
+    """Undo `fold_image`: real (slices, 2 fold^2, h / fold, w / fold) to complex (slices, h, w)."""
+    pair = functional.pixel_shuffle(channels.float(), fold)
+    return torch.complex(pair[:, 0].contiguous(), pair[:, 1].contiguous())
+
+
+def sampled_fractions(mask: Tensor, levels: int) -> Tensor:
+    """Compute which fraction of each band was measured: bool mask (slices, H, W) to (slices, J + 1)."""
+    shape = (mask.shape[-2], mask.shape[-1])
+    fractions = []
+    for j, grid in enumerate(grids(shape, levels)):
+        band = band_mask(shape, levels, j).to(mask.device)
+        fractions.append((centre_crop(mask, grid) & band).float().sum(dim=(-2, -1)) / band.sum())
+    return torch.stack(fractions, dim=1)
+
+
+def _layer(blocks: nn.ModuleList, j: int, k: int) -> nn.Module:
+    """Take the block of layer k of level j."""
+    return cast(nn.ModuleList, blocks[j])[k]
+
+
+def _posterior_blocks(settings: ModelSettings) -> nn.ModuleList:
+    """Make the blocks that read (state, features) and give the posterior of each layer."""
+    latents = settings.latents * settings.fold**2
+    blocks = nn.ModuleList(
+        nn.ModuleList(Block(2 * width, width // 2, 2 * latents, 0.7) for _ in range(settings.layers))
+        for width in settings.widths
+    )
+    for level in blocks:
+        for block in level:  # type: ignore[attr-defined]
+            with torch.no_grad():
+                block.expand.weight[latents:] *= 0.2
+                block.shortcut.weight[latents:] *= 0.2
+                block.expand.bias[latents:] = CONFIDENT
+    return blocks

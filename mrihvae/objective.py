@@ -1,0 +1,164 @@
+"""What training minimises: the ELBO of the prior, and posterior matching for the masked posterior.
+
+All terms are in nats per real dimension (2 H W of them per complex image), so that sizes compare.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from mrihvae.bands import merge, split
+from mrihvae.fourier import centre_pad
+from mrihvae.model import HVAE
+
+ACTIVE_VARIANCE = 0.01  # Burda et al. 2016: a unit is active if its posterior mean varies more over the data
+MEASURED_WEIGHT = 0.02  # measured bins are put back after reconstruction; a little weight keeps the states right
+
+
+@dataclass
+class Scans:
+    """A batch of complete scans and what an accelerated acquisition measures of them, in model units.
+
+    Attributes
+    ----------
+    kspace : complex (slices, H, W), the complete scan k
+    measured : complex (slices, H, W), y: noisy, zero where `mask` is False
+    mask : bool (slices, H, W)
+    noise : (slices,), standard deviation per complex bin of the noise in `kspace`
+    """
+
+    kspace: Tensor
+    measured: Tensor
+    mask: Tensor
+    noise: Tensor
+
+    def head(self, count: int) -> Scans:
+        """Take the first `count` slices."""
+        return Scans(self.kspace[:count], self.measured[:count], self.mask[:count], self.noise[:count])
+
+
+@dataclass
+class Terms:
+    """Terms of the objective, averaged over slices, in nats per real dimension.
+
+    Attributes
+    ----------
+    distortion : -E_q log p(k | z)
+    kl : KL(q || p) of each level, (J + 1,)
+    matching : KL(stopgrad q || r) of each level, (J + 1,)
+    rollout : scaled squared error of what the decoder makes of r's means
+    zero_filled : the same error of zero-filling, to compare with
+    active : share of latent channels whose means vary by more than `ACTIVE_VARIANCE`, per layer (L,)
+    """
+
+    distortion: Tensor
+    kl: Tensor
+    matching: Tensor
+    rollout: Tensor
+    zero_filled: Tensor
+    active: Tensor
+
+    @property
+    def elbo(self) -> Tensor:
+        """The negative evidence lower bound, distortion + KL."""
+        return self.distortion + self.kl.sum()
+
+    def loss(self, kl_weight: float = 1.0, matching_weight: float = 1.0) -> Tensor:
+        """The training loss; prior and r share no gradient, so the sum trains both at once."""
+        return self.distortion + kl_weight * self.kl.sum() + matching_weight * self.matching.sum() + self.rollout
+
+
+def likelihood_std(model: HVAE, noise: Tensor) -> Tensor:
+    """Compute s per slice, (slices,): white noise of the scan on top of the model's own floor s_0."""
+    return torch.sqrt(model.settings.noise_floor**2 + noise**2)
+
+
+def training_terms(model: HVAE, scans: Scans, prior_share: float = 1.0) -> Terms:
+    """Compute all terms for a batch: a pass along q's latents and a pass along r's means.
+
+    The first pass costs the most and learns the most easily, so it may take the first `prior_share` of the slices.
+    """
+    features = model.r.features(scans.measured, scans.mask)
+    taken = max(1, round(prior_share * len(scans.noise)))
+    ladder = _ladder(model, scans.head(taken), [level[:taken] for level in features])
+    return Terms(*ladder[:3], *_rollout(model, scans, features), ladder[3])
+
+
+def _ladder(model: HVAE, scans: Scans, features_r: list[Tensor]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Walk down with z ~ q: -E_q log p(k|z), KL(q || p) and KL(stopgrad q || r), the last two per level."""
+    s = likelihood_std(model, scans.noise)[:, None, None]
+    slices, height, width = scans.kspace.shape
+    dimensions = 2 * height * width
+    shape = (height, width)
+    targets = split(scans.kspace, model.settings.levels)
+    features_q = model.q.features(scans.kspace)
+    state = model.begin(slices, shape)
+    known = scans.measured
+    error = scans.kspace.real.new_zeros(slices)
+    kl, matching, active = [], [], []
+    for j in range(model.settings.levels):
+        state = model.enter(j, state)
+        looked = model.r.look(j, state.detach(), features_r[j], model.known_image(j, known))
+        kl_level = matching_level = error.new_zeros(())
+        for k, layer in enumerate(model.layers(j)):
+            q = model.q(j, k, state, features_q[j])
+            r = model.r(j, k, state.detach(), looked)
+            prior, state = layer.look_ahead(state)
+            state = layer(state, q.sample())
+            kl_level = kl_level + q.kl(prior).sum() / (slices * dimensions)
+            matching_level = matching_level + q.detach().kl(r).sum() / (slices * dimensions)
+            active.append((q.mu.detach().var(dim=(0, 2, 3)) > ACTIVE_VARIANCE).float().mean())
+        hhat = model.head(j, state, shape)
+        error = error + (((targets[j] - hhat).abs() / s) ** 2).sum(dim=(-2, -1))
+        known = known + torch.where(scans.mask, 0, centre_pad(hhat.detach(), shape))
+        kl.append(kl_level)
+        matching.append(matching_level)
+    constant = (2 * torch.log(s) + math.log(math.pi)).flatten() * height * width
+    distortion = ((error + constant) / dimensions).mean()
+    return distortion, torch.stack(kl), torch.stack(matching), torch.stack(active)
+
+
+def _rollout(model: HVAE, scans: Scans, features: list[Tensor]) -> tuple[Tensor, Tensor]:
+    """Walk down along r's own means through the fixed decoder: weighted squared error over s^2 per real dimension.
+
+    Returns it for the reconstruction and, to compare with, for zero-filling.
+    """
+    s = likelihood_std(model, scans.noise)[:, None, None]
+    frozen = model.prior_parameters()
+    for parameter in frozen:
+        parameter.requires_grad_(False)
+    try:
+        hhat = _decode_means(model, scans.measured, scans.mask, features)
+    finally:
+        for parameter in frozen:
+            parameter.requires_grad_(True)
+    weight = torch.where(scans.mask, MEASURED_WEIGHT, 1.0)
+    squared = weight * ((scans.kspace - merge(hhat)).abs() / s) ** 2
+    zero_filled = ((scans.kspace - scans.measured).abs() / s) ** 2
+    return 0.5 * squared.mean(), 0.5 * zero_filled.mean()
+
+
+def masked_means(model: HVAE, measured: Tensor, mask: Tensor) -> list[Tensor]:
+    """Decode r's means: the amortised reconstruction hhat of every band from y and M, complex (slices, h_j, w_j)."""
+    return _decode_means(model, measured, mask, model.r.features(measured, mask))
+
+
+def _decode_means(model: HVAE, measured: Tensor, mask: Tensor, features: list[Tensor]) -> list[Tensor]:
+    shape = (measured.shape[-2], measured.shape[-1])
+    state = model.begin(len(measured), shape)
+    known, bands = measured, []
+    for j in range(model.settings.levels):
+        state = model.enter(j, state)
+        looked = model.r.look(j, state, features[j], model.known_image(j, known))
+        for k, layer in enumerate(model.layers(j)):
+            r = model.r(j, k, state, looked)
+            _, state = layer.look_ahead(state)
+            state = layer(state, r.mu)
+        hhat = model.head(j, state, shape)
+        known = known + torch.where(mask, 0, centre_pad(hhat, shape))
+        bands.append(hhat)
+    return bands

@@ -1,0 +1,214 @@
+"""Scans for training: magnitude images and raw k-space become batches of complex scans with masks and noise.
+
+A magnitude image has no phase, no noise and often hidden interpolation ("data crimes", Shimron et al. 2022). So
+each use of one draws phase, receive bias, contrast, orientation, field of view and resolution anew, resampled by
+cropping k-space, and adds complex white noise. Raw k-space keeps its own phase and noise.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.random import Generator
+from torch import Tensor
+
+from mrihvae.fourier import centre_pad, fft2c, ifft2c, resize_kspace
+from mrihvae.masks import sampling_mask
+from mrihvae.objective import Scans
+from mrihvae.units import noise_std, scale_of
+
+MASK_SHARES = {"random": 0.5, "equispaced_fraction": 0.25, "equispaced": 0.1, "magic": 0.05, "magic_fraction": 0.1}
+
+
+@dataclass(frozen=True)
+class SimulationSettings:
+    """Ranges that simulated scans are drawn from.
+
+    Attributes
+    ----------
+    max_acceleration : whole accelerations are drawn from 1 to this, evenly in their logarithm from 1.3 on
+    noise : least and greatest noise per complex bin over the image's 99th percentile, drawn evenly in its logarithm
+    extra_noise : greatest noise added to measured bins alone, in half of the scans
+    rotation : greatest rotation in degrees, in a third of the scans
+    partial_resolution : probability that the outermost k-space is empty, as in a scan padded to the network's multiple
+    """
+
+    max_acceleration: float = 12.0
+    noise: tuple[float, float] = (0.002, 0.05)
+    extra_noise: float = 0.05
+    rotation: float = 15.0
+    partial_resolution: float = 0.3
+
+
+def draw_batch(
+    images: list[tuple[np.ndarray, bool]],
+    shape: tuple[int, int],
+    settings: SimulationSettings,
+    rng: Generator,
+) -> Scans:
+    """Draw complete scans and their undersampled measurement, in model units.
+
+    Parameters
+    ----------
+    images : arrays (h, w): real magnitude, or complex raw k-space where the flag beside it is True
+    shape : (H, W) of the batch
+    rng : every random choice comes from it, so equal generators give equal batches
+
+    Returns
+    -------
+    Scans, complex (slices, H, W)
+    """
+    scans = [_draw_scan(array, raw, shape, settings, rng) for array, raw in images]
+    kspace = torch.stack([scan[0] for scan in scans])
+    measured = torch.stack([scan[1] for scan in scans])
+    mask = torch.stack([scan[2] for scan in scans])
+    noise = torch.tensor([scan[3] for scan in scans])
+    scale = scale_of(measured)
+    return Scans(kspace / scale[:, None, None], measured / scale[:, None, None], mask, noise / scale)
+
+
+def _draw_scan(
+    array: np.ndarray, raw: bool, shape: tuple[int, int], settings: SimulationSettings, rng: Generator
+) -> tuple[Tensor, Tensor, Tensor, float]:
+    """Make one scan: complete k-space, measured k-space, mask (all (H, W)) and the noise of the complete one."""
+    kspace, extent, noise = (
+        _place_raw(torch.from_numpy(array), shape, rng) if raw else _simulate(array, shape, settings, rng)
+    )
+    mask = centre_pad(_draw_lines(extent, settings, rng), shape, value=True)
+    measured = torch.where(mask, kspace, torch.zeros((), dtype=kspace.dtype))
+    if rng.random() < 0.5:
+        peak = _percentile99(ifft2c(kspace))
+        extra = peak * settings.extra_noise * rng.random()
+        window = centre_pad(torch.ones(extent), shape)
+        measured = measured + extra * _white(shape, rng) * mask * window
+    return kspace, measured, mask, noise
+
+
+def _simulate(
+    magnitude: np.ndarray, shape: tuple[int, int], settings: SimulationSettings, rng: Generator
+) -> tuple[Tensor, tuple[int, int], float]:
+    """Turn a magnitude image into a complex scan on (H, W): k-space, its non-empty extent, its noise."""
+    image = torch.from_numpy(_reorient(np.asarray(magnitude, dtype=np.float32), rng))
+    image = image / image.max().clamp_min(1e-12)
+    rotate = rng.random() < 1 / 3
+    if rotate:
+        image = _rotate(image, math.radians(rng.uniform(-settings.rotation, settings.rotation)))
+    image = image ** math.exp(rng.uniform(-0.35, 0.35)) * torch.exp(0.5 * rng.random() * _smooth(image.shape, rng))
+    phase = rng.choice([0.3, 1.0, 2.0]) * _smooth(image.shape, rng) + rng.uniform(-math.pi, math.pi)
+    sizes, centre = _resampled_size(image, shape, 0.9 if rotate else 1.0, rng)
+    resampled = ifft2c(resize_kspace(fft2c(torch.polar(image, phase)), sizes))
+    kspace = fft2c(_window(resampled, shape, centre))
+    extent = shape
+    if rng.random() < settings.partial_resolution:
+        extent = tuple(size - int(rng.integers(0, min(32, size // 4))) for size in shape)  # type: ignore[assignment]
+        kspace = resize_kspace(resize_kspace(kspace, extent), shape)
+    noise = _percentile99(ifft2c(kspace)) * math.exp(rng.uniform(*np.log(settings.noise)))
+    window = centre_pad(torch.ones(extent), shape)
+    return kspace + noise * window * _white(shape, rng), extent, noise
+
+
+def _place_raw(kspace: Tensor, shape: tuple[int, int], rng: Generator) -> tuple[Tensor, tuple[int, int], float]:
+    """Put a raw scan (h, w) on (H, W): cropped image, or image padded with its own noise, or padded k-space."""
+    noise = float(noise_std(kspace))
+    image = torch.from_numpy(_reorient(ifft2c(kspace).numpy(), rng))
+    if image.shape[-2] > shape[-2] or image.shape[-1] > shape[-1]:
+        smaller = (min(image.shape[-2], shape[-2]), min(image.shape[-1], shape[-1]))
+        image = _window(image, smaller, (image.shape[-2] / 2, image.shape[-1] / 2))
+    extent = tuple(have if want - have < 32 and rng.random() < 0.7 else want for have, want in zip(image.shape, shape))
+    padded = centre_pad(image, (extent[0], extent[1]))
+    outside = centre_pad(torch.zeros(image.shape), (extent[0], extent[1]), value=1.0)
+    image = padded + noise * outside * _white((extent[0], extent[1]), rng)
+    image = image * complex(np.exp(1j * rng.uniform(-math.pi, math.pi)))
+    return resize_kspace(fft2c(image), shape), (extent[0], extent[1]), noise
+
+
+def _draw_lines(extent: tuple[int, int], settings: SimulationSettings, rng: Generator) -> Tensor:
+    """Draw a mask of phase-encoding lines, bool (h, w)."""
+    width = extent[1]
+    acceleration = round(math.exp(rng.uniform(math.log(1.3), math.log(settings.max_acceleration))))
+    if acceleration == 1:
+        return torch.ones(extent, dtype=torch.bool)
+    fraction = min(0.32 / acceleration * rng.uniform(0.6, 1.5), 0.9 / acceleration)
+    fraction = max(fraction, 2.0 / width)
+    mask_type = rng.choice(list(MASK_SHARES), p=list(MASK_SHARES.values()))
+    lines = sampling_mask(mask_type, width, acceleration, fraction, int(rng.integers(2**31)))
+    return torch.from_numpy(lines).expand(extent).clone()
+
+
+def _resampled_size(
+    image: Tensor, shape: tuple[int, int], finest: float, rng: Generator
+) -> tuple[tuple[int, int], tuple[float, float]]:
+    """Choose the resampled matrix so that the object fills 60 to 100 % of (H, W), never finer than `finest`."""
+    rows, columns = (torch.nonzero((image > 0.1 * _percentile99(image)).any(dim=axis)).flatten() for axis in (1, 0))
+    box = [(int(rows[0]), int(rows[-1]) + 1), (int(columns[0]), int(columns[-1]) + 1)]
+    fill = rng.uniform(0.6, 1.0)
+    zoom = min(fill * size / (high - low) for size, (low, high) in zip(shape, box))
+    stretch = math.exp(rng.uniform(-0.12, 0.12))
+    zooms = [min(zoom * factor, finest) for factor in (stretch, 1 / stretch)]
+    sizes = [max(16, round(size * factor)) for size, factor in zip(image.shape, zooms)]
+    jitter = [rng.uniform(-0.04, 0.04) * size for size in shape]
+    centre = [
+        (low + high) / 2 * new / old + shift for (low, high), new, old, shift in zip(box, sizes, image.shape, jitter)
+    ]
+    return (sizes[0], sizes[1]), (centre[0], centre[1])
+
+
+def _window(image: Tensor, shape: tuple[int, int], centre: tuple[float, float]) -> Tensor:
+    """Cut (H, W) around `centre` out of an image, with zeros where the image ends."""
+    result = image.new_zeros(shape)
+    source, target = [], []
+    for have, want, middle in zip(image.shape, shape, centre):
+        first = round(middle - want / 2)
+        low, high = max(first, 0), min(first + want, have)
+        source.append(slice(low, high))
+        target.append(slice(low - first, high - first))
+    result[tuple(target)] = image[tuple(source)]
+    return result
+
+
+def _reorient(array: np.ndarray, rng: Generator) -> np.ndarray:
+    """Flip and transpose an image at random."""
+    if rng.random() < 0.5:
+        array = array.T
+    for axis in (0, 1):
+        if rng.random() < 0.5:
+            array = np.flip(array, axis)
+    return np.ascontiguousarray(array)
+
+
+def _rotate(image: Tensor, angle: float) -> Tensor:
+    """Rotate about the centre by bicubic interpolation; its detail is cut off by the resampling that follows."""
+    height, width = image.shape
+    c, s = math.cos(angle), math.sin(angle)
+    matrix = torch.tensor([[[c, -s * height / width, 0.0], [s * width / height, c, 0.0]]])
+    grid = torch.nn.functional.affine_grid(matrix, [1, 1, height, width], align_corners=False)
+    rotated = torch.nn.functional.grid_sample(image[None, None], grid, mode="bicubic", align_corners=False)
+    return rotated[0, 0].clamp_min(0)
+
+
+def _smooth(shape: tuple[int, ...] | torch.Size, rng: Generator) -> Tensor:
+    """Draw a smooth random field of about unit variance from its lowest spatial frequencies, (h, w)."""
+    order = int(rng.integers(1, 4))
+    coefficients = rng.standard_normal((2 * order + 1, 2 * order + 1)) / math.sqrt((2 * order + 1) ** 2 / 2)
+    frequencies = np.pi * np.arange(2 * order + 1) / 2
+    offset = rng.uniform(0, 2 * np.pi, 2)
+    vertical = np.cos(np.outer(np.linspace(0, 1, shape[0]), frequencies) + offset[0])
+    horizontal = np.cos(np.outer(np.linspace(0, 1, shape[1]), frequencies) + offset[1])
+    return torch.from_numpy((vertical @ coefficients @ horizontal.T).astype(np.float32))
+
+
+def _white(shape: tuple[int, int], rng: Generator) -> Tensor:
+    """Draw complex white noise of unit standard deviation, (H, W)."""
+    pair = rng.standard_normal((*shape, 2), dtype=np.float32) * np.float32(math.sqrt(0.5))
+    return torch.view_as_complex(torch.from_numpy(pair))
+
+
+def _percentile99(image: Tensor) -> float:
+    """Compute the 99th percentile of the magnitude, from at most some 30,000 pixels."""
+    flat = image.abs().numpy().ravel()
+    flat = flat[:: max(1, flat.size // 16384)]
+    rank = int(0.99 * (flat.size - 1))
+    return float(np.partition(flat, rank)[rank])

@@ -1,0 +1,138 @@
+"""Slices to train on, read from fastMRI HDF5 (raw k-space), NIfTI, PNG and JPEG (magnitude)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.random import Generator
+
+from mrihvae.errors import InputError
+from mrihvae.fourier import fft2c, ifft2c, resize_kspace
+
+LARGEST_MATRIX = 448  # NIfTI beyond this is resampled
+LARGEST_PICTURE = 256  # JPEG and PNG are often interpolated and coded: only their inner k-space is trusted
+SMALLEST_OBJECT = 0.03  # slices with less than this fraction of bright pixels are left out
+SUFFIXES = (".h5", ".nii", ".nii.gz", ".png", ".jpg", ".jpeg")
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Slices of one training path: arrays (h, w), magnitude or raw k-space, drawn with `weight`."""
+
+    path: Path
+    arrays: list[np.ndarray]
+    raw: bool
+    weight: float
+
+
+class Mixture:
+    """Draws slices from several datasets by their weights; a `mrihvae.training.SliceSource`."""
+
+    def __init__(self, datasets: list[Dataset]) -> None:
+        self.datasets = datasets
+        weights = np.array([dataset.weight for dataset in datasets])
+        self.shares = weights / weights.sum()
+
+    def draw(self, count: int, rng: Generator) -> list[tuple[np.ndarray, bool]]:
+        """Draw `count` slices: arrays (h, w) and whether they are raw k-space."""
+        picked = [self.datasets[i] for i in rng.choice(len(self.datasets), size=count, p=self.shares)]
+        return [(dataset.arrays[rng.integers(len(dataset.arrays))], dataset.raw) for dataset in picked]
+
+
+def load_mixture(
+    specifications: list[str],
+    progress: Callable[[list[Path]], Iterator[Path]] = iter,
+) -> Mixture:
+    """Read training data given as PATH or PATH=WEIGHT; without weights, datasets count by their slices' number.
+
+    Raises
+    ------
+    InputError
+        A path that is not there or holds nothing readable, or a weight that is no positive number.
+    """
+    datasets = []
+    for specification in specifications:
+        name, _, weight = specification.partition("=")
+        try:
+            share = float(weight) if weight else 0.0
+        except ValueError:
+            share = -1.0
+        if share < 0 or (weight and share == 0):
+            raise InputError(f"{specification}: the weight '{weight}' is not a number above 0; write PATH=1.5")
+        datasets += load_datasets(Path(name), share, progress)
+    return Mixture(datasets)
+
+
+def load_datasets(path: Path, weight: float, progress: Callable[[list[Path]], Iterator[Path]]) -> list[Dataset]:
+    """Read all slices below `path`: raw k-space and magnitude become one dataset each."""
+    if not path.exists():
+        raise InputError(f"{path}: not there; give a file or folder with {', '.join(SUFFIXES)}")
+    files = sorted(p for p in path.rglob("*") if p.name.lower().endswith(SUFFIXES)) if path.is_dir() else [path]
+    raw: list[np.ndarray] = []
+    magnitude: list[np.ndarray] = []
+    for file in progress(files):
+        if file.suffix == ".h5":
+            raw += _raw_slices(file)
+        else:
+            magnitude += magnitude_slices(file)
+    found = [Dataset(path, arrays, flag, 0.0) for arrays, flag in ((raw, True), (magnitude, False)) if arrays]
+    total = len(raw) + len(magnitude)
+    if not total:
+        raise InputError(f"{path}: no usable slice in it; give a file or folder with {', '.join(SUFFIXES)}")
+    scale = weight / total if weight else 1.0
+    return [Dataset(d.path, d.arrays, d.raw, scale * len(d.arrays)) for d in found]
+
+
+def magnitude_slices(file: Path, smallest_object: float = SMALLEST_OBJECT) -> list[np.ndarray]:
+    """Read the axial (last-axis) slices of a NIfTI volume, or a picture, as magnitude arrays (h, w).
+
+    Raises
+    ------
+    InputError
+        Not readable, or with NaN.
+    """
+    name = file.name.lower()
+    try:
+        if name.endswith((".nii", ".nii.gz")):
+            import nibabel
+
+            volume = np.asanyarray(nibabel.load(file).dataobj)  # type: ignore[attr-defined]
+            volume = volume.reshape(*volume.shape[:2], -1)
+            limit = LARGEST_MATRIX
+        else:
+            from PIL import Image
+
+            with Image.open(file) as picture:
+                volume = np.asarray(picture.convert("I" if picture.mode.startswith("I") else "L"))[..., None]
+            limit = LARGEST_PICTURE
+    except Exception as error:
+        raise InputError(f"{file}: not readable ({error}); remove or replace it") from error
+    if not np.isfinite(volume).all():
+        raise InputError(f"{file}: holds NaN or infinite values; remove or replace it")
+    bright = 0.1 * np.percentile(volume, 99.5)
+    kept = [k for k in range(volume.shape[-1]) if (volume[..., k] > bright).mean() >= smallest_object]
+    return [_shrunk(np.ascontiguousarray(volume[..., k]), limit) for k in kept]
+
+
+def _shrunk(magnitude: np.ndarray, limit: int) -> np.ndarray:
+    """Resample by cropping k-space to at most `limit` on either axis; smaller arrays keep their type."""
+    if max(magnitude.shape) <= limit:
+        return magnitude
+    shape = (min(magnitude.shape[0], limit), min(magnitude.shape[1], limit))
+    kspace = fft2c(torch.from_numpy(magnitude.astype(np.complex64)))
+    image = ifft2c(resize_kspace(kspace, shape)).abs()
+    return (image * (60000 / image.max().clamp_min(1e-12))).numpy().astype(np.uint16)
+
+
+def _raw_slices(file: Path) -> list[np.ndarray]:
+    """Read the slices of a fully sampled fastMRI file; each coil of a multi-coil file is a slice of its own."""
+    from mrihvae.fastmri_files import read_scan
+
+    scan = read_scan(file)
+    if scan.mask is not None:
+        raise InputError(f"{file}: is undersampled (it has a mask); training needs complete scans")
+    return list(scan.kspace.reshape(-1, *scan.kspace.shape[-2:]))

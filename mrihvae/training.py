@@ -1,0 +1,339 @@
+"""The training loop: prior, decoder, q and r at once, with checkpoints that continue exactly.
+
+Step n of a run depends on the settings, the data and n alone: batches and latent noise are seeded by
+(seed, step, process). So a run that was killed and resumed ends with the weights of one that was not.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from numpy.random import Generator
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from mrihvae.errors import InputError
+from mrihvae.files import replacing
+from mrihvae.model import HVAE, ModelSettings
+from mrihvae.objective import Scans, Terms, training_terms
+from mrihvae.settings import from_dict
+from mrihvae.simulate import SimulationSettings, draw_batch
+from mrihvae.weights import save_weights
+
+
+@dataclass(frozen=True)
+class TrainSettings:
+    """How a model is trained.
+
+    Attributes
+    ----------
+    steps : optimiser steps of the whole run; the learning rate falls along a half cosine over them
+    learning_rate : its peak, after `warmup` steps
+    shapes : image sizes, one drawn per step; multiples of the model's `multiple`
+    pixels : pixels per step and process; the number of slices follows from the shape
+    prior_share : part of each batch that trains the prior as well as the masked posterior
+    matching_weight : of posterior matching against the error of what r's means decode to
+    kl_warmup : steps over which the KL term's weight rises to 1
+    ema : decay of the averaged weights, which are the ones exported
+    clip, skip : over the running mean of a group's gradient norm, it is clipped to, or the step left out
+    bf16 : compute convolutions in bfloat16
+    """
+
+    steps: int = 10_000
+    learning_rate: float = 1e-3
+    warmup: int = 200
+    shapes: tuple[tuple[int, int], ...] = (
+        (96, 96), (128, 128), (128, 128), (128, 160), (160, 128), (224, 128), (192, 192), (256, 256), (256, 256),
+        (320, 256),
+    )  # fmt: skip
+    pixels: int = 65_536
+    prior_share: float = 0.5
+    matching_weight: float = 0.2
+    kl_warmup: int = 500
+    ema: float = 0.999
+    clip: float = 2.0
+    skip: float = 10.0
+    bf16: bool = True
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.steps < 1 or self.pixels < 1 or not self.shapes:
+            raise ValueError("steps, pixels and shapes must not be empty or below 1")
+        if not (self.learning_rate > 0 and 0 < self.ema < 1 and 0 < self.prior_share <= 1):
+            raise ValueError("learning_rate must be above 0, ema in (0, 1) and prior_share in (0, 1]")
+        object.__setattr__(self, "shapes", tuple((int(h), int(w)) for h, w in self.shapes))
+
+
+class SliceSource(Protocol):
+    """Where slices come from: `draw` returns arrays (h, w), magnitude, or raw k-space if flagged."""
+
+    def draw(self, count: int, rng: Generator) -> list[tuple[np.ndarray, bool]]: ...
+
+
+@dataclass
+class Counters:
+    """What a run has done so far; part of the checkpoint."""
+
+    step: int = 0
+    slices: int = 0
+    seconds: float = 0.0
+    skipped_prior: int = 0
+    skipped_masked: int = 0
+    clipped_prior: int = 0
+    clipped_masked: int = 0
+    norm_prior: float = 0.0
+    norm_masked: float = 0.0
+
+
+@dataclass
+class Run:
+    """A run in memory: model, averaged model, optimiser, settings, counters."""
+
+    model: HVAE
+    average: HVAE
+    optimiser: torch.optim.AdamW
+    settings: TrainSettings
+    simulation: SimulationSettings
+    counters: Counters = field(default_factory=Counters)
+
+    @classmethod
+    def new(
+        cls, model: ModelSettings, settings: TrainSettings, simulation: SimulationSettings, device: torch.device | str
+    ) -> Run:
+        """Start with freshly drawn weights."""
+        for shape in settings.shapes:
+            if any(size % model.multiple for size in shape):
+                raise InputError(f"training shape {shape} is not a multiple of {model.multiple}; change 'shapes'")
+        torch.manual_seed(settings.seed)
+        net = HVAE(model).move(device)
+        average = HVAE(model).move(device).requires_grad_(False)
+        average.load_state_dict(net.state_dict())
+        optimiser = torch.optim.AdamW(net.parameters(), lr=0.0, betas=(0.9, 0.99), weight_decay=0.0)
+        return cls(net, average, optimiser, settings, simulation)
+
+
+def learning_rate(settings: TrainSettings, step: int) -> float:
+    """Compute the learning rate of a step: linear warm-up, then a half cosine to 0."""
+    if step < settings.warmup:
+        return settings.learning_rate * (step + 1) / settings.warmup
+    progress = (step - settings.warmup) / max(settings.steps - settings.warmup, 1)
+    return settings.learning_rate * 0.5 * (1 + math.cos(math.pi * min(progress, 1.0)))
+
+
+def batch_of_step(run: Run, source: SliceSource, step: int, rank: int) -> Scans:
+    """Draw the batch of one step and process; it depends on nothing else."""
+    settings = run.settings
+    shape = settings.shapes[np.random.default_rng((settings.seed, step)).integers(len(settings.shapes))]
+    rng = np.random.default_rng((settings.seed, step, rank + 1))
+    count = max(1, round(settings.pixels / (shape[0] * shape[1])))
+    scans = draw_batch(source.draw(count, rng), shape, run.simulation, rng)
+    device = run.model.start.device
+    return Scans(*(getattr(scans, f.name).to(device) for f in dataclasses.fields(scans)))
+
+
+def train_step(run: Run, scans: Scans, rank: int = 0) -> Terms:
+    """Do one optimiser step on a batch and count it."""
+    settings, counters = run.settings, run.counters
+    torch.manual_seed(int(np.random.SeedSequence((settings.seed, counters.step, rank)).generate_state(1)[0]))
+    run.optimiser.zero_grad(set_to_none=True)
+    with _precision(run):
+        terms = training_terms(run.model, scans, settings.prior_share)
+    kl_weight = min(1.0, (counters.step + 1) / max(settings.kl_warmup, 1))
+    terms.loss(kl_weight, settings.matching_weight).backward()
+    _average_gradients(run.model)
+    for group in ("prior", "masked"):
+        _tame(run, group)
+    for parameters in run.optimiser.param_groups:
+        parameters["lr"] = learning_rate(settings, counters.step)
+    run.optimiser.step()
+    _update_average(run)
+    counters.step += 1
+    counters.slices += len(scans.noise) * _world()
+    return terms
+
+
+def train(
+    run: Run,
+    source: SliceSource,
+    directory: Path,
+    checkpoint_seconds: float = 240.0,
+    progress: Callable[[Iterator[int]], Iterator[int]] = iter,
+    stop: Callable[[], bool] = lambda: False,
+    provenance: dict[str, Any] | None = None,
+) -> None:
+    """Train up to `run.settings.steps`, with checkpoints, a log and the averaged weights in `directory`.
+
+    Parameters
+    ----------
+    run : new or resumed; changed in place
+    source : where slices come from
+    directory : gets checkpoint.safetensors, log.jsonl, weights.safetensors and weights.json
+    checkpoint_seconds : time between checkpoints
+    progress : wraps the iterator over steps, such as tqdm
+    stop : asked after every step; True ends the run early, with a checkpoint
+    provenance : goes into weights.json
+    """
+    rank = dist.get_rank() if dist.is_initialized() else 0
+    saved = began = time.monotonic()
+    before = run.counters.seconds
+    for step in progress(iter(range(run.counters.step, run.settings.steps))):
+        terms = train_step(run, batch_of_step(run, source, step, rank), rank)
+        run.counters.seconds = before + time.monotonic() - began
+        finished = run.counters.step == run.settings.steps or stop()
+        if rank == 0:
+            _write_log(directory / "log.jsonl", run, terms)
+            if finished or time.monotonic() - saved > checkpoint_seconds:
+                save_checkpoint(directory, run, provenance or {})
+                saved = time.monotonic()
+        if finished:
+            return
+
+
+def save_checkpoint(directory: Path, run: Run, provenance: dict[str, Any]) -> None:
+    """Write everything that continuing needs to one file, and the averaged weights beside it."""
+    tensors: dict[str, Tensor] = {}
+    for name, parameter in run.model.named_parameters():
+        tensors[f"model/{name}"] = parameter.detach()
+        for key, value in run.optimiser.state.get(parameter, {}).items():
+            tensors[f"optimiser/{key}/{name}"] = value
+    for name, parameter in run.average.named_parameters():
+        tensors[f"average/{name}"] = parameter
+    state = {
+        "model": dataclasses.asdict(run.model.settings),
+        "training": dataclasses.asdict(run.settings),
+        "simulation": dataclasses.asdict(run.simulation),
+        "counters": dataclasses.asdict(run.counters),
+    }
+    with replacing(directory / "checkpoint.safetensors") as temporary:
+        save_file({k: v.cpu().contiguous() for k, v in tensors.items()}, temporary, {"state": json.dumps(state)})
+    card = {key: state[key] for key in ("training", "simulation", "counters")}
+    save_weights(directory / "weights.safetensors", run.average, {**provenance, **card})
+
+
+def load_checkpoint(directory: Path, device: torch.device | str, **changes: Any) -> Run:
+    """Continue a run from its folder; `changes` replace training settings (more steps, say).
+
+    Raises
+    ------
+    InputError
+        No checkpoint there, or a damaged one.
+    """
+    path = directory / "checkpoint.safetensors"
+    if not path.is_file():
+        raise InputError(f"{path}: not there, so there is nothing to resume; leave out --resume to start anew")
+    try:
+        with safe_open(path, framework="pt", device=str(device)) as file:
+            state = json.loads(file.metadata()["state"])
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+        training = from_dict(TrainSettings, {**state["training"], **changes}, str(path))
+        run = Run.new(
+            from_dict(ModelSettings, state["model"], str(path)),
+            training,
+            from_dict(SimulationSettings, state["simulation"], str(path)),
+            device,
+        )
+        run.counters = Counters(**state["counters"])
+        run.model.load_state_dict(_part(tensors, "model/"))
+        run.average.load_state_dict(_part(tensors, "average/"))
+    except InputError:
+        raise
+    except Exception as error:
+        raise InputError(f"{path}: not a checkpoint of this version ({error}); start the run anew") from error
+    for name, parameter in run.model.named_parameters():
+        run.optimiser.state[parameter] = {
+            key: tensors[f"optimiser/{key}/{name}"].cpu() if key == "step" else tensors[f"optimiser/{key}/{name}"]
+            for key in ("step", "exp_avg", "exp_avg_sq")
+            if f"optimiser/{key}/{name}" in tensors
+        }
+    _cut_log(directory / "log.jsonl", run.counters.step)
+    return run
+
+
+def _part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
+
+
+def _world() -> int:
+    return dist.get_world_size() if dist.is_initialized() else 1
+
+
+def _precision(run: Run) -> AbstractContextManager[Any]:
+    if not run.settings.bf16:
+        return nullcontext()
+    return torch.autocast(run.model.start.device.type, torch.bfloat16)
+
+
+def _average_gradients(model: HVAE) -> None:
+    """Average gradients over processes, in one message."""
+    if _world() == 1:
+        return
+    parameters = [p for p in model.parameters() if p.grad is not None]
+    flat = torch.cat([p.grad.flatten() for p in parameters if p.grad is not None])
+    dist.all_reduce(flat)
+    flat /= _world()
+    for parameter, gradient in zip(parameters, flat.split([p.numel() for p in parameters])):
+        parameter.grad = gradient.view_as(parameter)
+
+
+def _tame(run: Run, group: str) -> None:
+    """Clip a group's gradient, or drop it if its norm is far out of its running mean or not finite."""
+    settings, counters = run.settings, run.counters
+    parameters = run.model.prior_parameters() if group == "prior" else run.model.masked_parameters()
+    norm = float(torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None]))
+    usual = getattr(counters, f"norm_{group}")
+    if not math.isfinite(norm) or (usual > 0 and counters.step > settings.warmup and norm > settings.skip * usual):
+        setattr(counters, f"skipped_{group}", getattr(counters, f"skipped_{group}") + 1)
+        for parameter in parameters:
+            parameter.grad = None
+        return
+    if usual > 0 and norm > settings.clip * usual:
+        setattr(counters, f"clipped_{group}", getattr(counters, f"clipped_{group}") + 1)
+        torch.nn.utils.clip_grads_with_norm_(parameters, settings.clip * usual, torch.tensor(norm))
+        norm = settings.clip * usual
+    setattr(counters, f"norm_{group}", norm if usual == 0 else 0.98 * usual + 0.02 * norm)
+
+
+def _update_average(run: Run) -> None:
+    """Move the averaged weights; early on they follow faster, so that they forget the start."""
+    decay = min(run.settings.ema, (1 + run.counters.step) / (10 + run.counters.step))
+    with torch.no_grad():
+        torch._foreach_lerp_(list(run.average.parameters()), list(run.model.parameters()), 1 - decay)
+
+
+def _write_log(path: Path, run: Run, terms: Terms) -> None:
+    """Append one line of JSON; numbers are nats per real dimension unless named otherwise."""
+    line = {
+        **dataclasses.asdict(run.counters),
+        "elbo": round(float(terms.elbo.detach()), 5),
+        "distortion": round(float(terms.distortion.detach()), 5),
+        "kl": [round(v, 6) for v in terms.kl.tolist()],
+        "matching": [round(v, 6) for v in terms.matching.tolist()],
+        "rollout": round(float(terms.rollout.detach()), 5),
+        "zero_filled": round(float(terms.zero_filled), 5),
+        "active": [round(v, 5) for v in terms.active.tolist()],
+    }
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a") as file:
+        file.write(json.dumps(line) + "\n")
+
+
+def _cut_log(path: Path, step: int) -> None:
+    """Drop log lines after the checkpoint's step: those steps will be done again."""
+    if not path.is_file():
+        return
+    with path.open() as file:
+        lines = [line for line in file if line.endswith("\n") and json.loads(line)["step"] <= step]
+    with replacing(path) as temporary:
+        temporary.write_text("".join(lines))
