@@ -18,7 +18,7 @@ from mrihvae.errors import InputError
 from mrihvae.fastmri_files import Scan, list_files, read_scan, write_reconstruction
 from mrihvae.figures import volume_panel
 from mrihvae.files import replacing
-from mrihvae.inference import COMBINATIONS, InferenceSettings
+from mrihvae.inference import ANCHORS, COMBINATIONS, InferenceSettings
 from mrihvae.masks import MASK_TYPES, effective_acceleration
 from mrihvae.settings import from_dict
 from mrihvae.volumes import METHODS, MODEL_METHODS, Method, Undersampling, lines_of, reconstruct_volume
@@ -39,6 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--batch-size", type=int, default=8, help="slices reconstructed together")
     parser.add_argument("--sweeps", type=int, default=defaults.sweeps, help="refinement steps per level (hybrid)")
     parser.add_argument("--step", type=float, default=defaults.step, help="size of a refinement step (hybrid)")
+    parser.add_argument("--anchor", choices=ANCHORS, default=defaults.anchor, help="what holds latents (hybrid)")
     parser.add_argument("--combine", choices=COMBINATIONS, default=defaults.combine, help="what measured bins become")
     parser.add_argument("--strength", type=float, help="regularisation of wavelet and tv; a tuned one if left out")
     parser.add_argument("--resume", action="store_true", help="leave out volumes that are in --output already")
@@ -114,7 +115,8 @@ def _method(arguments: argparse.Namespace) -> Method:
         raise InputError(f"--batch-size {arguments.batch_size}: must be at least 1")
     if arguments.strength is not None and not arguments.strength > 0:
         raise InputError(f"--strength {arguments.strength}: must be above 0")
-    options = {"sweeps": arguments.sweeps, "step": arguments.step, "combine": arguments.combine}
+    names = ("sweeps", "step", "anchor", "combine")
+    options = {name: getattr(arguments, name) for name in names}
     inference = from_dict(InferenceSettings, options, "inference settings")
     model = None
     if arguments.method in MODEL_METHODS:

@@ -64,6 +64,11 @@ def run(arguments: argparse.Namespace) -> None:
 
 def _job(arguments: argparse.Namespace) -> Run:
     """Make a new run, or continue the one in the output folder."""
+    try:
+        torch.zeros(1, device=arguments.device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise InputError(f"--device {arguments.device}: cannot be used ({reason}); try cpu") from error
     changes = {} if arguments.steps is None else {"steps": arguments.steps}
     if arguments.resume:
         if arguments.settings:
@@ -72,7 +77,7 @@ def _job(arguments: argparse.Namespace) -> Run:
     if (arguments.output / "checkpoint.safetensors").exists():
         raise InputError(f"{arguments.output}: already holds a run; add --resume, or choose another --output")
     settings = _read_settings(arguments.settings) if arguments.settings else {}
-    where = str(arguments.settings)
+    where = str(arguments.settings) if arguments.settings else "options"
     return Run.new(
         from_dict(ModelSettings, settings.get("model", {}), f"{where}, model"),
         from_dict(TrainSettings, {**settings.get("training", {}), **changes}, f"{where}, training"),
@@ -86,10 +91,14 @@ def _read_settings(path: Path) -> dict[str, Any]:
         settings = json.loads(path.read_text())
     except (OSError, ValueError) as error:
         raise InputError(f"{path}: not readable as JSON ({error}); check the file") from error
-    for key in settings:
+    if not isinstance(settings, dict):
+        raise InputError(f"{path}: holds no dictionary; use sections model, training or simulation")
+    for key, values in settings.items():
         if key not in ("model", "training", "simulation"):
             raise InputError(f"{path}: unknown section '{key}'; use model, training or simulation")
-    return dict(settings)
+        if not isinstance(values, dict):
+            raise InputError(f"{path}, {key}: holds no dictionary; write names and values of settings")
+    return settings
 
 
 def _describe(mixture: Mixture) -> list[dict[str, Any]]:
@@ -108,7 +117,7 @@ class _Stop:
     """True once the time is over or the process was asked to end (SIGINT, SIGTERM), in any of the processes."""
 
     def __init__(self, minutes: float | None) -> None:
-        self.end = time.monotonic() + 60 * minutes if minutes else float("inf")
+        self.end = float("inf") if minutes is None else time.monotonic() + 60 * minutes
         self.asked = False
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, self._ask)

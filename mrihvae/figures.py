@@ -47,7 +47,7 @@ def volume_panel(
         artist = axis.imshow(image, cmap="gray", vmin=0, vmax=bright)
         axis.set_title(name, fontsize=10)
     if target is not None:
-        peak = float(target.max())
+        peak = float(target.max()) or 1.0
         for axis, image in zip(axes[1], shown.values()):
             error = np.abs(image - target[index])
             axis.imshow(ERROR_GAIN * error, cmap="gray", vmin=0, vmax=bright)
@@ -60,21 +60,30 @@ def volume_panel(
 
 def training_figure(log: Path, path: Path) -> None:
     """Draw the curves of log.jsonl: objective, KL and matching per level, gain over zero-filling."""
-    lines = [json.loads(line) for line in log.read_text().splitlines()]
-    if not lines:
+    try:
+        lines = [json.loads(line) for line in log.read_text().splitlines()]
+        prior = [line for line in lines if "elbo" in line]  # not every step trains the prior
+    except (OSError, ValueError, TypeError) as error:
+        raise InputError(f"{log}: is no whole log of a run ({error}); resume the run to mend it") from error
+    if not prior:
         raise InputError(f"{log}: holds no step yet; train first")
-    step = np.array([line["step"] for line in lines])
+    prior_step = np.array([line["step"] for line in prior])
     figure, axes = plt.subplots(1, 4, figsize=(17, 4), layout="constrained")
     for key in ("elbo", "distortion"):
-        axes[0].plot(step, _smoothed([line[key] for line in lines]), label=f"negative {key}" if key == "elbo" else key)
-    axes[0].set_ylim(*np.percentile([line["distortion"] for line in lines], [0.5, 95]))
+        axes[0].plot(
+            prior_step, _smoothed([line[key] for line in prior]), label=f"negative {key}" if key == "elbo" else key
+        )
+    low, high = np.percentile([line["distortion"] for line in prior], [0.5, 95])
+    axes[0].set_ylim(low, max(high, low + 0.01))
     axes[0].set_ylabel("nats per real dimension")
     for axis, key in zip(axes[1:3], ("kl", "matching")):
-        for j, level in enumerate(np.array([line[key] for line in lines]).T):
-            axis.semilogy(step, np.maximum(_smoothed(level), 1e-6), label=f"level {j}")
+        for j, level in enumerate(np.array([line[key] for line in prior]).T):
+            axis.semilogy(prior_step, np.maximum(_smoothed(level), 1e-6), label=f"level {j}")
         axis.set_ylabel({"kl": "KL(q || p), nats per real dimension", "matching": "KL(q || r)"}[key])
-    ratio = _smoothed([line["zero_filled"] for line in lines]) / _smoothed([line["rollout"] for line in lines])
-    axes[3].plot(step, 10 * np.log10(ratio), label="means of r")
+    masked = [line for line in lines if "rollout" in line]
+    if masked:
+        ratio = _smoothed([line["zero_filled"] for line in masked]) / _smoothed([line["rollout"] for line in masked])
+        axes[3].plot([line["step"] for line in masked], 10 * np.log10(ratio), label="means of r")
     axes[3].axhline(0, color="grey", linewidth=0.8)
     axes[3].set_ylim(-3, None)
     axes[3].set_ylabel("k-space error under zero-filling, dB")
@@ -92,6 +101,8 @@ def _smoothed(values: list[float] | np.ndarray) -> np.ndarray:
 
 
 def _save(figure: Figure, path: Path) -> None:
-    with replacing(path) as temporary:
-        figure.savefig(temporary, format="png", dpi=110)
-    plt.close(figure)
+    try:
+        with replacing(path) as temporary:
+            figure.savefig(temporary, format="png", dpi=110)
+    finally:
+        plt.close(figure)

@@ -23,6 +23,7 @@ from torch.nn import functional
 
 from mrihvae.bands import band_mask, grids, split
 from mrihvae.fourier import centre_crop, fft2c, ifft2c
+from mrihvae.variation import first_guess
 
 LN2 = math.log(2.0)
 CONFIDENT = -3.0  # posteriors begin with a deviation of 0.17: latents that carry the image train at once
@@ -188,17 +189,17 @@ class Posterior(nn.Module):
 class MaskedPosterior(nn.Module):
     """r(z_l | z_<l, y, M): the posterior for undersampled k-space (methods: posterior matching).
 
-    Level j sees the bottom-up features of the zero-filled image, and a look at the image as far as it is known
-    when level j begins: measured bins, and below band j the decoder's bins where nothing was measured. Each
-    level therefore has only the aliasing of its own band to explain.
+    Level j sees the bottom-up features of a first guess of the image (`mrihvae.variation`) and of the zero-filled
+    one, their band j, and the image as far as it is known when level j begins: measured bins, and below band j the
+    decoder's bins where nothing was measured. Trained, it begins as q that takes the guess for the complete image.
     """
 
     def __init__(self, settings: ModelSettings) -> None:
         super().__init__()
         self.settings = settings
         channels, widths = 2 * settings.fold**2, settings.widths
-        self.path = BottomUp(settings, channels + settings.levels)
-        self.bands = nn.ModuleList(conv(channels, width, 3, 1.0) for width in widths)
+        self.path = BottomUp(settings, 2 * channels + settings.levels)
+        self.bands = nn.ModuleList(conv(2 * channels, width, 3, 1.0) for width in widths)
         self.known = nn.ModuleList(conv(channels, width, 3, 1.0) for width in widths)
         self.context = nn.ModuleList(conv(width, width, 1, 1.0) for width in widths)
         self.mix = nn.ModuleList(Residual(width, 0.3, normalise=True) for width in widths)
@@ -206,15 +207,29 @@ class MaskedPosterior(nn.Module):
 
     def features(self, kspace: Tensor, mask: Tensor) -> list[Tensor]:
         """Compute the bottom-up features of measured k-space (slices, H, W) and its mask of the same shape."""
-        folded = fold_image(ifft2c(kspace), self.settings.fold)
-        fractions = sampled_fractions(mask, self.settings.levels).to(folded.dtype)
-        planes = fractions[:, :, None, None].expand(-1, -1, *folded.shape[-2:])
-        path = self.path(torch.cat((folded, planes), dim=1))
-        bands = band_images(kspace, self.settings.levels)
-        return [
-            features + conv(fold_image(band, self.settings.fold))
-            for features, conv, band in zip(path, self.bands, bands)
-        ]
+        fold, levels = self.settings.fold, self.settings.levels
+        seen = (first_guess(kspace, mask), kspace)
+        images = torch.cat([fold_image(ifft2c(k), fold) for k in seen], dim=1)
+        fractions = sampled_fractions(mask, levels).to(images.dtype)
+        planes = fractions[:, :, None, None].expand(-1, -1, *images.shape[-2:])
+        path = self.path(torch.cat((images, planes), dim=1))
+        pairs = zip(*(band_images(k, levels) for k in seen))
+        bands = [torch.cat([fold_image(band, fold) for band in pair], dim=1) for pair in pairs]
+        return [features + conv(band) for features, conv, band in zip(path, self.bands, bands)]
+
+    def start_from(self, q: Posterior) -> None:
+        """Become q that takes the first guess for the complete image; all else that r sees counts nothing yet."""
+        with torch.no_grad():
+            for parameter in (*self.path.stem.parameters(), *self.bands.parameters(), *self.known.parameters()):
+                parameter.zero_()
+            for parameter in self.context.parameters():
+                parameter.zero_()
+            for mix in self.mix:
+                cast(Residual, mix).second.weight.zero_()
+            own = dict(self.named_parameters())
+            for name, parameter in q.named_parameters():
+                target = own[name] if parameter.ndim == 1 else own[name][:, : parameter.shape[1]]
+                target.copy_(parameter)
 
     def look(self, j: int, state: Tensor, features: Tensor, known: Tensor) -> Tensor:
         """Combine state, bottom-up features and the image known so far, complex (slices, h_j, w_j)."""

@@ -36,30 +36,22 @@ class Scans:
     mask: Tensor
     noise: Tensor
 
-    def head(self, count: int) -> Scans:
-        """Take the first `count` slices."""
-        return Scans(self.kspace[:count], self.measured[:count], self.mask[:count], self.noise[:count])
-
 
 @dataclass
-class Terms:
-    """Terms of the objective, averaged over slices, in nats per real dimension.
+class PriorTerms:
+    """What trains prior, decoder and q, and matches r to q; averaged over slices, in nats per real dimension.
 
     Attributes
     ----------
     distortion : -E_q log p(k | z)
     kl : KL(q || p) of each level, (J + 1,)
     matching : KL(stopgrad q || r) of each level, (J + 1,)
-    rollout : scaled squared error of what the decoder makes of r's means
-    zero_filled : the same error of zero-filling, to compare with
     active : share of latent channels whose means vary by more than `ACTIVE_VARIANCE`, per layer (L,)
     """
 
     distortion: Tensor
     kl: Tensor
     matching: Tensor
-    rollout: Tensor
-    zero_filled: Tensor
     active: Tensor
 
     @property
@@ -68,8 +60,22 @@ class Terms:
         return self.distortion + self.kl.sum()
 
     def loss(self, kl_weight: float = 1.0, matching_weight: float = 1.0) -> Tensor:
-        """The training loss; prior and r share no gradient, so the sum trains both at once."""
-        return self.distortion + kl_weight * self.kl.sum() + matching_weight * self.matching.sum() + self.rollout
+        """The part of the training loss; prior and r share no gradient, so the sum trains both at once."""
+        return self.distortion + kl_weight * self.kl.sum() + matching_weight * self.matching.sum()
+
+
+@dataclass
+class Rollout:
+    """What trains r alone, in nats per real dimension.
+
+    Attributes
+    ----------
+    error : squared error over s^2 of what the decoder makes of r's means
+    zero_filled : the same of zero-filling, to compare with
+    """
+
+    error: Tensor
+    zero_filled: Tensor
 
 
 def likelihood_std(model: HVAE, noise: Tensor) -> Tensor:
@@ -77,25 +83,15 @@ def likelihood_std(model: HVAE, noise: Tensor) -> Tensor:
     return torch.sqrt(model.settings.noise_floor**2 + noise**2)
 
 
-def training_terms(model: HVAE, scans: Scans, prior_share: float = 1.0) -> Terms:
-    """Compute all terms for a batch: a pass along q's latents and a pass along r's means.
-
-    The first pass costs the most and learns the most easily, so it may take the first `prior_share` of the slices.
-    """
-    features = model.r.features(scans.measured, scans.mask)
-    taken = max(1, round(prior_share * len(scans.noise)))
-    ladder = _ladder(model, scans.head(taken), [level[:taken] for level in features])
-    return Terms(*ladder[:3], *_rollout(model, scans, features), ladder[3])
-
-
-def _ladder(model: HVAE, scans: Scans, features_r: list[Tensor]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Walk down with z ~ q: -E_q log p(k|z), KL(q || p) and KL(stopgrad q || r), the last two per level."""
+def prior_terms(model: HVAE, scans: Scans) -> PriorTerms:
+    """Walk down with z ~ q: -E_q log p(k|z), and KL(q || p) and KL(stopgrad q || r) on the way."""
     s = likelihood_std(model, scans.noise)[:, None, None]
     slices, height, width = scans.kspace.shape
     dimensions = 2 * height * width
     shape = (height, width)
     targets = split(scans.kspace, model.settings.levels)
     features_q = model.q.features(scans.kspace)
+    features_r = model.r.features(scans.measured, scans.mask)
     state = model.begin(slices, shape)
     known = scans.measured
     error = scans.kspace.real.new_zeros(slices)
@@ -119,36 +115,30 @@ def _ladder(model: HVAE, scans: Scans, features_r: list[Tensor]) -> tuple[Tensor
         matching.append(matching_level)
     constant = (2 * torch.log(s) + math.log(math.pi)).flatten() * height * width
     distortion = ((error + constant) / dimensions).mean()
-    return distortion, torch.stack(kl), torch.stack(matching), torch.stack(active)
+    return PriorTerms(distortion, torch.stack(kl), torch.stack(matching), torch.stack(active))
 
 
-def _rollout(model: HVAE, scans: Scans, features: list[Tensor]) -> tuple[Tensor, Tensor]:
-    """Walk down along r's own means through the fixed decoder: weighted squared error over s^2 per real dimension.
-
-    Returns it for the reconstruction and, to compare with, for zero-filling.
-    """
+def rollout(model: HVAE, scans: Scans) -> Rollout:
+    """Walk down along r's own means through the fixed decoder, as inference does; gradients reach r alone."""
     s = likelihood_std(model, scans.noise)[:, None, None]
     frozen = model.prior_parameters()
     for parameter in frozen:
         parameter.requires_grad_(False)
     try:
-        hhat = _decode_means(model, scans.measured, scans.mask, features)
+        hhat = masked_means(model, scans.measured, scans.mask)
     finally:
         for parameter in frozen:
             parameter.requires_grad_(True)
     weight = torch.where(scans.mask, MEASURED_WEIGHT, 1.0)
     squared = weight * ((scans.kspace - merge(hhat)).abs() / s) ** 2
     zero_filled = ((scans.kspace - scans.measured).abs() / s) ** 2
-    return 0.5 * squared.mean(), 0.5 * zero_filled.mean()
+    return Rollout(0.5 * squared.mean(), 0.5 * zero_filled.mean())
 
 
 def masked_means(model: HVAE, measured: Tensor, mask: Tensor) -> list[Tensor]:
     """Decode r's means: the amortised reconstruction hhat of every band from y and M, complex (slices, h_j, w_j)."""
-    return _decode_means(model, measured, mask, model.r.features(measured, mask))
-
-
-def _decode_means(model: HVAE, measured: Tensor, mask: Tensor, features: list[Tensor]) -> list[Tensor]:
     shape = (measured.shape[-2], measured.shape[-1])
+    features = model.r.features(measured, mask)
     state = model.begin(len(measured), shape)
     known, bands = measured, []
     for j in range(model.settings.levels):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import math
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
@@ -26,12 +27,25 @@ def from_dict(cls: type[T], values: Mapping[str, Any], where: str) -> T:
     InputError
         An unknown key (the nearest known one is named), or a value that the dataclass refuses.
     """
-    known = [field.name for field in dataclasses.fields(cls)]  # type: ignore[arg-type]
-    for key in values:
+    if not isinstance(values, Mapping):
+        raise InputError(f"{where}: {values!r} is no dictionary of settings; write names and values in braces")
+    known = {field.name: field.default for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
+    for key, value in values.items():
         if key not in known:
             near = difflib.get_close_matches(key, known, n=1, cutoff=0.0)
             raise InputError(f"{where}: unknown setting '{key}'; the nearest known one is '{near[0]}'")
+        if known[key] is not dataclasses.MISSING and not _alike(value, known[key]):
+            raise InputError(f"{where}: {key} is {value!r}; it must be of the kind of its default, {known[key]!r}")
     try:
         return cls(**{key: tuple(v) if isinstance(v, list) else v for key, v in values.items()})
     except (TypeError, ValueError) as error:
         raise InputError(f"{where}: {error}") from error
+
+
+def _alike(value: Any, default: Any) -> bool:
+    """Check that a value is of its default's kind; numbers must be finite, whole ones may stand for others."""
+    if isinstance(default, tuple):
+        return isinstance(value, (list, tuple)) and all(_alike(element, default[0]) for element in value)
+    if isinstance(default, float):
+        return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    return type(value) is type(default)

@@ -42,6 +42,14 @@ class SimulationSettings:
     rotation: float = 15.0
     partial_resolution: float = 0.3
 
+    def __post_init__(self) -> None:
+        if not self.max_acceleration >= 1.3:
+            raise ValueError(f"max_acceleration {self.max_acceleration} must be at least 1.3")
+        if len(self.noise) != 2 or not 0 < self.noise[0] <= self.noise[1]:
+            raise ValueError(f"noise {self.noise} must be two numbers above 0, the lesser one first")
+        if min(self.extra_noise, self.rotation) < 0 or not 0 <= self.partial_resolution <= 1:
+            raise ValueError("extra_noise and rotation must be at least 0, partial_resolution in [0, 1]")
+
 
 def draw_batch(
     images: list[tuple[np.ndarray, bool]],
@@ -92,7 +100,7 @@ def _simulate(
 ) -> tuple[Tensor, tuple[int, int], float]:
     """Turn a magnitude image into a complex scan on (H, W): k-space, its non-empty extent, its noise."""
     image = torch.from_numpy(_reorient(np.asarray(magnitude, dtype=np.float32), rng))
-    image = image / image.max().clamp_min(1e-12)
+    image = (image / image.max().clamp_min(1e-12)).clamp_min(0)  # resampled volumes undershoot
     rotate = rng.random() < 1 / 3
     if rotate:
         image = _rotate(image, math.radians(rng.uniform(-settings.rotation, settings.rotation)))
@@ -129,7 +137,8 @@ def _draw_lines(extent: tuple[int, int], settings: SimulationSettings, rng: Gene
     """Draw a mask of phase-encoding lines, bool (h, w)."""
     width = extent[1]
     acceleration = round(math.exp(rng.uniform(math.log(1.3), math.log(settings.max_acceleration))))
-    if acceleration == 1:
+    acceleration = min(acceleration, width // 2)  # two central lines at least
+    if acceleration <= 1:
         return torch.ones(extent, dtype=torch.bool)
     fraction = min(0.32 / acceleration * rng.uniform(0.6, 1.5), 0.9 / acceleration)
     fraction = max(fraction, 2.0 / width)
@@ -142,7 +151,10 @@ def _resampled_size(
     image: Tensor, shape: tuple[int, int], finest: float, rng: Generator
 ) -> tuple[tuple[int, int], tuple[float, float]]:
     """Choose the resampled matrix so that the object fills 60 to 100 % of (H, W), never finer than `finest`."""
-    rows, columns = (torch.nonzero((image > 0.1 * _percentile99(image)).any(dim=axis)).flatten() for axis in (1, 0))
+    bright = image > 0.1 * _percentile99(image)
+    if not bright.any():  # nothing in it, or rotated out of it
+        bright = torch.ones_like(bright)
+    rows, columns = (torch.nonzero(bright.any(dim=axis)).flatten() for axis in (1, 0))
     box = [(int(rows[0]), int(rows[-1]) + 1), (int(columns[0]), int(columns[-1]) + 1)]
     fill = rng.uniform(0.6, 1.0)
     zoom = min(fill * size / (high - low) for size, (low, high) in zip(shape, box))
@@ -176,7 +188,7 @@ def _reorient(array: np.ndarray, rng: Generator) -> np.ndarray:
     for axis in (0, 1):
         if rng.random() < 0.5:
             array = np.flip(array, axis)
-    return np.ascontiguousarray(array)
+    return array.copy()
 
 
 def _rotate(image: Tensor, angle: float) -> Tensor:

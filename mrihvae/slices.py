@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -56,12 +57,13 @@ def load_mixture(
     """
     datasets = []
     for specification in specifications:
-        name, _, weight = specification.partition("=")
+        whole = "=" not in specification or Path(specification).exists()
+        name, _, weight = (specification, "", "") if whole else specification.rpartition("=")
         try:
             share = float(weight) if weight else 0.0
         except ValueError:
             share = -1.0
-        if share < 0 or (weight and share == 0):
+        if not 0 <= share < math.inf or (weight and share == 0):
             raise InputError(f"{specification}: the weight '{weight}' is not a number above 0; write PATH=1.5")
         datasets += load_datasets(Path(name), share, progress)
     return Mixture(datasets)
@@ -75,7 +77,7 @@ def load_datasets(path: Path, weight: float, progress: Callable[[list[Path]], It
     raw: list[np.ndarray] = []
     magnitude: list[np.ndarray] = []
     for file in progress(files):
-        if file.suffix == ".h5":
+        if file.suffix.lower() == ".h5":
             raw += _raw_slices(file)
         else:
             magnitude += magnitude_slices(file)
@@ -101,6 +103,8 @@ def magnitude_slices(file: Path, smallest_object: float = SMALLEST_OBJECT) -> li
             import nibabel
 
             volume = np.asanyarray(nibabel.load(file).dataobj)  # type: ignore[attr-defined]
+            if volume.ndim < 2 or volume.dtype.kind not in "biuf":
+                raise ValueError(f"{volume.dtype} of shape {volume.shape}, no images of magnitudes")
             volume = volume.reshape(*volume.shape[:2], -1)
             limit = LARGEST_MATRIX
         else:
@@ -110,7 +114,8 @@ def magnitude_slices(file: Path, smallest_object: float = SMALLEST_OBJECT) -> li
                 volume = np.asarray(picture.convert("I" if picture.mode.startswith("I") else "L"))[..., None]
             limit = LARGEST_PICTURE
     except Exception as error:
-        raise InputError(f"{file}: not readable ({error}); remove or replace it") from error
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise InputError(f"{file}: not readable ({reason}); remove or replace it") from error
     if not np.isfinite(volume).all():
         raise InputError(f"{file}: holds NaN or infinite values; remove or replace it")
     bright = 0.1 * np.percentile(volume, 99.5)
@@ -135,4 +140,4 @@ def _raw_slices(file: Path) -> list[np.ndarray]:
     scan = read_scan(file)
     if scan.mask is not None:
         raise InputError(f"{file}: is undersampled (it has a mask); training needs complete scans")
-    return list(scan.kspace.reshape(-1, *scan.kspace.shape[-2:]))
+    return [kspace for kspace in scan.kspace.reshape(-1, *scan.kspace.shape[-2:]) if kspace.any()]

@@ -21,16 +21,15 @@ import torch
 import torch.distributed as dist
 from numpy.random import Generator
 from safetensors import safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from mrihvae.errors import InputError
 from mrihvae.files import replacing
 from mrihvae.model import HVAE, ModelSettings
-from mrihvae.objective import Scans, Terms, training_terms
+from mrihvae.objective import PriorTerms, Rollout, Scans, prior_terms, rollout
 from mrihvae.settings import from_dict
 from mrihvae.simulate import SimulationSettings, draw_batch
-from mrihvae.weights import save_weights
+from mrihvae.weights import save_weights, write_tensors
 
 
 @dataclass(frozen=True)
@@ -43,7 +42,8 @@ class TrainSettings:
     learning_rate : its peak, after `warmup` steps
     shapes : image sizes, one drawn per step; multiples of the model's `multiple`
     pixels : pixels per step and process; the number of slices follows from the shape
-    prior_share : part of each batch that trains the prior as well as the masked posterior
+    masked_start : step before which prior, decoder and q train alone; there r starts as q on the first guess
+    prior_every : from then on prior, decoder and q train on every so manieth step only: r has more to learn
     matching_weight : of posterior matching against the error of what r's means decode to
     kl_warmup : steps over which the KL term's weight rises to 1
     ema : decay of the averaged weights, which are the ones exported
@@ -59,7 +59,8 @@ class TrainSettings:
         (320, 256),
     )  # fmt: skip
     pixels: int = 65_536
-    prior_share: float = 0.5
+    masked_start: int = 2000
+    prior_every: int = 4
     matching_weight: float = 0.2
     kl_warmup: int = 500
     ema: float = 0.999
@@ -69,10 +70,12 @@ class TrainSettings:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.steps < 1 or self.pixels < 1 or not self.shapes:
+        if min(self.steps, self.pixels, *(size for shape in self.shapes for size in shape)) < 1 or not self.shapes:
             raise ValueError("steps, pixels and shapes must not be empty or below 1")
-        if not (self.learning_rate > 0 and 0 < self.ema < 1 and 0 < self.prior_share <= 1):
-            raise ValueError("learning_rate must be above 0, ema in (0, 1) and prior_share in (0, 1]")
+        if min(self.seed, self.warmup, self.kl_warmup, self.masked_start, self.matching_weight) < 0:
+            raise ValueError("seed, warmup, kl_warmup, masked_start and matching_weight must be at least 0")
+        if not (self.learning_rate > 0 and 0 < self.ema < 1 and self.prior_every >= 1):
+            raise ValueError("learning_rate must be above 0, ema in (0, 1) and prior_every at least 1")
         object.__setattr__(self, "shapes", tuple((int(h), int(w)) for h, w in self.shapes))
 
 
@@ -143,15 +146,24 @@ def batch_of_step(run: Run, source: SliceSource, step: int, rank: int) -> Scans:
     return Scans(*(getattr(scans, f.name).to(device) for f in dataclasses.fields(scans)))
 
 
-def train_step(run: Run, scans: Scans, rank: int = 0) -> Terms:
+def train_step(run: Run, scans: Scans, rank: int = 0) -> tuple[Rollout | None, PriorTerms | None]:
     """Do one optimiser step on a batch and count it."""
     settings, counters = run.settings, run.counters
     torch.manual_seed(int(np.random.SeedSequence((settings.seed, counters.step, rank)).generate_state(1)[0]))
     run.optimiser.zero_grad(set_to_none=True)
+    if counters.step == settings.masked_start:
+        run.model.r.start_from(run.model.q)
+        run.average.r.start_from(run.average.q)
+    with_masked = counters.step >= settings.masked_start
+    with_prior = not with_masked or counters.step % settings.prior_every == 0
     with _precision(run):
-        terms = training_terms(run.model, scans, settings.prior_share)
-    kl_weight = min(1.0, (counters.step + 1) / max(settings.kl_warmup, 1))
-    terms.loss(kl_weight, settings.matching_weight).backward()
+        masked = rollout(run.model, scans) if with_masked else None
+        prior = prior_terms(run.model, scans) if with_prior else None
+    if masked is not None:
+        masked.error.backward()
+    if prior is not None:
+        kl_weight = min(1.0, (counters.step + 1) / max(settings.kl_warmup, 1))
+        prior.loss(kl_weight, settings.matching_weight if with_masked else 0.0).backward()
     _average_gradients(run.model)
     for group in ("prior", "masked"):
         _tame(run, group)
@@ -161,7 +173,7 @@ def train_step(run: Run, scans: Scans, rank: int = 0) -> Terms:
     _update_average(run)
     counters.step += 1
     counters.slices += len(scans.noise) * _world()
-    return terms
+    return masked, prior
 
 
 def train(
@@ -188,12 +200,14 @@ def train(
     rank = dist.get_rank() if dist.is_initialized() else 0
     saved = began = time.monotonic()
     before = run.counters.seconds
+    if rank == 0 and run.counters.step < run.settings.steps:
+        _cut_log(directory / "log.jsonl", run.counters.step)
     for step in progress(iter(range(run.counters.step, run.settings.steps))):
         terms = train_step(run, batch_of_step(run, source, step, rank), rank)
         run.counters.seconds = before + time.monotonic() - began
         finished = run.counters.step == run.settings.steps or stop()
         if rank == 0:
-            _write_log(directory / "log.jsonl", run, terms)
+            _write_log(directory / "log.jsonl", run, *terms)
             if finished or time.monotonic() - saved > checkpoint_seconds:
                 save_checkpoint(directory, run, provenance or {})
                 saved = time.monotonic()
@@ -216,8 +230,8 @@ def save_checkpoint(directory: Path, run: Run, provenance: dict[str, Any]) -> No
         "simulation": dataclasses.asdict(run.simulation),
         "counters": dataclasses.asdict(run.counters),
     }
-    with replacing(directory / "checkpoint.safetensors") as temporary:
-        save_file({k: v.cpu().contiguous() for k, v in tensors.items()}, temporary, {"state": json.dumps(state)})
+    held = {name: tensor.cpu().contiguous() for name, tensor in tensors.items()}
+    write_tensors(directory / "checkpoint.safetensors", held, {"state": json.dumps(state)})
     card = {key: state[key] for key in ("training", "simulation", "counters")}
     save_weights(directory / "weights.safetensors", run.average, {**provenance, **card})
 
@@ -250,14 +264,14 @@ def load_checkpoint(directory: Path, device: torch.device | str, **changes: Any)
     except InputError:
         raise
     except Exception as error:
-        raise InputError(f"{path}: not a checkpoint of this version ({error}); start the run anew") from error
+        reason = (str(error).splitlines() or [type(error).__name__])[-1].strip()
+        raise InputError(f"{path}: not a checkpoint of this version ({reason}); start the run anew") from error
     for name, parameter in run.model.named_parameters():
         run.optimiser.state[parameter] = {
             key: tensors[f"optimiser/{key}/{name}"].cpu() if key == "step" else tensors[f"optimiser/{key}/{name}"]
             for key in ("step", "exp_avg", "exp_avg_sq")
             if f"optimiser/{key}/{name}" in tensors
         }
-    _cut_log(directory / "log.jsonl", run.counters.step)
     return run
 
 
@@ -291,7 +305,10 @@ def _tame(run: Run, group: str) -> None:
     """Clip a group's gradient, or drop it if its norm is far out of its running mean or not finite."""
     settings, counters = run.settings, run.counters
     parameters = run.model.prior_parameters() if group == "prior" else run.model.masked_parameters()
-    norm = float(torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None]))
+    gradients = [p.grad for p in parameters if p.grad is not None]
+    if not gradients:
+        return
+    norm = float(torch.nn.utils.get_total_norm(gradients))
     usual = getattr(counters, f"norm_{group}")
     if not math.isfinite(norm) or (usual > 0 and counters.step > settings.warmup and norm > settings.skip * usual):
         setattr(counters, f"skipped_{group}", getattr(counters, f"skipped_{group}") + 1)
@@ -312,25 +329,34 @@ def _update_average(run: Run) -> None:
         torch._foreach_lerp_(list(run.average.parameters()), list(run.model.parameters()), 1 - decay)
 
 
-def _write_log(path: Path, run: Run, terms: Terms) -> None:
+def _write_log(path: Path, run: Run, masked: Rollout | None, prior: PriorTerms | None) -> None:
     """Append one line of JSON; numbers are nats per real dimension unless named otherwise."""
     line = {
         **dataclasses.asdict(run.counters),
-        "elbo": round(float(terms.elbo.detach()), 5),
-        "distortion": round(float(terms.distortion.detach()), 5),
-        "kl": [round(v, 6) for v in terms.kl.tolist()],
-        "matching": [round(v, 6) for v in terms.matching.tolist()],
-        "rollout": round(float(terms.rollout.detach()), 5),
-        "zero_filled": round(float(terms.zero_filled), 5),
-        "active": [round(v, 5) for v in terms.active.tolist()],
     }
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a") as file:
-        file.write(json.dumps(line) + "\n")
+    if masked is not None:
+        line |= {
+            "rollout": round(float(masked.error.detach()), 5),
+            "zero_filled": round(float(masked.zero_filled), 5),
+        }
+    if prior is not None:
+        line |= {
+            "elbo": round(float(prior.elbo.detach()), 5),
+            "distortion": round(float(prior.distortion.detach()), 5),
+            "kl": [round(v, 6) for v in prior.kl.tolist()],
+            "matching": [round(v, 6) for v in prior.matching.tolist()],
+            "active": [round(v, 5) for v in prior.active.tolist()],
+        }
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("a") as file:
+            file.write(json.dumps(line) + "\n")
+    except OSError as error:
+        raise InputError(f"{path}: cannot be written ({error.strerror}); free space or choose another place") from error
 
 
 def _cut_log(path: Path, step: int) -> None:
-    """Drop log lines after the checkpoint's step: those steps will be done again."""
+    """Drop log lines after the checkpoint's step, of a run that was killed: those steps will be done again."""
     if not path.is_file():
         return
     with path.open() as file:

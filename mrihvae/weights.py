@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
+from torch import Tensor
 
 from mrihvae.errors import InputError
 from mrihvae.files import replacing
@@ -21,13 +22,24 @@ SHIPPED = Path(__file__).parent / "checkpoints"
 
 
 def save_weights(path: Path, model: HVAE, provenance: Mapping[str, Any]) -> None:
-    """Write the model's tensors to `path` (.safetensors) and its settings and `provenance` beside it (.json)."""
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+    """Write the model's tensors to `path` (.safetensors) and its settings and `provenance` beside it (.json).
+
+    They are stored in half precision, which images cannot tell from single; a run's checkpoint has them exactly.
+    """
+    tensors = {name: tensor.detach().cpu().half().contiguous() for name, tensor in model.state_dict().items()}
     card = {"model": dataclasses.asdict(model.settings), **provenance}
     with replacing(path.with_suffix(".json")) as temporary:
         temporary.write_text(json.dumps(card, indent=2) + "\n")
+    write_tensors(path, tensors)
+
+
+def write_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str] | None = None) -> None:
+    """Write a safetensors file, all or nothing."""
     with replacing(path) as temporary:
-        save_file(tensors, temporary)
+        try:
+            save_file(tensors, temporary, metadata)
+        except SafetensorError as error:  # how safetensors tells of a full disk
+            raise OSError(str(error)) from error
 
 
 def find_weights(name_or_path: str) -> Path:

@@ -1,0 +1,81 @@
+"""Scale and noise level of measured k-space."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from conftest import complex_normal
+
+from mrihvae.fourier import fft2c
+from mrihvae.masks import MASK_TYPES, sampling_mask
+from mrihvae.units import noise_std, scale_of
+
+
+def noise(*shape: int, seed: int = 0) -> torch.Tensor:
+    return torch.from_numpy(complex_normal(shape, seed))
+
+
+def smooth_object(height: int, width: int) -> torch.Tensor:
+    """Compute the k-space of a smooth blob, which is nowhere near the corners: complex (H, W)."""
+    y = torch.linspace(-1, 1, height)[:, None]
+    x = torch.linspace(-1, 1, width)
+    return fft2c(torch.exp(-8 * (x**2 + y**2)).to(torch.complex64))
+
+
+@pytest.mark.parametrize("factor", [1e-6, 1.0, 3e4])
+def test_scale_is_equivariant(factor: float) -> None:
+    kspace = noise(3, 2, 40, 33)
+    torch.testing.assert_close(scale_of(factor * kspace), factor * scale_of(kspace), rtol=1e-5, atol=0)
+
+
+def test_scale_is_the_99th_percentile_per_slice() -> None:
+    image = torch.arange(1, 102.0).reshape(1, 101).to(torch.complex64)
+    assert scale_of(fft2c(torch.stack((image, 5 * image)))).tolist() == pytest.approx([100, 500], rel=1e-5)
+
+
+def test_scale_of_nothing_is_above_zero() -> None:
+    scale = scale_of(torch.zeros(2, 8, 8, dtype=torch.complex64))
+    assert bool((scale > 0).all()) and bool(torch.isfinite(scale).all())
+
+
+@pytest.mark.parametrize("std", [1e-5, 1.0, 300.0])
+@pytest.mark.parametrize("seed", range(3))
+def test_noise_of_fully_sampled_kspace(std: float, seed: int) -> None:
+    kspace = std * noise(2, 256, 200, seed=seed) + 100 * std * smooth_object(256, 200)
+    assert noise_std(kspace).tolist() == pytest.approx([std, std], rel=0.05)
+
+
+@pytest.mark.parametrize("mask_type", MASK_TYPES)
+@pytest.mark.parametrize("given", [True, False])
+def test_noise_of_line_sampled_kspace(mask_type: str, given: bool) -> None:
+    mask = torch.from_numpy(sampling_mask(mask_type, 320, 4, 0.08, 5))
+    kspace = (2.5 * noise(2, 384, 320) + 250 * smooth_object(384, 320)) * mask
+    assert noise_std(kspace, mask if given else None).tolist() == pytest.approx([2.5, 2.5], rel=0.05)
+
+
+def test_noise_where_only_the_centre_is_measured() -> None:
+    mask = torch.zeros(320, dtype=torch.bool)
+    mask[144:176] = True
+    kspace = 0.7 * noise(640, 320) * mask
+    assert float(noise_std(kspace, mask)) == pytest.approx(0.7, rel=0.05)
+
+
+def test_noise_is_equivariant_and_independent_per_slice() -> None:
+    kspace = noise(4, 64, 48)
+    factors = torch.tensor([1e-4, 1.0, 20.0, 0.0])
+    alone = torch.stack([noise_std(one) for one in kspace])
+    assert torch.equal(noise_std(kspace), alone)
+    torch.testing.assert_close(noise_std(factors[:, None, None] * kspace), factors * alone, rtol=1e-5, atol=0)
+
+
+def test_noise_per_slice_with_masks_of_their_own() -> None:
+    masks = torch.stack([torch.arange(64) % 4 == k for k in range(3)])[:, None, :]
+    kspace = noise(3, 256, 64) * masks
+    alone = torch.stack([noise_std(one, mask) for one, mask in zip(kspace, masks, strict=True)])
+    assert torch.equal(noise_std(kspace, masks), alone)
+
+
+def test_no_noise_and_no_measurement_give_zero() -> None:
+    nothing = torch.zeros(32, 32, dtype=torch.complex64)
+    assert float(noise_std(nothing)) == 0.0
+    assert float(noise_std(nothing, torch.ones(32, dtype=torch.bool))) == 0.0
