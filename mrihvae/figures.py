@@ -89,7 +89,8 @@ def training_figure(log: Path, path: Path) -> None:
     axes[3].set_ylabel("k-space error under zero-filling, dB")
     for axis in axes:
         axis.set_xlabel("step")
-        axis.legend(fontsize=8)
+        if axis.get_legend_handles_labels()[0]:
+            axis.legend(fontsize=8)
     _save(figure, path)
 
 

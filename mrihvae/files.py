@@ -25,7 +25,7 @@ def replacing(path: Path) -> Iterator[Path]:
         yield temporary
         temporary.replace(path)
     except OSError as error:
-        reason = error.strerror or str(error).splitlines()[0]
+        reason = os.strerror(error.errno) if error.errno else str(error).splitlines()[0]
         raise InputError(f"{path}: cannot be written ({reason}); free space or choose another place") from error
     finally:
         with suppress(OSError):  # the error that is on its way says more

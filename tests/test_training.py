@@ -1,0 +1,646 @@
+"""Training: exact continuation, the schedule, gradients that are left out, and every bad input."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import json
+import math
+import multiprocessing
+import os
+import random
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from numpy.random import Generator
+from safetensors.torch import load_file, save_file
+from small import phantom, small_kspace, small_scans
+
+import mrihvae
+from mrihvae import cli_train, training
+from mrihvae.cli import main
+from mrihvae.errors import InputError
+from mrihvae.model import ModelSettings
+from mrihvae.objective import PriorTerms, Rollout, prior_terms, rollout
+from mrihvae.simulate import SimulationSettings
+from mrihvae.training import (
+    Counters,
+    Run,
+    TrainSettings,
+    batch_of_step,
+    learning_rate,
+    load_checkpoint,
+    save_checkpoint,
+    train,
+    train_step,
+)
+from mrihvae.weights import load_card, load_model
+
+MODEL = ModelSettings(widths=(16, 16), layers=1)  # takes multiples of 4
+SETTINGS = TrainSettings(
+    steps=7,
+    warmup=3,
+    shapes=((16, 24), (24, 16), (16, 16)),
+    pixels=800,
+    kl_warmup=4,
+    masked_start=2,
+    prior_every=2,
+    bf16=False,
+    learning_rate=3e-3,
+)
+TOGETHER = {"masked_start": 0, "prior_every": 1}  # prior and masked posterior on every step
+FILES = ["checkpoint.safetensors", "log.jsonl", "weights.json", "weights.safetensors"]
+PACKAGE = Path(mrihvae.__file__).parents[1]
+
+
+class Slices:
+    """A source of a few magnitude and raw slices."""
+
+    def __init__(self) -> None:
+        self.slices = [(phantom(30, 26, k), False) for k in range(4)]
+        self.slices += [(kspace.numpy(), True) for kspace in small_kspace(2, 28, 20)]
+
+    def draw(self, count: int, rng: Generator) -> list[tuple[np.ndarray, bool]]:
+        return [self.slices[rng.integers(len(self.slices))] for _ in range(count)]
+
+
+def new_run(**changes: Any) -> Run:
+    return Run.new(MODEL, dataclasses.replace(SETTINGS, **changes), SimulationSettings(), "cpu")
+
+
+def state_of(run: Run) -> dict[str, torch.Tensor]:
+    """List everything that the next step depends on, bit by bit."""
+    state = {f"model/{name}": p.detach().clone() for name, p in run.model.named_parameters()}
+    state |= {f"average/{name}": p.clone() for name, p in run.average.named_parameters()}
+    for name, parameter in run.model.named_parameters():
+        state |= {f"{key}/{name}": value.clone() for key, value in run.optimiser.state.get(parameter, {}).items()}
+    return state
+
+
+def assert_same(ours: dict[str, torch.Tensor], theirs: dict[str, torch.Tensor]) -> None:
+    assert ours.keys() == theirs.keys()
+    differing = [name for name in ours if not torch.equal(ours[name], theirs[name])]
+    assert not differing
+
+
+def without_time(counters: Counters) -> Counters:
+    return dataclasses.replace(counters, seconds=0.0)
+
+
+def logged_steps(directory: Path) -> list[int]:
+    return [json.loads(line)["step"] for line in (directory / "log.jsonl").read_text().splitlines()]
+
+
+def stop_after(steps: int) -> Callable[[], bool]:
+    asked = iter(range(1, 10_000))
+    return lambda: next(asked) >= steps
+
+
+@pytest.mark.parametrize("bf16", [False, True])
+@pytest.mark.parametrize("part", [1, 2, 5])
+def test_resumed_run_is_bitwise_the_uninterrupted_one(tmp_path: Path, bf16: bool, part: int) -> None:
+    whole = new_run(bf16=bf16)
+    train(whole, Slices(), tmp_path / "whole")
+    first = new_run(bf16=bf16)
+    train(first, Slices(), tmp_path / "parts", stop=stop_after(part))
+    assert first.counters.step == part
+    torch.manual_seed(1234)  # whatever else draws random numbers
+    second = load_checkpoint(tmp_path / "parts", "cpu")
+    assert second.settings == whole.settings and second.counters == first.counters
+    assert_same(state_of(second), state_of(first))
+    train(second, Slices(), tmp_path / "parts")
+
+    assert without_time(second.counters) == without_time(whole.counters)
+    assert_same(state_of(second), state_of(whole))
+    for name in ("checkpoint.safetensors", "weights.safetensors"):
+        assert_same(load_file(tmp_path / "parts" / name), load_file(tmp_path / "whole" / name))
+    logs = [(tmp_path / name / "log.jsonl").read_text().splitlines() for name in ("whole", "parts")]
+    ours, theirs = ([{**json.loads(line), "seconds": 0} for line in log] for log in logs)
+    assert ours == theirs and logged_steps(tmp_path / "parts") == list(range(1, 8))
+
+
+def test_log_after_a_kill_has_every_step_once(tmp_path: Path) -> None:
+    train(new_run(), Slices(), tmp_path, stop=stop_after(3))
+    kept = {name: (tmp_path / name).read_bytes() for name in FILES if name != "log.jsonl"}
+    train(load_checkpoint(tmp_path, "cpu"), Slices(), tmp_path, stop=stop_after(2))
+    for name, content in kept.items():
+        (tmp_path / name).write_bytes(content)  # killed before it wrote the second checkpoint
+    with (tmp_path / "log.jsonl").open("a") as file:
+        file.write('{"step": 6, "sli')  # and in the middle of a line
+    run = load_checkpoint(tmp_path, "cpu")
+    assert run.counters.step == 3
+    train(run, Slices(), tmp_path)
+    assert logged_steps(tmp_path) == list(range(1, 8))
+
+
+def test_run_that_was_killed_before_its_first_checkpoint_starts_a_new_log(tmp_path: Path) -> None:
+    train(new_run(), Slices(), tmp_path, stop=stop_after(3))
+    (tmp_path / "checkpoint.safetensors").unlink()
+    train(new_run(), Slices(), tmp_path)
+    assert logged_steps(tmp_path) == list(range(1, 8))
+
+
+def test_files_and_card_of_a_run(tmp_path: Path) -> None:
+    run = new_run(steps=2)
+    train(run, Slices(), tmp_path / "new" / "folder", provenance={"data": "phantoms"})
+    assert sorted(path.name for path in (tmp_path / "new" / "folder").iterdir()) == FILES
+    weights = tmp_path / "new" / "folder" / "weights.safetensors"
+    card = load_card(weights)
+    assert card["data"] == "phantoms" and card["counters"]["step"] == 2 and card["training"]["steps"] == 2
+    assert card["counters"]["slices"] == run.counters.slices > 0 and card["counters"]["seconds"] > 0
+    model = load_model(str(weights))
+    average = dict(run.average.named_parameters())
+    assert all(torch.equal(parameter, average[name].half().float()) for name, parameter in model.named_parameters())
+
+
+def test_log_has_the_terms(tmp_path: Path) -> None:
+    train(new_run(steps=2, **TOGETHER), Slices(), tmp_path)
+    line = json.loads((tmp_path / "log.jsonl").read_text().splitlines()[-1])
+    assert line["elbo"] == pytest.approx(line["distortion"] + sum(line["kl"]), abs=1e-4)
+    assert len(line["kl"]) == len(line["matching"]) == 2 and len(line["active"]) == 2
+    assert line["rollout"] > 0 and line["zero_filled"] >= 0 and line["step"] == 2
+
+
+def test_checkpoints_come_as_often_as_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    written: list[int] = []
+
+    def note(directory: Path, run: Run, provenance: dict[str, Any]) -> None:
+        written.append(run.counters.step)
+
+    monkeypatch.setattr(training, "save_checkpoint", note)
+    train(new_run(), Slices(), tmp_path, checkpoint_seconds=-1)
+    assert written == [1, 2, 3, 4, 5, 6, 7]
+    train(new_run(), Slices(), tmp_path, checkpoint_seconds=1000)
+    assert written[7:] == [7]
+
+
+def test_more_steps_when_resuming(tmp_path: Path) -> None:
+    train(new_run(steps=2), Slices(), tmp_path)
+    run = load_checkpoint(tmp_path, "cpu", steps=4)
+    assert run.settings == dataclasses.replace(SETTINGS, steps=4)
+    train(run, Slices(), tmp_path)
+    assert run.counters.step == 4 and logged_steps(tmp_path) == [1, 2, 3, 4]
+
+
+def test_batch_depends_on_seed_step_and_rank_alone() -> None:
+    def kspace(step: int, rank: int, **changes: Any) -> torch.Tensor:
+        return batch_of_step(new_run(**changes), Slices(), step, rank).kspace
+
+    first = kspace(3, 0)
+    torch.manual_seed(99)
+    assert torch.equal(first, kspace(3, 0))
+    for other in (kspace(4, 0), kspace(3, 1), kspace(3, 0, seed=1)):
+        assert first.shape != other.shape or not torch.equal(first, other)
+    assert first.shape == kspace(3, 1).shape  # all processes work on one shape
+    shapes = {kspace(step, 0).shape[1:] for step in range(20)}
+    assert shapes == set(SETTINGS.shapes)
+    assert {kspace(step, 0, pixels=1).shape[0] for step in range(3)} == {1}
+    assert all(2 <= kspace(step, 0).shape[0] <= 3 for step in range(5))  # 800 pixels
+
+
+def test_learning_rate() -> None:
+    settings = TrainSettings(steps=1000, learning_rate=0.1, warmup=100)
+    rates = [learning_rate(settings, step) for step in range(1001)]
+    assert rates[0] == pytest.approx(0.001) and rates[49] == pytest.approx(0.05)
+    assert rates[99] == rates[100] == pytest.approx(0.1)
+    assert rates[550] == pytest.approx(0.05) and rates[1000] == pytest.approx(0.0, abs=1e-9)
+    assert rates[325] == pytest.approx(0.05 * (1 + math.sqrt(0.5)))
+    assert all(a <= b for a, b in itertools.pairwise(rates[:101]))
+    assert all(a >= b for a, b in itertools.pairwise(rates[100:]))
+    assert learning_rate(settings, 5000) == pytest.approx(0.0, abs=1e-9)
+    assert learning_rate(TrainSettings(steps=10, warmup=0, learning_rate=1.0), 0) == 1.0
+    assert learning_rate(TrainSettings(steps=5, warmup=50, learning_rate=1.0), 4) == pytest.approx(0.1)
+
+
+def test_optimiser_uses_the_schedule() -> None:
+    run = new_run()
+    for step in range(4):
+        train_step(run, batch_of_step(run, Slices(), step, 0))
+        assert run.optimiser.param_groups[0]["lr"] == learning_rate(SETTINGS, step)
+
+
+def warmed_up() -> tuple[Run, torch.Tensor]:
+    """Do some steps, so that there is a usual gradient norm."""
+    run = new_run(steps=50, **TOGETHER)
+    for step in range(5):
+        train_step(run, batch_of_step(run, Slices(), step, 0))
+    return run, torch.tensor([run.counters.norm_prior, run.counters.norm_masked])
+
+
+def poison(monkeypatch: pytest.MonkeyPatch, factor: float, group: str) -> None:
+    """Multiply the gradients of one group, or of "both", by a factor."""
+
+    def changed_prior(model: Any, *rest: Any) -> PriorTerms:
+        terms = prior_terms(model, *rest)
+        if group in ("prior", "both"):
+            terms.distortion, terms.kl = factor * terms.distortion, factor * terms.kl
+        return terms
+
+    def changed_rollout(model: Any, *rest: Any) -> Rollout:
+        terms = rollout(model, *rest)
+        if group in ("masked", "both"):
+            terms.error = factor * terms.error
+        return terms
+
+    monkeypatch.setattr(training, "prior_terms", changed_prior)
+    monkeypatch.setattr(training, "rollout", changed_rollout)
+
+
+@pytest.mark.parametrize("factor", [1e4, math.inf, math.nan])
+@pytest.mark.parametrize("group", ["prior", "masked", "both"])
+def test_bad_gradient_is_left_out_and_counted(group: str, factor: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    run, usual = warmed_up()
+    before = state_of(run)
+    poison(monkeypatch, factor, group)
+    train_step(run, batch_of_step(run, Slices(), 5, 0))
+    after = state_of(run)
+    counters = run.counters
+    skipped = {"prior": counters.skipped_prior, "masked": counters.skipped_masked}
+    assert skipped == {name: int(group in (name, "both")) for name in skipped}
+    assert counters.step == 6
+    for name in before:
+        kind, _, parameter = name.partition("/")
+        owner = "masked" if parameter.startswith("r.") else "prior"
+        if group in (owner, "both") and kind != "average":
+            assert torch.equal(before[name], after[name]), name
+        elif kind == "step":
+            assert after[name] == before[name] + 1
+    assert not torch.equal(before["model/start"], after["model/start"]) or group != "masked"
+    assert all(bool(torch.isfinite(value).all()) for value in after.values())
+    norms = torch.tensor([counters.norm_prior, counters.norm_masked])
+    assert (norms == usual).tolist() == [group in ("prior", "both"), group in ("masked", "both")]
+
+    monkeypatch.undo()
+    train_step(run, batch_of_step(run, Slices(), 6, 0))  # and the run goes on
+    assert counters.skipped_prior + counters.skipped_masked == (2 if group == "both" else 1)
+    assert not torch.equal(state_of(run)["model/start"], after["model/start"])
+
+
+def test_large_gradient_is_clipped_and_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    run, usual = warmed_up()
+    poison(monkeypatch, 1e3, "prior")
+    run.settings = dataclasses.replace(run.settings, skip=1e9)
+    clipped = run.counters.clipped_prior
+    train_step(run, batch_of_step(run, Slices(), 5, 0))
+    assert run.counters.clipped_prior == clipped + 1 and run.counters.skipped_prior == 0
+    norm = torch.nn.utils.get_total_norm([p.grad for p in run.model.prior_parameters() if p.grad is not None])
+    assert float(norm) == pytest.approx(2 * float(usual[0]), rel=1e-4)
+    assert run.counters.norm_prior == pytest.approx(1.02 * float(usual[0]), rel=1e-4)
+
+
+def test_scan_that_is_not_finite_changes_nothing() -> None:
+    run, _ = warmed_up()
+    before = state_of(run)
+    scans = batch_of_step(run, Slices(), 5, 0)
+    scans.kspace[0, 3, 4] = complex("nan")
+    train_step(run, scans)
+    after = state_of(run)
+    assert run.counters.skipped_prior == run.counters.skipped_masked == 1
+    assert all(torch.equal(before[name], after[name]) for name in before if not name.startswith("average/"))
+    assert all(bool(torch.isfinite(value).all()) for value in after.values())
+
+
+def test_average_follows_the_weights() -> None:
+    run = new_run(ema=0.9, masked_start=100)
+    expected = {name: p.clone().double() for name, p in run.average.named_parameters()}
+    assert_same({n: p.detach() for n, p in run.model.named_parameters()}, dict(run.average.named_parameters()))
+    for step in range(5):
+        train_step(run, batch_of_step(run, Slices(), step, 0))
+        decay = min(0.9, (1 + step) / (10 + step))
+        for name, parameter in run.model.named_parameters():
+            expected[name] = decay * expected[name] + (1 - decay) * parameter.detach().double()
+    for name, parameter in run.average.named_parameters():
+        torch.testing.assert_close(parameter.double(), expected[name], rtol=1e-4, atol=1e-6)
+        assert not parameter.requires_grad
+
+
+@pytest.mark.parametrize("bf16", [False, True])
+def test_training_on_one_batch_lowers_the_objective(bf16: bool) -> None:
+    run = new_run(steps=60, bf16=bf16, warmup=5, **TOGETHER)
+    scans = small_scans(2, 16, 24)
+    errors, elbos = [], []
+    for _ in range(50):
+        masked, prior = train_step(run, scans)
+        assert masked is not None and prior is not None
+        errors.append(float(masked.error.detach()))
+        elbos.append(float(prior.elbo.detach()))
+    assert np.mean(elbos[-5:]) < np.mean(elbos[:5]) - 1.0
+    assert np.mean(errors[-5:]) < np.mean(errors[:5])
+
+
+def test_masked_posterior_starts_as_q_and_prior_takes_its_turns(tmp_path: Path) -> None:
+    run = new_run(steps=7)
+    train(run, Slices(), tmp_path)
+    lines = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    assert ["rollout" in line for line in lines] == [False, False, True, True, True, True, True]
+    assert ["elbo" in line for line in lines] == [True, True, True, False, True, False, True]
+
+
+def test_shapes_must_fit_the_model() -> None:
+    with pytest.raises(InputError, match=r"training shape \(16, 18\) is not a multiple of 4; change 'shapes'"):
+        new_run(shapes=((16, 16), (16, 18)))
+
+
+def drop(prefix: str) -> Callable[[Path], None]:
+    """Leave the tensors whose names begin so out of the checkpoint."""
+
+    def spoil(path: Path) -> None:
+        from safetensors import safe_open
+
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata()
+        save_file({k: v for k, v in load_file(path).items() if not k.startswith(prefix)}, path, metadata)
+
+    return spoil
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda path: path.write_bytes(path.read_bytes()[: path.stat().st_size // 2]),
+        lambda path: path.write_bytes(b""),
+        lambda path: path.write_text("no checkpoint"),
+        lambda path: save_file({"a": torch.ones(3)}, path),
+        lambda path: save_file({"a": torch.ones(3)}, path, {"state": "{"}),
+        lambda path: save_file({"a": torch.ones(3)}, path, {"state": "{}"}),
+        drop("model/start"),
+        drop("average/q."),
+    ],
+)
+def test_damaged_checkpoint(tmp_path: Path, spoil: Callable[[Path], object]) -> None:
+    path = tmp_path / "checkpoint.safetensors"
+    save_checkpoint(tmp_path, new_run(), {})
+    spoil(path)
+    with pytest.raises(InputError) as caught:
+        load_checkpoint(tmp_path, "cpu")
+    text = str(caught.value)
+    assert text.startswith(f"{path}: not a checkpoint of this version (") and "\n" not in text
+    assert text.endswith("; start the run anew")
+
+
+def test_missing_checkpoint(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"checkpoint.safetensors: not there, so there is nothing to resume"):
+        load_checkpoint(tmp_path, "cpu")
+
+
+def test_full_disk_keeps_the_last_checkpoint(tmp_path: Path) -> None:
+    resource = pytest.importorskip("resource")
+    run = new_run()
+    save_checkpoint(tmp_path, run, {})
+    before = (tmp_path / "checkpoint.safetensors").read_bytes()
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) // 2, hard))  # a write beyond this fails as on a full disk
+    try:
+        with pytest.raises(InputError) as caught:
+            save_checkpoint(tmp_path, run, {})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert "checkpoint.safetensors: cannot be written (" in str(caught.value) and "\n" not in str(caught.value)
+    assert (tmp_path / "checkpoint.safetensors").read_bytes() == before
+    assert sorted(path.name for path in tmp_path.iterdir()) == [name for name in FILES if name != "log.jsonl"]
+
+
+def test_log_that_cannot_be_written(tmp_path: Path) -> None:
+    (tmp_path / "log.jsonl").mkdir()
+    with pytest.raises(InputError, match=r"log.jsonl: cannot be written"):
+        train(new_run(), Slices(), tmp_path)
+
+
+# --- the command -----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(autouse=True)
+def keep_signal_handlers() -> Iterator[None]:
+    """The command installs handlers of its own."""
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    yield
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Path:
+    """A JSON with a small network and few small batches."""
+    path = tmp_path / "settings.json"
+    changes = dataclasses.asdict(SETTINGS) | {"steps": 60}
+    content = {"model": dataclasses.asdict(MODEL), "training": changes, "simulation": {"max_acceleration": 6}}
+    path.write_text(json.dumps(content))
+    return path
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    """A folder with two slices."""
+    from PIL import Image
+
+    (tmp_path / "data").mkdir()
+    for k in range(2):
+        image = (200 * phantom(40, 36, k) / 1.5).astype(np.uint8)
+        Image.fromarray(image).save(tmp_path / "data" / f"slice{k}.png")
+    return tmp_path / "data"
+
+
+def command(data: Path, output: Path, *words: str | Path) -> list[str]:
+    return ["train", str(data), "--output", str(output), *map(str, words)]
+
+
+def environment() -> dict[str, str]:
+    paths = os.pathsep.join(filter(None, (str(PACKAGE), os.environ.get("PYTHONPATH"))))
+    return {**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1"}
+
+
+def test_killed_and_resumed_run_is_bitwise_the_uninterrupted_one(tmp_path: Path, data: Path, settings: Path) -> None:
+    killed, whole = tmp_path / "killed", tmp_path / "whole"
+    words = command(data, killed, "--settings", settings, "--checkpoint-seconds", "0.05")
+    process = subprocess.Popen(
+        [sys.executable, "-m", "mrihvae", *words],
+        env=environment(),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert main(command(data, whole, "--settings", settings)) == 0
+    moment = random.randint(2, 40), random.uniform(0, 0.02)
+    log = killed / "log.jsonl"
+    while process.poll() is None and not (log.exists() and log.read_text().count("\n") >= moment[0]):
+        time.sleep(0.002)
+    while process.poll() is None and not (killed / "checkpoint.safetensors").exists():
+        time.sleep(0.002)
+    time.sleep(moment[1])
+    process.kill()
+    _, errors = process.communicate()
+    assert process.returncode == -signal.SIGKILL, (moment, errors)  # it was still at it
+    assert not (killed / "training.png").exists()
+
+    assert main(command(data, killed, "--resume", "--checkpoint-seconds", "0.5")) == 0
+    for name in ("checkpoint.safetensors", "weights.safetensors"):
+        assert_same(load_file(killed / name), load_file(whole / name))
+    assert logged_steps(killed) == logged_steps(whole) == list(range(1, 61))
+    for output in (killed, whole):
+        assert set(FILES) | {"training.png"} <= {path.name for path in output.iterdir()}
+        assert (output / "training.png").read_bytes().startswith(b"\x89PNG")
+    card = load_card(whole / "weights.safetensors")
+    assert card["data"][0]["slices"] == 2 and card["data"][0]["kind"] == "magnitude"
+    assert card["simulation"]["max_acceleration"] == 6
+
+
+def test_settings_file_counts_and_steps_override_it(tmp_path: Path, data: Path, settings: Path) -> None:
+    assert main(command(data, tmp_path / "run", "--settings", settings, "--steps", "2")) == 0
+    card = load_card(tmp_path / "run" / "weights.safetensors")
+    assert card["training"]["steps"] == card["counters"]["step"] == 2
+    assert card["training"]["shapes"] == [[16, 24], [24, 16], [16, 16]] and card["model"]["widths"] == [16, 16]
+
+
+def test_resume_of_a_finished_run_changes_nothing(tmp_path: Path, data: Path, settings: Path) -> None:
+    words = command(data, tmp_path / "run", "--settings", settings, "--steps", "2")
+    assert main(words) == 0
+    before = {name: (tmp_path / "run" / name).read_bytes() for name in FILES}
+    assert main(command(data, tmp_path / "run", "--resume")) == 0
+    assert before == {name: (tmp_path / "run" / name).read_bytes() for name in FILES}
+    assert main(command(data, tmp_path / "run", "--resume", "--steps", "3")) == 0
+    assert logged_steps(tmp_path / "run") == [1, 2, 3]
+
+
+def test_signal_and_time_stop_a_run() -> None:
+    assert not cli_train._Stop(None)() and not cli_train._Stop(10)()
+    assert cli_train._Stop(1e-9)() and cli_train._Stop(0)()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        stop = cli_train._Stop(None)
+        os.kill(os.getpid(), number)
+        time.sleep(0.01)
+        assert stop()
+
+
+def test_stopped_run_leaves_a_checkpoint(tmp_path: Path, data: Path, settings: Path) -> None:
+    assert main(command(data, tmp_path / "run", "--settings", settings, "--minutes", "1e-9")) == 0
+    assert load_checkpoint(tmp_path / "run", "cpu").counters.step == 1
+    assert (tmp_path / "run" / "training.png").exists()
+
+
+def error_of(words: list[str], capsys: pytest.CaptureFixture[str]) -> str:
+    """Run a command that must fail with one line; return it."""
+    capsys.readouterr()
+    assert main(words) == 2
+    errors = capsys.readouterr().err
+    lines = [line for line in errors.replace("\r", "\n").splitlines() if line.startswith("mrihvae")]
+    assert len(lines) == 1 and lines[0].startswith("mrihvae: error: ") and "Traceback" not in errors
+    assert errors.splitlines()[-1] == lines[0]
+    return lines[0].removeprefix("mrihvae: error: ")
+
+
+def test_resume_refuses_other_settings(
+    tmp_path: Path, data: Path, settings: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = tmp_path / "run"
+    assert main(command(data, run, "--settings", settings, "--steps", "1")) == 0
+    text = error_of(command(data, run, "--resume", "--settings", settings), capsys)
+    assert text == "--settings: a resumed run keeps its settings; leave this option out"
+    text = error_of(command(data, run, "--settings", settings), capsys)
+    assert text == f"{run}: already holds a run; add --resume, or choose another --output"
+    text = error_of(command(data, tmp_path / "other", "--resume"), capsys)
+    assert text.startswith(f"{tmp_path / 'other' / 'checkpoint.safetensors'}: not there, so there is nothing to resume")
+    (run / "checkpoint.safetensors").write_text("damaged")
+    text = error_of(command(data, run, "--resume"), capsys)
+    assert text.startswith(f"{run / 'checkpoint.safetensors'}: not a checkpoint of this version (")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("{", "settings.json: not readable as JSON"),
+        ("", "settings.json: not readable as JSON"),
+        ("3", "settings.json: "),
+        ("[]", "settings.json: "),
+        ('{"optimiser": {}}', "settings.json: unknown section 'optimiser'; use model, training or simulation"),
+        ('{"training": 3}', "settings.json, training: "),
+        ('{"training": [1]}', "settings.json, training: "),
+        (
+            '{"model": {"width": [16]}}',
+            "settings.json, model: unknown setting 'width'; the nearest known one is 'widths'",
+        ),
+        ('{"training": {"lr": 1}}', "settings.json, training: unknown setting 'lr'"),
+        ('{"training": {"steps": "many"}}', "settings.json, training: "),
+        ('{"simulation": {"noise": [0.1]}}', "settings.json, simulation: "),
+        ('{"model": {"widths": [17]}}', "settings.json, model: widths (17,) must be multiples of 16"),
+        (
+            '{"model": {"widths": [16, 16]}, "training": {"shapes": [[18, 16]]}}',
+            "training shape (18, 16) is not a multiple of 4; change 'shapes'",
+        ),
+    ],
+)
+def test_bad_settings(
+    tmp_path: Path, data: Path, content: str, message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "settings.json"
+    path.write_text(content)
+    text = error_of(command(data, tmp_path / "run", "--settings", path, "--minutes", "0"), capsys)
+    assert message in text
+    assert not (tmp_path / "run").exists()
+
+
+def test_bad_options(tmp_path: Path, data: Path, settings: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = tmp_path / "run"
+    base = ["--settings", str(settings)]
+    text = error_of(command(data, run, "--settings", tmp_path / "none.json"), capsys)
+    assert text.startswith(f"{tmp_path / 'none.json'}: ")
+    assert "steps" in error_of(command(data, run, "--steps", "0"), capsys)
+    assert error_of(command(data, run, *base, "--device", "abacus"), capsys).startswith("--device abacus: ")
+    if not torch.cuda.is_available():
+        assert error_of(command(data, run, *base, "--device", "cuda"), capsys).startswith("--device cuda: ")
+    assert "not there" in error_of(command(tmp_path / "nowhere", run, *base), capsys)
+    assert "the weight '-2' is not" in error_of(command(Path(f"{data}=-2"), run, *base), capsys)
+    assert not run.exists()
+    run.write_text("in the way")
+    assert "cannot be written" in error_of(command(data, run, *base), capsys)
+
+
+def work(rank: int, port: int, words: list[str], output: Path) -> None:
+    """Be one of two processes as torchrun starts them: train, and write the weights of this process."""
+
+    def keep(job: Run, *rest: Any) -> None:
+        train(job, *rest)
+        state = {f"model/{name}": p.detach() for name, p in job.model.named_parameters()}
+        state |= {f"average/{name}": p for name, p in job.average.named_parameters()}
+        save_file({name: tensor.contiguous() for name, tensor in state.items()}, output / f"rank{rank}.safetensors")
+
+    places = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": "2", "RANK": str(rank)}
+    os.environ.update(places)
+    cli_train.train = keep
+    os._exit(main(words))
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_two_processes_have_the_same_weights(tmp_path: Path, data: Path, settings: Path) -> None:
+    with socket.socket() as place:
+        place.bind(("127.0.0.1", 0))
+        port = place.getsockname()[1]
+    words = command(data, tmp_path / "two", "--settings", settings, "--steps", "3")
+    workers = [
+        multiprocessing.get_context("fork").Process(target=work, args=(rank, port, words, tmp_path)) for rank in (0, 1)
+    ]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join(120)
+        worker.kill()
+    assert [worker.exitcode for worker in workers] == [0, 0]
+
+    first, second = (load_file(tmp_path / f"rank{rank}.safetensors") for rank in (0, 1))
+    assert_same(first, second)
+    checkpoint = load_file(tmp_path / "two" / "checkpoint.safetensors")
+    assert all(torch.equal(checkpoint[name], tensor) for name, tensor in first.items())
+    assert logged_steps(tmp_path / "two") == [1, 2, 3]
+    assert main(command(data, tmp_path / "one", "--settings", settings, "--steps", "3")) == 0
+    one = load_file(tmp_path / "one" / "checkpoint.safetensors")
+    assert not torch.equal(one["model/start"], first["model/start"])  # the other process had a say
+    two, alone = (load_card(tmp_path / name / "weights.safetensors")["counters"]["slices"] for name in ("two", "one"))
+    assert two == 2 * alone

@@ -1,0 +1,173 @@
+"""Weights on disk: round trip, shipped names, and files that are missing, damaged or do not fit."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import safetensors.torch
+import torch
+from safetensors.torch import load_file, save_file
+from small import SMALL, every_third, small_kspace, small_model
+
+from mrihvae import weights
+from mrihvae.errors import InputError
+from mrihvae.inference import InferenceSettings, reconstruct
+from mrihvae.model import HVAE
+from mrihvae.weights import find_weights, load_card, load_model, save_weights
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    """Weights of a small network."""
+    path = tmp_path / "folder" / "small.v1.safetensors"
+    save_weights(path, small_model(), {"steps": 7, "data": ["a", "b"]})
+    return path
+
+
+def test_round_trip(path: Path) -> None:
+    model, loaded = small_model(), load_model(str(path))
+    assert loaded.settings == model.settings == SMALL
+    ours, theirs = model.state_dict(), loaded.state_dict()
+    assert ours.keys() == theirs.keys()
+    assert all(torch.equal(ours[name].half().float(), theirs[name]) for name in ours)  # stored in half precision
+    assert not loaded.training and not any(parameter.requires_grad for parameter in loaded.parameters())
+    kspace, mask = small_kspace(1, 16, 24), every_third(24)
+    settings = InferenceSettings(sweeps=1)
+    images = reconstruct(model.requires_grad_(False), kspace, mask, settings)
+    torch.testing.assert_close(reconstruct(loaded, kspace, mask, settings), images, rtol=0, atol=5e-3)
+
+
+def test_files_and_card(path: Path) -> None:
+    assert sorted(file.name for file in path.parent.iterdir()) == ["small.v1.json", "small.v1.safetensors"]
+    card = load_card(path)
+    assert card["steps"] == 7 and card["data"] == ["a", "b"]
+    assert card["model"]["widths"] == [16, 16, 16] and card["model"]["noise_floor"] == 0.03
+    tensors = load_file(path)
+    assert tensors.keys() == small_model().state_dict().keys()
+    assert all(tensor.dtype == torch.float16 for tensor in tensors.values())
+
+
+def test_saving_again_replaces(path: Path) -> None:
+    save_weights(path, small_model(1), {})
+    assert torch.equal(load_model(str(path)).start, small_model(1).start.half().float())
+    assert load_card(path).keys() == {"model"}
+    assert len(list(path.parent.iterdir())) == 2
+
+
+def test_shipped_weights_are_found_by_name(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(weights, "SHIPPED", path.parent)
+    assert find_weights("small.v1") == path
+    assert find_weights(str(path)) == path
+    with pytest.raises(InputError) as caught:
+        find_weights("large")
+    assert str(caught.value) == ("large: neither shipped weights (small.v1) nor a .safetensors file; give one of them")
+
+
+def rewrite(change: Callable[[dict[str, torch.Tensor]], object]) -> Callable[[Path], None]:
+    def spoil(path: Path) -> None:
+        tensors = load_file(path)
+        change(tensors)
+        save_file(tensors, path)
+
+    return spoil
+
+
+def card(change: Callable[[dict[str, Any]], object]) -> Callable[[Path], None]:
+    def spoil(path: Path) -> None:
+        beside = path.with_suffix(".json")
+        content = json.loads(beside.read_text())
+        change(content)
+        beside.write_text(json.dumps(content))
+
+    return spoil
+
+
+def text(content: str) -> Callable[[Path], object]:
+    return lambda path: path.with_suffix(".json").write_text(content)
+
+
+BAD: list[tuple[Callable[[Path], object], str, str]] = [
+    (lambda path: path.unlink(), ".safetensors", "neither shipped weights"),
+    (lambda path: path.with_suffix(".json").unlink(), ".json", "missing; it must lie beside small.v1.safetensors"),
+    (lambda path: path.write_bytes(path.read_bytes()[:5000]), ".safetensors", "not a readable safetensors file"),
+    (lambda path: path.write_bytes(path.read_bytes()[:-100]), ".safetensors", "not a readable safetensors file"),
+    (lambda path: path.write_bytes(b""), ".safetensors", "not a readable safetensors file"),
+    (lambda path: path.write_text("weights"), ".safetensors", "not a readable safetensors file"),
+    (rewrite(lambda tensors: tensors.pop("start")), ".safetensors", "does not fit the settings beside it"),
+    (
+        rewrite(lambda tensors: tensors.update(more=torch.ones(3))),
+        ".safetensors",
+        "does not fit the settings beside it",
+    ),
+    (
+        rewrite(lambda tensors: tensors.update(start=torch.ones(1, 17, 1, 1))),
+        ".safetensors",
+        "does not fit the settings beside it",
+    ),
+    (card(lambda c: c["model"].update(widths=[16, 16])), ".safetensors", "does not fit the settings beside it"),
+    (
+        card(lambda c: c["model"].update(width=16)),
+        ".json",
+        "unknown setting 'width'; the nearest known one is 'widths'",
+    ),
+    (card(lambda c: c["model"].update(widths=[15])), ".json", "must be multiples of 16"),
+    (card(lambda c: c["model"].update(layers="two")), ".json", "layers"),
+    (card(lambda c: c.pop("model")), ".json", "has no 'model' settings; copy it again"),
+    (card(lambda c: c.update(model=[1])), ".json", "has no 'model' settings"),
+    (text("[]"), ".json", "has no 'model' settings"),
+    (text("{"), ".json", "not readable as JSON"),
+    (text(""), ".json", "not readable as JSON"),
+    (lambda path: path.with_suffix(".json").write_bytes(b"\xff\xfe{}"), ".json", "not readable as JSON"),
+]
+
+
+@pytest.mark.parametrize(("spoil", "suffix", "message"), BAD)
+def test_bad_file_is_named_in_one_line(path: Path, spoil: Callable[[Path], object], suffix: str, message: str) -> None:
+    spoil(path)
+    with pytest.raises(InputError) as caught:
+        load_model(str(path))
+    words = str(caught.value)
+    assert words.startswith(str(path.with_suffix(suffix))) and message in words and "\n" not in words
+
+
+@pytest.mark.parametrize("name", ["", "default2", "folder", "folder/small.v1.json"])
+def test_what_is_no_weights(path: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(path.parents[1])
+    with pytest.raises(InputError, match=r"neither shipped weights .* nor a \.safetensors file; give one of them"):
+        load_model(name)
+
+
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), None])
+def test_full_disk_keeps_the_old_weights(path: Path, error: OSError | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """safetensors tells of a full disk by an error of its own."""
+
+    def full(tensors: dict[str, torch.Tensor], filename: Path, metadata: object = None) -> None:
+        Path(filename).write_bytes(b"half")
+        raise error or safetensors.SafetensorError("I/O error: No space left on device (os error 28)")
+
+    before = path.read_bytes()
+    monkeypatch.setattr(weights, "save_file", full)
+    with pytest.raises(InputError) as caught:
+        save_weights(path, small_model(1), {})
+    assert str(caught.value).startswith(f"{path}: cannot be written (") and "No space left" in str(caught.value)
+    assert path.read_bytes() == before
+    assert sorted(file.name for file in path.parent.iterdir()) == ["small.v1.json", "small.v1.safetensors"]
+
+
+def test_really_full_disk_is_told_in_one_line(path: Path) -> None:
+    resource = pytest.importorskip("resource")
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    before = path.read_bytes()
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, hard))  # a write beyond this fails as on a full disk
+    try:
+        with pytest.raises(InputError) as caught:
+            save_weights(path, HVAE(SMALL), {})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert str(caught.value).startswith(f"{path}: cannot be written (") and "\n" not in str(caught.value)
+    assert path.read_bytes() == before
+    assert len(list(path.parent.iterdir())) == 2
