@@ -12,7 +12,7 @@ import argparse
 import dataclasses
 import json
 import os
-import subprocess
+import shutil
 import sys
 import time
 import tomllib
@@ -21,18 +21,19 @@ from typing import Any
 
 import numpy as np
 import torch
+from simulated_scans import simulate_folder
 from tqdm import tqdm
 
 from mrihvae import __version__
-from mrihvae.cli_demo import scores
 from mrihvae.errors import InputError
-from mrihvae.fastmri_files import Scan, list_files, read_scan
+from mrihvae.evaluate import score_volume
+from mrihvae.fastmri_files import list_files, read_scan
 from mrihvae.figures import volume_panel
 from mrihvae.files import replacing
 from mrihvae.masks import effective_acceleration
 from mrihvae.settings import from_dict
 from mrihvae.volumes import Method, Undersampling, lines_of, reconstruct_volume
-from mrihvae.weights import load_card, load_model
+from mrihvae.weights import find_weights, load_card, load_model
 
 HERE = Path(__file__).parent
 
@@ -79,7 +80,10 @@ def main() -> int:
 
 def read_protocol(path: Path) -> Protocol:
     """Read a protocol; unknown keys are errors."""
-    values = tomllib.loads(path.read_text())
+    try:
+        values = tomllib.loads(path.read_text())
+    except (OSError, tomllib.TOMLDecodeError) as error:
+        raise InputError(f"{path}: not a readable protocol ({error}); check the file") from error
     values["scans"] = [from_dict(ScanSet, scans, f"{path}, scans") for scans in values.get("scans", [])]
     return from_dict(Protocol, values, str(path))
 
@@ -94,16 +98,18 @@ def benchmark(arguments: argparse.Namespace) -> None:
     for scans in protocol.scans:
         for file in tqdm(list_files(folder_of(scans, arguments)), scans.name):
             scan = read_scan(file)
+            if scan.target is None:
+                raise InputError(f"{file}: has no target to score against; leave it out of the folder")
             lines = lines_of(scan, undersampling)
             volumes = {}
             for name, method in methods.items():
-                reconstruct_volume(first_slice(scan), lines, method)  # loads what it needs; not timed
+                reconstruct_volume(scan.one(0), lines, method)  # loads what it needs; not timed
                 began = time.perf_counter()
                 volumes[name] = reconstruct_volume(scan, lines, method)
                 seconds = (time.perf_counter() - began) / len(volumes[name])
                 about = {"set": scans.name, "file": file.name, "slices": len(scan.kspace), "method": name}
                 effective = round(effective_acceleration(lines), 3)
-                rows.append({**about, "R": effective, **scores(scan.target, volumes[name]), "seconds": seconds})
+                rows.append({**about, "R": effective, **score_volume(scan.target, volumes[name]), "seconds": seconds})
             shown = {name: volumes[name] for name in volumes if name != "amortised"}
             title = f"{scans.name}, {scan.name}, R = {effective_acceleration(lines):.2f}"
             volume_panel(
@@ -118,7 +124,7 @@ def benchmark(arguments: argparse.Namespace) -> None:
         "threads": torch.get_num_threads(),
         "protocol": arguments.protocol.name,
         "checkpoint": arguments.checkpoint,
-        "training_steps": load_card(Path(model_path(arguments.checkpoint)))["counters"]["step"],
+        "training_steps": load_card(find_weights(arguments.checkpoint))["counters"]["step"],
         "inference": dataclasses.asdict(Method("hybrid", model).inference),
     }
     name = arguments.protocol.stem
@@ -130,29 +136,19 @@ def benchmark(arguments: argparse.Namespace) -> None:
     print(table)
 
 
-def model_path(checkpoint: str) -> Path:
-    """Find the weights' file."""
-    from mrihvae.weights import find_weights
-
-    return find_weights(checkpoint)
-
-
 def folder_of(scans: ScanSet, arguments: argparse.Namespace) -> Path:
     """Give the folder of raw scans, or simulate scans once and give theirs."""
     source: Path = arguments.data / scans.path
     if not scans.every:
         return source
-    output: Path = arguments.work / "scans" / scans.path.replace("/", "_")
+    output: Path = arguments.work / "scans" / f"{scans.path.replace('/', '_')}_every{scans.every}"
     if not output.is_dir():
-        command = [sys.executable, str(HERE / "simulated_scans.py"), str(source), "--output", str(output)]
-        subprocess.run([*command, "--every", str(scans.every)], check=True)
+        part = output.with_name(f"{output.name}.part")
+        shutil.rmtree(part, ignore_errors=True)
+        for _ in tqdm(simulate_folder(source, part, scans.every), f"simulating {scans.name}"):
+            pass
+        part.rename(output)
     return output
-
-
-def first_slice(scan: Scan) -> Scan:
-    """Take a scan of one slice."""
-    target = None if scan.target is None else scan.target[:1]
-    return dataclasses.replace(scan, kspace=scan.kspace[:1], target=target)
 
 
 def markdown(rows: list[dict[str, Any]]) -> str:

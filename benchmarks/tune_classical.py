@@ -9,7 +9,6 @@ a mean over volumes, and the best strengths. `mrihvae.classical.DEFAULT_STRENGTH
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import json
 import os
 import sys
@@ -24,8 +23,8 @@ from simulated_scans import simulate_folder
 from tqdm import tqdm
 
 from mrihvae import classical
-from mrihvae.cli_demo import scores
 from mrihvae.errors import InputError
+from mrihvae.evaluate import score_volume
 from mrihvae.fastmri_files import Scan, list_files, read_scan
 from mrihvae.files import replacing
 from mrihvae.volumes import Method, Undersampling, lines_of, reconstruct_volume
@@ -69,18 +68,20 @@ def main() -> int:
 def training_scans(data: Path) -> Iterator[Scan]:
     """Give the middle slice of every raw training volume, and of two simulated scans per image folder."""
     for file in list_files(data / RAW):
-        yield middle_slice(read_scan(file))
+        scan = read_scan(file)
+        yield scan.one(len(scan.kspace) // 2)
     for folder in SIMULATED:
         with tempfile.TemporaryDirectory() as temporary:
             for path in simulate_folder(data / folder, Path(temporary), every=40 if "t1ce" in folder else 8, limit=2):
-                yield middle_slice(read_scan(path))
+                scan = read_scan(path)
+                yield scan.one(len(scan.kspace) // 2)
 
 
-def middle_slice(scan: Scan) -> Scan:
-    """Take a scan of one slice."""
-    assert scan.target is not None
-    k = len(scan.kspace) // 2
-    return dataclasses.replace(scan, kspace=scan.kspace[k : k + 1], target=scan.target[k : k + 1])
+def target_of(scan: Scan) -> np.ndarray:
+    """Give the target, which all training scans have."""
+    if scan.target is None:
+        raise InputError(f"{scan.name}: has no target to score against; leave it out of the folder")
+    return scan.target
 
 
 def tune(scan: Scan) -> Iterator[dict[str, Any]]:
@@ -90,7 +91,12 @@ def tune(scan: Scan) -> Iterator[dict[str, Any]]:
         settings = [("zero-filled", None)] + [(name, s) for name in ("wavelet", "tv") for s in STRENGTHS]
         for name, strength in settings:
             volume = reconstruct_volume(scan, lines, Method(name, strength=strength))
-            yield {"at": at, "method": name, "strength": strength, "PSNR": scores(scan.target, volume)["PSNR"]}
+            yield {
+                "at": at,
+                "method": name,
+                "strength": strength,
+                "PSNR": score_volume(target_of(scan), volume)["PSNR"],
+            }
 
 
 def convergence(scan: Scan) -> dict[str, float]:
@@ -100,7 +106,9 @@ def convergence(scan: Scan) -> dict[str, float]:
     for name, solve in (("wavelet", classical.wavelet), ("tv", classical.total_variation)):
         strength, usual = classical.DEFAULT_STRENGTH[name], classical.ITERATIONS[name]
         once, twice = (np.abs(solve(scan.kspace[0], lines, strength, n * usual)) for n in (1, 2))
-        gained[name] = scores(scan.target, twice[None])["PSNR"] - scores(scan.target, once[None])["PSNR"]
+        gained[name] = (
+            score_volume(target_of(scan), twice[None])["PSNR"] - score_volume(target_of(scan), once[None])["PSNR"]
+        )
     return gained
 
 

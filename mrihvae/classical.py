@@ -10,7 +10,7 @@ from mrihvae.fourier import ifft2c
 from mrihvae.units import scale_of
 
 # Tuned with benchmarks/tune_classical.py on training scans, random mask at 4x.
-DEFAULT_STRENGTH = {"wavelet": 0.001, "tv": 0.01}
+DEFAULT_STRENGTH = {"wavelet": 0.0003, "tv": 0.01}
 DUAL_STEP = 0.1  # the primal one follows: |F|^2 + |G|^2 = 9
 ITERATIONS = {"wavelet": 100, "tv": 300}  # what more of them add is in that benchmark's results
 

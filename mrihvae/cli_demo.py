@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
+from mrihvae.evaluate import score_volume
 from mrihvae.fastmri_files import Scan, read_scan, write_reconstruction
 from mrihvae.figures import volume_panel
 from mrihvae.masks import effective_acceleration
@@ -18,8 +19,8 @@ from mrihvae.volumes import Method, Undersampling, lines_of, reconstruct_volume
 from mrihvae.weights import load_model
 
 SCANS = Path(__file__).parent / "demo_scans"
-METHODS = ("zero-filled", "wavelet", "amortised", "hybrid")
-LABELS = {"wavelet": "L1-wavelet (sigpy)", "amortised": "ours, amortised", "hybrid": "ours, hybrid"}
+METHODS = ("zero-filled", "wavelet", "tv", "amortised", "hybrid")
+LABELS = {"wavelet": "L1-wavelet (sigpy)", "tv": "TV (sigpy)", "amortised": "ours, amortised", "hybrid": "ours, hybrid"}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -38,35 +39,22 @@ def run(arguments: argparse.Namespace) -> None:
     with tqdm(total=len(files) * len(METHODS), desc="reconstructing", leave=False) as bar:
         for file in files:
             scan = read_scan(file)
+            assert scan.target is not None
             lines = lines_of(scan, undersampling)
             volumes = {}
             for name in METHODS:
                 method = Method(name, model)
-                reconstruct_volume(_first_slice(scan), lines, method)  # loads what the method needs; not timed
+                reconstruct_volume(scan.one(0), lines, method)  # loads what the method needs; not timed
                 began = time.perf_counter()
                 volumes[name] = reconstruct_volume(scan, lines, method)
                 seconds = (time.perf_counter() - began) / len(volumes[name])
-                rows[name].append({**scores(scan.target, volumes[name]), "seconds": seconds})
+                rows[name].append({**score_volume(scan.target, volumes[name]), "seconds": seconds})
                 bar.update()
             _write(arguments.output, file, scan, lines, volumes)
     print(table(rows))
-    print(f"\nR is nominal; {len(files)} volumes of real 0.055 T k-space, {torch.get_num_threads()} CPU threads")
+    sampled = f"random mask, {arguments.acceleration}x, on {len(files)} volumes of real 0.055 T k-space"
+    print(f"\n{sampled}; {torch.get_num_threads()} CPU threads")
     print(f"panels: {arguments.output / 'panels'}   images: {arguments.output / 'reconstructions'}")
-
-
-def scores(target: np.ndarray | None, volume: np.ndarray) -> dict[str, float]:
-    """Compute fastMRI's PSNR, SSIM and NMSE of a volume, cropped as fastMRI's evaluation crops."""
-    from fastmri import evaluate as metrics
-    from fastmri.data.transforms import center_crop
-
-    assert target is not None
-    width = target.shape[-1]
-    target, volume = center_crop(target, (width, width)), center_crop(volume, (width, width))
-    return {
-        "PSNR": float(metrics.psnr(target, volume)),
-        "SSIM": float(metrics.ssim(target, volume).item()),
-        "NMSE": float(metrics.nmse(target, volume)),
-    }
 
 
 def table(rows: Mapping[str, list[dict[str, float]]]) -> str:
@@ -77,11 +65,6 @@ def table(rows: Mapping[str, list[dict[str, float]]]) -> str:
         numbers = f"{mean['PSNR']:>9.2f} {mean['SSIM']:>7.4f} {mean['NMSE']:>8.5f} {mean['seconds']:>10.3f}"
         lines.append(f"{LABELS.get(name, name):<20} {numbers}")
     return "\n".join(lines)
-
-
-def _first_slice(scan: Scan) -> Scan:
-    target = None if scan.target is None else scan.target[:1]
-    return Scan(scan.name, scan.kspace[:1], scan.mask, target, scan.padding, scan.matrix)
 
 
 def _write(output: Path, file: Path, scan: Scan, lines: np.ndarray, volumes: Mapping[str, np.ndarray]) -> None:

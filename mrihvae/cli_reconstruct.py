@@ -14,6 +14,7 @@ import torch
 from tqdm import tqdm
 
 from mrihvae import __version__
+from mrihvae.classical import DEFAULT_STRENGTH
 from mrihvae.errors import InputError
 from mrihvae.fastmri_files import Scan, list_files, read_scan, write_reconstruction
 from mrihvae.figures import volume_panel
@@ -36,7 +37,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--center-fraction", type=float, help="of --mask-type; 0.32 / acceleration if left out")
     parser.add_argument("--checkpoint", default="default", help="name of shipped weights, or a .safetensors file")
     parser.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, ...")
-    parser.add_argument("--batch-size", type=int, default=8, help="slices reconstructed together")
+    parser.add_argument(
+        "--batch-size", type=int, default=8, help="coil images reconstructed together; lower it to save memory"
+    )
     parser.add_argument("--sweeps", type=int, default=defaults.sweeps, help="refinement steps per level (hybrid)")
     parser.add_argument("--step", type=float, default=defaults.step, help="size of a refinement step (hybrid)")
     parser.add_argument("--anchor", choices=ANCHORS, default=defaults.anchor, help="what holds latents (hybrid)")
@@ -50,29 +53,51 @@ def run(arguments: argparse.Namespace) -> None:
     method = _method(arguments)
     undersampling = _undersampling(arguments)
     files = list_files(arguments.input)
-    volumes: list[dict[str, Any]] = []
+    summary = _summary(arguments, method, undersampling)
+    done = _done_before(arguments.output / "reconstruct.json", summary) if arguments.resume else {}
     for file in files:
         output = arguments.output / "reconstructions" / file.name
-        if arguments.resume and output.is_file():
+        if file.name in done and output.is_file():
             print(f"{file.name}: already there")
             continue
-        volumes.append(_reconstruct_file(file, output, method, undersampling, arguments))
-    if not volumes:
-        return
-    summary = {
+        done[file.name] = _reconstruct_file(file, output, method, undersampling, arguments)
+        with replacing(arguments.output / "reconstruct.json") as temporary:
+            temporary.write_text(json.dumps({**summary, "volumes": list(done.values())}, indent=2) + "\n")
+
+
+def _summary(arguments: argparse.Namespace, method: Method, undersampling: Undersampling | None) -> dict[str, Any]:
+    """Say how volumes are reconstructed: all that must be the same in one output folder."""
+    inference = dataclasses.asdict(method.inference) | ({} if method.name == "hybrid" else {"sweeps": 0})
+    modelled = method.name in MODEL_METHODS
+    return {
         "mrihvae": __version__,
         "torch": str(torch.__version__),
-        "method": arguments.method,
-        "checkpoint": arguments.checkpoint if arguments.method in MODEL_METHODS else None,
-        "inference": dataclasses.asdict(method.inference) if arguments.method in MODEL_METHODS else None,
-        "strength": arguments.strength,
+        "method": method.name,
+        "checkpoint": arguments.checkpoint if modelled else None,
+        "inference": inference if modelled else None,
+        "strength": method.strength or DEFAULT_STRENGTH.get(method.name),
         "undersampling": dataclasses.asdict(undersampling) if undersampling else None,
         "device": arguments.device,
         "threads": torch.get_num_threads(),
-        "volumes": volumes,
     }
-    with replacing(arguments.output / "reconstruct.json") as temporary:
-        temporary.write_text(json.dumps(summary, indent=2) + "\n")
+
+
+def _done_before(path: Path, summary: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """Read which volumes an earlier call finished; it must have made them in the same way."""
+    if not path.is_file():
+        return {}
+    try:
+        earlier = json.loads(path.read_text())
+        volumes = {volume["file"]: volume for volume in earlier["volumes"]}
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise InputError(f"{path}: not a summary of this command ({error}); leave out --resume") from error
+    for key in ("method", "checkpoint", "inference", "strength", "undersampling"):
+        if earlier.get(key) != summary[key]:
+            raise InputError(
+                f"{path}: was made with {key} {earlier.get(key)}, not {summary[key]}; choose another --output, or "
+                "leave out --resume to replace it"
+            )
+    return volumes
 
 
 def _reconstruct_file(
@@ -84,7 +109,11 @@ def _reconstruct_file(
     effective = round(effective_acceleration(lines), 3)
     began = time.perf_counter()
     with tqdm(total=len(scan.kspace), desc=file.name, unit="slice", leave=False) as bar:
-        volume = reconstruct_volume(scan, lines, method, arguments.batch_size, bar.update)
+        try:
+            volume = reconstruct_volume(scan, lines, method, arguments.batch_size, bar.update)
+        except (MemoryError, torch.OutOfMemoryError) as error:
+            size = " x ".join(map(str, scan.kspace.shape[-2:]))
+            raise InputError(f"{file}: too little memory for slices of {size}; lower --batch-size") from error
     seconds = (time.perf_counter() - began) / len(volume)
     attributes: dict[str, Any] = {"method": method.name, "effective_acceleration": effective}
     acceleration = undersampling.acceleration if undersampling else scan.attributes.get("acceleration")
@@ -99,11 +128,7 @@ def _reconstruct_file(
 def _panel(path: Path, scan: Scan, lines: np.ndarray, method: Method, volume: np.ndarray, effective: float) -> None:
     """Draw the middle slice: zero-filled, reconstruction, target, errors."""
     middle = len(volume) // 2
-    one = dataclasses.replace(
-        scan,
-        kspace=scan.kspace[middle : middle + 1],
-        target=None if scan.target is None else scan.target[middle : middle + 1],
-    )
+    one = scan.one(middle)
     zero_filled = reconstruct_volume(one, lines, Method("zero-filled"))
     images = {"zero-filled": zero_filled, method.name: volume[middle : middle + 1]}
     volume_panel(path, f"{scan.name}, slice {middle}, R = {effective:.2f}", images, one.target)

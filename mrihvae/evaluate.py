@@ -125,6 +125,22 @@ def evaluate(
     return Evaluation(tuple(_score(*pair, TARGETS[challenge]) for pair in progress(pairs)))
 
 
+def score_volume(target: np.ndarray, prediction: np.ndarray) -> dict[str, float]:
+    """Compute fastMRI's scores of one volume in memory, cropped as `evaluate` crops; both float (slice, h, w)."""
+    return {name: float(np.asarray(value).item()) for name, value in _values(target, prediction).items()}
+
+
+def _values(target: np.ndarray, prediction: np.ndarray) -> dict[str, Any]:
+    """Call fastMRI's metric functions on the centre (W, W) of the target."""
+    from fastmri.data.transforms import center_crop
+    from fastmri.evaluate import METRIC_FUNCS
+
+    width = target.shape[-1]
+    target, prediction = center_crop(target, (width, width)), center_crop(prediction, (width, width))
+    with np.errstate(divide="ignore"):  # a perfect prediction has an infinite PSNR
+        return {name: METRIC_FUNCS[name](target, prediction) for name in METRICS}
+
+
 def _pairs(target_path: Path, predictions_path: Path) -> list[Pair]:
     """Pair targets with predictions by name (a single file with a single file), in fastMRI's order."""
     targets = list_files(target_path)
@@ -177,9 +193,6 @@ def _attributes(path: Path) -> dict[str, Any]:
 
 
 def _score(target_path: Path, prediction_path: Path, key: str) -> VolumeScores:
-    from fastmri.data.transforms import center_crop
-    from fastmri.evaluate import METRIC_FUNCS
-
     target = _read_images(target_path, key)
     prediction = _read_images(prediction_path, "reconstruction")
     slices, height, width = target.shape
@@ -193,13 +206,10 @@ def _score(target_path: Path, prediction_path: Path, key: str) -> VolumeScores:
             f"{prediction_path}: 'reconstruction' has shape {prediction.shape}; {target_path.name} needs {slices} "
             f"slices of at least {width} x {width}; reconstruct it from the same scan"
         )
-    target = center_crop(target, (width, width))
-    prediction = center_crop(prediction, (width, width))
-    if not target.max() > 0:
+    top = (height - width) // 2
+    if not target[:, top : top + width].max() > 0:
         raise InputError(f"{target_path}: '{key}' is nowhere above 0, so no score is defined; check the file")
-    with np.errstate(divide="ignore"):  # a perfect prediction has an infinite PSNR
-        values = {name: METRIC_FUNCS[name](target, prediction) for name in METRICS}
-    return VolumeScores(target_path.name, _acquisition(target_path), slices, values)
+    return VolumeScores(target_path.name, _acquisition(target_path), slices, _values(target, prediction))
 
 
 def _read_images(path: Path, key: str) -> np.ndarray:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +41,11 @@ class Scan:
     matrix: tuple[int, int] | None = None
     attributes: Mapping[str, Any] = field(default_factory=dict)
 
+    def one(self, k: int) -> Scan:
+        """Take slice k as a scan of its own."""
+        target = None if self.target is None else self.target[k : k + 1]
+        return replace(self, kspace=self.kspace[k : k + 1], target=target)
+
 
 def list_files(path: Path, what: str = "fastMRI HDF5") -> list[Path]:
     """List the .h5 files of a folder, or the one file.
@@ -76,6 +81,8 @@ def read_dataset(path: Path, key: str) -> np.ndarray:
             array = np.asarray(dataset[()])
     except FileNotFoundError:
         raise InputError(f"{path}: not there; check the path") from None
+    except PermissionError:
+        raise InputError(f"{path}: must not be read by you; check its permissions") from None
     except (OSError, RuntimeError, AttributeError) as error:
         raise InputError(f"{path}: truncated or not an HDF5 file ({_first_line(error)}); copy it again") from error
     if array.dtype.kind in "fc" and not np.isfinite(array).all():
@@ -110,6 +117,12 @@ def read_scan(path: Path) -> Scan:
         raise InputError(
             f"{path}: '{key}' is {target.dtype} and has shape {target.shape}, not (slices, h, w) with {len(kspace)} "
             "slices; store float32 magnitudes"
+        )
+    height = kspace.shape[-2]
+    if target is not None and (target.shape[-2] > height or target.shape[-1] > width):
+        raise InputError(
+            f"{path}: '{key}' is {target.shape[-2]} x {target.shape[-1]}, larger than k-space, {height} x {width}; "
+            "store the image that this k-space gives"
         )
     encoding = _read_encoding(path) if "ismrmrd_header" in keys else None
     padding, matrix = _padding(encoding, width), _matrix(encoding)
@@ -174,9 +187,10 @@ def _matrix(encoding: ElementTree.Element | None) -> tuple[int, int] | None:
     if encoding is None:
         return None
     try:
-        return _number(encoding, "reconSpace", "matrixSize", "x"), _number(encoding, "reconSpace", "matrixSize", "y")
+        size = _number(encoding, "reconSpace", "matrixSize", "x"), _number(encoding, "reconSpace", "matrixSize", "y")
     except ValueError:
         return None
+    return size if min(size) > 0 else None
 
 
 def _first_line(error: Exception) -> str:

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from mrihvae.bands import band_mask, grids, merge, split
+from mrihvae.errors import InputError
 from mrihvae.fourier import centre_crop, centre_pad, ifft2c, resize_kspace
 from mrihvae.model import HVAE, Gaussian
 from mrihvae.units import noise_std, scale_of
@@ -46,7 +47,7 @@ class InferenceSettings:
 
     def __post_init__(self) -> None:
         if self.sweeps < 0 or not 0 < self.step < math.inf or not 0 <= self.beta < math.inf:
-            raise ValueError("sweeps and beta must be at least 0, step above 0")
+            raise ValueError(f"sweeps {self.sweeps} and beta {self.beta} must be at least 0, step {self.step} above 0")
         if self.anchor not in ANCHORS:
             raise ValueError(f"anchor '{self.anchor}' is unknown; choose one of {', '.join(ANCHORS)}")
         if self.loss not in LOSSES:
@@ -69,19 +70,30 @@ def reconstruct(model: HVAE, kspace: Tensor, mask: Tensor, settings: InferenceSe
 
     Returns
     -------
-    complex64 images (slices, H, W), in the physical scale of `kspace`
+    complex64 images (slices, H, W), in the physical scale of `kspace`, on the model's device
+
+    Raises
+    ------
+    InputError
+        K-space or mask of another shape.
     """
     settings = settings or InferenceSettings()
+    if kspace.ndim != 3 or not kspace.is_complex():
+        raise InputError(f"k-space is {kspace.dtype} of shape {tuple(kspace.shape)}; give complex (slices, H, W)")
     shape = (kspace.shape[-2], kspace.shape[-1])
+    if mask.ndim > 2 or any(have not in (1, want) for have, want in zip(mask.shape[::-1], shape[::-1])):
+        raise InputError(f"mask of shape {tuple(mask.shape)} does not fit k-space of {shape}; give (W,) or (H, W)")
+    kspace = kspace.to(device=model.start.device, dtype=torch.complex64)
     mask = mask.to(device=kspace.device, dtype=torch.bool).expand(shape)
     if bool((mask == mask[:, :1]).all()) and not bool((mask == mask[:1]).all()):
         return reconstruct(model, kspace.mT, mask.mT, settings).mT  # the network has learnt lines along H
     padded = padded_shape(shape, model.settings.multiple)
     # padding k-space, not the image, keeps measured bins on the grid; the bins beyond are known to be 0
     known = centre_pad(mask, padded, value=True).expand(len(kspace), *padded)
-    measured = resize_kspace(torch.where(mask, kspace, torch.zeros((), dtype=kspace.dtype)), padded)
+    kept = torch.where(mask, kspace, torch.zeros((), dtype=kspace.dtype))
+    measured = resize_kspace(kept, padded)
     scale = scale_of(measured)[:, None, None]
-    noise = noise_std(measured) / scale.flatten()
+    noise = noise_std(kept) / scale.flatten()
     with torch.no_grad():
         estimate = infer(model, measured / scale, known, noise, settings)
     return ifft2c(resize_kspace(estimate * scale, shape))
@@ -166,9 +178,9 @@ def _refine(
             for layer, z, u in zip(model.layers(j), latents, offsets):
                 prior, features = layer.look_ahead(features)
                 if settings.anchor == "prior":
-                    u = (z - prior.mu) / prior.sigma
                     objective = objective + torch.log(prior.sigma).sum()
-                objective = objective + 0.5 * u.square().sum()
+                deviation = (z - prior.mu) / prior.sigma if settings.anchor == "prior" else u
+                objective = objective + 0.5 * deviation.square().sum()
                 features = layer(features, z)
             residual = torch.where(measured, (y - model.head(j, features, shape)) / s, 0)
             loss = _squared(residual) if settings.loss == "l2" else torch.sqrt(_squared(residual) + 1e-12)

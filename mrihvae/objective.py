@@ -83,30 +83,32 @@ def likelihood_std(model: HVAE, noise: Tensor) -> Tensor:
     return torch.sqrt(model.settings.noise_floor**2 + noise**2)
 
 
-def prior_terms(model: HVAE, scans: Scans) -> PriorTerms:
-    """Walk down with z ~ q: -E_q log p(k|z), and KL(q || p) and KL(stopgrad q || r) on the way."""
+def prior_terms(model: HVAE, scans: Scans, matched: bool = True) -> PriorTerms:
+    """Walk down with z ~ q: -E_q log p(k|z), and KL(q || p) and, if `matched`, KL(stopgrad q || r) on the way."""
     s = likelihood_std(model, scans.noise)[:, None, None]
     slices, height, width = scans.kspace.shape
     dimensions = 2 * height * width
     shape = (height, width)
     targets = split(scans.kspace, model.settings.levels)
     features_q = model.q.features(scans.kspace)
-    features_r = model.r.features(scans.measured, scans.mask)
+    features_r = model.r.features(scans.measured, scans.mask) if matched else []
     state = model.begin(slices, shape)
     known = scans.measured
     error = scans.kspace.real.new_zeros(slices)
     kl, matching, active = [], [], []
     for j in range(model.settings.levels):
         state = model.enter(j, state)
-        looked = model.r.look(j, state.detach(), features_r[j], model.known_image(j, known))
+        if matched:
+            looked = model.r.look(j, state.detach(), features_r[j], model.known_image(j, known))
         kl_level = matching_level = error.new_zeros(())
         for k, layer in enumerate(model.layers(j)):
             q = model.q(j, k, state, features_q[j])
-            r = model.r(j, k, state.detach(), looked)
+            if matched:
+                r = model.r(j, k, state.detach(), looked)
+                matching_level = matching_level + q.detach().kl(r).sum() / (slices * dimensions)
             prior, state = layer.look_ahead(state)
             state = layer(state, q.sample())
             kl_level = kl_level + q.kl(prior).sum() / (slices * dimensions)
-            matching_level = matching_level + q.detach().kl(r).sum() / (slices * dimensions)
             active.append((q.mu.detach().var(dim=(0, 2, 3)) > ACTIVE_VARIANCE).float().mean())
         hhat = model.head(j, state, shape)
         error = error + (((targets[j] - hhat).abs() / s) ** 2).sum(dim=(-2, -1))

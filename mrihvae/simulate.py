@@ -140,7 +140,7 @@ def _draw_lines(extent: tuple[int, int], settings: SimulationSettings, rng: Gene
     acceleration = min(acceleration, width // 2)  # two central lines at least
     if acceleration <= 1:
         return torch.ones(extent, dtype=torch.bool)
-    fraction = min(0.32 / acceleration * rng.uniform(0.6, 1.5), 0.9 / acceleration)
+    fraction = 0.32 / acceleration * rng.uniform(0.6, 1.5)
     fraction = max(fraction, 2.0 / width)
     mask_type = rng.choice(list(MASK_SHARES), p=list(MASK_SHARES.values()))
     lines = sampling_mask(mask_type, width, acceleration, fraction, int(rng.integers(2**31)))

@@ -56,6 +56,9 @@ def load_mixture(
         A path that is not there or holds nothing readable, or a weight that is no positive number.
     """
     datasets = []
+    weighted = ["=" in one and not Path(one).exists() for one in specifications]
+    if any(weighted) and not all(weighted):
+        raise InputError(f"{specifications[weighted.index(False)]}: has no weight but others do; give all one, or none")
     for specification in specifications:
         whole = "=" not in specification or Path(specification).exists()
         name, _, weight = (specification, "", "") if whole else specification.rpartition("=")

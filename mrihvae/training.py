@@ -158,12 +158,12 @@ def train_step(run: Run, scans: Scans, rank: int = 0) -> tuple[Rollout | None, P
     with_prior = not with_masked or counters.step % settings.prior_every == 0
     with _precision(run):
         masked = rollout(run.model, scans) if with_masked else None
-        prior = prior_terms(run.model, scans) if with_prior else None
+        prior = prior_terms(run.model, scans, with_masked) if with_prior else None
     if masked is not None:
         masked.error.backward()
     if prior is not None:
         kl_weight = min(1.0, (counters.step + 1) / max(settings.kl_warmup, 1))
-        prior.loss(kl_weight, settings.matching_weight if with_masked else 0.0).backward()
+        prior.loss(kl_weight, settings.matching_weight).backward()
     _average_gradients(run.model)
     for group in ("prior", "masked"):
         _tame(run, group)
@@ -312,6 +312,8 @@ def _tame(run: Run, group: str) -> None:
     usual = getattr(counters, f"norm_{group}")
     if not math.isfinite(norm) or (usual > 0 and counters.step > settings.warmup and norm > settings.skip * usual):
         setattr(counters, f"skipped_{group}", getattr(counters, f"skipped_{group}") + 1)
+        if math.isfinite(norm):  # what stays large becomes usual, so that no run skips for ever
+            setattr(counters, f"norm_{group}", 1.02 * usual)
         for parameter in parameters:
             parameter.grad = None
         return

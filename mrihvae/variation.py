@@ -35,7 +35,8 @@ def first_guess(measured: Tensor, mask: Tensor, strength: float = STRENGTH, iter
     y, m = torch.fft.ifftshift(measured, dim=axes), torch.fft.ifftshift(mask, dim=axes)
     rho = strength / EDGE
     h, w = (2 - 2 * torch.cos(2 * torch.pi * torch.fft.fftfreq(n, device=y.device)) for n in y.shape[-2:])
-    inverse = 1 / (m + rho * (h[:, None] + w)).clamp_min(1e-12)
+    denominator = m + rho * (h[:, None] + w)
+    inverse = torch.where(denominator > 1e-6 * rho, 1 / denominator, 0)  # DC that was not measured stays 0
     k, u = y, torch.zeros((2, *y.shape), dtype=y.dtype, device=y.device)
     for _ in range(iterations):
         x = torch.fft.ifft2(k, norm="ortho")

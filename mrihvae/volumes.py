@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -12,10 +12,11 @@ from torch import Tensor
 from mrihvae import classical
 from mrihvae.errors import InputError
 from mrihvae.fastmri_files import Scan
-from mrihvae.fourier import centre_crop, ifft2c
+from mrihvae.fourier import centre_crop
 from mrihvae.inference import InferenceSettings, reconstruct
 from mrihvae.masks import sampling_mask, seed_of
 from mrihvae.model import HVAE
+from mrihvae.operators import MaskedFourier
 
 METHODS = ("hybrid", "amortised", "zero-filled", "wavelet", "tv")
 MODEL_METHODS = ("hybrid", "amortised")
@@ -70,11 +71,16 @@ def lines_of(scan: Scan, undersampling: Undersampling | None) -> np.ndarray:
         if undersampling is not None:
             raise InputError(f"{scan.name}: is undersampled already (it has a mask); leave out --mask-type")
         return scan.mask
+    measured = np.any(scan.kspace != 0, axis=tuple(range(scan.kspace.ndim - 2)))
+    if _has_gaps(measured.any(axis=1)):
+        raise InputError(f"{scan.name}: rows of k-space are empty; W must be the phase-encoding axis, so transpose it")
     if undersampling is not None:
+        if _has_gaps(measured.any(axis=0)):
+            raise InputError(f"{scan.name}: is undersampled already (lines are empty); leave out --mask-type")
         u = undersampling
         lines = sampling_mask(u.mask_type, width, u.acceleration, u.center_fraction, seed_of(scan.name))
         return np.asarray(lines & _encoded(scan))
-    lines = np.any(scan.kspace != 0, axis=tuple(range(scan.kspace.ndim - 1)))
+    lines = measured.any(axis=0)
     if not lines.any():
         raise InputError(f"{scan.name}: k-space is zero everywhere; there is nothing to reconstruct from")
     if lines[_encoded(scan)].all():
@@ -96,7 +102,7 @@ def reconstruct_volume(
     scan : complete or undersampled
     lines : bool (W,), the measured phase-encoding lines; others are ignored even where the scan holds them
     method : see `Method`
-    batch_size : slices (times coils) reconstructed together; it changes speed and memory, not results
+    batch_size : coil images reconstructed together; it changes speed and memory, not results
     progress : told after each batch how many slices are done
 
     Returns
@@ -110,21 +116,31 @@ def reconstruct_volume(
     mask = torch.from_numpy(lines)
     # lines that the scanner did not encode are known to be zero, not missing
     known = mask | torch.from_numpy(~_encoded(scan))
-    step = max(1, batch_size // coils) * coils
-    for first in range(0, len(kspace), step):
-        batch = torch.where(mask, kspace[first : first + step], torch.zeros((), dtype=kspace.dtype))
+    for first in range(0, len(kspace), batch_size):
+        batch = torch.where(mask, kspace[first : first + batch_size], torch.zeros((), dtype=kspace.dtype))
         images.append(_reconstruct_batch(batch, known, method).abs().cpu())
-        progress(len(batch) // coils)
+        if finished := (first + len(batch)) // coils - first // coils:
+            progress(finished)
     magnitude = torch.cat(images).unflatten(0, (-1, coils))
     volume = magnitude[:, 0] if coils == 1 else magnitude.square().sum(dim=1).sqrt()
     return centre_crop(volume, delivered_shape(scan)).contiguous().numpy()
 
 
 def delivered_shape(scan: Scan) -> tuple[int, int]:
-    """Compute the (h, w) to deliver: the target's, else the header's matrix, never more than k-space has."""
+    """Compute the (h, w) to deliver: the target's, else the header's matrix as fastMRI's transforms crop to it."""
     height, width = scan.kspace.shape[-2:]
-    wanted = scan.target.shape[-2:] if scan.target is not None else scan.matrix or (height, width)
-    return min(height, wanted[0]), min(width, wanted[1])
+    if scan.target is not None:
+        return min(height, scan.target.shape[-2]), min(width, scan.target.shape[-1])
+    wanted = scan.matrix or (height, width)
+    if width < wanted[1]:
+        wanted = (width, width)
+    return min(height, wanted[0]), wanted[1]
+
+
+def _has_gaps(present: np.ndarray) -> bool:
+    """Tell whether something is missing between the first and the last that is there."""
+    there = np.flatnonzero(present)
+    return len(there) > 0 and not bool(present[there[0] : there[-1] + 1].all())
 
 
 def _encoded(scan: Scan) -> np.ndarray:
@@ -138,12 +154,10 @@ def _encoded(scan: Scan) -> np.ndarray:
 def _reconstruct_batch(kspace: Tensor, mask: Tensor, method: Method) -> Tensor:
     """Reconstruct undersampled k-space (slices, H, W) to complex images of the same shape."""
     if method.model is not None and method.name in MODEL_METHODS:
-        settings = method.inference
-        if method.name == "amortised":
-            settings = InferenceSettings(sweeps=0, combine=settings.combine)
-        return reconstruct(method.model, kspace.to(method.model.start.device), mask, settings)
+        settings = method.inference if method.name == "hybrid" else replace(method.inference, sweeps=0)
+        return reconstruct(method.model, kspace, mask, settings)
     if method.name == "zero-filled":
-        return ifft2c(kspace)
+        return MaskedFourier(mask).adjoint(kspace)
     solve = classical.wavelet if method.name == "wavelet" else classical.total_variation
     strength = classical.DEFAULT_STRENGTH[method.name] if method.strength is None else method.strength
     lines = mask.expand(kspace.shape[-2:]).numpy()

@@ -107,6 +107,16 @@ def test_resume_leaves_finished_volumes_out(tmp_path: Path, capsys: pytest.Captu
     assert "a.h5: already there" in capsys.readouterr().out
 
 
+def test_resume_refuses_another_method(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    scan = write_scan(tmp_path / "a.h5")
+    arguments = ["reconstruct", str(scan), "--output", str(tmp_path / "out"), *RANDOM]
+    assert main([*arguments, *ZERO_FILLED]) == 0
+    capsys.readouterr()
+    assert main([*arguments, "--method", "tv", "--resume"]) == 2
+    assert "reconstruct.json: was made with method zero-filled, not tv" in one_line(capsys)
+    assert json.loads((tmp_path / "out" / "reconstruct.json").read_text())["method"] == "zero-filled"
+
+
 def truncated(path: Path) -> None:
     write_scan(path, (2, 64, 64))
     path.write_bytes(path.read_bytes()[:2000])
@@ -152,7 +162,7 @@ def test_bad_scan(kind: str, tmp_path: Path, capsys: pytest.CaptureFixture[str])
         (["--mask-type", "random", "--center-fraction", "2"], "center fraction 2.0 is not in (0, 1]"),
         (["--center-fraction", "0.1"], "--center-fraction: goes with --mask-type"),
         (["--batch-size", "0"], "--batch-size 0: must be at least 1"),
-        (["--sweeps", "-1"], "sweeps and beta must be at least 0"),
+        (["--sweeps", "-1"], "sweeps -1 and beta 1.0 must be at least 0"),
         (["--step", "nan"], "step"),
         (["--method", "tv", "--strength", "-1"], "--strength -1.0: must be above 0"),
         (["--method", "hybrid", "--device", "cuda:99"], "--device cuda:99: cannot be used"),
@@ -245,7 +255,7 @@ def test_version_and_help() -> None:
 def test_demo_prints_its_table(weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["demo", "--output", str(tmp_path / "demo"), "--checkpoint", str(weights)]) == 0
     printed = capsys.readouterr().out
-    for word in ("PSNR", "SSIM", "NMSE", "s / slice", "zero-filled", "L1-wavelet", "hybrid"):
+    for word in ("PSNR", "SSIM", "NMSE", "s / slice", "zero-filled", "L1-wavelet", "TV", "hybrid"):
         assert word in printed
     names = [path.stem for path in list_files(SCANS)]
     assert files_below(tmp_path / "demo" / "panels") == [f"{name}.png" for name in names]

@@ -112,7 +112,7 @@ def test_impossible_mask_is_refused(undersampling: Undersampling) -> None:
         (None, (12, 10), (12, 10)),
         ((16, 14), (12, 10), (16, 14)),
         ((30, 14), None, (24, 14)),
-        (None, (24, 40), (24, 20)),
+        (None, (24, 40), (20, 20)),  # as fastMRI's transforms crop
     ],
 )
 def test_delivered_shape(
@@ -238,3 +238,15 @@ def test_refused_methods(model: HVAE) -> None:
     for name in ("hybrid", "amortised"):
         with pytest.raises(InputError, match=f"method '{name}' needs a model"):
             Method(name)
+
+
+def test_undersampled_files_without_a_mask_are_not_taken_for_complete() -> None:
+    rows, columns = scan_of(), scan_of()
+    rows.kspace[:, 5:9] = 0
+    columns.kspace[..., 5:9] = 0
+    for undersampling in (None, RANDOM):
+        with pytest.raises(InputError, match="rows of k-space are empty; W must be the phase-encoding axis"):
+            lines_of(rows, undersampling)
+    with pytest.raises(InputError, match="is undersampled already"):
+        lines_of(columns, RANDOM)
+    assert lines_of(columns, None).sum() == 16
