@@ -17,10 +17,11 @@ from tqdm import tqdm
 
 from mrihvae.errors import InputError
 from mrihvae.model import ModelSettings
+from mrihvae.runs import Run, TrainSettings, load_checkpoint
 from mrihvae.settings import from_dict
 from mrihvae.simulate import SimulationSettings
 from mrihvae.slices import Mixture, load_mixture
-from mrihvae.training import Run, TrainSettings, load_checkpoint, train
+from mrihvae.training import train
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -15,7 +15,8 @@ from torch import Tensor
 from mrihvae.bands import band_mask, grids, merge, split
 from mrihvae.errors import InputError
 from mrihvae.fourier import centre_crop, centre_pad, ifft2c, resize_kspace
-from mrihvae.model import HVAE, Gaussian
+from mrihvae.layers import Gaussian
+from mrihvae.model import HVAE
 from mrihvae.units import noise_std, scale_of
 
 ANCHORS = ("posterior", "prior")

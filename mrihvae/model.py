@@ -21,11 +21,23 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from mrihvae.bands import band_mask, grids, split
+from mrihvae.bands import band_mask, grids
 from mrihvae.fourier import centre_crop, fft2c, ifft2c
+from mrihvae.layers import (
+    Block,
+    Gaussian,
+    Head,
+    Residual,
+    band_images,
+    band_size,
+    conv,
+    fold_image,
+    grid_scale,
+    sampled_fractions,
+    unfold_image,
+)
 from mrihvae.variation import first_guess
 
-LN2 = math.log(2.0)
 CONFIDENT = -3.0  # posteriors begin with a deviation of 0.17: latents that carry the image train at once
 
 
@@ -65,77 +77,6 @@ class ModelSettings:
     def multiple(self) -> int:
         """Image sizes must be multiples of this."""
         return self.fold * int(2 ** (self.levels - 1))
-
-
-@dataclass
-class Gaussian:
-    """A diagonal normal distribution over latents, `mu` and `sigma` of shape (slices, channels, h, w)."""
-
-    mu: Tensor
-    sigma: Tensor
-
-    @classmethod
-    def from_network(cls, output: Tensor) -> Gaussian:
-        """Read mean and unbounded deviation; an output of 0 is the standard normal distribution."""
-        mu, raw = output.float().chunk(2, dim=1)
-        return cls(mu, functional.softplus(raw, beta=LN2).clamp_min(1e-3))
-
-    def sample(self) -> Tensor:
-        """Draw z with the reparameterisation that lets gradients pass."""
-        return self.mu + self.sigma * torch.randn_like(self.sigma)
-
-    def detach(self) -> Gaussian:
-        """Cut the gradient."""
-        return Gaussian(self.mu.detach(), self.sigma.detach())
-
-    def kl(self, other: Gaussian) -> Tensor:
-        """Compute KL(self || other) in nats per element."""
-        ratio = self.sigma / other.sigma
-        return 0.5 * (((self.mu - other.mu) / other.sigma) ** 2 + ratio**2 - 1) - torch.log(ratio)
-
-
-def conv(channels: int, out: int, size: int, gain: float = 2.0**0.5) -> nn.Conv2d:
-    """Make a convolution that keeps the grid, with zero bias and weights drawn so that variance grows by `gain`^2."""
-    layer = nn.Conv2d(channels, out, size, padding=size // 2)
-    nn.init.normal_(layer.weight, std=gain / math.sqrt(channels * size**2))
-    layer.bias = nn.Parameter(torch.zeros(out))
-    return layer
-
-
-class Block(nn.Module):
-    """VDVAE's pre-activation bottleneck, 1x1, 3x3, 3x3, 1x1 with SiLU, beside a linear shortcut.
-
-    The shortcut lets an image pass through latents linearly from the first step on, which starts the training.
-    """
-
-    def __init__(self, channels: int, inner: int, out: int, gain: float) -> None:
-        super().__init__()
-        self.reduce = conv(channels, inner, 1)
-        self.first = conv(inner, inner, 3)
-        self.second = conv(inner, inner, 3)
-        self.expand = conv(inner, out, 1, gain)
-        self.shortcut = conv(channels, out, 1, gain)
-
-    def forward(self, features: Tensor) -> Tensor:
-        hidden = self.reduce(functional.silu(features))
-        hidden = self.second(functional.silu(self.first(functional.silu(hidden))))
-        mapped: Tensor = self.expand(functional.silu(hidden)) + self.shortcut(features)
-        return mapped
-
-
-class Residual(nn.Module):
-    """Two full-width 3x3 convolutions on a skip connection; `scale` shrinks the branch's last weights."""
-
-    def __init__(self, channels: int, scale: float, normalise: bool) -> None:
-        super().__init__()
-        self.norm = nn.GroupNorm(channels // 16, channels) if normalise else nn.Identity()
-        self.first = conv(channels, channels, 3)
-        self.second = conv(channels, channels, 3, scale)
-
-    def forward(self, features: Tensor) -> Tensor:
-        hidden = self.first(functional.silu(self.norm(features)))
-        branch: Tensor = self.second(functional.silu(hidden))
-        return features + branch
 
 
 class BottomUp(nn.Module):
@@ -264,20 +205,6 @@ class Layer(nn.Module):
         return merged
 
 
-class Head(nn.Module):
-    """Features to the channels of one folded complex image: two convolutions beside a linear one."""
-
-    def __init__(self, width: int, out: int) -> None:
-        super().__init__()
-        self.first = conv(width, width, 3)
-        self.second = conv(width, out, 3, 0.3)
-        self.shortcut = conv(width, out, 3, 0.5)
-
-    def forward(self, state: Tensor) -> Tensor:
-        image: Tensor = self.second(functional.silu(self.first(functional.silu(state)))) + self.shortcut(state)
-        return image
-
-
 class Level(nn.Module):
     """K layers on one grid and the head for the grid's band."""
 
@@ -349,47 +276,6 @@ class HVAE(nn.Module):
     def masked_parameters(self) -> list[nn.Parameter]:
         """List the parameters of r."""
         return list(self.r.parameters())
-
-
-def band_size(j: int) -> float:
-    """Give about the root-mean-square magnitude of band j's image in model units; networks see bands over this."""
-    return 0.3 if j == 0 else 0.05
-
-
-def band_images(kspace: Tensor, levels: int) -> list[Tensor]:
-    """Compute the image of each band of k-space (slices, H, W) on its own grid, over `band_size`."""
-    shape = (kspace.shape[-2], kspace.shape[-1])
-    bands = split(kspace, levels)
-    return [
-        ifft2c(h) * (grid_scale(g, shape) / band_size(j)) for j, (h, g) in enumerate(zip(bands, grids(shape, levels)))
-    ]
-
-
-def grid_scale(grid: tuple[int, int], shape: tuple[int, int]) -> float:
-    """Compute the factor that keeps intensities when the image of `shape` is seen on a coarser `grid`."""
-    return math.sqrt(grid[0] * grid[1] / (shape[0] * shape[1]))
-
-
-def fold_image(image: Tensor, fold: int) -> Tensor:
-    """Turn complex (slices, h, w) into real (slices, 2 fold^2, h / fold, w / fold), channels last in memory."""
-    pair = torch.stack((image.real, image.imag), dim=1)
-    return functional.pixel_unshuffle(pair, fold).contiguous(memory_format=torch.channels_last)
-
-
-def unfold_image(channels: Tensor, fold: int) -> Tensor:
-    """Undo `fold_image`: real (slices, 2 fold^2, h / fold, w / fold) to complex (slices, h, w)."""
-    pair = functional.pixel_shuffle(channels.float(), fold)
-    return torch.complex(pair[:, 0].contiguous(), pair[:, 1].contiguous())
-
-
-def sampled_fractions(mask: Tensor, levels: int) -> Tensor:
-    """Compute which fraction of each band was measured: bool mask (slices, H, W) to (slices, J + 1)."""
-    shape = (mask.shape[-2], mask.shape[-1])
-    fractions = []
-    for j, grid in enumerate(grids(shape, levels)):
-        band = band_mask(shape, levels, j).to(mask.device)
-        fractions.append((centre_crop(mask, grid) & band).float().sum(dim=(-2, -1)) / band.sum())
-    return torch.stack(fractions, dim=1)
 
 
 def _layer(blocks: nn.ModuleList, j: int, k: int) -> nn.Module:

@@ -31,18 +31,9 @@ from mrihvae.cli import main
 from mrihvae.errors import InputError
 from mrihvae.model import ModelSettings
 from mrihvae.objective import PriorTerms, Rollout, prior_terms, rollout
+from mrihvae.runs import Counters, Run, TrainSettings, load_checkpoint, save_checkpoint
 from mrihvae.simulate import SimulationSettings
-from mrihvae.training import (
-    Counters,
-    Run,
-    TrainSettings,
-    batch_of_step,
-    learning_rate,
-    load_checkpoint,
-    save_checkpoint,
-    train,
-    train_step,
-)
+from mrihvae.training import batch_of_step, learning_rate, train, train_step
 from mrihvae.weights import load_card, load_model
 
 MODEL = ModelSettings(widths=(16, 16), layers=1)  # takes multiples of 4
