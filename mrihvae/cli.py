@@ -42,9 +42,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except SystemExit as leaving:
         return leaving.code if isinstance(leaving.code, int) else 2
     except InputError as error:
+        _end_progress()
         print(f"mrihvae: error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
+        _end_progress()
         print("mrihvae: interrupted; finished files are kept", file=sys.stderr)
         return 130
     return 0
+
+
+def _end_progress() -> None:
+    """Close the progress bars that an error left open, so that its message has a line of its own."""
+    tqdm = sys.modules.get("tqdm")
+    for bar in list(getattr(tqdm.tqdm, "_instances", ())) if tqdm else []:
+        bar.close()

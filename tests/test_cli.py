@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import signal
@@ -18,9 +19,10 @@ from conftest import complex_normal, write_h5, write_scan
 from small import small_model
 
 import mrihvae
-from mrihvae.cli import main
+from mrihvae import cli_demo, cli_reconstruct
+from mrihvae.cli import COMMANDS, main
 from mrihvae.cli_demo import SCANS
-from mrihvae.fastmri_files import list_files
+from mrihvae.fastmri_files import Scan, list_files, read_scan
 from mrihvae.masks import effective_acceleration, sampling_mask, seed_of
 from mrihvae.weights import save_weights
 
@@ -179,19 +181,35 @@ def test_bad_option(
 
 
 @pytest.mark.parametrize(
-    "arguments",
+    ("words", "message"),
     [
-        ["reconstruct", "x.h5", "--output", "o", "--method", "magic"],
-        ["reconstruct", "x.h5", "--output", "o", "--mask-type", "spiral"],
-        ["reconstruct", "x.h5"],
-        ["invent"],
-        [],
-        ["evaluate", "--unknown"],
+        ([], "the following arguments are required: COMMAND"),
+        (["reconstuct"], "invalid choice: 'reconstuct'"),
+        (["--nonsense", "reconstruct"], "required"),
+        (["reconstruct", "a.h5"], "the following arguments are required: --output"),
+        (["reconstruct", "a.h5", "--output", "o", "--method", "magic"], "invalid choice: 'magic'"),
+        (["reconstruct", "a.h5", "--output", "o", "--mask-type", "radial"], "invalid choice: 'radial'"),
+        (["reconstruct", "a.h5", "--output", "o", "--combine", "mean"], "invalid choice: 'mean'"),
+        (["reconstruct", "a.h5", "--output", "o", "--sweeps", "many"], "invalid int value: 'many'"),
+        (["reconstruct", "a.h5", "--output", "o", "--acceleration", "2.5"], "invalid int value: '2.5'"),
+        (["evaluate", "--target-path", "a", "--predictions-path", "b"], "required: --challenge"),
+        (["train", "--output", "o"], "required: PATH[=WEIGHT]"),
+        (["demo", "--methods", "tv"], "unrecognized arguments: --methods tv"),
     ],
 )
-def test_options_that_do_not_exist(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(arguments) == 2
-    assert "error: " in capsys.readouterr().err
+def test_argparse_tells_of_bad_options(words: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(words) == 2
+    errors = capsys.readouterr().err
+    assert message in errors.splitlines()[-1] and "Traceback" not in errors
+
+
+def test_interruption_has_its_own_status(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli_reconstruct, "run", interrupt)
+    assert main(["reconstruct", "a.h5", "--output", "o"]) == 130
+    assert capsys.readouterr().err == "mrihvae: interrupted; finished files are kept\n"
 
 
 def test_output_that_cannot_be_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -252,10 +270,47 @@ def test_version_and_help() -> None:
         assert text in found.stdout
 
 
-def test_demo_prints_its_table(weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("name", COMMANDS)
+def test_help_of_every_command(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([name, "--help"]) == 0
+    shown = capsys.readouterr().out
+    assert f"mrihvae {name}" in shown and COMMANDS[name] in " ".join(shown.split())
+
+
+def test_status_of_a_mistake(tmp_path: Path) -> None:
+    words = ["evaluate", "--target-path", str(tmp_path), "--predictions-path", ".", "--challenge", "singlecoil"]
+    environment = {**os.environ, "PYTHONPATH": str(Path(mrihvae.__file__).parents[1])}
+    wrong = subprocess.run(
+        [sys.executable, "-m", "mrihvae", *words], capture_output=True, text=True, env=environment, check=False
+    )
+    assert wrong.returncode == 2 and wrong.stdout == ""
+    assert wrong.stderr.startswith(f"mrihvae: error: {tmp_path}: no .h5 file in this folder")
+    assert len(wrong.stderr.splitlines()) == 1
+
+
+def test_demo_prints_its_table(
+    weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With one slice of each scan; tests/test_readme.py has all of it, with the shipped weights."""
+
+    def one_slice(path: Path) -> Scan:
+        scan = read_scan(path)
+        assert scan.target is not None
+        return dataclasses.replace(scan, kspace=scan.kspace[:1], target=scan.target[:1])
+
+    monkeypatch.setattr(cli_demo, "read_scan", one_slice)
     assert main(["demo", "--output", str(tmp_path / "demo"), "--checkpoint", str(weights)]) == 0
     printed = capsys.readouterr().out
     for word in ("PSNR", "SSIM", "NMSE", "s / slice", "zero-filled", "L1-wavelet", "TV", "hybrid"):
         assert word in printed
     names = [path.stem for path in list_files(SCANS)]
     assert files_below(tmp_path / "demo" / "panels") == [f"{name}.png" for name in names]
+
+
+def test_demo_mistakes(weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["demo", "--output", str(tmp_path / "out"), "--checkpoint"]
+    assert main([*words, "nowhere"]) == 2
+    assert one_line(capsys).startswith("nowhere: neither shipped weights")
+    assert main([*words, str(weights), "--acceleration", "0"]) == 2
+    assert "acceleration 0 is not a whole number of at least 1" in one_line(capsys)
+    assert not (tmp_path / "out").exists()

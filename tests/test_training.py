@@ -161,6 +161,21 @@ def test_log_has_the_terms(tmp_path: Path) -> None:
     assert line["rollout"] > 0 and line["zero_filled"] >= 0 and line["step"] == 2
 
 
+def test_masked_posterior_rests_until_its_start() -> None:
+    run = new_run(masked_start=3)
+    before = {name: p.detach().clone() for name, p in run.model.r.named_parameters()}
+    for step in range(3):
+        masked, prior = train_step(run, batch_of_step(run, Slices(), step, 0))
+        assert masked is None and prior is not None
+    assert_same(before, {name: p.detach() for name, p in run.model.r.named_parameters()})
+    q = run.model.q.path.blocks[0].first.weight.detach().clone()
+    masked, prior = train_step(run, batch_of_step(run, Slices(), 3, 0))
+    assert masked is not None and prior is None
+    assert torch.equal(run.model.q.path.blocks[0].first.weight, q)  # steps of r alone leave all else
+    r = run.model.r.path.blocks[0].first.weight
+    assert not torch.equal(r, q) and torch.allclose(r, q, atol=0.01)  # a step away from q
+
+
 def test_checkpoints_come_as_often_as_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     written: list[int] = []
 
@@ -590,6 +605,10 @@ def test_bad_options(tmp_path: Path, data: Path, settings: Path, capsys: pytest.
     if not torch.cuda.is_available():
         assert error_of(command(data, run, *base, "--device", "cuda"), capsys).startswith("--device cuda: ")
     assert "not there" in error_of(command(tmp_path / "nowhere", run, *base), capsys)
+    (tmp_path / "mixed").mkdir()
+    (tmp_path / "mixed" / "bad.png").write_text("no picture")
+    text = error_of(command(tmp_path / "mixed", run, *base), capsys)
+    assert text.startswith(f"{tmp_path / 'mixed' / 'bad.png'}: not readable")
     assert "the weight '-2' is not" in error_of(command(Path(f"{data}=-2"), run, *base), capsys)
     assert not run.exists()
     run.write_text("in the way")
