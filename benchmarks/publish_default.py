@@ -2,15 +2,16 @@
 
     python benchmarks/publish_default.py runs/default
 
-The card gets the licences of the data, the run's settings and time, and the scores on `val` from the results of
-benchmarks/quality.py; the log goes, thinned, to results/train_default.jsonl and its curves to train_default.png.
+The card gets the licences of the data, the run's settings and time, the spread that benchmarks/calibration.py
+--fit found for these weights, and the scores on `val` that benchmarks/quality.py gave them, so far as there are any for
+these very weights: publish again after it. The log goes, thinned, to results/train_default.jsonl, and its curves to
+train_default.png.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ import numpy as np
 from mrihvae.errors import InputError
 from mrihvae.figures import training_figure
 from mrihvae.files import replacing
-from mrihvae.weights import SHIPPED, load_card, load_model
+from mrihvae.weights import SHIPPED, fingerprint, load_card, load_model, save_weights, weight_files
 
 RESULTS = Path(__file__).parent / "results"
 LICENCES = {
@@ -29,6 +30,7 @@ LICENCES = {
     "t1_brain/train": "T1 brain, OpenNeuro ds002748; CC0 1.0",
     "ms_t1_t2_flair/train": "T1, T2, FLAIR, Lesjak et al., Neuroinformatics 2016; CC BY 4.0",
 }
+SCORED = ("singlecoil_random_4x", "singlecoil_random_8x")
 LOG_LINES = 400
 
 
@@ -48,17 +50,20 @@ def main() -> int:
 
 def publish(run: Path, note: str | None) -> None:
     """Copy weights, card, log and curves."""
-    load_model(str(run / "weights.safetensors"))
-    card = load_card(run / "weights.safetensors")
+    weights = run / "weights.safetensors"
+    model, card, name = load_model(str(weights)), load_card(weights), fingerprint(weights)
     for dataset in card["data"]:
         dataset["licence"] = LICENCES.get(dataset["path"], "unknown")
     if note:
         card["note"] = note
-    card["scores"] = {path.stem: means(path) for path in sorted(RESULTS.glob("singlecoil_*.json"))}
-    with replacing(SHIPPED / "default.json") as temporary:
-        temporary.write_text(json.dumps(card, indent=2) + "\n")
-    with replacing(SHIPPED / "default.safetensors") as temporary:
-        shutil.copyfile(run / "weights.safetensors", temporary)
+    fit = results_of("calibration_fit", name)
+    if fit is not None:
+        card["spread"] = float(fit["spread"])
+    scored = {protocol: results_of(protocol, name) for protocol in SCORED}
+    card["scores"] = {protocol: means(found["volumes"]) for protocol, found in scored.items() if found is not None}
+    save_weights(SHIPPED / "default.safetensors", model, {k: v for k, v in card.items() if k not in ("model", "parts")})
+    for file in set(SHIPPED.glob("default.part*.safetensors")) - set(weight_files(SHIPPED / "default.safetensors")):
+        file.unlink()
     lines = (run / "log.jsonl").read_text().splitlines(keepends=True)
     kept = [line for line in lines if "elbo" in line]
     with replacing(RESULTS / "train_default.jsonl") as temporary:
@@ -66,16 +71,23 @@ def publish(run: Path, note: str | None) -> None:
     training_figure(run / "log.jsonl", RESULTS / "train_default.png")
 
 
-def means(results: Path) -> dict[str, Any]:
+def results_of(name: str, weights: str) -> dict[str, Any] | None:
+    """Read results, or None if there are none for these weights."""
+    path = RESULTS / f"{name}.json"
+    found: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
+    return found if found.get("weights") == weights else None
+
+
+def means(rows: list[dict[str, Any]]) -> dict[str, Any]:
     """Average PSNR and SSIM over the volumes of each set of scans, for our methods and zero-filling."""
-    rows = json.loads(results.read_text())["volumes"]
     return {
         f"{scans}, {method}": {
             key: round(float(np.mean([row[key] for row in rows if (row["set"], row["method"]) == (scans, method)])), 4)
             for key in ("PSNR", "SSIM")
         }
         for scans in dict.fromkeys(row["set"] for row in rows)
-        for method in ("zero-filled", "amortised", "hybrid")
+        for method in ("zero-filled", "amortised", "hybrid", "samples")
+        if any((row["set"], row["method"]) == (scans, method) for row in rows)
     }
 
 

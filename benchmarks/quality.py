@@ -1,9 +1,17 @@
 """Reconstruct the scans of a protocol with every method on the same masks, and score them with fastMRI's metrics.
 
-    python benchmarks/quality.py protocols/singlecoil_random_4x.toml --data DIR
+    python benchmarks/quality.py protocols/singlecoil_random_4x.toml --data DIR --unet random:4=FILE random:8=FILE
 
-writes benchmarks/results/PROTOCOL.json, a Markdown table beside it, and a panel per volume below --work.
-Seconds are per slice, one volume after the other, with the number of threads given in the results.
+writes benchmarks/results/PROTOCOL.json after every volume, tables beside it (.md), and a panel per volume below
+--work. A row is one volume, method and pattern: fastMRI's scores, the noise-limited ceiling of the PSNR, effective
+acceleration, seconds per slice, and what made it (weights, settings). --resume keeps the rows that are there and were
+made by the same weights and settings, and runs the rest: after an interruption, for another --unet, for new weights.
+
+Seconds in these rows are of a run that may not be alone on the machine. The ones to quote come from
+
+    python benchmarks/quality.py protocols/singlecoil_random_4x.toml --time --unet random:4=FILE
+
+which reconstructs one slice of 320 x 320 and one of 256 x 256, and writes benchmarks/results/seconds.json.
 """
 
 from __future__ import annotations
@@ -11,161 +19,273 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
+import math
 import os
-import shutil
 import sys
 import time
-import tomllib
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import bart
 import numpy as np
 import torch
-from simulated_scans import simulate_folder
+from ceiling import ceiling
+from contestants import TUNED, Contest, Contestant, Ours, read_strengths
+from protocol import METHODS, Protocol, ScanSet, label, read_protocol, scan_files, subset
+from tables import quality_tables, seconds_table
+from timing import median_seconds
 from tqdm import tqdm
+from unet import Network, load_network
 
 from mrihvae import __version__
 from mrihvae.errors import InputError
 from mrihvae.evaluate import score_volume
-from mrihvae.fastmri_files import list_files, read_scan
+from mrihvae.fastmri_files import Scan, read_scan
 from mrihvae.figures import volume_panel
 from mrihvae.files import replacing
 from mrihvae.masks import effective_acceleration
-from mrihvae.settings import from_dict
-from mrihvae.volumes import Method, Undersampling, lines_of, reconstruct_volume
-from mrihvae.weights import find_weights, load_card, load_model
+from mrihvae.patterns import PATTERNS
+from mrihvae.volumes import Undersampling, mask_of
 
 HERE = Path(__file__).parent
+NOT_SHOWN = ("amortised", "samples", "bart-tv")  # in panels, which have little room
+SECONDS_NOTE = "per slice, one volume after the other, maybe beside other work; seconds.json has those to quote"
+Key = tuple[str, str, str, str]
 
 
-@dataclasses.dataclass(frozen=True)
-class ScanSet:
-    """A folder of the data directory: raw k-space, or images that become simulated scans."""
+@dataclass(frozen=True)
+class Job:
+    """One scan under one pattern."""
 
-    name: str
-    path: str
-    every: int = 0  # 0: raw k-space; n: simulate from every nth image
+    scans: ScanSet
+    file: Path
+    pattern: Undersampling
 
-
-@dataclasses.dataclass(frozen=True)
-class Protocol:
-    """What is run."""
-
-    mask_type: str
-    acceleration: int
-    center_fraction: float
-    methods: tuple[str, ...]
-    scans: tuple[ScanSet, ...]
+    def key(self, method: str) -> Key:
+        """Identify the row of a method."""
+        return self.scans.name, self.file.name, label(self.pattern), method
 
 
-def main() -> int:
-    """Run the command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("protocol", type=Path)
-    parser.add_argument("--data", type=Path, default=os.environ.get("MRIHVAE_DATA"), help="default: $MRIHVAE_DATA")
-    parser.add_argument("--checkpoint", default="default")
-    parser.add_argument("--methods", nargs="+", help="instead of the protocol's")
-    parser.add_argument("--results", type=Path, default=HERE / "results")
-    parser.add_argument("--work", type=Path, default=Path("runs/quality"), help="simulated scans and panels")
-    arguments = parser.parse_args()
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command; returns its exit status."""
+    options = _parser().parse_args(arguments)
+    torch.set_num_threads(max(1, options.threads))
     try:
-        if arguments.data is None:
-            raise InputError("--data: give the data directory, or set MRIHVAE_DATA")
-        benchmark(arguments)
+        protocol = read_protocol(options.protocol)
+        contest = Contest(Ours.load(options.checkpoint), read_strengths(options.strengths), read_networks(options.unet))
+        methods = _methods(protocol, contest, options.methods)
+        if options.time:
+            write_seconds(contest, methods, options)
+        else:
+            benchmark(protocol, contest, methods, options)
     except InputError as error:
         print(f"quality: error: {error}", file=sys.stderr)
         return 2
     return 0
 
 
-def read_protocol(path: Path) -> Protocol:
-    """Read a protocol; unknown keys are errors."""
+def benchmark(protocol: Protocol, contest: Contest, methods: list[str], options: argparse.Namespace) -> None:
+    """Run everything that is missing, and write results after every volume."""
+    if options.data is None:
+        raise InputError("--data: give the data directory, or set MRIHVAE_DATA")
+    output: Path = options.results / f"{options.protocol.stem}.json"
+    part = options.sets or options.methods or options.limit
+    if output.exists() and part and not options.resume:
+        raise InputError(f"{output}: holds results that a part would replace; add --resume, or another --results")
+    rows = read_rows(output) if options.resume else {}
+    jobs = list(_jobs(protocol, options))
+    order = [job.key(method) for job in jobs for method in METHODS]
+    for job in tqdm(jobs, options.protocol.stem):
+        contestants = [contest.contestant(name, job.pattern, job.scans.kind) for name in methods]
+        missing = [c for c in contestants if not is_current(rows.get(job.key(c.name)), c, job)]
+        if missing:
+            rows |= {job.key(row["method"]): row for row in run_job(job, missing, options)}
+            kept = [key for key in order if key in rows] + [key for key in rows if key not in order]
+            provenance = {**_provenance(contest, options), "seconds_are": SECONDS_NOTE}
+            write_results(output, provenance, [rows[key] for key in kept])
+    if rows:
+        print(output.with_suffix(".md").read_text())
+
+
+def is_current(row: dict[str, Any] | None, contestant: Contestant, job: Job) -> bool:
+    """Tell whether a row was made by the same weights and settings from the same slices."""
+    made = (contestant.made_by, job.scans.every, job.pattern.center_fraction)
+    return row is not None and (row.get("made_by"), row.get("every"), row.get("center_fraction")) == made
+
+
+def run_job(job: Job, contestants: list[Contestant], options: argparse.Namespace) -> list[dict[str, Any]]:
+    """Reconstruct a scan with these methods; gives a row for each."""
+    scan = read_scan(job.file)
+    if scan.target is None:
+        raise InputError(f"{job.file}: has no target to score against; leave it out of the folder")
+    mask = mask_of(scan, job.pattern)
+    limit = ceiling(scan, mask)
+    rows, volumes = [], {}
+    for contestant in contestants:
+        began = time.perf_counter()
+        volumes[contestant.name] = contestant.run(scan, mask)
+        seconds = (time.perf_counter() - began) / len(scan.kspace)
+        rows.append(
+            {
+                "set": job.scans.name,
+                "file": job.file.name,
+                "pattern": label(job.pattern),
+                "center_fraction": job.pattern.center_fraction,
+                "method": contestant.name,
+                "every": job.scans.every,
+                "slices": len(scan.kspace),
+                "R": round(effective_acceleration(mask), 3),
+                **{key: finite(value) for key, value in score_volume(scan.target, volumes[contestant.name]).items()},
+                "ceiling": limit,
+                "seconds": seconds,
+                "made_by": contestant.made_by,
+                **({"foreign": True} if contestant.foreign else {}),
+            }
+        )
+    if not options.no_panels:
+        _panel(job, scan, mask, volumes, options)
+    return rows
+
+
+def finite(value: float) -> float | None:
+    """Write a score that is infinite (of a reconstruction without error) or NaN as JSON can: null."""
+    return value if math.isfinite(value) else None
+
+
+def read_rows(path: Path) -> dict[Key, dict[str, Any]]:
+    """Read the rows of earlier results; none if there are no results yet."""
+    if not path.is_file():
+        return {}
     try:
-        values = tomllib.loads(path.read_text())
-    except (OSError, tomllib.TOMLDecodeError) as error:
-        raise InputError(f"{path}: not a readable protocol ({error}); check the file") from error
-    values["scans"] = [from_dict(ScanSet, scans, f"{path}, scans") for scans in values.get("scans", [])]
-    return from_dict(Protocol, values, str(path))
+        rows = json.loads(path.read_text())["volumes"]
+        return {(row["set"], row["file"], row["pattern"], row["method"]): row for row in rows}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{path}: no results of this benchmark ({error}); leave out --resume") from error
 
 
-def benchmark(arguments: argparse.Namespace) -> None:
-    """Run everything and write the results."""
-    protocol = read_protocol(arguments.protocol)
-    model = load_model(arguments.checkpoint)
-    undersampling = Undersampling(protocol.mask_type, protocol.acceleration, protocol.center_fraction)
-    methods = {name: Method(name, model) for name in arguments.methods or protocol.methods}
-    rows: list[dict[str, Any]] = []
-    for scans in protocol.scans:
-        for file in tqdm(list_files(folder_of(scans, arguments)), scans.name):
-            scan = read_scan(file)
-            if scan.target is None:
-                raise InputError(f"{file}: has no target to score against; leave it out of the folder")
-            lines = lines_of(scan, undersampling)
-            volumes = {}
-            for name, method in methods.items():
-                reconstruct_volume(scan.one(0), lines, method)  # loads what it needs; not timed
-                began = time.perf_counter()
-                volumes[name] = reconstruct_volume(scan, lines, method)
-                seconds = (time.perf_counter() - began) / len(volumes[name])
-                about = {"set": scans.name, "file": file.name, "slices": len(scan.kspace), "method": name}
-                effective = round(effective_acceleration(lines), 3)
-                rows.append({**about, "R": effective, **score_volume(scan.target, volumes[name]), "seconds": seconds})
-            shown = {name: volumes[name] for name in volumes if name != "amortised"}
-            title = f"{scans.name}, {scan.name}, R = {effective_acceleration(lines):.2f}"
-            volume_panel(
-                arguments.work / arguments.protocol.stem / f"{scan.name.removesuffix('.h5')}.png",
-                title,
-                shown,
-                scan.target,
-            )
-    provenance = {
-        "mrihvae": __version__,
-        "torch": str(torch.__version__),
-        "threads": torch.get_num_threads(),
-        "protocol": arguments.protocol.name,
-        "checkpoint": arguments.checkpoint,
-        "training_steps": load_card(find_weights(arguments.checkpoint))["counters"]["step"],
-        "inference": dataclasses.asdict(Method("hybrid", model).inference),
+def write_results(path: Path, provenance: dict[str, Any], rows: list[dict[str, Any]]) -> None:
+    """Write rows as JSON, one a line, and as Markdown tables beside it; each whole or not at all."""
+    with replacing(path) as temporary:
+        head = json.dumps(provenance, indent=1, allow_nan=False)[:-2]
+        lines = ",\n".join(json.dumps(row, allow_nan=False) for row in rows)
+        temporary.write_text(f'{head},\n "volumes": [\n{lines}\n ]\n}}\n')
+    with replacing(path.with_suffix(".md")) as temporary:
+        temporary.write_text(quality_tables(rows))
+
+
+def read_networks(named: list[str]) -> dict[str, Network]:
+    """Load U-Nets given as MASK_TYPE:ACCELERATION=FILE, by the mask that they were trained for.
+
+    Raises
+    ------
+    InputError
+        Not of this form, or weights that were trained for another mask.
+    """
+    networks = {}
+    for text in named:
+        name, _, file = text.partition("=")
+        mask_type, _, acceleration = name.partition(":")
+        try:
+            wanted = label(Undersampling(mask_type, float(acceleration), 1.0))
+        except ValueError:
+            wanted = ""
+        if not wanted or not file or mask_type not in PATTERNS:
+            raise InputError(f"--unet {text}: write it as MASK_TYPE:ACCELERATION=FILE, such as random:4=FILE")
+        network = load_network(Path(file))
+        if network.settings.mask != wanted:
+            raise InputError(f"--unet {text}: these weights were trained for {network.settings.mask}; name that mask")
+        networks[wanted] = network
+    return networks
+
+
+def write_seconds(contest: Contest, methods: list[str], options: argparse.Namespace) -> None:
+    """Time every method on single slices, and write seconds.json and seconds.md."""
+    load = os.getloadavg()[0]
+    if load > 0.5:
+        print(
+            f"quality: the load of this machine is {load:.1f}: these seconds are not of a machine alone",
+            file=sys.stderr,
+        )
+    pattern = Undersampling("random", 4, 0.08)
+    contestants = [contest.contestant(name, pattern, "simulated") for name in methods]
+    results = {
+        **_provenance(contest, options),
+        "load_before": round(load, 2),
+        "pattern": label(pattern),
+        "seconds": median_seconds(contestants, pattern),
     }
-    name = arguments.protocol.stem
-    with replacing(arguments.results / f"{name}.json") as temporary:
-        temporary.write_text(json.dumps({**provenance, "volumes": rows}, indent=1) + "\n")
-    table = markdown(rows)
-    with replacing(arguments.results / f"{name}.md") as temporary:
+    path = options.results / "seconds.json"
+    with replacing(path) as temporary:
+        temporary.write_text(json.dumps(results, indent=1) + "\n")
+    table = seconds_table(results)
+    with replacing(path.with_suffix(".md")) as temporary:
         temporary.write_text(table)
     print(table)
 
 
-def folder_of(scans: ScanSet, arguments: argparse.Namespace) -> Path:
-    """Give the folder of raw scans, or simulate scans once and give theirs."""
-    source: Path = arguments.data / scans.path
-    if not scans.every:
-        return source
-    output: Path = arguments.work / "scans" / f"{scans.path.replace('/', '_')}_every{scans.every}"
-    if not output.is_dir():
-        part = output.with_name(f"{output.name}.part")
-        shutil.rmtree(part, ignore_errors=True)
-        for _ in tqdm(simulate_folder(source, part, scans.every), f"simulating {scans.name}"):
-            pass
-        part.rename(output)
-    return output
+def _methods(protocol: Protocol, contest: Contest, wanted: list[str] | None) -> list[str]:
+    """Choose the methods that are asked for and can run; tells of each that cannot."""
+    chosen = subset(METHODS, wanted, "--methods:") if wanted else subset(METHODS, protocol.methods, "method")
+    for name in list(chosen):
+        if why := contest.missing(name):
+            print(f"quality: {why}", file=sys.stderr)
+            chosen.remove(name)
+    if not chosen:
+        raise InputError("no method is left to run; choose others by --methods")
+    return chosen
 
 
-def markdown(rows: list[dict[str, Any]]) -> str:
-    """Lay out means over volumes, a row per method, a group of columns per set of scans."""
-    sets = list(dict.fromkeys(row["set"] for row in rows))
-    methods = list(dict.fromkeys(row["method"] for row in rows))
-    lines = ["| method | " + " | ".join(f"{name}: PSNR, SSIM, NMSE" for name in sets) + " | s / slice |"]
-    lines.append("|---" * (len(sets) + 2) + "|")
-    for method in methods:
-        cells = []
-        for name in sets:
-            group = [row for row in rows if row["set"] == name and row["method"] == method]
-            mean = {key: float(np.mean([row[key] for row in group])) for key in ("PSNR", "SSIM", "NMSE")}
-            cells.append(f"{mean['PSNR']:.2f}, {mean['SSIM']:.3f}, {mean['NMSE']:.4f}")
-        seconds = np.median([row["seconds"] for row in rows if row["method"] == method])
-        lines.append(f"| {method} | " + " | ".join(cells) + f" | {seconds:.2f} |")
-    return "\n".join(lines) + "\n"
+def _jobs(protocol: Protocol, options: argparse.Namespace) -> Iterator[Job]:
+    """List the scans of the sets that are asked for, under every pattern."""
+    names = subset([scans.name for scans in protocol.scans], options.sets, "--sets:")
+    for pattern in protocol.patterns:
+        for scans in protocol.scans:
+            if scans.name in names:
+                for file in scan_files(scans, options.data, options.work, options.limit or 0):
+                    yield Job(scans, file, pattern)
+
+
+def _panel(job: Job, scan: Scan, mask: np.ndarray, volumes: dict[str, np.ndarray], options: argparse.Namespace) -> None:
+    shown = {name: volume for name, volume in volumes.items() if name not in NOT_SHOWN} or volumes
+    folder = options.work / options.protocol.stem / label(job.pattern).replace(" ", "_")
+    title = f"{job.scans.name}, {scan.name}, {label(job.pattern)}, R = {effective_acceleration(mask):.2f}"
+    volume_panel(folder / f"{job.file.stem}.png", title, shown, scan.target)
+
+
+def _provenance(contest: Contest, options: argparse.Namespace) -> dict[str, Any]:
+    return {
+        "mrihvae": __version__,
+        "torch": str(torch.__version__),
+        "bart": bart.version(),
+        "threads": torch.get_num_threads(),
+        "protocol": options.protocol.name,
+        "checkpoint": Path(options.checkpoint).name,
+        "weights": contest.ours.fingerprint,
+        "training_steps": contest.ours.steps,
+        "inference": dataclasses.asdict(contest.ours.inference),
+        "unet": {name: network.fingerprint for name, network in contest.networks.items()},
+    }
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("protocol", type=Path)
+    parser.add_argument("--data", type=Path, default=os.environ.get("MRIHVAE_DATA"), help="default: $MRIHVAE_DATA")
+    parser.add_argument("--checkpoint", default="default", help="our weights: a shipped name or a .safetensors file")
+    parser.add_argument("--unet", nargs="+", default=[], metavar="MASK_TYPE:ACCELERATION=FILE", help="fastMRI's U-Nets")
+    parser.add_argument("--strengths", type=Path, default=TUNED, help="results of benchmarks/tune_classical.py")
+    parser.add_argument("--methods", nargs="+", help="instead of the protocol's")
+    parser.add_argument("--sets", nargs="+", help="only these sets of scans, by name")
+    parser.add_argument("--limit", type=int, help="at most this many files of each set")
+    parser.add_argument("--resume", action="store_true", help="keep rows made by the same weights and settings")
+    parser.add_argument("--time", action="store_true", help="time single slices instead; leave the machine alone")
+    parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("--no-panels", action="store_true")
+    parser.add_argument("--results", type=Path, default=HERE / "results")
+    parser.add_argument("--work", type=Path, default=Path("runs/quality"), help="simulated scans and panels")
+    return parser
 
 
 if __name__ == "__main__":

@@ -103,7 +103,8 @@ def simulate_folder(images: Path, output: Path, every: int = 1, limit: int | Non
             stems = [re.sub(r"\.nii(\.gz)?$|\.[^.]+$", "", file.name) for file in group]
             name = stems[0] if len(stems) == 1 else f"{acquisition}_{stems[0]}_to_{stems[-1]}"
             path = output / f"{name}.h5"
-            write_scan(path, torch.stack(scans).numpy(), f"SIMULATED_{acquisition}", name)
+            kspace = torch.stack([scan for scan, _ in scans]).numpy()
+            write_scan(path, kspace, f"SIMULATED_{acquisition}", name, [noise for _, noise in scans])
             yield path
 
 
@@ -113,17 +114,27 @@ def simulate(magnitude: np.ndarray, rng: RandomState) -> Tensor:
     A larger image is resampled by cropping its k-space, by one factor on both axes, until it fits; a smaller one is
     surrounded with zeros. Nothing of the field of view is lost.
     """
+    return _simulate(magnitude, rng)[0]
+
+
+def _simulate(magnitude: np.ndarray, rng: RandomState) -> tuple[Tensor, float]:
+    """Simulate k-space; also give the standard deviation of its noise per complex bin."""
     image = torch.from_numpy(magnitude.astype(np.complex64))
     factor = min(1.0, MATRIX / max(image.shape))
     image = ifft2c(resize_kspace(fft2c(image), (round(image.shape[0] * factor), round(image.shape[1] * factor))))
     image = centre_pad(image, (MATRIX, MATRIX)) * torch.from_numpy(np.exp(1j * _phase(rng)).astype(np.complex64))
     noise = torch.from_numpy((rng.randn(MATRIX, MATRIX) + 1j * rng.randn(MATRIX, MATRIX)).astype(np.complex64))
-    deviation = NOISE * float(torch.quantile(image.abs(), 0.99)) / math.sqrt(2)
-    return fft2c(image) + deviation * noise
+    deviation = NOISE * float(torch.quantile(image.abs(), 0.99))
+    return fft2c(image) + deviation / math.sqrt(2) * noise, deviation
 
 
-def write_scan(path: Path, kspace: np.ndarray, acquisition: str, patient: str) -> None:
-    """Write k-space, complex64 (slice, H, W), with its magnitude image as a single-coil fastMRI file."""
+def write_scan(
+    path: Path, kspace: np.ndarray, acquisition: str, patient: str, noise: list[float] | None = None
+) -> None:
+    """Write k-space, complex64 (slice, H, W), with its magnitude image as a single-coil fastMRI file.
+
+    The attribute `noise` tells, where it is known, the standard deviation of the noise per complex bin of each slice.
+    """
     target = ifft2c(torch.from_numpy(kspace)).abs().numpy()
     height, width = kspace.shape[-2:]
     header = HEADER.format(space=SPACE.format(h=height, w=width), last=width - 1, center=width // 2)
@@ -135,14 +146,19 @@ def write_scan(path: Path, kspace: np.ndarray, acquisition: str, patient: str) -
         file.attrs["max"] = float(target.max())
         file.attrs["norm"] = float(np.linalg.norm(target))
         file.attrs["patient_id"] = patient
+        if noise is not None:
+            file.attrs["noise"] = noise
 
 
-def _scans(file: Path, every: int) -> Iterator[Tensor]:
-    """Simulate a picture, or every N-th slice with an object; the seed is the file name and the slice's number."""
+def _scans(file: Path, every: int) -> Iterator[tuple[Tensor, float]]:
+    """Simulate a picture, or every N-th slice with an object: k-space and its noise.
+
+    The seed is the file name and the slice's number.
+    """
     volume = file.name.lower().endswith(VOLUMES)
     slices = magnitude_slices(file) if volume else magnitude_slices(file, smallest_object=0.0)
     for k in range(0, len(slices), every if volume else 1):
-        yield simulate(slices[k], RandomState([*seed_of(file.name), k]))
+        yield _simulate(slices[k], RandomState([*seed_of(file.name), k]))
 
 
 def _phase(rng: RandomState) -> np.ndarray:

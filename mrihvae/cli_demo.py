@@ -15,7 +15,7 @@ from mrihvae.evaluate import score_volume
 from mrihvae.fastmri_files import Scan, read_scan, write_reconstruction
 from mrihvae.figures import volume_panel
 from mrihvae.masks import effective_acceleration
-from mrihvae.volumes import Method, Undersampling, lines_of, reconstruct_volume
+from mrihvae.volumes import Method, Undersampling, mask_of, reconstruct_volume
 from mrihvae.weights import load_model
 
 SCANS = Path(__file__).parent / "demo_scans"
@@ -40,7 +40,7 @@ def run(arguments: argparse.Namespace) -> None:
         for file in files:
             scan = read_scan(file)
             assert scan.target is not None
-            lines = lines_of(scan, undersampling)
+            lines = mask_of(scan, undersampling)
             volumes = {}
             for name in METHODS:
                 method = Method(name, model)

@@ -19,11 +19,22 @@ from mrihvae.errors import InputError
 from mrihvae.fastmri_files import Scan, list_files, read_scan, write_reconstruction
 from mrihvae.figures import volume_panel
 from mrihvae.files import replacing
-from mrihvae.inference import ANCHORS, COMBINATIONS, InferenceSettings
-from mrihvae.masks import MASK_TYPES, effective_acceleration
+from mrihvae.inference import ANCHORS, COMBINATIONS, PRECISIONS, RULES, InferenceSettings
+from mrihvae.masks import effective_acceleration
+from mrihvae.patterns import PATTERNS
 from mrihvae.settings import from_dict
-from mrihvae.volumes import METHODS, MODEL_METHODS, Method, Undersampling, lines_of, reconstruct_volume
-from mrihvae.weights import load_model
+from mrihvae.volumes import (
+    METHODS,
+    MODEL_METHODS,
+    Method,
+    Undersampling,
+    mask_of,
+    reconstruct_volume,
+    sample_volume,
+)
+from mrihvae.weights import find_weights, fingerprint, load_card, load_model
+
+AXES = {"W": -1, "H": -2}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -32,18 +43,30 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("input", type=Path, metavar="INPUT", help="fastMRI HDF5 file, or a folder of them")
     parser.add_argument("--output", type=Path, required=True, help="folder for reconstructions/, panels/ and a JSON")
     parser.add_argument("--method", choices=METHODS, default="hybrid", help="how to reconstruct")
-    parser.add_argument("--mask-type", choices=MASK_TYPES, help="undersample complete scans with this fastMRI mask")
-    parser.add_argument("--acceleration", type=int, default=4, help="nominal acceleration of --mask-type")
+    parser.add_argument("--mask-type", choices=PATTERNS, help="undersample complete scans with this pattern")
+    parser.add_argument("--acceleration", type=float, default=4, help="nominal acceleration of --mask-type")
     parser.add_argument("--center-fraction", type=float, help="of --mask-type; 0.32 / acceleration if left out")
+    parser.add_argument("--axis", choices=tuple(AXES), help="along which lines of --mask-type differ; W if left out")
     parser.add_argument("--checkpoint", default="default", help="name of shipped weights, or a .safetensors file")
     parser.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, ...")
     parser.add_argument(
         "--batch-size", type=int, default=8, help="coil images reconstructed together; lower it to save memory"
     )
-    parser.add_argument("--sweeps", type=int, default=defaults.sweeps, help="refinement steps per level (hybrid)")
-    parser.add_argument("--step", type=float, default=defaults.step, help="size of a refinement step (hybrid)")
+    parser.add_argument("--samples", type=int, help="draw this many posterior samples; write their mean and deviation")
+    parser.add_argument("--keep-samples", action="store_true", help="write the samples, too")
+    parser.add_argument(
+        "--temperature", type=float, help="factor on the spread of samples; the weights' own if left out"
+    )
+    parser.add_argument("--views", type=int, default=defaults.views, help="mirrored copies that are averaged (hybrid)")
+    parser.add_argument("--rounds", type=int, default=defaults.rounds, help="passes of the encoder (hybrid)")
+    parser.add_argument("--sweeps", type=int, help="refinement steps per level (hybrid: 1, or 0 with --samples)")
+    parser.add_argument("--rule", choices=RULES, default=defaults.rule, help="how a refinement step is taken (hybrid)")
+    parser.add_argument("--step", type=float, help="size of a step of adam or gradient; the usual if left out")
     parser.add_argument("--anchor", choices=ANCHORS, default=defaults.anchor, help="what holds latents (hybrid)")
     parser.add_argument("--combine", choices=COMBINATIONS, default=defaults.combine, help="what measured bins become")
+    parser.add_argument(
+        "--precision", choices=PRECISIONS, default=defaults.precision, help="auto: bfloat16 where that is faster"
+    )
     parser.add_argument("--strength", type=float, help="regularisation of wavelet and tv; a tuned one if left out")
     parser.add_argument("--resume", action="store_true", help="leave out volumes that are in --output already")
 
@@ -67,14 +90,19 @@ def run(arguments: argparse.Namespace) -> None:
 
 def _summary(arguments: argparse.Namespace, method: Method, undersampling: Undersampling | None) -> dict[str, Any]:
     """Say how volumes are reconstructed: all that must be the same in one output folder."""
-    inference = dataclasses.asdict(method.inference) | ({} if method.name == "hybrid" else {"sweeps": 0})
+    inference = dataclasses.asdict(method.inference)
+    if method.name != "hybrid":
+        inference |= {"sweeps": 0} if method.name == "samples" else {"views": 1, "rounds": 1, "sweeps": 0}
     modelled = method.name in MODEL_METHODS
+    samples = method.samples if arguments.samples is not None or method.name == "samples" else None
     return {
         "mrihvae": __version__,
         "torch": str(torch.__version__),
         "method": method.name,
         "checkpoint": arguments.checkpoint if modelled else None,
+        "weights": fingerprint(find_weights(arguments.checkpoint)) if modelled else None,
         "inference": inference if modelled else None,
+        "samples": samples,
         "strength": method.strength or DEFAULT_STRENGTH.get(method.name),
         "undersampling": dataclasses.asdict(undersampling) if undersampling else None,
         "device": arguments.device,
@@ -91,7 +119,7 @@ def _done_before(path: Path, summary: dict[str, Any]) -> dict[str, dict[str, Any
         volumes = {volume["file"]: volume for volume in earlier["volumes"]}
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise InputError(f"{path}: not a summary of this command ({error}); leave out --resume") from error
-    for key in ("method", "checkpoint", "inference", "strength", "undersampling"):
+    for key in ("method", "checkpoint", "weights", "inference", "samples", "strength", "undersampling"):
         if earlier.get(key) != summary[key]:
             raise InputError(
                 f"{path}: was made with {key} {earlier.get(key)}, not {summary[key]}; choose another --output, or "
@@ -105,33 +133,58 @@ def _reconstruct_file(
 ) -> dict[str, Any]:
     """Reconstruct one volume and write it and its panel."""
     scan = read_scan(file)
-    lines = lines_of(scan, undersampling)
-    effective = round(effective_acceleration(lines), 3)
+    mask = mask_of(scan, undersampling)
+    effective = round(effective_acceleration(mask), 3)
     began = time.perf_counter()
     with tqdm(total=len(scan.kspace), desc=file.name, unit="slice", leave=False) as bar:
         try:
-            volume = reconstruct_volume(scan, lines, method, arguments.batch_size, bar.update)
-        except (MemoryError, torch.OutOfMemoryError) as error:
+            if arguments.samples is None:
+                volume, posterior = reconstruct_volume(scan, mask, method, arguments.batch_size, bar.update), None
+            else:
+                posterior = sample_volume(scan, mask, method, 0, arguments.batch_size, bar.update)
+                volume = posterior.mean
+        except (MemoryError, RuntimeError) as error:
+            if not isinstance(error, MemoryError | torch.OutOfMemoryError) and "allocate memory" not in str(error):
+                raise
             size = " x ".join(map(str, scan.kspace.shape[-2:]))
-            raise InputError(f"{file}: too little memory for slices of {size}; lower --batch-size") from error
+            fewer = "--batch-size" if arguments.samples is None else "--batch-size or --samples"
+            raise InputError(f"{file}: too little memory for slices of {size}; lower {fewer}") from error
+    if not np.isfinite(volume).all():
+        raise InputError(f"{file}: the reconstruction is not finite; lower --step, or leave --rule and --step out")
     seconds = (time.perf_counter() - began) / len(volume)
     attributes: dict[str, Any] = {"method": method.name, "effective_acceleration": effective}
     acceleration = undersampling.acceleration if undersampling else scan.attributes.get("acceleration")
     if acceleration is not None:
         attributes["acceleration"] = acceleration
-    write_reconstruction(output, volume, attributes)
-    _panel(arguments.output / "panels" / f"{file.stem}.png", scan, lines, method, volume, effective)
+    further = {} if posterior is None else {"uncertainty": posterior.std}
+    if posterior is not None:
+        attributes["uncertainty_factor"] = posterior.widened
+    if posterior is not None and arguments.keep_samples:
+        further["samples"] = posterior.samples
+    write_reconstruction(output, volume, attributes, further)
+    panel = arguments.output / "panels" / f"{file.stem}.png"
+    _panel(panel, scan, mask, method, volume, effective, None if posterior is None else posterior.std)
     print(f"{file.name}: {len(volume)} slices, R = {effective:.2f}, {seconds:.2f} s per slice")
     return {"file": file.name, "slices": len(volume), "effective_acceleration": effective, "seconds_per_slice": seconds}
 
 
-def _panel(path: Path, scan: Scan, lines: np.ndarray, method: Method, volume: np.ndarray, effective: float) -> None:
-    """Draw the middle slice: zero-filled, reconstruction, target, errors."""
+def _panel(
+    path: Path,
+    scan: Scan,
+    mask: np.ndarray,
+    method: Method,
+    volume: np.ndarray,
+    effective: float,
+    uncertainty: np.ndarray | None,
+) -> None:
+    """Draw the middle slice: zero-filled, reconstruction, target, errors, and the uncertainty map if there is one."""
     middle = len(volume) // 2
     one = scan.one(middle)
-    zero_filled = reconstruct_volume(one, lines, Method("zero-filled"))
-    images = {"zero-filled": zero_filled, method.name: volume[middle : middle + 1]}
-    volume_panel(path, f"{scan.name}, slice {middle}, R = {effective:.2f}", images, one.target)
+    zero_filled = reconstruct_volume(one, mask, Method("zero-filled"))
+    name = method.name if uncertainty is None else "mean of samples"
+    images = {"zero-filled": zero_filled, name: volume[middle : middle + 1]}
+    shown = None if uncertainty is None else uncertainty[middle : middle + 1]
+    volume_panel(path, f"{scan.name}, slice {middle}, R = {effective:.2f}", images, one.target, uncertainty=shown)
 
 
 def _method(arguments: argparse.Namespace) -> Method:
@@ -140,9 +193,16 @@ def _method(arguments: argparse.Namespace) -> Method:
         raise InputError(f"--batch-size {arguments.batch_size}: must be at least 1")
     if arguments.strength is not None and not arguments.strength > 0:
         raise InputError(f"--strength {arguments.strength}: must be above 0")
-    names = ("sweeps", "step", "anchor", "combine")
+    if arguments.samples is not None and arguments.samples < 2:
+        raise InputError(f"--samples {arguments.samples}: a deviation takes at least 2")
+    if arguments.samples is not None and arguments.method not in MODEL_METHODS:
+        raise InputError(f"--samples: {arguments.method} draws none; choose --method {' or '.join(MODEL_METHODS)}")
+    if arguments.samples is None and (arguments.keep_samples or arguments.temperature is not None):
+        raise InputError("--keep-samples and --temperature: go with --samples; add it, or leave them out")
+    names = ("views", "rounds", "rule", "step", "anchor", "combine", "precision")
     options = {name: getattr(arguments, name) for name in names}
-    inference = from_dict(InferenceSettings, options, "inference settings")
+    usual = InferenceSettings.sweeps if arguments.samples is None else 0
+    options["sweeps"] = usual if arguments.sweeps is None else arguments.sweeps
     model = None
     if arguments.method in MODEL_METHODS:
         try:
@@ -150,16 +210,24 @@ def _method(arguments: argparse.Namespace) -> Method:
         except (RuntimeError, AssertionError) as error:
             reason = str(error).splitlines()[0]
             raise InputError(f"--device {arguments.device}: cannot be used ({reason}); try cpu") from error
-    return Method(arguments.method, model, inference, arguments.strength)
+        card = load_card(find_weights(arguments.checkpoint))
+        options |= {name: card.get(name, 1.0) for name in ("temperature", "spread")}
+        if arguments.temperature is not None:
+            options["temperature"] = arguments.temperature
+    inference = from_dict(InferenceSettings, options, "inference settings")
+    return Method(arguments.method, model, inference, arguments.samples or Method.samples, arguments.strength)
 
 
 def _undersampling(arguments: argparse.Namespace) -> Undersampling | None:
     """Read the options of the mask; without --mask-type the file's own mask counts."""
     if arguments.mask_type is None:
-        if arguments.center_fraction is not None:
-            raise InputError("--center-fraction: goes with --mask-type; add it, or leave this option out")
+        for name in ("center_fraction", "axis"):
+            if getattr(arguments, name) is not None:
+                raise InputError(f"--{name.replace('_', '-')}: goes with --mask-type; add it, or leave this option out")
         return None
     fraction = arguments.center_fraction
     if fraction is None:
         fraction = 0.32 / max(arguments.acceleration, 1)
-    return Undersampling(arguments.mask_type, arguments.acceleration, fraction)
+    acceleration = float(arguments.acceleration)
+    acceleration = int(acceleration) if acceleration.is_integer() else acceleration
+    return Undersampling(arguments.mask_type, acceleration, fraction, AXES[arguments.axis or "W"])

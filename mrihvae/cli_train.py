@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import os
 import signal
@@ -17,11 +18,13 @@ from tqdm import tqdm
 
 from mrihvae.errors import InputError
 from mrihvae.model import ModelSettings
+from mrihvae.objective import Scans
 from mrihvae.runs import Run, TrainSettings, load_checkpoint
 from mrihvae.settings import from_dict
 from mrihvae.simulate import SimulationSettings
 from mrihvae.slices import Mixture, load_mixture
 from mrihvae.training import train
+from mrihvae.weights import load_model
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -30,10 +33,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--output", type=Path, required=True, help="folder for checkpoint, weights, log and plot")
     parser.add_argument("--resume", action="store_true", help="go on exactly where the run in --output stopped")
     parser.add_argument("--settings", type=Path, help='JSON with any of "model", "training", "simulation"')
+    parser.add_argument("--weights", help="start from these: a name of shipped weights, or a .safetensors file")
     parser.add_argument("--steps", type=int, help="steps of the whole run; also when resuming")
     parser.add_argument("--minutes", type=float, help="stop, with a checkpoint, after this long")
     parser.add_argument("--checkpoint-seconds", type=float, default=240.0, help="time between checkpoints")
     parser.add_argument("--threads", type=int, default=1, help="CPU threads per process")
+    parser.add_argument("--workers", type=int, default=0, help="processes that draw batches ahead; for a GPU")
     parser.add_argument("--device", default="cpu", help="cpu or cuda; several processes by torchrun")
 
 
@@ -54,6 +59,7 @@ def run(arguments: argparse.Namespace) -> None:
         lambda steps: _progress(steps, job, first),
         stop,
         {"data": _describe(mixture), "torch": str(torch.__version__)},
+        max(0, arguments.workers),
     )
     if first:
         from mrihvae.figures import training_figure
@@ -74,16 +80,21 @@ def _job(arguments: argparse.Namespace) -> Run:
     if arguments.resume:
         if arguments.settings:
             raise InputError("--settings: a resumed run keeps its settings; leave this option out")
+        if arguments.weights:
+            raise InputError("--weights: a resumed run has weights already; leave this option out")
         return load_checkpoint(arguments.output, arguments.device, **changes)
     if (arguments.output / "checkpoint.safetensors").exists():
         raise InputError(f"{arguments.output}: already holds a run; add --resume, or choose another --output")
     settings = _read_settings(arguments.settings) if arguments.settings else {}
     where = str(arguments.settings) if arguments.settings else "options"
+    weights = load_model(arguments.weights, torch.device(arguments.device)) if arguments.weights else None
+    model = dataclasses.asdict(weights.settings) if weights else {}
     return Run.new(
-        from_dict(ModelSettings, settings.get("model", {}), f"{where}, model"),
+        from_dict(ModelSettings, {**model, **settings.get("model", {})}, f"{where}, model"),
         from_dict(TrainSettings, {**settings.get("training", {}), **changes}, f"{where}, training"),
         from_dict(SimulationSettings, settings.get("simulation", {}), f"{where}, simulation"),
         arguments.device,
+        weights,
     )
 
 
@@ -135,9 +146,9 @@ class _Stop:
         return over
 
 
-def _progress(steps: Iterator[int], job: Run, show: bool) -> Iterator[int]:
-    with tqdm(steps, "training", initial=job.counters.step, total=job.settings.steps, disable=not show) as bar:
-        for step in bar:
-            yield step
+def _progress(batches: Iterator[Scans], job: Run, show: bool) -> Iterator[Scans]:
+    with tqdm(batches, "training", initial=job.counters.step, total=job.settings.steps, disable=not show) as bar:
+        for scans in bar:
+            yield scans
             skipped = job.counters.skipped_prior + job.counters.skipped_masked
             bar.set_postfix(skipped=skipped, refresh=False)

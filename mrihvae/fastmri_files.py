@@ -26,7 +26,7 @@ class Scan:
     ----------
     name : file name without folder; fastMRI seeds masks with it
     kspace : complex64 (slice, H, W) or (slice, coil, H, W), centred; W is the phase-encoding axis
-    mask : bool (W,) of measured lines, or None where the file holds complete k-space
+    mask : bool (W,) of measured lines, or (H, W) of measured bins, or None where the file has none
     target : float32 (slice, h, w), the reference reconstruction, or None
     padding : first and one past the last line that the scanner encoded; the others are empty
     matrix : (h, w) of the image to deliver, from the header's reconSpace, or None
@@ -44,7 +44,10 @@ class Scan:
     def one(self, k: int) -> Scan:
         """Take slice k as a scan of its own."""
         target = None if self.target is None else self.target[k : k + 1]
-        return replace(self, kspace=self.kspace[k : k + 1], target=target)
+        attributes = dict(self.attributes)
+        if len(np.atleast_1d(attributes.get("noise", 0))) == len(self.kspace) > 1:  # simulated scans: one a slice
+            attributes["noise"] = attributes["noise"][k : k + 1]
+        return replace(self, kspace=self.kspace[k : k + 1], target=target, attributes=attributes)
 
 
 def list_files(path: Path, what: str = "fastMRI HDF5") -> list[Path]:
@@ -110,7 +113,7 @@ def read_scan(path: Path) -> Scan:
         keys = set(file)
         attributes = dict(file.attrs.items())
     width = kspace.shape[-1]
-    mask = _read_mask(path, width) if "mask" in keys else None
+    mask = _read_mask(path, kspace.shape[-2:]) if "mask" in keys else None
     key = TARGETS["singlecoil" if kspace.ndim == 3 else "multicoil"]
     target = read_dataset(path, key) if key in keys else None
     if target is not None and (target.dtype.kind != "f" or target.ndim != 3 or len(target) != len(kspace)):
@@ -129,26 +132,41 @@ def read_scan(path: Path) -> Scan:
     return Scan(path.name, kspace.astype(np.complex64, copy=False), mask, target, padding, matrix, attributes)
 
 
-def write_reconstruction(path: Path, images: np.ndarray, attributes: Mapping[str, Any] | None = None) -> None:
+def write_reconstruction(
+    path: Path,
+    images: np.ndarray,
+    attributes: Mapping[str, Any] | None = None,
+    further: Mapping[str, np.ndarray] | None = None,
+) -> None:
     """Write float32 (slice, h, w) to dataset `reconstruction`, where fastMRI's tooling looks for it; all or nothing.
 
-    `attributes` say how the images were made; fastMRI's tooling does not read them.
+    `attributes` say how the images were made, `further` are datasets beside them, such as `uncertainty`; fastMRI's
+    tooling reads neither.
     """
     with replacing(path) as temporary:
         try:
             with h5py.File(temporary, "w") as file:
-                file.create_dataset("reconstruction", data=images.astype(np.float32, copy=False))
+                for name, array in {"reconstruction": images, **(further or {})}.items():
+                    file.create_dataset(name, data=array.astype(np.float32, copy=False))
                 file.attrs.update(attributes or {})
         except RuntimeError as error:  # how h5py tells of a full disk when it closes the file
             raise OSError(_first_line(error)) from error
 
 
-def _read_mask(path: Path, width: int) -> np.ndarray:
-    mask = read_dataset(path, "mask").astype(bool).reshape(-1)
-    if mask.size != width:
-        raise InputError(f"{path}: 'mask' has {mask.size} entries but k-space has {width} lines; export it again")
+def _read_mask(path: Path, shape: tuple[int, ...]) -> np.ndarray:
+    """Read a mask of W lines, or of (H, W) bins."""
+    mask = read_dataset(path, "mask").astype(bool)
+    if mask.size == shape[-1] == mask.shape[-1]:
+        mask = mask.reshape(-1)
+    elif mask.shape == (shape[-2], 1):
+        mask = np.broadcast_to(mask, shape).copy()
+    elif mask.shape != shape:
+        raise InputError(
+            f"{path}: 'mask' has shape {mask.shape} but k-space has {shape[-1]} lines and slices of {shape}; store one "
+            "entry per line, or per bin"
+        )
     if not mask.any():
-        raise InputError(f"{path}: 'mask' measures no line at all; there is nothing to reconstruct from")
+        raise InputError(f"{path}: 'mask' measures nothing at all; there is nothing to reconstruct from")
     return mask
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 import numpy as np
@@ -20,9 +21,16 @@ ERROR_GAIN = 4  # errors are shown this much brighter, on the images' own grey s
 
 
 def volume_panel(
-    path: Path, title: str, images: Mapping[str, np.ndarray], target: np.ndarray | None, index: int | None = None
+    path: Path,
+    title: str,
+    images: Mapping[str, np.ndarray],
+    target: np.ndarray | None,
+    index: int | None = None,
+    uncertainty: np.ndarray | None = None,
 ) -> None:
     """Draw one slice of a volume: the named images, the target and the errors below, all on one grey scale.
+
+    An uncertainty map is shown last, as bright as the errors; without a target it has a column of its own, too.
 
     Parameters
     ----------
@@ -31,11 +39,14 @@ def volume_panel(
     images : names and magnitudes (slice, h, w)
     target : reference (slice, h, w) or None
     index : the slice to show; the middle one if left out
+    uncertainty : standard deviation (slice, h, w) of the last image, or None
     """
     first = next(iter(images.values()))
     index = len(first) // 2 if index is None else index
     shown = {name: volume[index] for name, volume in images.items()}
     columns = {**shown, **({"target": target[index]} if target is not None else {})}
+    if uncertainty is not None and target is None:
+        columns[f"deviation x {ERROR_GAIN}"] = ERROR_GAIN * uncertainty[index]
     bright = float(np.max(target[index] if target is not None else first[index])) or 1.0
     rows = 1 if target is None else 2
     height, width = first.shape[-2:]
@@ -53,6 +64,9 @@ def volume_panel(
             axis.imshow(ERROR_GAIN * error, cmap="gray", vmin=0, vmax=bright)
             psnr = 20 * np.log10(peak / max(float(np.sqrt(np.mean(error**2))), 1e-12 * peak))
             axis.set_title(f"error x {ERROR_GAIN}, {psnr:.2f} dB", fontsize=9)
+        if uncertainty is not None:
+            axes[1][-1].imshow(ERROR_GAIN * uncertainty[index], cmap="gray", vmin=0, vmax=bright)
+            axes[1][-1].set_title(f"deviation x {ERROR_GAIN}", fontsize=9)
     figure.colorbar(artist, ax=axes, shrink=0.7, pad=0.01)
     figure.suptitle(title, fontsize=10)
     _save(figure, path)
@@ -62,28 +76,21 @@ def training_figure(log: Path, path: Path) -> None:
     """Draw the curves of log.jsonl: objective, KL and matching per level, gain over zero-filling."""
     try:
         lines = [json.loads(line) for line in log.read_text().splitlines()]
-        prior = [line for line in lines if "elbo" in line]  # not every step trains the prior
+        prior = [line for line in lines if "elbo" in line]  # not every step, nor every run, trains the prior
     except (OSError, ValueError, TypeError) as error:
         raise InputError(f"{log}: is no whole log of a run ({error}); resume the run to mend it") from error
-    if not prior:
+    if not any(isinstance(line, dict) and {"elbo", "rollout"} & set(line) for line in lines):
         raise InputError(f"{log}: holds no step yet; train first")
-    prior_step = np.array([line["step"] for line in prior])
     figure, axes = plt.subplots(1, 4, figsize=(17, 4), layout="constrained")
-    for key in ("elbo", "distortion"):
-        axes[0].plot(
-            prior_step, _smoothed([line[key] for line in prior]), label=f"negative {key}" if key == "elbo" else key
-        )
-    low, high = np.percentile([line["distortion"] for line in prior], [0.5, 95])
-    axes[0].set_ylim(low, max(high, low + 0.01))
     axes[0].set_ylabel("nats per real dimension")
-    for axis, key in zip(axes[1:3], ("kl", "matching")):
-        for j, level in enumerate(np.array([line[key] for line in prior]).T):
-            axis.semilogy(prior_step, np.maximum(_smoothed(level), 1e-6), label=f"level {j}")
-        axis.set_ylabel({"kl": "KL(q || p), nats per real dimension", "matching": "KL(q || r)"}[key])
+    for axis, label in zip(axes[1:3], ("KL(q || p), nats per real dimension", "KL(q || r)")):
+        axis.set_ylabel(label)
+    if prior:
+        _plot_prior(axes, prior)
     masked = [line for line in lines if "rollout" in line]
     if masked:
         ratio = _smoothed([line["zero_filled"] for line in masked]) / _smoothed([line["rollout"] for line in masked])
-        axes[3].plot([line["step"] for line in masked], 10 * np.log10(ratio), label="means of r")
+        axes[3].plot([line["step"] for line in masked], 10 * np.log10(ratio), label="means of r, or first guess")
     axes[3].axhline(0, color="grey", linewidth=0.8)
     axes[3].set_ylim(-3, None)
     axes[3].set_ylabel("k-space error under zero-filling, dB")
@@ -92,6 +99,18 @@ def training_figure(log: Path, path: Path) -> None:
         if axis.get_legend_handles_labels()[0]:
             axis.legend(fontsize=8)
     _save(figure, path)
+
+
+def _plot_prior(axes: np.ndarray, prior: list[dict[str, Any]]) -> None:
+    """Plot objective, KL and matching of the steps that trained the prior."""
+    step = np.array([line["step"] for line in prior])
+    for key in ("elbo", "distortion"):
+        axes[0].plot(step, _smoothed([line[key] for line in prior]), label=f"negative {key}" if key == "elbo" else key)
+    low, high = np.percentile([line["distortion"] for line in prior], [0.5, 95])
+    axes[0].set_ylim(low, max(high, low + 0.01))
+    for axis, key in zip(axes[1:3], ("kl", "matching")):
+        for j, level in enumerate(np.array([line[key] for line in prior]).T):
+            axis.semilogy(step, np.maximum(_smoothed(level), 1e-6), label=f"level {j}")
 
 
 def _smoothed(values: list[float] | np.ndarray) -> np.ndarray:

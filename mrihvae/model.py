@@ -36,7 +36,7 @@ from mrihvae.layers import (
     sampled_fractions,
     unfold_image,
 )
-from mrihvae.variation import first_guess
+from mrihvae.unrolled import Unrolled
 
 CONFIDENT = -3.0  # posteriors begin with a deviation of 0.17: latents that carry the image train at once
 
@@ -52,6 +52,9 @@ class ModelSettings:
     latents : latent channels per pixel of the level's grid
     fold : pixels per side folded into channels
     noise_floor : s_0, the likelihood's standard deviation per complex bin for a noise-free image, in model units
+    cascades : U-Nets that improve r's first guess; 0 leaves it at total variation
+    guess_widths : channels of each scale of these U-Nets, finest first
+    guess_memory : channels that each of them hands to the next
     """
 
     widths: tuple[int, ...] = (64, 96, 96, 64, 32)
@@ -59,10 +62,16 @@ class ModelSettings:
     latents: int = 1
     fold: int = 2
     noise_floor: float = 0.03
+    cascades: int = 3
+    guess_widths: tuple[int, ...] = (64, 96, 128, 160)
+    guess_memory: int = 16
 
     def __post_init__(self) -> None:
-        if not self.widths or any(width < 16 or width % 16 for width in self.widths):
-            raise ValueError(f"widths {self.widths} must be multiples of 16, one a level")
+        for name, widths in (("widths", self.widths), ("guess_widths", self.guess_widths)):
+            if not widths or any(width < 16 or width % 16 for width in widths):
+                raise ValueError(f"{name} {widths} must be multiples of 16, one a level")
+        if min(self.cascades, self.guess_memory) < 0 or len(self.guess_widths) > self.levels:
+            raise ValueError("cascades and guess_memory must be at least 0, and guess_widths no more than widths")
         if min(self.layers, self.latents, self.fold) < 1:
             raise ValueError("layers, latents and fold must be at least 1")
         if not self.noise_floor > 0:
@@ -130,7 +139,7 @@ class Posterior(nn.Module):
 class MaskedPosterior(nn.Module):
     """r(z_l | z_<l, y, M): the posterior for undersampled k-space (methods: posterior matching).
 
-    Level j sees the bottom-up features of a first guess of the image (`mrihvae.variation`) and of the zero-filled
+    Level j sees the bottom-up features of a first guess of the image (`mrihvae.unrolled`) and of the zero-filled
     one, their band j, and the image as far as it is known when level j begins: measured bins, and below band j the
     decoder's bins where nothing was measured. Trained, it begins as q that takes the guess for the complete image.
     """
@@ -139,6 +148,9 @@ class MaskedPosterior(nn.Module):
         super().__init__()
         self.settings = settings
         channels, widths = 2 * settings.fold**2, settings.widths
+        self.guess = Unrolled(
+            settings.cascades, settings.guess_widths, settings.guess_memory, settings.fold, settings.levels
+        )
         self.path = BottomUp(settings, 2 * channels + settings.levels)
         self.bands = nn.ModuleList(conv(2 * channels, width, 3, 1.0) for width in widths)
         self.known = nn.ModuleList(conv(channels, width, 3, 1.0) for width in widths)
@@ -146,10 +158,10 @@ class MaskedPosterior(nn.Module):
         self.mix = nn.ModuleList(Residual(width, 0.3, normalise=True) for width in widths)
         self.layers = _posterior_blocks(settings)
 
-    def features(self, kspace: Tensor, mask: Tensor) -> list[Tensor]:
-        """Compute the bottom-up features of measured k-space (slices, H, W) and its mask of the same shape."""
+    def features(self, guess: Tensor, kspace: Tensor, mask: Tensor) -> list[Tensor]:
+        """Compute the bottom-up features of a first guess, of measured k-space and of its mask, all (slices, H, W)."""
         fold, levels = self.settings.fold, self.settings.levels
-        seen = (first_guess(kspace, mask), kspace)
+        seen = (guess, kspace)
         images = torch.cat([fold_image(ifft2c(k), fold) for k in seen], dim=1)
         fractions = sampled_fractions(mask, levels).to(images.dtype)
         planes = fractions[:, :, None, None].expand(-1, -1, *images.shape[-2:])

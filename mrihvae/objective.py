@@ -17,6 +17,8 @@ from mrihvae.model import HVAE
 
 ACTIVE_VARIANCE = 0.01  # Burda et al. 2016: a unit is active if its posterior mean varies more over the data
 MEASURED_WEIGHT = 0.02  # measured bins are put back after reconstruction; a little weight keeps the states right
+ERROR_FLOOR = 1e-4  # squared error per bin, in model units, below which less error counts nothing
+GUESS_WEIGHTS = (0.1, 0.5)  # of the log-errors of a first guess on its way, and at its end, beside r's own
 
 
 @dataclass
@@ -66,15 +68,20 @@ class PriorTerms:
 
 @dataclass
 class Rollout:
-    """What trains r alone, in nats per real dimension.
+    """What trains r alone.
 
     Attributes
     ----------
-    error : squared error over s^2 of what the decoder makes of r's means
-    zero_filled : the same of zero-filling, to compare with
+    loss : mean over slices of the logarithm of the squared error, so that every scan's PSNR counts alike: that of
+        what the decoder makes of r's means, and, by `GUESS_WEIGHTS`, of the first guess
+    error : squared error over s^2 of what the decoder makes of r's means, in nats per real dimension
+    guess : the same of the first guess
+    zero_filled : the same of zero-filling
     """
 
+    loss: Tensor
     error: Tensor
+    guess: Tensor
     zero_filled: Tensor
 
 
@@ -91,7 +98,11 @@ def prior_terms(model: HVAE, scans: Scans, matched: bool = True) -> PriorTerms:
     shape = (height, width)
     targets = split(scans.kspace, model.settings.levels)
     features_q = model.q.features(scans.kspace)
-    features_r = model.r.features(scans.measured, scans.mask) if matched else []
+    features_r = []
+    if matched:
+        with torch.no_grad():
+            guess = model.r.guess(scans.measured, scans.mask)[-1]
+        features_r = model.r.features(guess, scans.measured, scans.mask)
     state = model.begin(slices, shape)
     known = scans.measured
     error = scans.kspace.real.new_zeros(slices)
@@ -120,27 +131,72 @@ def prior_terms(model: HVAE, scans: Scans, matched: bool = True) -> PriorTerms:
     return PriorTerms(distortion, torch.stack(kl), torch.stack(matching), torch.stack(active))
 
 
-def rollout(model: HVAE, scans: Scans) -> Rollout:
-    """Walk down along r's own means through the fixed decoder, as inference does; gradients reach r alone."""
-    s = likelihood_std(model, scans.noise)[:, None, None]
+def rollout(model: HVAE, scans: Scans, second_round: bool = False) -> Rollout:
+    """Walk down along r's own means through the fixed decoder, as inference does; gradients reach r alone.
+
+    In the second round r is given its own reconstruction as the guess, and the first guess is not trained.
+    """
+    with torch.set_grad_enabled(torch.is_grad_enabled() and not second_round):
+        guesses = model.r.guess(scans.measured, scans.mask)
+        guess = guesses[-1]
+        if second_round:
+            guess = torch.where(
+                scans.mask, scans.measured, merge(masked_means(model, scans.measured, scans.mask, guess))
+            )
     frozen = model.prior_parameters()
     for parameter in frozen:
         parameter.requires_grad_(False)
     try:
-        hhat = masked_means(model, scans.measured, scans.mask)
+        estimate = merge(masked_means(model, scans.measured, scans.mask, guess))
     finally:
         for parameter in frozen:
             parameter.requires_grad_(True)
+    loss = _log_error(scans, estimate)
+    if not second_round:
+        loss = loss + guess_loss(scans, guesses)
+    return Rollout(loss, *(_error_in_nats(model, scans, k).detach() for k in (estimate, guesses[-1], scans.measured)))
+
+
+def train_guess(model: HVAE, scans: Scans) -> Rollout:
+    """Compute the first guess alone; its error stands for r's."""
+    guesses = model.r.guess(scans.measured, scans.mask)
+    error = _error_in_nats(model, scans, guesses[-1]).detach()
+    zero_filled = _error_in_nats(model, scans, scans.measured)
+    return Rollout(guess_loss(scans, guesses), error, error, zero_filled)
+
+
+def guess_loss(scans: Scans, guesses: list[Tensor]) -> Tensor:
+    """Weigh the log-errors of the guesses after each U-Net."""
+    on_the_way, end = GUESS_WEIGHTS
+    total = scans.kspace.real.new_zeros(())
+    for guess in guesses[1:]:
+        total = total + (end if guess is guesses[-1] else on_the_way) * _log_error(scans, guess)
+    return total
+
+
+def _log_error(scans: Scans, estimate: Tensor) -> Tensor:
     weight = torch.where(scans.mask, MEASURED_WEIGHT, 1.0)
-    squared = weight * ((scans.kspace - merge(hhat)).abs() / s) ** 2
-    zero_filled = ((scans.kspace - scans.measured).abs() / s) ** 2
-    return Rollout(0.5 * squared.mean(), 0.5 * zero_filled.mean())
+    difference = scans.kspace - estimate
+    squared = weight * (difference.real**2 + difference.imag**2)
+    return torch.log(squared.mean(dim=(-2, -1)) + ERROR_FLOOR).mean()
 
 
-def masked_means(model: HVAE, measured: Tensor, mask: Tensor) -> list[Tensor]:
-    """Decode r's means: the amortised reconstruction hhat of every band from y and M, complex (slices, h_j, w_j)."""
+def _error_in_nats(model: HVAE, scans: Scans, estimate: Tensor) -> Tensor:
+    s = likelihood_std(model, scans.noise)[:, None, None]
+    weight = torch.where(scans.mask, MEASURED_WEIGHT, 1.0)
+    return 0.5 * (weight * ((scans.kspace - estimate).abs() / s) ** 2).mean()
+
+
+def masked_means(model: HVAE, measured: Tensor, mask: Tensor, guess: Tensor) -> list[Tensor]:
+    """Decode r's means: the amortised reconstruction hhat of every band, complex (slices, h_j, w_j).
+
+    Parameters
+    ----------
+    measured, mask : y and M, (slices, H, W)
+    guess : complete k-space for r to start from, complex (slices, H, W)
+    """
     shape = (measured.shape[-2], measured.shape[-1])
-    features = model.r.features(measured, mask)
+    features = model.r.features(guess, measured, mask)
     state = model.begin(len(measured), shape)
     known, bands = measured, []
     for j in range(model.settings.levels):

@@ -14,9 +14,12 @@ from torch import Tensor
 
 from mrihvae.errors import InputError
 from mrihvae.model import HVAE, ModelSettings
+from mrihvae.optimiser import MuonAdam
 from mrihvae.settings import from_dict
 from mrihvae.simulate import SimulationSettings
 from mrihvae.weights import save_weights, write_tensors
+
+STATE = ("step", "exp_avg", "exp_avg_sq", "momentum")  # what the optimiser keeps of a parameter
 
 
 @dataclass(frozen=True)
@@ -29,9 +32,12 @@ class TrainSettings:
     learning_rate : its peak, after `warmup` steps
     shapes : image sizes, one drawn per step; multiples of the model's `multiple`
     pixels : pixels per step and process; the number of slices follows from the shape
-    masked_start : step before which prior, decoder and q train alone; there r starts as q on the first guess
+    guess_only : steps in which r's first guess trains alone, at the start
+    masked_start : step before which prior, decoder and q train alone; there r starts as q on the first guess. With 0
+        all train from the start and r stays as it is, as a run that goes on from trained weights wants it
     prior_every : from then on prior, decoder and q train on every so manieth step only: r has more to learn
-    matching_weight : of posterior matching against the error of what r's means decode to
+    second_every : every so manieth step gives r its own reconstruction as the guess (a second round); 0 for none
+    matching_weight : of posterior matching against the log-error of what r's means decode to
     kl_warmup : steps over which the KL term's weight rises to 1
     ema : decay of the averaged weights, which are the ones exported
     clip, skip : over the running mean of a group's gradient norm, it is clipped to, or the step left out
@@ -46,9 +52,11 @@ class TrainSettings:
         (320, 256),
     )  # fmt: skip
     pixels: int = 65_536
-    masked_start: int = 2000
+    guess_only: int = 1000
+    masked_start: int = 3000
     prior_every: int = 4
-    matching_weight: float = 0.2
+    second_every: int = 3
+    matching_weight: float = 0.1
     kl_warmup: int = 500
     ema: float = 0.999
     clip: float = 2.0
@@ -59,10 +67,13 @@ class TrainSettings:
     def __post_init__(self) -> None:
         if min(self.steps, self.pixels, *(size for shape in self.shapes for size in shape)) < 1 or not self.shapes:
             raise ValueError("steps, pixels and shapes must not be empty or below 1")
-        if min(self.seed, self.warmup, self.kl_warmup, self.masked_start, self.matching_weight) < 0:
-            raise ValueError("seed, warmup, kl_warmup, masked_start and matching_weight must be at least 0")
+        least_0 = ("seed", "warmup", "kl_warmup", "guess_only", "masked_start", "second_every", "matching_weight")
+        if any(getattr(self, name) < 0 for name in least_0):
+            raise ValueError(f"{', '.join(least_0[:-1])} and {least_0[-1]} must be at least 0")
         if not (self.learning_rate > 0 and 0 < self.ema < 1 and self.prior_every >= 1):
             raise ValueError("learning_rate must be above 0, ema in (0, 1) and prior_every at least 1")
+        if 0 < self.masked_start < self.guess_only:
+            raise ValueError(f"masked_start {self.masked_start} must be 0, or at least guess_only {self.guess_only}")
         object.__setattr__(self, "shapes", tuple((int(h), int(w)) for h, w in self.shapes))
 
 
@@ -87,25 +98,55 @@ class Run:
 
     model: HVAE
     average: HVAE
-    optimiser: torch.optim.AdamW
+    optimiser: MuonAdam
     settings: TrainSettings
     simulation: SimulationSettings
     counters: Counters = field(default_factory=Counters)
 
     @classmethod
     def new(
-        cls, model: ModelSettings, settings: TrainSettings, simulation: SimulationSettings, device: torch.device | str
+        cls,
+        model: ModelSettings,
+        settings: TrainSettings,
+        simulation: SimulationSettings,
+        device: torch.device | str,
+        weights: HVAE | None = None,
     ) -> Run:
-        """Start with freshly drawn weights."""
+        """Start with freshly drawn weights, or with those of `weights`; its first guess may be of another shape.
+
+        Raises
+        ------
+        InputError
+            Training shapes that the model cannot take, or weights of another shape beyond the first guess.
+        """
         for shape in settings.shapes:
             if any(size % model.multiple for size in shape):
                 raise InputError(f"training shape {shape} is not a multiple of {model.multiple}; change 'shapes'")
         torch.manual_seed(settings.seed)
         net = HVAE(model).move(device)
+        if weights is not None:
+            _take(net, weights)
         average = HVAE(model).move(device).requires_grad_(False)
         average.load_state_dict(net.state_dict())
-        optimiser = torch.optim.AdamW(net.parameters(), lr=0.0, betas=(0.9, 0.99), weight_decay=0.0)
+        optimiser = MuonAdam(net.parameters(), lr=0.0)
         return cls(net, average, optimiser, settings, simulation)
+
+
+def _take(net: HVAE, weights: HVAE) -> None:
+    """Copy weights by name; those of the first guess stay freshly drawn where they do not fit."""
+    there = dict(weights.named_parameters())
+    own = dict(net.named_parameters())
+    lost = [name for name in there if name not in own and not name.startswith("r.guess.")]
+    if lost:
+        raise InputError(
+            f"the weights to start from have '{lost[0]}' and the model has not; give their own model settings"
+        )
+    with torch.no_grad():
+        for name, parameter in own.items():
+            if name in there and there[name].shape == parameter.shape:
+                parameter.copy_(there[name])
+            elif not name.startswith("r.guess."):
+                raise InputError(f"the weights to start from have another '{name}'; give their own model settings")
 
 
 def save_checkpoint(directory: Path, run: Run, provenance: dict[str, Any]) -> None:
@@ -160,11 +201,9 @@ def load_checkpoint(directory: Path, device: torch.device | str, **changes: Any)
         reason = (str(error).splitlines() or [type(error).__name__])[-1].strip()
         raise InputError(f"{path}: not a checkpoint of this version ({reason}); start the run anew") from error
     for name, parameter in run.model.named_parameters():
-        run.optimiser.state[parameter] = {
-            key: tensors[f"optimiser/{key}/{name}"].cpu() if key == "step" else tensors[f"optimiser/{key}/{name}"]
-            for key in ("step", "exp_avg", "exp_avg_sq")
-            if f"optimiser/{key}/{name}" in tensors
-        }
+        found = {key: tensors[f"optimiser/{key}/{name}"] for key in STATE if f"optimiser/{key}/{name}" in tensors}
+        if found:
+            run.optimiser.state[parameter] = {k: v.cpu() if k == "step" else v for k, v in found.items()}
     return run
 
 

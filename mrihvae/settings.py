@@ -46,6 +46,8 @@ def _alike(value: Any, default: Any) -> bool:
     """Check that a value is of its default's kind; numbers must be finite, whole ones may stand for others."""
     if isinstance(default, tuple):
         return isinstance(value, (list, tuple)) and all(_alike(element, default[0]) for element in value)
+    if default is None:  # a number that may be left out
+        return value is None or _alike(value, 0.0)
     if isinstance(default, float):
         return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
     return type(value) is type(default)

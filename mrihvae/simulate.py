@@ -16,11 +16,25 @@ from numpy.random import Generator
 from torch import Tensor
 
 from mrihvae.fourier import centre_pad, fft2c, ifft2c, resize_kspace
-from mrihvae.masks import sampling_mask
+from mrihvae.masks import MASK_TYPES
 from mrihvae.objective import Scans
+from mrihvae.patterns import sampling_pattern
 from mrihvae.units import noise_std, scale_of
 
-MASK_SHARES = {"random": 0.5, "equispaced_fraction": 0.25, "equispaced": 0.1, "magic": 0.05, "magic_fraction": 0.1}
+# what masks are drawn; "density" is a fast stand-in for Poisson discs: independent of sigpy, of the same look
+MASK_SHARES = {
+    "random": 0.36,
+    "equispaced_fraction": 0.18,
+    "equispaced": 0.06,
+    "magic": 0.03,
+    "magic_fraction": 0.07,
+    "partial_fourier": 0.05,
+    "center": 0.05,
+    "density": 0.1,
+    "radial": 0.05,
+    "spiral": 0.05,
+}
+PARTIAL_SHARE = 0.08  # of fastMRI's masks have one side of k-space cut off, along either axis
 
 
 @dataclass(frozen=True)
@@ -85,7 +99,7 @@ def _draw_scan(
     kspace, extent, noise = (
         _place_raw(torch.from_numpy(array), shape, rng) if raw else _simulate(array, shape, settings, rng)
     )
-    mask = centre_pad(_draw_lines(extent, settings, rng), shape, value=True)
+    mask = centre_pad(_draw_mask(extent, settings, rng), shape, value=True)
     measured = torch.where(mask, kspace, torch.zeros((), dtype=kspace.dtype))
     if rng.random() < 0.5:
         peak = _percentile99(ifft2c(kspace))
@@ -133,18 +147,58 @@ def _place_raw(kspace: Tensor, shape: tuple[int, int], rng: Generator) -> tuple[
     return resize_kspace(fft2c(image), shape), (extent[0], extent[1]), noise
 
 
-def _draw_lines(extent: tuple[int, int], settings: SimulationSettings, rng: Generator) -> Tensor:
-    """Draw a mask of phase-encoding lines, bool (h, w)."""
+def _draw_mask(extent: tuple[int, int], settings: SimulationSettings, rng: Generator) -> Tensor:
+    """Draw a sampling pattern, bool (h, w); lines differ along w, as inference turns scans whose lines do not."""
     width = extent[1]
     acceleration = round(math.exp(rng.uniform(math.log(1.3), math.log(settings.max_acceleration))))
     acceleration = min(acceleration, width // 2)  # two central lines at least
+    mask_type = str(rng.choice(list(MASK_SHARES), p=list(MASK_SHARES.values())))
+    seed = int(rng.integers(2**31))
+    if mask_type == "partial_fourier":
+        fraction = rng.uniform(0.02, 0.3)
+        most = min(1.98 / (1 + fraction + 6 / width), settings.max_acceleration)
+        if most <= 1:  # too few lines to leave any out
+            return torch.ones(extent, dtype=torch.bool)
+        return torch.from_numpy(sampling_pattern(mask_type, extent, most, fraction, seed))
     if acceleration <= 1:
         return torch.ones(extent, dtype=torch.bool)
-    fraction = 0.32 / acceleration * rng.uniform(0.6, 1.5)
-    fraction = max(fraction, 2.0 / width)
-    mask_type = rng.choice(list(MASK_SHARES), p=list(MASK_SHARES.values()))
-    lines = sampling_mask(mask_type, width, acceleration, fraction, int(rng.integers(2**31)))
-    return torch.from_numpy(lines).expand(extent).clone()
+    if mask_type == "density":
+        return _variable_density(extent, acceleration, rng)
+    fraction = max(0.32 / acceleration * rng.uniform(0.6, 1.5), 2.0 / width)
+    mask = sampling_pattern(mask_type, extent, acceleration, fraction, seed)
+    if mask_type in MASK_TYPES and rng.random() < PARTIAL_SHARE:
+        _cut_side(mask, rng)
+    return torch.from_numpy(mask)
+
+
+def _cut_side(mask: np.ndarray, rng: Generator) -> None:
+    """Make a mask one of partial Fourier: nothing beyond some distance from DC on one side."""
+    size = mask.shape[axis := int(rng.integers(2))]
+    first = size // 2 + max(1, round(size * rng.uniform(0.04, 0.4)))
+    view = np.moveaxis(mask if rng.random() < 0.5 else mask[::-1, ::-1], axis, 0)
+    view[first:] = False
+
+
+def _variable_density(extent: tuple[int, int], acceleration: float, rng: Generator) -> Tensor:
+    """Draw single bins, denser at the centre and at even distances as Poisson discs: thresholded blue noise."""
+    frequencies = (torch.fft.fftfreq(extent[0])[:, None] ** 2 + torch.fft.fftfreq(extent[1]) ** 2).sqrt()
+    noise = torch.from_numpy(rng.standard_normal(extent, dtype=np.float32))
+    blue = torch.fft.ifft2(torch.fft.fft2(noise) * frequencies.clamp_max(0.4)).real
+    rank = torch.empty(blue.numel())
+    rank[blue.flatten().argsort()] = (torch.arange(blue.numel()) + 0.5) / blue.numel()
+    vertical, horizontal = (2 * (torch.arange(n) - n // 2) / n for n in extent)
+    radius = (vertical[:, None] ** 2 + horizontal**2).sqrt()
+    power, calibration = rng.uniform(1.0, 4.0), rng.uniform(0.02, 0.12)
+    profile = (1 - radius.clamp_max(1) * rng.uniform(0.7, 1.0)) ** power * (radius <= (1 if rng.random() < 0.7 else 2))
+    low, high = 0.0, 1000.0
+    for _ in range(30):
+        middle = 0.5 * (low + high)
+        if float((middle * profile).clamp_max(1).mean()) < 1 / acceleration:
+            low = middle
+        else:
+            high = middle
+    central = (vertical.abs() <= calibration)[:, None] & (horizontal.abs() <= calibration)
+    return (rank.view(extent) < high * profile) | central
 
 
 def _resampled_size(

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+import h5py
 import numpy as np
 import torch
 from numpy.random import Generator
@@ -17,6 +18,7 @@ from mrihvae.fourier import fft2c, ifft2c, resize_kspace
 LARGEST_MATRIX = 448  # NIfTI beyond this is resampled
 LARGEST_PICTURE = 256  # JPEG and PNG are often interpolated and coded: only their inner k-space is trusted
 SMALLEST_OBJECT = 0.03  # slices with less than this fraction of bright pixels are left out
+PACKED = "mrihvae slices 1"  # attribute `format` of a file of packed slices; benchmarks/pack_slices.py writes them
 SUFFIXES = (".h5", ".nii", ".nii.gz", ".png", ".jpg", ".jpeg")
 
 
@@ -76,6 +78,10 @@ def load_datasets(path: Path, weight: float, progress: Callable[[list[Path]], It
     """Read all slices below `path`: raw k-space and magnitude become one dataset each."""
     if not path.exists():
         raise InputError(f"{path}: not there; give a file or folder with {', '.join(SUFFIXES)}")
+    if path.is_file() and is_packed(path):
+        packed = read_packed(path)
+        scale = (weight or sum(len(d.arrays) for d in packed)) / sum(d.weight for d in packed)
+        return [replace(d, weight=d.weight * scale) for d in packed]
     files = sorted(p for p in path.rglob("*") if p.name.lower().endswith(SUFFIXES)) if path.is_dir() else [path]
     raw: list[np.ndarray] = []
     magnitude: list[np.ndarray] = []
@@ -90,6 +96,41 @@ def load_datasets(path: Path, weight: float, progress: Callable[[list[Path]], It
         raise InputError(f"{path}: no usable slice in it; give a file or folder with {', '.join(SUFFIXES)}")
     scale = weight / total if weight else 1.0
     return [Dataset(d.path, d.arrays, d.raw, scale * len(d.arrays)) for d in found]
+
+
+def is_packed(path: Path) -> bool:
+    """Tell whether a file holds packed slices."""
+    try:
+        with h5py.File(path, "r") as file:
+            return bool(file.attrs.get("format") == PACKED)
+    except (OSError, RuntimeError):
+        return False
+
+
+def read_packed(path: Path) -> list[Dataset]:
+    """Read packed slices: the datasets, with their weights. It needs h5py and numpy alone.
+
+    Raises
+    ------
+    InputError
+        Not there, or not such a file.
+    """
+    try:
+        with h5py.File(path, "r") as file:
+            if file.attrs.get("format") != PACKED:
+                raise InputError(f"{path}: holds no packed slices; make it with benchmarks/pack_slices.py")
+            return [_read_group(file[name]) for name in sorted(file, key=int)]
+    except InputError:
+        raise
+    except (OSError, KeyError, ValueError, IndexError, RuntimeError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise InputError(f"{path}: not readable as packed slices ({reason}); copy it again") from error
+
+
+def _read_group(group: h5py.Group) -> Dataset:
+    stacks = [np.asarray(group[name][()]) for name in sorted(name for name in group if name != "order")]
+    arrays = [stacks[which][index] for which, index in group["order"][()]]
+    return Dataset(Path(group.attrs["path"]), arrays, bool(group.attrs["raw"]), float(group.attrs["weight"]))
 
 
 def magnitude_slices(file: Path, smallest_object: float = SMALLEST_OBJECT) -> list[np.ndarray]:

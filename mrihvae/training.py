@@ -12,6 +12,7 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -19,13 +20,14 @@ import numpy as np
 import torch
 import torch.distributed as dist
 from numpy.random import Generator
+from torch.utils.data import DataLoader, Dataset
 
 from mrihvae.errors import InputError
 from mrihvae.files import replacing
 from mrihvae.model import HVAE
-from mrihvae.objective import PriorTerms, Rollout, Scans, prior_terms, rollout
+from mrihvae.objective import PriorTerms, Rollout, Scans, prior_terms, rollout, train_guess
 from mrihvae.runs import Run, TrainSettings, save_checkpoint
-from mrihvae.simulate import draw_batch
+from mrihvae.simulate import SimulationSettings, draw_batch
 
 
 class SliceSource(Protocol):
@@ -42,32 +44,49 @@ def learning_rate(settings: TrainSettings, step: int) -> float:
     return settings.learning_rate * 0.5 * (1 + math.cos(math.pi * min(progress, 1.0)))
 
 
-def batch_of_step(run: Run, source: SliceSource, step: int, rank: int) -> Scans:
-    """Draw the batch of one step and process; it depends on nothing else."""
-    settings = run.settings
-    shape = settings.shapes[np.random.default_rng((settings.seed, step)).integers(len(settings.shapes))]
-    rng = np.random.default_rng((settings.seed, step, rank + 1))
-    count = max(1, round(settings.pixels / (shape[0] * shape[1])))
-    scans = draw_batch(source.draw(count, rng), shape, run.simulation, rng)
-    device = run.model.start.device
-    return Scans(*(getattr(scans, f.name).to(device) for f in dataclasses.fields(scans)))
+@dataclass(frozen=True)
+class Batches(Dataset[Scans]):
+    """The batch of every step, on the CPU: item n depends on settings, data, n and the process's rank alone."""
+
+    settings: TrainSettings
+    simulation: SimulationSettings
+    source: SliceSource
+    rank: int = 0
+
+    def __getitem__(self, step: int) -> Scans:
+        settings = self.settings
+        shape = settings.shapes[np.random.default_rng((settings.seed, step)).integers(len(settings.shapes))]
+        rng = np.random.default_rng((settings.seed, step, self.rank + 1))
+        count = max(1, round(settings.pixels / (shape[0] * shape[1])))
+        return draw_batch(self.source.draw(count, rng), shape, self.simulation, rng)
 
 
 def train_step(run: Run, scans: Scans, rank: int = 0) -> tuple[Rollout | None, PriorTerms | None]:
     """Do one optimiser step on a batch and count it."""
     settings, counters = run.settings, run.counters
+    device = run.model.start.device
+    scans = Scans(*(getattr(scans, f.name).to(device) for f in dataclasses.fields(scans)))
     torch.manual_seed(int(np.random.SeedSequence((settings.seed, counters.step, rank)).generate_state(1)[0]))
     run.optimiser.zero_grad(set_to_none=True)
-    if counters.step == settings.masked_start:
+    if counters.step == settings.masked_start > 0:
         run.model.r.start_from(run.model.q)
         run.average.r.start_from(run.average.q)
-    with_masked = counters.step >= settings.masked_start
-    with_prior = not with_masked or counters.step % settings.prior_every == 0
+    if counters.step in (settings.guess_only, settings.masked_start):
+        counters.norm_masked = 0.0  # other terms from here on, of another size
+    guess_only = counters.step < settings.guess_only and run.model.settings.cascades > 0
+    with_masked = not guess_only and counters.step >= settings.masked_start
+    with_prior = not guess_only and (not with_masked or counters.step % settings.prior_every == 0)
+    masked = prior = None
     with _precision(run):
-        masked = rollout(run.model, scans) if with_masked else None
-        prior = prior_terms(run.model, scans, with_masked) if with_prior else None
+        if guess_only:
+            masked = train_guess(run.model, scans)
+        elif with_masked:
+            second = settings.second_every > 0 and counters.step % settings.second_every == settings.second_every - 1
+            masked = rollout(run.model, scans, second)
+        if with_prior:
+            prior = prior_terms(run.model, scans, with_masked)
     if masked is not None:
-        masked.error.backward()
+        masked.loss.backward()
     if prior is not None:
         kl_weight = min(1.0, (counters.step + 1) / max(settings.kl_warmup, 1))
         prior.loss(kl_weight, settings.matching_weight).backward()
@@ -88,9 +107,10 @@ def train(
     source: SliceSource,
     directory: Path,
     checkpoint_seconds: float = 240.0,
-    progress: Callable[[Iterator[int]], Iterator[int]] = iter,
+    progress: Callable[[Iterator[Scans]], Iterator[Scans]] = iter,
     stop: Callable[[], bool] = lambda: False,
     provenance: dict[str, Any] | None = None,
+    workers: int = 0,
 ) -> None:
     """Train up to `run.settings.steps`, with checkpoints, a log and the averaged weights in `directory`.
 
@@ -100,17 +120,24 @@ def train(
     source : where slices come from
     directory : gets checkpoint.safetensors, log.jsonl, weights.safetensors and weights.json
     checkpoint_seconds : time between checkpoints
-    progress : wraps the iterator over steps, such as tqdm
+    progress : wraps the iterator over the steps' batches, such as tqdm
     stop : asked after every step; True ends the run early, with a checkpoint
     provenance : goes into weights.json
+    workers : processes that draw batches ahead, for a device that is faster than the drawing; 0 draws in this one
     """
     rank = dist.get_rank() if dist.is_initialized() else 0
     saved = began = time.monotonic()
     before = run.counters.seconds
     if rank == 0 and run.counters.step < run.settings.steps:
         _cut_log(directory / "log.jsonl", run.counters.step)
-    for step in progress(iter(range(run.counters.step, run.settings.steps))):
-        terms = train_step(run, batch_of_step(run, source, step, rank), rank)
+    batches = DataLoader(
+        Batches(run.settings, run.simulation, source, rank),
+        batch_size=None,
+        sampler=range(run.counters.step, run.settings.steps),
+        num_workers=workers,
+    )
+    for scans in progress(iter(batches)):
+        terms = train_step(run, scans, rank)
         run.counters.seconds = before + time.monotonic() - began
         finished = run.counters.step == run.settings.steps or stop()
         if rank == 0:
@@ -181,7 +208,8 @@ def _write_log(path: Path, run: Run, masked: Rollout | None, prior: PriorTerms |
     }
     if masked is not None:
         line |= {
-            "rollout": round(float(masked.error.detach()), 5),
+            "rollout": round(float(masked.error), 5),
+            "guess": round(float(masked.guess), 5),
             "zero_filled": round(float(masked.zero_filled), 5),
         }
     if prior is not None:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from mrihvae.fourier import ifft2c
 
 EDGE = 0.125  # the outermost eighth of the readout on either side, off the axes, holds little but noise
+LINES = 7  # neighbours over whose noise a line's is averaged
 
 
 def scale_of(kspace: Tensor) -> Tensor:
@@ -25,6 +28,56 @@ def scale_of(kspace: Tensor) -> Tensor:
     """
     magnitude = ifft2c(kspace).abs().flatten(-2)
     return torch.quantile(magnitude, 0.99, dim=-1).clamp_min(torch.finfo(magnitude.dtype).tiny)
+
+
+def line_noise(kspace: Tensor) -> Tensor:
+    """Estimate E|n|^2 per bin of each line along H, since scanners filter lines: noise may differ between them.
+
+    The median power of a line's bins in the outermost rows of all slices, over ln 2, averaged over neighbouring lines.
+
+    Parameters
+    ----------
+    kspace : complex (slices, H, W), zeros where nothing was measured
+
+    Returns
+    -------
+    real (W,); 0 for lines of which nothing was measured
+    """
+    rows = torch.nonzero((kspace != 0).any(dim=-1).any(dim=0))[:, 0]
+    if len(rows) == 0:
+        return kspace.abs().new_zeros(kspace.shape[-1])
+    edge = max(1, round(EDGE * len(rows)))
+    outer = (kspace[:, torch.cat((rows[:edge], rows[-edge:]))].abs() ** 2).flatten(0, 1)
+    median = torch.nanmedian(torch.where(outer > 0, outer, torch.nan), dim=0).values
+    power = torch.nan_to_num(median)[None, None] / math.log(2)
+    near = torch.ones(1, 1, LINES, dtype=power.dtype, device=power.device)
+    total, count = (functional.conv1d(values, near, padding=LINES // 2) for values in (power, (power > 0).to(power)))
+    return torch.where(power > 0, total / count.clamp_min(1), 0)[0, 0]
+
+
+def missing_noise(kspace: Tensor, known: Tensor) -> float:
+    """Estimate the standard deviation that the noise of bins that are not known adds to a magnitude image.
+
+    Parameters
+    ----------
+    kspace : complex (slices, H, W), zeros where nothing was measured
+    known : bool (H, W), measured or known to be 0
+
+    Returns
+    -------
+    in the units of the image: half of these bins' noise power, as of a pixel where signal dominates. Lines that were
+    not measured are taken to have the noise of those between which they lie.
+    """
+    if bool((known == known[:, :1]).all()) and not bool((known == known[:1]).all()):
+        kspace, known = kspace.mT, known.T
+    power = line_noise(kspace).double().cpu().numpy()
+    measured = np.flatnonzero(power)
+    if len(measured) == 0:
+        return 0.0
+    filled = (kspace != 0).any(dim=-1).any(dim=0)  # rows at the ends are empty in scans that were interpolated
+    missing = (filled[:, None] & ~known).double().sum(dim=0).cpu().numpy()
+    at_missing = np.interp(np.arange(len(power)), measured, power[measured])
+    return math.sqrt(0.5 * float(at_missing @ missing) / known.numel())
 
 
 def noise_std(kspace: Tensor, mask: Tensor | None = None) -> Tensor:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -13,22 +13,26 @@ from mrihvae import classical
 from mrihvae.errors import InputError
 from mrihvae.fastmri_files import Scan
 from mrihvae.fourier import centre_crop
-from mrihvae.inference import InferenceSettings, reconstruct
-from mrihvae.masks import sampling_mask, seed_of
+from mrihvae.heldout import error_ratio
+from mrihvae.inference import InferenceSettings, reconstruct, sample
+from mrihvae.masks import seed_of
 from mrihvae.model import HVAE
 from mrihvae.operators import MaskedFourier
+from mrihvae.patterns import sampling_pattern
+from mrihvae.units import missing_noise
 
-METHODS = ("hybrid", "amortised", "zero-filled", "wavelet", "tv")
-MODEL_METHODS = ("hybrid", "amortised")
+METHODS = ("hybrid", "amortised", "samples", "zero-filled", "wavelet", "tv")
+MODEL_METHODS = ("hybrid", "amortised", "samples")
 
 
 @dataclass(frozen=True)
 class Undersampling:
-    """A fastMRI mask by name, for scans that are complete."""
+    """A sampling pattern by name, for scans that are complete; see `mrihvae.patterns.sampling_pattern`."""
 
     mask_type: str
-    acceleration: int
+    acceleration: float
     center_fraction: float
+    axis: int = -1
 
 
 @dataclass(frozen=True)
@@ -37,15 +41,19 @@ class Method:
 
     Attributes
     ----------
-    name : one of `METHODS`
-    model : the weights, for "hybrid" and "amortised"
-    inference : settings of the hybrid; "amortised" ignores its sweeps
+    name : one of `METHODS`; "amortised" is one look of r at the data, "hybrid" goes on from there, "samples" is the
+        mean of posterior samples
+    model : the weights, for the first three of these
+    inference : settings of the hybrid and of samples; "amortised" has one view, one round and no sweeps, "samples"
+        no sweeps
+    samples : how many "samples" draws
     strength : regularisation of "wavelet" and "tv" in model units; None for the tuned one
     """
 
     name: str
     model: HVAE | None = None
     inference: InferenceSettings = field(default_factory=InferenceSettings)
+    samples: int = 8
     strength: float | None = None
 
     def __post_init__(self) -> None:
@@ -55,42 +63,64 @@ class Method:
             raise InputError(f"method '{self.name}' needs a model; load one with mrihvae.weights.load_model")
 
 
-def lines_of(scan: Scan, undersampling: Undersampling | None) -> np.ndarray:
-    """Find the measured phase-encoding lines of a scan, bool (W,).
+@dataclass(frozen=True)
+class PosteriorVolume:
+    """What posterior samples say of a scan; magnitudes in the scan's own scale, cropped as `delivered_shape` says.
+
+    Attributes
+    ----------
+    mean : float32 (slice, h, w), magnitude of the samples' complex mean: that of magnitudes would lift the background
+    std : float32 (slice, h, w), the deviation of the samples, times `widened`, and of the scan's noise where nothing
+        was measured: what to expect between `mean` and a complete scan of the same noise
+    samples : float32 (slice, sample, h, w), without that noise
+    noise : deviation of that noise in a bright pixel
+    ratio : what the scan itself says of its errors over the samples' deviation (`mrihvae.heldout.error_ratio`)
+    widened : factor on the deviation of the samples: `InferenceSettings.spread` times `ratio`; 1 for a single sample
+    """
+
+    mean: np.ndarray
+    std: np.ndarray
+    samples: np.ndarray
+    noise: float
+    ratio: float = 1.0
+    widened: float = 1.0
+
+
+def mask_of(scan: Scan, undersampling: Undersampling | None) -> np.ndarray:
+    """Find which bins of a scan were measured, bool (W,) if these are whole lines along H, else (H, W).
 
     From the file's mask; from `undersampling`, seeded by the file name as fastMRI does; or, without either, from
-    lines that are exactly zero.
+    bins that are exactly zero in all slices and coils.
 
     Raises
     ------
     InputError
         Both or neither of the two.
     """
-    width = scan.kspace.shape[-1]
     if scan.mask is not None:
         if undersampling is not None:
             raise InputError(f"{scan.name}: is undersampled already (it has a mask); leave out --mask-type")
         return scan.mask
-    measured = np.any(scan.kspace != 0, axis=tuple(range(scan.kspace.ndim - 2)))
-    if _has_gaps(measured.any(axis=1)):
-        raise InputError(f"{scan.name}: rows of k-space are empty; W must be the phase-encoding axis, so transpose it")
+    measured = _measured(scan)
     if undersampling is not None:
-        if _has_gaps(measured.any(axis=0)):
-            raise InputError(f"{scan.name}: is undersampled already (lines are empty); leave out --mask-type")
+        if _has_gaps(measured):
+            raise InputError(f"{scan.name}: is undersampled already (bins are empty); leave out --mask-type")
         u = undersampling
-        lines = sampling_mask(u.mask_type, width, u.acceleration, u.center_fraction, seed_of(scan.name))
-        return np.asarray(lines & _encoded(scan))
-    lines = measured.any(axis=0)
-    if not lines.any():
+        shape = (scan.kspace.shape[-2], scan.kspace.shape[-1])
+        pattern = sampling_pattern(u.mask_type, shape, u.acceleration, u.center_fraction, seed_of(scan.name), u.axis)
+        return _as_lines(pattern & _encoded(scan))
+    if not measured.any():
         raise InputError(f"{scan.name}: k-space is zero everywhere; there is nothing to reconstruct from")
-    if lines[_encoded(scan)].all():
-        raise InputError(f"{scan.name}: k-space is complete and has no mask; add --mask-type to undersample it")
-    return np.asarray(lines)
+    if measured[..., _encoded(scan)].all():
+        raise InputError(
+            f"{scan.name}: k-space is complete and has no mask; add --mask-type to undersample it, or store its mask"
+        )
+    return measured
 
 
 def reconstruct_volume(
     scan: Scan,
-    lines: np.ndarray,
+    mask: np.ndarray,
     method: Method,
     batch_size: int = 8,
     progress: Callable[[int], None] = lambda slices: None,
@@ -100,7 +130,7 @@ def reconstruct_volume(
     Parameters
     ----------
     scan : complete or undersampled
-    lines : bool (W,), the measured phase-encoding lines; others are ignored even where the scan holds them
+    mask : bool (W,) or (H, W), what was measured; the rest is ignored even where the scan holds it
     method : see `Method`
     batch_size : coil images reconstructed together; it changes speed and memory, not results
     progress : told after each batch how many slices are done
@@ -110,19 +140,93 @@ def reconstruct_volume(
     float32 magnitude (slice, h, w) in the scan's own scale, cropped to the target's or the header's matrix. Several
     coils are reconstructed one by one and combined by root-sum-of-squares.
     """
-    images = []
+    if method.name == "samples":
+        return _draw(scan, mask, method, 0, batch_size, progress)[0]
+    images = [
+        _reconstruct_batch(batch, known, method).abs().cpu()
+        for batch, known in _batches(scan, mask, batch_size, progress)
+    ]
+    return _deliver(scan, torch.cat(images))
+
+
+def sample_volume(
+    scan: Scan,
+    mask: np.ndarray,
+    method: Method,
+    seed: int = 0,
+    batch_size: int = 8,
+    progress: Callable[[int], None] = lambda slices: None,
+) -> PosteriorVolume:
+    """Draw `method.samples` posterior samples of all slices of a scan; parameters as for `reconstruct_volume`.
+
+    Every slice and coil has draws of its own, which do not depend on `batch_size`.
+    """
+    if method.model is None:
+        raise InputError(f"method '{method.name}' draws no samples; choose one of {', '.join(MODEL_METHODS)}")
+    settings = _settings(method)
+    mean, samples = _draw(scan, mask, method, seed, batch_size, progress)
+    variance = samples.var(axis=1, ddof=1) if method.samples > 1 else np.zeros_like(samples[:, 0])
+    noise = _missing_noise(scan, mask)
+    ratio = widened = 1.0
+    if method.samples > 1:
+        ratio = _error_ratio(scan, mask, method.model, settings, seed)
+        widened = settings.spread * ratio
+    return PosteriorVolume(mean, np.sqrt(widened**2 * variance + noise**2), samples, noise, ratio, widened)
+
+
+def _draw(
+    scan: Scan, mask: np.ndarray, method: Method, seed: int, batch_size: int, progress: Callable[[int], None]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Draw samples: magnitude of their mean (slice, h, w), and their magnitudes (slice, sample, h, w)."""
+    assert method.model is not None
+    drawn: list[Tensor] = []
+    means: list[Tensor] = []
+    for batch, known in _batches(scan, mask, batch_size, progress):
+        first = sum(images.shape[1] for images in drawn)
+        images = sample(method.model, batch, known, method.samples, _settings(method), seed, first).cpu()
+        means.append(images.mean(dim=0).abs())
+        drawn.append(images.abs())
+    samples = np.stack([_deliver(scan, images) for images in torch.cat(drawn, dim=1)], axis=1)
+    return _deliver(scan, torch.cat(means)), samples
+
+
+def _error_ratio(scan: Scan, mask: np.ndarray, model: HVAE, settings: InferenceSettings, seed: int) -> float:
+    """Ask bins that are held out how far samples are from the truth."""
+    everything, measured = len(scan.kspace) * 10**6, torch.from_numpy(mask)
+    ((kspace, known),) = _batches(scan, mask, everything, lambda slices: None)
+    return error_ratio(model, kspace, measured, known, settings, seed)
+
+
+def _missing_noise(scan: Scan, mask: np.ndarray) -> float:
+    """Compute the deviation that a complete scan has from its noise where nothing was measured; coils' mean power."""
+    kspace = torch.from_numpy(scan.kspace if scan.kspace.ndim == 4 else scan.kspace[:, None])
+    measured = torch.from_numpy(mask)
+    known = (measured | torch.from_numpy(~_encoded(scan))).expand(kspace.shape[-2:])
+    kept = torch.where(measured, kspace, torch.zeros((), dtype=kspace.dtype))
+    return float(np.sqrt(np.mean([missing_noise(coil, known) ** 2 for coil in kept.unbind(1)])))
+
+
+def _batches(
+    scan: Scan, mask: np.ndarray, batch_size: int, progress: Callable[[int], None]
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Cut a scan into batches of undersampled coil images (batch, H, W), each with what is known of k-space."""
     coils = scan.kspace.shape[1] if scan.kspace.ndim == 4 else 1
     kspace = torch.from_numpy(scan.kspace.reshape(-1, *scan.kspace.shape[-2:]))
-    mask = torch.from_numpy(lines)
+    measured = torch.from_numpy(mask)
     # lines that the scanner did not encode are known to be zero, not missing
-    known = mask | torch.from_numpy(~_encoded(scan))
+    known = measured | torch.from_numpy(~_encoded(scan))
     for first in range(0, len(kspace), batch_size):
-        batch = torch.where(mask, kspace[first : first + batch_size], torch.zeros((), dtype=kspace.dtype))
-        images.append(_reconstruct_batch(batch, known, method).abs().cpu())
+        batch = torch.where(measured, kspace[first : first + batch_size], torch.zeros((), dtype=kspace.dtype))
+        yield batch, known
         if finished := (first + len(batch)) // coils - first // coils:
             progress(finished)
-    magnitude = torch.cat(images).unflatten(0, (-1, coils))
-    volume = magnitude[:, 0] if coils == 1 else magnitude.square().sum(dim=1).sqrt()
+
+
+def _deliver(scan: Scan, magnitude: Tensor) -> np.ndarray:
+    """Combine the coils of magnitudes (slice * coil, H, W) and crop them: float32 (slice, h, w)."""
+    coils = scan.kspace.shape[1] if scan.kspace.ndim == 4 else 1
+    split = magnitude.unflatten(0, (-1, coils))
+    volume = split[:, 0] if coils == 1 else split.square().sum(dim=1).sqrt()
     return centre_crop(volume, delivered_shape(scan)).contiguous().numpy()
 
 
@@ -137,8 +241,28 @@ def delivered_shape(scan: Scan) -> tuple[int, int]:
     return min(height, wanted[0]), wanted[1]
 
 
+def _measured(scan: Scan) -> np.ndarray:
+    """Find the bins that are not exactly zero: (W,) if whole lines along H are, (H, W) otherwise.
+
+    Where the rest is whole lines, empty rows at either end count as measured: that is how scans are interpolated. A
+    scan that left them out needs a mask.
+    """
+    present = np.any(scan.kspace != 0, axis=tuple(range(scan.kspace.ndim - 2)))
+    rows, lines = present.any(axis=1), present.any(axis=0)
+    if _has_gaps(rows) or np.count_nonzero(present) < 0.999 * np.count_nonzero(rows) * np.count_nonzero(lines):
+        return np.asarray(present)
+    return np.asarray(lines)
+
+
+def _as_lines(pattern: np.ndarray) -> np.ndarray:
+    """Take (W,) for a pattern (H, W) of whole lines along H."""
+    return pattern[0] if (pattern == pattern[0]).all() else pattern
+
+
 def _has_gaps(present: np.ndarray) -> bool:
-    """Tell whether something is missing between the first and the last that is there."""
+    """Tell whether something is missing between the first and the last that is there, or anywhere in a pattern."""
+    if present.ndim > 1:
+        return not bool(present.all())
     there = np.flatnonzero(present)
     return len(there) > 0 and not bool(present[there[0] : there[-1] + 1].all())
 
@@ -151,14 +275,20 @@ def _encoded(scan: Scan) -> np.ndarray:
     return encoded
 
 
+def _settings(method: Method) -> InferenceSettings:
+    """Give the settings of a method: the amortised one has one view, one round and no sweeps, samples no sweeps."""
+    if method.name == "amortised":
+        return replace(method.inference, views=1, rounds=1, sweeps=0)
+    return replace(method.inference, sweeps=0) if method.name == "samples" else method.inference
+
+
 def _reconstruct_batch(kspace: Tensor, mask: Tensor, method: Method) -> Tensor:
     """Reconstruct undersampled k-space (slices, H, W) to complex images of the same shape."""
     if method.model is not None and method.name in MODEL_METHODS:
-        settings = method.inference if method.name == "hybrid" else replace(method.inference, sweeps=0)
-        return reconstruct(method.model, kspace, mask, settings)
+        return reconstruct(method.model, kspace, mask, _settings(method))
     if method.name == "zero-filled":
         return MaskedFourier(mask).adjoint(kspace)
     solve = classical.wavelet if method.name == "wavelet" else classical.total_variation
     strength = classical.DEFAULT_STRENGTH[method.name] if method.strength is None else method.strength
-    lines = mask.expand(kspace.shape[-2:]).numpy()
-    return torch.from_numpy(np.stack([solve(y, lines, strength) for y in kspace.numpy()]))
+    pattern = mask.expand(kspace.shape[-2:]).numpy()
+    return torch.from_numpy(np.stack([solve(y, pattern, strength) for y in kspace.numpy()]))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,6 +19,7 @@ from mrihvae.files import replacing
 from mrihvae.model import HVAE, ModelSettings
 from mrihvae.settings import from_dict
 
+LARGEST_FILE = 16 * 2**20 - 2**17  # bytes of tensors in a file; the names of all tensors take less than the rest
 SHIPPED = Path(__file__).parent / "checkpoints"
 
 
@@ -25,12 +27,29 @@ def save_weights(path: Path, model: HVAE, provenance: Mapping[str, Any]) -> None
     """Write the model's tensors to `path` (.safetensors) and its settings and `provenance` beside it (.json).
 
     They are stored in half precision, which images cannot tell from single; a run's checkpoint has them exactly.
+    What is more than `LARGEST_FILE` goes on in NAME.part2.safetensors and so on, which the JSON lists under "parts".
     """
     tensors = {name: tensor.detach().cpu().half().contiguous() for name, tensor in model.state_dict().items()}
-    card = {"model": dataclasses.asdict(model.settings), **provenance}
+    parts = _parts(tensors)
+    names = [f"{path.stem}.part{number}.safetensors" for number in range(2, len(parts) + 1)]
+    card = {"model": dataclasses.asdict(model.settings), **({"parts": names} if names else {}), **provenance}
     with replacing(path.with_suffix(".json")) as temporary:
         temporary.write_text(json.dumps(card, indent=2) + "\n")
-    write_tensors(path, tensors)
+    for name, part in zip((path.name, *names), parts):
+        write_tensors(path.with_name(name), part)
+
+
+def _parts(tensors: dict[str, Tensor]) -> list[dict[str, Tensor]]:
+    """Share tensors out, in their order, over files that are not too large."""
+    parts: list[dict[str, Tensor]] = [{}]
+    size = 0
+    for name, tensor in tensors.items():
+        size += tensor.numel() * tensor.element_size()
+        if parts[-1] and size > LARGEST_FILE:
+            parts.append({})
+            size = tensor.numel() * tensor.element_size()
+        parts[-1][name] = tensor
+    return parts
 
 
 def write_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str] | None = None) -> None:
@@ -56,7 +75,7 @@ def find_weights(name_or_path: str) -> Path:
     path = Path(name_or_path)
     if path.is_file() and path.suffix == ".safetensors":
         return path
-    names = ", ".join(sorted(file.stem for file in SHIPPED.glob("*.safetensors"))) or "none"
+    names = ", ".join(sorted(file.stem for file in SHIPPED.glob("*.json"))) or "none"
     raise InputError(f"{name_or_path}: neither shipped weights ({names}) nor a .safetensors file; give one of them")
 
 
@@ -92,10 +111,45 @@ def load_model(name_or_path: str, device: torch.device | str = "cpu") -> HVAE:
     path = find_weights(name_or_path)
     model = HVAE(from_dict(ModelSettings, load_card(path)["model"], f"{path.with_suffix('.json')}, model"))
     try:
-        model.load_state_dict(load_file(path))
-    except (SafetensorError, OSError) as error:
-        raise InputError(f"{path}: not a readable safetensors file ({error}); copy it again") from error
+        model.load_state_dict(_read(path))
     except RuntimeError as error:
         reason = str(error).splitlines()[-1].strip()
         raise InputError(f"{path}: does not fit the settings beside it ({reason}); copy both again") from error
     return model.move(device).eval().requires_grad_(False)
+
+
+def weight_files(path: Path) -> list[Path]:
+    """List the files of weights: `path` and the further parts that the card beside it names.
+
+    Raises
+    ------
+    InputError
+        A part that is missing, or a list that is no list of file names.
+    """
+    names = load_card(path).get("parts", [])
+    if not isinstance(names, list) or any(not isinstance(name, str) or Path(name).name != name for name in names):
+        raise InputError(f"{path.with_suffix('.json')}: 'parts' is no list of file names; copy it again")
+    files = [path, *(path.with_name(name) for name in names)]
+    for file in files:
+        if not file.is_file():
+            raise InputError(f"{file}: missing; it is a part of {path.name} and must lie beside it")
+    return files
+
+
+def fingerprint(path: Path) -> str:
+    """Give the first 12 digits of the SHA-256 of weights, over all of their files."""
+    digest = hashlib.sha256()
+    for file in weight_files(path):
+        digest.update(file.read_bytes())
+    return digest.hexdigest()[:12]
+
+
+def _read(path: Path) -> dict[str, Tensor]:
+    """Read the tensors of weights from all of their files."""
+    tensors: dict[str, Tensor] = {}
+    for file in weight_files(path):
+        try:
+            tensors |= load_file(file)
+        except (SafetensorError, OSError) as error:
+            raise InputError(f"{file}: not a readable safetensors file ({error}); copy it again") from error
+    return tensors

@@ -11,6 +11,8 @@ import numpy as np
 import pytest
 import torch
 
+from mrihvae.cli import main
+
 torch.set_num_threads(1)
 
 HEADER = """<?xml version="1.0"?>
@@ -29,6 +31,27 @@ def data_dir() -> Path:
     if not os.environ.get("MRIHVAE_DATA"):
         pytest.skip("MRIHVAE_DATA is not set")
     return Path(os.environ["MRIHVAE_DATA"])
+
+
+def run(*words: str | Path) -> int:
+    """Run a command as a user does; return its status."""
+    return main([str(word) for word in words])
+
+
+def error_of(capsys: pytest.CaptureFixture[str], *words: str | Path) -> str:
+    """Run a command that must fail with one line and status 2; return the line."""
+    capsys.readouterr()
+    assert run(*words) == 2
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    lines = [line for line in shown.err.splitlines() if line.strip() and "%|" not in line]  # without progress bars
+    assert len(lines) == 1 and lines[0].startswith("mrihvae: error: "), shown.err
+    return lines[0].removeprefix("mrihvae: error: ")
+
+
+def truncate(path: Path) -> None:
+    """Cut off the second half of a file."""
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
 
 
 def complex_normal(shape: tuple[int, ...], seed: int = 0) -> np.ndarray:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import torch
 
@@ -9,7 +11,9 @@ from mrihvae.fourier import fft2c
 from mrihvae.model import HVAE, ModelSettings
 from mrihvae.objective import Scans
 
-SMALL = ModelSettings(widths=(16, 16, 16), layers=2)  # takes multiples of 8
+SMALL = ModelSettings(
+    widths=(16, 16, 16), layers=2, cascades=1, guess_widths=(16, 16), guess_memory=2
+)  # takes multiples of 8
 
 
 def small_model(seed: int = 0, settings: ModelSettings = SMALL) -> HVAE:
@@ -18,7 +22,7 @@ def small_model(seed: int = 0, settings: ModelSettings = SMALL) -> HVAE:
     model = HVAE(settings)
     with torch.no_grad():
         for parameter in model.parameters():
-            parameter += 0.02 * torch.randn_like(parameter)
+            parameter.add_(0.02 * torch.randn_like(parameter))
     return model
 
 
@@ -26,11 +30,11 @@ def phantom(height: int, width: int, seed: int = 0) -> np.ndarray:
     """Draw a bright ellipse with blobs in it, and background: float32 (h, w) up to about 1."""
     rng = np.random.default_rng(seed)
     y, x = np.linspace(-1, 1, height)[:, None], np.linspace(-1, 1, width)
-    image = 0.6 * (y**2 + (x / 0.8) ** 2 < 0.7)
+    image: Any = 0.6 * (y**2 + (x / 0.8) ** 2 < 0.7)
     for _ in range(4):
         row, column = rng.uniform(-0.5, 0.5, 2)
         image = image + 0.3 * rng.random() * np.exp(-((y - row) ** 2 + (x - column) ** 2) / 0.02)
-    return image.astype(np.float32)
+    return np.asarray(image, dtype=np.float32)
 
 
 def small_kspace(slices: int, height: int, width: int, noise: float = 0.01, seed: int = 0) -> torch.Tensor:

@@ -6,28 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import write_h5
-
-from mrihvae.cli import main
-
-
-def run(*words: str | Path) -> int:
-    return main([str(word) for word in words])
-
-
-def error_of(capsys: pytest.CaptureFixture[str], *words: str | Path) -> str:
-    """Run a command that must fail with one line and status 2; return the line."""
-    capsys.readouterr()
-    assert run(*words) == 2
-    shown = capsys.readouterr()
-    assert shown.out == ""
-    lines = [line for line in shown.err.splitlines() if line.strip() and "%|" not in line]  # without progress bars
-    assert len(lines) == 1 and lines[0].startswith("mrihvae: error: "), shown.err
-    return lines[0].removeprefix("mrihvae: error: ")
-
-
-def truncate(path: Path) -> None:
-    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+from conftest import error_of, run, truncate, write_h5
 
 
 def test_evaluate_mistakes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -36,7 +15,15 @@ def test_evaluate_mistakes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
     for k in range(2):
         write_h5(targets / f"file{k}.h5", reconstruction_esc=images)
         write_h5(predictions / f"file{k}.h5", reconstruction=images)
-    words = ["evaluate", "--target-path", targets, "--predictions-path", predictions, "--challenge", "singlecoil"]
+    words: list[str | Path] = [
+        "evaluate",
+        "--target-path",
+        targets,
+        "--predictions-path",
+        predictions,
+        "--challenge",
+        "singlecoil",
+    ]
     assert run(*words) == 0
     assert error_of(capsys, *words[:-1], "multicoil").startswith(f"{targets / 'file0.h5'}: has no dataset")
     assert "no volume has acquisition 'PD'" in error_of(capsys, *words, "--acquisition", "PD")

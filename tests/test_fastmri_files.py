@@ -8,7 +8,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
-from conftest import complex_normal, header, write_h5, write_scan
+from conftest import complex_normal, header, truncate, write_h5, write_scan
 
 from mrihvae.errors import InputError
 from mrihvae.fastmri_files import list_files, read_dataset, read_scan, write_reconstruction
@@ -42,6 +42,18 @@ def test_good_undersampled_file(tmp_path: Path) -> None:
         assert scan.target is None and scan.attributes["acceleration"] == 4
 
 
+def test_mask_of_single_bins(tmp_path: Path) -> None:
+    mask = np.random.default_rng(0).random((24, 20)) < 0.3
+    for stored in (mask, mask.astype(np.float32), np.broadcast_to(np.arange(24)[:, None] % 3 == 0, (24, 20))):
+        for shape in ((2, 24, 20), (2, 3, 24, 20)):
+            scan = read_scan(write_scan(tmp_path / "file1.h5", shape, mask=stored))
+            assert scan.mask is not None and scan.mask.dtype == bool and np.array_equal(scan.mask, stored > 0)
+    lines = np.arange(20) % 3 == 0
+    for shape, expected in (((20,), lines), ((1, 20), lines), ((20, 1), np.broadcast_to(lines[:, None], (20, 20)))):
+        scan = read_scan(write_scan(tmp_path / "file1.h5", (2, 20, 20), mask=lines.reshape(shape)))
+        assert scan.mask is not None and np.array_equal(scan.mask, expected)  # of lines along W, or along H
+
+
 def test_double_precision_is_read_as_complex64(tmp_path: Path) -> None:
     path = write_scan(tmp_path / "file1.h5", kspace=complex_normal((2, 24, 20)).astype(np.complex128))
     assert read_scan(path).kspace.dtype == np.complex64
@@ -51,10 +63,6 @@ def test_target_is_that_of_the_challenge(tmp_path: Path) -> None:
     images = np.ones((2, 24, 20), np.float32)
     scan = read_scan(write_scan(tmp_path / "file1.h5", (2, 3, 24, 20), reconstruction_esc=5 * images))
     assert scan.target is not None and not np.array_equal(scan.target, 5 * images)
-
-
-def truncate(path: Path) -> None:
-    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
 
 
 NAN = complex_normal((2, 24, 20))
@@ -76,8 +84,14 @@ BAD: list[tuple[Callable[[Path], object], str]] = [
     (lambda path: write_scan(path, kspace=complex_normal((1, 1, 2, 24, 20))), "'kspace' has shape (1, 1, 2, 24, 20)"),
     (lambda path: write_scan(path, kspace=complex_normal((0, 24, 20))), "'kspace' has shape (0, 24, 20)"),
     (lambda path: write_scan(path, kspace=complex_normal((2, 24, 1))), "'kspace' has shape (2, 24, 1)"),
-    (lambda path: write_scan(path, mask=np.ones(19)), "'mask' has 19 entries but k-space has 20 lines"),
-    (lambda path: write_scan(path, mask=np.zeros(20)), "'mask' measures no line at all"),
+    (
+        lambda path: write_scan(path, mask=np.ones(19)),
+        "'mask' has shape (19,) but k-space has 20 lines and slices of (24, 20)",
+    ),
+    (lambda path: write_scan(path, mask=np.ones((20, 24))), "'mask' has shape (20, 24) but k-space has 20 lines"),
+    (lambda path: write_scan(path, mask=np.ones((2, 24, 20))), "; store one entry per line, or per bin"),
+    (lambda path: write_scan(path, mask=np.zeros(20)), "'mask' measures nothing at all"),
+    (lambda path: write_scan(path, mask=np.zeros((24, 20))), "'mask' measures nothing at all"),
     (lambda path: write_scan(path, mask=np.full(20, np.nan)), "'mask' holds NaN or infinite values"),
     (
         lambda path: write_scan(path, reconstruction_esc=np.ones((3, 24, 20), np.float32)),
@@ -171,6 +185,20 @@ def test_reconstruction_is_written_as_fastmri_does(tmp_path: Path) -> None:
             assert list(file) == ["reconstruction"] and file["reconstruction"].dtype == np.float32
             assert np.array_equal(file["reconstruction"][()], images.astype(np.float32))
     assert [path.name for path in (tmp_path / "ours").iterdir()] == ["file1.h5"]
+
+
+def test_datasets_beside_the_reconstruction(tmp_path: Path) -> None:
+    images = np.random.default_rng(0).random((3, 2, 24, 20))
+    further = {"uncertainty": images[1], "samples": images.swapaxes(0, 1)}
+    write_reconstruction(tmp_path / "file1.h5", images[0], {"method": "samples"}, further)
+    with h5py.File(tmp_path / "file1.h5") as file:
+        assert set(file) == {"reconstruction", "uncertainty", "samples"} and dict(file.attrs) == {"method": "samples"}
+        for name, array in {"reconstruction": images[0], **further}.items():
+            assert file[name].dtype == np.float32 and np.array_equal(file[name][()], array.astype(np.float32))
+    assert np.array_equal(read_dataset(tmp_path / "file1.h5", "uncertainty"), images[1].astype(np.float32))
+    with pytest.raises(ValueError):
+        write_reconstruction(tmp_path / "file2.h5", images[0], None, {"uncertainty": np.array([["no number"]])})
+    assert [path.name for path in tmp_path.iterdir()] == ["file1.h5"]
 
 
 def test_failed_write_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

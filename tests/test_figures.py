@@ -46,6 +46,40 @@ def test_panel_with_and_without_target(tmp_path: Path, names: list[str]) -> None
     assert [path.name for path in (tmp_path / "new").iterdir()] == ["with.png"]
 
 
+@pytest.mark.parametrize("with_target", [True, False])
+def test_panel_with_uncertainty(tmp_path: Path, with_target: bool) -> None:
+    """Below the target where there is one, in a column of its own otherwise; as bright as the errors."""
+    images = {"zero-filled": volume() + np.float32(0.1), "ours": volume()}
+    target = volume() if with_target else None
+    shown = {}
+    for name, deviation in (("without", None), ("dark", 0 * volume()), ("bright", 0.1 * volume())):
+        volume_panel(tmp_path / f"{name}.png", "", images, target, uncertainty=deviation)
+        shown[name] = pixels(tmp_path / f"{name}.png")
+    without, dark, bright = (shown[name].astype(float) for name in ("without", "dark", "bright"))
+    if with_target:
+        assert without.shape == dark.shape == bright.shape
+    else:
+        assert dark.shape[1] > 1.2 * without.shape[1]
+    assert dark.shape == bright.shape
+    rows, columns = np.nonzero(bright - dark)
+    changed = (bright - dark)[rows, columns]
+    assert changed.size and changed.min() >= 0  # a map of zeros is black
+    height, width = dark.shape
+    assert columns.min() > 0.45 * width and (rows.min() > 0.45 * height) == with_target
+    black = dark[rows, columns].max()
+    assert black < 60 and bright[rows, columns].max() - black > 0.35 * 255  # 0.1 of the image, shown 4 times
+
+
+def test_uncertainty_is_of_the_slice_shown(tmp_path: Path) -> None:
+    deviation = np.stack([k * np.ones((30, 20), np.float32) / 10 for k in range(3)])
+    for index in (0, 2):
+        images, maps = {"ours": volume()}, deviation if index else deviation[::-1]
+        volume_panel(tmp_path / f"{index}.png", "", images, volume(), 1, uncertainty=maps)
+    assert np.array_equal(pixels(tmp_path / "0.png"), pixels(tmp_path / "2.png"))
+    volume_panel(tmp_path / "2.png", "", {"ours": volume()[[1, 1, 1]]}, volume()[[1, 1, 1]], 2, uncertainty=deviation)
+    assert not np.array_equal(pixels(tmp_path / "0.png"), pixels(tmp_path / "2.png"))
+
+
 def test_panel_shows_the_slice_asked_for(tmp_path: Path) -> None:
     images = {"ours": volume()}
     for index in (None, 0, 1, 2):
@@ -85,6 +119,15 @@ def log(steps: int) -> str:
 @pytest.mark.parametrize("steps", [1, 3, 120])
 def test_training_figure(tmp_path: Path, steps: int) -> None:
     (tmp_path / "log.jsonl").write_text(log(steps))
+    training_figure(tmp_path / "log.jsonl", tmp_path / "training.png")
+    assert pixels(tmp_path / "training.png").std() > 5
+
+
+@pytest.mark.parametrize("steps", [1, 120])
+def test_training_figure_of_a_run_that_did_not_train_the_prior(tmp_path: Path, steps: int) -> None:
+    line = {"rollout": 1.0, "guess": 1.0, "zero_filled": 2.0}
+    lines = [json.dumps({"step": step + 1, **line}) for step in range(steps)]
+    (tmp_path / "log.jsonl").write_text("\n".join(lines) + "\n")
     training_figure(tmp_path / "log.jsonl", tmp_path / "training.png")
     assert pixels(tmp_path / "training.png").std() > 5
 

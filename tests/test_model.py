@@ -10,16 +10,8 @@ from torch.distributions import Normal, kl_divergence
 
 from mrihvae.bands import band_mask, grids, merge, split
 from mrihvae.fourier import fft2c, ifft2c
-from mrihvae.model import (
-    HVAE,
-    Gaussian,
-    ModelSettings,
-    band_images,
-    fold_image,
-    grid_scale,
-    sampled_fractions,
-    unfold_image,
-)
+from mrihvae.layers import Gaussian, band_images, fold_image, grid_scale, sampled_fractions, unfold_image
+from mrihvae.model import HVAE, ModelSettings
 from mrihvae.objective import masked_means
 from mrihvae.variation import first_guess
 
@@ -50,7 +42,9 @@ def draw_latents(settings: ModelSettings, shape: tuple[int, int], slices: int = 
     ]
 
 
-@pytest.mark.parametrize("settings", [SMALL, ModelSettings(widths=(32, 16), layers=1, latents=2, fold=3)])
+@pytest.mark.parametrize(
+    "settings", [SMALL, ModelSettings(widths=(32, 16), layers=1, latents=2, fold=3, cascades=0, guess_widths=(16,))]
+)
 def test_one_set_of_weights_takes_every_multiple(settings: ModelSettings) -> None:
     model = small_model(settings=settings)
     m = settings.multiple
@@ -59,7 +53,7 @@ def test_one_set_of_weights_takes_every_multiple(settings: ModelSettings) -> Non
         kspace = small_kspace(2, *shape)
         mask = every_third(shape[1]).expand(kspace.shape)
         with torch.no_grad():
-            bands = masked_means(model, torch.where(mask, kspace, 0), mask)
+            bands = masked_means(model, torch.where(mask, kspace, 0), mask, kspace)
         assert [tuple(band.shape) for band in bands] == [(2, *grid) for grid in grids(shape, settings.levels)]
         assert all(band.dtype == torch.complex64 and bool(torch.isfinite(band.abs()).all()) for band in bands)
         assert bool((merge(bands).abs() > 0).all())
@@ -226,19 +220,22 @@ def test_slices_do_not_see_each_other() -> None:
     model = small_model()
     scans = small_scans(3, 16, 24)
     with torch.no_grad():
-        together = merge(masked_means(model, scans.measured, scans.mask))
-        alone = [merge(masked_means(model, scans.measured[k, None], scans.mask[k, None]))[0] for k in range(3)]
+        together = merge(masked_means(model, scans.measured, scans.mask, scans.measured))
+        alone = [
+            merge(masked_means(model, scans.measured[k, None], scans.mask[k, None], scans.measured[k, None]))[0]
+            for k in range(3)
+        ]
     torch.testing.assert_close(together, torch.stack(alone), rtol=1e-4, atol=1e-5)
 
 
 def test_masked_posterior_starts_as_q_of_the_first_guess() -> None:
     model, scans = small_model(), small_scans()
     with torch.no_grad():
-        for parameter in (model.r.mix[j].second.bias for j in range(SMALL.levels)):
-            parameter.zero_()  # as in any network that was not trained
+        for j in range(SMALL.levels):
+            model.get_parameter(f"r.mix.{j}.second.bias").zero_()  # as in any network that was not trained
     model.r.start_from(model.q)
     guess = first_guess(scans.measured, scans.mask)
-    of_q, of_r = model.q.features(guess), model.r.features(scans.measured, scans.mask)
+    of_q, of_r = model.q.features(guess), model.r.features(guess, scans.measured, scans.mask)
     state = model.begin(2, (16, 24))
     for j in range(SMALL.levels):
         state = model.enter(j, state)

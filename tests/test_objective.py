@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Callable
 
@@ -15,16 +16,22 @@ from mrihvae.bands import merge, split
 from mrihvae.fourier import ifft2c
 from mrihvae.model import HVAE, ModelSettings
 from mrihvae.objective import (
+    ERROR_FLOOR,
+    GUESS_WEIGHTS,
     MEASURED_WEIGHT,
     PriorTerms,
     Scans,
+    guess_loss,
     likelihood_std,
     masked_means,
     prior_terms,
     rollout,
+    train_guess,
 )
+from mrihvae.variation import first_guess
 
-ONE_LEVEL = ModelSettings(widths=(16,), layers=1)
+THREE_CASCADES = dataclasses.replace(SMALL, cascades=3)
+ONE_LEVEL = ModelSettings(widths=(16,), layers=1, cascades=1, guess_widths=(16,))
 
 
 def terms_of(model: HVAE, scans: Scans) -> PriorTerms:
@@ -76,23 +83,109 @@ def test_kl_by_hand_on_one_level() -> None:
     state = model.enter(0, model.begin(2, (16, 24)))
     q = model.q(0, 0, state, model.q.features(scans.kspace)[0])
     prior, _ = model.layers(0)[0].look_ahead(state)
-    looked = model.r.look(0, state, model.r.features(scans.measured, scans.mask)[0], ifft2c(scans.measured))
+    guess = model.r.guess(scans.measured, scans.mask)[-1]
+    looked = model.r.look(0, state, model.r.features(guess, scans.measured, scans.mask)[0], ifft2c(scans.measured))
     r = model.r(0, 0, state, looked)
     assert terms.kl.tolist() == pytest.approx([number(q.kl(prior).sum()) / (2 * 2 * 16 * 24)], rel=1e-5)
     assert terms.matching.tolist() == pytest.approx([number(q.kl(r).sum()) / (2 * 2 * 16 * 24)], rel=1e-5)
 
 
-def test_rollout_and_zero_filled_by_hand() -> None:
-    model, scans = small_model(), small_scans(3)
+def noisy_scans() -> Scans:
+    """Make three scans of different noise, and of different error."""
+    scans = small_scans(3)
     scans.noise = torch.tensor([0.0, 0.02, 0.04])
-    found = rollout(model, scans)
-    khat = merge(masked_means(model, scans.measured, scans.mask)).detach()
+    scans.kspace = scans.kspace + 0.05 * torch.arange(3)[:, None, None] * torch.from_numpy(complex_normal((3, 16, 24)))
+    scans.measured = torch.where(scans.mask, scans.kspace, 0)
+    return scans
+
+
+def log_error(scans: Scans, estimate: torch.Tensor) -> float:
+    """Compute by hand the mean over slices of the logarithm of the weighted squared error."""
+    logarithms = []
+    for k, khat, mask in zip(scans.kspace, estimate.detach(), scans.mask, strict=True):
+        squared = (k - khat).abs().double() ** 2
+        total = float(squared[~mask].sum()) + MEASURED_WEIGHT * float(squared[mask].sum())
+        logarithms.append(math.log(total / k.numel() + ERROR_FLOOR))
+    return sum(logarithms) / len(logarithms)
+
+
+def in_nats(scans: Scans, estimate: torch.Tensor) -> float:
+    """Compute by hand the weighted squared error over s^2, per real dimension."""
     weight = torch.where(scans.mask, MEASURED_WEIGHT, 1.0)
     variance = (0.03**2 + scans.noise**2)[:, None, None]
-    error = 0.5 * (weight * (scans.kspace - khat).abs() ** 2 / variance).mean()
-    zero_filled = 0.5 * ((scans.kspace - scans.measured).abs() ** 2 / variance).mean()
-    assert number(found.error) == pytest.approx(number(error), rel=1e-4)
-    assert number(found.zero_filled) == pytest.approx(number(zero_filled), rel=1e-4)
+    return float(0.5 * (weight * (scans.kspace - estimate.detach()).abs() ** 2 / variance).mean())
+
+
+def test_rollout_by_hand() -> None:
+    model, scans = small_model(settings=THREE_CASCADES), noisy_scans()
+    found = rollout(model, scans)
+    guesses = model.r.guess(scans.measured, scans.mask)
+    khat = merge(masked_means(model, scans.measured, scans.mask, guesses[-1]))
+    assert number(found.error) == pytest.approx(in_nats(scans, khat), rel=1e-4)
+    assert number(found.guess) == pytest.approx(in_nats(scans, guesses[-1]), rel=1e-4)
+    assert number(found.zero_filled) == pytest.approx(in_nats(scans, scans.measured), rel=1e-4)
+    assert not any(value.requires_grad for value in (found.error, found.guess, found.zero_filled))
+
+    assert GUESS_WEIGHTS == (0.1, 0.5) and len(guesses) == 4
+    first, second, third = (log_error(scans, guess) for guess in guesses[1:])
+    of_guess = 0.1 * first + 0.1 * second + 0.5 * third
+    assert number(guess_loss(scans, guesses)) == pytest.approx(of_guess, rel=1e-4)
+    assert number(found.loss) == pytest.approx(log_error(scans, khat) + of_guess, rel=1e-4)
+
+
+def test_every_scan_counts_alike() -> None:
+    """Halving the error of one of three scans takes off a third of log 4, however large its error is."""
+    scans = noisy_scans()
+    scans.mask = torch.zeros_like(scans.mask)
+    error = torch.from_numpy(complex_normal((3, 16, 24), 1)) * torch.tensor([0.1, 1.0, 10.0])[:, None, None]
+    guesses = [scans.kspace, scans.kspace + error]
+    before = number(guess_loss(scans, guesses))
+    for k in (1, 2):  # the error of the first one comes near the floor
+        halved = error.clone()
+        halved[k] /= 2
+        gain = before - number(guess_loss(scans, [scans.kspace, scans.kspace + halved]))
+        assert gain == pytest.approx(0.5 * math.log(4) / 3, rel=1e-3)
+    perfect = number(guess_loss(scans, [scans.kspace, scans.kspace.clone()]))
+    assert perfect == pytest.approx(0.5 * math.log(ERROR_FLOOR), rel=1e-5)
+
+
+def test_without_cascades_the_guess_adds_nothing() -> None:
+    model, scans = small_model(settings=dataclasses.replace(SMALL, cascades=0)), noisy_scans()
+    khat = merge(masked_means(model, scans.measured, scans.mask, first_guess(scans.measured, scans.mask)))
+    found = rollout(model, scans)
+    assert number(found.loss) == pytest.approx(log_error(scans, khat), rel=1e-4)
+    assert number(found.guess) == pytest.approx(in_nats(scans, first_guess(scans.measured, scans.mask)), rel=1e-4)
+
+
+def test_second_round_starts_from_its_own_reconstruction() -> None:
+    model, scans = small_model(), noisy_scans()
+    guess = model.r.guess(scans.measured, scans.mask)[-1]
+    own = merge(masked_means(model, scans.measured, scans.mask, guess))
+    assert float((own - scans.measured)[scans.mask].abs().max().detach()) > 0.01  # measured bins are put back
+    khat = merge(masked_means(model, scans.measured, scans.mask, torch.where(scans.mask, scans.measured, own)))
+    found = rollout(model, scans, second_round=True)
+    assert number(found.loss) == pytest.approx(log_error(scans, khat), rel=1e-4)  # of r alone
+    assert number(found.error) == pytest.approx(in_nats(scans, khat), rel=1e-4)
+    assert number(found.guess) == pytest.approx(in_nats(scans, guess), rel=1e-4)
+    assert number(found.error) != pytest.approx(number(rollout(model, scans).error), rel=1e-4)
+
+
+def test_guess_by_itself() -> None:
+    model, scans = small_model(settings=THREE_CASCADES), noisy_scans()
+    found, whole = train_guess(model, scans), rollout(model, scans)
+    guesses = model.r.guess(scans.measured, scans.mask)
+    assert number(found.loss) == pytest.approx(number(guess_loss(scans, guesses)), rel=1e-5)
+    assert number(found.error) == number(found.guess) == pytest.approx(number(whole.guess), rel=1e-5)
+    assert number(found.zero_filled) == pytest.approx(number(whole.zero_filled), rel=1e-5)
+
+
+def test_terms_without_matching() -> None:
+    model, scans = small_model(), small_scans()
+    torch.manual_seed(0)
+    without = prior_terms(model, scans, matched=False)
+    terms = terms_of(model, scans)
+    assert not without.matching.any() and bool(terms.matching.all())
+    assert torch.equal(without.kl, terms.kl) and torch.equal(without.distortion, terms.distortion)
 
 
 def test_perfect_reconstruction_has_no_rollout_error(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -115,7 +208,7 @@ Loss = Callable[[HVAE, Scans], torch.Tensor]
 
 
 def whole_loss(model: HVAE, scans: Scans) -> torch.Tensor:
-    return terms_of(model, scans).loss() + rollout(model, scans).error
+    return terms_of(model, scans).loss() + rollout(model, scans).loss
 
 
 def gradients(model: HVAE, loss: Loss, scans: Scans) -> dict[str, torch.Tensor | None]:
@@ -150,19 +243,31 @@ def test_elbo_moves_the_prior_alone() -> None:
 
 
 def test_matching_and_rollout_move_the_masked_posterior_alone() -> None:
-    model = small_model()
-    losses: list[Loss] = [
-        lambda model, scans: terms_of(model, scans).matching.sum(),
-        lambda model, scans: rollout(model, scans).error,
+    """And, of the masked posterior, the first guess is moved by rollouts of the first round and by itself alone."""
+    model = small_model(settings=THREE_CASCADES)
+    losses: list[tuple[Loss, bool, bool]] = [
+        (lambda model, scans: terms_of(model, scans).matching.sum(), True, False),
+        (lambda model, scans: rollout(model, scans).loss, True, True),
+        (lambda model, scans: rollout(model, scans, second_round=True).loss, True, False),
+        (lambda model, scans: train_guess(model, scans).loss, False, True),
     ]
-    for loss in losses:
+    for loss, moves_rest, moves_guess in losses:
         found = gradients(model, loss, small_scans())
         for name, gradient in found.items():
-            if name.startswith("r."):
+            if name.startswith("r.") and (moves_guess if name.startswith("r.guess.") else moves_rest):
                 assert gradient is not None and bool(gradient.any()), name
             else:
                 assert gradient is None or not gradient.any(), name
     assert all(parameter.requires_grad for parameter in model.parameters())
+
+
+def test_rollout_without_gradients() -> None:
+    model, scans = small_model(), small_scans()
+    for second_round in (False, True):
+        with torch.no_grad():
+            found = rollout(model, scans, second_round)
+        assert not found.loss.requires_grad
+        assert number(found.loss) == pytest.approx(number(rollout(model, scans, second_round).loss), rel=1e-5)
 
 
 def test_rollout_that_fails_leaves_the_prior_trainable(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -183,4 +288,7 @@ def test_terms_per_dimension_do_not_depend_on_the_number_of_slices() -> None:
     a, b = terms_of(model, one), terms_of(model, twice)
     torch.testing.assert_close(a.kl, b.kl, rtol=1e-5, atol=1e-6)
     torch.testing.assert_close(a.matching, b.matching, rtol=1e-5, atol=1e-6)
-    torch.testing.assert_close(rollout(model, one).error, rollout(model, twice).error, rtol=1e-5, atol=1e-6)
+    for second_round in (False, True):
+        first, second = rollout(model, one, second_round), rollout(model, twice, second_round)
+        for name in ("loss", "error", "guess", "zero_filled"):
+            assert number(getattr(first, name)) == pytest.approx(number(getattr(second, name)), rel=1e-5, abs=1e-6)

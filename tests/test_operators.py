@@ -77,5 +77,5 @@ def test_unmeasured_bins_are_plus_zero_even_where_the_input_is_not_finite() -> N
     unmeasured = y[..., ~A.mask]
     assert unmeasured.numel() and not unmeasured.any()
     assert not torch.signbit(torch.view_as_real(unmeasured)).any()
-    y[..., ~A.mask] = complex("nan")
+    y[..., ~A.mask] = torch.nan
     assert bool(torch.isfinite(A.adjoint(y).abs()).all())

@@ -10,9 +10,9 @@ import pytest
 from mrihvae.errors import InputError
 from mrihvae.inference import InferenceSettings
 from mrihvae.model import ModelSettings
+from mrihvae.runs import TrainSettings
 from mrihvae.settings import from_dict
 from mrihvae.simulate import SimulationSettings
-from mrihvae.training import TrainSettings
 
 ALL = (ModelSettings, TrainSettings, SimulationSettings, InferenceSettings)
 
@@ -24,7 +24,8 @@ def test_defaults_and_round_trip(cls: type[Any]) -> None:
 
 
 def test_lists_become_tuples() -> None:
-    assert from_dict(ModelSettings, {"widths": [16, 32]}, "here").widths == (16, 32)
+    values = {"widths": [16, 32], "guess_widths": [48]}
+    assert from_dict(ModelSettings, values, "here") == ModelSettings(widths=(16, 32), guess_widths=(48,))
     assert from_dict(SimulationSettings, {"noise": [0.01, 0.02]}, "here").noise == (0.01, 0.02)
     assert from_dict(TrainSettings, {"shapes": [[32, 64], [64, 32]]}, "here").shapes == ((32, 64), (64, 32))
 
@@ -59,6 +60,13 @@ def test_key_that_is_near_to_none_still_gets_a_proposal() -> None:
         (ModelSettings, {"widths": [0]}),
         (ModelSettings, {"widths": 16}),
         (ModelSettings, {"widths": [16.0, 16.0]}),
+        (ModelSettings, {"widths": [16, 16]}),  # fewer than the scales of the first guess
+        (ModelSettings, {"guess_widths": []}),
+        (ModelSettings, {"guess_widths": [24]}),
+        (ModelSettings, {"guess_widths": [16] * 6}),
+        (ModelSettings, {"cascades": -1}),
+        (ModelSettings, {"cascades": 1.5}),
+        (ModelSettings, {"guess_memory": -1}),
         (ModelSettings, {"layers": 0}),
         (ModelSettings, {"layers": 1.5}),
         (ModelSettings, {"fold": 0}),
@@ -77,6 +85,10 @@ def test_key_that_is_near_to_none_still_gets_a_proposal() -> None:
         (TrainSettings, {"ema": 1.0}),
         (TrainSettings, {"prior_every": 0}),
         (TrainSettings, {"masked_start": -1}),
+        (TrainSettings, {"guess_only": -1}),
+        (TrainSettings, {"guess_only": 10, "masked_start": 9}),
+        (TrainSettings, {"second_every": -1}),
+        (TrainSettings, {"second_every": 2.5}),
         (TrainSettings, {"matching_weight": -0.5}),
         (TrainSettings, {"seed": -1}),
         (SimulationSettings, {"noise": [0.01]}),
@@ -87,9 +99,22 @@ def test_key_that_is_near_to_none_still_gets_a_proposal() -> None:
         (SimulationSettings, {"extra_noise": -1.0}),
         (SimulationSettings, {"rotation": -1.0}),
         (SimulationSettings, {"partial_resolution": 1.5}),
+        (InferenceSettings, {"views": 0}),
+        (InferenceSettings, {"views": 9}),
+        (InferenceSettings, {"rounds": 0}),
+        (InferenceSettings, {"blend": 1.5}),
+        (InferenceSettings, {"temperature": -1.0}),
+        (InferenceSettings, {"spread": -1.0}),
+        (InferenceSettings, {"temperature": float("nan")}),
+        (InferenceSettings, {"temperature": "warm"}),
+        (InferenceSettings, {"anchor": "none"}),
+        (InferenceSettings, {"rule": "newton"}),
+        (InferenceSettings, {"iterations": 0}),
         (InferenceSettings, {"sweeps": -1}),
         (InferenceSettings, {"sweeps": 2.5}),
         (InferenceSettings, {"step": 0.0}),
+        (InferenceSettings, {"step": "small"}),
+        (InferenceSettings, {"step": 0.1}),  # with Gauss-Newton
         (InferenceSettings, {"step": float("nan")}),
         (InferenceSettings, {"beta": -1.0}),
         (InferenceSettings, {"beta": float("nan")}),

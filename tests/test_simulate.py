@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import math
+from collections import Counter
 from dataclasses import fields
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,9 +14,12 @@ from conftest import complex_normal
 from numpy.random import Generator
 from small import phantom, small_kspace
 
+from mrihvae import simulate
 from mrihvae.fourier import fft2c, ifft2c
+from mrihvae.masks import MASK_TYPES
 from mrihvae.objective import Scans
-from mrihvae.simulate import SimulationSettings, draw_batch
+from mrihvae.patterns import PATTERNS
+from mrihvae.simulate import MASK_SHARES, SimulationSettings, draw_batch
 from mrihvae.units import noise_std, scale_of
 
 DEFAULT = SimulationSettings()
@@ -31,6 +37,12 @@ def raw(slices: int, height: int, width: int, noise: float = 0.01) -> list[Image
 
 def magnitudes(slices: int, height: int, width: int) -> list[Image]:
     return [(phantom(height, width, k), False) for k in range(slices)]
+
+
+def only(mask_type: str, monkeypatch: pytest.MonkeyPatch, partial: float = 0.0) -> None:
+    """Let all masks be of one type, and this share of them cut off on a side."""
+    monkeypatch.setattr(simulate, "MASK_SHARES", {mask_type: 1.0})
+    monkeypatch.setattr(simulate, "PARTIAL_SHARE", partial)
 
 
 def equal(a: Scans, b: Scans) -> bool:
@@ -62,10 +74,12 @@ def test_equal_generators_give_equal_batches(images: list[Image]) -> None:
 def test_global_generators_are_left_alone() -> None:
     np.random.seed(0)  # noqa: NPY002
     torch.manual_seed(0)
-    before = np.random.get_state()[1].copy(), torch.get_rng_state()  # noqa: NPY002
+    before: Any = np.random.get_state()  # noqa: NPY002
+    of_torch = torch.get_rng_state()
     first = draw_batch(magnitudes(2, 40, 50), (32, 32), DEFAULT, rng())
-    assert np.array_equal(before[0], np.random.get_state()[1])  # noqa: NPY002
-    assert torch.equal(before[1], torch.get_rng_state())
+    after: Any = np.random.get_state()  # noqa: NPY002
+    assert np.array_equal(before[1], after[1]) and before[2:] == after[2:]
+    assert torch.equal(of_torch, torch.get_rng_state())
     torch.manual_seed(7)
     assert equal(first, draw_batch(magnitudes(2, 40, 50), (32, 32), DEFAULT, rng()))
 
@@ -111,8 +125,20 @@ def test_measured_is_the_scan_on_the_mask() -> None:
     for seed in range(6):
         scans = draw_batch([*magnitudes(2, 50, 40), *raw(2, 50, 40)], (48, 64), PLAIN, rng(seed))
         assert torch.equal(scans.measured, torch.where(scans.mask, scans.kspace, 0))
+
+
+@pytest.mark.parametrize("mask_type", MASK_SHARES)
+def test_lines_are_whole_and_other_patterns_are_not(mask_type: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    only(mask_type, monkeypatch)
+    lines = mask_type in (*MASK_TYPES, "partial_fourier", "center")
+    for seed in range(4):
+        scans = draw_batch([*magnitudes(2, 50, 40), *raw(2, 50, 40)], (48, 64), PLAIN, rng(seed))
         inner = scans.mask[:, 16:-16]  # further out, rows of padded scans are empty and so known
-        assert bool((inner == inner[:, :1]).all())  # whole lines
+        whole = (inner == inner[:, :1]).all(dim=2).all(dim=1)
+        assert bool((whole == (torch.tensor(lines) | inner.all(dim=2).all(dim=1))).all())
+        if lines:
+            assert bool(scans.mask[:, :, 32].all())  # the centre is always measured
+        assert bool(scans.mask[:, 24, 32].all())
 
 
 def test_extra_noise_is_on_measured_bins_in_half_of_the_scans() -> None:
@@ -127,15 +153,126 @@ def test_extra_noise_is_on_measured_bins_in_half_of_the_scans() -> None:
 
 def test_acceleration_and_mask_types_cover_their_range() -> None:
     scans = draw_batch(magnitudes(80, 32, 32), (32, 96), PLAIN, rng())
-    rates = 1 / scans.mask[:, 0].float().mean(dim=1)
+    rates = 1 / scans.mask.float().mean(dim=(1, 2))
     assert float(rates.min()) == 1.0 and 7 < float(rates.max()) < 20
-    assert len({tuple(one.tolist()) for one in scans.mask[:, 0]}) > 50
-    assert bool(scans.mask[:, :, 48].all())  # the centre is always measured
+    assert len({one.numpy().tobytes() for one in scans.mask}) > 60
+    assert bool(scans.mask[:, 16, 48].all())  # DC is always measured
+
+
+def test_every_mask_type_is_drawn_as_often_as_its_share_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert sum(MASK_SHARES.values()) == pytest.approx(1.0) and min(MASK_SHARES.values()) > 0
+    assert set(MASK_SHARES) == set(PATTERNS) - {"poisson"} | {"density"}
+    drawn: Counter[str] = Counter()
+    empty = np.ones((8, 24), dtype=bool)
+
+    def pattern(mask_type: str, *_: Any) -> np.ndarray:
+        drawn[mask_type] += 1
+        return empty.copy()
+
+    def density(*_: Any) -> torch.Tensor:
+        drawn["density"] += 1
+        return torch.from_numpy(empty)
+
+    monkeypatch.setattr(simulate, "sampling_pattern", pattern)
+    monkeypatch.setattr(simulate, "_variable_density", density)
+    generator = rng()
+    for _ in range(4000):
+        simulate._draw_mask((8, 24), DEFAULT, generator)
+    # at acceleration 1 all is measured without any pattern, but for partial Fourier
+    whole = math.log(1.5 / 1.3) / math.log(12 / 1.3)
+    assert set(drawn) == set(MASK_SHARES)
+    for mask_type, share in MASK_SHARES.items():
+        expected = share if mask_type == "partial_fourier" else (1 - whole) * share
+        assert drawn[mask_type] / 4000 == pytest.approx(expected, abs=4 * math.sqrt(share / 4000))
 
 
 def test_acceleration_stays_below_the_greatest() -> None:
-    scans = draw_batch(magnitudes(20, 32, 32), (32, 96), SimulationSettings(max_acceleration=1.4), rng())
-    assert bool(scans.mask.all())
+    scans = draw_batch(magnitudes(80, 32, 32), (32, 96), SimulationSettings(max_acceleration=1.4), rng())
+    rates = 1 / scans.mask.float().mean(dim=(1, 2))
+    assert float(rates.max()) < 1.4 + 0.5 / 96 * 1.4**2  # half a line
+    assert (rates == 1).float().mean() > 0.8  # of whole accelerations there is but 1
+
+
+@pytest.mark.parametrize("extent", [(96, 128), (64, 64), (97, 61)])
+@pytest.mark.parametrize("acceleration", [2, 4, 12])
+def test_acceleration_of_variable_density(acceleration: int, extent: tuple[int, int]) -> None:
+    rates = []
+    for seed in range(10):
+        mask = simulate._variable_density(extent, acceleration, rng(seed))
+        assert mask.shape == extent and mask.dtype == torch.bool
+        height, width = extent
+        assert bool(mask[height // 2 - 1 : height // 2 + 2, width // 2].all()) or min(extent) < 64
+        rates.append(float(1 / mask.float().mean()))
+    # the fully sampled centre comes on top
+    assert all(0.85 * acceleration < rate < 1.03 * acceleration for rate in rates)
+    assert np.mean(rates) == pytest.approx(acceleration, rel=0.06)
+
+
+def test_variable_density_is_dense_at_the_centre_and_evenly_spread() -> None:
+    radius = torch.from_numpy(np.hypot(*np.mgrid[-1:1:128j, -1:1:128j]))
+    empty_corners = []
+    for seed in range(12):
+        mask = simulate._variable_density((128, 128), 6, rng(seed)).float()
+        shares = [float(mask[(radius >= low) & (radius < low + 0.2)].mean()) for low in (0.0, 0.3, 0.6)]
+        assert shares[0] > shares[1] >= shares[2]
+        empty_corners.append(not mask[radius > 1.02].any())
+    assert any(empty_corners) and not all(empty_corners)
+    # as with Poisson discs, a measured bin has others right beside it less often than some bins further away
+    mask = torch.stack([simulate._variable_density((128, 128), 6, rng(seed)) for seed in range(12)]).float()
+    ring = (radius > 0.4) & (radius < 0.7)
+    for axis in (1, 2):
+        beside, further = (float((mask * mask.roll(lag, axis))[:, ring].mean()) for lag in (1, 4))
+        assert beside < 0.8 * further
+
+
+def test_sides_are_cut_off() -> None:
+    sides = set()
+    for seed in range(60):
+        mask = np.ones((48, 65), dtype=bool)
+        simulate._cut_side(mask, rng(seed))
+        rows, columns = (np.asarray(mask.all(axis=other)) for other in (1, 0))
+        axis = 0 if not columns.any() else 1
+        lines, size = (rows, 48) if axis == 0 else (columns, 65)
+        there = np.flatnonzero(lines)
+        assert (mask == (lines[:, None] if axis == 0 else lines)).all() and not lines.all()
+        assert len(there) == there[-1] - there[0] + 1 and (there[0] == 0 or there[-1] == size - 1)
+        assert lines[size // 2] and 0.5 < len(there) / size < 0.94  # DC is kept
+        sides.add((axis, int(there[0]) > 0))
+    assert sides == {(0, False), (0, True), (1, False), (1, True)}
+
+
+def test_a_share_of_masks_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = SimulationSettings(max_acceleration=2.4)  # of which all but some are 2
+    for share in (0.0, 0.5, 1.0):
+        only("equispaced", monkeypatch, share)
+        masks = [simulate._draw_mask((32, 64), settings, rng(seed)).numpy() for seed in range(100)]
+        undersampled = [mask for mask in masks if not mask.all()]
+        half_empty = [
+            any(not mask[part].any() for part in (np.s_[:2], np.s_[-2:], np.s_[:, :4], np.s_[:, -4:]))
+            for mask in undersampled
+        ]
+        assert np.mean(half_empty) == pytest.approx(share, abs=0.15)
+        assert all(mask[16, 32] for mask in masks)
+
+
+def test_partial_fourier_covers_its_range(monkeypatch: pytest.MonkeyPatch) -> None:
+    only("partial_fourier", monkeypatch)
+    masks = [simulate._draw_mask((8, 128), DEFAULT, rng(seed)) for seed in range(200)]
+    assert all(bool((mask == mask[0]).all()) for mask in masks)
+    counts = [int(mask[0].sum()) for mask in masks]
+    assert 64 + 2 <= min(counts) < 72 and 82 < max(counts) <= 90
+    assert 60 < sum(bool(mask[0, 0]) for mask in masks) < 140  # either side
+
+
+@pytest.mark.parametrize("mask_type", MASK_SHARES)
+def test_masks_of_any_size(mask_type: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Raw scans may be of any size, and their own extent is what is undersampled."""
+    only(mask_type, monkeypatch, 0.3)
+    settings = SimulationSettings(max_acceleration=30)
+    for extent in ((2, 2), (3, 2), (2, 3), (5, 4), (7, 7), (6, 11), (16, 13), (40, 10)):
+        for seed in range(12):
+            mask = simulate._draw_mask(extent, settings, rng(seed))
+            assert mask.shape == extent and mask.dtype == torch.bool and bool(mask[extent[0] // 2, extent[1] // 2])
 
 
 @pytest.mark.parametrize("std", [0.003, 0.02])

@@ -6,6 +6,7 @@ import gzip
 from collections.abc import Callable
 from pathlib import Path
 
+import h5py
 import nibabel
 import numpy as np
 import pytest
@@ -17,7 +18,7 @@ from small import phantom
 from mrihvae.errors import InputError
 from mrihvae.fourier import fft2c, ifft2c, resize_kspace
 from mrihvae.simulate import SimulationSettings, draw_batch
-from mrihvae.slices import LARGEST_MATRIX, LARGEST_PICTURE, load_mixture, magnitude_slices
+from mrihvae.slices import LARGEST_MATRIX, LARGEST_PICTURE, PACKED, load_mixture, magnitude_slices
 
 DEMO_SCANS = Path(__file__).parents[1] / "mrihvae" / "demo_scans"
 
@@ -126,7 +127,7 @@ def test_folder_with_everything(tmp_path: Path) -> None:
 
 def test_progress_sees_every_file(tmp_path: Path) -> None:
     seen: list[Path] = []
-    load_mixture([str(mixed_folder(tmp_path))], lambda files: iter([seen.append(file) or file for file in files]))
+    load_mixture([str(mixed_folder(tmp_path))], lambda files: iter([seen.append(file) or file for file in files]))  # type: ignore[func-returns-value]
     assert [file.name for file in seen] == ["brain.nii.gz", "UPPER.PNG", "scan.h5"]
 
 
@@ -240,20 +241,20 @@ BAD: list[tuple[str, Callable[[Path], object], str]] = [
     ("notes.txt", lambda path: path.write_text("text"), "not readable"),
     ("a.png", lambda path: path.write_text("text"), "not readable"),
     ("a.png", lambda path: path.write_bytes(b""), "not readable"),
-    ("a.png", lambda path: (write_picture(path, EIGHT), cut(path)), "not readable"),
-    ("a.jpg", lambda path: (write_picture(path, EIGHT), cut(path)), "not readable"),
+    ("a.png", lambda path: (write_picture(path, EIGHT), cut(path)), "not readable"),  # type: ignore[func-returns-value]
+    ("a.jpg", lambda path: (write_picture(path, EIGHT), cut(path)), "not readable"),  # type: ignore[func-returns-value]
     ("a.png", lambda path: write_picture(path, 0 * EIGHT), "no usable slice in it"),
     ("a.nii", lambda path: path.write_text("text"), "not readable"),
-    ("a.nii", lambda path: (write_nifti(path, volume()), cut(path)), "not readable"),
+    ("a.nii", lambda path: (write_nifti(path, volume()), cut(path)), "not readable"),  # type: ignore[func-returns-value]
     ("a.nii.gz", lambda path: path.write_text("text"), "not readable"),
-    ("a.nii.gz", lambda path: (write_nifti(path, volume()), cut(path)), "not readable"),
+    ("a.nii.gz", lambda path: (write_nifti(path, volume()), cut(path)), "not readable"),  # type: ignore[func-returns-value]
     ("a.nii.gz", cut_inside_gzip, "not readable"),
     ("a.nii", spoil_nan, "holds NaN or infinite values; remove or replace it"),
     ("a.nii", structured, "not readable"),
     ("a.nii", lambda path: write_nifti(path, volume().astype(np.complex64)), "not readable"),
     ("a.nii", lambda path: write_nifti(path, np.arange(20, dtype=np.int16)), "not readable"),
     ("a.h5", lambda path: path.write_text("text"), "truncated or not an HDF5 file"),
-    ("a.h5", lambda path: (write_scan(path), cut(path)), "truncated or not an HDF5 file"),
+    ("a.h5", lambda path: (write_scan(path), cut(path)), "truncated or not an HDF5 file"),  # type: ignore[func-returns-value]
     ("a.h5", lambda path: write_h5(path, images=np.ones(3)), "has no dataset 'kspace'"),
     ("a.h5", lambda path: write_scan(path, kspace=NAN), "'kspace' holds NaN or infinite values"),
     ("a.h5", undersampled, "is undersampled (it has a mask); training needs complete scans"),
@@ -292,3 +293,21 @@ def test_path_with_an_equals_sign(tmp_path: Path) -> None:
     path = write_nifti(tmp_path / "run=1" / "scan.nii", volume())
     assert len(load_mixture([str(path)]).datasets[0].arrays) == 3
     assert load_mixture([f"{path}=2"]).datasets[0].weight == 2
+
+
+def test_packed_slices_count_by_their_number_beside_others(tmp_path: Path) -> None:
+    """Without weights; what is packed keeps its own shares."""
+    path = tmp_path / "slices.h5"
+    with h5py.File(path, "w") as file:
+        file.attrs["format"] = PACKED
+        for name, weight in (("0", 0.1), ("1", 0.3)):
+            group = file.create_group(name)
+            group.attrs.update({"path": f"some/{name}", "raw": False, "weight": weight})
+            group["32x32"] = np.ones((3, 32, 32), np.uint8)
+            group["order"] = np.array([[0, k] for k in range(3)], np.int32)
+    write_nifti(tmp_path / "scan.nii", volume())
+    mixture = load_mixture([str(path), str(tmp_path / "scan.nii")])
+    assert [len(d.arrays) for d in mixture.datasets] == [3, 3, 3]
+    np.testing.assert_allclose(mixture.shares, [1.5 / 9, 4.5 / 9, 3 / 9])
+    mixture = load_mixture([f"{path}=1", f"{tmp_path / 'scan.nii'}=3"])
+    np.testing.assert_allclose(mixture.shares, [0.25 / 4, 0.75 / 4, 3 / 4])

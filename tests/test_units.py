@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import math
+
+import numpy as np
 import pytest
 import torch
 from conftest import complex_normal
 
 from mrihvae.fourier import fft2c
 from mrihvae.masks import MASK_TYPES, sampling_mask
-from mrihvae.units import noise_std, scale_of
+from mrihvae.units import line_noise, missing_noise, noise_std, scale_of
 
 
 def noise(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -79,3 +82,37 @@ def test_no_noise_and_no_measurement_give_zero() -> None:
     nothing = torch.zeros(32, 32, dtype=torch.complex64)
     assert float(noise_std(nothing)) == 0.0
     assert float(noise_std(nothing, torch.ones(32, dtype=torch.bool))) == 0.0
+
+
+@pytest.mark.parametrize("axis", [-1, -2])
+def test_noise_of_missing_bins_is_of_their_lines(axis: int) -> None:
+    """Scanners filter lines: the noise of a line that was not measured is that of the ones beside it."""
+    profile = np.interp(np.arange(96), [0, 48, 95], [4.0, 1.0, 4.0]).astype(np.float32)
+    kspace = torch.from_numpy(complex_normal((6, 96, 96)) * profile)
+    lines = torch.arange(96) % 4 == 0
+    lines[44:52] = True
+    known = lines.expand(96, 96)
+    if axis == -2:
+        kspace, known = kspace.mT, known.T
+    expected = math.sqrt(0.5 * float((profile[~lines.numpy()] ** 2).sum()) / 96)
+    measured = torch.where(known, kspace, torch.zeros((), dtype=kspace.dtype))
+    assert missing_noise(measured, known) == pytest.approx(expected, rel=0.05)
+    assert missing_noise(7 * measured, known) == pytest.approx(7 * expected, rel=0.05)
+    assert missing_noise(kspace, torch.ones(96, 96, dtype=torch.bool)) == 0
+    assert missing_noise(torch.zeros_like(kspace), known) == 0
+
+
+def test_rows_that_are_empty_have_no_noise_to_miss() -> None:
+    kspace, lines = torch.from_numpy(complex_normal((6, 96, 64))), torch.arange(64) % 4 == 0
+    kspace[:, :24] = 0  # interpolated
+    kspace[:, -24:] = 0
+    found = missing_noise(torch.where(lines, kspace, torch.zeros((), dtype=kspace.dtype)), lines.expand(96, 64))
+    assert found == pytest.approx(math.sqrt(0.5 * 0.75 * 0.5), rel=0.05)
+
+
+def test_noise_of_lines() -> None:
+    profile = torch.linspace(1, 3, 64)
+    profile[50:] = 0
+    power = line_noise(torch.from_numpy(complex_normal((8, 96, 64))) * profile)
+    assert torch.equal(power == 0, profile == 0)
+    torch.testing.assert_close(power[4:46], profile[4:46] ** 2, rtol=0.15, atol=0)

@@ -14,13 +14,26 @@ from small import every_third, small_kspace, small_model
 from mrihvae.errors import InputError
 from mrihvae.fastmri_files import Scan
 from mrihvae.fourier import fft2c, ifft2c
-from mrihvae.inference import InferenceSettings, reconstruct
+from mrihvae.heldout import TYPICAL, error_ratio
+from mrihvae.inference import InferenceSettings, reconstruct, sample
 from mrihvae.masks import sampling_mask, seed_of
 from mrihvae.model import HVAE
-from mrihvae.volumes import METHODS, Method, Undersampling, delivered_shape, lines_of, reconstruct_volume
+from mrihvae.patterns import PATTERNS, sampling_pattern
+from mrihvae.units import missing_noise
+from mrihvae.volumes import (
+    METHODS,
+    MODEL_METHODS,
+    Method,
+    Undersampling,
+    delivered_shape,
+    mask_of,
+    reconstruct_volume,
+    sample_volume,
+)
 
 RANDOM = Undersampling("random", 4, 0.1)
-SHORT = InferenceSettings(sweeps=1)
+SHORT = InferenceSettings(views=2, sweeps=1)
+DRAWS = InferenceSettings(views=2, sweeps=0)
 
 
 @pytest.fixture(scope="module")
@@ -39,6 +52,13 @@ def scan_of(shape: tuple[int, ...] = (3, 24, 20), **changes: object) -> Scan:
     return dataclasses.replace(Scan("file1.h5", kspace), **changes)  # type: ignore[arg-type]
 
 
+def bins_of(height: int = 24, width: int = 20) -> np.ndarray:
+    """Mark single bins and the centre: bool (H, W)."""
+    mask = np.random.default_rng(0).random((height, width)) < 0.4
+    mask[height // 2 - 2 : height // 2 + 2, width // 2 - 2 : width // 2 + 2] = True
+    return mask
+
+
 def zero_filled(kspace: np.ndarray, lines: np.ndarray) -> np.ndarray:
     return ifft2c(torch.from_numpy(np.where(lines, kspace, 0))).abs().numpy()
 
@@ -48,13 +68,13 @@ def zero_filled(kspace: np.ndarray, lines: np.ndarray) -> np.ndarray:
 
 def test_lines_from_the_file() -> None:
     mask = every_third(20).numpy()
-    assert np.array_equal(lines_of(scan_of(mask=mask), None), mask)
+    assert np.array_equal(mask_of(scan_of(mask=mask), None), mask)
 
 
 def test_lines_from_a_fastmri_mask_seeded_by_the_file_name() -> None:
     expected = sampling_mask("random", 20, 4, 0.1, seed_of("file1.h5"))
-    assert np.array_equal(lines_of(scan_of(), RANDOM), expected)
-    other = lines_of(dataclasses.replace(scan_of((1, 4, 200)), name="file2.h5"), RANDOM)
+    assert np.array_equal(mask_of(scan_of(), RANDOM), expected)
+    other = mask_of(dataclasses.replace(scan_of((1, 4, 200)), name="file2.h5"), RANDOM)
     assert not np.array_equal(other, sampling_mask("random", 200, 4, 0.1, seed_of("file1.h5")))
 
 
@@ -62,26 +82,29 @@ def test_lines_from_a_fastmri_mask_seeded_by_the_file_name() -> None:
 def test_lines_that_are_zero_are_not_measured(shape: tuple[int, ...]) -> None:
     scan, mask = scan_of(shape), every_third(20).numpy()
     scan = dataclasses.replace(scan, kspace=np.where(mask, scan.kspace, 0))
-    assert np.array_equal(lines_of(scan, None), mask)
+    assert np.array_equal(mask_of(scan, None), mask)
     scan.kspace[0, ..., 1] = 1e-9  # something on a line, however little
-    assert lines_of(scan, None)[1]
+    assert mask_of(scan, None)[1]
 
 
 def test_mask_and_undersampling_together_are_refused() -> None:
     with pytest.raises(InputError) as caught:
-        lines_of(scan_of(mask=every_third(20).numpy()), RANDOM)
+        mask_of(scan_of(mask=every_third(20).numpy()), RANDOM)
     assert str(caught.value) == "file1.h5: is undersampled already (it has a mask); leave out --mask-type"
 
 
 def test_complete_scan_without_a_mask_is_refused() -> None:
     with pytest.raises(InputError) as caught:
-        lines_of(scan_of(), None)
-    assert str(caught.value) == "file1.h5: k-space is complete and has no mask; add --mask-type to undersample it"
+        mask_of(scan_of(), None)
+    assert (
+        str(caught.value)
+        == "file1.h5: k-space is complete and has no mask; add --mask-type to undersample it, or store its mask"
+    )
 
 
 def test_scan_of_nothing_is_refused() -> None:
     with pytest.raises(InputError) as caught:
-        lines_of(scan_of(kspace=np.zeros((2, 24, 20), np.complex64)), None)
+        mask_of(scan_of(kspace=np.zeros((2, 24, 20), np.complex64)), None)
     assert str(caught.value) == "file1.h5: k-space is zero everywhere; there is nothing to reconstruct from"
 
 
@@ -89,16 +112,90 @@ def test_lines_that_were_not_encoded_do_not_make_a_scan_undersampled() -> None:
     scan = scan_of(padding=(3, 18))
     scan.kspace[..., :3] = scan.kspace[..., 18:] = 0
     with pytest.raises(InputError, match="k-space is complete"):
-        lines_of(scan, None)
-    lines = lines_of(scan, RANDOM)
+        mask_of(scan, None)
+    lines = mask_of(scan, RANDOM)
     assert not lines[:3].any() and not lines[18:].any()
     assert np.array_equal(lines[3:18], sampling_mask("random", 20, 4, 0.1, seed_of("file1.h5"))[3:18])
 
 
-@pytest.mark.parametrize("undersampling", [Undersampling("radial", 4, 0.1), Undersampling("random", 0, 0.1)])
-def test_impossible_mask_is_refused(undersampling: Undersampling) -> None:
-    with pytest.raises(InputError):
-        lines_of(scan_of(), undersampling)
+@pytest.mark.parametrize(
+    ("undersampling", "message"),
+    [
+        (Undersampling("circus", 4, 0.1), "mask type 'circus' is unknown"),
+        (Undersampling("random", 0, 0.1), "acceleration 0 is not"),
+        (Undersampling("random", 2.5, 0.1), "acceleration 2.5 is not a whole number"),
+        (Undersampling("radial", 0.5, 0.1), "acceleration 0.5 is not"),
+        (Undersampling("partial_fourier", 2, 0.1), "partial Fourier at 2x measures 10 of 20 lines"),
+        (Undersampling("spiral", 1.1, 0.1), "the corners of k-space: "),
+        (Undersampling("random", 4, 0.1, axis=0), "axis 0 is not one of"),
+    ],
+)
+def test_impossible_mask_is_refused(undersampling: Undersampling, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        mask_of(scan_of(), undersampling)
+
+
+@pytest.mark.parametrize("mask_type", sorted(set(PATTERNS) - {"poisson"}))
+def test_pattern_seeded_by_the_file_name(mask_type: str) -> None:
+    acceleration = 1.5 if mask_type == "partial_fourier" else 4
+    seed = seed_of("file1.h5")
+    for shape in ((3, 24, 20), (2, 3, 24, 20)):
+        for axis in (-1, -2):
+            expected = sampling_pattern(mask_type, (24, 20), acceleration, 0.1, seed, axis)
+            found = mask_of(scan_of(shape), Undersampling(mask_type, acceleration, 0.1, axis))
+            lines = axis == -1 and mask_type not in ("radial", "spiral")
+            assert found.shape == ((20,) if lines else (24, 20)) and found.dtype == bool
+            assert (found == expected).all()
+
+
+def test_two_dimensional_pattern_leaves_out_lines_that_were_not_encoded() -> None:
+    scan = scan_of(padding=(3, 18))
+    scan.kspace[..., :3] = scan.kspace[..., 18:] = 0
+    for axis in (-1, -2):
+        mask = mask_of(scan, Undersampling("radial", 2, 0.1, axis))
+        whole = sampling_pattern("radial", (24, 20), 2, 0.1, seed_of("file1.h5"))
+        assert whole[:, :3].any() and not mask[:, :3].any() and not mask[:, 18:].any()
+        assert np.array_equal(mask[:, 3:18], whole[:, 3:18])
+
+
+def test_two_dimensional_mask_of_the_file() -> None:
+    for mask in (bins_of(), np.broadcast_to(every_third(24).numpy()[:, None], (24, 20))):
+        assert np.array_equal(mask_of(scan_of(mask=mask), None), mask)
+        with pytest.raises(InputError, match=r"is undersampled already \(it has a mask\)"):
+            mask_of(scan_of(mask=mask), RANDOM)
+
+
+@pytest.mark.parametrize("shape", [(3, 24, 20), (2, 3, 24, 20)])
+def test_two_dimensional_pattern_of_a_file_without_a_mask(shape: tuple[int, ...]) -> None:
+    rows = every_third(24).numpy()[:, None] & np.ones(20, dtype=bool)
+    both = rows & every_third(20).numpy()
+    for mask in (bins_of(), rows, both):
+        scan = scan_of(shape)
+        scan = dataclasses.replace(scan, kspace=np.where(mask, scan.kspace, 0))
+        assert np.array_equal(mask_of(scan, None), mask)
+        with pytest.raises(InputError, match=r"is undersampled already \(bins are empty\); leave out --mask-type"):
+            mask_of(scan, RANDOM)
+
+
+def test_padded_rows_count_as_measured() -> None:
+    """Scans are interpolated by padding k-space with zeros: empty rows at either end are no pattern."""
+    scan, lines = scan_of(), every_third(20).numpy()
+    scan.kspace[:, :4] = scan.kspace[:, -3:] = 0
+    with pytest.raises(InputError, match="k-space is complete and has no mask"):
+        mask_of(scan, None)
+    assert mask_of(scan, RANDOM).shape == (20,)
+    undersampled = dataclasses.replace(scan, kspace=np.where(lines, scan.kspace, 0))
+    assert np.array_equal(mask_of(undersampled, None), lines)
+
+
+def test_single_bins_that_happen_to_be_zero_make_no_pattern() -> None:
+    scan, lines = scan_of((1, 64, 60)), every_third(60).numpy()
+    scan.kspace[0, 5, 7] = 0
+    with pytest.raises(InputError, match="k-space is complete"):
+        mask_of(scan, None)
+    undersampled = dataclasses.replace(scan, kspace=np.where(lines, scan.kspace, 0))
+    undersampled.kspace[0, 20, 9] = 0
+    assert np.array_equal(mask_of(undersampled, None), lines)
 
 
 # --- the size to deliver ---------------------------------------------------------------------------------------------
@@ -142,10 +239,10 @@ def test_every_method_gives_float32_magnitudes_in_the_scans_scale(name: str, mod
 
 
 @pytest.mark.parametrize("shape", [(5, 24, 20), (3, 2, 24, 20)])
-@pytest.mark.parametrize("name", ["hybrid", "amortised", "zero-filled", "tv"])
+@pytest.mark.parametrize("name", ["hybrid", "amortised", "samples", "zero-filled", "tv"])
 def test_batch_size_changes_nothing(name: str, shape: tuple[int, ...], model: HVAE) -> None:
     scan, lines = scan_of(shape), every_third(20).numpy()
-    method = Method(name, model, SHORT)
+    method = Method(name, model, SHORT, samples=2)
     whole = reconstruct_volume(scan, lines, method, 100)
     tolerance = 1e-3 if name == "tv" else 1e-5  # sigpy draws the start of its power iteration at random
     for size in (1, 3, 4):
@@ -193,7 +290,7 @@ def test_complete_scan_gives_its_root_sum_of_squares() -> None:
 def test_hybrid_and_amortised_are_the_reconstruction_with_and_without_sweeps(model: HVAE) -> None:
     scan, lines = scan_of(), every_third(20)
     kspace = torch.from_numpy(scan.kspace)
-    for name, settings in (("hybrid", SHORT), ("amortised", InferenceSettings(sweeps=0))):
+    for name, settings in (("hybrid", SHORT), ("amortised", InferenceSettings(views=1, rounds=1, sweeps=0))):
         expected = reconstruct(model, kspace, lines, settings).abs().numpy()
         volume = reconstruct_volume(scan, lines.numpy(), Method(name, model, SHORT))
         np.testing.assert_allclose(volume, expected, atol=1e-5 * expected.max())
@@ -202,7 +299,7 @@ def test_hybrid_and_amortised_are_the_reconstruction_with_and_without_sweeps(mod
 def test_lines_that_were_not_encoded_are_known_to_be_zero(model: HVAE) -> None:
     scan = scan_of(padding=(3, 18))
     scan.kspace[..., :3] = scan.kspace[..., 18:] = 0
-    lines = lines_of(scan, RANDOM)
+    lines = mask_of(scan, RANDOM)
     known = torch.from_numpy(lines.copy())
     known[:3] = known[18:] = True
     measured = torch.from_numpy(np.where(lines, scan.kspace, 0))
@@ -233,9 +330,11 @@ def test_strength_is_passed_on() -> None:
 
 
 def test_refused_methods(model: HVAE) -> None:
-    with pytest.raises(InputError, match="method 'magic' is unknown; choose one of hybrid, amortised, zero-filled"):
+    with pytest.raises(
+        InputError, match="method 'magic' is unknown; choose one of hybrid, amortised, samples, zero-filled"
+    ):
         Method("magic")
-    for name in ("hybrid", "amortised"):
+    for name in MODEL_METHODS:
         with pytest.raises(InputError, match=f"method '{name}' needs a model"):
             Method(name)
 
@@ -244,9 +343,178 @@ def test_undersampled_files_without_a_mask_are_not_taken_for_complete() -> None:
     rows, columns = scan_of(), scan_of()
     rows.kspace[:, 5:9] = 0
     columns.kspace[..., 5:9] = 0
-    for undersampling in (None, RANDOM):
-        with pytest.raises(InputError, match="rows of k-space are empty; W must be the phase-encoding axis"):
-            lines_of(rows, undersampling)
-    with pytest.raises(InputError, match="is undersampled already"):
-        lines_of(columns, RANDOM)
-    assert lines_of(columns, None).sum() == 16
+    for scan in (rows, columns):
+        with pytest.raises(InputError, match="is undersampled already"):
+            mask_of(scan, RANDOM)
+    assert mask_of(columns, None).shape == (20,) and mask_of(columns, None).sum() == 16
+    found = mask_of(rows, None)
+    assert found.shape == (24, 20) and found.all(axis=1).sum() == 20 and not found[5:9].any()
+
+
+# --- patterns other than lines along H -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("shape", [(2, 24, 20), (1, 2, 24, 20)])
+@pytest.mark.parametrize("name", ["hybrid", "samples", "zero-filled", "tv"])
+def test_any_pattern(name: str, shape: tuple[int, ...], model: HVAE) -> None:
+    scan, mask = scan_of(shape), bins_of()
+    method = Method(name, model, SHORT, samples=2)
+    volume = reconstruct_volume(scan, mask, method)
+    assert volume.shape == (shape[0], 24, 20) and np.isfinite(volume).all()
+    kept = dataclasses.replace(scan, kspace=np.where(mask, scan.kspace, 0), mask=mask)
+    tolerance = 1e-3 if name == "tv" else 1e-5
+    found = reconstruct_volume(kept, mask_of(kept, None), method, 3)
+    np.testing.assert_allclose(found, volume, atol=tolerance * volume.max())
+    if name == "zero-filled" and len(shape) == 3:
+        np.testing.assert_allclose(volume, zero_filled(scan.kspace, mask), atol=1e-6)
+
+
+def test_lines_along_the_height_are_the_transposed_scan(model: HVAE) -> None:
+    scan, lines = scan_of(), every_third(24).numpy()
+    turned = dataclasses.replace(scan, kspace=np.ascontiguousarray(scan.kspace.swapaxes(-2, -1)))
+    for name in ("hybrid", "samples", "zero-filled"):
+        method = Method(name, model, SHORT, samples=2)
+        volume = reconstruct_volume(scan, lines[:, None] & np.ones(20, dtype=bool), method)
+        expected = reconstruct_volume(turned, lines, method).swapaxes(-2, -1)
+        np.testing.assert_allclose(volume, expected, atol=1e-5 * volume.max())
+
+
+# --- posterior samples -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("count", [1, 3])
+@pytest.mark.parametrize("pattern", ["lines", "bins"])
+def test_samples_of_a_volume_by_hand(count: int, pattern: str, model: HVAE) -> None:
+    scan, mask = scan_of(), every_third(20).numpy() if pattern == "lines" else bins_of()
+    kspace = torch.from_numpy(np.where(mask, scan.kspace, 0))
+    found = sample_volume(scan, mask, Method("samples", model, SHORT, samples=count), seed=3)
+    images = sample(model, kspace, torch.from_numpy(mask), count, DRAWS, 3).numpy()
+    drawn = np.abs(images)
+    assert found.samples.shape == (3, count, 24, 20) and found.mean.shape == found.std.shape == (3, 24, 20)
+    assert {array.dtype for array in (found.mean, found.std, found.samples)} == {np.dtype(np.float32)}
+    np.testing.assert_allclose(found.samples, drawn.swapaxes(0, 1), atol=1e-5)
+    np.testing.assert_allclose(found.mean, np.abs(images.mean(axis=0)), atol=1e-5)
+    variance = ((drawn - drawn.mean(axis=0)) ** 2).sum(axis=0) / max(count - 1, 1)
+    noise = missing_noise(kspace, torch.from_numpy(np.broadcast_to(mask, (24, 20)).copy()))
+    assert noise > 0
+    assert found.widened == (TYPICAL if count > 1 else 1.0)  # these scans have too few lines to say it themselves
+    np.testing.assert_allclose(found.std**2, found.widened**2 * variance + noise**2, rtol=1e-3, atol=1e-7)
+
+
+@pytest.mark.parametrize("axis", [-1, -2])
+@pytest.mark.parametrize("pattern", ["every third", "centre"])
+def test_noise_part_of_the_deviation(model: HVAE, pattern: str, axis: int) -> None:
+    """Where samples agree, what is left is how much the noise of missing bins moves a bright pixel's magnitude."""
+    bright = np.full((20, 64, 64), 5.0, np.complex64)
+    lines = every_third(64).numpy() if pattern == "every third" else np.abs(np.arange(64) - 32) < 12
+    lines = np.broadcast_to(lines if axis == -1 else lines[:, None], (64, 64)).copy()
+    noise = np.float32(0.05) * complex_normal(bright.shape)
+    scan = Scan("file1.h5", fft2c(torch.from_numpy(bright)).numpy() + noise)
+    settings = InferenceSettings(views=1, sweeps=0, temperature=0.0)
+    found = sample_volume(scan, lines, Method("samples", model, settings, samples=2))
+    missing = ifft2c(torch.from_numpy(np.where(lines, 0, noise))).numpy()
+    assert float(found.std.std()) < 1e-5
+    assert float(found.std.mean()) == pytest.approx(float(np.abs(bright + missing).std()), rel=0.1)
+
+
+@pytest.mark.parametrize("shape", [(5, 24, 20), (3, 2, 24, 20)])
+def test_samples_do_not_depend_on_the_batch_size(shape: tuple[int, ...], model: HVAE) -> None:
+    scan, method = scan_of(shape), Method("hybrid", model, SHORT, samples=2)
+    whole = sample_volume(scan, bins_of(), method, batch_size=100)
+    for size in (1, 3):
+        found = sample_volume(scan, bins_of(), method, batch_size=size)
+        for name in ("mean", "std", "samples"):
+            expected = getattr(whole, name)
+            np.testing.assert_allclose(getattr(found, name), expected, atol=1e-4 * expected.max(), rtol=0)
+
+
+def test_seed_of_samples(model: HVAE) -> None:
+    scan, lines, method = scan_of(), every_third(20).numpy(), Method("samples", model, DRAWS, samples=2)
+    first = sample_volume(scan, lines, method)
+    assert np.array_equal(first.samples, sample_volume(scan, lines, method, seed=0).samples)
+    assert not np.allclose(first.samples, sample_volume(scan, lines, method, seed=1).samples, atol=1e-4)
+
+
+def test_spread_widens_the_deviation_of_samples_alone(model: HVAE) -> None:
+    scan, lines = scan_of(), every_third(20).numpy()
+    one, two = (
+        sample_volume(scan, lines, Method("samples", model, dataclasses.replace(DRAWS, spread=spread), samples=3))
+        for spread in (1.0, 2.0)
+    )
+    assert np.array_equal(one.samples, two.samples) and one.noise == two.noise > 0
+    np.testing.assert_allclose(two.std**2 - one.noise**2, 4 * (one.std**2 - one.noise**2), rtol=1e-3, atol=1e-7)
+
+
+def test_scan_with_enough_lines_says_itself_how_wide(model: HVAE) -> None:
+    scan, lines = scan_of((2, 24, 72)), every_third(72).numpy()
+    method = Method("samples", model, dataclasses.replace(DRAWS, spread=1.5), samples=3)
+    found = sample_volume(scan, lines, method, seed=4)
+    kspace, measured = torch.from_numpy(np.where(lines, scan.kspace, 0)), torch.from_numpy(lines)
+    ratio = error_ratio(model, kspace, measured, measured, method.inference, 4)
+    assert ratio != TYPICAL and found.widened == pytest.approx(1.5 * ratio, rel=1e-6)
+    variance = found.widened**2 * found.samples.var(axis=1, ddof=1)
+    np.testing.assert_allclose(found.std**2, variance + found.noise**2, rtol=1e-3, atol=1e-7)
+
+
+def test_samples_of_several_coils(model: HVAE) -> None:
+    """Each sample is the root-sum-of-squares of the coils'; the noise part is the coils' mean power."""
+    scan, lines = scan_of((2, 3, 24, 20)), every_third(20).numpy()
+    scan.kspace[:, 1] += 0.05 * complex_normal((2, 24, 20))
+    method = Method("samples", model, DRAWS, samples=2)
+    coils = [sample_volume(dataclasses.replace(scan, kspace=scan.kspace[:, c]), lines, method) for c in range(3)]
+    found = sample_volume(scan, lines, method)
+    kspace = torch.from_numpy(np.where(lines, scan.kspace, 0)).flatten(0, 1)
+    images = sample(model, kspace, torch.from_numpy(lines), 2, DRAWS).unflatten(1, (2, 3))
+    expected = images.abs().square().sum(dim=2).sqrt().numpy().swapaxes(0, 1)
+    np.testing.assert_allclose(found.samples, expected, atol=1e-5 * expected.max())
+    mean = images.mean(dim=0).abs().square().sum(dim=1).sqrt().numpy()
+    np.testing.assert_allclose(found.mean, mean, atol=1e-5 * expected.max())
+    noise = [coil.std**2 - coil.widened**2 * coil.samples.var(axis=1, ddof=1) for coil in coils]
+    assert noise[1].min() > 2 * noise[0].max()
+    variance = found.widened**2 * expected.var(axis=1, ddof=1) + np.mean(noise, axis=0)
+    np.testing.assert_allclose(found.std**2, variance, rtol=1e-3, atol=1e-6)
+
+
+def test_samples_are_cropped_as_the_volume_is(model: HVAE) -> None:
+    scan, lines, method = scan_of(), every_third(20).numpy(), Method("samples", model, DRAWS, samples=2)
+    whole = sample_volume(scan, lines, method)
+    cropped = sample_volume(dataclasses.replace(scan, matrix=(12, 10)), lines, method)
+    assert cropped.samples.shape == (3, 2, 12, 10) and cropped.mean.shape == cropped.std.shape == (3, 12, 10)
+    for name in ("mean", "std", "samples"):
+        assert np.array_equal(getattr(cropped, name), getattr(whole, name)[..., 6:18, 5:15])
+
+
+def test_samples_tell_their_progress(model: HVAE) -> None:
+    told: list[int] = []
+    method = Method("samples", model, DRAWS, samples=2)
+    sample_volume(scan_of((3, 2, 24, 20)), every_third(20).numpy(), method, batch_size=3, progress=told.append)
+    assert told == [1, 2]
+    told.clear()
+    reconstruct_volume(scan_of(), every_third(20).numpy(), method, 2, told.append)
+    assert told == [2, 1]
+
+
+def test_what_each_method_draws(model: HVAE) -> None:
+    """The volume of "samples" is their mean, without sweeps; "hybrid" refines draws; "amortised" is one look."""
+    scan, lines = scan_of(), every_third(20).numpy()
+    kspace = torch.from_numpy(np.where(lines, scan.kspace, 0))
+    settings = InferenceSettings(views=2, rounds=3, sweeps=2)
+    for name, expected in (
+        ("samples", dataclasses.replace(settings, sweeps=0)),
+        ("hybrid", settings),
+        ("amortised", dataclasses.replace(settings, views=1, rounds=1, sweeps=0)),
+    ):
+        method = Method(name, model, settings, samples=2)
+        drawn = sample(model, kspace, torch.from_numpy(lines), 2, expected).abs().numpy()
+        found = sample_volume(scan, lines, method)
+        np.testing.assert_allclose(found.samples, drawn.swapaxes(0, 1), atol=1e-5, err_msg=name)
+    method = Method("samples", model, settings, samples=2)
+    assert np.array_equal(reconstruct_volume(scan, lines, method), sample_volume(scan, lines, method).mean)
+
+
+def test_methods_that_draw_no_samples(model: HVAE) -> None:
+    scan, lines = scan_of(), every_third(20).numpy()
+    with pytest.raises(InputError, match="method 'tv' draws no samples; choose one of hybrid, amortised, samples"):
+        sample_volume(scan, lines, Method("tv"))
+    with pytest.raises(InputError, match="0 samples: draw at least 1"):
+        sample_volume(scan, lines, Method("samples", model, samples=0))

@@ -17,7 +17,7 @@ from mrihvae import weights
 from mrihvae.errors import InputError
 from mrihvae.inference import InferenceSettings, reconstruct
 from mrihvae.model import HVAE
-from mrihvae.weights import find_weights, load_card, load_model, save_weights
+from mrihvae.weights import find_weights, fingerprint, load_card, load_model, save_weights
 
 
 @pytest.fixture
@@ -36,7 +36,7 @@ def test_round_trip(path: Path) -> None:
     assert all(torch.equal(ours[name].half().float(), theirs[name]) for name in ours)  # stored in half precision
     assert not loaded.training and not any(parameter.requires_grad for parameter in loaded.parameters())
     kspace, mask = small_kspace(1, 16, 24), every_third(24)
-    settings = InferenceSettings(sweeps=1)
+    settings = InferenceSettings(sweeps=1, precision="float32")
     images = reconstruct(model.requires_grad_(False), kspace, mask, settings)
     torch.testing.assert_close(reconstruct(loaded, kspace, mask, settings), images, rtol=0, atol=5e-3)
 
@@ -65,6 +65,54 @@ def test_shipped_weights_are_found_by_name(path: Path, monkeypatch: pytest.Monke
     with pytest.raises(InputError) as caught:
         find_weights("large")
     assert str(caught.value) == ("large: neither shipped weights (small.v1) nor a .safetensors file; give one of them")
+
+
+@pytest.mark.parametrize("largest", [10_000, 40_000, 10**6])
+def test_large_weights_go_on_in_further_files(largest: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(weights, "LARGEST_FILE", largest)
+    path, model = tmp_path / "small.safetensors", small_model()
+    save_weights(path, model, {"steps": 7})
+    names = load_card(path).get("parts", [])
+    assert names == [f"small.part{number}.safetensors" for number in range(2, len(names) + 2)]
+    files = [path, *(tmp_path / name for name in names)]
+    assert sorted(tmp_path.iterdir()) == sorted([*files, tmp_path / "small.json"])
+    tensors = [load_file(file) for file in files]
+    assert sorted(name for part in tensors for name in part) == sorted(model.state_dict())
+    sizes = [sum(2 * tensor.numel() for tensor in part.values()) for part in tensors]
+    assert all(size <= largest or len(part) == 1 for size, part in zip(sizes, tensors, strict=True))
+    assert (len(files) == 1) == (sum(sizes) <= largest)
+    loaded = load_model(str(path)).state_dict()
+    assert all(torch.equal(loaded[name], tensor.half().float()) for name, tensor in model.state_dict().items())
+
+
+def test_parts_that_are_missing_or_damaged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(weights, "LARGEST_FILE", 40_000)
+    path, part = tmp_path / "small.safetensors", tmp_path / "small.part2.safetensors"
+    save_weights(path, small_model(), {})
+    one = fingerprint(path)
+    other = small_model()
+    with torch.no_grad():
+        list(other.parameters())[-1].add_(1)
+    save_weights(path, other, {})
+    assert fingerprint(path) != one and len(one) == 12  # all parts count
+    card = json.loads(path.with_suffix(".json").read_text())
+    for names in (["a/b.safetensors"], [3], 3, None, "small.part2.safetensors"):
+        path.with_suffix(".json").write_text(json.dumps({**card, "parts": names}))
+        with pytest.raises(InputError, match="'parts' is no list of file names"):
+            load_model(str(path))
+    path.with_suffix(".json").write_text(json.dumps(card))
+    content = part.read_bytes()
+    part.write_bytes(content[:100])
+    with pytest.raises(InputError) as caught:
+        load_model(str(path))
+    assert str(caught.value).startswith(f"{part}: not a readable safetensors file (")
+    part.unlink()
+    with pytest.raises(InputError) as caught:
+        load_model(str(path))
+    assert str(caught.value) == f"{part}: missing; it is a part of small.safetensors and must lie beside it"
+    monkeypatch.setattr(weights, "SHIPPED", tmp_path)
+    with pytest.raises(InputError, match=r"neither shipped weights \(small\) nor a"):  # parts have no name of their own
+        find_weights("large")
 
 
 def rewrite(change: Callable[[dict[str, torch.Tensor]], object]) -> Callable[[Path], None]:

@@ -1,0 +1,262 @@
+"""Render results as Markdown: the tables beside the results, and those of the README, which are generated.
+
+    python benchmarks/tables.py            # writes the README's tables and the plots
+    python benchmarks/tables.py --check    # fails if the README's tables are not those of the results
+
+The README has a table of benchmarks/results/NAME.json between the lines `<!-- results:NAME -->` and
+`<!-- /results -->`: of a protocol, of `seconds` (quality.py --time), or of `calibration` (calibration.py). Under the
+name `mask_loss` it has what patterns cost against random lines of equal acceleration, from two protocols.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import re
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from plots import seconds_of, write_plots
+from protocol import LABELS
+
+from mrihvae.errors import InputError
+from mrihvae.files import replacing
+
+HERE = Path(__file__).parent
+METRICS = ("PSNR", "SSIM", "NMSE")
+DIGITS = {"PSNR": 2, "SSIM": 3, "NMSE": 4}
+MARKED = re.compile(r"(<!-- results:([\w.-]+) -->\n)(.*?)(<!-- /results -->)", flags=re.DOTALL)
+OPENED = re.compile(r"<!-- results:[\w.-]+ -->")
+FOREIGN = "* this network was trained for another mask"
+CEILING = "noise-limited ceiling"
+MASKS, ACCELERATIONS, MASK_LOSS = "singlecoil_masks", "singlecoil_accelerations", "mask_loss"
+COMPARED = ("unet", "hybrid")
+BEYOND = 1.15  # how far from an acceleration that was measured a line through two of them is carried on
+Rows = list[dict[str, Any]]
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command; returns its exit status."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--check", action="store_true", help="write nothing; fail if the README differs")
+    parser.add_argument("--readme", type=Path, default=HERE.parent / "README.md")
+    parser.add_argument("--results", type=Path, default=HERE / "results")
+    options = parser.parse_args(arguments)
+    try:
+        text = read_text(options.readme)
+        rendered = render(text, options.results, options.readme)
+        if not MARKED.search(text):
+            raise InputError(f"{options.readme}: has no table of results; add lines '<!-- results:NAME -->'")
+        if options.check and rendered != text:
+            raise InputError(f"{options.readme}: its tables are not those of the results; run benchmarks/tables.py")
+        if not options.check:
+            with replacing(options.readme) as temporary:
+                temporary.write_text(rendered)
+            for path in write_plots(options.results):
+                print(path)
+    except InputError as error:
+        print(f"tables: error: {error}", file=sys.stderr)
+        return 2
+    print(f"{options.readme}: {len(MARKED.findall(rendered))} tables")
+    return 0
+
+
+def render(text: str, results: Path, where: Path) -> str:
+    """Put the tables of the results between the markers of a text.
+
+    Raises
+    ------
+    InputError
+        A marker without its end, or without results.
+    """
+    if len(OPENED.findall(text)) != len(MARKED.findall(text)):
+        raise InputError(f"{where}: a line '<!-- results:NAME -->' has no '<!-- /results -->' after it; add it")
+    return MARKED.sub(lambda found: f"{found[1]}{table_of(results, found[2])}{found[4]}", text)
+
+
+def table_of(results: Path, name: str) -> str:
+    """Render the results `name`."""
+    if name == MASK_LOSS:
+        return mask_loss_table(*(read_volumes(results / f"{one}.json") for one in (MASKS, ACCELERATIONS)))
+    path = results / f"{name}.json"
+    try:
+        found = json.loads(path.read_text())
+        for key, layout in (("volumes", None), ("seconds", seconds_table), ("calibration", calibration_table)):
+            if key in found:
+                return layout(found) if layout else quality_tables(found[key], seconds_of(results))
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{path}: not readable as results ({type(error).__name__}: {error}); run it again") from error
+    raise InputError(f"{path}: holds none of volumes, seconds, calibration; run the benchmark again")
+
+
+def read_volumes(path: Path) -> Rows:
+    """Read the rows of a protocol's results."""
+    try:
+        rows: Rows = json.loads(path.read_text())["volumes"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{path}: not readable as results ({type(error).__name__}: {error}); run it again") from error
+    return rows
+
+
+def mask_loss_table(masks: Rows, accelerations: Rows) -> str:
+    """Lay out what each pattern costs a method against random lines of equal effective acceleration.
+
+    Both are means over volumes of the PSNR; that of random lines is read off between the accelerations measured, or
+    up to `BEYOND` outside of them, linearly in log R. The U-Net's are of networks trained for these lines. Patterns
+    further out are left out.
+    """
+    sets = _names(masks, "set")
+    head = ["mask", *(f"{name}: {', '.join(LABELS[method] for method in COMPARED)}" for name in sets)]
+    cells = []
+    for pattern in _names(masks, "pattern"):
+        line = []
+        for name in sets:
+            losses = []
+            for method in COMPARED:
+                of_pattern = _select(masks, set=name, pattern=pattern, method=method)
+                own = [row for row in _select(accelerations, set=name, method=method) if not row.get("foreign")]
+                losses.append(_difference(of_pattern, own))
+            line.append(", ".join("-" if loss is None else f"{loss:+.2f}" for loss in losses))
+        if any("." in cell for cell in line) and pattern not in _names(accelerations, "pattern"):
+            effective = _mean(_select(masks, pattern=pattern), "R")
+            cells.append([f"{pattern} (R = {effective:.1f})", *line])
+    return _layout(head, cells)
+
+
+def _difference(rows: Rows, random: Rows) -> float | None:
+    """Compute how many dB lie between rows of one pattern and those of random lines at their acceleration."""
+    points = [_select(random, pattern=pattern) for pattern in _names(random, "pattern")]
+    curve = sorted((math.log(_mean(group, "R")), _mean(group, "PSNR")) for group in points)
+    at = math.log(_mean(rows, "R")) if rows else math.nan
+    if len(curve) < 2 or not curve[0][0] - math.log(BEYOND) <= at <= curve[-1][0] + math.log(BEYOND):
+        return None
+    first = max(0, min(len(curve) - 2, sum(x <= at for x, _ in curve) - 1))
+    (x0, y0), (x1, y1) = curve[first : first + 2]
+    return _mean(rows, "PSNR") - (y0 + (y1 - y0) * (at - x0) / (x1 - x0))
+
+
+def _select(rows: Rows, **wanted: str) -> Rows:
+    return [row for row in rows if all(row[key] == value for key, value in wanted.items())]
+
+
+def quality_tables(rows: Rows, seconds: dict[str, float] | None = None) -> str:
+    """Lay out means over volumes: one pattern as a table of all sets, several as a table of PSNR and SSIM per set.
+
+    Parameters
+    ----------
+    rows : of the results of quality.py
+    seconds : per method, measured alone; else the rows' own median, of a machine that may have had other work
+    """
+    patterns = _names(rows, "pattern")
+    if len(patterns) < 2:
+        return _table_of_sets(rows, seconds)
+    return "\n".join(_table_of_patterns([row for row in rows if row["set"] == name]) for name in _names(rows, "set"))
+
+
+def seconds_table(results: dict[str, Any]) -> str:
+    """Lay out the median seconds of every method, a column a slice size."""
+    sizes = results["seconds"]
+    threads = results["threads"]
+    head = ["method"] + [f"{size.replace('x', ' x ')}, s / slice" for size in sizes]
+    cells = [
+        [LABELS.get(name, name)] + [f"{found[name]['median']:.3g}" for found in sizes.values()]
+        for name in next(iter(sizes.values()))
+    ]
+    return _layout(head, cells) + f"\nMedian of 5 runs after a warm-up, {results['pattern']}, {threads} CPU threads.\n"
+
+
+def calibration_table(results: dict[str, Any]) -> str:
+    """Lay out the coverage of intervals and the correlation of deviation with error, a row a set and pattern."""
+    levels = [level for level in results["levels"] if level in (0.5, 0.8, 0.9, 0.95)]
+    head = ["scans", "mask", *(f"{100 * level:g} %" for level in levels), "correlation"]
+    cells = [
+        [row["set"], row["pattern"]]
+        + [f"{100 * row['coverage'][f'{level:g}']:.1f}" for level in levels]
+        + [f"{row['correlation']:.2f}"]
+        for row in results["calibration"]
+    ]
+    return _layout(head, cells)
+
+
+def _table_of_sets(rows: Rows, seconds: dict[str, float] | None) -> str:
+    """Lay out one pattern: a row per method, a column per set of scans."""
+    sets, methods = _names(rows, "set"), _names(rows, "method")
+    alone = seconds is not None and all(method in seconds for method in methods)
+    head = [
+        "method",
+        *(f"{name}: {', '.join(METRICS)}" for name in sets),
+        "s / slice" if alone else "s / slice, not alone",
+    ]
+    cells = []
+    for method in methods:
+        groups = [[row for row in rows if (row["set"], row["method"]) == (name, method)] for name in sets]
+        time = (
+            seconds[method] if alone and seconds else np.median([row["seconds"] for group in groups for row in group])
+        )
+        cells.append([LABELS.get(method, method), *(_scores(group, METRICS) for group in groups), f"{time:.2f}"])
+    limits = [_ceiling([row for row in rows if row["set"] == name]) for name in sets]
+    return _layout(head, [*cells, [CEILING, *limits, ""]]) + _foot(rows)
+
+
+def _table_of_patterns(rows: Rows) -> str:
+    """Lay out one set of scans: a row per method, a column per pattern, or the other way round if these are more."""
+    patterns, methods = _names(rows, "pattern"), _names(rows, "method")
+    by_pattern = [[row for row in rows if row["pattern"] == pattern] for pattern in patterns]
+    effective = [_mean(group, "R") for group in by_pattern]
+    names = [f"{name} (R = {r:.1f})" for name, r in zip(patterns, effective)]
+    cells = [
+        [LABELS.get(method, method)]
+        + [_scores([row for row in group if row["method"] == method], METRICS[:2]) for group in by_pattern]
+        for method in methods
+    ]
+    table = [[f"{rows[0]['set']}: PSNR, SSIM", *names], *cells, [CEILING, *(_ceiling(group) for group in by_pattern)]]
+    if len(patterns) > len(methods):
+        table = [list(column) for column in zip(*table)]
+    return _layout(table[0], table[1:]) + _foot(rows)
+
+
+def _scores(group: Rows, metrics: Iterable[str]) -> str:
+    """Write the means over volumes of a cell; a star marks a network that was trained for another mask."""
+    if not group:
+        return ""
+    star = "*" if any(row.get("foreign") for row in group) else ""
+    return ", ".join(f"{_mean(group, key):.{DIGITS[key]}f}" for key in metrics) + star
+
+
+def _ceiling(group: Rows) -> str:
+    """Write the mean over volumes of the ceiling, each volume once."""
+    limits = {row["file"]: row["ceiling"] for row in group if row.get("ceiling") is not None}
+    return f"{np.mean(list(limits.values())):.2f}" if limits else ""
+
+
+def _foot(rows: Rows) -> str:
+    return f"\n\\{FOREIGN}\n" if any(row.get("foreign") for row in rows) else ""
+
+
+def _mean(group: Rows, key: str) -> float:
+    return float(np.mean([math.nan if row[key] is None else row[key] for row in group]))
+
+
+def _names(rows: Rows, key: str) -> list[str]:
+    return list(dict.fromkeys(row[key] for row in rows))
+
+
+def _layout(head: list[str], cells: list[list[str]]) -> str:
+    lines = [head, ["---"] * len(head), *cells]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def read_text(path: Path) -> str:
+    """Read a text file."""
+    try:
+        return path.read_text()
+    except OSError as error:
+        raise InputError(f"{path}: not readable ({error}); check the path") from error
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,70 @@
+"""Train the shipped weights, from packing the data to weights that can be published.
+
+    python benchmarks/train_default.py --data DIR --output runs/default
+    python benchmarks/train_default.py --packed slices.h5 --output runs/large --settings large --device cuda
+
+The first call packs the training slices into one file of at most 50 MB, OUTPUT/slices.h5, which machines without the
+data, fastmri, sigpy and nibabel can train from, and starts a run with train_default.json; the same call again goes on
+where the run stopped. OUTPUT/weights.safetensors (files of at most 16 MiB) and its card are there after every
+checkpoint; `publish_default.py OUTPUT` makes them the shipped ones. Further options go to `mrihvae train`, such as
+`--workers 14` for a GPU. Several processes: `torchrun --nproc-per-node N` in front, and --packed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+from mrihvae.cli import main as mrihvae
+from mrihvae.errors import InputError
+
+HERE = Path(__file__).parent
+SOURCES = (
+    "ulf_singlecoil/train=0.25",
+    "images/t1ce/train=0.3",
+    "images/t1_brain/train=0.15",
+    "images/ms_t1_t2_flair/train=0.3",
+)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command; returns its exit status."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, default=os.environ.get("MRIHVAE_DATA"), help="default: $MRIHVAE_DATA")
+    parser.add_argument("--packed", type=Path, help="slices that were packed before, in place of --data")
+    parser.add_argument("--output", type=Path, required=True, help="folder of the run")
+    parser.add_argument("--settings", default="default", help="which benchmarks/train_NAME.json")
+    options, further = parser.parse_known_args(arguments)
+    try:
+        packed = options.packed or _packed(options.data, options.output)
+        settings = HERE / f"train_{options.settings}.json"
+        if not settings.is_file():
+            raise InputError(f"--settings {options.settings}: {settings} is not there")
+    except InputError as error:
+        print(f"train_default: error: {error}", file=sys.stderr)
+        return 2
+    resuming = (options.output / "checkpoint.safetensors").is_file()
+    how = ["--resume"] if resuming else ["--settings", str(settings)]
+    return mrihvae(["train", str(packed), "--output", str(options.output), *how, *further])
+
+
+def _packed(data: Path | None, output: Path) -> Path:
+    """Pack the training slices, unless that was done before."""
+    packed = output / "slices.h5"
+    if not packed.is_file():
+        from pack_slices import main as pack
+
+        if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+            raise InputError("--packed: several processes need slices that were packed before; give the file")
+        if data is None:
+            raise InputError("--data: give the data directory, or set MRIHVAE_DATA, or give --packed")
+        output.mkdir(parents=True, exist_ok=True)
+        if pack([*(f"{data}/{source}" for source in SOURCES), "--output", str(packed)]):
+            raise InputError(f"{packed}: could not be made")
+    return packed
+
+
+if __name__ == "__main__":
+    sys.exit(main())

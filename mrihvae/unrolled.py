@@ -1,0 +1,92 @@
+"""The learned first guess of undersampled k-space: U-Nets in turn with data consistency, begun at total variation.
+
+A deep cascade (Schlemper et al. 2018) whose U-Nets (Ronneberger et al. 2015) see the image so far, the zero-filled
+one and how much of each band was measured, and hand a few channels of memory to the next. After each, measured bins
+are put back, so that what aliases into the whole image is undone in k-space, not by the reach of convolutions.
+"""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from mrihvae.fourier import fft2c, ifft2c
+from mrihvae.layers import Residual, conv, fold_image, sampled_fractions, unfold_image
+from mrihvae.variation import first_guess
+
+STEP = 0.1  # about the size of what the first U-Net has to change, in model units
+
+
+class UNet(nn.Module):
+    """A U-Net of one residual block a scale on either way; (slices, in_channels, h, w) to (slices, out, h, w)."""
+
+    def __init__(self, in_channels: int, out: int, widths: tuple[int, ...]) -> None:
+        super().__init__()
+        self.stem = conv(in_channels, widths[0], 3, 1.0)
+        self.encode = nn.ModuleList(Residual(width, 0.3, normalise=True) for width in widths)
+        self.down = nn.ModuleList(nn.Conv2d(fine, coarse, 2, stride=2) for fine, coarse in pairwise(widths))
+        self.up = nn.ModuleList(nn.Conv2d(coarse, fine, 1) for fine, coarse in pairwise(widths))
+        self.decode = nn.ModuleList(Residual(width, 0.3, normalise=True) for width in widths[:-1])
+        self.head = conv(widths[0], out, 3, 0.1)
+
+    def forward(self, image: Tensor) -> Tensor:
+        features, path = self.stem(image), []
+        for encode, down in zip(self.encode, self.down):
+            path.append(encode(features))
+            features = down(path[-1])
+        features = self.encode[-1](features)
+        for up, decode in zip(reversed(self.up), reversed(self.decode)):
+            raised = functional.interpolate(up(features), scale_factor=2.0, mode="nearest")
+            features = decode(raised + path.pop())
+        output: Tensor = self.head(functional.silu(features))
+        return output
+
+
+class Unrolled(nn.Module):
+    """The cascade.
+
+    Parameters
+    ----------
+    cascades : number of U-Nets; 0 leaves the total variation guess as it is
+    widths : channels of each scale of a U-Net, finest first
+    memory : channels that a U-Net hands to the next
+    fold : pixels per side folded into channels
+    levels : number of bands whose measured fractions are told
+    """
+
+    def __init__(self, cascades: int, widths: tuple[int, ...], memory: int, fold: int, levels: int) -> None:
+        super().__init__()
+        self.fold, self.levels, self.memory = fold, levels, memory
+        channels = 2 * fold**2
+        self.nets = nn.ModuleList(
+            UNet(2 * channels + levels + memory, channels + memory, widths) for _ in range(cascades)
+        )
+
+    def forward(self, measured: Tensor, mask: Tensor) -> list[Tensor]:
+        """Complete k-space.
+
+        Parameters
+        ----------
+        measured : y, complex (slices, H, W) in model units, 0 where not measured
+        mask : M, bool (slices, H, W)
+
+        Returns
+        -------
+        complex (slices, H, W) before the first U-Net and after each; measured bins stay as they are
+        """
+        guesses = [first_guess(measured, mask)]
+        zero_filled = fold_image(ifft2c(measured), self.fold)
+        slices, channels, height, width = zero_filled.shape
+        fractions = sampled_fractions(mask, self.levels).to(zero_filled.dtype)
+        planes = fractions[:, :, None, None].expand(-1, -1, height, width)
+        memory = zero_filled.new_zeros(slices, self.memory, height, width)
+        for net in self.nets:
+            image = fold_image(ifft2c(guesses[-1]), self.fold)
+            output = net(torch.cat((image, zero_filled, planes, memory), dim=1)).float()
+            change, memory = output[:, :channels], output[:, channels:]
+            changed = guesses[-1] + fft2c(unfold_image(change, self.fold) * STEP)
+            guesses.append(torch.where(mask, measured, changed))
+        return guesses
