@@ -22,7 +22,6 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import os
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -35,7 +34,7 @@ import torch
 from ceiling import WINDOW, amplitude_of, pixel_noise
 from contestants import Ours
 from plots import reliability, save
-from protocol import Protocol, label, read_protocol, scan_files, subset
+from protocol import Protocol, add_options, label, read_protocol, scan_files, subset
 from scipy import ndimage  # type: ignore[import-untyped]
 from tables import calibration_table
 from tqdm import tqdm
@@ -106,6 +105,7 @@ def fit_and_write(protocol: Protocol, ours: Ours, options: argparse.Namespace) -
         "level": FITTED,
         "slices": len(scans),
         "spread": spread,
+        "ratio": round(float(np.exp(np.mean([np.log(one["ratio"]) for one in found]))), 4),
         "coverage": {f"{factor:g}": round(coverage_of(found, factor), 4) for factor in (1.0, spread)},
     }
     _write_json(options.results / "calibration_fit.json", results)
@@ -150,6 +150,7 @@ def slices_of(scan: Scan, pattern: Undersampling, method: Method) -> Iterator[di
                 "error": error,
                 "variance": posterior.ratio**2 * samples.var(axis=0, ddof=1)[inside],
                 "noise": posterior.noise,
+                "ratio": posterior.ratio,
             }
 
 
@@ -230,8 +231,6 @@ def _write_json(path: Path, results: dict[str, Any]) -> None:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("protocol", type=Path, nargs="?", default=HERE.parent / "protocols/singlecoil_calibration.toml")
-    parser.add_argument("--data", type=Path, default=os.environ.get("MRIHVAE_DATA"), help="default: $MRIHVAE_DATA")
-    parser.add_argument("--checkpoint", default="default", help="our weights: a shipped name or a .safetensors file")
     parser.add_argument("--fit", action="store_true", help="fit the spread on training scans instead")
     parser.add_argument("--temperature", type=float, help="the one in the weights' card, or 1, if left out")
     parser.add_argument("--spread", type=float, help="the same")
@@ -239,9 +238,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--samples", type=int, default=16)
     parser.add_argument("--sets", nargs="+", help="only these sets of scans, by name")
     parser.add_argument("--limit", type=int, help="at most this many files of each set; with --fit, this many scans")
-    parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
-    parser.add_argument("--results", type=Path, default=HERE / "results")
-    parser.add_argument("--work", type=Path, default=Path("runs/quality"), help="simulated scans")
+    add_options(parser)
     return parser
 
 

@@ -21,11 +21,20 @@ from mrihvae.fastmri_files import Scan
 from mrihvae.fourier import centre_crop
 from mrihvae.inference import InferenceSettings, is_lower
 from mrihvae.model import HVAE
-from mrihvae.volumes import MODEL_METHODS, Method, Undersampling, delivered_shape, reconstruct_volume
+from mrihvae.volumes import (
+    MODEL_METHODS,
+    Method,
+    Undersampling,
+    delivered_shape,
+    encoded_lines,
+    reconstruct_volume,
+    sample_volume,
+)
 from mrihvae.weights import find_weights, fingerprint, load_card, load_model
 
 TUNED = Path(__file__).parent / "results" / "tune_classical.json"
 SAMPLES = 8
+UNCERTAINTY_SAMPLES = 16
 Solve = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
 
@@ -104,6 +113,11 @@ class Contest:
             name, _packaged(Method(name, strength=strength)), f"sigpy, {iterations} iterations, strength {strength}"
         )
 
+    def uncertainty(self) -> Contestant:
+        """Prepare what `mrihvae reconstruct --samples` does: posterior samples and their deviation; for its seconds."""
+        method = Method("samples", self.ours.model, self.ours.inference, UNCERTAINTY_SAMPLES)
+        return Contestant("uncertainty", lambda scan, mask: sample_volume(scan, mask, method).std, "")
+
     def _ours(self, name: str) -> Contestant:
         inference = self.ours.inference
         lower = is_lower(self.ours.model.start.device, inference.precision)
@@ -141,10 +155,7 @@ def slicewise(scan: Scan, mask: np.ndarray, solve: Solve) -> np.ndarray:
     """
     if scan.kspace.ndim != 3:
         raise InputError(f"{scan.name}: has several coils; the benchmark's peers take one")
-    encoded = np.ones(scan.kspace.shape[-1], dtype=bool)
-    if scan.padding is not None:
-        encoded[: scan.padding[0]] = encoded[scan.padding[1] :] = False
-    known = np.broadcast_to(mask | ~encoded, scan.kspace.shape[1:])
+    known = np.broadcast_to(mask | ~encoded_lines(scan), scan.kspace.shape[1:])
     images = np.stack([np.abs(solve(np.where(mask, kspace, 0), known)) for kspace in scan.kspace])
     return centre_crop(torch.from_numpy(images.astype(np.float32)), delivered_shape(scan)).contiguous().numpy()
 

@@ -6,17 +6,14 @@ import json
 from pathlib import Path
 from typing import Any
 
-import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from protocol import LABELS
 
 from mrihvae.errors import InputError
-from mrihvae.files import replacing
-
-matplotlib.use("Agg")
-import matplotlib.pyplot as plt
+from mrihvae.figures import plt
+from mrihvae.figures import save_figure as save
 
 ACCELERATIONS = "singlecoil_accelerations"
 MAIN = "singlecoil_random_4x"
@@ -154,12 +151,3 @@ def reliability(results: dict[str, Any]) -> Figure:
     axes[0][0].set_ylabel("pixels of the head inside the interval / %")
     axes[0][0].legend(fontsize=9)
     return figure
-
-
-def save(figure: Figure, path: Path) -> None:
-    """Write a figure as PNG, and close it."""
-    try:
-        with replacing(path) as temporary:
-            figure.savefig(temporary, format="png", dpi=110)
-    finally:
-        plt.close(figure)

@@ -17,6 +17,8 @@ limit = 3                       # optional: at most this many files
 
 from __future__ import annotations
 
+import argparse
+import os
 import shutil
 import tomllib
 from collections.abc import Sequence
@@ -33,6 +35,7 @@ from mrihvae.patterns import sampling_pattern
 from mrihvae.settings import from_dict
 from mrihvae.volumes import Undersampling
 
+HERE = Path(__file__).parent
 LABELS = {
     "zero-filled": "zero-filled",
     "wavelet": "L1-wavelet (sigpy)",
@@ -170,3 +173,12 @@ def _check_pattern(pattern: Undersampling, path: Path) -> None:
         sampling_pattern(pattern.mask_type, (128, 128), *numbers, 0, pattern.axis)
     except InputError as error:
         raise InputError(f"{path}: {error}") from error
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Declare the options that all benchmarks on scans have."""
+    parser.add_argument("--data", type=Path, default=os.environ.get("MRIHVAE_DATA"), help="default: $MRIHVAE_DATA")
+    parser.add_argument("--checkpoint", default="default", help="our weights: a shipped name or a .safetensors file")
+    parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("--results", type=Path, default=HERE / "results")
+    parser.add_argument("--work", type=Path, default=Path("runs/quality"), help="simulated scans and panels")

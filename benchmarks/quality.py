@@ -21,6 +21,7 @@ import dataclasses
 import json
 import math
 import os
+import resource
 import sys
 import time
 from collections.abc import Iterator
@@ -33,7 +34,7 @@ import numpy as np
 import torch
 from ceiling import ceiling
 from contestants import TUNED, Contest, Contestant, Ours, read_strengths
-from protocol import METHODS, Protocol, ScanSet, label, read_protocol, scan_files, subset
+from protocol import METHODS, Protocol, ScanSet, add_options, label, read_protocol, scan_files, subset
 from tables import quality_tables, seconds_table
 from timing import median_seconds
 from tqdm import tqdm
@@ -214,7 +215,8 @@ def write_seconds(contest: Contest, methods: list[str], options: argparse.Namesp
         **_provenance(contest, options),
         "load_before": round(load, 2),
         "pattern": label(pattern),
-        "seconds": median_seconds(contestants, pattern),
+        "seconds": median_seconds([*contestants, contest.uncertainty()], pattern),
+        "peak_memory_GiB": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20, 2),
     }
     path = options.results / "seconds.json"
     with replacing(path) as temporary:
@@ -265,15 +267,16 @@ def _provenance(contest: Contest, options: argparse.Namespace) -> dict[str, Any]
         "weights": contest.ours.fingerprint,
         "training_steps": contest.ours.steps,
         "inference": dataclasses.asdict(contest.ours.inference),
-        "unet": {name: network.fingerprint for name, network in contest.networks.items()},
+        "unet": {
+            name: {"weights": network.fingerprint, "minutes": network.settings.minutes}
+            for name, network in contest.networks.items()
+        },
     }
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("protocol", type=Path)
-    parser.add_argument("--data", type=Path, default=os.environ.get("MRIHVAE_DATA"), help="default: $MRIHVAE_DATA")
-    parser.add_argument("--checkpoint", default="default", help="our weights: a shipped name or a .safetensors file")
     parser.add_argument("--unet", nargs="+", default=[], metavar="MASK_TYPE:ACCELERATION=FILE", help="fastMRI's U-Nets")
     parser.add_argument("--strengths", type=Path, default=TUNED, help="results of benchmarks/tune_classical.py")
     parser.add_argument("--methods", nargs="+", help="instead of the protocol's")
@@ -281,10 +284,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--limit", type=int, help="at most this many files of each set")
     parser.add_argument("--resume", action="store_true", help="keep rows made by the same weights and settings")
     parser.add_argument("--time", action="store_true", help="time single slices instead; leave the machine alone")
-    parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--no-panels", action="store_true")
-    parser.add_argument("--results", type=Path, default=HERE / "results")
-    parser.add_argument("--work", type=Path, default=Path("runs/quality"), help="simulated scans and panels")
+    add_options(parser)
     return parser
 
 

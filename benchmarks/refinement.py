@@ -23,7 +23,7 @@ import numpy as np
 import torch
 from contestants import Ours, slicewise
 from plots import plt, save
-from protocol import Protocol, label, read_protocol, scan_files, spread
+from protocol import Protocol, add_options, label, read_protocol, scan_files, spread
 from study import decoded_means_of_q
 from tqdm import tqdm
 from tune_classical import training_scans
@@ -220,12 +220,8 @@ def over_seconds(rows: Rows) -> Any:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("protocol", type=Path, nargs="?", default=HERE.parent / "protocols/singlecoil_calibration.toml")
-    parser.add_argument("--data", type=Path, default=os.environ.get("MRIHVAE_DATA"), help="default: $MRIHVAE_DATA")
-    parser.add_argument("--checkpoint", default="default", help="our weights: a shipped name or a .safetensors file")
     parser.add_argument("--slices", type=int, default=16, help="at most this many of each set, evenly spread")
-    parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
-    parser.add_argument("--results", type=Path, default=HERE / "results")
-    parser.add_argument("--work", type=Path, default=Path("runs/quality"), help="simulated scans")
+    add_options(parser)
     return parser
 
 

@@ -35,6 +35,7 @@ FOREIGN = "* this network was trained for another mask"
 CEILING = "noise-limited ceiling"
 MASKS, ACCELERATIONS, MASK_LOSS = "singlecoil_masks", "singlecoil_accelerations", "mask_loss"
 COMPARED = ("unet", "hybrid")
+SECONDS_LABELS = {**LABELS, "uncertainty": "ours, 16 samples and their deviation"}
 BEYOND = 1.15  # how far from an acceleration that was measured a line through two of them is carried on
 Rows = list[dict[str, Any]]
 
@@ -163,10 +164,13 @@ def seconds_table(results: dict[str, Any]) -> str:
     threads = results["threads"]
     head = ["method"] + [f"{size.replace('x', ' x ')}, s / slice" for size in sizes]
     cells = [
-        [LABELS.get(name, name)] + [f"{found[name]['median']:.3g}" for found in sizes.values()]
+        [SECONDS_LABELS.get(name, name)] + [f"{found[name]['median']:.3g}" for found in sizes.values()]
         for name in next(iter(sizes.values()))
     ]
-    return _layout(head, cells) + f"\nMedian of 5 runs after a warm-up, {results['pattern']}, {threads} CPU threads.\n"
+    foot = f"Median of 5 runs after a warm-up, {results['pattern']}, {threads} CPU threads."
+    if "peak_memory_GiB" in results:
+        foot += f" Peak memory of all of them in one process: {results['peak_memory_GiB']:.2f} GiB."
+    return _layout(head, cells) + f"\n{foot}\n"
 
 
 def calibration_table(results: dict[str, Any]) -> str:

@@ -69,7 +69,7 @@ def volume_panel(
             axes[1][-1].set_title(f"deviation x {ERROR_GAIN}", fontsize=9)
     figure.colorbar(artist, ax=axes, shrink=0.7, pad=0.01)
     figure.suptitle(title, fontsize=10)
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def training_figure(log: Path, path: Path) -> None:
@@ -98,7 +98,7 @@ def training_figure(log: Path, path: Path) -> None:
         axis.set_xlabel("step")
         if axis.get_legend_handles_labels()[0]:
             axis.legend(fontsize=8)
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def _plot_prior(axes: np.ndarray, prior: list[dict[str, Any]]) -> None:
@@ -120,7 +120,8 @@ def _smoothed(values: list[float] | np.ndarray) -> np.ndarray:
     return np.convolve(padded, np.ones(window) / window, mode="valid")
 
 
-def _save(figure: Figure, path: Path) -> None:
+def save_figure(figure: Figure, path: Path) -> None:
+    """Write a figure as PNG, and close it."""
     try:
         with replacing(path) as temporary:
             figure.savefig(temporary, format="png", dpi=110)

@@ -108,10 +108,10 @@ def mask_of(scan: Scan, undersampling: Undersampling | None) -> np.ndarray:
         u = undersampling
         shape = (scan.kspace.shape[-2], scan.kspace.shape[-1])
         pattern = sampling_pattern(u.mask_type, shape, u.acceleration, u.center_fraction, seed_of(scan.name), u.axis)
-        return _as_lines(pattern & _encoded(scan))
+        return _as_lines(pattern & encoded_lines(scan))
     if not measured.any():
         raise InputError(f"{scan.name}: k-space is zero everywhere; there is nothing to reconstruct from")
-    if measured[..., _encoded(scan)].all():
+    if measured[..., encoded_lines(scan)].all():
         raise InputError(
             f"{scan.name}: k-space is complete and has no mask; add --mask-type to undersample it, or store its mask"
         )
@@ -192,16 +192,15 @@ def _draw(
 
 def _error_ratio(scan: Scan, mask: np.ndarray, model: HVAE, settings: InferenceSettings, seed: int) -> float:
     """Ask bins that are held out how far samples are from the truth."""
-    everything, measured = len(scan.kspace) * 10**6, torch.from_numpy(mask)
-    ((kspace, known),) = _batches(scan, mask, everything, lambda slices: None)
-    return error_ratio(model, kspace, measured, known, settings, seed)
+    ((kspace, known),) = _batches(scan, mask, scan.kspace.size, lambda slices: None)
+    return error_ratio(model, kspace, torch.from_numpy(mask), known, settings, seed)
 
 
 def _missing_noise(scan: Scan, mask: np.ndarray) -> float:
     """Compute the deviation that a complete scan has from its noise where nothing was measured; coils' mean power."""
     kspace = torch.from_numpy(scan.kspace if scan.kspace.ndim == 4 else scan.kspace[:, None])
     measured = torch.from_numpy(mask)
-    known = (measured | torch.from_numpy(~_encoded(scan))).expand(kspace.shape[-2:])
+    known = (measured | torch.from_numpy(~encoded_lines(scan))).expand(kspace.shape[-2:])
     kept = torch.where(measured, kspace, torch.zeros((), dtype=kspace.dtype))
     return float(np.sqrt(np.mean([missing_noise(coil, known) ** 2 for coil in kept.unbind(1)])))
 
@@ -214,7 +213,7 @@ def _batches(
     kspace = torch.from_numpy(scan.kspace.reshape(-1, *scan.kspace.shape[-2:]))
     measured = torch.from_numpy(mask)
     # lines that the scanner did not encode are known to be zero, not missing
-    known = measured | torch.from_numpy(~_encoded(scan))
+    known = measured | torch.from_numpy(~encoded_lines(scan))
     for first in range(0, len(kspace), batch_size):
         batch = torch.where(measured, kspace[first : first + batch_size], torch.zeros((), dtype=kspace.dtype))
         yield batch, known
@@ -267,7 +266,7 @@ def _has_gaps(present: np.ndarray) -> bool:
     return len(there) > 0 and not bool(present[there[0] : there[-1] + 1].all())
 
 
-def _encoded(scan: Scan) -> np.ndarray:
+def encoded_lines(scan: Scan) -> np.ndarray:
     """Mark the lines that the scanner encoded, bool (W,)."""
     encoded = np.ones(scan.kspace.shape[-1], dtype=bool)
     if scan.padding is not None:

@@ -375,7 +375,8 @@ def test_seconds_are_medians_after_a_warm_up(bench: dict[str, Path], monkeypatch
     monkeypatch.setattr(timing, "SHAPES", ((48, 32),))
     assert run_quality(bench, "--time") == 0
     results = json.loads((bench["results"] / "seconds.json").read_text())
-    assert set(results["seconds"]["48x32"]) == {"zero-filled", "amortised"}
+    assert set(results["seconds"]["48x32"]) == {"zero-filled", "amortised", "uncertainty"}
+    assert 0 < results["peak_memory_GiB"] < 64
     times = results["seconds"]["48x32"]["amortised"]
     assert 0 < times["least"] <= times["median"] <= times["most"] and results["threads"] == 1
     assert not (bench["results"] / "small.json").exists()

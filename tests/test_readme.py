@@ -60,6 +60,13 @@ def test_files_that_the_readme_names_exist() -> None:
             assert (README.parent / link).exists(), link
 
 
+def test_tables_are_those_of_the_results(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(README.parent / "benchmarks"))
+    import tables
+
+    assert tables.main(["--check"]) == 0
+
+
 def test_shipped_weights_are_small_and_load() -> None:
     for path in SHIPPED.glob("*.safetensors"):
         assert path.stat().st_size <= 16 * 2**20
