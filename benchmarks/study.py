@@ -35,8 +35,10 @@ import mrihvae.model
 from mrihvae.bands import merge
 from mrihvae.errors import InputError
 from mrihvae.files import replacing
+from mrihvae.iahvae import FromComplete, infer
 from mrihvae.model import HVAE, ModelSettings
 from mrihvae.objective import Scans, masked_means
+from mrihvae.refinement import Refinement
 from mrihvae.runs import Run, TrainSettings
 from mrihvae.settings import from_dict
 from mrihvae.simulate import SimulationSettings
@@ -195,15 +197,8 @@ def _error(scans: Scans, estimate: Tensor) -> Tensor:
 
 def decoded_means_of_q(model: HVAE, kspace: Tensor) -> Tensor:
     """Decode the means of q of complete scans: what decoder and latents can carry at best."""
-    shape = (kspace.shape[-2], kspace.shape[-1])
-    features, state, bands = model.q.features(kspace), model.begin(len(kspace), shape), []
-    for j in range(model.settings.levels):
-        state = model.enter(j, state)
-        for k, layer in enumerate(model.layers(j)):
-            q = model.q(j, k, state, features[j])
-            state = layer(layer.look_ahead(state)[1], q.mu)
-        bands.append(model.head(j, state, shape))
-    return merge(bands)
+    complete, s = torch.ones_like(kspace, dtype=torch.bool), kspace.real.new_ones(len(kspace))
+    return infer(model, FromComplete(model, kspace), kspace, complete, s, Refinement(sweeps=0)).kspace
 
 
 def _inference_seconds(model: HVAE) -> float:

@@ -29,7 +29,12 @@ from mrihvae.weights import load_model
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's options."""
-    parser.add_argument("data", nargs="+", metavar="PATH[=WEIGHT]", help="fastMRI HDF5, NIfTI, PNG, JPEG, or folders")
+    parser.add_argument(
+        "data",
+        nargs="+",
+        metavar="PATH[=WEIGHT]",
+        help="fastMRI HDF5, NIfTI, PNG, JPEG, folders of them; for real images CIFAR10's .bin or MNIST-like IDX files",
+    )
     parser.add_argument("--output", type=Path, required=True, help="folder for checkpoint, weights, log and plot")
     parser.add_argument("--resume", action="store_true", help="go on exactly where the run in --output stopped")
     parser.add_argument("--settings", type=Path, help='JSON with any of "model", "training", "simulation"')
@@ -50,6 +55,7 @@ def run(arguments: argparse.Namespace) -> None:
     first = not dist.is_initialized() or dist.get_rank() == 0
     job = _job(arguments)
     mixture = load_mixture(arguments.data, lambda files: iter(tqdm(files, "reading", disable=not first)))
+    check_fit(mixture, job.model.settings, job.settings)
     stop = _Stop(arguments.minutes)
     train(
         job,
@@ -113,12 +119,31 @@ def _read_settings(path: Path) -> dict[str, Any]:
     return settings
 
 
+def check_fit(mixture: Mixture, model: ModelSettings, training: TrainSettings) -> None:
+    """Check that slices are what the model is of.
+
+    Raises
+    ------
+    InputError
+        Pictures for a model of scans, scans for one of real images, or pictures of other channels or too large.
+    """
+    for dataset in mixture.datasets:
+        shape = dataset.arrays[0].shape
+        if (len(shape) == 3) != model.real:
+            wanted = "collections of pictures (.bin, idx3-ubyte)" if model.real else "scans or magnitude images"
+            raise InputError(f"{dataset.path}: does not fit the model, which is of {wanted}; change data or 'real'")
+        if model.real and shape[0] != model.channels:
+            raise InputError(f"{dataset.path}: pictures of {shape[0]} channels; set the model's 'channels' to it")
+        if model.real and any(size < have for one in training.shapes for size, have in zip(one, shape[1:])):
+            raise InputError(f"{dataset.path}: pictures of {shape[1]} x {shape[2]} are larger than training 'shapes'")
+
+
 def _describe(mixture: Mixture) -> list[dict[str, Any]]:
     return [
         {
             "path": "/".join(dataset.path.parts[-2:]),
             "slices": len(dataset.arrays),
-            "kind": "raw k-space" if dataset.raw else "magnitude",
+            "kind": "raw k-space" if dataset.raw else "pictures" if dataset.arrays[0].ndim == 3 else "magnitude",
             "share": round(float(share), 4),
         }
         for dataset, share in zip(mixture.datasets, mixture.shares)

@@ -143,11 +143,17 @@ def write_reconstruction(
     `attributes` say how the images were made, `further` are datasets beside them, such as `uncertainty`; fastMRI's
     tooling reads neither.
     """
+    arrays = {"reconstruction": images, **(further or {})}
+    write_datasets(path, {name: array.astype(np.float32, copy=False) for name, array in arrays.items()}, attributes)
+
+
+def write_datasets(path: Path, arrays: Mapping[str, np.ndarray], attributes: Mapping[str, Any] | None = None) -> None:
+    """Write arrays and attributes to an HDF5 file; all or nothing."""
     with replacing(path) as temporary:
         try:
             with h5py.File(temporary, "w") as file:
-                for name, array in {"reconstruction": images, **(further or {})}.items():
-                    file.create_dataset(name, data=array.astype(np.float32, copy=False))
+                for name, array in arrays.items():
+                    file.create_dataset(name, data=array)
                 file.attrs.update(attributes or {})
         except RuntimeError as error:  # how h5py tells of a full disk when it closes the file
             raise OSError(_first_line(error)) from error

@@ -72,6 +72,32 @@ def volume_panel(
     save_figure(figure, path)
 
 
+def image_grid(path: Path, title: str, rows: list[list[np.ndarray]], names: list[str] | None = None) -> None:
+    """Draw rows of images (h, w), or (h, w, 3) in colour, each grey scale from 0 to the 99.5th percentile of all.
+
+    Parameters
+    ----------
+    path : PNG to write
+    title : line above
+    rows : images; rows may differ in length
+    names : of the columns, or None
+    """
+    columns = max(len(row) for row in rows)
+    height, width = rows[0][0].shape[:2]
+    size = (1.7 * columns + 0.2, 1.7 * len(rows) * height / width + 0.6)
+    figure, axes = plt.subplots(len(rows), columns, figsize=size, squeeze=False, layout="constrained")
+    bright = float(np.percentile(np.concatenate([image.ravel() for row in rows for image in row]), 99.5)) or 1.0
+    for axis in axes.flat:
+        axis.axis("off")
+    for row, images in zip(axes, rows):
+        for axis, image in zip(row, images):
+            axis.imshow(image, cmap="gray", vmin=0, vmax=bright)
+    for axis, name in zip(axes[0], names or []):
+        axis.set_title(name, fontsize=9)
+    figure.suptitle(title, fontsize=10)
+    _save(figure, path)
+
+
 def training_figure(log: Path, path: Path) -> None:
     """Draw the curves of log.jsonl: objective, KL and matching per level, gain over zero-filling."""
     try:

@@ -7,48 +7,36 @@ inferred, and refined against the measured bins of their own band, before the ne
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from mrihvae.bands import band_mask, grids, merge, split
+from mrihvae import iahvae
 from mrihvae.errors import InputError
-from mrihvae.fourier import centre_crop, centre_pad, ifft2c, resize_kspace
-from mrihvae.layers import Gaussian
+from mrihvae.fourier import centre_pad, ifft2c, resize_kspace
+from mrihvae.iahvae import FromMeasured, mixed_seed, normal
 from mrihvae.model import HVAE
+from mrihvae.refinement import Refinement
 from mrihvae.units import noise_std, scale_of
 
-ANCHORS = ("posterior", "prior")
 COMBINATIONS = ("measured", "variance")
-LOSSES = ("l2", "l1")
-STEPS = {"adam": 0.1, "gradient": 1e-4}  # usual sizes; ten times as large, a plain step diverges
-RULES = (*STEPS, "gauss-newton")
 PRECISIONS = ("auto", "float32", "bfloat16")
+Sweeps = int | tuple[int, ...]
 
 
 @dataclass(frozen=True)
-class InferenceSettings:
-    """How latents are inferred.
+class InferenceSettings(Refinement):
+    """How undersampled scans are reconstructed; `sweeps` and the other settings of `Refinement` are the last round's.
 
     Attributes
     ----------
     views : copies of the scan, mirrored or conjugated, whose reconstructions are averaged in the first round, 1 to 8
     rounds : passes of r down all levels; each after the first is given the last one's reconstruction as its guess
     blend : share of a further round's reconstruction where nothing was measured; the rest stays as it was
-    sweeps : N, refinement steps over all latents of a level in the last round; 0 takes what r says
-    rule : how a step is taken: "adam"; "gradient", a plain step; or "gauss-newton", with L2 alone
-    step : lambda, the size of a step of the first two, in units of each latent's deviation under r; None for the usual
-        one (`STEPS`)
-    iterations : conjugate gradient iterations of a Gauss-Newton step; 1 is an exact line search along the gradient
-    anchor : what the data term is weighed against: "prior", -log p(z_l | z_<l), as in IA-HVAE, or "posterior",
-        -log r(z_l | z_<l, y, M), which keeps what r has seen in the data; benchmarks/results/refinement.md compares
-    beta : weight of the data term against the anchor
-    loss : "l2", |y - hhat|^2 / s^2, the posterior's own, or "l1", |y - hhat| / s, on measured bins
     combine : what measured bins become: "measured" keeps y; "variance" weighs y and hhat by their variances
     temperature : factor on the deviation of r from which posterior samples are drawn
     spread : factor on the deviation of samples in maps of uncertainty, beside what the scan itself says of it
@@ -60,42 +48,22 @@ class InferenceSettings:
     views: int = 2
     rounds: int = 2
     blend: float = 0.7
-    sweeps: int = 1
-    rule: str = "gauss-newton"
-    step: float | None = None
-    iterations: int = 3
-    anchor: str = "posterior"
-    beta: float = 1.0
-    loss: str = "l2"
     combine: str = "measured"
     temperature: float = 1.0
     spread: float = 1.0
     precision: str = "auto"
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if not 1 <= self.views <= 8 or self.rounds < 1:
             raise ValueError(f"views {self.views} must be 1 to 8, and rounds {self.rounds} at least 1")
+        if self.start != "encoder" and (self.views, self.rounds) != (1, 1):
+            raise ValueError(f"start '{self.start}' does not look at the scan: views and rounds must be 1")
         if not 0 <= self.blend <= 1:
             raise ValueError(f"blend {self.blend} must be in [0, 1]")
-        if self.sweeps < 0 or not 0 <= self.beta < math.inf:
-            raise ValueError(f"sweeps {self.sweeps} and beta {self.beta} must be at least 0")
-        if self.step is not None and not 0 < self.step < math.inf:
-            raise ValueError(f"step {self.step} must be above 0")
         for name in ("temperature", "spread"):
             if not 0 <= getattr(self, name) < math.inf:
                 raise ValueError(f"{name} {getattr(self, name)} must be at least 0")
-        if self.anchor not in ANCHORS:
-            raise ValueError(f"anchor '{self.anchor}' is unknown; choose one of {', '.join(ANCHORS)}")
-        if self.rule not in RULES:
-            raise ValueError(f"rule '{self.rule}' is unknown; choose one of {', '.join(RULES)}")
-        if self.iterations < 1:
-            raise ValueError(f"iterations {self.iterations} must be at least 1")
-        if self.loss not in LOSSES:
-            raise ValueError(f"loss '{self.loss}' is unknown; choose one of {', '.join(LOSSES)}")
-        if self.rule == "gauss-newton" and self.loss != "l2":
-            raise ValueError(f"rule 'gauss-newton' takes loss 'l2', not '{self.loss}'")
-        if self.rule == "gauss-newton" and self.step is not None:
-            raise ValueError("rule 'gauss-newton' finds its own step; leave out step, or choose another rule")
         if self.combine not in COMBINATIONS:
             raise ValueError(f"combine '{self.combine}' is unknown; choose one of {', '.join(COMBINATIONS)}")
         if self.precision not in PRECISIONS:
@@ -191,7 +159,7 @@ def sample(
     settings = settings or InferenceSettings()
     if samples < 1:
         raise InputError(f"{samples} samples: draw at least 1")
-    if settings.sweeps and settings.anchor != "posterior":
+    if settings.refines and settings.anchor != "posterior":
         raise InputError("samples are refined with anchor 'posterior', which holds draws; leave out the other anchor")
     problem = pose(model, kspace, mask)
     drawn = []
@@ -200,7 +168,7 @@ def sample(
         guesses = [model.r.guess(seen.measured, seen.mask)[-1] for seen in views]
         for number in range(samples):
             which = number % len(views)
-            seeds = (_seed(seed, number, first + k) for k in range(len(kspace)))
+            seeds = (mixed_seed(seed, number, first + k) for k in range(len(kspace)))
             generators = [torch.Generator().manual_seed(one) for one in seeds]
             found = infer(model, views[which], guesses[which], settings, settings.sweeps, generators)
             drawn.append(problem.images(view(found, which)))
@@ -229,6 +197,8 @@ def has_bfloat16(device: torch.device) -> bool:
 
 def pose(model: HVAE, kspace: Tensor, mask: Tensor) -> Problem:
     """Bring k-space (slices, H, W) and mask to the network's units, sizes and orientation."""
+    if not model.settings.masked:
+        raise InputError("these weights have no posterior for undersampled scans; choose others, such as default")
     if kspace.ndim != 3 or not kspace.is_complex():
         raise InputError(f"k-space is {kspace.dtype} of shape {tuple(kspace.shape)}; give complex (slices, H, W)")
     shape = (kspace.shape[-2], kspace.shape[-1])
@@ -274,7 +244,7 @@ def first_estimate(model: HVAE, problem: Problem, settings: InferenceSettings) -
     return guess
 
 
-def _mean_over_views(model: HVAE, problem: Problem, settings: InferenceSettings, sweeps: int) -> Tensor:
+def _mean_over_views(model: HVAE, problem: Problem, settings: InferenceSettings, sweeps: Sweeps) -> Tensor:
     """Do the first round in every view, each from its own first guess, and average in k-space."""
     total = torch.zeros_like(problem.measured)
     for number in range(settings.views):
@@ -284,7 +254,7 @@ def _mean_over_views(model: HVAE, problem: Problem, settings: InferenceSettings,
     return total / settings.views
 
 
-def _look_again(model: HVAE, problem: Problem, guess: Tensor, settings: InferenceSettings, sweeps: int) -> Tensor:
+def _look_again(model: HVAE, problem: Problem, guess: Tensor, settings: InferenceSettings, sweeps: Sweeps) -> Tensor:
     """Do a further round, and blend it with its guess where nothing was measured."""
     found = infer(model, problem, guess, settings, sweeps)
     return torch.where(problem.mask, found, guess + settings.blend * (found - guess))
@@ -295,7 +265,7 @@ def infer(
     problem: Problem,
     guess: Tensor,
     settings: InferenceSettings,
-    sweeps: int,
+    sweeps: Sweeps,
     generators: list[torch.Generator] | None = None,
 ) -> Tensor:
     """Infer complete k-space in one round (methods: hybrid inference, scale by scale).
@@ -310,173 +280,27 @@ def infer(
     -------
     complex (slices, H, W): the decoder's bins, and on measured bins what `settings.combine` says
     """
-    measured, mask, noise = problem.measured, problem.mask, problem.noise
-    shape = (measured.shape[-2], measured.shape[-1])
-    levels = model.settings.levels
-    y, m = split(measured, levels), [centre_crop(mask, grid) for grid in grids(shape, levels)]
-    s = torch.sqrt(model.settings.noise_floor**2 + noise**2)[:, None, None]
-    features = model.r.features(guess, measured, mask)
-    state = model.begin(len(measured), shape)
-    known, bands = measured, []
-    for j in range(levels):
-        state = model.enter(j, state)
-        looked = model.r.look(j, state, features[j], model.known_image(j, known))
-        posteriors, offsets = _posteriors(model, j, state, looked, settings.temperature, generators)
-        latents = [r.mu + r.sigma * u for r, u in zip(posteriors, offsets)]
-        band = band_mask(shape, levels, j).to(mask.device) & m[j]
-        width = 1.0 if generators is None else settings.temperature
-        if sweeps and width > 0:
-            noisy = (
-                y[j]
-                if generators is None
-                else y[j] + s * torch.complex(*(_draw(y[j].real, generators) for _ in "ri")) / 2**0.5
-            )
-            latents = _refine(model, j, state, posteriors, offsets, noisy, band, s, shape, sweeps, settings, width)
-        state = _decode(model, j, state, latents)
-        hhat = model.head(j, state, shape)
-        h = _combine(y[j], hhat, band, noise[:, None, None], settings.combine)
-        known = torch.where(mask, known, known + centre_pad(hhat, shape))
-        bands.append(h)
-    return merge(bands)
+    s = torch.sqrt(model.settings.noise_floor**2 + problem.noise**2)
 
+    def draw(like: Tensor) -> Tensor:
+        return normal(like, generators or [])
 
-def _posteriors(
-    model: HVAE,
-    j: int,
-    state: Tensor,
-    looked: Tensor,
-    temperature: float = 1.0,
-    generators: list[torch.Generator] | None = None,
-) -> tuple[list[Gaussian], list[Tensor]]:
-    """Compute r of the K layers of level j along its means, or along draws; the draws are in units of its deviation."""
-    posteriors, offsets = [], []
-    for k, layer in enumerate(model.layers(j)):
-        r = model.r(j, k, state, looked)
-        u = torch.zeros_like(r.mu) if generators is None else temperature * _draw(r.mu, generators)
-        _, state = layer.look_ahead(state)
-        state = layer(state, r.mu + r.sigma * u)
-        posteriors.append(r)
-        offsets.append(u)
-    return posteriors, offsets
+    def noisy(bins: Tensor) -> Tensor:
+        return bins + s[:, None, None] * torch.complex(draw(bins.real), draw(bins.real)) / 2**0.5
 
+    def combine(bins: Tensor, hhat: Tensor, measured: Tensor) -> Tensor:
+        return _combine(bins, hhat, measured, problem.noise[:, None, None], settings.combine)
 
-def _draw(like: Tensor, generators: list[torch.Generator]) -> Tensor:
-    """Draw standard normal numbers, each slice from its own generator."""
-    return torch.stack([torch.randn(like.shape[1:], generator=generator) for generator in generators]).to(like)
-
-
-def _seed(*numbers: int) -> int:
-    return int(np.random.SeedSequence(numbers).generate_state(1)[0])
-
-
-def _decode(model: HVAE, j: int, state: Tensor, latents: list[Tensor]) -> Tensor:
-    """Carry the state through the K layers of level j along given latents."""
-    for layer, z in zip(model.layers(j), latents):
-        _, state = layer.look_ahead(state)
-        state = layer(state, z)
-    return state
-
-
-def _refine(
-    model: HVAE,
-    j: int,
-    state: Tensor,
-    posteriors: list[Gaussian],
-    start: list[Tensor],
-    y: Tensor,
-    measured: Tensor,
-    s: Tensor,
-    shape: tuple[int, int],
-    sweeps: int,
-    settings: InferenceSettings,
-    width: float,
-) -> list[Tensor]:
-    """Refine all latents of level j together: N steps down -log anchor(z_l) + beta Loss(y, hhat_j).
-
-    IA-HVAE, eq. 7, with the sign of the density set right, and with `y` on measured bins only. The steps are taken in
-    u = (z - mu_r) / sigma_r, so that one step size suits every latent; u begins at `start`, which is also where the
-    anchor "posterior" holds it: 0 for r's means, or a draw from `width` times r's deviation.
-    """
-
-    def terms(*offsets: Tensor) -> tuple[tuple[Tensor, ...], Tensor]:
-        """Compute the residuals whose half squares add up to the objective with L2, and what else it has."""
-        features, residuals, rest = state, [], state.new_zeros(())
-        for layer, r, u, u0 in zip(model.layers(j), posteriors, offsets, start):
-            z = r.mu + r.sigma * u
-            prior, features = layer.look_ahead(features)
-            if settings.anchor == "prior":
-                rest = rest + torch.log(prior.sigma).sum()
-            residuals.append((z - prior.mu) / prior.sigma if settings.anchor == "prior" else (u - u0) / width)
-            features = layer(features, z)
-        misfit = torch.where(measured, (y - model.head(j, features, shape)) / s, 0)
-        return (*residuals, math.sqrt(2 * settings.beta) * torch.view_as_real(misfit)), rest
-
-    with torch.enable_grad():
-        offsets = [u.clone() for u in start]
-        if settings.rule == "gauss-newton":
-            for _ in range(sweeps):
-                offsets = _gauss_newton_step(lambda *u: terms(*u)[0], offsets, settings.iterations)
-        else:
-            offsets = _descend(terms, offsets, sweeps, settings)
-    return [(r.mu + r.sigma * u).detach() for r, u in zip(posteriors, offsets)]
-
-
-def _descend(
-    terms: Callable[..., tuple[tuple[Tensor, ...], Tensor]],
-    start: list[Tensor],
-    sweeps: int,
-    settings: InferenceSettings,
-) -> list[Tensor]:
-    """Take steps of Adam, or plain ones along the gradient."""
-    offsets = [u.requires_grad_() for u in start]
-    step = STEPS[settings.rule] if settings.step is None else settings.step
-    if settings.rule == "adam":
-        optimiser: torch.optim.Optimizer = torch.optim.Adam(offsets, lr=step, betas=(0.9, 0.99))
-    else:
-        optimiser = torch.optim.SGD(offsets, lr=step)
-    for _ in range(sweeps):
-        (*anchors, misfit), rest = terms(*offsets)
-        loss = 0.5 * misfit.square()
-        if settings.loss == "l1":  # |y - hhat| / s, smooth at 0
-            loss = math.sqrt(settings.beta / 2) * torch.sqrt(misfit.square().sum(dim=-1) + 1e-12)
-        objective = rest + loss.sum() + sum(0.5 * residual.square().sum() for residual in anchors)
-        for offset, gradient in zip(offsets, torch.autograd.grad(objective, offsets)):
-            offset.grad = gradient
-        optimiser.step()
-    return offsets
-
-
-def _gauss_newton_step(
-    residuals: Callable[..., tuple[Tensor, ...]], offsets: list[Tensor], iterations: int
-) -> list[Tensor]:
-    """Take one Gauss-Newton step: J^T J d = -J^T R by conjugate gradients, one problem per slice.
-
-    The data term is quadratic in hhat, so that only the network between latents and hhat is made linear. One iteration
-    is steepest descent with the line search solved exactly. J^T v is linear in v, and J p the derivative of <J^T v, p>
-    along v: both go through graphs that are recorded once, at half the cost of forward-mode derivatives.
-    """
-    offsets = [u.detach().requires_grad_() for u in offsets]
-    values = residuals(*offsets)
-    weights = [value.detach().requires_grad_() for value in values]
-    gradients = torch.autograd.grad(values, offsets, weights, create_graph=True)
-    direction = remainder = [-gradient.detach() for gradient in gradients]
-    step = [torch.zeros_like(u) for u in direction]
-    power = _per_slice(remainder, remainder)
-    for _ in range(iterations):
-        pushed = torch.autograd.grad(gradients, weights, direction, retain_graph=True)
-        curved = torch.autograd.grad(values, offsets, pushed, retain_graph=True)
-        length = power / _per_slice(direction, curved).clamp_min(torch.finfo(power.dtype).tiny)
-        step = [d + length[:, None, None, None] * p for d, p in zip(step, direction)]
-        remainder = [r - length[:, None, None, None] * c for r, c in zip(remainder, curved)]
-        before, power = power, _per_slice(remainder, remainder)
-        ratio = power / before.clamp_min(torch.finfo(power.dtype).tiny)
-        direction = [r + ratio[:, None, None, None] * p for r, p in zip(remainder, direction)]
-    return [(u + d).detach() for u, d in zip(offsets, step)]
-
-
-def _per_slice(first: Sequence[Tensor], second: Sequence[Tensor]) -> Tensor:
-    """Compute the inner product of each slice, (slices,), over lists of (slices, channels, h, w)."""
-    return torch.stack([(a * b).sum(dim=(1, 2, 3)) for a, b in zip(first, second)]).sum(dim=0)
+    encoder = FromMeasured(model, guess, problem.measured, problem.mask)
+    refinement = replace(settings, sweeps=sweeps)
+    kspace, mask = problem.measured, problem.mask
+    if generators is None and settings.start == "sample":
+        generators = [torch.Generator().manual_seed(0) for _ in kspace]
+        return iahvae.infer(model, encoder, kspace, mask, s, refinement, draw, combine=combine).kspace
+    if generators is None:
+        return iahvae.infer(model, encoder, kspace, mask, s, refinement, combine=combine).kspace
+    width = settings.temperature
+    return iahvae.infer(model, encoder, kspace, mask, s, refinement, draw, width, noisy, combine).kspace
 
 
 def _combine(y: Tensor, hhat: Tensor, measured: Tensor, noise: Tensor, how: str) -> Tensor:

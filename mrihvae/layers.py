@@ -105,12 +105,15 @@ def band_size(j: int) -> float:
     return 0.3 if j == 0 else 0.05
 
 
-def band_images(kspace: Tensor, levels: int) -> list[Tensor]:
-    """Compute the image of each band of k-space (slices, H, W) on its own grid, over `band_size`."""
+def band_images(kspace: Tensor, levels: int, hermitian: bool = False) -> list[Tensor]:
+    """Compute the image of each band of k-space (..., H, W) on its level's grid, over `band_size`.
+
+    Of Hermitian spectra it is that of the half that the grid holds, and complex.
+    """
     shape = (kspace.shape[-2], kspace.shape[-1])
-    bands = split(kspace, levels)
+    bands = zip(split(kspace, levels, hermitian), grids(shape, levels))
     return [
-        ifft2c(h) * (grid_scale(g, shape) / band_size(j)) for j, (h, g) in enumerate(zip(bands, grids(shape, levels)))
+        ifft2c(centre_crop(h, grid)) * (grid_scale(grid, shape) / band_size(j)) for j, (h, grid) in enumerate(bands)
     ]
 
 
@@ -120,14 +123,19 @@ def grid_scale(grid: tuple[int, int], shape: tuple[int, int]) -> float:
 
 
 def fold_image(image: Tensor, fold: int) -> Tensor:
-    """Turn complex (slices, h, w) into real (slices, 2 fold^2, h / fold, w / fold), channels last in memory."""
-    pair = torch.stack((image.real, image.imag), dim=1)
+    """Turn complex (slices, [channels,] h, w) into real (slices, 2 channels fold^2, h / fold, w / fold).
+
+    It is channels last in memory, as convolutions like it.
+    """
+    pair = torch.stack((image.real, image.imag), dim=1).flatten(1, -3)
     return functional.pixel_unshuffle(pair, fold).contiguous(memory_format=torch.channels_last)
 
 
-def unfold_image(channels: Tensor, fold: int) -> Tensor:
-    """Undo `fold_image`: real (slices, 2 fold^2, h / fold, w / fold) to complex (slices, h, w)."""
-    pair = functional.pixel_shuffle(channels.float(), fold)
+def unfold_image(folded: Tensor, fold: int, channels: int | None = None) -> Tensor:
+    """Undo `fold_image`: real (slices, 2 channels fold^2, h / fold, w / fold) to complex (slices, [channels,] h, w)."""
+    pair = functional.pixel_shuffle(folded.float(), fold)
+    if channels is not None:
+        pair = pair.unflatten(1, (2, channels))
     return torch.complex(pair[:, 0].contiguous(), pair[:, 1].contiguous())
 
 

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from mrihvae.bands import band_mask, grids
+from mrihvae.bands import band_mask, fill_hermitian, grids
 from mrihvae.fourier import centre_crop, fft2c, ifft2c
 from mrihvae.layers import (
     Block,
@@ -52,6 +52,11 @@ class ModelSettings:
     latents : latent channels per pixel of the level's grid
     fold : pixels per side folded into channels
     noise_floor : s_0, the likelihood's standard deviation per complex bin for a noise-free image, in model units
+    separable : whether each level has a head for its own band; else all bins come from one head after the last level
+        (the vanilla HVAE, the reference for the speed of refinement)
+    real : whether images are real, (slices, channels, H, W), and their spectra Hermitian; then there is no r
+    channels : of real images
+    masked : whether there is r, for undersampled scans
     cascades : U-Nets that improve r's first guess; 0 leaves it at total variation
     guess_widths : channels of each scale of these U-Nets, finest first
     guess_memory : channels that each of them hands to the next
@@ -62,6 +67,10 @@ class ModelSettings:
     latents: int = 1
     fold: int = 2
     noise_floor: float = 0.03
+    separable: bool = True
+    real: bool = False
+    channels: int = 1
+    masked: bool = True
     cascades: int = 3
     guess_widths: tuple[int, ...] = (64, 96, 128, 160)
     guess_memory: int = 16
@@ -74,6 +83,10 @@ class ModelSettings:
             raise ValueError("cascades and guess_memory must be at least 0, and guess_widths no more than widths")
         if min(self.layers, self.latents, self.fold) < 1:
             raise ValueError("layers, latents and fold must be at least 1")
+        if self.channels < 1 or (self.channels > 1 and not self.real):
+            raise ValueError(f"channels {self.channels} must be at least 1, and 1 where images are not real")
+        if self.real and self.masked:
+            raise ValueError("real images have no masks: masked must be false")
         if not self.noise_floor > 0:
             raise ValueError(f"noise_floor {self.noise_floor} must be above 0")
 
@@ -81,6 +94,11 @@ class ModelSettings:
     def levels(self) -> int:
         """Number of levels, J + 1."""
         return len(self.widths)
+
+    @property
+    def image_channels(self) -> int:
+        """Number of channels of a folded complex image."""
+        return 2 * self.channels * self.fold**2
 
     @property
     def multiple(self) -> int:
@@ -113,7 +131,7 @@ class Posterior(nn.Module):
     def __init__(self, settings: ModelSettings) -> None:
         super().__init__()
         self.settings = settings
-        channels = 2 * settings.fold**2
+        channels = settings.image_channels
         self.path = BottomUp(settings, channels)
         self.bands = nn.ModuleList(conv(channels, width, 3, 1.0) for width in settings.widths)
         self.layers = _posterior_blocks(settings)
@@ -125,7 +143,7 @@ class Posterior(nn.Module):
         band is a tenth of the image and else drowns in it.
         """
         path = self.path(fold_image(ifft2c(kspace), self.settings.fold))
-        bands = band_images(kspace, self.settings.levels)
+        bands = band_images(kspace, self.settings.levels, self.settings.real)
         return [
             features + conv(fold_image(band, self.settings.fold))
             for features, conv, band in zip(path, self.bands, bands)
@@ -147,7 +165,7 @@ class MaskedPosterior(nn.Module):
     def __init__(self, settings: ModelSettings) -> None:
         super().__init__()
         self.settings = settings
-        channels, widths = 2 * settings.fold**2, settings.widths
+        channels, widths = settings.image_channels, settings.widths
         self.guess = Unrolled(
             settings.cascades, settings.guess_widths, settings.guess_memory, settings.fold, settings.levels
         )
@@ -226,7 +244,8 @@ class Level(nn.Module):
         scale = 1 / math.sqrt(settings.layers * settings.levels)
         self.enter = conv(settings.widths[max(j - 1, 0)], width, 1, 1.0)
         self.layers = nn.ModuleList(Layer(width, settings.latents * fold**2, scale) for _ in range(settings.layers))
-        self.head = Head(width, 2 * fold**2)
+        if settings.separable or j == settings.levels - 1:
+            self.head = Head(width, settings.image_channels)
 
 
 class HVAE(nn.Module):
@@ -238,7 +257,8 @@ class HVAE(nn.Module):
         self.start = nn.Parameter(torch.zeros(1, self.settings.widths[0], 1, 1))
         self.levels = nn.ModuleList(Level(self.settings, j) for j in range(self.settings.levels))
         self.q = Posterior(self.settings)
-        self.r = MaskedPosterior(self.settings)
+        if self.settings.masked:
+            self.r = MaskedPosterior(self.settings)
 
     def begin(self, slices: int, shape: tuple[int, int]) -> Tensor:
         """Make the state before level 0 for images of `shape`, (slices, width_0, h_0 / fold, w_0 / fold)."""
@@ -247,6 +267,17 @@ class HVAE(nn.Module):
         height, width = grids(shape, self.settings.levels)[0]
         fold = self.settings.fold
         return self.start.expand(slices, -1, height // fold, width // fold)
+
+    @property
+    def groups(self) -> list[tuple[int, ...]]:
+        """List the levels that share a head: each by itself, or all (IA-HVAE, eq. 5: the family of subsets Z_h)."""
+        levels = range(self.settings.levels)
+        return [(j,) for j in levels] if self.settings.separable else [tuple(levels)]
+
+    def band(self, j: int, shape: tuple[int, int]) -> Tensor:
+        """Mark the bins that the head of level j makes, on their grid: bool (h_j, w_j)."""
+        settings = self.settings
+        return band_mask(shape, settings.levels, j, settings.real) if settings.separable else torch.ones(shape).bool()
 
     def layers(self, j: int) -> list[Layer]:
         """List the K stochastic layers of level j."""
@@ -270,10 +301,15 @@ class HVAE(nn.Module):
 
     def head(self, j: int, state: Tensor, shape: tuple[int, int]) -> Tensor:
         """Compute hhat_j, the bins of band j on its grid, complex (slices, h_j, w_j) (IA-HVAE, eq. 5)."""
-        image = unfold_image(self.level(j).head(state), self.settings.fold)
+        settings = self.settings
+        folded = self.level(j).head(state)
+        image = unfold_image(folded, settings.fold, settings.channels if settings.real else None)
         grid = (image.shape[-2], image.shape[-1])
-        keep = band_mask(shape, self.settings.levels, j).to(image.device)
-        return fft2c(image) * (keep * band_size(j) / grid_scale(grid, shape))
+        scale = band_size(j if settings.separable else 0) / grid_scale(grid, shape)
+        keep = self.band(j, shape).to(image.device)
+        if settings.real:
+            return scale * fill_hermitian(fft2c(image), (keep.shape[-2], keep.shape[-1]), keep)
+        return fft2c(image) * (keep * scale)
 
     def known_image(self, j: int, known: Tensor) -> Tensor:
         """Compute the image of full-size k-space `known` (slices, H, W) on the grid of level j."""
@@ -286,8 +322,8 @@ class HVAE(nn.Module):
         return [p for name, p in self.named_parameters() if not name.startswith("r.")]
 
     def masked_parameters(self) -> list[nn.Parameter]:
-        """List the parameters of r."""
-        return list(self.r.parameters())
+        """List the parameters of r; none if there is none."""
+        return list(self.r.parameters()) if self.settings.masked else []
 
 
 def _layer(blocks: nn.ModuleList, j: int, k: int) -> nn.Module:

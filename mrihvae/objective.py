@@ -1,6 +1,7 @@
 """What training minimises: the ELBO of the prior, and posterior matching for the masked posterior.
 
-All terms are in nats per real dimension (2 H W of them per complex image), so that sizes compare.
+All terms are in nats per real dimension, so that sizes compare: a complex image has 2 H W of them, a real one as many
+as pixels in all channels.
 """
 
 from __future__ import annotations
@@ -11,9 +12,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from mrihvae.bands import merge, split
-from mrihvae.fourier import centre_pad
+from mrihvae.bands import merge
+from mrihvae.fourier import centre_crop, centre_pad
+from mrihvae.iahvae import FromMeasured, infer
 from mrihvae.model import HVAE
+from mrihvae.refinement import Refinement
 
 ACTIVE_VARIANCE = 0.01  # Burda et al. 2016: a unit is active if its posterior mean varies more over the data
 MEASURED_WEIGHT = 0.02  # measured bins are put back after reconstruction; a little weight keeps the states right
@@ -27,7 +30,7 @@ class Scans:
 
     Attributes
     ----------
-    kspace : complex (slices, H, W), the complete scan k
+    kspace : complex (slices, H, W), the complete scan k; of real images (slices, channels, H, W)
     measured : complex (slices, H, W), y: noisy, zero where `mask` is False
     mask : bool (slices, H, W)
     noise : (slices,), standard deviation per complex bin of the noise in `kspace`
@@ -86,17 +89,18 @@ class Rollout:
 
 
 def likelihood_std(model: HVAE, noise: Tensor) -> Tensor:
-    """Compute s per slice, (slices,): white noise of the scan on top of the model's own floor s_0."""
-    return torch.sqrt(model.settings.noise_floor**2 + noise**2)
+    """Compute s per slice, (slices,): white noise of the scan on top of the model's own floor s_0.
+
+    A bin has E|k - khat|^2 = s^2; of a real image, whose bins are half as free, E(x - xhat)^2 = s^2 / 2 in every pixel.
+    """
+    return torch.sqrt(model.settings.noise_floor**2 + (2 if model.settings.real else 1) * noise**2)
 
 
 def prior_terms(model: HVAE, scans: Scans, matched: bool = True) -> PriorTerms:
     """Walk down with z ~ q: -E_q log p(k|z), and KL(q || p) and, if `matched`, KL(stopgrad q || r) on the way."""
-    s = likelihood_std(model, scans.noise)[:, None, None]
-    slices, height, width = scans.kspace.shape
-    dimensions = 2 * height * width
-    shape = (height, width)
-    targets = split(scans.kspace, model.settings.levels)
+    slices, shape = len(scans.kspace), (scans.kspace.shape[-2], scans.kspace.shape[-1])
+    s = likelihood_std(model, scans.noise)
+    dimensions = (1 if model.settings.real else 2) * scans.kspace[0].numel()
     features_q = model.q.features(scans.kspace)
     features_r = []
     if matched:
@@ -107,6 +111,7 @@ def prior_terms(model: HVAE, scans: Scans, matched: bool = True) -> PriorTerms:
     known = scans.measured
     error = scans.kspace.real.new_zeros(slices)
     kl, matching, active = [], [], []
+    ends = {group[-1] for group in model.groups}
     for j in range(model.settings.levels):
         state = model.enter(j, state)
         if matched:
@@ -121,13 +126,15 @@ def prior_terms(model: HVAE, scans: Scans, matched: bool = True) -> PriorTerms:
             state = layer(state, q.sample())
             kl_level = kl_level + q.kl(prior).sum() / (slices * dimensions)
             active.append((q.mu.detach().var(dim=(0, 2, 3)) > ACTIVE_VARIANCE).float().mean())
-        hhat = model.head(j, state, shape)
-        error = error + (((targets[j] - hhat).abs() / s) ** 2).sum(dim=(-2, -1))
-        known = known + torch.where(scans.mask, 0, centre_pad(hhat.detach(), shape))
         kl.append(kl_level)
         matching.append(matching_level)
-    constant = (2 * torch.log(s) + math.log(math.pi)).flatten() * height * width
-    distortion = ((error + constant) / dimensions).mean()
+        if j in ends:
+            hhat = model.head(j, state, shape)
+            grid = (hhat.shape[-2], hhat.shape[-1])
+            target = torch.where(model.band(j, shape).to(hhat.device), centre_crop(scans.kspace, grid), 0)
+            error = error + (target - hhat).abs().square().flatten(1).sum(dim=1) / s**2
+            known = known + torch.where(scans.mask, 0, centre_pad(hhat.detach(), shape))
+    distortion = (error / dimensions + torch.log(s) + 0.5 * math.log(math.pi)).mean()
     return PriorTerms(distortion, torch.stack(kl), torch.stack(matching), torch.stack(active))
 
 
@@ -195,18 +202,5 @@ def masked_means(model: HVAE, measured: Tensor, mask: Tensor, guess: Tensor) -> 
     measured, mask : y and M, (slices, H, W)
     guess : complete k-space for r to start from, complex (slices, H, W)
     """
-    shape = (measured.shape[-2], measured.shape[-1])
-    features = model.r.features(guess, measured, mask)
-    state = model.begin(len(measured), shape)
-    known, bands = measured, []
-    for j in range(model.settings.levels):
-        state = model.enter(j, state)
-        looked = model.r.look(j, state, features[j], model.known_image(j, known))
-        for k, layer in enumerate(model.layers(j)):
-            r = model.r(j, k, state, looked)
-            _, state = layer.look_ahead(state)
-            state = layer(state, r.mu)
-        hhat = model.head(j, state, shape)
-        known = known + torch.where(mask, 0, centre_pad(hhat, shape))
-        bands.append(hhat)
-    return bands
+    s = measured.real.new_ones(len(measured))
+    return infer(model, FromMeasured(model, guess, measured, mask), measured, mask, s, Refinement(sweeps=0)).bands

@@ -29,12 +29,15 @@ def from_dict(cls: type[T], values: Mapping[str, Any], where: str) -> T:
     """
     if not isinstance(values, Mapping):
         raise InputError(f"{where}: {values!r} is no dictionary of settings; write names and values in braces")
-    known = {field.name: field.default for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
+    fields = {field.name: field for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
+    known = {name: field.default for name, field in fields.items()}
     for key, value in values.items():
         if key not in known:
             near = difflib.get_close_matches(key, known, n=1, cutoff=0.0)
             raise InputError(f"{where}: unknown setting '{key}'; the nearest known one is '{near[0]}'")
-        if known[key] is not dataclasses.MISSING and not _alike(value, known[key]):
+        one_a_level = isinstance(value, (list, tuple)) and "tuple" in str(fields[key].type)
+        parts = list(value) if one_a_level and not isinstance(known[key], tuple) else [value]
+        if known[key] is not dataclasses.MISSING and not all(_alike(part, known[key]) for part in parts):
             raise InputError(f"{where}: {key} is {value!r}; it must be of the kind of its default, {known[key]!r}")
     try:
         return cls(**{key: tuple(v) if isinstance(v, list) else v for key, v in values.items()})

@@ -92,6 +92,23 @@ def draw_batch(
     return Scans(kspace / scale[:, None, None], measured / scale[:, None, None], mask, noise / scale)
 
 
+def draw_real(images: list[tuple[np.ndarray, bool]], shape: tuple[int, int]) -> Scans:
+    """Make complete, noise-free spectra of real images.
+
+    Parameters
+    ----------
+    images : arrays (channels, h, w) in 0..255, at most as large as the batch; the flag beside them is of no account
+    shape : (H, W) of the batch; zeros surround smaller images
+
+    Returns
+    -------
+    Scans, complex (slices, channels, H, W), of images in 0..1
+    """
+    stack = torch.stack([centre_pad(torch.from_numpy(array.astype(np.float32)) / 255, shape) for array, _ in images])
+    kspace = fft2c(stack.to(torch.complex64))
+    return Scans(kspace, kspace, torch.ones(kspace.shape, dtype=torch.bool), torch.zeros(len(kspace)))
+
+
 def _draw_scan(
     array: np.ndarray, raw: bool, shape: tuple[int, int], settings: SimulationSettings, rng: Generator
 ) -> tuple[Tensor, Tensor, Tensor, float]:

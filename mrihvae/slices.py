@@ -1,4 +1,4 @@
-"""Slices to train on, read from fastMRI HDF5 (raw k-space), NIfTI, PNG and JPEG (magnitude)."""
+"""Slices to train on, of fastMRI HDF5 (raw k-space), NIfTI, PNG, JPEG (magnitude) and collections of pictures."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from numpy.random import Generator
 
 from mrihvae.errors import InputError
 from mrihvae.fourier import fft2c, ifft2c, resize_kspace
+from mrihvae.pictures import is_collection, read_collection
 
 LARGEST_MATRIX = 448  # NIfTI beyond this is resampled
 LARGEST_PICTURE = 256  # JPEG and PNG are often interpolated and coded: only their inner k-space is trusted
@@ -24,7 +25,10 @@ SUFFIXES = (".h5", ".nii", ".nii.gz", ".png", ".jpg", ".jpeg")
 
 @dataclass(frozen=True)
 class Dataset:
-    """Slices of one training path: arrays (h, w), magnitude or raw k-space, drawn with `weight`."""
+    """Slices of one training path: arrays (h, w), magnitude or raw k-space, drawn with `weight`.
+
+    Of a collection of pictures (`mrihvae.pictures`) they are (channels, h, w).
+    """
 
     path: Path
     arrays: list[np.ndarray]
@@ -82,6 +86,9 @@ def load_datasets(path: Path, weight: float, progress: Callable[[list[Path]], It
         packed = read_packed(path)
         scale = (weight or sum(len(d.arrays) for d in packed)) / sum(d.weight for d in packed)
         return [replace(d, weight=d.weight * scale) for d in packed]
+    if path.is_file() and is_collection(path):
+        pictures = list(read_collection(path))
+        return [Dataset(path, pictures, False, weight or float(len(pictures)))]
     files = sorted(p for p in path.rglob("*") if p.name.lower().endswith(SUFFIXES)) if path.is_dir() else [path]
     raw: list[np.ndarray] = []
     magnitude: list[np.ndarray] = []

@@ -27,11 +27,14 @@ from mrihvae.files import replacing
 from mrihvae.model import HVAE
 from mrihvae.objective import PriorTerms, Rollout, Scans, prior_terms, rollout, train_guess
 from mrihvae.runs import Run, TrainSettings, save_checkpoint
-from mrihvae.simulate import SimulationSettings, draw_batch
+from mrihvae.simulate import SimulationSettings, draw_batch, draw_real
 
 
 class SliceSource(Protocol):
-    """Where slices come from: `draw` returns arrays (h, w), magnitude, or raw k-space if flagged."""
+    """Where slices come from: `draw` returns arrays (h, w), magnitude, or raw k-space if flagged.
+
+    For models of real images they are (channels, h, w) in 0..255.
+    """
 
     def draw(self, count: int, rng: Generator) -> list[tuple[np.ndarray, bool]]: ...
 
@@ -52,13 +55,15 @@ class Batches(Dataset[Scans]):
     simulation: SimulationSettings
     source: SliceSource
     rank: int = 0
+    real: bool = False  # whether slices are real images, (channels, h, w), for a model of such
 
     def __getitem__(self, step: int) -> Scans:
         settings = self.settings
         shape = settings.shapes[np.random.default_rng((settings.seed, step)).integers(len(settings.shapes))]
         rng = np.random.default_rng((settings.seed, step, self.rank + 1))
         count = max(1, round(settings.pixels / (shape[0] * shape[1])))
-        return draw_batch(self.source.draw(count, rng), shape, self.simulation, rng)
+        images = self.source.draw(count, rng)
+        return draw_real(images, shape) if self.real else draw_batch(images, shape, self.simulation, rng)
 
 
 def train_step(run: Run, scans: Scans, rank: int = 0) -> tuple[Rollout | None, PriorTerms | None]:
@@ -68,13 +73,14 @@ def train_step(run: Run, scans: Scans, rank: int = 0) -> tuple[Rollout | None, P
     scans = Scans(*(getattr(scans, f.name).to(device) for f in dataclasses.fields(scans)))
     torch.manual_seed(int(np.random.SeedSequence((settings.seed, counters.step, rank)).generate_state(1)[0]))
     run.optimiser.zero_grad(set_to_none=True)
-    if counters.step == settings.masked_start > 0:
+    masked_model = run.model.settings.masked
+    if masked_model and counters.step == settings.masked_start > 0:
         run.model.r.start_from(run.model.q)
         run.average.r.start_from(run.average.q)
     if counters.step in (settings.guess_only, settings.masked_start):
         counters.norm_masked = 0.0  # other terms from here on, of another size
-    guess_only = counters.step < settings.guess_only and run.model.settings.cascades > 0
-    with_masked = not guess_only and counters.step >= settings.masked_start
+    guess_only = masked_model and counters.step < settings.guess_only and run.model.settings.cascades > 0
+    with_masked = masked_model and not guess_only and counters.step >= settings.masked_start
     with_prior = not guess_only and (not with_masked or counters.step % settings.prior_every == 0)
     masked = prior = None
     with _precision(run):
@@ -131,7 +137,7 @@ def train(
     if rank == 0 and run.counters.step < run.settings.steps:
         _cut_log(directory / "log.jsonl", run.counters.step)
     batches = DataLoader(
-        Batches(run.settings, run.simulation, source, rank),
+        Batches(run.settings, run.simulation, source, rank, run.model.settings.real),
         batch_size=None,
         sampler=range(run.counters.step, run.settings.steps),
         num_workers=workers,

@@ -21,9 +21,10 @@ import mrihvae
 from mrihvae.evaluate import evaluate
 from mrihvae.fastmri_files import read_dataset, read_scan
 from mrihvae.fourier import ifft2c
-from mrihvae.inference import RULES, InferenceSettings, reconstruct, sample
+from mrihvae.inference import InferenceSettings, reconstruct, sample
 from mrihvae.masks import effective_acceleration, seed_of
 from mrihvae.patterns import sampling_pattern
+from mrihvae.refinement import RULES
 from mrihvae.settings import from_dict
 from mrihvae.volumes import METHODS, Method, Undersampling, mask_of, reconstruct_volume, sample_volume
 from mrihvae.weights import load_model, save_weights

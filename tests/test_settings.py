@@ -10,11 +10,12 @@ import pytest
 from mrihvae.errors import InputError
 from mrihvae.inference import InferenceSettings
 from mrihvae.model import ModelSettings
+from mrihvae.refinement import Refinement
 from mrihvae.runs import TrainSettings
 from mrihvae.settings import from_dict
 from mrihvae.simulate import SimulationSettings
 
-ALL = (ModelSettings, TrainSettings, SimulationSettings, InferenceSettings)
+ALL = (ModelSettings, TrainSettings, SimulationSettings, InferenceSettings, Refinement)
 
 
 @pytest.mark.parametrize("cls", ALL)
@@ -28,6 +29,14 @@ def test_lists_become_tuples() -> None:
     assert from_dict(ModelSettings, values, "here") == ModelSettings(widths=(16, 32), guess_widths=(48,))
     assert from_dict(SimulationSettings, {"noise": [0.01, 0.02]}, "here").noise == (0.01, 0.02)
     assert from_dict(TrainSettings, {"shapes": [[32, 64], [64, 32]]}, "here").shapes == ((32, 64), (64, 32))
+
+
+def test_numbers_per_level_are_one_or_a_list() -> None:
+    values = {"sweeps": [0, 2], "step": [0.1, 0.2], "beta": 0.5, "rule": "adam"}
+    assert from_dict(Refinement, values, "here") == Refinement(sweeps=(0, 2), step=(0.1, 0.2), beta=0.5, rule="adam")
+    for wrong in ({"sweeps": [0, 1.5]}, {"sweeps": [0, True]}, {"step": ["a"]}, {"iterations": [1, 2]}):
+        with pytest.raises(InputError, match="it must be of the kind of its default"):
+            from_dict(Refinement, wrong, "here")
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,358 @@
+"""Quality of amortised, iterative and hybrid inference over refinement steps (IA-HVAE, section 3.3 and Table 1).
+
+    python benchmarks/inference_quality.py protocols/ia_hvae_quality.toml --data DIR --checkpoint FILE
+
+infers the latents of complete scans with one set of weights and writes, per mode and N: the squared error of what they
+decode to, in (1 % of a model unit)^2, or of the range of real images; -log p(z) in nats per latent,
+which is low where latents have stayed at the prior; the negative evidence bound in nats per real dimension, that of
+normal distributions around the inferred latents with q's deviations, by itself and importance-weighted (Burda et al.
+2016); the Frechet distance (`frechet.py`) of decoded images to the scans, beside that of one half of the scans to the
+other; and seconds a slice. A step of Adam is in units of what latents start from, the prior's deviation or q's, so
+the same N goes differently far. Variants of the protocol follow. Writes results/NAME.json, .md and a plot of error over
+seconds (.png), NAME being the protocol's.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import os
+import sys
+import time
+import tomllib
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from frechet import GABOR, Features, frechet_distance, gabor_features, inception_features
+from plots import plt, save
+from torch import Tensor
+from tqdm import tqdm
+
+from mrihvae import __version__
+from mrihvae.bands import merge
+from mrihvae.cli_train import check_fit
+from mrihvae.errors import InputError
+from mrihvae.files import replacing
+from mrihvae.fourier import ifft2c
+from mrihvae.iahvae import FromComplete, Inferred, infer, mixed_seed, normal
+from mrihvae.model import HVAE
+from mrihvae.objective import Scans, likelihood_std
+from mrihvae.refinement import Refinement
+from mrihvae.runs import TrainSettings
+from mrihvae.settings import from_dict
+from mrihvae.simulate import SimulationSettings
+from mrihvae.slices import load_mixture
+from mrihvae.training import Batches
+from mrihvae.weights import find_weights, fingerprint, load_model
+
+HERE = Path(__file__).parent
+STARTS = {"iterative": "prior", "hybrid": "encoder"}
+UNIT = 0.01  # of the 99th percentile
+
+
+@dataclass(frozen=True)
+class QualitySettings:
+    """What is measured.
+
+    Attributes
+    ----------
+    data : training paths as `mrihvae train` takes them, below the data directory; equal shares
+    shape : (H, W)
+    slices, batch : how many scans, and how many at once
+    sweeps : N
+    importance : samples of the bounds
+    seed : of scans and samples
+    """
+
+    data: tuple[str, ...] = ("images/t1ce/val",)
+    shape: tuple[int, ...] = (128, 128)
+    slices: int = 96
+    batch: int = 8
+    sweeps: tuple[int, ...] = (5, 10, 20, 25, 50)
+    importance: int = 8
+    seed: int = 9
+
+    def __post_init__(self) -> None:
+        numbers = (*self.shape, *self.sweeps, self.slices, self.batch, self.importance)
+        if not self.data or not self.sweeps or min(numbers) < 1 or len(self.shape) != 2:
+            raise ValueError("all numbers must be at least 1, shape two of them, and data and sweeps not empty")
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command; returns its exit status."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("protocol", type=Path)
+    parser.add_argument("--data", type=Path, default=os.environ.get("MRIHVAE_DATA"), help="default: $MRIHVAE_DATA")
+    parser.add_argument("--checkpoint", required=True, help="weights: a shipped name or a .safetensors file")
+    parser.add_argument("--limit", type=int, help="at most this many scans")
+    parser.add_argument("--inception-weights", type=Path, help="torchvision's inception_v3 as safetensors, for FID")
+    parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("--results", type=Path, default=HERE / "results")
+    options = parser.parse_args(arguments)
+    try:
+        if options.data is None:
+            raise InputError("--data: give the data directory, or set MRIHVAE_DATA")
+        measure(options)
+    except InputError as error:
+        print(f"inference_quality: error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def measure(options: argparse.Namespace) -> None:
+    """Measure all modes, and write the results after each."""
+    torch.set_num_threads(max(1, options.threads))
+    settings, refinement, variants = read_settings(options.protocol)
+    settings = replace(settings, slices=limited(settings.slices, options.limit))
+    model = load_model(options.checkpoint)
+    batches = list(draw_scans(settings, model, options.data))
+    features, space = gabor_features, GABOR
+    if options.inception_weights:
+        features, space = inception_features(options.inception_weights), "torchvision's Inception-v3, pooled"
+    rows: list[dict[str, Any]] = []
+    output = options.results / f"{options.protocol.stem}.json"
+    about = {
+        "mrihvae": __version__,
+        "torch": str(torch.__version__),
+        "threads": options.threads,
+        "checkpoint": Path(options.checkpoint).name,
+        "weights": fingerprint(find_weights(options.checkpoint)),
+        "levels": model.settings.levels,
+        "depth": model.settings.levels * model.settings.layers,
+        "separable": model.settings.separable,
+        **asdict(settings),
+        "refinement": asdict(refinement),
+        "features": space,
+    }
+    runs = [("amortised", replace(refinement, start="encoder", sweeps=0))]
+    runs += [(mode, replace(refinement, start=STARTS[mode], sweeps=n)) for mode in STARTS for n in settings.sweeps]
+    run_mode(model, batches[:1], runs[0][1], settings, features)  # warms up
+    real = torch.cat([features(magnitude(model, scans.kspace)) for scans in batches]).numpy()
+    about["frechet_of_halves"] = round(frechet_distance(real[::2], real[1::2]), 5)
+    for mode, chosen in [*runs, *variants.items()]:
+        rows.append({"mode": mode, "sweeps": chosen.sweeps, **run_mode(model, batches, chosen, settings, features)})
+        with replacing(output) as temporary:
+            temporary.write_text(json.dumps({**about, "rows": rows}, indent=1) + "\n")
+    with replacing(output.with_suffix(".md")) as temporary:
+        temporary.write_text(markdown({**about, "rows": rows}))
+    _plot(rows, output.with_suffix(".png"))
+    print(output.with_suffix(".md").read_text())
+
+
+def read_settings(path: Path) -> tuple[QualitySettings, Refinement, dict[str, Refinement]]:
+    """Read a protocol: what is measured, how latents are refined, and variants of that by name.
+
+    Raises
+    ------
+    InputError
+        Not readable, or with unknown settings.
+    """
+    found = read_toml(path)
+    own = found.pop("refinement", {})
+    for name in ("start", "sweeps"):
+        if name in own:
+            raise InputError(f"{path}, refinement: {name} is chosen by the rows of the table; leave it out")
+    variants = {}
+    for number, more in enumerate(found.pop("variants", [])):
+        where = f"{path}, variants[{number}]"
+        if not isinstance(more, dict) or not isinstance(more.get("name"), str):
+            raise InputError(f"{where}: needs a name")
+        changes = {key: value for key, value in more.items() if key != "name"}
+        variants[more["name"]] = from_dict(Refinement, {**own, **changes}, where)
+    return from_dict(QualitySettings, found, str(path)), from_dict(Refinement, own, f"{path}, refinement"), variants
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """Read a TOML file.
+
+    Raises
+    ------
+    InputError
+        Not readable.
+    """
+    try:
+        return tomllib.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: not readable as TOML ({error}); check the file") from error
+
+
+def limited(slices: int, limit: int | None) -> int:
+    """Take at most `limit` of so many slices.
+
+    Raises
+    ------
+    InputError
+        A limit below 1.
+    """
+    if limit is not None and limit < 1:
+        raise InputError(f"--limit {limit}: must be at least 1")
+    return slices if limit is None else min(slices, limit)
+
+
+def draw_scans(settings: QualitySettings, model: HVAE, data: Path) -> Iterator[Scans]:
+    """Draw complete scans, always the same, in batches.
+
+    Raises
+    ------
+    InputError
+        Data that do not fit the model, or a shape that it cannot take.
+    """
+    shape, multiple = (settings.shape[0], settings.shape[1]), model.settings.multiple
+    if any(size % multiple for size in shape):
+        raise InputError(f"shape {shape}: these weights take multiples of {multiple}")
+    mixture = load_mixture([f"{data}/{one}=1" for one in settings.data], lambda files: iter(tqdm(files, "reading")))
+    training = TrainSettings(shapes=(shape,), pixels=settings.batch * shape[0] * shape[1], seed=settings.seed)
+    check_fit(mixture, model.settings, training)
+    batches = Batches(training, SimulationSettings(), mixture, real=model.settings.real)
+    left = settings.slices
+    for number in range(math.ceil(settings.slices / settings.batch)):
+        scans = batches[number]
+        yield Scans(*(getattr(scans, one.name)[:left] for one in fields(scans)))
+        left -= settings.batch
+
+
+def run_mode(
+    model: HVAE, batches: list[Scans], refinement: Refinement, settings: QualitySettings, features: Features
+) -> dict[str, float]:
+    """Infer all scans in one way, and score."""
+    torch.manual_seed(settings.seed)
+    errors, latents, bounds, weighted, seconds = [], [], [], [], 0.0
+    made, wanted = [], []
+    count = sum(len(scans.noise) for scans in batches)
+    with torch.no_grad():
+        for scans in tqdm(batches, f"{refinement.start}, N = {refinement.sweeps}"):
+            s, everywhere = likelihood_std(model, scans.noise), torch.ones(scans.kspace.shape, dtype=torch.bool)
+            generators = [torch.Generator().manual_seed(mixed_seed(settings.seed, n)) for n in range(len(s))]
+            began = time.perf_counter()
+            q = FromComplete(model, scans.kspace)
+            found = infer(model, q, scans.kspace, everywhere, s, refinement, drawing(refinement, generators))
+            seconds += time.perf_counter() - began
+            errors += ((found.kspace - scans.kspace).abs().square().flatten(1).mean(dim=1) / UNIT**2).tolist()
+            latents += negative_log_prior(model, found, scans).tolist()
+            single, many = evidence_bounds(model, q, found, scans, s, settings.importance)
+            bounds += single.tolist()
+            weighted += many.tolist()
+            made.append(features(magnitude(model, found.kspace)))
+            wanted.append(features(magnitude(model, scans.kspace)))
+    return {
+        "MSE": round(float(np.mean(errors)), 4),
+        "MSE_std": round(float(np.std(errors)), 4),
+        "latent_nll": round(float(np.mean(latents)), 5),
+        "nll": round(float(np.mean(bounds)), 5),
+        "nll_importance_weighted": round(float(np.mean(weighted)), 5),
+        "frechet": round(frechet_distance(torch.cat(made).numpy(), torch.cat(wanted).numpy()), 5),
+        "seconds": round(seconds / count, 4),
+    }
+
+
+def drawing(refinement: Refinement, generators: list[torch.Generator]) -> Callable[[Tensor], Tensor] | None:
+    """Make what draws for a start at samples, which needs it."""
+    return (lambda like: normal(like, generators)) if refinement.start == "sample" else None
+
+
+def magnitude(model: HVAE, kspace: Tensor) -> Tensor:
+    """Compute magnitudes (n, h, w); of real images the mean over channels, from 0 on."""
+    image = ifft2c(kspace)
+    return image.real.clamp_min(0).mean(dim=1) if model.settings.real else image.abs()
+
+
+def negative_log_prior(model: HVAE, found: Inferred, scans: Scans) -> Tensor:
+    """Compute -log p(z) in nats per latent, (slices,)."""
+    total, count = scans.noise.new_zeros(len(scans.noise)), 0
+    state = model.begin(len(scans.noise), (scans.kspace.shape[-2], scans.kspace.shape[-1]))
+    for j in range(model.settings.levels):
+        state = model.enter(j, state)
+        for layer, z in zip(model.layers(j), found.latents[j]):
+            prior, state = layer.look_ahead(state)
+            total = total - torch.distributions.Normal(prior.mu, prior.sigma).log_prob(z).sum(dim=(1, 2, 3))
+            count += z[0].numel()
+            state = layer(state, z)
+    return total / count
+
+
+def evidence_bounds(
+    model: HVAE, q: FromComplete, found: Inferred, scans: Scans, s: Tensor, samples: int
+) -> tuple[Tensor, Tensor]:
+    """Bound -log p(k) from above, in nats per real dimension, (slices,): by the ELBO and importance-weighted.
+
+    Latents are drawn from N(mu_q + u sigma_q, sigma_q^2), where u is how far, in q's deviations, the inferred ones lie
+    from q's means: for amortised inference this is q.
+    """
+    offsets = [[] for _ in range(model.settings.levels)]  # type: list[list[Tensor]]
+    shape = (scans.kspace.shape[-2], scans.kspace.shape[-1])
+    state = model.begin(len(s), shape)
+    for j in range(model.settings.levels):
+        state = model.enter(j, state)
+        for k, (layer, z) in enumerate(zip(model.layers(j), found.latents[j])):
+            prior, ahead = layer.look_ahead(state)
+            own = q(j, k, state, prior)
+            offsets[j].append((z - own.mu) / own.sigma)
+            state = layer(ahead, z)
+    logs = torch.stack([_log_weight(model, q, offsets, scans, s) for _ in range(samples)])
+    dimensions = (1 if model.settings.real else 2) * scans.kspace[0].numel()
+    return -logs.mean(dim=0) / dimensions, -(torch.logsumexp(logs, dim=0) - math.log(samples)) / dimensions
+
+
+def _log_weight(model: HVAE, q: FromComplete, offsets: list[list[Tensor]], scans: Scans, s: Tensor) -> Tensor:
+    """Draw latents once: log p(k | z) + log p(z) - log of the density that they were drawn from."""
+    shape = (scans.kspace.shape[-2], scans.kspace.shape[-1])
+    state, total, bands = model.begin(len(s), shape), torch.zeros_like(s), []
+    for j in range(model.settings.levels):
+        state = model.enter(j, state)
+        for k, (layer, u) in enumerate(zip(model.layers(j), offsets[j])):
+            prior, ahead = layer.look_ahead(state)
+            own = q(j, k, state, prior)
+            drawn = torch.distributions.Normal(own.mu + u * own.sigma, own.sigma)
+            z = drawn.sample()
+            given = torch.distributions.Normal(prior.mu, prior.sigma)
+            total = total + (given.log_prob(z) - drawn.log_prob(z)).sum(dim=(1, 2, 3))
+            state = layer(ahead, z)
+        if any(j == group[-1] for group in model.groups):
+            bands.append(model.head(j, state, shape))
+    misfit = scans.kspace - merge(bands)
+    dimensions = (1 if model.settings.real else 2) * scans.kspace[0].numel()
+    constant = dimensions * (torch.log(s) + 0.5 * math.log(math.pi))
+    return total - misfit.abs().square().flatten(1).sum(dim=1) / s**2 - constant
+
+
+def markdown(results: dict[str, Any]) -> str:
+    """Lay out Table 1: a row per mode and N."""
+    lines = [
+        "| inference | N | MSE | -log p(z), nats / latent | bound, nats / dim | weighted bound | Frechet | s / slice |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for row in results["rows"]:
+        numbers = (row["latent_nll"], row["nll"], row["nll_importance_weighted"], row["frechet"])
+        cells = [row["mode"], str(row["sweeps"]), f"{row['MSE']:.3f}", *(f"{value:.3f}" for value in numbers)]
+        cells.append(f"{row['seconds']:.3f}")
+        lines.append(f"| {' | '.join(cells)} |")
+    shape = " x ".join(map(str, results["shape"]))
+    foot = f"L = {results['depth']}, {shape}, {results['slices']} images in batches of {results['batch']}, rule "
+    foot += f"{results['refinement']['rule']}, {results['threads']} threads. Features of the Frechet distance: "
+    halves = f"between halves of the scans it is {results['frechet_of_halves']:.3f}"
+    return "\n".join(lines) + f"\n\n{foot}{results['features']}; {halves}.\n"
+
+
+def _plot(rows: list[dict[str, Any]], path: Path) -> None:
+    """Draw error and bound over seconds."""
+    figure, axes = plt.subplots(1, 2, figsize=(9, 4), layout="constrained")
+    for axis, key, title in zip(axes, ("MSE", "nll"), ("MSE", "negative evidence bound, nats / dim")):
+        for mode, colour in (("amortised", "black"), ("iterative", "tab:orange"), ("hybrid", "tab:red")):
+            own = [row for row in rows if row["mode"] == mode]
+            axis.plot([row["seconds"] for row in own], [row[key] for row in own], "o-", color=colour, label=mode)
+            for row in own:
+                axis.annotate(row["sweeps"], (row["seconds"], row[key]), fontsize=7)
+        axis.set_xlabel("seconds a slice")
+        axis.set_ylabel(title)
+        axis.set_xscale("log")
+    axes[0].legend(fontsize=8)
+    save(figure, path)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,311 @@
+"""Seconds of amortised inference and of refinement over depth: separable and vanilla decoder (IA-HVAE, section 3.2).
+
+    python benchmarks/inference_time.py protocols/ia_hvae_time.toml
+
+times, in one run and on networks with fresh weights, one amortised pass, and N refinement steps of every latent in
+four ways: the vanilla decoder layer by layer and with all latents at once, the separable one layer by layer and a level
+at once. Predicted ratios count layers (IA-HVAE, section 2.1; a layer's cost goes with its pixels): a step of a latent
+runs the layers from it to the end of its group; heads, and what layer by layer starts anew, are not counted. Writes
+results/inference_time.json, a table (.md) and the plot of the paper's Fig. 2 (.png), on another device with its name.
+Leave the machine alone meanwhile. Memory is what a process grows by at most while it takes one step.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import time
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from inference_quality import read_toml
+from plots import plt, save
+from tqdm import tqdm
+
+from mrihvae import __version__
+from mrihvae.errors import InputError
+from mrihvae.files import replacing
+from mrihvae.iahvae import FromComplete, infer
+from mrihvae.model import HVAE, ModelSettings
+from mrihvae.refinement import Refinement
+from mrihvae.settings import from_dict
+
+HERE = Path(__file__).parent
+WAYS = (("vanilla", "layer"), ("vanilla", "together"), ("separable", "layer"), ("separable", "together"))
+TITLES = {
+    ("vanilla", "layer"): "vanilla, layer by layer",
+    ("vanilla", "together"): "vanilla, all at once",
+    ("separable", "layer"): "separable, layer by layer",
+    ("separable", "together"): "separable, a level at once",
+}
+
+
+@dataclass(frozen=True)
+class TimeSettings:
+    """What is timed.
+
+    Attributes
+    ----------
+    shape : (H, W)
+    widths : channels of each level, coarsest first
+    layers : K, one run each
+    sweeps : N
+    deepest : K beyond which layer-by-layer runs take one step and then two, and count t(1) + (N - 1) (t(2) - t(1))
+    slices : in a batch
+    repeats : of passes, and of runs with all latents of a group at once; the median counts
+    """
+
+    shape: tuple[int, ...] = (128, 128)
+    widths: tuple[int, ...] = (32,) * 8
+    layers: tuple[int, ...] = (1, 2, 5, 10, 20)
+    sweeps: int = 25
+    deepest: int = 5
+    slices: int = 1
+    repeats: int = 3
+
+    def __post_init__(self) -> None:
+        if not self.layers or min(*self.shape, *self.widths, *self.layers, self.sweeps, self.slices, self.repeats) < 1:
+            raise ValueError("all numbers must be at least 1")
+        multiple = 2 ** (len(self.widths) - 1)
+        if len(self.shape) != 2 or any(size % multiple for size in self.shape):
+            raise ValueError(f"shape {self.shape} must be two multiples of {multiple} for {len(self.widths)} widths")
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command; returns its exit status."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("protocol", type=Path, nargs="?", default=HERE.parent / "protocols/ia_hvae_time.toml")
+    parser.add_argument("--layers", type=int, nargs="+", help="K, instead of the protocol's")
+    parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--results", type=Path, default=HERE / "results")
+    parser.add_argument("--memory", nargs=3, metavar=("DECODER", "ORDER", "K"), help=argparse.SUPPRESS)
+    options = parser.parse_args(arguments)
+    try:
+        torch.set_num_threads(max(1, options.threads))
+        settings, refinement = read_settings(options.protocol)
+        try:
+            torch.zeros(1, device=options.device)
+            settings = replace(settings, layers=tuple(options.layers or settings.layers))
+            network(settings, 1, "separable", options.device)
+        except (RuntimeError, AssertionError, ValueError) as error:
+            raise InputError(f"{options.protocol}, or options: {str(error).splitlines()[0]}") from error
+        if options.memory:
+            print(_peak(settings, refinement, *options.memory))
+            return 0
+        rows: list[dict[str, Any]] = []
+        device = "" if options.device == "cpu" else f"_{options.device.split(':')[0]}"
+        output = options.results / f"inference_time{device}.json"
+        for k in settings.layers:
+            rows += time_depth(settings, refinement, k, options)
+            results = {
+                "mrihvae": __version__,
+                "torch": str(torch.__version__),
+                "threads": options.threads,
+                "device": options.device,
+                **asdict(settings),
+                "refinement": asdict(refinement),
+                "rows": rows,
+            }
+            with replacing(output) as temporary:
+                temporary.write_text(json.dumps(results, indent=1) + "\n")
+            with replacing(output.with_suffix(".md")) as temporary:
+                temporary.write_text(markdown(results))
+            _plot(results, output.with_suffix(".png"))
+        print(markdown(results))
+    except InputError as error:
+        print(f"inference_time: error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def read_settings(path: Path) -> tuple[TimeSettings, Refinement]:
+    """Read a protocol.
+
+    Raises
+    ------
+    InputError
+        Not readable, or with unknown settings.
+    """
+    found = read_toml(path)
+    refinement = from_dict(Refinement, found.pop("refinement", {}), f"{path}, refinement")
+    return from_dict(TimeSettings, found, str(path)), refinement
+
+
+def time_depth(
+    settings: TimeSettings, refinement: Refinement, layers: int, options: argparse.Namespace
+) -> list[dict[str, Any]]:
+    """Time all ways at one depth."""
+    rows = []
+    for decoder, order in WAYS:
+        model = network(settings, layers, decoder, options.device)
+        run = Timed(model, settings, options.device)
+        full = order == "together" or layers <= settings.deepest
+        chosen = replace(refinement, order=order, sweeps=settings.sweeps)
+        amortised = run.median(replace(chosen, sweeps=0), settings.repeats)
+        run.seconds(replace(chosen, sweeps=1, order="together"))  # warms up
+        title = f"K = {layers}, {TITLES[decoder, order]}"
+        if full:
+            refined = run.median(chosen, settings.repeats if order == "together" else 1, title) - amortised
+        else:
+            one, two = (run.median(replace(chosen, sweeps=n), 1, title) for n in (1, 2))
+            refined = one - amortised + (settings.sweeps - 1) * (two - one)
+        rows.append(
+            {
+                "decoder": decoder,
+                "order": order,
+                "layers": layers,
+                "depth": layers * len(settings.widths),
+                "amortised_seconds": round(amortised, 4),
+                "refinement_seconds": round(refined, 4),
+                "steps_run": settings.sweeps if full else 2,
+                "predicted_cost": predicted_cost(settings, layers, decoder, order),
+                "peak_MiB": peak_memory(options, decoder, order, layers),
+            }
+        )
+    slowest = rows[0]
+    for row in rows:
+        row["faster_than_vanilla_layer_by_layer"] = round(
+            slowest["refinement_seconds"] / max(row["refinement_seconds"], 1e-9), 2
+        )
+        row["predicted"] = round(slowest["predicted_cost"] / row["predicted_cost"], 2)
+    return rows
+
+
+def network(settings: TimeSettings, layers: int, decoder: str, device: str) -> HVAE:
+    """Make a network with fresh weights; the paper's shape but for its widths."""
+    torch.manual_seed(0)
+    model = ModelSettings(
+        widths=settings.widths,
+        layers=layers,
+        fold=1,
+        cascades=0,
+        guess_widths=settings.widths[:1],
+        separable=decoder == "separable",
+        masked=False,
+    )
+    return HVAE(model).move(device).eval().requires_grad_(False)
+
+
+class Timed:
+    """Inference of noise, with a clock."""
+
+    def __init__(self, model: HVAE, settings: TimeSettings, device: str) -> None:
+        generator = torch.Generator().manual_seed(0)
+        shape = (settings.slices, *settings.shape)
+        self.kspace = torch.randn(shape, dtype=torch.complex64, generator=generator).to(device)
+        self.model, self.device = model, device
+        self.mask = torch.ones(shape, dtype=torch.bool, device=device)
+        self.s = torch.full((settings.slices,), 0.1, device=device)
+
+    def seconds(self, refinement: Refinement) -> float:
+        """Time one run, with what the encoder sees of the data."""
+        began = time.perf_counter()
+        with torch.no_grad():
+            infer(self.model, FromComplete(self.model, self.kspace), self.kspace, self.mask, self.s, refinement)
+        if self.device != "cpu":
+            torch.cuda.synchronize()
+        return time.perf_counter() - began
+
+    def median(self, refinement: Refinement, repeats: int, title: str = "") -> float:
+        """Give the median of repeated runs; one run to warm up comes before passes without refinement."""
+        if not refinement.sweeps:
+            self.seconds(refinement)
+        runs = tqdm(range(repeats), title) if title else range(repeats)
+        return float(torch.tensor([self.seconds(refinement) for _ in runs]).median())
+
+
+def predicted_cost(settings: TimeSettings, layers: int, decoder: str, order: str) -> float:
+    """Count the layers that one step of every latent runs, each by its multiplications, in those of a finest one."""
+    levels = len(settings.widths)
+    cost = [(settings.widths[j] / settings.widths[-1]) ** 2 / 4 ** (levels - 1 - j) for j in range(levels)]
+    each = [(j, cost[j]) for j in range(levels) for _ in range(layers)]
+    groups = [each] if decoder == "vanilla" else [[one for one in each if one[0] == j] for j in range(levels)]
+    total = 0.0
+    for group in groups:
+        costs = [c for _, c in group]
+        total += sum(costs) if order == "together" else sum(sum(costs[k:]) for k in range(len(costs)))
+    return round(total, 4)
+
+
+def peak_memory(options: argparse.Namespace, decoder: str, order: str, layers: int) -> float | None:
+    """Measure by how much memory a process grows while it takes one step; CPU under Linux alone."""
+    if options.device != "cpu" or not Path("/proc/self/clear_refs").exists():
+        return None
+    command = [sys.executable, __file__, str(options.protocol), "--threads", str(options.threads), "--memory"]
+    taken = subprocess.run([*command, decoder, order, str(layers)], capture_output=True, text=True, check=False)
+    return float(taken.stdout.split()[-1]) if taken.returncode == 0 else None
+
+
+def _peak(settings: TimeSettings, refinement: Refinement, decoder: str, order: str, layers: str) -> float:
+    """Take a step at the first latent (and what goes with it): how many MiB the process grew by."""
+    run = Timed(network(settings, int(layers), decoder, "cpu"), settings, "cpu")
+    run.seconds(replace(refinement, sweeps=0))
+    levels = len(settings.widths)
+    first = tuple(int(j == (0 if decoder == "vanilla" else levels - 1)) for j in range(levels))
+    before = _resident("VmRSS")
+    Path("/proc/self/clear_refs").write_text("5")  # forgets the peak
+    run.seconds(replace(refinement, order=order, sweeps=first if order == "layer" else 1))
+    return round(_resident("VmHWM") - before, 1)
+
+
+def _resident(key: str) -> float:
+    """Read a line of the memory that Linux says this process has, in MiB."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(float(line.split()[1]) / 1024 for line in lines if line.startswith(key))
+
+
+def markdown(results: dict[str, Any]) -> str:
+    """Lay out a row per depth and way."""
+    lines = [
+        "| L | refinement | amortised pass, s | N steps, s | faster than vanilla layer by layer | predicted | MiB |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for row in results["rows"]:
+        star = "" if row["steps_run"] == results["sweeps"] else "*"
+        cells = [
+            str(row["depth"]),
+            TITLES[row["decoder"], row["order"]],
+            f"{row['amortised_seconds']:.3f}",
+            f"{row['refinement_seconds']:.2f}{star}",
+            f"{row['faster_than_vanilla_layer_by_layer']:.1f}",
+            f"{row['predicted']:.1f}",
+            "-" if row["peak_MiB"] is None else f"{row['peak_MiB']:.0f}",
+        ]
+        lines.append(f"| {' | '.join(cells)} |")
+    shape = " x ".join(map(str, results["shape"]))
+    foot = f"{shape}, {len(results['widths'])} levels, widths {results['widths']}, N = {results['sweeps']}, "
+    foot += f"{results['slices']} slice, {results['device']}, {results['threads']} threads. "
+    foot += "\\* of two steps, carried on to N.\n"
+    return "\n".join(lines) + "\n\n" + foot
+
+
+def _plot(results: dict[str, Any], path: Path) -> None:
+    """Draw seconds over depth, and how much faster each way is than the slowest, beside what was predicted."""
+    figure, (left, right) = plt.subplots(1, 2, figsize=(10, 4.2), layout="constrained")
+    for (decoder, order), colour in zip(WAYS, ("tab:red", "tab:orange", "tab:blue", "tab:green")):
+        rows = [row for row in results["rows"] if (row["decoder"], row["order"]) == (decoder, order)]
+        depths = [row["depth"] for row in rows]
+        left.plot(depths, [row["refinement_seconds"] for row in rows], "o-", color=colour, label=TITLES[decoder, order])
+        if order == "together":
+            left.plot(depths, [row["amortised_seconds"] for row in rows], "o:", color=colour, alpha=0.6)
+        if (decoder, order) != WAYS[0]:
+            right.plot(depths, [row["faster_than_vanilla_layer_by_layer"] for row in rows], "o-", color=colour)
+            right.plot(depths, [row["predicted"] for row in rows], "--", color=colour, alpha=0.7)
+    left.set_ylabel(f"seconds of {results['sweeps']} steps (dotted: of an amortised pass)")
+    right.set_ylabel("times faster than vanilla, layer by layer (dashed: predicted)")
+    for axis in (left, right):
+        axis.set_xscale("log")
+        axis.set_yscale("log")
+        axis.set_xlabel("L, stochastic layers")
+    left.legend(fontsize=8)
+    save(figure, path)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

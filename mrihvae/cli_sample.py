@@ -1,0 +1,77 @@
+"""`mrihvae sample`: images drawn from the prior, as a file and as a picture, and how they grow band by band."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from mrihvae.bands import grids, merge
+from mrihvae.errors import InputError
+from mrihvae.fastmri_files import write_datasets
+from mrihvae.figures import image_grid
+from mrihvae.fourier import ifft2c
+from mrihvae.iahvae import Inferred, generate
+from mrihvae.inference import PRECISIONS, arithmetic
+from mrihvae.weights import load_model
+
+SHOWN = 16
+GROWING = 4
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command's options."""
+    parser.add_argument("--output", type=Path, required=True, help="folder for samples.h5, samples.png and bands.png")
+    parser.add_argument("--checkpoint", default="default", help="name of shipped weights, or a .safetensors file")
+    parser.add_argument("--samples", type=int, default=8, help="how many images")
+    parser.add_argument("--size", type=int, nargs=2, default=(128, 128), metavar=("H", "W"), help="of the images")
+    parser.add_argument("--temperature", type=float, default=1.0, help="factor on the prior's deviations; 0 its means")
+    parser.add_argument("--seed", type=int, default=0, help="equal seeds give equal images")
+    parser.add_argument("--precision", choices=PRECISIONS, default="auto", help="of the network's arithmetic")
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Draw, and write the images in model units: their 99th percentile is about 1."""
+    if arguments.seed < 0:
+        raise InputError(f"--seed {arguments.seed}: must be at least 0")
+    model = load_model(arguments.checkpoint)
+    shape = (arguments.size[0], arguments.size[1])
+    with arithmetic(torch.device("cpu"), arguments.precision):
+        found = generate(model, arguments.samples, shape, arguments.temperature, arguments.seed)
+    images = ifft2c(found.kspace)
+    stored = images.real if model.settings.real else images
+    settings = {"temperature": arguments.temperature, "seed": arguments.seed, "checkpoint": arguments.checkpoint}
+    write_datasets(arguments.output / "samples.h5", {"samples": stored.numpy()}, settings)
+    title = f"drawn from the prior, temperature {arguments.temperature:g}"
+    shown = _shown(images[:SHOWN])
+    image_grid(arguments.output / "samples.png", title, [shown[k : k + 4] for k in range(0, len(shown), 4)])
+    levels = model.settings.levels
+    sizes = [grids(shape, levels)[group[-1]] for group in model.groups]
+    rows, names = growth(found, min(GROWING, arguments.samples), sizes)
+    image_grid(arguments.output / "bands.png", "the same, band by band", rows, names)
+    print(f"{arguments.samples} images of {shape[0]} x {shape[1]}: {arguments.output / 'samples.h5'}")
+    print(f"pictures: {arguments.output / 'samples.png'}   band by band: {arguments.output / 'bands.png'}")
+
+
+def growth(found: Inferred, count: int, sizes: list[tuple[int, int]]) -> tuple[list[list[np.ndarray]], list[str]]:
+    """Show the first images as they are after each level (IA-HVAE, Fig. 3): rows of magnitudes, and columns' names.
+
+    Parameters
+    ----------
+    sizes : of the grid of each level with a head
+    """
+    nothing = torch.zeros_like(found.bands[-1])
+    steps = [merge([*found.bands[: j + 1], nothing]) for j in range(len(found.bands) - 1)]
+    images = [_shown(ifft2c(step[:count])) for step in (*steps, found.kspace)]
+    names = [f"{height} x {width}" for height, width in sizes]
+    return [list(row) for row in zip(*images)], names
+
+
+def _shown(images: torch.Tensor) -> list[np.ndarray]:
+    """Turn images (n, H, W), or real ones (n, channels, H, W), into magnitudes (h, w) or colours (h, w, 3)."""
+    if images.ndim == 3:
+        return list(images.abs().numpy())
+    real = images.real.clamp(0, 1).numpy()
+    return [np.moveaxis(image, 0, -1) if len(image) == 3 else image.mean(axis=0) for image in real]

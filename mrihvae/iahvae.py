@@ -1,0 +1,294 @@
+"""Inference of latents group by group: amortised, iterative and hybrid (IA-HVAE, Algorithm 1).
+
+A group is the levels that share a head: one level in the separable decoder, where a step of refinement runs that
+level's layers alone; all levels in the vanilla one (`ModelSettings.separable`), where it runs all layers that follow.
+Finished groups are never evaluated again, and what the encoder sees of the data is computed once.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mrihvae.bands import merge
+from mrihvae.errors import InputError
+from mrihvae.fourier import centre_crop, centre_pad
+from mrihvae.layers import Gaussian
+from mrihvae.model import HVAE
+from mrihvae.refinement import Objective, Refinement, Target, Trace, refine
+
+Combine = Callable[[Tensor, Tensor, Tensor], Tensor]
+Positions = list[tuple[int, int]]  # (level, layer)
+Decoded = tuple[list[Gaussian], Tensor]
+
+
+class Encoder(Protocol):
+    """What the latents of a layer start from."""
+
+    def enter(self, j: int, state: Tensor, known: Tensor) -> None:
+        """Look at level j before its first layer: its state, and k-space as far as it is known, (slices, H, W)."""
+
+    def __call__(self, j: int, k: int, state: Tensor, prior: Gaussian) -> Gaussian:
+        """Give the distribution of the latents of layer k of level j, whose prior is `prior`."""
+
+
+class FromComplete:
+    """q(z_l | z_<l, x): of complete k-space (slices, H, W) in model units."""
+
+    def __init__(self, model: HVAE, kspace: Tensor) -> None:
+        self.model, self.features = model, model.q.features(kspace)
+
+    def enter(self, j: int, state: Tensor, known: Tensor) -> None:
+        """Nothing to look at beside the features."""
+
+    def __call__(self, j: int, k: int, state: Tensor, prior: Gaussian) -> Gaussian:
+        q: Gaussian = self.model.q(j, k, state, self.features[j])
+        return q
+
+
+class FromMeasured:
+    """r(z_l | z_<l, y, M): of undersampled k-space, its mask and a guess of the complete one, (slices, H, W) each."""
+
+    def __init__(self, model: HVAE, guess: Tensor, measured: Tensor, mask: Tensor) -> None:
+        self.model, self.features = model, model.r.features(guess, measured, mask)
+        self.looked: dict[int, Tensor] = {}
+
+    def enter(self, j: int, state: Tensor, known: Tensor) -> None:
+        """Look at state, features and the image as it is known so far."""
+        self.looked[j] = self.model.r.look(j, state, self.features[j], self.model.known_image(j, known))
+
+    def __call__(self, j: int, k: int, state: Tensor, prior: Gaussian) -> Gaussian:
+        r: Gaussian = self.model.r(j, k, state, self.looked[j])
+        return r
+
+
+class FromPrior:
+    """p(z_l | z_<l): iterative inference starts without looking at the data; without sweeps it generates."""
+
+    def enter(self, j: int, state: Tensor, known: Tensor) -> None:
+        """Nothing to look at."""
+
+    def __call__(self, j: int, k: int, state: Tensor, prior: Gaussian) -> Gaussian:
+        return prior
+
+
+class UpTo:
+    """Another encoder up to a level; beyond it the prior generates what is missing (IA-HVAE, section 3.4)."""
+
+    def __init__(self, encoder: Encoder, last: int) -> None:
+        self.encoder, self.last = encoder, last
+
+    def enter(self, j: int, state: Tensor, known: Tensor) -> None:
+        """Let the encoder look, if it is still asked."""
+        if j <= self.last:
+            self.encoder.enter(j, state, known)
+
+    def __call__(self, j: int, k: int, state: Tensor, prior: Gaussian) -> Gaussian:
+        return self.encoder(j, k, state, prior) if j <= self.last else prior
+
+
+@dataclass
+class Inferred:
+    """What was inferred.
+
+    Attributes
+    ----------
+    latents : of the K layers of every level, (slices, channels, h, w) each
+    bands : what each group's head made of them, after `combine`, complex (slices, h_j, w_j)
+    traces : of each refinement, if asked for, under (level, layer) of its first latent
+    """
+
+    latents: list[list[Tensor]] = field(default_factory=list)
+    bands: list[Tensor] = field(default_factory=list)
+    traces: dict[tuple[int, int], Trace] = field(default_factory=dict)
+
+    @property
+    def kspace(self) -> Tensor:
+        """Complete k-space, the sum of the bands: complex (slices, H, W)."""
+        return merge(self.bands)
+
+
+def infer(
+    model: HVAE,
+    encoder: Encoder,
+    kspace: Tensor,
+    mask: Tensor,
+    s: Tensor,
+    refinement: Refinement,
+    draw: Callable[[Tensor], Tensor] | None = None,
+    width: float = 1.0,
+    noisy: Callable[[Tensor], Tensor] = lambda bins: bins,
+    combine: Combine | None = None,
+    traced: bool = False,
+) -> Inferred:
+    """Infer the latents of k-space, group by group, coarsest first (IA-HVAE, Algorithm 1).
+
+    Parameters
+    ----------
+    encoder : `FromComplete`, `FromMeasured`, or `FromPrior`, as which all others count if `refinement.start` is not
+        "encoder"
+    kspace : complex (slices, H, W) in model units, 0 where not measured; of real images (slices, channels, H, W)
+    mask : bool, broadcast to it, which bins count in the data term
+    s : (slices,), the likelihood's standard deviation per complex bin
+    refinement : how latents are refined
+    draw : makes standard normal numbers like a tensor; left out, latents start at means
+    width : factor on the deviation of draws, and on that of the anchor that holds them
+    noisy : makes of a group's bins those that it is refined against
+    combine : makes of a group's bins, hhat and where they were measured the bins to go on with; left out, hhat
+    traced : whether to keep how refinements went
+
+    Returns
+    -------
+    see `Inferred`
+
+    Raises
+    ------
+    InputError
+        Numbers per level that are not as many as the levels.
+    """
+    refinement.check(model.settings.levels, model.settings.separable)
+    if refinement.start == "sample" and draw is None:
+        raise ValueError("start 'sample' needs draws")
+    encoder = encoder if refinement.start == "encoder" else FromPrior()
+    shape, mask = (kspace.shape[-2], kspace.shape[-1]), mask.expand(kspace.shape)
+    drawn: dict[tuple[int, int], Tensor] = {}
+
+    def start(r: Gaussian, position: tuple[int, int]) -> Tensor:
+        """Start at the mean, or at a draw, which stays one in units of its deviation when earlier latents move."""
+        if draw is None:
+            return r.mu
+        if position not in drawn:
+            drawn[position] = draw(r.mu)
+        return r.mu + width * r.sigma * drawn[position]
+
+    state, known, found = model.begin(len(kspace), shape), kspace, Inferred()
+    for group in model.groups:
+        measured, bins = _bins_of(model, group, kspace, mask)
+        target: Target | None = None
+        state = model.enter(group[0], state)
+        rest = [(j, k) for j in group for k in range(model.settings.layers)]
+        refined = width > 0 and any(refinement.sweeps_at(j) for j in group)
+        while rest:
+            encoded, latents, after = _start(model, encoder, rest, state, known, start)
+            stretch = rest[:1] if refined and refinement.order == "layer" else rest
+            if refined:
+                target = target or Target(noisy(bins), measured, s.view(-1, *[1] * (kspace.ndim - 1)))
+
+                def complete(z: Sequence[Tensor], x: Tensor = state, to_end: Positions = rest) -> Decoded:
+                    priors, last = _decode(model, to_end, x, z)
+                    return priors, model.head(to_end[-1][0], last, shape)
+
+                trace = Trace() if traced else None
+                count = len(stretch)
+                objective = Objective(complete, encoded[:count], latents, target, refinement, stretch[0][0], width)
+                latents = refine(objective, trace)
+                _, after = _decode(model, stretch, state, latents)
+                if trace is not None:
+                    found.traces[stretch[0]] = trace
+            for (j, _), z in zip(stretch, latents):
+                found.latents.extend([] for _ in range(j + 1 - len(found.latents)))
+                found.latents[j].append(z)
+            rest = rest[len(stretch) :]
+            state = model.enter(rest[0][0], after) if rest and rest[0][1] == 0 else after
+        hhat = model.head(group[-1], state, shape)
+        known = torch.where(mask, known, known + centre_pad(hhat, shape))
+        found.bands.append(hhat if combine is None else combine(bins, hhat, measured))
+    return found
+
+
+def generate(model: HVAE, images: int, shape: tuple[int, int], temperature: float = 1.0, seed: int = 0) -> Inferred:
+    """Draw from the prior, band by band: z_l ~ N(mu_p, (temperature sigma_p)^2) (IA-HVAE, eq. 2 and Fig. 3).
+
+    Parameters
+    ----------
+    images : how many
+    shape : (H, W), multiples of `ModelSettings.multiple`
+    temperature : 0 gives the mean of every layer
+    seed : equal seeds give equal images, whatever their number
+
+    Returns
+    -------
+    see `Inferred`, without noise; its k-space is that of images in model units
+
+    Raises
+    ------
+    InputError
+        A shape that the model cannot make, or a temperature that is no number from 0 on.
+    """
+    multiple = model.settings.multiple
+    if images < 1 or any(size < 1 or size % multiple for size in shape):
+        raise InputError(f"{images} images of {shape[0]} x {shape[1]}: draw at least 1, of multiples of {multiple}")
+    if not 0 <= temperature < math.inf:
+        raise InputError(f"temperature {temperature} must be at least 0")
+    generators = [torch.Generator().manual_seed(mixed_seed(seed, number)) for number in range(images)]
+    channels = (model.settings.channels,) if model.settings.real else ()
+    device = model.start.device
+    kspace = torch.zeros(images, *channels, *shape, dtype=torch.complex64, device=device)
+    mask, s = torch.zeros_like(kspace, dtype=torch.bool), torch.ones(images, device=device)
+    refinement = Refinement(sweeps=0)
+    with torch.no_grad():
+        return infer(
+            model, FromPrior(), kspace, mask, s, refinement, lambda like: normal(like, generators), temperature
+        )
+
+
+def normal(like: Tensor, generators: list[torch.Generator]) -> Tensor:
+    """Draw standard normal numbers, each slice from its own generator."""
+    return torch.stack([torch.randn(like.shape[1:], generator=generator) for generator in generators]).to(like)
+
+
+def mixed_seed(*numbers: int) -> int:
+    """Mix numbers to one seed."""
+    return int(np.random.SeedSequence(numbers).generate_state(1)[0])
+
+
+def _bins_of(model: HVAE, group: Sequence[int], kspace: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+    """Cut what was measured, and its bins, to a group's band on its grid."""
+    band = model.band(group[-1], (kspace.shape[-2], kspace.shape[-1])).to(mask.device)
+    grid = (band.shape[-2], band.shape[-1])
+    measured = band & centre_crop(mask, grid)
+    return measured, torch.where(band, centre_crop(kspace, grid), torch.zeros((), dtype=kspace.dtype))
+
+
+def _start(
+    model: HVAE,
+    encoder: Encoder,
+    positions: Positions,
+    state: Tensor,
+    known: Tensor,
+    start: Callable[[Gaussian, tuple[int, int]], Tensor],
+) -> tuple[list[Gaussian], list[Tensor], Tensor]:
+    """Walk along layers: what the encoder says of their latents, where these start, and the state in the end."""
+    encoded, latents = [], []
+    for number, (j, k) in enumerate(positions):
+        if k == 0:
+            state = model.enter(j, state) if number else state
+            encoder.enter(j, state, known)
+        layer = model.layers(j)[k]
+        prior, ahead = layer.look_ahead(state)
+        r = encoder(j, k, state, prior)
+        z = start(r, (j, k))
+        state = layer(ahead, z)
+        encoded.append(r)
+        latents.append(z)
+    return encoded, latents, state
+
+
+def _decode(
+    model: HVAE, positions: Positions, state: Tensor, latents: Sequence[Tensor]
+) -> tuple[list[Gaussian], Tensor]:
+    """Carry the state along layers and their latents: the priors on the way, and the state in the end."""
+    priors = []
+    for number, ((j, k), z) in enumerate(zip(positions, latents)):
+        if k == 0 and number:
+            state = model.enter(j, state)
+        prior, ahead = model.layers(j)[k].look_ahead(state)
+        state = model.layers(j)[k](ahead, z)
+        priors.append(prior)
+    return priors, state
