@@ -20,14 +20,14 @@ import math
 import os
 import sys
 import time
-import tomllib
-from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from complete_scans import dimensions, draw_scans, limited, log_likelihood, log_prior, read_toml
 from frechet import GABOR, Features, frechet_distance, gabor_features, inception_features
 from plots import plt, save
 from torch import Tensor
@@ -35,7 +35,6 @@ from tqdm import tqdm
 
 from mrihvae import __version__
 from mrihvae.bands import merge
-from mrihvae.cli_train import check_fit
 from mrihvae.errors import InputError
 from mrihvae.files import replacing
 from mrihvae.fourier import ifft2c
@@ -43,11 +42,7 @@ from mrihvae.iahvae import FromComplete, Inferred, infer, mixed_seed, normal
 from mrihvae.model import HVAE
 from mrihvae.objective import Scans, likelihood_std
 from mrihvae.refinement import Refinement
-from mrihvae.runs import TrainSettings
 from mrihvae.settings import from_dict
-from mrihvae.simulate import SimulationSettings
-from mrihvae.slices import load_mixture
-from mrihvae.training import Batches
 from mrihvae.weights import find_weights, fingerprint, load_model
 
 HERE = Path(__file__).parent
@@ -110,7 +105,9 @@ def measure(options: argparse.Namespace) -> None:
     settings, refinement, variants = read_settings(options.protocol)
     settings = replace(settings, slices=limited(settings.slices, options.limit))
     model = load_model(options.checkpoint)
-    batches = list(draw_scans(settings, model, options.data))
+    paths = [options.data / one for one in settings.data]
+    shape = (settings.shape[0], settings.shape[1])
+    batches = draw_scans(model, paths, shape, settings.slices, settings.batch, settings.seed)
     features, space = gabor_features, GABOR
     if options.inception_weights:
         features, space = inception_features(options.inception_weights), "torchvision's Inception-v3, pooled"
@@ -167,55 +164,6 @@ def read_settings(path: Path) -> tuple[QualitySettings, Refinement, dict[str, Re
     return from_dict(QualitySettings, found, str(path)), from_dict(Refinement, own, f"{path}, refinement"), variants
 
 
-def read_toml(path: Path) -> dict[str, Any]:
-    """Read a TOML file.
-
-    Raises
-    ------
-    InputError
-        Not readable.
-    """
-    try:
-        return tomllib.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path}: not readable as TOML ({error}); check the file") from error
-
-
-def limited(slices: int, limit: int | None) -> int:
-    """Take at most `limit` of so many slices.
-
-    Raises
-    ------
-    InputError
-        A limit below 1.
-    """
-    if limit is not None and limit < 1:
-        raise InputError(f"--limit {limit}: must be at least 1")
-    return slices if limit is None else min(slices, limit)
-
-
-def draw_scans(settings: QualitySettings, model: HVAE, data: Path) -> Iterator[Scans]:
-    """Draw complete scans, always the same, in batches.
-
-    Raises
-    ------
-    InputError
-        Data that do not fit the model, or a shape that it cannot take.
-    """
-    shape, multiple = (settings.shape[0], settings.shape[1]), model.settings.multiple
-    if any(size % multiple for size in shape):
-        raise InputError(f"shape {shape}: these weights take multiples of {multiple}")
-    mixture = load_mixture([f"{data}/{one}=1" for one in settings.data], lambda files: iter(tqdm(files, "reading")))
-    training = TrainSettings(shapes=(shape,), pixels=settings.batch * shape[0] * shape[1], seed=settings.seed)
-    check_fit(mixture, model.settings, training)
-    batches = Batches(training, SimulationSettings(), mixture, real=model.settings.real)
-    left = settings.slices
-    for number in range(math.ceil(settings.slices / settings.batch)):
-        scans = batches[number]
-        yield Scans(*(getattr(scans, one.name)[:left] for one in fields(scans)))
-        left -= settings.batch
-
-
 def run_mode(
     model: HVAE, batches: list[Scans], refinement: Refinement, settings: QualitySettings, features: Features
 ) -> dict[str, float]:
@@ -228,12 +176,14 @@ def run_mode(
         for scans in tqdm(batches, f"{refinement.start}, N = {refinement.sweeps}"):
             s, everywhere = likelihood_std(model, scans.noise), torch.ones(scans.kspace.shape, dtype=torch.bool)
             generators = [torch.Generator().manual_seed(mixed_seed(settings.seed, n)) for n in range(len(s))]
+            draw = partial(normal, generators=generators) if refinement.start == "sample" else None
             began = time.perf_counter()
             q = FromComplete(model, scans.kspace)
-            found = infer(model, q, scans.kspace, everywhere, s, refinement, drawing(refinement, generators))
+            found = infer(model, q, scans.kspace, everywhere, s, refinement, draw)
             seconds += time.perf_counter() - began
             errors += ((found.kspace - scans.kspace).abs().square().flatten(1).mean(dim=1) / UNIT**2).tolist()
-            latents += negative_log_prior(model, found, scans).tolist()
+            count_z = sum(z[0].numel() for level in found.latents for z in level)
+            latents += (-log_prior(model, found.latents, (settings.shape[0], settings.shape[1])) / count_z).tolist()
             single, many = evidence_bounds(model, q, found, scans, s, settings.importance)
             bounds += single.tolist()
             weighted += many.tolist()
@@ -250,29 +200,10 @@ def run_mode(
     }
 
 
-def drawing(refinement: Refinement, generators: list[torch.Generator]) -> Callable[[Tensor], Tensor] | None:
-    """Make what draws for a start at samples, which needs it."""
-    return (lambda like: normal(like, generators)) if refinement.start == "sample" else None
-
-
 def magnitude(model: HVAE, kspace: Tensor) -> Tensor:
     """Compute magnitudes (n, h, w); of real images the mean over channels, from 0 on."""
     image = ifft2c(kspace)
     return image.real.clamp_min(0).mean(dim=1) if model.settings.real else image.abs()
-
-
-def negative_log_prior(model: HVAE, found: Inferred, scans: Scans) -> Tensor:
-    """Compute -log p(z) in nats per latent, (slices,)."""
-    total, count = scans.noise.new_zeros(len(scans.noise)), 0
-    state = model.begin(len(scans.noise), (scans.kspace.shape[-2], scans.kspace.shape[-1]))
-    for j in range(model.settings.levels):
-        state = model.enter(j, state)
-        for layer, z in zip(model.layers(j), found.latents[j]):
-            prior, state = layer.look_ahead(state)
-            total = total - torch.distributions.Normal(prior.mu, prior.sigma).log_prob(z).sum(dim=(1, 2, 3))
-            count += z[0].numel()
-            state = layer(state, z)
-    return total / count
 
 
 def evidence_bounds(
@@ -294,8 +225,8 @@ def evidence_bounds(
             offsets[j].append((z - own.mu) / own.sigma)
             state = layer(ahead, z)
     logs = torch.stack([_log_weight(model, q, offsets, scans, s) for _ in range(samples)])
-    dimensions = (1 if model.settings.real else 2) * scans.kspace[0].numel()
-    return -logs.mean(dim=0) / dimensions, -(torch.logsumexp(logs, dim=0) - math.log(samples)) / dimensions
+    count = dimensions(model, scans.kspace)
+    return -logs.mean(dim=0) / count, -(torch.logsumexp(logs, dim=0) - math.log(samples)) / count
 
 
 def _log_weight(model: HVAE, q: FromComplete, offsets: list[list[Tensor]], scans: Scans, s: Tensor) -> Tensor:
@@ -314,10 +245,7 @@ def _log_weight(model: HVAE, q: FromComplete, offsets: list[list[Tensor]], scans
             state = layer(ahead, z)
         if any(j == group[-1] for group in model.groups):
             bands.append(model.head(j, state, shape))
-    misfit = scans.kspace - merge(bands)
-    dimensions = (1 if model.settings.real else 2) * scans.kspace[0].numel()
-    constant = dimensions * (torch.log(s) + 0.5 * math.log(math.pi))
-    return total - misfit.abs().square().flatten(1).sum(dim=1) / s**2 - constant
+    return total + log_likelihood(model, merge(bands), scans.kspace, s)
 
 
 def markdown(results: dict[str, Any]) -> str:

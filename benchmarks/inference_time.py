@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from inference_quality import read_toml
+from complete_scans import read_toml
 from plots import plt, save
 from tqdm import tqdm
 

@@ -23,7 +23,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from inference_quality import QualitySettings, draw_scans, limited, read_toml
+from complete_scans import draw_scans, limited, read_toml
 from plots import plt, save
 from torch import Tensor
 from tqdm import tqdm
@@ -111,18 +111,20 @@ def measure(options: argparse.Namespace) -> None:
     torch.set_num_threads(max(1, options.threads))
     settings, refinement = read_settings(options.protocol)
     settings = replace(settings, slices=limited(settings.slices, options.limit))
+    shape = (settings.shape[0], settings.shape[1])
     models = {"separable": load_model(options.separable), "vanilla": load_model(options.vanilla)}
     for name, model in models.items():
         if model.settings.separable != (name == "separable") or model.settings.real:
             raise InputError(f"--{name}: these weights are of another kind of model")
-        coarsest = max(grids((settings.shape[0], settings.shape[1]), model.settings.levels)[0])
+        coarsest = max(grids(shape, model.settings.levels)[0])
         if settings.measured < coarsest:
             raise InputError(f"measured {settings.measured}: the coarsest grid of --{name} is {coarsest}; measure more")
     refinement = replace(refinement, sweeps=settings.sweeps)
     rows, shown = [], {}
     for one in settings.sets:
-        chosen = QualitySettings((one,), settings.shape, settings.slices, settings.batch, seed=settings.seed)
-        batches = list(draw_scans(chosen, models["separable"], options.data))
+        batches = draw_scans(
+            models["separable"], [options.data / one], shape, settings.slices, settings.batch, settings.seed
+        )
         for task in TASKS:
             psnr: dict[str, list[float]] = {}
             for number, scans in enumerate(tqdm(batches, f"{one}, {task}")):

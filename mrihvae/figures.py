@@ -95,7 +95,7 @@ def image_grid(path: Path, title: str, rows: list[list[np.ndarray]], names: list
     for axis, name in zip(axes[0], names or []):
         axis.set_title(name, fontsize=9)
     figure.suptitle(title, fontsize=10)
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def training_figure(log: Path, path: Path) -> None:

@@ -20,6 +20,8 @@ import frechet
 import inference_quality
 import inference_time
 import inverse_problems
+import objective_time
+from complete_scans import dimensions, draw_scans, log_prior, objective_of
 
 PROTOCOLS = Path(__file__).parents[1] / "protocols"
 
@@ -49,6 +51,7 @@ def test_protocols_are_read() -> None:
     assert len(settings.widths) == 8 and settings.shape == (128, 128)
     for name in ("ia_hvae_quality.toml", "ia_hvae_quality_real.toml"):
         assert inference_quality.read_settings(PROTOCOLS / name)[0].sweeps == (5, 10, 20, 25, 50)
+    assert len(objective_time.read_settings(PROTOCOLS / "ia_hvae_objective.toml")[1]) == 7
     assert inverse_problems.read_settings(PROTOCOLS / "ia_hvae_inverse.toml")[0].measured == 8
 
 
@@ -84,8 +87,7 @@ def test_time_runs(tmp_path: Path) -> None:
 
 
 def test_as_many_scans_as_asked_for(data: Path) -> None:
-    settings = inference_quality.QualitySettings(("pictures",), (32, 32), slices=5, batch=2)
-    batches = list(inference_quality.draw_scans(settings, small_model(), data))
+    batches = draw_scans(small_model(), [data / "pictures"], (32, 32), slices=5, batch=2, seed=9)
     assert [len(scans.noise) for scans in batches] == [2, 2, 1] == [len(scans.kspace) for scans in batches]
 
 
@@ -96,8 +98,7 @@ def test_bound_of_amortised_inference_is_the_elbo(data: Path) -> None:
     from mrihvae.refinement import Refinement
 
     model = small_model().requires_grad_(False)
-    settings = inference_quality.QualitySettings(("pictures",), (32, 32), slices=4, batch=4)
-    (scans,) = inference_quality.draw_scans(settings, model, data)
+    (scans,) = draw_scans(model, [data / "pictures"], (32, 32), slices=4, batch=4, seed=9)
     s, everywhere = likelihood_std(model, scans.noise), torch.ones(scans.kspace.shape, dtype=torch.bool)
     q = FromComplete(model, scans.kspace)
     found = infer(model, q, scans.kspace, everywhere, s, Refinement(sweeps=0))
@@ -114,11 +115,9 @@ def test_bound_of_amortised_inference_is_the_elbo(data: Path) -> None:
 
 def test_latents_of_the_prior_have_its_entropy() -> None:
     from mrihvae.iahvae import generate
-    from mrihvae.objective import Scans
 
     model = small_model().requires_grad_(False)
     found = generate(model, 4, (32, 32), seed=1)
-    scans = Scans(found.kspace, found.kspace, torch.ones(1).bool(), torch.zeros(4))
     entropy = []
     state = model.begin(4, (32, 32))
     for j in range(SMALL.levels):
@@ -127,8 +126,8 @@ def test_latents_of_the_prior_have_its_entropy() -> None:
             prior, state = layer.look_ahead(state)
             entropy.append(0.5 * np.log(2 * np.pi * np.e) + torch.log(prior.sigma).flatten())
             state = layer(state, z)
-    expected = float(torch.cat(entropy).mean())
-    assert float(inference_quality.negative_log_prior(model, found, scans).mean()) == pytest.approx(expected, abs=0.02)
+    given = -log_prior(model, found.latents, (32, 32)) / (torch.cat(entropy).numel() / 4)
+    assert float(given.mean()) == pytest.approx(float(torch.cat(entropy).mean()), abs=0.02)
 
 
 @pytest.mark.parametrize("separable", [True, False])
@@ -137,6 +136,7 @@ def test_quality_runs(tmp_path: Path, data: Path, separable: bool) -> None:
     protocol.write_text(
         'data = ["pictures"]\nshape = [32, 32]\nslices = 4\nbatch = 2\nsweeps = [2, 4]\nimportance = 2\n'
         '[refinement]\nrule = "adam"\nanchor = "prior"\nstep = 0.02\n'
+        '[[variants]]\nname = "drawn"\nstart = "sample"\nsweeps = 1\n'
     )
     call = [
         str(protocol),
@@ -217,8 +217,7 @@ def test_features_see_sharpness_and_not_place() -> None:
 
 def test_degraded_scans(data: Path) -> None:
     model = small_model().requires_grad_(False)
-    quality = inference_quality.QualitySettings(("pictures",), (32, 32), slices=4, batch=4)
-    (scans,) = inference_quality.draw_scans(quality, model, data)
+    (scans,) = draw_scans(model, [data / "pictures"], (32, 32), slices=4, batch=4, seed=9)
     settings = inverse_problems.InverseSettings((32, 32), measured=8, noise=0.5)
     task = inverse_problems.degrade("deblurring", scans, settings, 0)
     assert task.mask[0].sum() == 64 and bool(task.mask[0, 12:20, 12:20].all())
@@ -240,6 +239,7 @@ def test_inverse_problems_run(tmp_path: Path, data: Path) -> None:
     protocol.write_text(
         'shape = [32, 32]\nmeasured = 16\nsweeps = 3\nslices = 2\nbatch = 2\nsets = ["pictures"]\n'
         '[refinement]\nrule = "adam"\nanchor = "prior"\nstep = 0.02\n'
+        '[[variants]]\nname = "drawn"\nstart = "sample"\nsweeps = 1\n'
     )
     call = [str(protocol), "--data", str(data), "--results", str(tmp_path), "--threads", "1"]
     separable, vanilla = (weights(tmp_path / f"{k}.safetensors", separable=k == "s") for k in ("s", "v"))
@@ -252,3 +252,75 @@ def test_inverse_problems_run(tmp_path: Path, data: Path) -> None:
     assert inverse_problems.main([*call, "--separable", vanilla, "--vanilla", vanilla]) == 2
     protocol.write_text('shape = [64, 64]\nmeasured = 8\nsets = ["pictures"]\n')
     assert inverse_problems.main([*call, "--separable", separable, "--vanilla", vanilla]) == 2
+
+
+# --- seconds until an objective is reached ---------------------------------------------------------------------------
+
+
+def test_times_to_a_goal() -> None:
+    runs = [{"objective": value, "seconds": seconds} for value, seconds in ((3.0, 1.0), (1.0, 2.0), (2.0, 3.0))]
+    assert objective_time.time_to(4.0, runs) == 1.0
+    assert objective_time.time_to(1.5, runs) == pytest.approx(1.75)
+    assert objective_time.time_to(0.5, runs) is None
+    rows = [
+        {"decoder": "separable", "runs": runs},
+        {"decoder": "vanilla", "runs": [{"objective": 2 - n, "seconds": 4.0 * n} for n in range(2)]},
+        {"decoder": "vanilla", "runs": [{"objective": 2.0, "seconds": 0.0}]},
+    ]
+    found = objective_time.compare(rows, 0.5)
+    assert found["vanilla_reaches"] == 1.0 and rows[2]["same_objective_seconds"] is None
+    assert found["same_objective_ratio"] == pytest.approx(4 / 2)  # to 1
+    assert found["same_part_ratio"] == pytest.approx(2 / 1.5)  # to 2 of 3 .. 1, and to 1.5 of 2 .. 1
+
+
+def test_objective_is_that_of_the_trace(data: Path) -> None:
+    """What refinement of the vanilla decoder minimises, but for the constants of its normal distributions."""
+    from mrihvae.iahvae import FromComplete, infer
+    from mrihvae.objective import likelihood_std
+    from mrihvae.refinement import Refinement
+
+    model = small_model(settings=dataclasses.replace(SMALL, separable=False)).requires_grad_(False)
+    (scans,) = draw_scans(model, [data / "pictures"], (32, 32), slices=2, batch=2, seed=9)
+    s, everywhere = likelihood_std(model, scans.noise), torch.ones(scans.kspace.shape, dtype=torch.bool)
+    found = infer(
+        model, FromComplete(model, scans.kspace), scans.kspace, everywhere, s, Refinement(anchor="prior"), traced=True
+    )
+    latents = sum(z[0].numel() for level in found.latents for z in level)
+    count = dimensions(model, scans.kspace)
+    constant = 0.5 * latents * np.log(2 * np.pi) + count * (torch.log(s) + 0.5 * np.log(np.pi))
+    expected = (found.traces[0, 0].objective[-1] + constant) / count
+    torch.testing.assert_close(objective_of(model, found, scans, s), expected, rtol=1e-4, atol=1e-4)
+
+
+def test_objective_time_runs(tmp_path: Path, data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    protocol = tmp_path / "objective.toml"
+    head = 'data = ["pictures"]\nshape = [32, 32]\nslices = 3\nbatch = 2\n'
+    ways = '[[ways]]\nname = "one"\ndecoder = "separable"\nanchor = "prior"\nsteps = [2, 1]\n'
+    other = '[[ways]]\nname = "all"\ndecoder = "vanilla"\nanchor = "prior"\nrule = "adam"\nsteps = [2]\n'
+    files = {
+        name: weights(tmp_path / f"{name}.safetensors", separable=name == "separable")
+        for name in ("separable", "vanilla")
+    }
+
+    def run(text: str, **changed: str) -> int:
+        protocol.write_text(text)
+        words = [word for name, file in {**files, **changed}.items() for word in (f"--{name}", file)]
+        options = ["--data", str(data), "--threads", "1", "--results", str(tmp_path)]
+        return objective_time.main([str(protocol), *words, *options])
+
+    assert run(head + ways + other) == 0
+    results = json.loads((tmp_path / "objective.json").read_text())
+    assert [[run["steps"] for run in row["runs"]] for row in results["rows"]] == [[0, 1, 2], [0, 2]]
+    first = [run["objective"] for run in results["rows"][0]["runs"]]
+    assert first[0] > first[1] > first[2]
+    assert "to the same part" in (tmp_path / "objective.md").read_text()
+    assert (tmp_path / "objective.png").stat().st_size > 5000
+    capsys.readouterr()
+    for text, files_changed, message in (
+        (head + ways, {}, "needs [[ways]] of both decoders"),
+        (head + ways.replace("[2, 1]", "[0]") + other, {}, "ways[0]: needs a name, a decoder (separable or vanilla)"),
+        (head + ways + other, {"vanilla": files["separable"]}, "--vanilla: these weights are of another kind of model"),
+        (head.replace("slices = 3", "slices = 0") + ways + other, {}, "all numbers must be at least 1"),
+    ):
+        assert run(text, **files_changed) == 2
+        assert message in capsys.readouterr().err

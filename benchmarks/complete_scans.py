@@ -1,0 +1,116 @@
+"""What benchmarks of inference on complete scans share: their scans, protocols and likelihoods."""
+
+from __future__ import annotations
+
+import math
+import tomllib
+from collections.abc import Sequence
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from mrihvae.cli_train import check_fit
+from mrihvae.errors import InputError
+from mrihvae.iahvae import Inferred
+from mrihvae.model import HVAE
+from mrihvae.objective import Scans
+from mrihvae.runs import TrainSettings
+from mrihvae.simulate import SimulationSettings
+from mrihvae.slices import load_mixture
+from mrihvae.training import Batches
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """Read a TOML file.
+
+    Raises
+    ------
+    InputError
+        Not readable.
+    """
+    try:
+        return tomllib.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: not readable as TOML ({error}); check the file") from error
+
+
+def limited(slices: int, limit: int | None) -> int:
+    """Take at most `limit` of so many slices.
+
+    Raises
+    ------
+    InputError
+        A limit below 1.
+    """
+    if limit is not None and limit < 1:
+        raise InputError(f"--limit {limit}: must be at least 1")
+    return slices if limit is None else min(slices, limit)
+
+
+def draw_scans(
+    model: HVAE, paths: Sequence[Path | str], shape: tuple[int, int], slices: int, batch: int, seed: int
+) -> list[Scans]:
+    """Draw complete scans, always the same, in batches.
+
+    Parameters
+    ----------
+    paths : training data as `mrihvae train` takes them; equal shares
+    shape : (H, W)
+    slices, batch : how many, and how many at once
+    seed : of scans
+
+    Raises
+    ------
+    InputError
+        Data that do not fit the model, or a shape that it cannot take.
+    """
+    if any(size % model.settings.multiple for size in shape):
+        raise InputError(f"shape {shape}: these weights take multiples of {model.settings.multiple}")
+    mixture = load_mixture([f"{path}=1" for path in paths], lambda files: iter(tqdm(files, "reading")))
+    training = TrainSettings(shapes=(shape,), pixels=batch * shape[0] * shape[1], seed=seed)
+    check_fit(mixture, model.settings, training)
+    batches = Batches(training, SimulationSettings(), mixture, real=model.settings.real)
+    found, left = [], slices
+    for number in range(math.ceil(slices / batch)):
+        scans = batches[number]
+        found.append(Scans(*(getattr(scans, one.name)[:left] for one in fields(scans))))
+        left -= batch
+    return found
+
+
+def dimensions(model: HVAE, kspace: Tensor) -> int:
+    """Count the real numbers of one image."""
+    return (1 if model.settings.real else 2) * kspace[0].numel()
+
+
+def log_likelihood(model: HVAE, hhat: Tensor, kspace: Tensor, s: Tensor) -> Tensor:
+    """Compute log p(k | z) of white complex noise of deviation s, (slices,), in nats.
+
+    A real image's k-space has half as many free numbers, each counted twice by the squares.
+    """
+    constant = dimensions(model, kspace) * (torch.log(s) + 0.5 * math.log(math.pi))
+    return -(kspace - hhat).abs().square().flatten(1).sum(dim=1) / s**2 - constant
+
+
+def log_prior(model: HVAE, latents: Sequence[Sequence[Tensor]], shape: tuple[int, int]) -> Tensor:
+    """Compute log p(z) in nats, (slices,), of the latents of every level of images of (H, W)."""
+    total = torch.zeros(len(latents[0][0]), device=latents[0][0].device)
+    state = model.begin(len(total), shape)
+    for j, own in enumerate(latents):
+        state = model.enter(j, state)
+        for layer, z in zip(model.layers(j), own):
+            prior, state = layer.look_ahead(state)
+            total = total + torch.distributions.Normal(prior.mu, prior.sigma).log_prob(z).sum(dim=(1, 2, 3))
+            state = layer(state, z)
+    return total
+
+
+def objective_of(model: HVAE, found: Inferred, scans: Scans, s: Tensor) -> Tensor:
+    """Compute -log p(k, z) of what was inferred, in nats per real dimension, (slices,): what refinement lowers."""
+    shape = (scans.kspace.shape[-2], scans.kspace.shape[-1])
+    joint = log_prior(model, found.latents, shape) + log_likelihood(model, found.kspace, scans.kspace, s)
+    return -joint / dimensions(model, scans.kspace)
