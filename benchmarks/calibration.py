@@ -12,7 +12,7 @@ each slice; the mean over slices is shown.
 
 finds the factor on the samples' deviation (`InferenceSettings.spread`), beside each scan's own, at which 90 % intervals
 hold 90 % of the pixels of training scans, a mean over slices, under the protocol's patterns, and writes
-results/calibration_fit.json; benchmarks/publish_default.py puts it into the card of the weights, from where
+results/calibration_fit.json; benchmarks/publish.py puts it into the card of the weights, from where
 `mrihvae reconstruct` and this take it. A higher temperature would widen samples, too, but at twice the deviation the
 decoder makes noise of them.
 """

@@ -23,6 +23,8 @@ from mrihvae.simulate import SimulationSettings
 from mrihvae.slices import load_mixture
 from mrihvae.training import Batches
 
+HERE = Path(__file__).parent
+
 
 def read_toml(path: Path) -> dict[str, Any]:
     """Read a TOML file.
@@ -36,6 +38,12 @@ def read_toml(path: Path) -> dict[str, Any]:
         return tomllib.loads(path.read_text())
     except (OSError, ValueError) as error:
         raise InputError(f"{path}: not readable as TOML ({error}); check the file") from error
+
+
+def weights_of(given: str | None, name: str) -> str:
+    """Take the weights that were given, or those that a protocol names: of the benchmarks, or shipped."""
+    own = HERE / "weights" / f"{name}.safetensors"
+    return given or (str(own) if own.is_file() else name)
 
 
 def limited(slices: int, limit: int | None) -> int:

@@ -1,6 +1,6 @@
 """Quality of amortised, iterative and hybrid inference over refinement steps (IA-HVAE, section 3.3 and Table 1).
 
-    python benchmarks/inference_quality.py protocols/ia_hvae_quality.toml --data DIR --checkpoint FILE
+    python benchmarks/inference_quality.py protocols/ia_hvae_quality.toml --data DIR
 
 infers the latents of complete scans with one set of weights and writes, per mode and N: the squared error of what they
 decode to, in (1 % of a model unit)^2, or of the range of real images; -log p(z) in nats per latent,
@@ -27,7 +27,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from complete_scans import dimensions, draw_scans, limited, log_likelihood, log_prior, read_toml
+from complete_scans import dimensions, draw_scans, limited, log_likelihood, log_prior, read_toml, weights_of
 from frechet import GABOR, Features, frechet_distance, gabor_features, inception_features
 from plots import plt, save
 from torch import Tensor
@@ -56,6 +56,7 @@ class QualitySettings:
 
     Attributes
     ----------
+    weights : a file of benchmarks/weights, or a shipped name
     data : training paths as `mrihvae train` takes them, below the data directory; equal shares
     shape : (H, W)
     slices, batch : how many scans, and how many at once
@@ -64,6 +65,7 @@ class QualitySettings:
     seed : of scans and samples
     """
 
+    weights: str = "ia_hvae"
     data: tuple[str, ...] = ("images/t1ce/val",)
     shape: tuple[int, ...] = (128, 128)
     slices: int = 96
@@ -83,7 +85,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("protocol", type=Path)
     parser.add_argument("--data", type=Path, default=os.environ.get("MRIHVAE_DATA"), help="default: $MRIHVAE_DATA")
-    parser.add_argument("--checkpoint", required=True, help="weights: a shipped name or a .safetensors file")
+    parser.add_argument("--checkpoint", help="weights instead of the protocol's: a .safetensors file")
     parser.add_argument("--limit", type=int, help="at most this many scans")
     parser.add_argument("--inception-weights", type=Path, help="torchvision's inception_v3 as safetensors, for FID")
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
@@ -104,7 +106,8 @@ def measure(options: argparse.Namespace) -> None:
     torch.set_num_threads(max(1, options.threads))
     settings, refinement, variants = read_settings(options.protocol)
     settings = replace(settings, slices=limited(settings.slices, options.limit))
-    model = load_model(options.checkpoint)
+    checkpoint = weights_of(options.checkpoint, settings.weights)
+    model = load_model(checkpoint)
     paths = [options.data / one for one in settings.data]
     shape = (settings.shape[0], settings.shape[1])
     batches = draw_scans(model, paths, shape, settings.slices, settings.batch, settings.seed)
@@ -117,8 +120,8 @@ def measure(options: argparse.Namespace) -> None:
         "mrihvae": __version__,
         "torch": str(torch.__version__),
         "threads": options.threads,
-        "checkpoint": Path(options.checkpoint).name,
-        "weights": fingerprint(find_weights(options.checkpoint)),
+        "checkpoint": Path(checkpoint).name,
+        "fingerprint": fingerprint(find_weights(checkpoint)),
         "levels": model.settings.levels,
         "depth": model.settings.levels * model.settings.layers,
         "separable": model.settings.separable,

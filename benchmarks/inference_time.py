@@ -6,7 +6,8 @@ times, in one run and on networks with fresh weights, one amortised pass, and N 
 four ways: the vanilla decoder layer by layer and with all latents at once, the separable one layer by layer and a level
 at once. Predicted ratios count layers (IA-HVAE, section 2.1; a layer's cost goes with its pixels): a step of a latent
 runs the layers from it to the end of its group; heads, and what layer by layer starts anew, are not counted. Writes
-results/inference_time.json, a table (.md) and the plot of the paper's Fig. 2 (.png), on another device with its name.
+results/inference_time.json, a table (.md) and the plot of the paper's Fig. 2 (.png), on another device or with compiled
+layers under a name that says so.
 Leave the machine alone meanwhile. Memory is what a process grows by at most while it takes one step.
 """
 
@@ -83,6 +84,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--layers", type=int, nargs="+", help="K, instead of the protocol's")
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--device", default="cpu")
+    parser.add_argument("--compile", action="store_true", help="compile the layers; takes minutes a depth")
     parser.add_argument("--results", type=Path, default=HERE / "results")
     parser.add_argument("--memory", nargs=3, metavar=("DECODER", "ORDER", "K"), help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
@@ -99,8 +101,9 @@ def main(arguments: list[str] | None = None) -> int:
             print(_peak(settings, refinement, *options.memory))
             return 0
         rows: list[dict[str, Any]] = []
-        device = "" if options.device == "cpu" else f"_{options.device.split(':')[0]}"
-        output = options.results / f"inference_time{device}.json"
+        kind = "" if options.device == "cpu" else f"_{options.device.split(':')[0]}"
+        kind += "_compiled" if options.compile else ""
+        output = options.results / f"inference_time{kind}.json"
         for k in settings.layers:
             rows += time_depth(settings, refinement, k, options)
             results = {
@@ -108,6 +111,7 @@ def main(arguments: list[str] | None = None) -> int:
                 "torch": str(torch.__version__),
                 "threads": options.threads,
                 "device": options.device,
+                "compiled": options.compile,
                 **asdict(settings),
                 "refinement": asdict(refinement),
                 "rows": rows,
@@ -144,6 +148,9 @@ def time_depth(
     rows = []
     for decoder, order in WAYS:
         model = network(settings, layers, decoder, options.device)
+        if options.compile:
+            torch._dynamo.config.cache_size_limit = 4096  # a layer is a function of its own
+            model.compile_layers()
         run = Timed(model, settings, options.device)
         full = order == "together" or layers <= settings.deepest
         chosen = replace(refinement, order=order, sweeps=settings.sweeps)
@@ -280,7 +287,8 @@ def markdown(results: dict[str, Any]) -> str:
         lines.append(f"| {' | '.join(cells)} |")
     shape = " x ".join(map(str, results["shape"]))
     foot = f"{shape}, {len(results['widths'])} levels, widths {results['widths']}, N = {results['sweeps']}, "
-    foot += f"{results['slices']} slice, {results['device']}, {results['threads']} threads. "
+    foot += f"{results['slices']} slice, {results['device']}, {results['threads']} threads"
+    foot += ", compiled layers. " if results["compiled"] else ". "
     foot += "\\* of two steps, carried on to N.\n"
     return "\n".join(lines) + "\n\n" + foot
 

@@ -1,6 +1,6 @@
 """Deblurring and denoising without training for it: hybrid inference against an amortised vanilla HVAE.
 
-    python benchmarks/inverse_problems.py protocols/ia_hvae_inverse.toml --data DIR --separable FILE --vanilla FILE
+    python benchmarks/inverse_problems.py --data DIR
 
 The experiments of IA-HVAE, section 3.4, in numbers. Deblurring: only a centred square of bins is measured; latents of
 the levels that it reaches are inferred, the others are the prior's means. A sample starts at draws from q instead, and
@@ -23,7 +23,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from complete_scans import draw_scans, limited, read_toml
+from complete_scans import draw_scans, limited, read_toml, weights_of
 from plots import plt, save
 from torch import Tensor
 from tqdm import tqdm
@@ -51,6 +51,7 @@ class InverseSettings:
 
     Attributes
     ----------
+    separable, vanilla : weights: files of benchmarks/weights
     shape : (H, W)
     measured : side of the centred square of bins that deblurring is given
     noise : deviation of the noise that denoising has to remove, over the image's
@@ -60,6 +61,8 @@ class InverseSettings:
     seed : of scans and noise
     """
 
+    separable: str = "ia_hvae"
+    vanilla: str = "ia_hvae_vanilla"
     shape: tuple[int, ...] = (128, 128)
     measured: int = 8
     noise: float = 1.0
@@ -90,8 +93,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("protocol", type=Path, nargs="?", default=HERE.parent / "protocols/ia_hvae_inverse.toml")
     parser.add_argument("--data", type=Path, default=os.environ.get("MRIHVAE_DATA"), help="default: $MRIHVAE_DATA")
-    parser.add_argument("--separable", required=True, help="weights of the separable model")
-    parser.add_argument("--vanilla", required=True, help="weights of the vanilla one")
+    parser.add_argument("--separable", help="weights of the separable model, instead of the protocol's")
+    parser.add_argument("--vanilla", help="weights of the vanilla one")
     parser.add_argument("--limit", type=int, help="at most this many scans of each set")
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--results", type=Path, default=HERE / "results")
@@ -112,7 +115,8 @@ def measure(options: argparse.Namespace) -> None:
     settings, refinement = read_settings(options.protocol)
     settings = replace(settings, slices=limited(settings.slices, options.limit))
     shape = (settings.shape[0], settings.shape[1])
-    models = {"separable": load_model(options.separable), "vanilla": load_model(options.vanilla)}
+    files = {name: weights_of(getattr(options, name), getattr(settings, name)) for name in ("separable", "vanilla")}
+    models = {name: load_model(file) for name, file in files.items()}
     for name, model in models.items():
         if model.settings.separable != (name == "separable") or model.settings.real:
             raise InputError(f"--{name}: these weights are of another kind of model")
@@ -145,8 +149,8 @@ def measure(options: argparse.Namespace) -> None:
     results = {
         "mrihvae": __version__,
         "torch": str(torch.__version__),
-        **{name: fingerprint(find_weights(getattr(options, name))) for name in models},
         **asdict(settings),
+        **{name: fingerprint(find_weights(file)) for name, file in files.items()},
         "refinement": asdict(refinement),
         "rows": rows,
     }

@@ -1,6 +1,6 @@
 """Seconds until an objective is reached: a level at once in the separable decoder, all latents jointly in the vanilla.
 
-    python benchmarks/objective_time.py --data DIR --separable FILE --vanilla FILE
+    python benchmarks/objective_time.py --data DIR
 
 A step of either runs every layer once; what differs is how far steps get. The objective is -log p(k, z) of complete
 scans, in nats per real dimension, with each model's own weights, so two comparisons are made. "To the same objective":
@@ -25,7 +25,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from complete_scans import draw_scans, limited, objective_of, read_toml
+from complete_scans import draw_scans, limited, objective_of, read_toml, weights_of
 from plots import plt, save
 from tqdm import tqdm
 
@@ -67,6 +67,7 @@ class ObjectiveSettings:
 
     Attributes
     ----------
+    separable, vanilla : weights: files of benchmarks/weights
     data : training paths as `mrihvae train` takes them, below the data directory; equal shares
     shape : (H, W)
     slices, batch : how many scans, and how many at once
@@ -74,6 +75,8 @@ class ObjectiveSettings:
     seed : of scans
     """
 
+    separable: str = "ia_hvae"
+    vanilla: str = "ia_hvae_vanilla"
     data: tuple[str, ...] = ("images/t1ce/val",)
     shape: tuple[int, ...] = (128, 128)
     slices: int = 8
@@ -93,8 +96,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("protocol", type=Path, nargs="?", default=HERE.parent / "protocols/ia_hvae_objective.toml")
     parser.add_argument("--data", type=Path, default=os.environ.get("MRIHVAE_DATA"), help="default: $MRIHVAE_DATA")
-    parser.add_argument("--separable", required=True, help="weights of the separable model")
-    parser.add_argument("--vanilla", required=True, help="weights of the vanilla one")
+    parser.add_argument("--separable", help="weights of the separable model, instead of the protocol's")
+    parser.add_argument("--vanilla", help="weights of the vanilla one")
     parser.add_argument("--limit", type=int, help="at most this many scans")
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--results", type=Path, default=HERE / "results")
@@ -114,7 +117,8 @@ def measure(options: argparse.Namespace) -> None:
     torch.set_num_threads(max(1, options.threads))
     settings, ways = read_settings(options.protocol)
     settings = replace(settings, slices=limited(settings.slices, options.limit))
-    models = {name: load_model(getattr(options, name)) for name in DECODERS}
+    files = {name: weights_of(getattr(options, name), getattr(settings, name)) for name in DECODERS}
+    models = {name: load_model(file) for name, file in files.items()}
     for name, model in models.items():
         if model.settings.separable != (name == "separable"):
             raise InputError(f"--{name}: these weights are of another kind of model")
@@ -131,9 +135,9 @@ def measure(options: argparse.Namespace) -> None:
             "mrihvae": __version__,
             "torch": str(torch.__version__),
             "threads": options.threads,
-            **{name: fingerprint(find_weights(getattr(options, name))) for name in DECODERS},
             "depth": {name: model.settings.levels * model.settings.layers for name, model in models.items()},
             **asdict(settings),
+            **{name: fingerprint(find_weights(file)) for name, file in files.items()},
             "rows": rows,
             **compare(rows, settings.part),
         }

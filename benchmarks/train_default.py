@@ -6,7 +6,7 @@
 The first call packs the training slices into one file of at most 50 MB, OUTPUT/slices.h5, which machines without the
 data, fastmri, sigpy and nibabel can train from, and starts a run with train_default.json; the same call again goes on
 where the run stopped. OUTPUT/weights.safetensors (files of at most 16 MiB) and its card are there after every
-checkpoint; `publish_default.py OUTPUT` makes them the shipped ones. Further options go to `mrihvae train`, such as
+checkpoint; `publish.py OUTPUT` makes them the shipped ones. Further options go to `mrihvae train`, such as
 `--workers 14` for a GPU. Several processes: `torchrun --nproc-per-node N` in front, and --packed.
 """
 

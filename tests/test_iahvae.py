@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import itertools
 from typing import Any
@@ -351,6 +352,15 @@ def test_start_at_samples_needs_draws(separable: HVAE) -> None:
     kspace, mask, s = problem()
     with pytest.raises(ValueError, match="start 'sample' needs draws"):
         infer(separable, FromPrior(), kspace, mask, s, Refinement(start="sample"))
+
+
+def test_compiled_layers_refine_alike(separable: HVAE) -> None:
+    compiled = copy.deepcopy(separable).compile_layers("aot_eager")
+    kspace, everywhere, s = problem()
+    chosen = Refinement(sweeps=2, rule="adam", anchor="prior")
+    encoders = (FromComplete(separable, kspace), FromComplete(compiled, kspace))
+    one, other = (infer(e.model, e, kspace, everywhere, s, chosen).kspace for e in encoders)
+    torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
 
 
 # --- real images -----------------------------------------------------------------------------------------------------

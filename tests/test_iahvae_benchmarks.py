@@ -239,7 +239,6 @@ def test_inverse_problems_run(tmp_path: Path, data: Path) -> None:
     protocol.write_text(
         'shape = [32, 32]\nmeasured = 16\nsweeps = 3\nslices = 2\nbatch = 2\nsets = ["pictures"]\n'
         '[refinement]\nrule = "adam"\nanchor = "prior"\nstep = 0.02\n'
-        '[[variants]]\nname = "drawn"\nstart = "sample"\nsweeps = 1\n'
     )
     call = [str(protocol), "--data", str(data), "--results", str(tmp_path), "--threads", "1"]
     separable, vanilla = (weights(tmp_path / f"{k}.safetensors", separable=k == "s") for k in ("s", "v"))

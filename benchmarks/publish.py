@@ -1,11 +1,13 @@
 """Make a training run the shipped weights: mrihvae/checkpoints/default.safetensors and its card, default.json.
 
-    python benchmarks/publish_default.py runs/default
+    python benchmarks/publish.py runs/default
+    python benchmarks/publish.py runs/ia_hvae --name ia_hvae
 
-The card gets the licences of the data, the run's settings and time, the spread that benchmarks/calibration.py
+Other names than `default` are weights that benchmarks alone need, and go to benchmarks/weights. The card gets the
+licences of the data and the run's settings and time; that of `default` also the spread that benchmarks/calibration.py
 --fit found for these weights, and the scores on `val` that benchmarks/quality.py gave them, so far as there are any for
-these very weights: publish again after it. The log goes, thinned, to results/train_default.jsonl, and its curves to
-train_default.png.
+these very weights: publish again after it. The log goes, thinned, to results/train_NAME.jsonl, and its curves to
+train_NAME.png.
 """
 
 from __future__ import annotations
@@ -23,12 +25,14 @@ from mrihvae.figures import training_figure
 from mrihvae.files import replacing
 from mrihvae.weights import SHIPPED, fingerprint, load_card, load_model, save_weights, weight_files
 
-RESULTS = Path(__file__).parent / "results"
+HERE = Path(__file__).parent
+RESULTS = HERE / "results"
 LICENCES = {
     "ulf_singlecoil/train": "raw k-space of a 0.055 T head scanner, volunteers; CC0 1.0",
     "t1ce/train": "T1 after contrast, J. Cheng, figshare 1512427; CC BY 4.0",
     "t1_brain/train": "T1 brain, OpenNeuro ds002748; CC0 1.0",
     "ms_t1_t2_flair/train": "T1, T2, FLAIR, Lesjak et al., Neuroinformatics 2016; CC BY 4.0",
+    "train-images-idx3-ubyte.gz": "Fashion-MNIST, Xiao et al. 2017; MIT",
 }
 SCORED = ("singlecoil_random_4x", "singlecoil_random_8x")
 LOG_LINES = 400
@@ -38,37 +42,41 @@ def main() -> int:
     """Run the command; returns its exit status."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", type=Path, help="folder of `mrihvae train --output`")
+    parser.add_argument("--name", default="default", help="of the weights")
     parser.add_argument("--note", help="what the settings do not say about the run")
     arguments = parser.parse_args()
     try:
-        publish(arguments.run, arguments.note)
+        publish(arguments.run, arguments.name, arguments.note)
     except InputError as error:
-        print(f"publish_default: error: {error}", file=sys.stderr)
+        print(f"publish: error: {error}", file=sys.stderr)
         return 2
     return 0
 
 
-def publish(run: Path, note: str | None) -> None:
+def publish(run: Path, name: str, note: str | None) -> None:
     """Copy weights, card, log and curves."""
     weights = run / "weights.safetensors"
-    model, card, name = load_model(str(weights)), load_card(weights), fingerprint(weights)
+    model, card = load_model(str(weights)), load_card(weights)
     for dataset in card["data"]:
         dataset["licence"] = LICENCES.get(dataset["path"], "unknown")
     if note:
         card["note"] = note
-    fit = results_of("calibration_fit", name)
-    if fit is not None:
-        card["spread"] = float(fit["spread"])
-    scored = {protocol: results_of(protocol, name) for protocol in SCORED}
-    card["scores"] = {protocol: means(found["volumes"]) for protocol, found in scored.items() if found is not None}
-    save_weights(SHIPPED / "default.safetensors", model, {k: v for k, v in card.items() if k not in ("model", "parts")})
-    for file in set(SHIPPED.glob("default.part*.safetensors")) - set(weight_files(SHIPPED / "default.safetensors")):
+    if name == "default":
+        fit = results_of("calibration_fit", fingerprint(weights))
+        if fit is not None:
+            card["spread"] = float(fit["spread"])
+        scored = {protocol: results_of(protocol, fingerprint(weights)) for protocol in SCORED}
+        card["scores"] = {protocol: means(found["volumes"]) for protocol, found in scored.items() if found is not None}
+    output = (SHIPPED if name == "default" else HERE / "weights") / f"{name}.safetensors"
+    output.parent.mkdir(exist_ok=True)
+    save_weights(output, model, {k: v for k, v in card.items() if k not in ("model", "parts")})
+    for file in set(output.parent.glob(f"{name}.part*.safetensors")) - set(weight_files(output)):
         file.unlink()
     lines = (run / "log.jsonl").read_text().splitlines(keepends=True)
     kept = [line for line in lines if "elbo" in line]
-    with replacing(RESULTS / "train_default.jsonl") as temporary:
+    with replacing(RESULTS / f"train_{name}.jsonl") as temporary:
         temporary.write_text("".join(kept[:: max(1, len(kept) // LOG_LINES)]))
-    training_figure(run / "log.jsonl", RESULTS / "train_default.png")
+    training_figure(run / "log.jsonl", RESULTS / f"train_{name}.png")
 
 
 def results_of(name: str, weights: str) -> dict[str, Any] | None:
