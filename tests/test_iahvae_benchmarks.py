@@ -16,11 +16,13 @@ from mrihvae.weights import save_weights
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
 
+import complete_scans
 import frechet
 import inference_quality
 import inference_time
 import inverse_problems
 import objective_time
+import publish
 from complete_scans import dimensions, draw_scans, log_prior, objective_of
 
 PROTOCOLS = Path(__file__).parents[1] / "protocols"
@@ -53,6 +55,26 @@ def test_protocols_are_read() -> None:
         assert inference_quality.read_settings(PROTOCOLS / name)[0].sweeps == (5, 10, 20, 25, 50)
     assert len(objective_time.read_settings(PROTOCOLS / "ia_hvae_objective.toml")[1]) == 7
     assert inverse_problems.read_settings(PROTOCOLS / "ia_hvae_inverse.toml")[0].measured == 8
+
+
+def test_weights_of_benchmarks_are_published_and_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = tmp_path / "run"
+    run.mkdir()
+    save_weights(run / "weights.safetensors", small_model(), {"data": [{"path": "t1ce/train"}], "steps": 3})
+    numbers = {"skipped_prior": 0, "skipped_masked": 0, "distortion": 1.0, "matching": [0.0], "active": [1.0]}
+    log = [json.dumps({"step": n, "elbo": 1.0 / n, "kl": [0.1], **numbers}) for n in (1, 2)]
+    (run / "log.jsonl").write_text("\n".join(log) + "\n")
+    (tmp_path / "results").mkdir()
+    monkeypatch.setattr(publish, "HERE", tmp_path)
+    monkeypatch.setattr(publish, "RESULTS", tmp_path / "results")
+    monkeypatch.setattr(complete_scans, "HERE", tmp_path)
+    publish.publish(run, "mine", "a note")
+    card = json.loads((tmp_path / "weights/mine.json").read_text())
+    assert card["note"] == "a note" and "CC BY" in card["data"][0]["licence"] and card["steps"] == 3
+    assert complete_scans.weights_of(None, "mine") == str(tmp_path / "weights/mine.safetensors")
+    assert complete_scans.weights_of(None, "default") == "default"
+    assert complete_scans.weights_of("other.safetensors", "mine") == "other.safetensors"
+    assert (tmp_path / "results/train_mine.png").stat().st_size > 5000
 
 
 # --- seconds over depth ----------------------------------------------------------------------------------------------
