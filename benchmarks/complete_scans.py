@@ -1,10 +1,14 @@
-"""What benchmarks of inference on complete scans share: their scans, protocols and likelihoods."""
+"""What benchmarks of inference on complete scans share: their command, protocols, scans and likelihoods."""
 
 from __future__ import annotations
 
+import argparse
+import json
 import math
+import os
+import sys
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -15,6 +19,7 @@ from tqdm import tqdm
 
 from mrihvae.cli_train import check_fit
 from mrihvae.errors import InputError
+from mrihvae.files import replacing
 from mrihvae.iahvae import Inferred
 from mrihvae.model import HVAE
 from mrihvae.objective import Scans
@@ -24,6 +29,56 @@ from mrihvae.slices import load_mixture
 from mrihvae.training import Batches
 
 HERE = Path(__file__).parent
+
+
+def run_command(
+    measure: Callable[[argparse.Namespace], None],
+    doc: str | None,
+    protocol: str,
+    weights: Mapping[str, str],
+    arguments: list[str] | None = None,
+    further: Callable[[argparse.ArgumentParser], None] = lambda parser: None,
+) -> int:
+    """Read a benchmark's options and run it; returns its exit status.
+
+    Parameters
+    ----------
+    measure : does the work
+    doc : what the command says of itself
+    protocol : the usual one, a file of protocols/
+    weights : names of options for weights, and which these are
+    arguments : the command line's, if left out
+    further : declares options of its own
+    """
+    name = Path(sys.modules[measure.__module__].__file__ or "").stem
+    parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+    usual = HERE.parent / "protocols" / protocol
+    parser.add_argument("protocol", type=Path, nargs="?", default=usual, help=f"default: protocols/{protocol}")
+    parser.add_argument("--data", type=Path, default=os.environ.get("MRIHVAE_DATA"), help="default: $MRIHVAE_DATA")
+    for option, which in weights.items():
+        parser.add_argument(f"--{option}", help=f"{which}, a .safetensors file; default: the protocol's")
+    parser.add_argument("--limit", type=int, help="at most this many scans")
+    parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("--results", type=Path, default=HERE / "results")
+    further(parser)
+    options = parser.parse_args(arguments)
+    try:
+        if options.data is None:
+            raise InputError("--data: give the data directory, or set MRIHVAE_DATA")
+        torch.set_num_threads(max(1, options.threads))
+        measure(options)
+    except InputError as error:
+        print(f"{name}: error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def write_results(output: Path, results: Mapping[str, Any], table: str) -> None:
+    """Write results as JSON, and beside them their table (.md)."""
+    with replacing(output) as temporary:
+        temporary.write_text(json.dumps(results, indent=1) + "\n")
+    with replacing(output.with_suffix(".md")) as temporary:
+        temporary.write_text(table)
 
 
 def read_toml(path: Path) -> dict[str, Any]:

@@ -15,9 +15,7 @@ seconds (.png), NAME being the protocol's.
 from __future__ import annotations
 
 import argparse
-import json
 import math
-import os
 import sys
 import time
 from dataclasses import asdict, dataclass, replace
@@ -27,7 +25,17 @@ from typing import Any
 
 import numpy as np
 import torch
-from complete_scans import dimensions, draw_scans, limited, log_likelihood, log_prior, read_toml, weights_of
+from complete_scans import (
+    dimensions,
+    draw_scans,
+    limited,
+    log_likelihood,
+    log_prior,
+    read_toml,
+    run_command,
+    weights_of,
+    write_results,
+)
 from frechet import GABOR, Features, frechet_distance, gabor_features, inception_features
 from plots import plt, save
 from torch import Tensor
@@ -36,7 +44,6 @@ from tqdm import tqdm
 from mrihvae import __version__
 from mrihvae.bands import merge
 from mrihvae.errors import InputError
-from mrihvae.files import replacing
 from mrihvae.fourier import ifft2c
 from mrihvae.iahvae import FromComplete, Inferred, infer, mixed_seed, normal
 from mrihvae.model import HVAE
@@ -82,28 +89,15 @@ class QualitySettings:
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command; returns its exit status."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("protocol", type=Path)
-    parser.add_argument("--data", type=Path, default=os.environ.get("MRIHVAE_DATA"), help="default: $MRIHVAE_DATA")
-    parser.add_argument("--checkpoint", help="weights instead of the protocol's: a .safetensors file")
-    parser.add_argument("--limit", type=int, help="at most this many scans")
-    parser.add_argument("--inception-weights", type=Path, help="torchvision's inception_v3 as safetensors, for FID")
-    parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
-    parser.add_argument("--results", type=Path, default=HERE / "results")
-    options = parser.parse_args(arguments)
-    try:
-        if options.data is None:
-            raise InputError("--data: give the data directory, or set MRIHVAE_DATA")
-        measure(options)
-    except InputError as error:
-        print(f"inference_quality: error: {error}", file=sys.stderr)
-        return 2
-    return 0
+
+    def further(parser: argparse.ArgumentParser) -> None:
+        parser.add_argument("--inception-weights", type=Path, help="torchvision's inception_v3 as safetensors, for FID")
+
+    return run_command(measure, __doc__, "ia_hvae_quality.toml", {"checkpoint": "weights"}, arguments, further)
 
 
 def measure(options: argparse.Namespace) -> None:
     """Measure all modes, and write the results after each."""
-    torch.set_num_threads(max(1, options.threads))
     settings, refinement, variants = read_settings(options.protocol)
     settings = replace(settings, slices=limited(settings.slices, options.limit))
     checkpoint = weights_of(options.checkpoint, settings.weights)
@@ -136,10 +130,8 @@ def measure(options: argparse.Namespace) -> None:
     about["frechet_of_halves"] = round(frechet_distance(real[::2], real[1::2]), 5)
     for mode, chosen in [*runs, *variants.items()]:
         rows.append({"mode": mode, "sweeps": chosen.sweeps, **run_mode(model, batches, chosen, settings, features)})
-        with replacing(output) as temporary:
-            temporary.write_text(json.dumps({**about, "rows": rows}, indent=1) + "\n")
-    with replacing(output.with_suffix(".md")) as temporary:
-        temporary.write_text(markdown({**about, "rows": rows}))
+        results = {**about, "rows": rows}
+        write_results(output, results, markdown(results))
     _plot(rows, output.with_suffix(".png"))
     print(output.with_suffix(".md").read_text())
 

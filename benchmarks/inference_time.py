@@ -14,7 +14,6 @@ Leave the machine alone meanwhile. Memory is what a process grows by at most whi
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import subprocess
 import sys
@@ -24,13 +23,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from complete_scans import read_toml
+from complete_scans import read_toml, write_results
 from plots import plt, save
 from tqdm import tqdm
 
 from mrihvae import __version__
 from mrihvae.errors import InputError
-from mrihvae.files import replacing
 from mrihvae.iahvae import FromComplete, infer
 from mrihvae.model import HVAE, ModelSettings
 from mrihvae.refinement import Refinement
@@ -116,10 +114,7 @@ def main(arguments: list[str] | None = None) -> int:
                 "refinement": asdict(refinement),
                 "rows": rows,
             }
-            with replacing(output) as temporary:
-                temporary.write_text(json.dumps(results, indent=1) + "\n")
-            with replacing(output.with_suffix(".md")) as temporary:
-                temporary.write_text(markdown(results))
+            write_results(output, results, markdown(results))
             _plot(results, output.with_suffix(".png"))
         print(markdown(results))
     except InputError as error:

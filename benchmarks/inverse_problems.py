@@ -13,8 +13,6 @@ protocol's.
 from __future__ import annotations
 
 import argparse
-import json
-import os
 import sys
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
@@ -23,7 +21,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from complete_scans import draw_scans, limited, read_toml, weights_of
+from complete_scans import draw_scans, limited, read_toml, run_command, weights_of, write_results
 from plots import plt, save
 from torch import Tensor
 from tqdm import tqdm
@@ -31,7 +29,6 @@ from tqdm import tqdm
 from mrihvae import __version__
 from mrihvae.bands import grids
 from mrihvae.errors import InputError
-from mrihvae.files import replacing
 from mrihvae.fourier import centre_pad, ifft2c
 from mrihvae.iahvae import FromComplete, UpTo, infer
 from mrihvae.model import HVAE
@@ -90,28 +87,12 @@ class Task:
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command; returns its exit status."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("protocol", type=Path, nargs="?", default=HERE.parent / "protocols/ia_hvae_inverse.toml")
-    parser.add_argument("--data", type=Path, default=os.environ.get("MRIHVAE_DATA"), help="default: $MRIHVAE_DATA")
-    parser.add_argument("--separable", help="weights of the separable model, instead of the protocol's")
-    parser.add_argument("--vanilla", help="weights of the vanilla one")
-    parser.add_argument("--limit", type=int, help="at most this many scans of each set")
-    parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
-    parser.add_argument("--results", type=Path, default=HERE / "results")
-    options = parser.parse_args(arguments)
-    try:
-        if options.data is None:
-            raise InputError("--data: give the data directory, or set MRIHVAE_DATA")
-        measure(options)
-    except InputError as error:
-        print(f"inverse_problems: error: {error}", file=sys.stderr)
-        return 2
-    return 0
+    weights = {"separable": "weights of the separable model", "vanilla": "weights of the vanilla one"}
+    return run_command(measure, __doc__, "ia_hvae_inverse.toml", weights, arguments)
 
 
 def measure(options: argparse.Namespace) -> None:
     """Run every method on every set and task; write results and figure."""
-    torch.set_num_threads(max(1, options.threads))
     settings, refinement = read_settings(options.protocol)
     settings = replace(settings, slices=limited(settings.slices, options.limit))
     shape = (settings.shape[0], settings.shape[1])
@@ -155,10 +136,7 @@ def measure(options: argparse.Namespace) -> None:
         "rows": rows,
     }
     output = options.results / f"{options.protocol.stem}.json"
-    with replacing(output) as temporary:
-        temporary.write_text(json.dumps(results, indent=1) + "\n")
-    with replacing(output.with_suffix(".md")) as temporary:
-        temporary.write_text(markdown(results))
+    write_results(output, results, markdown(results))
     _plot(shown, output.with_suffix(".png"))
     print(markdown(results))
 

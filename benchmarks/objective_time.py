@@ -14,8 +14,6 @@ Every N is a run of its own, timed from k-space to bins; between them times are 
 from __future__ import annotations
 
 import argparse
-import json
-import os
 import sys
 import time
 from collections.abc import Sequence
@@ -25,13 +23,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from complete_scans import draw_scans, limited, objective_of, read_toml, weights_of
+from complete_scans import draw_scans, limited, objective_of, read_toml, run_command, weights_of, write_results
 from plots import plt, save
 from tqdm import tqdm
 
 from mrihvae import __version__
 from mrihvae.errors import InputError
-from mrihvae.files import replacing
 from mrihvae.iahvae import FromComplete, infer
 from mrihvae.model import HVAE
 from mrihvae.objective import Scans, likelihood_std
@@ -93,28 +90,12 @@ class ObjectiveSettings:
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command; returns its exit status."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("protocol", type=Path, nargs="?", default=HERE.parent / "protocols/ia_hvae_objective.toml")
-    parser.add_argument("--data", type=Path, default=os.environ.get("MRIHVAE_DATA"), help="default: $MRIHVAE_DATA")
-    parser.add_argument("--separable", help="weights of the separable model, instead of the protocol's")
-    parser.add_argument("--vanilla", help="weights of the vanilla one")
-    parser.add_argument("--limit", type=int, help="at most this many scans")
-    parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
-    parser.add_argument("--results", type=Path, default=HERE / "results")
-    options = parser.parse_args(arguments)
-    try:
-        if options.data is None:
-            raise InputError("--data: give the data directory, or set MRIHVAE_DATA")
-        measure(options)
-    except InputError as error:
-        print(f"objective_time: error: {error}", file=sys.stderr)
-        return 2
-    return 0
+    weights = {"separable": "weights of the separable model", "vanilla": "weights of the vanilla one"}
+    return run_command(measure, __doc__, "ia_hvae_objective.toml", weights, arguments)
 
 
 def measure(options: argparse.Namespace) -> None:
     """Run all ways, and write the results after each."""
-    torch.set_num_threads(max(1, options.threads))
     settings, ways = read_settings(options.protocol)
     settings = replace(settings, slices=limited(settings.slices, options.limit))
     files = {name: weights_of(getattr(options, name), getattr(settings, name)) for name in DECODERS}
@@ -142,10 +123,7 @@ def measure(options: argparse.Namespace) -> None:
             **compare(rows, settings.part),
         }
         output = options.results / f"{options.protocol.stem}.json"
-        with replacing(output) as temporary:
-            temporary.write_text(json.dumps(results, indent=1) + "\n")
-    with replacing(output.with_suffix(".md")) as temporary:
-        temporary.write_text(markdown(results))
+        write_results(output, results, markdown(results))
     _plot(results, output.with_suffix(".png"))
     print(markdown(results))
 
