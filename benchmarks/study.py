@@ -28,7 +28,7 @@ import torch
 from plots import plt, save
 from torch import Tensor
 from tqdm import tqdm
-from train_default import SOURCES
+from train import SOURCES
 
 import mrihvae.layers
 import mrihvae.model

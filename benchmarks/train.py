@@ -1,10 +1,11 @@
-"""Train the shipped weights, from packing the data to weights that can be published.
+"""Train the weights that are shipped, or that benchmarks need, from packing the data to weights to publish.
 
-    python benchmarks/train_default.py --data DIR --output runs/default
-    python benchmarks/train_default.py --packed slices.h5 --output runs/large --settings large --device cuda
+    python benchmarks/train.py --data DIR --output runs/default
+    python benchmarks/train.py --data DIR --output runs/ia_hvae --settings ia_hvae
+    python benchmarks/train.py --packed slices.h5 --output runs/large --settings large --device cuda
 
 The first call packs the training slices into one file of at most 50 MB, OUTPUT/slices.h5, which machines without the
-data, fastmri, sigpy and nibabel can train from, and starts a run with train_default.json; the same call again goes on
+data, fastmri, sigpy and nibabel can train from, and starts a run with train_SETTINGS.json; the same call again goes on
 where the run stopped. OUTPUT/weights.safetensors (files of at most 16 MiB) and its card are there after every
 checkpoint; `publish.py OUTPUT` makes them the shipped ones. Further options go to `mrihvae train`, such as
 `--workers 14` for a GPU. Several processes: `torchrun --nproc-per-node N` in front, and --packed.
@@ -43,7 +44,7 @@ def main(arguments: list[str] | None = None) -> int:
         if not settings.is_file():
             raise InputError(f"--settings {options.settings}: {settings} is not there")
     except InputError as error:
-        print(f"train_default: error: {error}", file=sys.stderr)
+        print(f"train: error: {error}", file=sys.stderr)
         return 2
     resuming = (options.output / "checkpoint.safetensors").is_file()
     how = ["--resume"] if resuming else ["--settings", str(settings)]
