@@ -25,6 +25,7 @@ from mrihvae.refinement import Objective, Refinement, Target, Trace, refine
 
 Combine = Callable[[Tensor, Tensor, Tensor], Tensor]
 Positions = list[tuple[int, int]]  # (level, layer)
+Ahead = tuple[Gaussian, Tensor]  # a layer's prior, and the state that its latent enters
 Decoded = tuple[list[Gaussian], Tensor]
 
 
@@ -175,20 +176,20 @@ def infer(
         rest = [(j, k) for j in group for k in range(model.settings.layers)]
         refined = width > 0 and any(refinement.sweeps_at(j) for j in group)
         while rest:
-            encoded, latents, after = _start(model, encoder, rest, state, known, start)
+            encoded, latents, ahead, after = _start(model, encoder, rest, state, known, start)
             stretch = rest[:1] if refined and refinement.order == "layer" else rest
             if refined:
                 target = target or Target(noisy(bins), measured, s.view(-1, *[1] * (kspace.ndim - 1)))
 
-                def complete(z: Sequence[Tensor], x: Tensor = state, to_end: Positions = rest) -> Decoded:
-                    priors, last = _decode(model, to_end, x, z)
+                def complete(z: Sequence[Tensor], first: Ahead = ahead, to_end: Positions = rest) -> Decoded:
+                    priors, last = _decode(model, to_end, first, z)
                     return priors, model.head(to_end[-1][0], last, shape)
 
                 trace = Trace() if traced else None
                 count = len(stretch)
                 objective = Objective(complete, encoded[:count], latents, target, refinement, stretch[0][0], width)
                 latents = refine(objective, trace)
-                _, after = _decode(model, stretch, state, latents)
+                _, after = _decode(model, stretch, ahead, latents)
                 if trace is not None:
                     found.traces[stretch[0]] = trace
             for (j, _), z in zip(stretch, latents):
@@ -263,9 +264,12 @@ def _start(
     state: Tensor,
     known: Tensor,
     start: Callable[[Gaussian, tuple[int, int]], Tensor],
-) -> tuple[list[Gaussian], list[Tensor], Tensor]:
-    """Walk along layers: what the encoder says of their latents, where these start, and the state in the end."""
-    encoded, latents = [], []
+) -> tuple[list[Gaussian], list[Tensor], Ahead, Tensor]:
+    """Walk along layers: what the encoder says of their latents, where these start, and the state in the end.
+
+    Before that comes what the first layer has before its latent, which no latent of these changes.
+    """
+    encoded, latents, looked = [], [], []
     for number, (j, k) in enumerate(positions):
         if k == 0:
             state = model.enter(j, state) if number else state
@@ -277,18 +281,17 @@ def _start(
         state = layer(ahead, z)
         encoded.append(r)
         latents.append(z)
-    return encoded, latents, state
+        looked.append((prior, ahead))
+    return encoded, latents, looked[0], state
 
 
-def _decode(
-    model: HVAE, positions: Positions, state: Tensor, latents: Sequence[Tensor]
-) -> tuple[list[Gaussian], Tensor]:
+def _decode(model: HVAE, positions: Positions, ahead: Ahead, latents: Sequence[Tensor]) -> Decoded:
     """Carry the state along layers and their latents: the priors on the way, and the state in the end."""
-    priors = []
+    priors, state = [], ahead[1]
     for number, ((j, k), z) in enumerate(zip(positions, latents)):
-        if k == 0 and number:
-            state = model.enter(j, state)
-        prior, ahead = model.layers(j)[k].look_ahead(state)
-        state = model.layers(j)[k](ahead, z)
-        priors.append(prior)
+        layer = model.layers(j)[k]
+        if number:
+            ahead = layer.look_ahead(model.enter(j, state) if k == 0 else state)
+        state = layer(ahead[1], z)
+        priors.append(ahead[0])
     return priors, state
