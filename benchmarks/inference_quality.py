@@ -8,8 +8,8 @@ which is low where latents have stayed at the prior; the negative evidence bound
 normal distributions around the inferred latents with q's deviations, by itself and importance-weighted (Burda et al.
 2016); the Frechet distance (`frechet.py`) of decoded images to the scans, beside that of one half of the scans to the
 other; and seconds a slice. A step of Adam is in units of what latents start from, the prior's deviation or q's, so
-the same N goes differently far. Variants of the protocol follow. Writes results/NAME.json, .md and a plot of error over
-seconds (.png), NAME being the protocol's.
+the same N goes differently far. Variants of the protocol follow. Writes results/NAME.json, .md, a plot of error over
+seconds (.png) and scans as they grow band by band (_bands.png), NAME being the protocol's.
 """
 
 from __future__ import annotations
@@ -42,8 +42,10 @@ from torch import Tensor
 from tqdm import tqdm
 
 from mrihvae import __version__
-from mrihvae.bands import merge
+from mrihvae.bands import grids, merge
+from mrihvae.cli_sample import as_pictures, growth
 from mrihvae.errors import InputError
+from mrihvae.figures import image_grid
 from mrihvae.fourier import ifft2c
 from mrihvae.iahvae import FromComplete, Inferred, infer, mixed_seed, normal
 from mrihvae.model import HVAE
@@ -55,6 +57,7 @@ from mrihvae.weights import find_weights, fingerprint, load_model
 HERE = Path(__file__).parent
 STARTS = {"iterative": "prior", "hybrid": "encoder"}
 UNIT = 0.01  # of the 99th percentile
+SHOWN, SHOWN_SWEEPS = 4, 25  # scans in the picture of bands, and their N
 
 
 @dataclass(frozen=True)
@@ -98,7 +101,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 def measure(options: argparse.Namespace) -> None:
     """Measure all modes, and write the results after each."""
-    settings, refinement, variants = read_settings(options.protocol)
+    settings, modes, variants = read_settings(options.protocol)
     settings = replace(settings, slices=limited(settings.slices, options.limit))
     checkpoint = weights_of(options.checkpoint, settings.weights)
     model = load_model(checkpoint)
@@ -120,11 +123,11 @@ def measure(options: argparse.Namespace) -> None:
         "depth": model.settings.levels * model.settings.layers,
         "separable": model.settings.separable,
         **asdict(settings),
-        "refinement": asdict(refinement),
+        "modes": {mode: asdict(chosen) for mode, chosen in modes.items()},
         "features": space,
     }
-    runs = [("amortised", replace(refinement, start="encoder", sweeps=0))]
-    runs += [(mode, replace(refinement, start=STARTS[mode], sweeps=n)) for mode in STARTS for n in settings.sweeps]
+    runs = [("amortised", replace(modes["hybrid"], sweeps=0))]
+    runs += [(mode, replace(chosen, sweeps=n)) for mode, chosen in modes.items() for n in settings.sweeps]
     run_mode(model, batches[:1], runs[0][1], settings, features)  # warms up
     real = torch.cat([features(magnitude(model, scans.kspace)) for scans in batches]).numpy()
     about["frechet_of_halves"] = round(frechet_distance(real[::2], real[1::2]), 5)
@@ -133,11 +136,12 @@ def measure(options: argparse.Namespace) -> None:
         results = {**about, "rows": rows}
         write_results(output, results, markdown(results))
     _plot(rows, output.with_suffix(".png"))
+    show_bands(model, batches[0], replace(modes["hybrid"], sweeps=SHOWN_SWEEPS), output)
     print(output.with_suffix(".md").read_text())
 
 
-def read_settings(path: Path) -> tuple[QualitySettings, Refinement, dict[str, Refinement]]:
-    """Read a protocol: what is measured, how latents are refined, and variants of that by name.
+def read_settings(path: Path) -> tuple[QualitySettings, dict[str, Refinement], dict[str, Refinement]]:
+    """Read a protocol: what is measured, how latents are refined in each mode, and variants by name.
 
     Raises
     ------
@@ -146,9 +150,14 @@ def read_settings(path: Path) -> tuple[QualitySettings, Refinement, dict[str, Re
     """
     found = read_toml(path)
     own = found.pop("refinement", {})
-    for name in ("start", "sweeps"):
-        if name in own:
-            raise InputError(f"{path}, refinement: {name} is chosen by the rows of the table; leave it out")
+    changed = {mode: found.pop(mode, {}) for mode in STARTS}
+    for section, settings in (("refinement", own), *changed.items()):
+        for name in {"start", "sweeps"} & set(settings):
+            raise InputError(f"{path}, {section}: {name} is chosen by the rows of the table; leave it out")
+    modes = {
+        mode: from_dict(Refinement, {**own, **changes, "start": STARTS[mode]}, f"{path}, {mode}")
+        for mode, changes in changed.items()
+    }
     variants = {}
     for number, more in enumerate(found.pop("variants", [])):
         where = f"{path}, variants[{number}]"
@@ -156,7 +165,7 @@ def read_settings(path: Path) -> tuple[QualitySettings, Refinement, dict[str, Re
             raise InputError(f"{where}: needs a name")
         changes = {key: value for key, value in more.items() if key != "name"}
         variants[more["name"]] = from_dict(Refinement, {**own, **changes}, where)
-    return from_dict(QualitySettings, found, str(path)), from_dict(Refinement, own, f"{path}, refinement"), variants
+    return from_dict(QualitySettings, found, str(path)), modes, variants
 
 
 def run_mode(
@@ -243,6 +252,18 @@ def _log_weight(model: HVAE, q: FromComplete, offsets: list[list[Tensor]], scans
     return total + log_likelihood(model, merge(bands), scans.kspace, s)
 
 
+def show_bands(model: HVAE, scans: Scans, refinement: Refinement, output: Path) -> None:
+    """Draw what scans are inferred to be after each level, and the scans (the paper's Fig. 3), as NAME_bands.png."""
+    s, everywhere = likelihood_std(model, scans.noise), torch.ones(scans.kspace.shape, dtype=torch.bool)
+    with torch.no_grad():
+        found = infer(model, FromComplete(model, scans.kspace), scans.kspace, everywhere, s, refinement)
+    sizes = grids((scans.kspace.shape[-2], scans.kspace.shape[-1]), model.settings.levels)
+    rows, names = growth(found, SHOWN, [sizes[group[-1]] for group in model.groups])
+    rows = [[*row, scan] for row, scan in zip(rows, as_pictures(ifft2c(scans.kspace)))]
+    title = f"hybrid, N = {refinement.sweeps}, band by band, and the scan"
+    image_grid(output.with_name(f"{output.stem}_bands.png"), title, rows, [*names, "scan"])
+
+
 def markdown(results: dict[str, Any]) -> str:
     """Lay out Table 1: a row per mode and N."""
     lines = [
@@ -256,7 +277,7 @@ def markdown(results: dict[str, Any]) -> str:
         lines.append(f"| {' | '.join(cells)} |")
     shape = " x ".join(map(str, results["shape"]))
     foot = f"L = {results['depth']}, {shape}, {results['slices']} images in batches of {results['batch']}, rule "
-    foot += f"{results['refinement']['rule']}, {results['threads']} threads. Features of the Frechet distance: "
+    foot += f"{results['modes']['hybrid']['rule']}, {results['threads']} threads. Features of the Frechet distance: "
     halves = f"between halves of the scans it is {results['frechet_of_halves']:.3f}"
     return "\n".join(lines) + f"\n\n{foot}{results['features']}; {halves}.\n"
 

@@ -6,8 +6,8 @@
 Other names than `default` are weights that benchmarks alone need, and go to benchmarks/weights. The card gets the
 licences of the data and the run's settings and time; that of `default` also the spread that benchmarks/calibration.py
 --fit found for these weights, and the scores on `val` that benchmarks/quality.py gave them, so far as there are any for
-these very weights: publish again after it. The log goes, thinned, to results/train_NAME.jsonl, and its curves to
-train_NAME.png.
+these very weights: publish again after it. The log of `default` goes, thinned, to results/train_default.jsonl; the
+curves of any to results/train_NAME.png.
 """
 
 from __future__ import annotations
@@ -72,10 +72,11 @@ def publish(run: Path, name: str, note: str | None) -> None:
     save_weights(output, model, {k: v for k, v in card.items() if k not in ("model", "parts")})
     for file in set(output.parent.glob(f"{name}.part*.safetensors")) - set(weight_files(output)):
         file.unlink()
-    lines = (run / "log.jsonl").read_text().splitlines(keepends=True)
-    kept = [line for line in lines if "elbo" in line]
-    with replacing(RESULTS / f"train_{name}.jsonl") as temporary:
-        temporary.write_text("".join(kept[:: max(1, len(kept) // LOG_LINES)]))
+    if name == "default":
+        lines = (run / "log.jsonl").read_text().splitlines(keepends=True)
+        kept = [line for line in lines if "elbo" in line]
+        with replacing(RESULTS / "train_default.jsonl") as temporary:
+            temporary.write_text("".join(kept[:: max(1, len(kept) // LOG_LINES)]))
     training_figure(run / "log.jsonl", RESULTS / f"train_{name}.png")
 
 

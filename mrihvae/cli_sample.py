@@ -45,7 +45,7 @@ def run(arguments: argparse.Namespace) -> None:
     settings = {"temperature": arguments.temperature, "seed": arguments.seed, "checkpoint": arguments.checkpoint}
     write_datasets(arguments.output / "samples.h5", {"samples": stored.numpy()}, settings)
     title = f"drawn from the prior, temperature {arguments.temperature:g}"
-    shown = _shown(images[:SHOWN])
+    shown = as_pictures(images[:SHOWN])
     image_grid(arguments.output / "samples.png", title, [shown[k : k + 4] for k in range(0, len(shown), 4)])
     levels = model.settings.levels
     sizes = [grids(shape, levels)[group[-1]] for group in model.groups]
@@ -64,12 +64,12 @@ def growth(found: Inferred, count: int, sizes: list[tuple[int, int]]) -> tuple[l
     """
     nothing = torch.zeros_like(found.bands[-1])
     steps = [merge([*found.bands[: j + 1], nothing]) for j in range(len(found.bands) - 1)]
-    images = [_shown(ifft2c(step[:count])) for step in (*steps, found.kspace)]
+    images = [as_pictures(ifft2c(step[:count])) for step in (*steps, found.kspace)]
     names = [f"{height} x {width}" for height, width in sizes]
     return [list(row) for row in zip(*images)], names
 
 
-def _shown(images: torch.Tensor) -> list[np.ndarray]:
+def as_pictures(images: torch.Tensor) -> list[np.ndarray]:
     """Turn images (n, H, W), or real ones (n, channels, H, W), into magnitudes (h, w) or colours (h, w, 3)."""
     if images.ndim == 3:
         return list(images.abs().numpy())

@@ -177,6 +177,7 @@ def test_quality_runs(tmp_path: Path, data: Path, separable: bool) -> None:
         np.isfinite(value) for row in rows for value in list(row.values())[2:]
     )
     assert (tmp_path / "quality.md").read_text().count("\n| ") == 6 and (tmp_path / "quality.png").exists()
+    assert (tmp_path / "quality_bands.png").stat().st_size > 5000
 
 
 def test_mistakes(tmp_path: Path, data: Path, capsys: pytest.CaptureFixture[str]) -> None:
