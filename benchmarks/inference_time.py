@@ -54,9 +54,8 @@ class TimeSettings:
     widths : channels of each level, coarsest first
     layers : K, one run each
     sweeps : N
-    deepest : K beyond which layer-by-layer runs take one step and then two, and count t(1) + (N - 1) (t(2) - t(1))
+    deepest : K beyond which runs take one step and then two, and count t(1) + (N - 1) (t(2) - t(1))
     slices : in a batch
-    repeats : of passes, and of runs with all latents of a group at once; the median counts
     """
 
     shape: tuple[int, ...] = (128, 128)
@@ -65,10 +64,9 @@ class TimeSettings:
     sweeps: int = 25
     deepest: int = 5
     slices: int = 1
-    repeats: int = 3
 
     def __post_init__(self) -> None:
-        if not self.layers or min(*self.shape, *self.widths, *self.layers, self.sweeps, self.slices, self.repeats) < 1:
+        if not self.layers or min(*self.shape, *self.widths, *self.layers, self.sweeps, self.slices) < 1:
             raise ValueError("all numbers must be at least 1")
         multiple = 2 ** (len(self.widths) - 1)
         if len(self.shape) != 2 or any(size % multiple for size in self.shape):
@@ -139,32 +137,46 @@ def read_settings(path: Path) -> tuple[TimeSettings, Refinement]:
 def time_depth(
     settings: TimeSettings, refinement: Refinement, layers: int, options: argparse.Namespace
 ) -> list[dict[str, Any]]:
-    """Time all ways at one depth."""
-    rows = []
-    for decoder, order in WAYS:
+    """Time all ways at one depth, in turn, so that a machine that changes its speed does it to all of them.
+
+    A round refines one level layer by layer, and all levels at once; rounds over all levels make a whole run of the
+    former, and the mean of the latter.
+    """
+    levels, full = len(settings.widths), layers <= settings.deepest
+    runs = {}
+    for decoder in dict.fromkeys(decoder for decoder, _ in WAYS):
         model = network(settings, layers, decoder, options.device)
         if options.compile:
             torch._dynamo.config.cache_size_limit = 4096  # a layer is a function of its own
             model.compile_layers()
-        run = Timed(model, settings, options.device)
-        full = order == "together" or layers <= settings.deepest
-        chosen = replace(refinement, order=order, sweeps=settings.sweeps)
-        amortised = run.median(replace(chosen, sweeps=0), settings.repeats)
-        run.seconds(replace(chosen, sweeps=1, order="together"))  # warms up
-        title = f"K = {layers}, {TITLES[decoder, order]}"
-        if full:
-            refined = run.median(chosen, settings.repeats if order == "together" else 1, title) - amortised
-        else:
-            one, two = (run.median(replace(chosen, sweeps=n), 1, title) for n in (1, 2))
-            refined = one - amortised + (settings.sweeps - 1) * (two - one)
+        runs[decoder] = Timed(model, settings, options.device)
+        for sweeps in (0, 1):  # warms up
+            runs[decoder].seconds(replace(refinement, order="together", sweeps=sweeps))
+    passes: dict[tuple[str, str], list[float]] = {way: [] for way in WAYS}
+    refined = dict.fromkeys(WAYS, 0.0)
+    for j in tqdm(range(levels), f"K = {layers}"):
+        for way in WAYS:
+            chosen, run = replace(refinement, order=way[1]), runs[way[0]]
+            amortised = run.seconds(replace(chosen, sweeps=0))
+            passes[way].append(amortised)
+            whole = way[1] == "together"
+            swept = {n: n if whole else _only(j, n, levels) for n in (1, 2, settings.sweeps)}
+            if full:
+                taken = run.seconds(replace(chosen, sweeps=swept[settings.sweeps])) - amortised
+            else:
+                one, two = (run.seconds(replace(chosen, sweeps=swept[n])) for n in (1, 2))
+                taken = one - amortised + (settings.sweeps - 1) * (two - one)
+            refined[way] += taken / levels if whole else taken
+    rows = []
+    for decoder, order in WAYS:
         rows.append(
             {
                 "decoder": decoder,
                 "order": order,
                 "layers": layers,
-                "depth": layers * len(settings.widths),
-                "amortised_seconds": round(amortised, 4),
-                "refinement_seconds": round(refined, 4),
+                "depth": layers * levels,
+                "amortised_seconds": round(float(torch.tensor(passes[decoder, order]).median()), 4),
+                "refinement_seconds": round(refined[decoder, order], 4),
                 "steps_run": settings.sweeps if full else 2,
                 "predicted_cost": predicted_cost(settings, layers, decoder, order),
                 "peak_MiB": peak_memory(options, decoder, order, layers),
@@ -214,12 +226,10 @@ class Timed:
             torch.cuda.synchronize()
         return time.perf_counter() - began
 
-    def median(self, refinement: Refinement, repeats: int, title: str = "") -> float:
-        """Give the median of repeated runs; one run to warm up comes before passes without refinement."""
-        if not refinement.sweeps:
-            self.seconds(refinement)
-        runs = tqdm(range(repeats), title) if title else range(repeats)
-        return float(torch.tensor([self.seconds(refinement) for _ in runs]).median())
+
+def _only(j: int, sweeps: int, levels: int) -> tuple[int, ...]:
+    """Sweep level j alone."""
+    return tuple(sweeps if level == j else 0 for level in range(levels))
 
 
 def predicted_cost(settings: TimeSettings, layers: int, decoder: str, order: str) -> float:
@@ -249,7 +259,7 @@ def _peak(settings: TimeSettings, refinement: Refinement, decoder: str, order: s
     run = Timed(network(settings, int(layers), decoder, "cpu"), settings, "cpu")
     run.seconds(replace(refinement, sweeps=0))
     levels = len(settings.widths)
-    first = tuple(int(j == (0 if decoder == "vanilla" else levels - 1)) for j in range(levels))
+    first = _only(0 if decoder == "vanilla" else levels - 1, 1, levels)
     before = _resident("VmRSS")
     Path("/proc/self/clear_refs").write_text("5")  # forgets the peak
     run.seconds(replace(refinement, order=order, sweeps=first if order == "layer" else 1))

@@ -174,11 +174,14 @@ def infer(
         target: Target | None = None
         state = model.enter(group[0], state)
         rest = [(j, k) for j in group for k in range(model.settings.layers)]
-        refined = width > 0 and any(refinement.sweeps_at(j) for j in group)
+        swept = {j: width > 0 and refinement.sweeps_at(j) > 0 for j in group}
         while rest:
             encoded, latents, ahead, after = _start(model, encoder, rest, state, known, start)
-            stretch = rest[:1] if refined and refinement.order == "layer" else rest
-            if refined:
+            stretch = rest
+            if refinement.order == "layer" and any(swept.values()):
+                idle = next((number for number, (j, _) in enumerate(rest) if swept[j]), len(rest))
+                stretch = rest[: idle or 1]
+            if swept[stretch[0][0]]:
                 target = target or Target(noisy(bins), measured, s.view(-1, *[1] * (kspace.ndim - 1)))
 
                 def complete(z: Sequence[Tensor], first: Ahead = ahead, to_end: Positions = rest) -> Decoded:
@@ -189,9 +192,10 @@ def infer(
                 count = len(stretch)
                 objective = Objective(complete, encoded[:count], latents, target, refinement, stretch[0][0], width)
                 latents = refine(objective, trace)
-                _, after = _decode(model, stretch, ahead, latents)
                 if trace is not None:
                     found.traces[stretch[0]] = trace
+            if swept[stretch[0][0]] or len(stretch) < len(rest):
+                _, after = _decode(model, stretch, ahead, latents)
             for (j, _), z in zip(stretch, latents):
                 found.latents.extend([] for _ in range(j + 1 - len(found.latents)))
                 found.latents[j].append(z)

@@ -100,6 +100,12 @@ class Head(nn.Module):
         return image
 
 
+def pointwise(layer: nn.Conv2d, maps: Tensor) -> Tensor:
+    """Apply a 1 x 1 convolution as a matrix product: for one channel or few, torch's convolution is the slower."""
+    mapped = functional.linear(maps.permute(0, 2, 3, 1), layer.weight[:, :, 0, 0], layer.bias)
+    return mapped.permute(0, 3, 1, 2)
+
+
 def band_size(j: int) -> float:
     """Give about the root-mean-square magnitude of band j's image in model units; networks see bands over this."""
     return 0.3 if j == 0 else 0.05

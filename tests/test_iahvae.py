@@ -396,9 +396,7 @@ def test_elbo_of_real_images_by_hand() -> None:
     torch.manual_seed(3)
     terms = prior_terms(model, scans, matched=False)
     torch.manual_seed(3)
-    generator = torch.default_generator
-    found = infer(model, FromComplete(model, kspace), kspace, scans.mask, torch.ones(2), NONE,
-                  lambda like: torch.randn(like.shape, generator=generator))  # fmt: skip
+    found = infer(model, FromComplete(model, kspace), kspace, scans.mask, torch.ones(2), NONE, torch.randn_like)
     mu, s = ifft2c(found.kspace).real, torch.sqrt(0.03**2 + 2 * scans.noise**2)[:, None, None, None]
     expected = -torch.distributions.Normal(mu, s / 2**0.5).log_prob(images).mean()
     assert float(terms.distortion) == pytest.approx(float(expected), rel=1e-4)
