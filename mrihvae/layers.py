@@ -64,11 +64,29 @@ class Block(nn.Module):
         self.expand = conv(inner, out, 1, gain)
         self.shortcut = conv(channels, out, 1, gain)
 
-    def forward(self, features: Tensor) -> Tensor:
+    def hidden(self, features: Tensor) -> Tensor:
+        """Compute what the last convolution sees."""
         hidden = self.reduce(functional.silu(features))
-        hidden = self.second(functional.silu(self.first(functional.silu(hidden))))
-        mapped: Tensor = self.expand(functional.silu(hidden)) + self.shortcut(features)
+        return functional.silu(self.second(functional.silu(self.first(functional.silu(hidden)))))
+
+    def forward(self, features: Tensor) -> Tensor:
+        mapped: Tensor = self.expand(self.hidden(features)) + self.shortcut(features)
         return mapped
+
+    def parts(self, features: Tensor, first: int) -> tuple[Tensor, Tensor]:
+        """Compute the first channels and the others as maps of their own, which spares gradients of one to be joined
+        with zeros of the other, and convolutions odd numbers of channels."""
+        hidden, found = self.hidden(features), []
+        for part in (slice(first), slice(first, None)):
+            mapped = functional.conv2d(hidden, self.expand.weight[part], _part(self.expand.bias, part))
+            found.append(
+                mapped + functional.conv2d(features, self.shortcut.weight[part], _part(self.shortcut.bias, part))
+            )
+        return found[0], found[1]
+
+
+def _part(bias: Tensor | None, part: slice) -> Tensor | None:
+    return None if bias is None else bias[part]
 
 
 class Residual(nn.Module):

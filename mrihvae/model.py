@@ -226,7 +226,7 @@ class Layer(nn.Module):
 
     def look_ahead(self, state: Tensor) -> tuple[Gaussian, Tensor]:
         """Compute the prior of z and the state with the prior's deterministic residual added."""
-        prior, residual = self.prior(state).split((2 * self.latents, state.shape[1]), dim=1)
+        prior, residual = self.prior.parts(state, 2 * self.latents)
         return Gaussian.from_network(prior), state + residual
 
     def forward(self, state: Tensor, z: Tensor) -> Tensor:
