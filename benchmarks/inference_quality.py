@@ -15,7 +15,6 @@ seconds (.png) and scans as they grow band by band (_bands.png), NAME being the 
 from __future__ import annotations
 
 import argparse
-import math
 import sys
 import time
 from dataclasses import asdict, dataclass, replace
@@ -26,10 +25,9 @@ from typing import Any
 import numpy as np
 import torch
 from complete_scans import (
-    dimensions,
     draw_scans,
+    evidence_bounds,
     limited,
-    log_likelihood,
     log_prior,
     read_toml,
     run_command,
@@ -42,12 +40,12 @@ from torch import Tensor
 from tqdm import tqdm
 
 from mrihvae import __version__
-from mrihvae.bands import grids, merge
+from mrihvae.bands import grids
 from mrihvae.cli_sample import as_pictures, growth
 from mrihvae.errors import InputError
 from mrihvae.figures import image_grid
 from mrihvae.fourier import ifft2c
-from mrihvae.iahvae import FromComplete, Inferred, infer, mixed_seed, normal
+from mrihvae.iahvae import FromComplete, infer, mixed_seed, normal
 from mrihvae.model import HVAE
 from mrihvae.objective import Scans, likelihood_std
 from mrihvae.refinement import Refinement
@@ -208,48 +206,6 @@ def magnitude(model: HVAE, kspace: Tensor) -> Tensor:
     """Compute magnitudes (n, h, w); of real images the mean over channels, from 0 on."""
     image = ifft2c(kspace)
     return image.real.clamp_min(0).mean(dim=1) if model.settings.real else image.abs()
-
-
-def evidence_bounds(
-    model: HVAE, q: FromComplete, found: Inferred, scans: Scans, s: Tensor, samples: int
-) -> tuple[Tensor, Tensor]:
-    """Bound -log p(k) from above, in nats per real dimension, (slices,): by the ELBO and importance-weighted.
-
-    Latents are drawn from N(mu_q + u sigma_q, sigma_q^2), where u is how far, in q's deviations, the inferred ones lie
-    from q's means: for amortised inference this is q.
-    """
-    offsets = [[] for _ in range(model.settings.levels)]  # type: list[list[Tensor]]
-    shape = (scans.kspace.shape[-2], scans.kspace.shape[-1])
-    state = model.begin(len(s), shape)
-    for j in range(model.settings.levels):
-        state = model.enter(j, state)
-        for k, (layer, z) in enumerate(zip(model.layers(j), found.latents[j])):
-            prior, ahead = layer.look_ahead(state)
-            own = q(j, k, state, prior)
-            offsets[j].append((z - own.mu) / own.sigma)
-            state = layer(ahead, z)
-    logs = torch.stack([_log_weight(model, q, offsets, scans, s) for _ in range(samples)])
-    count = dimensions(model, scans.kspace)
-    return -logs.mean(dim=0) / count, -(torch.logsumexp(logs, dim=0) - math.log(samples)) / count
-
-
-def _log_weight(model: HVAE, q: FromComplete, offsets: list[list[Tensor]], scans: Scans, s: Tensor) -> Tensor:
-    """Draw latents once: log p(k | z) + log p(z) - log of the density that they were drawn from."""
-    shape = (scans.kspace.shape[-2], scans.kspace.shape[-1])
-    state, total, bands = model.begin(len(s), shape), torch.zeros_like(s), []
-    for j in range(model.settings.levels):
-        state = model.enter(j, state)
-        for k, (layer, u) in enumerate(zip(model.layers(j), offsets[j])):
-            prior, ahead = layer.look_ahead(state)
-            own = q(j, k, state, prior)
-            drawn = torch.distributions.Normal(own.mu + u * own.sigma, own.sigma)
-            z = drawn.sample()
-            given = torch.distributions.Normal(prior.mu, prior.sigma)
-            total = total + (given.log_prob(z) - drawn.log_prob(z)).sum(dim=(1, 2, 3))
-            state = layer(ahead, z)
-        if any(j == group[-1] for group in model.groups):
-            bands.append(model.head(j, state, shape))
-    return total + log_likelihood(model, merge(bands), scans.kspace, s)
 
 
 def show_bands(model: HVAE, scans: Scans, refinement: Refinement, output: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -74,19 +75,18 @@ class Block(nn.Module):
         return mapped
 
     def parts(self, features: Tensor, first: int) -> tuple[Tensor, Tensor]:
-        """Compute the first channels and the others as maps of their own, which spares gradients of one to be joined
-        with zeros of the other, and convolutions odd numbers of channels."""
-        hidden, found = self.hidden(features), []
-        for part in (slice(first), slice(first, None)):
-            mapped = functional.conv2d(hidden, self.expand.weight[part], _part(self.expand.bias, part))
-            found.append(
-                mapped + functional.conv2d(features, self.shortcut.weight[part], _part(self.shortcut.bias, part))
+        """Compute the first channels and the others as maps of their own, so that gradients of one stay out of them."""
+        hidden = self.hidden(features)
+
+        def part(channels: slice) -> Tensor:
+            seen = ((hidden, self.expand), (features, self.shortcut))
+            expanded, added = (
+                functional.conv2d(maps, layer.weight[channels], cast(Tensor, layer.bias)[channels])
+                for maps, layer in seen
             )
-        return found[0], found[1]
+            return expanded + added
 
-
-def _part(bias: Tensor | None, part: slice) -> Tensor | None:
-    return None if bias is None else bias[part]
+        return part(slice(first)), part(slice(first, None))
 
 
 class Residual(nn.Module):
