@@ -23,7 +23,7 @@ from mrihvae.errors import InputError
 from mrihvae.files import replacing
 from mrihvae.iahvae import FromComplete, Inferred
 from mrihvae.model import HVAE
-from mrihvae.objective import Scans
+from mrihvae.objective import Scans, dimensions
 from mrihvae.runs import TrainSettings
 from mrihvae.simulate import SimulationSettings
 from mrihvae.slices import load_mixture
@@ -80,6 +80,19 @@ def write_results(output: Path, results: Mapping[str, Any], table: str) -> None:
         temporary.write_text(json.dumps(results, indent=1) + "\n")
     with replacing(output.with_suffix(".md")) as temporary:
         temporary.write_text(table)
+
+
+def left_out(section: Mapping[str, Any], names: Sequence[str], where: str) -> None:
+    """Refuse settings of a protocol that its benchmark chooses itself.
+
+    Raises
+    ------
+    InputError
+        Any of them is there.
+    """
+    for name in names:
+        if name in section:
+            raise InputError(f"{where}: {name} is chosen by the rows of the table; leave it out")
 
 
 def read_toml(path: Path) -> dict[str, Any]:
@@ -144,11 +157,6 @@ def draw_scans(
         found.append(Scans(*(getattr(scans, one.name)[:left] for one in fields(scans))))
         left -= batch
     return found
-
-
-def dimensions(model: HVAE, kspace: Tensor) -> int:
-    """Count the real numbers of one image."""
-    return (1 if model.settings.real else 2) * kspace[0].numel()
 
 
 def log_likelihood(model: HVAE, hhat: Tensor, kspace: Tensor, s: Tensor) -> Tensor:

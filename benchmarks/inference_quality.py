@@ -27,6 +27,7 @@ import torch
 from complete_scans import (
     draw_scans,
     evidence_bounds,
+    left_out,
     limited,
     log_prior,
     read_toml,
@@ -150,8 +151,7 @@ def read_settings(path: Path) -> tuple[QualitySettings, dict[str, Refinement], d
     own = found.pop("refinement", {})
     changed = {mode: found.pop(mode, {}) for mode in STARTS}
     for section, settings in (("refinement", own), *changed.items()):
-        for name in {"start", "sweeps"} & set(settings):
-            raise InputError(f"{path}, {section}: {name} is chosen by the rows of the table; leave it out")
+        left_out(settings, ("start", "sweeps"), f"{path}, {section}")
     modes = {
         mode: from_dict(Refinement, {**own, **changes, "start": STARTS[mode]}, f"{path}, {mode}")
         for mode, changes in changed.items()

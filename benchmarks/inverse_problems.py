@@ -4,10 +4,9 @@
 
 The experiments of IA-HVAE, section 3.4, in numbers. Deblurring: only a centred square of bins is measured; latents of
 the levels that it reaches are inferred, the others are the prior's means. A sample starts at draws from q instead, and
-draws the others from the prior. Denoising: white noise of
-the image's own deviation is added. PSNR is that of the complex image against the scan without the added noise, over the
-peak of its magnitude. Writes results/NAME.json, .md and a figure with the logarithm of k-space (.png), NAME being the
-protocol's.
+draws the others from the prior. Denoising: white noise of the image's own deviation is added. PSNR is that of the
+complex image against the scan without the added noise, over the peak of its magnitude. Writes results/NAME.json, .md
+and a figure with the logarithm of k-space (.png), NAME being the protocol's.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from complete_scans import draw_scans, limited, read_toml, run_command, weights_of, write_results
+from complete_scans import draw_scans, left_out, limited, read_toml, run_command, weights_of, write_results
 from plots import plt, save
 from torch import Tensor
 from tqdm import tqdm
@@ -151,9 +150,7 @@ def read_settings(path: Path) -> tuple[InverseSettings, Refinement]:
     """
     found = read_toml(path)
     own = found.pop("refinement", {})
-    for name in ("start", "sweeps"):
-        if name in own:
-            raise InputError(f"{path}, refinement: {name} is chosen by the methods compared; leave it out")
+    left_out(own, ("start", "sweeps"), f"{path}, refinement")
     return from_dict(InverseSettings, found, str(path)), from_dict(Refinement, own, f"{path}, refinement")
 
 
@@ -183,7 +180,7 @@ def solve(task: Task, models: dict[str, HVAE], refinement: Refinement, settings:
     found = {"as given": task.kspace}
     for name, model in models.items():
         levels = model.settings.levels
-        sizes = grids(settings_shape(task), levels)
+        sizes = grids(shape_of(task), levels)
         last = max(j for j, size in enumerate(sizes) if max(size) <= settings.measured) if partly else levels - 1
         run = _runner(model, task, last)
         found[f"{name}, amortised"] = run(replace(refinement, sweeps=0), None)
@@ -195,7 +192,7 @@ def solve(task: Task, models: dict[str, HVAE], refinement: Refinement, settings:
     return found
 
 
-def settings_shape(task: Task) -> tuple[int, int]:
+def shape_of(task: Task) -> tuple[int, int]:
     """Give (H, W)."""
     return task.kspace.shape[-2], task.kspace.shape[-1]
 

@@ -107,19 +107,20 @@ def training_figure(log: Path, path: Path) -> None:
         raise InputError(f"{log}: is no whole log of a run ({error}); resume the run to mend it") from error
     if not any(isinstance(line, dict) and {"elbo", "rollout"} & set(line) for line in lines):
         raise InputError(f"{log}: holds no step yet; train first")
-    figure, axes = plt.subplots(1, 4, figsize=(17, 4), layout="constrained")
+    masked = [line for line in lines if "rollout" in line]
+    panels = 4 if masked else 2  # without r, or before it trains, there is nothing of it to show
+    figure, axes = plt.subplots(1, panels, figsize=(4.25 * panels, 4), layout="constrained")
     axes[0].set_ylabel("nats per real dimension")
     for axis, label in zip(axes[1:3], ("KL(q || p), nats per real dimension", "KL(q || r)")):
         axis.set_ylabel(label)
     if prior:
         _plot_prior(axes, prior)
-    masked = [line for line in lines if "rollout" in line]
     if masked:
         ratio = _smoothed([line["zero_filled"] for line in masked]) / _smoothed([line["rollout"] for line in masked])
         axes[3].plot([line["step"] for line in masked], 10 * np.log10(ratio), label="means of r, or first guess")
-    axes[3].axhline(0, color="grey", linewidth=0.8)
-    axes[3].set_ylim(-3, None)
-    axes[3].set_ylabel("k-space error under zero-filling, dB")
+        axes[3].axhline(0, color="grey", linewidth=0.8)
+        axes[3].set_ylim(-3, None)
+        axes[3].set_ylabel("k-space error under zero-filling, dB")
     for axis in axes:
         axis.set_xlabel("step")
         if axis.get_legend_handles_labels()[0]:
@@ -132,8 +133,8 @@ def _plot_prior(axes: np.ndarray, prior: list[dict[str, Any]]) -> None:
     step = np.array([line["step"] for line in prior])
     for key in ("elbo", "distortion"):
         axes[0].plot(step, _smoothed([line[key] for line in prior]), label=f"negative {key}" if key == "elbo" else key)
-    low, high = np.percentile([line["distortion"] for line in prior], [0.5, 95])
-    axes[0].set_ylim(low, max(high, low + 0.01))
+    low, high = np.percentile([line["distortion"] for line in prior], [0.5, 75])
+    axes[0].set_ylim(low - 0.05, max(high, low + 0.01) + 1)
     for axis, key in zip(axes[1:3], ("kl", "matching")):
         for j, level in enumerate(np.array([line[key] for line in prior]).T):
             axis.semilogy(step, np.maximum(_smoothed(level), 1e-6), label=f"level {j}")

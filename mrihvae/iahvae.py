@@ -124,7 +124,7 @@ def infer(
     refinement: Refinement,
     draw: Callable[[Tensor], Tensor] | None = None,
     width: float = 1.0,
-    noisy: Callable[[Tensor], Tensor] = lambda bins: bins,
+    noisy: Callable[[Tensor], Tensor] | None = None,
     combine: Combine | None = None,
     traced: bool = False,
 ) -> Inferred:
@@ -140,7 +140,7 @@ def infer(
     refinement : how latents are refined
     draw : makes standard normal numbers like a tensor; left out, latents start at means
     width : factor on the deviation of draws, and on that of the anchor that holds them
-    noisy : makes of a group's bins those that it is refined against
+    noisy : makes of a group's bins those that it is refined against; left out, these are the bins
     combine : makes of a group's bins, hhat and where they were measured the bins to go on with; left out, hhat
     traced : whether to keep how refinements went
 
@@ -182,7 +182,8 @@ def infer(
                 idle = next((number for number, (j, _) in enumerate(rest) if swept[j]), len(rest))
                 stretch = rest[: idle or 1]
             if swept[stretch[0][0]]:
-                target = target or Target(noisy(bins), measured, s.view(-1, *[1] * (kspace.ndim - 1)))
+                wanted = target.bins if target else noisy(bins) if noisy else bins
+                target = Target(wanted, measured, s.view(-1, *[1] * (kspace.ndim - 1)))
 
                 def complete(z: Sequence[Tensor], first: Ahead = ahead, to_end: Positions = rest) -> Decoded:
                     priors, last = _decode(model, to_end, first, z)
@@ -251,6 +252,19 @@ def normal(like: Tensor, generators: list[torch.Generator]) -> Tensor:
 def mixed_seed(*numbers: int) -> int:
     """Mix numbers to one seed."""
     return int(np.random.SeedSequence(numbers).generate_state(1)[0])
+
+
+def compile_layers(model: HVAE, backend: str = "inductor") -> HVAE:
+    """Compile every stochastic layer in place with `torch.compile`, for inference of many images of one size.
+
+    It takes minutes at the first use of a size; `benchmarks/inference_time.py --compile` measures what it is worth. Not
+    for Gauss-Newton steps: they differentiate twice, which compiled code cannot.
+    """
+    for j in range(model.settings.levels):
+        for layer in model.layers(j):
+            for name in ("look_ahead", "forward"):
+                setattr(layer, name, torch.compile(getattr(layer, name), dynamic=False, backend=backend))
+    return model
 
 
 def _bins_of(model: HVAE, group: Sequence[int], kspace: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:

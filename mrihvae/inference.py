@@ -20,6 +20,7 @@ from mrihvae.errors import InputError
 from mrihvae.fourier import centre_pad, ifft2c, resize_kspace
 from mrihvae.iahvae import FromMeasured, mixed_seed, normal
 from mrihvae.model import HVAE
+from mrihvae.objective import likelihood_std
 from mrihvae.refinement import Refinement
 from mrihvae.units import noise_std, scale_of
 
@@ -280,7 +281,9 @@ def infer(
     -------
     complex (slices, H, W): the decoder's bins, and on measured bins what `settings.combine` says
     """
-    s = torch.sqrt(model.settings.noise_floor**2 + problem.noise**2)
+    s, drawn = likelihood_std(model, problem.noise), generators is not None
+    if generators is None and settings.start == "sample":
+        generators = [torch.Generator().manual_seed(0) for _ in problem.measured]
 
     def draw(like: Tensor) -> Tensor:
         return normal(like, generators or [])
@@ -292,15 +295,18 @@ def infer(
         return _combine(bins, hhat, measured, problem.noise[:, None, None], settings.combine)
 
     encoder = FromMeasured(model, guess, problem.measured, problem.mask)
-    refinement = replace(settings, sweeps=sweeps)
-    kspace, mask = problem.measured, problem.mask
-    if generators is None and settings.start == "sample":
-        generators = [torch.Generator().manual_seed(0) for _ in kspace]
-        return iahvae.infer(model, encoder, kspace, mask, s, refinement, draw, combine=combine).kspace
-    if generators is None:
-        return iahvae.infer(model, encoder, kspace, mask, s, refinement, combine=combine).kspace
-    width = settings.temperature
-    return iahvae.infer(model, encoder, kspace, mask, s, refinement, draw, width, noisy, combine).kspace
+    return iahvae.infer(
+        model,
+        encoder,
+        problem.measured,
+        problem.mask,
+        s,
+        replace(settings, sweeps=sweeps),
+        None if generators is None else draw,
+        settings.temperature if drawn else 1.0,
+        noisy if drawn else None,
+        combine,
+    ).kspace
 
 
 def _combine(y: Tensor, hhat: Tensor, measured: Tensor, noise: Tensor, how: str) -> Tensor:

@@ -294,22 +294,10 @@ class HVAE(nn.Module):
             parameter.data = parameter.data.to(device=device).contiguous(memory_format=form)
         return self
 
-    def compile_layers(self, backend: str = "inductor") -> HVAE:
-        """Compile every stochastic layer with `torch.compile`, for inference of many images of one size.
-
-        A step of refinement is then about 1.2 times faster on a CPU (benchmarks/README.md), after minutes of compiling
-        at its first use. Not for Gauss-Newton steps: they differentiate twice, which compiled code cannot.
-        """
-        for j in range(self.settings.levels):
-            for layer in self.layers(j):
-                for name in ("look_ahead", "forward"):
-                    setattr(layer, name, torch.compile(getattr(layer, name), dynamic=False, backend=backend))
-        return self
-
     def enter(self, j: int, state: Tensor) -> Tensor:
         """Carry the state of level j - 1 to the grid of level j.
 
-        It is put channels last in memory, as convolutions like it: all maps of the level follow, at half the time.
+        It is put channels last in memory, as convolutions like it: all maps of the level follow.
         """
         entered: Tensor = self.level(j).enter(state).contiguous(memory_format=torch.channels_last)
         return entered if j == 0 else functional.interpolate(entered, scale_factor=2.0, mode="nearest")

@@ -96,11 +96,16 @@ def likelihood_std(model: HVAE, noise: Tensor) -> Tensor:
     return torch.sqrt(model.settings.noise_floor**2 + (2 if model.settings.real else 1) * noise**2)
 
 
+def dimensions(model: HVAE, kspace: Tensor) -> int:
+    """Count the real numbers that are free in one image, given k-space of some."""
+    return (1 if model.settings.real else 2) * kspace[0].numel()
+
+
 def prior_terms(model: HVAE, scans: Scans, matched: bool = True) -> PriorTerms:
     """Walk down with z ~ q: -E_q log p(k|z), and KL(q || p) and, if `matched`, KL(stopgrad q || r) on the way."""
     slices, shape = len(scans.kspace), (scans.kspace.shape[-2], scans.kspace.shape[-1])
     s = likelihood_std(model, scans.noise)
-    dimensions = (1 if model.settings.real else 2) * scans.kspace[0].numel()
+    count = dimensions(model, scans.kspace)
     features_q = model.q.features(scans.kspace)
     features_r = []
     if matched:
@@ -121,10 +126,10 @@ def prior_terms(model: HVAE, scans: Scans, matched: bool = True) -> PriorTerms:
             q = model.q(j, k, state, features_q[j])
             if matched:
                 r = model.r(j, k, state.detach(), looked)
-                matching_level = matching_level + q.detach().kl(r).sum() / (slices * dimensions)
+                matching_level = matching_level + q.detach().kl(r).sum() / (slices * count)
             prior, state = layer.look_ahead(state)
             state = layer(state, q.sample())
-            kl_level = kl_level + q.kl(prior).sum() / (slices * dimensions)
+            kl_level = kl_level + q.kl(prior).sum() / (slices * count)
             active.append((q.mu.detach().var(dim=(0, 2, 3)) > ACTIVE_VARIANCE).float().mean())
         kl.append(kl_level)
         matching.append(matching_level)
@@ -134,7 +139,7 @@ def prior_terms(model: HVAE, scans: Scans, matched: bool = True) -> PriorTerms:
             target = torch.where(model.band(j, shape).to(hhat.device), centre_crop(scans.kspace, grid), 0)
             error = error + (target - hhat).abs().square().flatten(1).sum(dim=1) / s**2
             known = known + torch.where(scans.mask, 0, centre_pad(hhat.detach(), shape))
-    distortion = (error / dimensions + torch.log(s) + 0.5 * math.log(math.pi)).mean()
+    distortion = (error / count + torch.log(s) + 0.5 * math.log(math.pi)).mean()
     return PriorTerms(distortion, torch.stack(kl), torch.stack(matching), torch.stack(active))
 
 

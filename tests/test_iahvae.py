@@ -15,7 +15,7 @@ from torch import Tensor
 from mrihvae.bands import band_mask, merge, split
 from mrihvae.errors import InputError
 from mrihvae.fourier import centre_crop, fft2c, ifft2c
-from mrihvae.iahvae import Encoder, FromComplete, FromMeasured, FromPrior, Inferred, UpTo, infer
+from mrihvae.iahvae import Encoder, FromComplete, FromMeasured, FromPrior, Inferred, UpTo, compile_layers, infer
 from mrihvae.model import HVAE, ModelSettings
 from mrihvae.objective import Scans, prior_terms
 from mrihvae.refinement import RULES, Refinement
@@ -355,7 +355,7 @@ def test_start_at_samples_needs_draws(separable: HVAE) -> None:
 
 
 def test_compiled_layers_refine_alike(separable: HVAE) -> None:
-    compiled = copy.deepcopy(separable).compile_layers("aot_eager")
+    compiled = compile_layers(copy.deepcopy(separable), "aot_eager")
     kspace, everywhere, s = problem()
     chosen = Refinement(sweeps=2, rule="adam", anchor="prior")
     encoders = (FromComplete(separable, kspace), FromComplete(compiled, kspace))

@@ -144,7 +144,8 @@ def test_trace_tells_objective_and_gradient(rule: str) -> None:
     a, x = problem.matrices, flat(problem.start)
     first = 0.5 * torch.einsum("nij,ni->nj", a, torch.einsum("nij,nj->ni", a, x) - problem.bins)
     torch.testing.assert_close(trace.gradient[0], first.norm(dim=1), rtol=1e-4, atol=1e-5)
-    assert all(bool((b < a).all()) for a, b in zip(trace.objective, trace.objective[1:])) or rule == "gauss-newton"
+    slack = 1e-5 * trace.objective[0] if rule == "gauss-newton" else 0  # which is at the solution after one step
+    assert all(bool((b < a + slack).all()) for a, b in zip(trace.objective, trace.objective[1:]))
 
 
 @pytest.mark.parametrize("rule", RULES)
