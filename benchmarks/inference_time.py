@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import statistics
 import subprocess
 import sys
 import time
@@ -36,6 +37,7 @@ from mrihvae.settings import from_dict
 
 HERE = Path(__file__).parent
 WAYS = (("vanilla", "layer"), ("vanilla", "together"), ("separable", "layer"), ("separable", "together"))
+ROUND = (*WAYS[1:], *WAYS, *WAYS[1:])  # the fast ones three times: a passing disturbance is a large part of theirs
 TITLES = {
     ("vanilla", "layer"): "vanilla, layer by layer",
     ("vanilla", "together"): "vanilla, all at once",
@@ -140,7 +142,8 @@ def time_depth(
     """Time all ways at one depth, in turn, so that a machine that changes its speed does it to all of them.
 
     A round refines one level layer by layer, and all levels at once; rounds over all levels make a whole run of the
-    former, and the mean of the latter.
+    former, and the mean of the latter. The slowest way, which takes far longer than the others together, goes once in a
+    round; of the others the median of three counts.
     """
     levels, full = len(settings.widths), layers <= settings.deepest
     runs = {}
@@ -155,7 +158,8 @@ def time_depth(
     passes: dict[tuple[str, str], list[float]] = {way: [] for way in WAYS}
     refined = dict.fromkeys(WAYS, 0.0)
     for j in tqdm(range(levels), f"K = {layers}"):
-        for way in WAYS:
+        times: dict[tuple[str, str], list[float]] = {way: [] for way in WAYS}
+        for way in ROUND:
             chosen, run = replace(refinement, order=way[1]), runs[way[0]]
             amortised = run.seconds(replace(chosen, sweeps=0))
             passes[way].append(amortised)
@@ -166,7 +170,9 @@ def time_depth(
             else:
                 one, two = (run.seconds(replace(chosen, sweeps=swept[n])) for n in (1, 2))
                 taken = one - amortised + (settings.sweeps - 1) * (two - one)
-            refined[way] += taken / levels if whole else taken
+            times[way].append(taken / levels if whole else taken)
+        for way, taken_each in times.items():
+            refined[way] += statistics.median(taken_each)
     rows = []
     for decoder, order in WAYS:
         rows.append(
@@ -294,6 +300,7 @@ def markdown(results: dict[str, Any]) -> str:
     foot = f"{shape}, {len(results['widths'])} levels, widths {results['widths']}, N = {results['sweeps']}, "
     foot += f"{results['slices']} slice, {results['device']}, {results['threads']} threads"
     foot += ", compiled layers. " if results["compiled"] else ". "
+    foot += "A level's time is the median of three runs, but for vanilla layer by layer, which is one. "
     foot += "\\* of two steps, carried on to N.\n"
     return "\n".join(lines) + "\n\n" + foot
 

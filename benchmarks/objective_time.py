@@ -6,8 +6,10 @@ A step of either runs every layer once; what differs is how far steps get. The o
 scans, in nats per real dimension. It has the densities of latents in it, which do not compare over models, so two
 comparisons are made. "To the same part": seconds until a way has made a part of the descent that is possible for its
 model, from amortised inference to the lowest that any way reached. "To the same bound": seconds until the negative
-evidence bound around the inferred latents, which does compare, is as low as the vanilla model ever gets. Of the ways
-that the protocol names, the best of each decoder counts, so that no step size is chosen for one alone.
+evidence bound around the inferred latents, which does compare, is as low as the vanilla model ever gets. Ways that
+refine all latents of the separable decoder jointly, as the vanilla one has to be, show what the order is worth by
+itself, on the very same objective. Of the ways that the protocol names, the best of each kind counts, so that no step
+size is chosen for one alone.
 Every N is a run of its own, timed from k-space to bins; between them times are interpolated. Writes results/NAME.json,
 .md and a plot (.png), NAME being the protocol's. Leave the machine alone meanwhile.
 """
@@ -39,16 +41,19 @@ from torch import Tensor
 from tqdm import tqdm
 
 from mrihvae import __version__
+from mrihvae.bands import merge
 from mrihvae.errors import InputError
-from mrihvae.iahvae import FromComplete, infer
+from mrihvae.iahvae import FromComplete, Inferred, infer
+from mrihvae.layers import Gaussian
 from mrihvae.model import HVAE
 from mrihvae.objective import Scans, likelihood_std
-from mrihvae.refinement import Refinement
+from mrihvae.refinement import Objective, Refinement, Target, refine
 from mrihvae.settings import from_dict
 from mrihvae.weights import find_weights, fingerprint, load_model
 
 HERE = Path(__file__).parent
 DECODERS = ("separable", "vanilla")
+KINDS = (*DECODERS, "jointly")
 
 
 @dataclass(frozen=True)
@@ -59,14 +64,21 @@ class Way:
     ----------
     name : in tables
     decoder : "separable" or "vanilla"
+    jointly : whether to refine all levels of the separable decoder at once
     steps : N, a run each; 0 comes before them
     refinement : its settings
     """
 
     name: str
     decoder: str
+    jointly: bool
     steps: tuple[int, ...]
     refinement: Refinement
+
+    @property
+    def kind(self) -> str:
+        """Which of `KINDS` it is."""
+        return "jointly" if self.jointly else self.decoder
 
 
 @dataclass(frozen=True)
@@ -123,7 +135,7 @@ def measure(options: argparse.Namespace) -> None:
     batches = draw_scans(models["separable"], paths, shape, settings.slices, settings.batch, settings.seed)
     rows: list[dict[str, Any]] = []
     for way in ways:
-        rows.append({"way": way.name, "decoder": way.decoder, "refinement": asdict(way.refinement)})
+        rows.append({"way": way.name, "kind": way.kind, "refinement": asdict(way.refinement)})
         torch.manual_seed(settings.seed)
         rows[-1]["runs"] = list(run_way(models[way.decoder], way, batches, settings.importance))
         results = {
@@ -158,12 +170,15 @@ def read_settings(path: Path) -> tuple[ObjectiveSettings, list[Way]]:
             raise InputError(f"{where}: must be a table")
         own = dict(own)
         name, decoder, steps = own.pop("name", None), own.pop("decoder", None), own.pop("steps", None)
+        jointly = own.pop("jointly", False)
         whole = isinstance(steps, list) and steps and all(isinstance(n, int) and n > 0 for n in steps)
         if not isinstance(name, str) or decoder not in DECODERS or not whole:
             raise InputError(f"{where}: needs a name, a decoder ({' or '.join(DECODERS)}), and a list of steps")
-        ways.append(Way(name, decoder, tuple(sorted(steps)), from_dict(Refinement, own, where)))
-    if {way.decoder for way in ways} != set(DECODERS):
-        raise InputError(f"{path}: needs [[ways]] of both decoders")
+        if not isinstance(jointly, bool) or (jointly and decoder != "separable"):
+            raise InputError(f"{where}: jointly is true or false, and of the separable decoder; the vanilla always is")
+        ways.append(Way(name, decoder, jointly, tuple(sorted(steps)), from_dict(Refinement, own, where)))
+    if not set(DECODERS) <= {way.kind for way in ways}:
+        raise InputError(f"{path}: needs [[ways]] of both decoders, and of the separable one a level at once")
     return from_dict(ObjectiveSettings, found, str(path)), ways
 
 
@@ -171,7 +186,7 @@ def run_way(model: HVAE, way: Way, batches: Sequence[Scans], importance: int) ->
     """Infer all scans with every N: the objective, the bound and seconds a slice."""
     runs = []
     for steps in tqdm((0, *way.steps), way.name):
-        chosen = replace(way.refinement, sweeps=steps)
+        chosen = replace(way, refinement=replace(way.refinement, sweeps=steps))
         if not steps:
             _infer(model, chosen, batches[0], 1)  # warms up
         objectives: list[float] = []
@@ -187,41 +202,83 @@ def run_way(model: HVAE, way: Way, batches: Sequence[Scans], importance: int) ->
     return runs
 
 
-def _infer(model: HVAE, refinement: Refinement, scans: Scans, importance: int) -> tuple[float, Tensor, Tensor]:
+def _infer(model: HVAE, way: Way, scans: Scans, importance: int) -> tuple[float, Tensor, Tensor]:
     with torch.no_grad():
         s, everywhere = likelihood_std(model, scans.noise), torch.ones(scans.kspace.shape, dtype=torch.bool)
         began = time.perf_counter()
         q = FromComplete(model, scans.kspace)
-        found = infer(model, q, scans.kspace, everywhere, s, refinement)
+        if way.jointly:
+            found = infer_jointly(model, q, scans.kspace, s, way.refinement)
+        else:
+            found = infer(model, q, scans.kspace, everywhere, s, way.refinement)
         taken = time.perf_counter() - began
         bound, _ = evidence_bounds(model, q, found, scans, s, importance)
         return taken, objective_of(model, found, scans, s), bound
 
 
+def infer_jointly(model: HVAE, q: FromComplete, kspace: Tensor, s: Tensor, refinement: Refinement) -> Inferred:
+    """Refine the latents of all levels at once: every step runs the whole decoder, whatever kind it is.
+
+    Parameters
+    ----------
+    kspace : complex (slices, H, W), complete, in model units
+    s : (slices,), the likelihood's standard deviation per complex bin
+    refinement : how, but for its order
+    """
+    shape = (kspace.shape[-2], kspace.shape[-1])
+    positions = [(j, k) for j in range(model.settings.levels) for k in range(model.settings.layers)]
+    ends = {group[-1] for group in model.groups}
+
+    def walk(z: Sequence[Tensor] | None) -> tuple[list[Gaussian], list[Gaussian], list[Tensor]]:
+        """Walk down, along q's means if there are no latents: encoded, priors and bands."""
+        encoded, priors, bands = [], [], []
+        state = model.begin(len(kspace), shape)
+        for number, (j, k) in enumerate(positions):
+            state = model.enter(j, state) if k == 0 else state
+            prior, ahead = model.layers(j)[k].look_ahead(state)
+            if z is None:
+                encoded.append(q(j, k, state, prior))
+            state = model.layers(j)[k](ahead, encoded[-1].mu if z is None else z[number])
+            priors.append(prior)
+            if j in ends and k == model.settings.layers - 1:
+                bands.append(model.head(j, state, shape))
+        return encoded, priors, bands
+
+    def complete(z: Sequence[Tensor]) -> tuple[list[Gaussian], Tensor]:
+        _, priors, bands = walk(z)
+        return priors, merge(bands)
+
+    encoded, _, _ = walk(None)
+    target = Target(kspace, torch.ones(kspace.shape, dtype=torch.bool), s.view(-1, *[1] * (kspace.ndim - 1)))
+    latents = refine(Objective(complete, encoded, [one.mu for one in encoded], target, refinement, 0))
+    k = model.settings.layers
+    return Inferred([latents[j * k : (j + 1) * k] for j in range(model.settings.levels)], walk(latents)[2])
+
+
 def compare(rows: Sequence[dict[str, Any]], part: float) -> dict[str, Any]:
-    """Find when ways get where: see the top; None where one does not."""
-
-    def lowest(key: str, decoder: str) -> float:
-        return min((run[key] for row in rows if row["decoder"] == decoder for run in row["runs"]), default=0.0)
-
-    goal = lowest("bound", "vanilla")
-    compared: dict[str, Any] = {"vanilla_reaches": goal}
+    """Find when ways get where, see the top, and how many times as long as `separable` others take; None: not there."""
+    bounds = [run["bound"] for row in rows if row["kind"] == "vanilla" for run in row["runs"]]
+    compared: dict[str, Any] = {"vanilla_reaches": min(bounds, default=0.0)}
+    for row in rows:
+        start = row["runs"][0]["objective"]
+        further = start - part * (start - lowest_objective(rows, row))
+        row["same_part_seconds"] = time_to("objective", further, row["runs"])
+        row["same_bound_seconds"] = time_to("bound", compared["vanilla_reaches"], row["runs"])
     for key in ("same_part", "same_bound"):
-        best: dict[str, float | None] = {}
-        for decoder in DECODERS:
-            own = [row for row in rows if row["decoder"] == decoder]
-            for row in own:
-                start = row["runs"][0]["objective"]
-                if key == "same_part":
-                    further = start - part * (start - lowest("objective", decoder))
-                    row[f"{key}_seconds"] = time_to("objective", further, row["runs"])
-                else:
-                    row[f"{key}_seconds"] = time_to("bound", goal, row["runs"])
-            reached = [row[f"{key}_seconds"] for row in own if row[f"{key}_seconds"] is not None]
-            best[decoder] = min(reached, default=None)
-        seconds, other = best["separable"], best["vanilla"]
-        compared[f"{key}_ratio"] = None if seconds is None or other is None else other / seconds
+        best = {}
+        for kind in KINDS:
+            reached = [row[f"{key}_seconds"] for row in rows if row["kind"] == kind]
+            best[kind] = min((seconds for seconds in reached if seconds is not None), default=None)
+        for kind in KINDS[1:]:
+            seconds, other = best["separable"], best[kind]
+            compared[f"{key}_ratio_{kind}"] = None if seconds is None or other is None else other / seconds
     return compared
+
+
+def lowest_objective(rows: Sequence[dict[str, Any]], of: dict[str, Any]) -> float:
+    """Find the lowest objective that any way reached on the model that one way is of."""
+    vanilla = of["kind"] == "vanilla"
+    return float(min(run["objective"] for row in rows if (row["kind"] == "vanilla") == vanilla for run in row["runs"]))
 
 
 def time_to(key: str, goal: float, runs: Sequence[dict[str, float]]) -> float | None:
@@ -255,12 +312,15 @@ def markdown(results: dict[str, Any]) -> str:
         bounds = [run["bound"] for run in row["runs"]]
         numbers += [to_part, f"{bounds[0]:.4f}", f"{min(bounds):.4f}", to_bound]
         lines.append(f"| {row['way']} | {' | '.join(numbers)} |")
-    ratios = [results["same_part_ratio"], results["same_bound_ratio"]]
-    part, bound = ("not reached" if ratio is None else f"{ratio:.1f}" for ratio in ratios)
     shape = " x ".join(map(str, results["shape"]))
     depth, threads = results["depth"]["separable"], results["threads"]
-    foot = "-log p(k, z) and bound in nats per real dimension; seconds a slice. Seconds of the best vanilla way over "
-    foot += f"those of the best separable one: {part} to the same part, {bound} to the same bound. L = {depth}, "
+    foot = "-log p(k, z) and bound in nats per real dimension; seconds a slice. Seconds of the best way over those of "
+    foot += "the best that refines the separable decoder a level at once: "
+    for kind, name in (("vanilla", "vanilla"), ("jointly", "separable, jointly")):
+        ratios = [results[f"{key}_ratio_{kind}"] for key in ("same_part", "same_bound")]
+        part, bound = ("not reached" if ratio is None else f"{ratio:.1f}" for ratio in ratios)
+        foot += f"{name} {part} to the same part, {bound} to the same bound; "
+    foot = f"{foot[:-2]}. L = {depth}, "
     foot += f"{shape}, {results['slices']} scans in batches of {results['batch']}, {threads} threads.\n"
     return "\n".join(lines) + "\n\n" + foot
 
@@ -268,15 +328,18 @@ def markdown(results: dict[str, Any]) -> str:
 def _plot(results: dict[str, Any], path: Path) -> None:
     """Draw over seconds what of its model's descent a way has made, and the bound."""
     figure, axes = plt.subplots(1, 2, figsize=(11, 4.2), layout="constrained")
-    styles = {"separable": ("tab:green", "tab:blue", "tab:cyan"), "vanilla": ("tab:orange", "tab:red", "tab:brown")}
+    styles = {
+        "separable": ("tab:green", "tab:blue", "tab:cyan"),
+        "vanilla": ("tab:orange", "tab:red", "tab:brown"),
+        "jointly": ("black", "dimgray", "darkgray"),
+    }
     drawn = dict.fromkeys(styles, 0)
     for row in results["rows"]:
-        colours, number = styles[row["decoder"]], drawn[row["decoder"]]
-        drawn[row["decoder"]] += 1
+        colours, number = styles[row["kind"]], drawn[row["kind"]]
+        drawn[row["kind"]] += 1
         line = f"o{('-', '--', ':')[number // len(colours) % 3]}"
         seconds = [run["seconds"] for run in row["runs"]]
-        of_decoder = [own for own in results["rows"] if own["decoder"] == row["decoder"]]
-        low = min(run["objective"] for own in of_decoder for run in own["runs"])
+        low = lowest_objective(results["rows"], row)
         start = row["runs"][0]["objective"]
         parts = [100 * (start - run["objective"]) / max(start - low, 1e-9) for run in row["runs"]]
         for axis, values in zip(axes, (parts, [run["bound"] for run in row["runs"]])):

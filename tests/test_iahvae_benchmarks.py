@@ -53,7 +53,7 @@ def test_protocols_are_read() -> None:
     assert len(settings.widths) == 8 and settings.shape == (128, 128)
     for name in ("ia_hvae_quality.toml", "ia_hvae_quality_real.toml"):
         assert inference_quality.read_settings(PROTOCOLS / name)[0].sweeps == (5, 10, 20, 25, 50)
-    assert len(objective_time.read_settings(PROTOCOLS / "ia_hvae_objective.toml")[1]) == 7
+    assert len(objective_time.read_settings(PROTOCOLS / "ia_hvae_objective.toml")[1]) == 10
     assert inverse_problems.read_settings(PROTOCOLS / "ia_hvae_inverse.toml")[0].measured == 8
 
 
@@ -286,14 +286,50 @@ def test_times_to_a_goal() -> None:
     assert objective_time.time_to("bound", 1.5, runs) == pytest.approx(1.75)
     assert objective_time.time_to("objective", 9.5, runs) is None
     rows = [
-        {"decoder": "separable", "runs": runs},
-        {"decoder": "vanilla", "runs": [{"objective": 2 - n, "bound": 2 - n, "seconds": 4.0 * n} for n in range(2)]},
-        {"decoder": "vanilla", "runs": [{"objective": 2.0, "bound": 2.0, "seconds": 0.0}]},
+        {"kind": "separable", "runs": runs},
+        {"kind": "vanilla", "runs": [{"objective": 2 - n, "bound": 2 - n, "seconds": 4.0 * n} for n in range(2)]},
+        {"kind": "vanilla", "runs": [{"objective": 2.0, "bound": 2.0, "seconds": 0.0}]},
+        {"kind": "jointly", "runs": [{"objective": 12 - n, "bound": 2.0, "seconds": 9.0 * n} for n in range(3)]},
     ]
     found = objective_time.compare(rows, 0.5)
     assert found["vanilla_reaches"] == 1.0 and rows[2]["same_bound_seconds"] is None
-    assert found["same_bound_ratio"] == pytest.approx(4 / 2)  # to 1
-    assert found["same_part_ratio"] == pytest.approx(2 / 1.5)  # to 11 of 12 .. 10, and to 1.5 of 2 .. 1
+    assert found["same_bound_ratio_vanilla"] == pytest.approx(4 / 2) and found["same_bound_ratio_jointly"] is None
+    assert found["same_part_ratio_vanilla"] == pytest.approx(2 / 1.5)  # to 11 of 12 .. 10, and to 1.5 of 2 .. 1
+    assert found["same_part_ratio_jointly"] == pytest.approx(9 / 1.5)
+
+
+def test_jointly_is_what_the_vanilla_decoder_does(data: Path) -> None:
+    """And in the separable one, where nothing is refined, what inference a level at once does."""
+    from mrihvae.iahvae import FromComplete, infer
+    from mrihvae.objective import likelihood_std
+    from mrihvae.refinement import Refinement
+
+    for separable in (False, True):
+        model = small_model(settings=dataclasses.replace(SMALL, separable=separable)).requires_grad_(False)
+        (scans,) = draw_scans(model, [data / "pictures"], (32, 32), slices=2, batch=2, seed=9)
+        s, everywhere = likelihood_std(model, scans.noise), torch.ones(scans.kspace.shape, dtype=torch.bool)
+        for sweeps in (0,) if separable else (0, 3):
+            refinement = Refinement(anchor="prior", rule="adam", sweeps=sweeps)
+            q = FromComplete(model, scans.kspace)
+            expected = infer(model, q, scans.kspace, everywhere, s, refinement)
+            found = objective_time.infer_jointly(model, q, scans.kspace, s, refinement)
+            torch.testing.assert_close(found.kspace, expected.kspace, rtol=1e-5, atol=1e-5)
+            for own, other in zip(found.latents, expected.latents, strict=True):
+                torch.testing.assert_close(own, other, rtol=1e-5, atol=1e-5)
+
+
+def test_jointly_lowers_the_objective_of_the_separable_decoder(data: Path) -> None:
+    from mrihvae.iahvae import FromComplete
+    from mrihvae.objective import likelihood_std
+    from mrihvae.refinement import Refinement
+
+    model = small_model().requires_grad_(False)
+    (scans,) = draw_scans(model, [data / "pictures"], (32, 32), slices=2, batch=2, seed=9)
+    s, q = likelihood_std(model, scans.noise), FromComplete(model, scans.kspace)
+    ways = [Refinement(anchor="prior", sweeps=n) for n in (0, 2)]
+    found = [objective_time.infer_jointly(model, q, scans.kspace, s, way) for way in ways]
+    before, after = (objective_of(model, one, scans, s) for one in found)
+    assert (after < before).all()
 
 
 def test_objective_is_that_of_the_trace(data: Path) -> None:
@@ -320,6 +356,7 @@ def test_objective_time_runs(tmp_path: Path, data: Path, capsys: pytest.CaptureF
     head = 'data = ["pictures"]\nshape = [32, 32]\nslices = 3\nbatch = 2\n'
     ways = '[[ways]]\nname = "one"\ndecoder = "separable"\nanchor = "prior"\nsteps = [2, 1]\n'
     other = '[[ways]]\nname = "all"\ndecoder = "vanilla"\nanchor = "prior"\nrule = "adam"\nsteps = [2]\n'
+    jointly = ways.replace("steps", "jointly = true\nsteps")
     files = {
         name: weights(tmp_path / f"{name}.safetensors", separable=name == "separable")
         for name in ("separable", "vanilla")
@@ -331,9 +368,10 @@ def test_objective_time_runs(tmp_path: Path, data: Path, capsys: pytest.CaptureF
         options = ["--data", str(data), "--threads", "1", "--results", str(tmp_path)]
         return objective_time.main([str(protocol), *words, *options])
 
-    assert run(head + ways + other) == 0
+    assert run(head + ways + jointly + other) == 0
     results = json.loads((tmp_path / "objective.json").read_text())
-    assert [[run["steps"] for run in row["runs"]] for row in results["rows"]] == [[0, 1, 2], [0, 2]]
+    assert [[run["steps"] for run in row["runs"]] for row in results["rows"]] == [[0, 1, 2], [0, 1, 2], [0, 2]]
+    assert [row["kind"] for row in results["rows"]] == ["separable", "jointly", "vanilla"]
     first = [run["objective"] for run in results["rows"][0]["runs"]]
     assert first[0] > first[1] > first[2]
     assert "to the same part, " in (tmp_path / "objective.md").read_text()
@@ -341,6 +379,8 @@ def test_objective_time_runs(tmp_path: Path, data: Path, capsys: pytest.CaptureF
     capsys.readouterr()
     for text, files_changed, message in (
         (head + ways, {}, "needs [[ways]] of both decoders"),
+        (head + jointly + other, {}, "and of the separable one a level at once"),
+        (head + ways + other.replace("steps", "jointly = true\nsteps"), {}, "ways[1]: jointly is true or false"),
         (head + ways.replace("[2, 1]", "[0]") + other, {}, "ways[0]: needs a name, a decoder (separable or vanilla)"),
         (head + ways + other, {"vanilla": files["separable"]}, "--vanilla: these weights are of another kind of model"),
         (head.replace("slices = 3", "slices = 0") + ways + other, {}, "all numbers must be at least 1"),
