@@ -83,7 +83,7 @@ def write_results(output: Path, results: Mapping[str, Any], table: str) -> None:
 
 
 def left_out(section: Mapping[str, Any], names: Sequence[str], where: str) -> None:
-    """Refuse settings of a protocol that its benchmark chooses itself.
+    """Refuse settings of a protocol that its benchmark chooses.
 
     Raises
     ------
@@ -92,7 +92,7 @@ def left_out(section: Mapping[str, Any], names: Sequence[str], where: str) -> No
     """
     for name in names:
         if name in section:
-            raise InputError(f"{where}: {name} is chosen by the rows of the table; leave it out")
+            raise InputError(f"{where}: {name} is chosen by the benchmark; leave it out")
 
 
 def read_toml(path: Path) -> dict[str, Any]:
@@ -212,7 +212,10 @@ def evidence_bounds(
 
 
 def _log_weight(model: HVAE, q: FromComplete, offsets: list[list[Tensor]], scans: Scans, s: Tensor) -> Tensor:
-    """Draw latents once: log p(k | z) + log p(z) - log of the density that they were drawn from."""
+    """Draw latents once: log p(k | z) + log p(z) - log of the density that they were drawn from.
+
+    Minus infinity where latents so far off were drawn that the decoder's numbers overflow.
+    """
     shape = (scans.kspace.shape[-2], scans.kspace.shape[-1])
     state, total, bands = model.begin(len(s), shape), torch.zeros_like(s), []
     for j in range(model.settings.levels):
@@ -220,11 +223,13 @@ def _log_weight(model: HVAE, q: FromComplete, offsets: list[list[Tensor]], scans
         for k, (layer, u) in enumerate(zip(model.layers(j), offsets[j])):
             prior, ahead = layer.look_ahead(state)
             own = q(j, k, state, prior)
-            drawn = torch.distributions.Normal(own.mu + u * own.sigma, own.sigma)
+            drawn = torch.distributions.Normal(own.mu + u * own.sigma, own.sigma, validate_args=False)
             z = drawn.sample()
-            given = torch.distributions.Normal(prior.mu, prior.sigma)
+            given = torch.distributions.Normal(prior.mu, prior.sigma, validate_args=False)
             total = total + (given.log_prob(z) - drawn.log_prob(z)).sum(dim=(1, 2, 3))
             state = layer(ahead, z)
         if any(j == group[-1] for group in model.groups):
             bands.append(model.head(j, state, shape))
-    return total + log_likelihood(model, merge(bands), scans.kspace, s)
+    return torch.nan_to_num(
+        total + log_likelihood(model, merge(bands), scans.kspace, s), nan=-math.inf, neginf=-math.inf
+    )

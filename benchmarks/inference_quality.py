@@ -57,6 +57,7 @@ HERE = Path(__file__).parent
 STARTS = {"iterative": "prior", "hybrid": "encoder"}
 UNIT = 0.01  # of the 99th percentile
 SHOWN, SHOWN_SWEEPS = 4, 25  # scans in the picture of bands, and their N
+SHOWN_BOUND = 0.2  # nats per dimension above the amortised bound, in the plot
 
 
 @dataclass(frozen=True)
@@ -168,7 +169,7 @@ def read_settings(path: Path) -> tuple[QualitySettings, dict[str, Refinement], d
 
 def run_mode(
     model: HVAE, batches: list[Scans], refinement: Refinement, settings: QualitySettings, features: Features
-) -> dict[str, float]:
+) -> dict[str, float | None]:
     """Infer all scans in one way, and score."""
     torch.manual_seed(settings.seed)
     errors, latents, bounds, weighted, seconds = [], [], [], [], 0.0
@@ -195,11 +196,16 @@ def run_mode(
         "MSE": round(float(np.mean(errors)), 4),
         "MSE_std": round(float(np.std(errors)), 4),
         "latent_nll": round(float(np.mean(latents)), 5),
-        "nll": round(float(np.mean(bounds)), 5),
-        "nll_importance_weighted": round(float(np.mean(weighted)), 5),
+        "nll": _finite(np.mean(bounds)),
+        "nll_importance_weighted": _finite(np.mean(weighted)),
         "frechet": round(frechet_distance(torch.cat(made).numpy(), torch.cat(wanted).numpy()), 5),
         "seconds": round(seconds / count, 4),
     }
+
+
+def _finite(bound: float) -> float | None:
+    """Round a bound for JSON, which has no infinity: None."""
+    return round(float(bound), 5) if np.isfinite(bound) else None
 
 
 def magnitude(model: HVAE, kspace: Tensor) -> Tensor:
@@ -228,7 +234,12 @@ def markdown(results: dict[str, Any]) -> str:
     ]
     for row in results["rows"]:
         numbers = (row["latent_nll"], row["nll"], row["nll_importance_weighted"], row["frechet"])
-        cells = [row["mode"], str(row["sweeps"]), f"{row['MSE']:.3f}", *(f"{value:.3f}" for value in numbers)]
+        cells = [
+            row["mode"],
+            str(row["sweeps"]),
+            f"{row['MSE']:.3f}",
+            *("infinite" if value is None else f"{value:.3f}" for value in numbers),
+        ]
         cells.append(f"{row['seconds']:.3f}")
         lines.append(f"| {' | '.join(cells)} |")
     shape = " x ".join(map(str, results["shape"]))
@@ -244,12 +255,22 @@ def _plot(rows: list[dict[str, Any]], path: Path) -> None:
     for axis, key, title in zip(axes, ("MSE", "nll"), ("MSE", "negative evidence bound, nats / dim")):
         for mode, colour in (("amortised", "black"), ("iterative", "tab:orange"), ("hybrid", "tab:red")):
             own = [row for row in rows if row["mode"] == mode]
-            axis.plot([row["seconds"] for row in own], [row[key] for row in own], "o-", color=colour, label=mode)
+            axis.plot(
+                [row["seconds"] for row in own],
+                [np.nan if row[key] is None else row[key] for row in own],
+                "o-",
+                color=colour,
+                label=mode,
+            )
             for row in own:
-                axis.annotate(row["sweeps"], (row["seconds"], row[key]), fontsize=7)
+                if row[key] is not None:
+                    axis.annotate(row["sweeps"], (row["seconds"], row[key]), fontsize=7)
         axis.set_xlabel("seconds a slice")
         axis.set_ylabel(title)
         axis.set_xscale("log")
+    bounds = [row["nll"] for row in rows if row["nll"] is not None]
+    axes[0].set_yscale("log")
+    axes[1].set_ylim(min(bounds) - SHOWN_BOUND / 10, rows[0]["nll"] + SHOWN_BOUND)  # far worse ones are out of view
     axes[0].legend(fontsize=8)
     save(figure, path)
 

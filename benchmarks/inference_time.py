@@ -37,7 +37,7 @@ from mrihvae.settings import from_dict
 
 HERE = Path(__file__).parent
 WAYS = (("vanilla", "layer"), ("vanilla", "together"), ("separable", "layer"), ("separable", "together"))
-ROUND = (*WAYS[1:], *WAYS, *WAYS[1:])  # the fast ones three times: a passing disturbance is a large part of theirs
+ROUND = (WAYS[2], *WAYS, WAYS[2])  # the fast one thrice: a passing disturbance is a large part of its time
 TITLES = {
     ("vanilla", "layer"): "vanilla, layer by layer",
     ("vanilla", "together"): "vanilla, all at once",
@@ -141,9 +141,8 @@ def time_depth(
 ) -> list[dict[str, Any]]:
     """Time all ways at one depth, in turn, so that a machine that changes its speed does it to all of them.
 
-    A round refines one level layer by layer, and all levels at once; rounds over all levels make a whole run of the
-    former, and the mean of the latter. The slowest way, which takes far longer than the others together, goes once in a
-    round; of the others the median of three counts.
+    A round refines one level layer by layer, and all levels at once. A whole run is the sum of the levels' times of the
+    former (separable: of medians of three), and the median of the latter.
     """
     levels, full = len(settings.widths), layers <= settings.deepest
     runs = {}
@@ -156,9 +155,8 @@ def time_depth(
         for sweeps in (0, 1):  # warms up
             runs[decoder].seconds(replace(refinement, order="together", sweeps=sweeps))
     passes: dict[tuple[str, str], list[float]] = {way: [] for way in WAYS}
-    refined = dict.fromkeys(WAYS, 0.0)
+    times: dict[tuple[str, str], list[list[float]]] = {way: [[] for _ in range(levels)] for way in WAYS}
     for j in tqdm(range(levels), f"K = {layers}"):
-        times: dict[tuple[str, str], list[float]] = {way: [] for way in WAYS}
         for way in ROUND:
             chosen, run = replace(refinement, order=way[1]), runs[way[0]]
             amortised = run.seconds(replace(chosen, sweeps=0))
@@ -170,9 +168,8 @@ def time_depth(
             else:
                 one, two = (run.seconds(replace(chosen, sweeps=swept[n])) for n in (1, 2))
                 taken = one - amortised + (settings.sweeps - 1) * (two - one)
-            times[way].append(taken / levels if whole else taken)
-        for way, taken_each in times.items():
-            refined[way] += statistics.median(taken_each)
+            times[way][j].append(taken)
+    refined = {way: _whole_run(way[1], per_level) for way, per_level in times.items()}
     rows = []
     for decoder, order in WAYS:
         rows.append(
@@ -195,6 +192,13 @@ def time_depth(
         )
         row["predicted"] = round(slowest["predicted_cost"] / row["predicted_cost"], 2)
     return rows
+
+
+def _whole_run(order: str, per_level: list[list[float]]) -> float:
+    """Put a run together from the times taken in each level's round: see `time_depth`."""
+    if order == "together":
+        return statistics.median(one for times in per_level for one in times)
+    return sum(statistics.median(times) for times in per_level)
 
 
 def network(settings: TimeSettings, layers: int, decoder: str, device: str) -> HVAE:
@@ -300,7 +304,7 @@ def markdown(results: dict[str, Any]) -> str:
     foot = f"{shape}, {len(results['widths'])} levels, widths {results['widths']}, N = {results['sweeps']}, "
     foot += f"{results['slices']} slice, {results['device']}, {results['threads']} threads"
     foot += ", compiled layers. " if results["compiled"] else ". "
-    foot += "A level's time is the median of three runs, but for vanilla layer by layer, which is one. "
+    foot += "Of times of the same, medians, but for vanilla layer by layer, which runs once. "
     foot += "\\* of two steps, carried on to N.\n"
     return "\n".join(lines) + "\n\n" + foot
 
