@@ -224,7 +224,7 @@ def _log_weight(model: HVAE, q: FromComplete, offsets: list[list[Tensor]], scans
             prior, ahead = layer.look_ahead(state)
             own = q(j, k, state, prior)
             drawn = torch.distributions.Normal(own.mu + u * own.sigma, own.sigma, validate_args=False)
-            z = drawn.sample()
+            z = drawn.loc + drawn.scale * torch.randn_like(drawn.scale)  # numbers that overflow are no error here
             given = torch.distributions.Normal(prior.mu, prior.sigma, validate_args=False)
             total = total + (given.log_prob(z) - drawn.log_prob(z)).sum(dim=(1, 2, 3))
             state = layer(ahead, z)
