@@ -10,6 +10,7 @@ import sys
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +18,11 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from mrihvae.bands import merge
 from mrihvae.cli_train import check_fit
 from mrihvae.errors import InputError
 from mrihvae.files import replacing
-from mrihvae.iahvae import FromComplete, Inferred
+from mrihvae.iahvae import FromComplete, Inferred, walk
+from mrihvae.layers import Gaussian
 from mrihvae.model import HVAE
 from mrihvae.objective import Scans, dimensions
 from mrihvae.runs import TrainSettings
@@ -75,11 +76,20 @@ def run_command(
 
 
 def write_results(output: Path, results: Mapping[str, Any], table: str) -> None:
-    """Write results as JSON, and beside them their table (.md)."""
+    """Write results as JSON, which has no infinity (null), and beside them their table (.md)."""
     with replacing(output) as temporary:
-        temporary.write_text(json.dumps(results, indent=1) + "\n")
+        temporary.write_text(json.dumps(_finite(results), indent=1) + "\n")
     with replacing(output.with_suffix(".md")) as temporary:
         temporary.write_text(table)
+
+
+def _finite(value: Any) -> Any:
+    """Put None in the place of numbers that are not finite."""
+    if isinstance(value, Mapping):
+        return {key: _finite(one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(one) for one in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def left_out(section: Mapping[str, Any], names: Sequence[str], where: str) -> None:
@@ -168,23 +178,21 @@ def log_likelihood(model: HVAE, hhat: Tensor, kspace: Tensor, s: Tensor) -> Tens
     return -(kspace - hhat).abs().square().flatten(1).sum(dim=1) / s**2 - constant
 
 
-def log_prior(model: HVAE, latents: Sequence[Sequence[Tensor]], shape: tuple[int, int]) -> Tensor:
-    """Compute log p(z) in nats, (slices,), of the latents of every level of images of (H, W)."""
-    total = torch.zeros(len(latents[0][0]), device=latents[0][0].device)
-    state = model.begin(len(total), shape)
-    for j, own in enumerate(latents):
-        state = model.enter(j, state)
-        for layer, z in zip(model.layers(j), own):
-            prior, state = layer.look_ahead(state)
-            total = total + torch.distributions.Normal(prior.mu, prior.sigma).log_prob(z).sum(dim=(1, 2, 3))
-            state = layer(state, z)
-    return total
+def log_prior(found: Inferred) -> Tensor:
+    """Compute log p(z) in nats, (slices,), of inferred latents of all levels."""
+    pairs = zip(chain(*found.latents), chain(*found.priors), strict=True)
+    return torch.stack([_log_density(z, prior) for z, prior in pairs]).sum(dim=0)
+
+
+def _log_density(z: Tensor, of: Gaussian) -> Tensor:
+    """Compute the log density of a layer's latents, (slices,); numbers that overflow are no error here."""
+    density = torch.distributions.Normal(of.mu, of.sigma, validate_args=False)
+    return density.log_prob(z).sum(dim=(1, 2, 3))
 
 
 def objective_of(model: HVAE, found: Inferred, scans: Scans, s: Tensor) -> Tensor:
     """Compute -log p(k, z) of what was inferred, in nats per real dimension, (slices,): what refinement lowers."""
-    shape = (scans.kspace.shape[-2], scans.kspace.shape[-1])
-    joint = log_prior(model, found.latents, shape) + log_likelihood(model, found.kspace, scans.kspace, s)
+    joint = log_prior(found) + log_likelihood(model, found.kspace, scans.kspace, s)
     return -joint / dimensions(model, scans.kspace)
 
 
@@ -194,42 +202,35 @@ def evidence_bounds(
     """Bound -log p(k) from above, in nats per real dimension, (slices,): by the ELBO and importance-weighted.
 
     Latents are drawn from N(mu_q + u sigma_q, sigma_q^2), where u is how far, in q's deviations, the inferred ones lie
-    from q's means: for amortised inference this is q.
+    from q's means: for amortised inference this is q. Infinite where latents so far off were drawn that the decoder's
+    numbers overflow.
     """
-    offsets = [[] for _ in range(model.settings.levels)]  # type: list[list[Tensor]]
     shape = (scans.kspace.shape[-2], scans.kspace.shape[-1])
-    state = model.begin(len(s), shape)
-    for j in range(model.settings.levels):
-        state = model.enter(j, state)
-        for k, (layer, z) in enumerate(zip(model.layers(j), found.latents[j])):
-            prior, ahead = layer.look_ahead(state)
+    offsets: dict[tuple[int, int], Tensor] = {}
+
+    def as_inferred(j: int, k: int, state: Tensor, prior: Gaussian) -> Tensor:
+        own, z = q(j, k, state, prior), found.latents[j][k]
+        offsets[j, k] = (z - own.mu) / own.sigma
+        return z
+
+    walk(model, len(s), shape, as_inferred)
+
+    def log_weight() -> Tensor:
+        """Draw latents once: log p(k | z) + log p(z) - log of the density that they were drawn from."""
+        total = torch.zeros_like(s)
+
+        def drawn(j: int, k: int, state: Tensor, prior: Gaussian) -> Tensor:
+            nonlocal total
             own = q(j, k, state, prior)
-            offsets[j].append((z - own.mu) / own.sigma)
-            state = layer(ahead, z)
-    logs = torch.stack([_log_weight(model, q, offsets, scans, s) for _ in range(samples)])
+            around = Gaussian(own.mu + offsets[j, k] * own.sigma, own.sigma)
+            z = around.mu + around.sigma * torch.randn_like(around.sigma)
+            total = total - _log_density(z, around)
+            return z
+
+        one = walk(model, len(s), shape, drawn)
+        total = total + log_prior(one) + log_likelihood(model, one.kspace, scans.kspace, s)
+        return torch.nan_to_num(total, nan=-math.inf, neginf=-math.inf)
+
+    logs = torch.stack([log_weight() for _ in range(samples)])
     count = dimensions(model, scans.kspace)
     return -logs.mean(dim=0) / count, -(torch.logsumexp(logs, dim=0) - math.log(samples)) / count
-
-
-def _log_weight(model: HVAE, q: FromComplete, offsets: list[list[Tensor]], scans: Scans, s: Tensor) -> Tensor:
-    """Draw latents once: log p(k | z) + log p(z) - log of the density that they were drawn from.
-
-    Minus infinity where latents so far off were drawn that the decoder's numbers overflow.
-    """
-    shape = (scans.kspace.shape[-2], scans.kspace.shape[-1])
-    state, total, bands = model.begin(len(s), shape), torch.zeros_like(s), []
-    for j in range(model.settings.levels):
-        state = model.enter(j, state)
-        for k, (layer, u) in enumerate(zip(model.layers(j), offsets[j])):
-            prior, ahead = layer.look_ahead(state)
-            own = q(j, k, state, prior)
-            drawn = torch.distributions.Normal(own.mu + u * own.sigma, own.sigma, validate_args=False)
-            z = drawn.loc + drawn.scale * torch.randn_like(drawn.scale)  # numbers that overflow are no error here
-            given = torch.distributions.Normal(prior.mu, prior.sigma, validate_args=False)
-            total = total + (given.log_prob(z) - drawn.log_prob(z)).sum(dim=(1, 2, 3))
-            state = layer(ahead, z)
-        if any(j == group[-1] for group in model.groups):
-            bands.append(model.head(j, state, shape))
-    return torch.nan_to_num(
-        total + log_likelihood(model, merge(bands), scans.kspace, s), nan=-math.inf, neginf=-math.inf
-    )

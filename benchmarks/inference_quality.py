@@ -186,7 +186,7 @@ def run_mode(
             seconds += time.perf_counter() - began
             errors += ((found.kspace - scans.kspace).abs().square().flatten(1).mean(dim=1) / UNIT**2).tolist()
             count_z = sum(z[0].numel() for level in found.latents for z in level)
-            latents += (-log_prior(model, found.latents, (settings.shape[0], settings.shape[1])) / count_z).tolist()
+            latents += (-log_prior(found) / count_z).tolist()
             single, many = evidence_bounds(model, q, found, scans, s, settings.importance)
             bounds += single.tolist()
             weighted += many.tolist()

@@ -21,6 +21,7 @@ import sys
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -42,9 +43,8 @@ from torch import Tensor
 from tqdm import tqdm
 
 from mrihvae import __version__
-from mrihvae.bands import merge
 from mrihvae.errors import InputError
-from mrihvae.iahvae import FromComplete, Inferred, infer
+from mrihvae.iahvae import FromComplete, Inferred, infer, walk
 from mrihvae.layers import Gaussian
 from mrihvae.model import HVAE
 from mrihvae.objective import Scans, likelihood_std
@@ -190,7 +190,7 @@ def run_way(model: HVAE, way: Way, batches: Sequence[Scans], importance: int) ->
     runs = []
     for steps in tqdm((0, *way.steps), way.name):
         chosen = replace(way, refinement=replace(way.refinement, sweeps=steps))
-        if not steps:
+        if steps in (0, way.steps[0]):
             _infer(model, chosen, batches[0], 1)  # warms up
         objectives: list[float] = []
         bounds: list[float] = []
@@ -228,34 +228,23 @@ def infer_jointly(model: HVAE, q: FromComplete, kspace: Tensor, s: Tensor, refin
     s : (slices,), the likelihood's standard deviation per complex bin
     refinement : how, but for its order
     """
-    shape = (kspace.shape[-2], kspace.shape[-1])
-    positions = [(j, k) for j in range(model.settings.levels) for k in range(model.settings.layers)]
-    ends = {group[-1] for group in model.groups}
+    shape, encoded = (kspace.shape[-2], kspace.shape[-1]), []
 
-    def walk(z: Sequence[Tensor] | None) -> tuple[list[Gaussian], list[Gaussian], list[Tensor]]:
-        """Walk down, along q's means if there are no latents: encoded, priors and bands."""
-        encoded, priors, bands = [], [], []
-        state = model.begin(len(kspace), shape)
-        for number, (j, k) in enumerate(positions):
-            state = model.enter(j, state) if k == 0 else state
-            prior, ahead = model.layers(j)[k].look_ahead(state)
-            if z is None:
-                encoded.append(q(j, k, state, prior))
-            state = model.layers(j)[k](ahead, encoded[-1].mu if z is None else z[number])
-            priors.append(prior)
-            if j in ends and k == model.settings.layers - 1:
-                bands.append(model.head(j, state, shape))
-        return encoded, priors, bands
+    def amortised(j: int, k: int, state: Tensor, prior: Gaussian) -> Tensor:
+        encoded.append(q(j, k, state, prior))
+        return encoded[-1].mu
+
+    def decoded(z: Sequence[Tensor]) -> Inferred:
+        left = iter(z)
+        return walk(model, len(kspace), shape, lambda *_: next(left))
 
     def complete(z: Sequence[Tensor]) -> tuple[list[Gaussian], Tensor]:
-        _, priors, bands = walk(z)
-        return priors, merge(bands)
+        found = decoded(z)
+        return list(chain(*found.priors)), found.kspace
 
-    encoded, _, _ = walk(None)
+    walk(model, len(kspace), shape, amortised)
     target = Target(kspace, torch.ones(kspace.shape, dtype=torch.bool), s.view(-1, *[1] * (kspace.ndim - 1)))
-    latents = refine(Objective(complete, encoded, [one.mu for one in encoded], target, refinement, 0))
-    k = model.settings.layers
-    return Inferred([latents[j * k : (j + 1) * k] for j in range(model.settings.levels)], walk(latents)[2])
+    return decoded(refine(Objective(complete, encoded, [one.mu for one in encoded], target, refinement, 0)))
 
 
 def compare(rows: Sequence[dict[str, Any]], part: float) -> dict[str, Any]:

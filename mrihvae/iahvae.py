@@ -27,6 +27,7 @@ Combine = Callable[[Tensor, Tensor, Tensor], Tensor]
 Positions = list[tuple[int, int]]  # (level, layer)
 Ahead = tuple[Gaussian, Tensor]  # a layer's prior, and the state that its latent enters
 Decoded = tuple[list[Gaussian], Tensor]
+Choose = Callable[[int, int, Tensor, Gaussian], Tensor]
 
 
 class Encoder(Protocol):
@@ -101,11 +102,13 @@ class Inferred:
     Attributes
     ----------
     latents : of the K layers of every level, (slices, channels, h, w) each
+    priors : p(z_l | z_<l) of each
     bands : what each group's head made of them, after `combine`, complex (slices, h_j, w_j)
     traces : of each refinement, if asked for, under (level, layer) of its first latent
     """
 
     latents: list[list[Tensor]] = field(default_factory=list)
+    priors: list[list[Gaussian]] = field(default_factory=list)
     bands: list[Tensor] = field(default_factory=list)
     traces: dict[tuple[int, int], Trace] = field(default_factory=dict)
 
@@ -113,6 +116,13 @@ class Inferred:
     def kspace(self) -> Tensor:
         """Complete k-space, the sum of the bands: complex (slices, H, W)."""
         return merge(self.bands)
+
+    def add(self, j: int, z: Tensor, prior: Gaussian) -> None:
+        """Add the next layer of level j."""
+        for levels in (self.latents, self.priors):
+            levels.extend([] for _ in range(j + 1 - len(levels)))
+        self.latents[j].append(z)
+        self.priors[j].append(prior)
 
 
 def infer(
@@ -176,7 +186,7 @@ def infer(
         rest = [(j, k) for j in group for k in range(model.settings.layers)]
         swept = {j: width > 0 and refinement.sweeps_at(j) > 0 for j in group}
         while rest:
-            encoded, latents, ahead, after = _start(model, encoder, rest, state, known, start)
+            encoded, latents, priors, ahead, after = _start(model, encoder, rest, state, known, start)
             stretch = rest
             if refinement.order == "layer" and any(swept.values()):
                 idle = next((number for number, (j, _) in enumerate(rest) if swept[j]), len(rest))
@@ -196,15 +206,36 @@ def infer(
                 if trace is not None:
                     found.traces[stretch[0]] = trace
             if swept[stretch[0][0]] or len(stretch) < len(rest):
-                _, after = _decode(model, stretch, ahead, latents)
-            for (j, _), z in zip(stretch, latents):
-                found.latents.extend([] for _ in range(j + 1 - len(found.latents)))
-                found.latents[j].append(z)
+                priors, after = _decode(model, stretch, ahead, latents)
+            for (j, _), z, prior in zip(stretch, latents, priors):
+                found.add(j, z, prior)
             rest = rest[len(stretch) :]
             state = model.enter(rest[0][0], after) if rest and rest[0][1] == 0 else after
         hhat = model.head(group[-1], state, shape)
         known = torch.where(mask, known, known + centre_pad(hhat, shape))
         found.bands.append(hhat if combine is None else combine(bins, hhat, measured))
+    return found
+
+
+def walk(model: HVAE, slices: int, shape: tuple[int, int], choose: Choose) -> Inferred:
+    """Walk down all levels, with any latents (IA-HVAE, eqs. 2 and 3).
+
+    Parameters
+    ----------
+    slices : how many at once
+    shape : (H, W), multiples of `ModelSettings.multiple`
+    choose : gives the latents of a layer: of its level, its number in it, the state before it, and its prior
+    """
+    state, found = model.begin(slices, shape), Inferred()
+    for group in model.groups:
+        for j in group:
+            state = model.enter(j, state)
+            for k, layer in enumerate(model.layers(j)):
+                prior, ahead = layer.look_ahead(state)
+                z = choose(j, k, state, prior)
+                state = layer(ahead, z)
+                found.add(j, z, prior)
+        found.bands.append(model.head(group[-1], state, shape))
     return found
 
 
@@ -282,8 +313,8 @@ def _start(
     state: Tensor,
     known: Tensor,
     start: Callable[[Gaussian, tuple[int, int]], Tensor],
-) -> tuple[list[Gaussian], list[Tensor], Ahead, Tensor]:
-    """Walk along layers: what the encoder says of their latents, where these start, and the state in the end.
+) -> tuple[list[Gaussian], list[Tensor], list[Gaussian], Ahead, Tensor]:
+    """Walk along layers: what the encoder says of their latents, where these start, priors, and the state in the end.
 
     Before that comes what the first layer has before its latent, which no latent of these changes.
     """
@@ -300,7 +331,7 @@ def _start(
         encoded.append(r)
         latents.append(z)
         looked.append((prior, ahead))
-    return encoded, latents, looked[0], state
+    return encoded, latents, [prior for prior, _ in looked], looked[0], state
 
 
 def _decode(model: HVAE, positions: Positions, ahead: Ahead, latents: Sequence[Tensor]) -> Decoded:

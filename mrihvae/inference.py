@@ -7,9 +7,10 @@ inferred, and refined against the measured bins of their own band, before the ne
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -281,32 +282,26 @@ def infer(
     -------
     complex (slices, H, W): the decoder's bins, and on measured bins what `settings.combine` says
     """
-    s, drawn = likelihood_std(model, problem.noise), generators is not None
-    if generators is None and settings.start == "sample":
-        generators = [torch.Generator().manual_seed(0) for _ in problem.measured]
-
-    def draw(like: Tensor) -> Tensor:
-        return normal(like, generators or [])
-
-    def noisy(bins: Tensor) -> Tensor:
-        return bins + s[:, None, None] * torch.complex(draw(bins.real), draw(bins.real)) / 2**0.5
+    s = likelihood_std(model, problem.noise)
+    draw, width, noisy = None, 1.0, None
+    if generators is not None:
+        draw, width = partial(normal, generators=generators), settings.temperature
+        noisy = partial(_with_noise, s=s[:, None, None], draw=draw)
+    elif settings.start == "sample":
+        draw = partial(normal, generators=[torch.Generator().manual_seed(0) for _ in problem.measured])
 
     def combine(bins: Tensor, hhat: Tensor, measured: Tensor) -> Tensor:
         return _combine(bins, hhat, measured, problem.noise[:, None, None], settings.combine)
 
     encoder = FromMeasured(model, guess, problem.measured, problem.mask)
-    return iahvae.infer(
-        model,
-        encoder,
-        problem.measured,
-        problem.mask,
-        s,
-        replace(settings, sweeps=sweeps),
-        None if generators is None else draw,
-        settings.temperature if drawn else 1.0,
-        noisy if drawn else None,
-        combine,
-    ).kspace
+    chosen = replace(settings, sweeps=sweeps)
+    measured, mask = problem.measured, problem.mask
+    return iahvae.infer(model, encoder, measured, mask, s, chosen, draw, width, noisy, combine).kspace
+
+
+def _with_noise(bins: Tensor, s: Tensor, draw: Callable[[Tensor], Tensor]) -> Tensor:
+    """Add white complex noise of deviation s."""
+    return bins + s * torch.complex(draw(bins.real), draw(bins.real)) / 2**0.5
 
 
 def _combine(y: Tensor, hhat: Tensor, measured: Tensor, noise: Tensor, how: str) -> Tensor:

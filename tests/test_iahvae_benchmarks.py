@@ -151,7 +151,7 @@ def test_latents_of_the_prior_have_its_entropy() -> None:
             prior, state = layer.look_ahead(state)
             entropy.append(0.5 * np.log(2 * np.pi * np.e) + torch.log(prior.sigma).flatten())
             state = layer(state, z)
-    given = -log_prior(model, found.latents, (32, 32)) / (torch.cat(entropy).numel() / 4)
+    given = -log_prior(found) / (torch.cat(entropy).numel() / 4)
     assert float(given.mean()) == pytest.approx(float(torch.cat(entropy).mean()), abs=0.02)
 
 
