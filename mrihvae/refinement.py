@@ -198,14 +198,12 @@ class Objective:
         """Compute the residuals whose half squares add up to the objective with L2, and what else it has, (slices,)."""
         free = self.latents(moves)
         priors, hhat = self.complete([*free, *self.start[len(free) :]])
-        rest = hhat.real.new_zeros(len(hhat))
-        anchored = []
-        for z, start, r, prior in zip(free, self.start, self.encoded, priors):
-            if self.settings.anchor == "prior":
-                anchored.append((z - prior.mu) / prior.sigma)
-                rest = rest + torch.log(prior.sigma).sum(dim=(1, 2, 3))
-            else:
-                anchored.append((z - start) / (self.width * r.sigma))
+        if self.settings.anchor == "prior":
+            anchored = [(z - prior.mu) / prior.sigma for z, prior in zip(free, priors)]
+            rest = torch.log(_flat([prior.sigma for prior in priors[: len(free)]])).sum(dim=1)
+        else:
+            anchored = [(z - at) / (self.width * r.sigma) for z, at, r in zip(free, self.start, self.encoded)]
+            rest = hhat.real.new_zeros(len(hhat))
         weight = math.sqrt(2 * self.settings.beta_at(self.j))
         misfit = torch.where(self.target.measured, (self.target.bins - hhat) / self.target.s, 0)
         return [*anchored, weight * torch.view_as_real(misfit)], rest
@@ -213,10 +211,12 @@ class Objective:
     def value(self, residuals: Sequence[Tensor], rest: Tensor) -> Tensor:
         """Add up the objective of each slice, (slices,)."""
         *anchored, misfit = residuals
-        loss = 0.5 * misfit.square()
         if self.settings.loss == "l1":  # beta |h - hhat| / s, smooth at 0
-            loss = math.sqrt(self.settings.beta_at(self.j) / 2) * torch.sqrt(misfit.square().sum(dim=-1) + 1e-12)
-        return rest + loss.flatten(1).sum(dim=1) + sum(0.5 * r.square().flatten(1).sum(dim=1) for r in anchored)
+            distance = torch.sqrt(misfit.square().sum(dim=-1) + 1e-12)
+            loss = math.sqrt(self.settings.beta_at(self.j) / 2) * distance.flatten(1).sum(dim=1)
+        else:
+            loss = 0.5 * misfit.square().flatten(1).sum(dim=1)
+        return rest + loss + 0.5 * _flat(anchored).square().sum(dim=1)
 
     def value_at(self, moves: Sequence[Tensor]) -> Tensor:
         """Compute the objective of each slice without gradients, (slices,)."""
@@ -226,11 +226,11 @@ class Objective:
 
 @dataclass(frozen=True)
 class Step:
-    """A step of refinement: where it leads, and the objective and the norm of its gradient before it, (slices,)."""
+    """A step of refinement: where it leads, and the objective, (slices,), and its gradient before it."""
 
     moves: list[Tensor]
     objective: Tensor
-    gradient: Tensor
+    gradient: Sequence[Tensor]
 
 
 def refine(objective: Objective, trace: Trace | None = None) -> list[Tensor]:
@@ -246,18 +246,22 @@ def refine(objective: Objective, trace: Trace | None = None) -> list[Tensor]:
     the refined latents
     """
     settings, moves = objective.settings, [torch.zeros_like(r.mu) for r in objective.encoded]
-    rule = _gauss_newton if settings.rule == "gauss-newton" else _Descent(settings, objective.j, moves)
+    rules = {"gauss-newton": _gauss_newton, "gradient": _gradient}
+    rule = rules.get(settings.rule) or _Adam(settings.step_at(objective.j), moves)
     first: Tensor | None = None
     active = torch.ones(len(moves[0]), dtype=torch.bool, device=moves[0].device)
     for _ in range(settings.sweeps_at(objective.j)):
         with torch.enable_grad():
             step = rule(objective, moves)
-        first = step.gradient if first is None else first
-        if settings.tolerance > 0:
-            active = active & (step.gradient > settings.tolerance * first)
         if trace is not None:
             trace.objective.append(step.objective)
-            trace.gradient.append(step.gradient)
+            trace.gradient.append(_norm(step.gradient))
+        if settings.tolerance == 0:
+            moves = step.moves
+            continue
+        norm = _norm(step.gradient)
+        first = norm if first is None else first
+        active = active & (norm > settings.tolerance * first)
         if not active.any():
             break
         moves = [torch.where(active[:, None, None, None], new, old) for new, old in zip(step.moves, moves)]
@@ -266,17 +270,22 @@ def refine(objective: Objective, trace: Trace | None = None) -> list[Tensor]:
     return objective.latents(moves)
 
 
-class _Descent:
-    """Steps of Adam, or plain ones along the gradient."""
+def _gradient(objective: Objective, moves: list[Tensor]) -> Step:
+    """Take a plain step along the gradient."""
+    moves = [d.detach().requires_grad_() for d in moves]
+    values = objective.value(*objective.residuals(*moves))
+    gradients = torch.autograd.grad(values.sum(), moves)
+    step = objective.settings.step_at(objective.j)
+    with torch.no_grad():
+        return Step([d - step * g for d, g in zip(moves, gradients)], values.detach(), gradients)
 
-    def __init__(self, settings: Refinement, j: int, moves: list[Tensor]) -> None:
+
+class _Adam:
+    """Steps of Adam."""
+
+    def __init__(self, step: float, moves: list[Tensor]) -> None:
         self.moves = [d.clone().requires_grad_() for d in moves]
-        step = settings.step_at(j)
-        self.optimiser: torch.optim.Optimizer = (
-            torch.optim.Adam(self.moves, lr=step, betas=(0.9, 0.99))
-            if settings.rule == "adam"
-            else torch.optim.SGD(self.moves, lr=step)
-        )
+        self.optimiser = torch.optim.Adam(self.moves, lr=step, betas=(0.9, 0.99))
 
     def __call__(self, objective: Objective, moves: list[Tensor]) -> Step:
         with torch.no_grad():
@@ -287,7 +296,7 @@ class _Descent:
         for own, gradient in zip(self.moves, gradients):
             own.grad = gradient
         self.optimiser.step()
-        return Step([own.detach().clone() for own in self.moves], values.detach(), _norm(gradients))
+        return Step([own.detach().clone() for own in self.moves], values.detach(), gradients)
 
 
 def _gauss_newton(objective: Objective, moves: list[Tensor]) -> Step:
@@ -307,8 +316,7 @@ def _gauss_newton(objective: Objective, moves: list[Tensor]) -> Step:
         more = torch.autograd.grad(rest.sum(), moves, retain_graph=True, allow_unused=True)
         direction = remainder = [g if m is None else g - m for g, m in zip(remainder, more)]
     found = [torch.zeros_like(d) for d in direction]
-    power = _per_slice(remainder, remainder)
-    norm = power.sqrt()
+    power, slope = _per_slice(remainder, remainder), remainder
     for _ in range(objective.settings.iterations):
         pushed = torch.autograd.grad(gradients, weights, direction, retain_graph=True)
         curved = torch.autograd.grad(values, moves, pushed, retain_graph=True)
@@ -318,7 +326,7 @@ def _gauss_newton(objective: Objective, moves: list[Tensor]) -> Step:
         last, power = power, _per_slice(remainder, remainder)
         ratio = power / last.clamp_min(torch.finfo(power.dtype).tiny)
         direction = [r + ratio[:, None, None, None] * p for r, p in zip(remainder, direction)]
-    return Step(_shortened(objective, [d.detach() for d in moves], found, before), before, norm)
+    return Step(_shortened(objective, [d.detach() for d in moves], found, before), before, slope)
 
 
 def _shortened(objective: Objective, moves: list[Tensor], step: list[Tensor], before: Tensor) -> list[Tensor]:
@@ -332,6 +340,11 @@ def _shortened(objective: Objective, moves: list[Tensor], step: list[Tensor], be
         length = torch.where(raised, length / 2, length)
     length = torch.where(raised, 0, length)
     return [d + length[:, None, None, None] * torch.nan_to_num(p) for d, p in zip(moves, step)]
+
+
+def _flat(values: Sequence[Tensor]) -> Tensor:
+    """Line up all numbers of a slice, (slices, numbers)."""
+    return torch.cat([value.flatten(1) for value in values], dim=1)
 
 
 def _norm(gradients: Sequence[Tensor]) -> Tensor:
