@@ -169,7 +169,7 @@ def read_settings(path: Path) -> tuple[QualitySettings, dict[str, Refinement], d
 
 def run_mode(
     model: HVAE, batches: list[Scans], refinement: Refinement, settings: QualitySettings, features: Features
-) -> dict[str, float | None]:
+) -> dict[str, float]:
     """Infer all scans in one way, and score."""
     torch.manual_seed(settings.seed)
     errors, latents, bounds, weighted, seconds = [], [], [], [], 0.0
@@ -196,16 +196,11 @@ def run_mode(
         "MSE": round(float(np.mean(errors)), 4),
         "MSE_std": round(float(np.std(errors)), 4),
         "latent_nll": round(float(np.mean(latents)), 5),
-        "nll": _finite(np.mean(bounds)),
-        "nll_importance_weighted": _finite(np.mean(weighted)),
+        "nll": round(float(np.mean(bounds)), 5),
+        "nll_importance_weighted": round(float(np.mean(weighted)), 5),
         "frechet": round(frechet_distance(torch.cat(made).numpy(), torch.cat(wanted).numpy()), 5),
         "seconds": round(seconds / count, 4),
     }
-
-
-def _finite(bound: float) -> float | None:
-    """Round a bound for JSON, which has no infinity: None."""
-    return round(float(bound), 5) if np.isfinite(bound) else None
 
 
 def magnitude(model: HVAE, kspace: Tensor) -> Tensor:
@@ -238,7 +233,7 @@ def markdown(results: dict[str, Any]) -> str:
             row["mode"],
             str(row["sweeps"]),
             f"{row['MSE']:.3f}",
-            *("infinite" if value is None else f"{value:.3f}" for value in numbers),
+            *(f"{value:.3f}" if np.isfinite(value) else "infinite" for value in numbers),
         ]
         cells.append(f"{row['seconds']:.3f}")
         lines.append(f"| {' | '.join(cells)} |")
@@ -257,18 +252,18 @@ def _plot(rows: list[dict[str, Any]], path: Path) -> None:
             own = [row for row in rows if row["mode"] == mode]
             axis.plot(
                 [row["seconds"] for row in own],
-                [np.nan if row[key] is None else row[key] for row in own],
+                [row[key] for row in own],
                 "o-",
                 color=colour,
                 label=mode,
             )
             for row in own:
-                if row[key] is not None:
+                if np.isfinite(row[key]):
                     axis.annotate(row["sweeps"], (row["seconds"], row[key]), fontsize=7)
         axis.set_xlabel("seconds a slice")
         axis.set_ylabel(title)
         axis.set_xscale("log")
-    bounds = [row["nll"] for row in rows if row["nll"] is not None]
+    bounds = [row["nll"] for row in rows if np.isfinite(row["nll"])]
     axes[0].set_yscale("log")
     axes[1].set_ylim(min(bounds) - SHOWN_BOUND / 10, rows[0]["nll"] + SHOWN_BOUND)  # far worse ones are out of view
     axes[0].legend(fontsize=8)

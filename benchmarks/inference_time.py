@@ -178,7 +178,7 @@ def time_depth(
                 "order": order,
                 "layers": layers,
                 "depth": layers * levels,
-                "amortised_seconds": round(float(torch.tensor(passes[decoder, order]).median()), 4),
+                "amortised_seconds": round(statistics.median(passes[decoder, order]), 4),
                 "refinement_seconds": round(refined[decoder, order], 4),
                 "steps_run": settings.sweeps if full else 2,
                 "predicted_cost": predicted_cost(settings, layers, decoder, order),
@@ -295,8 +295,8 @@ def markdown(results: dict[str, Any]) -> str:
             TITLES[row["decoder"], row["order"]],
             f"{row['amortised_seconds']:.3f}",
             f"{row['refinement_seconds']:.2f}{star}",
-            f"{row['faster_than_vanilla_layer_by_layer']:.1f}",
-            f"{row['predicted']:.1f}",
+            f"{row['faster_than_vanilla_layer_by_layer']:.2f}",
+            f"{row['predicted']:.2f}",
             "-" if row["peak_MiB"] is None else f"{row['peak_MiB']:.0f}",
         ]
         lines.append(f"| {' | '.join(cells)} |")

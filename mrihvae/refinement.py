@@ -4,8 +4,7 @@ The latents of a group of levels that share a head are refined by steps down
 
     -log anchor(z) + beta Loss(h, hhat(z)),
 
-IA-HVAE, eq. 7, with the sign of the density set right. In the separable decoder a group is one level, so a step costs
-that level's layers alone; in the vanilla one it is all levels.
+IA-HVAE, eq. 7, with the sign of the density set right. A group is one level; in the vanilla decoder it is all levels.
 """
 
 from __future__ import annotations
@@ -76,13 +75,7 @@ class Refinement:
             raise ValueError(f"step {self.step} must be above 0")
         if not 0 <= self.tolerance < 1:
             raise ValueError(f"tolerance {self.tolerance} must be at least 0 and below 1")
-        for name, known in (
-            ("start", STARTS),
-            ("order", ORDERS),
-            ("anchor", ANCHORS),
-            ("rule", RULES),
-            ("loss", LOSSES),
-        ):
+        for name, known in zip(("start", "order", "anchor", "rule", "loss"), (STARTS, ORDERS, ANCHORS, RULES, LOSSES)):
             if getattr(self, name) not in known:
                 raise ValueError(f"{name} '{getattr(self, name)}' is unknown; choose one of {', '.join(known)}")
         if self.iterations < 1:
@@ -218,6 +211,11 @@ class Objective:
             loss = 0.5 * misfit.square().flatten(1).sum(dim=1)
         return rest + loss + 0.5 * _flat(anchored).square().sum(dim=1)
 
+    def gradient(self, moves: Sequence[Tensor]) -> tuple[Tensor, Sequence[Tensor]]:
+        """Compute the objective of each slice, (slices,), and its gradient, of moves that want one."""
+        values = self.value(*self.residuals(*moves))
+        return values.detach(), torch.autograd.grad(values.sum(), list(moves))
+
     def value_at(self, moves: Sequence[Tensor]) -> Tensor:
         """Compute the objective of each slice without gradients, (slices,)."""
         with torch.no_grad():
@@ -272,12 +270,9 @@ def refine(objective: Objective, trace: Trace | None = None) -> list[Tensor]:
 
 def _gradient(objective: Objective, moves: list[Tensor]) -> Step:
     """Take a plain step along the gradient."""
-    moves = [d.detach().requires_grad_() for d in moves]
-    values = objective.value(*objective.residuals(*moves))
-    gradients = torch.autograd.grad(values.sum(), moves)
+    values, gradients = objective.gradient([d.detach().requires_grad_() for d in moves])
     step = objective.settings.step_at(objective.j)
-    with torch.no_grad():
-        return Step([d - step * g for d, g in zip(moves, gradients)], values.detach(), gradients)
+    return Step([d.detach() - step * g for d, g in zip(moves, gradients)], values, gradients)
 
 
 class _Adam:
@@ -291,12 +286,11 @@ class _Adam:
         with torch.no_grad():
             for own, d in zip(self.moves, moves):
                 own.copy_(d)
-        values = objective.value(*objective.residuals(*self.moves))
-        gradients = torch.autograd.grad(values.sum(), self.moves)
+        values, gradients = objective.gradient(self.moves)
         for own, gradient in zip(self.moves, gradients):
             own.grad = gradient
         self.optimiser.step()
-        return Step([own.detach().clone() for own in self.moves], values.detach(), gradients)
+        return Step([own.detach().clone() for own in self.moves], values, gradients)
 
 
 def _gauss_newton(objective: Objective, moves: list[Tensor]) -> Step:

@@ -135,7 +135,13 @@ def test_bound_of_amortised_inference_is_the_elbo(data: Path) -> None:
     assert bool((many < single).all())
     found.latents[0][0] = found.latents[0][0] * 1e38  # the decoder's numbers overflow: no bound, and no error
     assert all(bool(torch.isposinf(bound).all()) for bound in evidence_bounds(model, q, found, scans, s, 2))
-    assert inference_quality._finite(float("inf")) is None and inference_quality._finite(1.234567) == 1.23457
+
+
+def test_results_have_no_infinity(tmp_path: Path) -> None:
+    rows = [{"nll": float("inf"), "steps": [float("nan"), 1.5]}, {"nll": -1}]
+    complete_scans.write_results(tmp_path / "a.json", {"rows": rows}, "table")
+    assert json.loads((tmp_path / "a.json").read_text())["rows"] == [{"nll": None, "steps": [None, 1.5]}, {"nll": -1}]
+    assert (tmp_path / "a.md").read_text() == "table"
 
 
 def test_latents_of_the_prior_have_its_entropy() -> None:
