@@ -19,8 +19,9 @@ from mrihvae import classical
 from mrihvae.errors import InputError
 from mrihvae.fastmri_files import Scan
 from mrihvae.fourier import centre_crop
-from mrihvae.inference import InferenceSettings, is_lower
+from mrihvae.inference import InferenceSettings
 from mrihvae.model import HVAE
+from mrihvae.precision import is_lower
 from mrihvae.volumes import (
     MODEL_METHODS,
     Method,

@@ -179,7 +179,7 @@ def measure(model: HVAE, mixture: Mixture, guess_only: bool) -> dict[str, float]
     with torch.no_grad():
         for number in range(count):
             scans = batches[number]
-            guesses = model.r.guess(scans.measured, scans.mask)
+            guesses = model.r.guesses(scans.measured, scans.mask)
             found = {"total variation": guesses[0], "reconstruction": guesses[-1]}
             if not guess_only:
                 found["reconstruction"] = merge(masked_means(model, scans.measured, scans.mask, guesses[-1]))
@@ -210,7 +210,7 @@ def _inference_seconds(model: HVAE) -> float:
     with torch.no_grad():
         for _ in range(4):
             began = time.process_time()
-            masked_means(model, measured, mask, model.r.guess(measured, mask)[-1])
+            masked_means(model, measured, mask, model.r.guesses(measured, mask)[-1])
             seconds.append(time.process_time() - began)
     return round(float(np.median(seconds[1:])), 3)
 

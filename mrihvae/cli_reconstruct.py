@@ -19,9 +19,10 @@ from mrihvae.errors import InputError
 from mrihvae.fastmri_files import Scan, list_files, read_scan, write_reconstruction
 from mrihvae.figures import volume_panel
 from mrihvae.files import replacing
-from mrihvae.inference import COMBINATIONS, PRECISIONS, InferenceSettings
+from mrihvae.inference import COMBINATIONS, InferenceSettings
 from mrihvae.masks import effective_acceleration
 from mrihvae.patterns import PATTERNS
+from mrihvae.precision import PRECISIONS
 from mrihvae.refinement import ANCHORS, RULES
 from mrihvae.settings import from_dict
 from mrihvae.volumes import (

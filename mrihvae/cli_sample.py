@@ -14,7 +14,7 @@ from mrihvae.fastmri_files import write_datasets
 from mrihvae.figures import image_grid
 from mrihvae.fourier import ifft2c
 from mrihvae.iahvae import Inferred, generate
-from mrihvae.inference import PRECISIONS, arithmetic
+from mrihvae.precision import PRECISIONS, arithmetic
 from mrihvae.weights import load_model
 
 SHOWN = 16

@@ -18,12 +18,11 @@ from tqdm import tqdm
 
 from mrihvae.errors import InputError
 from mrihvae.model import ModelSettings
-from mrihvae.objective import Scans
 from mrihvae.runs import Run, TrainSettings, load_checkpoint
 from mrihvae.settings import from_dict
 from mrihvae.simulate import SimulationSettings
 from mrihvae.slices import Mixture, load_mixture
-from mrihvae.training import train
+from mrihvae.training import Batch, train
 from mrihvae.weights import load_model
 
 
@@ -171,7 +170,7 @@ class _Stop:
         return over
 
 
-def _progress(batches: Iterator[Scans], job: Run, show: bool) -> Iterator[Scans]:
+def _progress(batches: Iterator[Batch], job: Run, show: bool) -> Iterator[Batch]:
     with tqdm(batches, "training", initial=job.counters.step, total=job.settings.steps, disable=not show) as bar:
         for scans in bar:
             yield scans

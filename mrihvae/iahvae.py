@@ -55,10 +55,10 @@ class FromComplete:
 
 
 class FromMeasured:
-    """r(z_l | z_<l, y, M): of undersampled k-space, its mask and a guess of the complete one, (slices, H, W) each."""
+    """r(z_l | z_<l, y, A): of a guess, of data and of how much they say; see `MaskedPosterior.features`."""
 
-    def __init__(self, model: HVAE, guess: Tensor, measured: Tensor, mask: Tensor) -> None:
-        self.model, self.features = model, model.r.features(guess, measured, mask)
+    def __init__(self, model: HVAE, guess: Tensor, seen: Tensor, shares: Tensor) -> None:
+        self.model, self.features = model, model.r.features(guess, seen, shares)
         self.looked: dict[int, Tensor] = {}
 
     def enter(self, j: int, state: Tensor, known: Tensor) -> None:

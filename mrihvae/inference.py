@@ -7,11 +7,9 @@ inferred, and refined against the measured bins of their own band, before the ne
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -19,14 +17,14 @@ from torch import Tensor
 from mrihvae import iahvae
 from mrihvae.errors import InputError
 from mrihvae.fourier import centre_pad, ifft2c, resize_kspace
-from mrihvae.iahvae import FromMeasured, mixed_seed, normal
+from mrihvae.iahvae import mixed_seed, normal
 from mrihvae.model import HVAE
-from mrihvae.objective import likelihood_std
+from mrihvae.objective import from_measured, likelihood_std
+from mrihvae.precision import PRECISIONS, arithmetic
 from mrihvae.refinement import Refinement
 from mrihvae.units import noise_std, scale_of
 
 COMBINATIONS = ("measured", "variance")
-PRECISIONS = ("auto", "float32", "bfloat16")
 Sweeps = int | tuple[int, ...]
 
 
@@ -167,7 +165,7 @@ def sample(
     drawn = []
     with torch.no_grad(), arithmetic(model.start.device, settings.precision):
         views = [problem.seen(number) for number in range(min(settings.views, samples))]
-        guesses = [model.r.guess(seen.measured, seen.mask)[-1] for seen in views]
+        guesses = [model.r.guesses(seen.measured, seen.mask)[-1] for seen in views]
         for number in range(samples):
             which = number % len(views)
             seeds = (mixed_seed(seed, number, first + k) for k in range(len(kspace)))
@@ -177,29 +175,9 @@ def sample(
     return torch.stack(drawn)
 
 
-@contextmanager
-def arithmetic(device: torch.device, precision: str) -> Iterator[None]:
-    """Run the network in a precision of `PRECISIONS`."""
-    with torch.autocast(device.type, torch.bfloat16, enabled=is_lower(device, precision)):
-        yield
-
-
-def is_lower(device: torch.device, precision: str) -> bool:
-    """Tell whether a precision of `PRECISIONS` means bfloat16 on a device."""
-    return precision == "bfloat16" or (precision == "auto" and has_bfloat16(device))
-
-
-def has_bfloat16(device: torch.device) -> bool:
-    """Tell whether a device multiplies bfloat16 numbers faster than single precision."""
-    if device.type == "cuda":
-        return torch.cuda.get_device_capability(device) >= (8, 0)
-    capabilities: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()  # older torch cannot tell
-    return device.type == "cpu" and bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
-
-
 def pose(model: HVAE, kspace: Tensor, mask: Tensor) -> Problem:
     """Bring k-space (slices, H, W) and mask to the network's units, sizes and orientation."""
-    if not model.settings.masked:
+    if not model.settings.masked or model.settings.degraded:
         raise InputError("these weights have no posterior for undersampled scans; choose others, such as default")
     if kspace.ndim != 3 or not kspace.is_complex():
         raise InputError(f"k-space is {kspace.dtype} of shape {tuple(kspace.shape)}; give complex (slices, H, W)")
@@ -236,7 +214,7 @@ def view(kspace: Tensor, number: int) -> Tensor:
 def first_estimate(model: HVAE, problem: Problem, settings: InferenceSettings) -> Tensor:
     """Compute the guess for the last round, complex (slices, H, W): the first one, taken through all rounds before."""
     if settings.rounds == 1:
-        first: Tensor = model.r.guess(problem.measured, problem.mask)[-1]
+        first: Tensor = model.r.guesses(problem.measured, problem.mask)[-1]
         return first
     estimate = _mean_over_views(model, problem, settings, 0)
     guess = torch.where(problem.mask, problem.measured, estimate)
@@ -251,7 +229,7 @@ def _mean_over_views(model: HVAE, problem: Problem, settings: InferenceSettings,
     total = torch.zeros_like(problem.measured)
     for number in range(settings.views):
         seen = problem.seen(number)
-        guess = model.r.guess(seen.measured, seen.mask)[-1]
+        guess = model.r.guesses(seen.measured, seen.mask)[-1]
         total = total + view(infer(model, seen, guess, settings, sweeps), number)
     return total / settings.views
 
@@ -293,7 +271,7 @@ def infer(
     def combine(bins: Tensor, hhat: Tensor, measured: Tensor) -> Tensor:
         return _combine(bins, hhat, measured, problem.noise[:, None, None], settings.combine)
 
-    encoder = FromMeasured(model, guess, problem.measured, problem.mask)
+    encoder = from_measured(model, guess, problem.measured, problem.mask)
     chosen = replace(settings, sweeps=sweeps)
     measured, mask = problem.measured, problem.mask
     return iahvae.infer(model, encoder, measured, mask, s, chosen, draw, width, noisy, combine).kspace

@@ -164,10 +164,10 @@ def unfold_image(folded: Tensor, fold: int, channels: int | None = None) -> Tens
 
 
 def sampled_fractions(mask: Tensor, levels: int) -> Tensor:
-    """Compute which fraction of each band was measured: bool mask (slices, H, W) to (slices, J + 1)."""
+    """Compute which fraction of each band was measured: bool mask (slices, H, W) to (slices, J + 1, 1, 1)."""
     shape = (mask.shape[-2], mask.shape[-1])
     fractions = []
     for j, grid in enumerate(grids(shape, levels)):
         band = band_mask(shape, levels, j).to(mask.device)
         fractions.append((centre_crop(mask, grid) & band).float().sum(dim=(-2, -1)) / band.sum())
-    return torch.stack(fractions, dim=1)
+    return torch.stack(fractions, dim=1)[:, :, None, None]

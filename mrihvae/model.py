@@ -2,7 +2,8 @@
 
 Top-down order (VDVAE, Child 2021): every level has K stochastic layers, p(z_l | z_<l), and a head that turns the
 state into one complex image on the level's grid, of which only the level's own band is kept (IA-HVAE, section 2).
-The encoder is q(z_l | z_<l, x) for complete images; `MaskedPosterior` is r(z_l | z_<l, y, M) for undersampled ones.
+The encoder is q(z_l | z_<l, x) for complete images; `MaskedPosterior` is r(z_l | z_<l, y, A) for undersampled scans or
+for degraded images.
 Everything is convolutional, so one set of weights takes every image size that is a multiple of
 `ModelSettings.multiple`.
 
@@ -38,6 +39,7 @@ from mrihvae.layers import (
     unfold_image,
 )
 from mrihvae.unrolled import Unrolled
+from mrihvae.variation import first_guess
 
 CONFIDENT = -3.0  # posteriors begin with a deviation of 0.17: latents that carry the image train at once
 
@@ -57,7 +59,8 @@ class ModelSettings:
         (the vanilla HVAE, the reference for the speed of refinement)
     real : whether images are real, (slices, channels, H, W), and their spectra Hermitian; then there is no r
     channels : of real images
-    masked : whether there is r, for undersampled scans
+    masked : whether there is r, for undersampled scans, or for degraded images if `degraded` is true
+    degraded : whether r is for blurred, coarse, incomplete and noisy images (`mrihvae.restoration`)
     cascades : U-Nets that improve r's first guess; 0 leaves it at total variation
     guess_widths : channels of each scale of these U-Nets, finest first
     guess_memory : channels that each of them hands to the next
@@ -72,6 +75,7 @@ class ModelSettings:
     real: bool = False
     channels: int = 1
     masked: bool = True
+    degraded: bool = False
     cascades: int = 3
     guess_widths: tuple[int, ...] = (64, 96, 128, 160)
     guess_memory: int = 16
@@ -86,6 +90,8 @@ class ModelSettings:
             raise ValueError("layers, latents and fold must be at least 1")
         if self.channels < 1 or (self.channels > 1 and not self.real):
             raise ValueError(f"channels {self.channels} must be at least 1, and 1 where images are not real")
+        if self.degraded and not self.masked:
+            raise ValueError("degraded says of which data r is: masked must be true")
         if self.real and self.masked:
             raise ValueError("real images have no masks: masked must be false")
         if not self.noise_floor > 0:
@@ -156,11 +162,12 @@ class Posterior(nn.Module):
 
 
 class MaskedPosterior(nn.Module):
-    """r(z_l | z_<l, y, M): the posterior for undersampled k-space (methods: posterior matching).
+    """r(z_l | z_<l, y, A): the posterior for data that leave something open (methods: posterior matching).
 
-    Level j sees the bottom-up features of a first guess of the image (`mrihvae.unrolled`) and of the zero-filled
-    one, their band j, and the image as far as it is known when level j begins: measured bins, and below band j the
-    decoder's bins where nothing was measured. Trained, it begins as q that takes the guess for the complete image.
+    Level j sees the bottom-up features of a first guess of the image (`mrihvae.unrolled`) and of that of the data
+    alone (zero-filled), their band j, and the image as far as it is known when level j begins: measured bins, and
+    below band j the decoder's bins where nothing was measured. Trained, it begins as q that takes the guess for the
+    complete image.
     """
 
     def __init__(self, settings: ModelSettings) -> None:
@@ -177,15 +184,27 @@ class MaskedPosterior(nn.Module):
         self.mix = nn.ModuleList(Residual(width, 0.3, normalise=True) for width in widths)
         self.layers = _posterior_blocks(settings)
 
-    def features(self, guess: Tensor, kspace: Tensor, mask: Tensor) -> list[Tensor]:
-        """Compute the bottom-up features of a first guess, of measured k-space and of its mask, all (slices, H, W)."""
+    def guesses(self, measured: Tensor, mask: Tensor) -> list[Tensor]:
+        """Complete k-space (slices, H, W) by total variation and by each U-Net; measured bins stay as they are."""
+        shares = sampled_fractions(mask, self.settings.levels)
+        return cast(
+            list[Tensor],
+            self.guess(first_guess(measured, mask), measured, shares, lambda k, _: torch.where(mask, measured, k)),
+        )
+
+    def features(self, guess: Tensor, seen: Tensor, shares: Tensor) -> list[Tensor]:
+        """Compute the bottom-up features of a first guess and of the data.
+
+        Parameters
+        ----------
+        guess, seen : k-space of a guess, and of the data alone, complex (slices, H, W)
+        shares : how much of each band was measured, (slices, J + 1, h, w) on the folded grid, h and w may be 1
+        """
         fold, levels = self.settings.fold, self.settings.levels
-        seen = (guess, kspace)
-        images = torch.cat([fold_image(ifft2c(k), fold) for k in seen], dim=1)
-        fractions = sampled_fractions(mask, levels).to(images.dtype)
-        planes = fractions[:, :, None, None].expand(-1, -1, *images.shape[-2:])
+        images = torch.cat([fold_image(ifft2c(k), fold) for k in (guess, seen)], dim=1)
+        planes = shares.to(images.dtype).expand(-1, -1, *images.shape[-2:])
         path = self.path(torch.cat((images, planes), dim=1))
-        pairs = zip(*(band_images(k, levels) for k in seen))
+        pairs = zip(*(band_images(k, levels) for k in (guess, seen)))
         bands = [torch.cat([fold_image(band, fold) for band in pair], dim=1) for pair in pairs]
         return [features + conv(band) for features, conv, band in zip(path, self.bands, bands)]
 

@@ -14,14 +14,19 @@ from torch import Tensor
 
 from mrihvae.bands import merge
 from mrihvae.fourier import centre_crop, centre_pad
-from mrihvae.iahvae import FromMeasured, infer
+from mrihvae.iahvae import Encoder, FromMeasured, infer
+from mrihvae.kernels import squared
+from mrihvae.layers import sampled_fractions
 from mrihvae.model import HVAE
 from mrihvae.refinement import Refinement
+from mrihvae.restoration import DegradedImages, Sight
 
 ACTIVE_VARIANCE = 0.01  # Burda et al. 2016: a unit is active if its posterior mean varies more over the data
 MEASURED_WEIGHT = 0.02  # measured bins are put back after reconstruction; a little weight keeps the states right
 ERROR_FLOOR = 1e-4  # squared error per bin, in model units, below which less error counts nothing
 GUESS_WEIGHTS = (0.1, 0.5)  # of the log-errors of a first guess on its way, and at its end, beside r's own
+DEGRADED_FLOOR = 1e-5  # as ERROR_FLOOR, per pixel of degraded images, of which little noise is left
+GAMMAS = (0.01, 0.1)  # of proximal steps between rounds of r on degraded images, drawn evenly in the logarithm
 
 
 @dataclass
@@ -103,15 +108,19 @@ def dimensions(model: HVAE, kspace: Tensor) -> int:
 
 def prior_terms(model: HVAE, scans: Scans, matched: bool = True) -> PriorTerms:
     """Walk down with z ~ q: -E_q log p(k|z), and KL(q || p) and, if `matched`, KL(stopgrad q || r) on the way."""
+    if not matched:
+        return matching_terms(model, scans)
+    with torch.no_grad():
+        guess = model.r.guesses(scans.measured, scans.mask)[-1]
+    return matching_terms(model, scans, from_measured(model, guess, scans.measured, scans.mask))
+
+
+def matching_terms(model: HVAE, scans: Scans, r: Encoder | None = None) -> PriorTerms:
+    """Walk down as `prior_terms` does, with any encoder as the one that is matched to q."""
     slices, shape = len(scans.kspace), (scans.kspace.shape[-2], scans.kspace.shape[-1])
     s = likelihood_std(model, scans.noise)
     count = dimensions(model, scans.kspace)
     features_q = model.q.features(scans.kspace)
-    features_r = []
-    if matched:
-        with torch.no_grad():
-            guess = model.r.guess(scans.measured, scans.mask)[-1]
-        features_r = model.r.features(guess, scans.measured, scans.mask)
     state = model.begin(slices, shape)
     known = scans.measured
     error = scans.kspace.real.new_zeros(slices)
@@ -119,16 +128,15 @@ def prior_terms(model: HVAE, scans: Scans, matched: bool = True) -> PriorTerms:
     ends = {group[-1] for group in model.groups}
     for j in range(model.settings.levels):
         state = model.enter(j, state)
-        if matched:
-            looked = model.r.look(j, state.detach(), features_r[j], model.known_image(j, known))
+        if r is not None:
+            r.enter(j, state.detach(), known)
         kl_level = matching_level = error.new_zeros(())
         for k, layer in enumerate(model.layers(j)):
             q = model.q(j, k, state, features_q[j])
-            if matched:
-                r = model.r(j, k, state.detach(), looked)
-                matching_level = matching_level + q.detach().kl(r).sum() / (slices * count)
-            prior, state = layer.look_ahead(state)
-            state = layer(state, q.sample())
+            prior, ahead = layer.look_ahead(state)
+            if r is not None:
+                matching_level = matching_level + q.detach().kl(r(j, k, state.detach(), prior)).sum() / (slices * count)
+            state = layer(ahead, q.sample())
             kl_level = kl_level + q.kl(prior).sum() / (slices * count)
             active.append((q.mu.detach().var(dim=(0, 2, 3)) > ACTIVE_VARIANCE).float().mean())
         kl.append(kl_level)
@@ -149,7 +157,7 @@ def rollout(model: HVAE, scans: Scans, second_round: bool = False) -> Rollout:
     In the second round r is given its own reconstruction as the guess, and the first guess is not trained.
     """
     with torch.set_grad_enabled(torch.is_grad_enabled() and not second_round):
-        guesses = model.r.guess(scans.measured, scans.mask)
+        guesses = model.r.guesses(scans.measured, scans.mask)
         guess = guesses[-1]
         if second_round:
             guess = torch.where(
@@ -169,9 +177,57 @@ def rollout(model: HVAE, scans: Scans, second_round: bool = False) -> Rollout:
     return Rollout(loss, *(_error_in_nats(model, scans, k).detach() for k in (estimate, guesses[-1], scans.measured)))
 
 
+def rollout_degraded(model: HVAE, batch: DegradedImages, start: str = "guess", guess_only: bool = False) -> Rollout:
+    """Compute r's means of degraded images, as `rollout` does of scans; its guess is one of those that loops meet.
+
+    Parameters
+    ----------
+    start : what r looks at: "guess", that of the U-Nets; "beginning", what these begin with; "round", its own first
+        answer after a proximal step. With the last the first guess is not trained
+    guess_only : whether to do the U-Nets alone, whose error stands for r's
+    """
+    sight, second = Sight(model, batch.term), start == "round"
+    with torch.set_grad_enabled(torch.is_grad_enabled() and not second):
+        guesses = sight.guesses()
+        guess = guesses[0] if start == "beginning" else guesses[-1]
+        if second:
+            gamma = GAMMAS[0] * (GAMMAS[1] / GAMMAS[0]) ** float(torch.rand(()))
+            answer = sight.image(sight.decoded(guess))
+            guess = sight.kspace(batch.term.prox(answer, gamma))
+    truth = sight.kspace(batch.images)
+    errors = [_mean_squared(k - truth) for k in guesses]
+    first = _mean_squared(sight.seen - truth)
+    on_the_way, end = GUESS_WEIGHTS
+    weights = [on_the_way] * (len(errors) - 2) + [end]
+    loss = sum(
+        (w * torch.log(e + DEGRADED_FLOOR).mean() for w, e in zip(weights, errors[1:])), truth.real.new_zeros(())
+    )
+    found = errors[-1]
+    if not guess_only:
+        found = _mean_squared(sight.decoded(guess) - truth)
+        loss = torch.log(found + DEGRADED_FLOOR).mean() + (0 if second else loss)
+    s = likelihood_std(model, batch.term.noise)
+    return Rollout(loss, *((0.5 * e / s**2).mean().detach() for e in (found, errors[-1], first)))
+
+
+def match_degraded(model: HVAE, batch: DegradedImages) -> PriorTerms:
+    """Walk down with z ~ q of the true images, and match r of the degraded ones to q."""
+    sight = Sight(model, batch.term)
+    with torch.no_grad():
+        guess = sight.guesses()[-1]
+    kspace = sight.kspace(batch.images)
+    nothing = torch.zeros_like(kspace)
+    scans = Scans(kspace, nothing, torch.zeros_like(kspace, dtype=torch.bool), torch.zeros_like(batch.term.noise))
+    return matching_terms(model, scans, sight.encoder(guess))
+
+
+def _mean_squared(values: Tensor) -> Tensor:
+    return squared(values).mean(dim=(-2, -1))
+
+
 def train_guess(model: HVAE, scans: Scans) -> Rollout:
     """Compute the first guess alone; its error stands for r's."""
-    guesses = model.r.guess(scans.measured, scans.mask)
+    guesses = model.r.guesses(scans.measured, scans.mask)
     error = _error_in_nats(model, scans, guesses[-1]).detach()
     zero_filled = _error_in_nats(model, scans, scans.measured)
     return Rollout(guess_loss(scans, guesses), error, error, zero_filled)
@@ -208,4 +264,10 @@ def masked_means(model: HVAE, measured: Tensor, mask: Tensor, guess: Tensor) -> 
     guess : complete k-space for r to start from, complex (slices, H, W)
     """
     s = measured.real.new_ones(len(measured))
-    return infer(model, FromMeasured(model, guess, measured, mask), measured, mask, s, Refinement(sweeps=0)).bands
+    encoder = from_measured(model, guess, measured, mask)
+    return infer(model, encoder, measured, mask, s, Refinement(sweeps=0)).bands
+
+
+def from_measured(model: HVAE, guess: Tensor, measured: Tensor, mask: Tensor) -> FromMeasured:
+    """Make r look at undersampled k-space, its mask and a guess of the complete one, (slices, H, W) each."""
+    return FromMeasured(model, guess, measured, sampled_fractions(mask, model.settings.levels))

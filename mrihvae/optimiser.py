@@ -14,6 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from mrihvae.precision import has_bfloat16
+
 LEAST_ROWS, LEAST_COLUMNS = 16, 32  # smaller kernels are left to Adam
 NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)  # Jordan's quintic: singular values land between 0.7 and 1.2 in 5 steps
 STEPS = 5
@@ -82,10 +84,14 @@ def is_matrix(parameter: Tensor) -> bool:
 
 
 def orthogonalised(matrix: Tensor) -> Tensor:
-    """Bring the singular values of a matrix (rows, columns) to about 1, by Newton-Schulz iterations in bfloat16."""
+    """Bring the singular values of a matrix (rows, columns) to about 1, by Newton-Schulz iterations.
+
+    They are done in bfloat16, which is enough, unless it is the slower: without instructions for it, seven times.
+    """
     a, b, c = NEWTON_SCHULZ
     tall = matrix.shape[0] > matrix.shape[1]
-    x = (matrix.mT if tall else matrix).bfloat16()
+    x = matrix.mT if tall else matrix
+    x = x.bfloat16() if has_bfloat16(matrix.device) else x
     x = x / (x.norm() + 1e-7)
     for _ in range(STEPS):
         gram = x @ x.mT

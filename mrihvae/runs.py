@@ -41,7 +41,7 @@ class TrainSettings:
     kl_warmup : steps over which the KL term's weight rises to 1
     ema : decay of the averaged weights, which are the ones exported
     clip, skip : over the running mean of a group's gradient norm, it is clipped to, or the step left out
-    bf16 : compute convolutions in bfloat16
+    bf16 : compute convolutions in bfloat16, where there are instructions for it
     """
 
     steps: int = 10_000
@@ -126,6 +126,9 @@ class Run:
         net = HVAE(model).move(device)
         if weights is not None:
             _take(net, weights)
+        if model.degraded:  # r alone is trained: prior, decoder and q stay those of the weights that it starts from
+            for parameter in net.prior_parameters():
+                parameter.requires_grad_(False)
         average = HVAE(model).move(device).requires_grad_(False)
         average.load_state_dict(net.state_dict())
         optimiser = MuonAdam(net.parameters(), lr=0.0)

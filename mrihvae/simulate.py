@@ -114,7 +114,7 @@ def _draw_scan(
 ) -> tuple[Tensor, Tensor, Tensor, float]:
     """Make one scan: complete k-space, measured k-space, mask (all (H, W)) and the noise of the complete one."""
     kspace, extent, noise = (
-        _place_raw(torch.from_numpy(array), shape, rng) if raw else _simulate(array, shape, settings, rng)
+        _place_raw(torch.from_numpy(array), shape, rng) if raw else simulate_scan(array, shape, settings, rng)
     )
     mask = centre_pad(_draw_mask(extent, settings, rng), shape, value=True)
     measured = torch.where(mask, kspace, torch.zeros((), dtype=kspace.dtype))
@@ -122,11 +122,11 @@ def _draw_scan(
         peak = _percentile99(ifft2c(kspace))
         extra = peak * settings.extra_noise * rng.random()
         window = centre_pad(torch.ones(extent), shape)
-        measured = measured + extra * _white(shape, rng) * mask * window
+        measured = measured + extra * white_noise(shape, rng) * mask * window
     return kspace, measured, mask, noise
 
 
-def _simulate(
+def simulate_scan(
     magnitude: np.ndarray, shape: tuple[int, int], settings: SimulationSettings, rng: Generator
 ) -> tuple[Tensor, tuple[int, int], float]:
     """Turn a magnitude image into a complex scan on (H, W): k-space, its non-empty extent, its noise."""
@@ -146,7 +146,7 @@ def _simulate(
         kspace = resize_kspace(resize_kspace(kspace, extent), shape)
     noise = _percentile99(ifft2c(kspace)) * math.exp(rng.uniform(*np.log(settings.noise)))
     window = centre_pad(torch.ones(extent), shape)
-    return kspace + noise * window * _white(shape, rng), extent, noise
+    return kspace + noise * window * white_noise(shape, rng), extent, noise
 
 
 def _place_raw(kspace: Tensor, shape: tuple[int, int], rng: Generator) -> tuple[Tensor, tuple[int, int], float]:
@@ -159,7 +159,7 @@ def _place_raw(kspace: Tensor, shape: tuple[int, int], rng: Generator) -> tuple[
     extent = tuple(have if want - have < 32 and rng.random() < 0.7 else want for have, want in zip(image.shape, shape))
     padded = centre_pad(image, (extent[0], extent[1]))
     outside = centre_pad(torch.zeros(image.shape), (extent[0], extent[1]), value=1.0)
-    image = padded + noise * outside * _white((extent[0], extent[1]), rng)
+    image = padded + noise * outside * white_noise((extent[0], extent[1]), rng)
     image = image * complex(np.exp(1j * rng.uniform(-math.pi, math.pi)))
     return resize_kspace(fft2c(image), shape), (extent[0], extent[1]), noise
 
@@ -283,7 +283,7 @@ def _smooth(shape: tuple[int, ...] | torch.Size, rng: Generator) -> Tensor:
     return torch.from_numpy((vertical @ coefficients @ horizontal.T).astype(np.float32))
 
 
-def _white(shape: tuple[int, int], rng: Generator) -> Tensor:
+def white_noise(shape: tuple[int, int], rng: Generator) -> Tensor:
     """Draw complex white noise of unit standard deviation, (H, W)."""
     pair = rng.standard_normal((*shape, 2), dtype=np.float32) * np.float32(math.sqrt(0.5))
     return torch.view_as_complex(torch.from_numpy(pair))

@@ -22,12 +22,26 @@ import torch.distributed as dist
 from numpy.random import Generator
 from torch.utils.data import DataLoader, Dataset
 
+from mrihvae.degradations import draw_degraded
 from mrihvae.errors import InputError
 from mrihvae.files import replacing
 from mrihvae.model import HVAE
-from mrihvae.objective import PriorTerms, Rollout, Scans, prior_terms, rollout, train_guess
+from mrihvae.objective import (
+    PriorTerms,
+    Rollout,
+    Scans,
+    match_degraded,
+    prior_terms,
+    rollout,
+    rollout_degraded,
+    train_guess,
+)
+from mrihvae.precision import has_bfloat16
+from mrihvae.restoration import DegradedImages
 from mrihvae.runs import Run, TrainSettings, save_checkpoint
 from mrihvae.simulate import SimulationSettings, draw_batch, draw_real
+
+BEGINNING_EVERY = 8  # every so manieth step r of degraded images looks at what its U-Nets begin with
 
 
 class SliceSource(Protocol):
@@ -47,8 +61,11 @@ def learning_rate(settings: TrainSettings, step: int) -> float:
     return settings.learning_rate * 0.5 * (1 + math.cos(math.pi * min(progress, 1.0)))
 
 
+Batch = Scans | DegradedImages
+
+
 @dataclass(frozen=True)
-class Batches(Dataset[Scans]):
+class Batches(Dataset[Batch]):
     """The batch of every step, on the CPU: item n depends on settings, data, n and the process's rank alone."""
 
     settings: TrainSettings
@@ -56,21 +73,23 @@ class Batches(Dataset[Scans]):
     source: SliceSource
     rank: int = 0
     real: bool = False  # whether slices are real images, (channels, h, w), for a model of such
+    degraded: bool = False  # whether r is for degraded images
 
-    def __getitem__(self, step: int) -> Scans:
+    def __getitem__(self, step: int) -> Batch:
         settings = self.settings
         shape = settings.shapes[np.random.default_rng((settings.seed, step)).integers(len(settings.shapes))]
         rng = np.random.default_rng((settings.seed, step, self.rank + 1))
         count = max(1, round(settings.pixels / (shape[0] * shape[1])))
         images = self.source.draw(count, rng)
+        if self.degraded:
+            return draw_degraded(images, shape, self.simulation, rng)
         return draw_real(images, shape) if self.real else draw_batch(images, shape, self.simulation, rng)
 
 
-def train_step(run: Run, scans: Scans, rank: int = 0) -> tuple[Rollout | None, PriorTerms | None]:
+def train_step(run: Run, scans: Batch, rank: int = 0) -> tuple[Rollout | None, PriorTerms | None]:
     """Do one optimiser step on a batch and count it."""
     settings, counters = run.settings, run.counters
-    device = run.model.start.device
-    scans = Scans(*(getattr(scans, f.name).to(device) for f in dataclasses.fields(scans)))
+    scans = moved(scans, run.model.start.device)
     torch.manual_seed(int(np.random.SeedSequence((settings.seed, counters.step, rank)).generate_state(1)[0]))
     run.optimiser.zero_grad(set_to_none=True)
     masked_model = run.model.settings.masked
@@ -83,13 +102,17 @@ def train_step(run: Run, scans: Scans, rank: int = 0) -> tuple[Rollout | None, P
     with_masked = masked_model and not guess_only and counters.step >= settings.masked_start
     with_prior = not guess_only and (not with_masked or counters.step % settings.prior_every == 0)
     masked = prior = None
+    second = settings.second_every > 0 and counters.step % settings.second_every == settings.second_every - 1
     with _precision(run):
-        if guess_only:
+        if isinstance(scans, DegradedImages):
+            start = "round" if second else "beginning" if counters.step % BEGINNING_EVERY == 0 else "guess"
+            masked = rollout_degraded(run.model, scans, "guess" if guess_only else start, guess_only)
+            prior = match_degraded(run.model, scans) if with_prior else None
+        elif guess_only:
             masked = train_guess(run.model, scans)
         elif with_masked:
-            second = settings.second_every > 0 and counters.step % settings.second_every == settings.second_every - 1
             masked = rollout(run.model, scans, second)
-        if with_prior:
+        if with_prior and isinstance(scans, Scans):
             prior = prior_terms(run.model, scans, with_masked)
     if masked is not None:
         masked.loss.backward()
@@ -104,8 +127,19 @@ def train_step(run: Run, scans: Scans, rank: int = 0) -> tuple[Rollout | None, P
     run.optimiser.step()
     _update_average(run)
     counters.step += 1
-    counters.slices += len(scans.noise) * _world()
+    counters.slices += len(scans.term.noise if isinstance(scans, DegradedImages) else scans.noise) * _world()
     return masked, prior
+
+
+def moved(value: Any, device: torch.device) -> Any:
+    """Bring a dataclass of tensors, and of such dataclasses, to a device."""
+    if isinstance(value, torch.Tensor):
+        return value.to(device)
+    if not dataclasses.is_dataclass(value) or isinstance(value, type):
+        return value
+    return dataclasses.replace(
+        value, **{f.name: moved(getattr(value, f.name), device) for f in dataclasses.fields(value)}
+    )
 
 
 def train(
@@ -113,7 +147,7 @@ def train(
     source: SliceSource,
     directory: Path,
     checkpoint_seconds: float = 240.0,
-    progress: Callable[[Iterator[Scans]], Iterator[Scans]] = iter,
+    progress: Callable[[Iterator[Batch]], Iterator[Batch]] = iter,
     stop: Callable[[], bool] = lambda: False,
     provenance: dict[str, Any] | None = None,
     workers: int = 0,
@@ -137,7 +171,7 @@ def train(
     if rank == 0 and run.counters.step < run.settings.steps:
         _cut_log(directory / "log.jsonl", run.counters.step)
     batches = DataLoader(
-        Batches(run.settings, run.simulation, source, rank, run.model.settings.real),
+        Batches(run.settings, run.simulation, source, rank, run.model.settings.real, run.model.settings.degraded),
         batch_size=None,
         sampler=range(run.counters.step, run.settings.steps),
         num_workers=workers,
@@ -160,9 +194,10 @@ def _world() -> int:
 
 
 def _precision(run: Run) -> AbstractContextManager[Any]:
-    if not run.settings.bf16:
+    device = run.model.start.device
+    if not (run.settings.bf16 and has_bfloat16(device)):
         return nullcontext()
-    return torch.autocast(run.model.start.device.type, torch.bfloat16)
+    return torch.autocast(device.type, torch.bfloat16)
 
 
 def _average_gradients(model: HVAE) -> None:

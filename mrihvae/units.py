@@ -26,7 +26,12 @@ def scale_of(kspace: Tensor) -> Tensor:
     -------
     real (...), always above 0; divide k-space by it to get model units, multiply images by it to get back
     """
-    magnitude = ifft2c(kspace).abs().flatten(-2)
+    return image_scale(ifft2c(kspace))
+
+
+def image_scale(image: Tensor) -> Tensor:
+    """Compute the 99th percentile of the magnitude of images (..., H, W), always above 0: real (...)."""
+    magnitude = image.abs().flatten(-2)
     return torch.quantile(magnitude, 0.99, dim=-1).clamp_min(torch.finfo(magnitude.dtype).tiny)
 
 

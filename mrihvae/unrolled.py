@@ -1,12 +1,14 @@
-"""The learned first guess of undersampled k-space: U-Nets in turn with data consistency, begun at total variation.
+"""The learned first guess of what data leave open: U-Nets in turn with data consistency, begun at a simple guess.
 
-A deep cascade (Schlemper et al. 2018) whose U-Nets (Ronneberger et al. 2015) see the image so far, the zero-filled
-one and how much of each band was measured, and hand a few channels of memory to the next. After each, measured bins
-are put back, so that what aliases into the whole image is undone in k-space, not by the reach of convolutions.
+A deep cascade (Schlemper et al. 2018) whose U-Nets (Ronneberger et al. 2015) see the image so far, that of the data
+alone and how much of each band was measured, and hand a few channels of memory to the next. After each, the guess is
+made consistent with the data, so that what aliases into the whole image is undone in k-space, not by the reach of
+convolutions.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from itertools import pairwise
 
 import torch
@@ -14,8 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from mrihvae.fourier import fft2c, ifft2c
-from mrihvae.layers import Residual, conv, fold_image, sampled_fractions, unfold_image
-from mrihvae.variation import first_guess
+from mrihvae.layers import Residual, conv, fold_image, unfold_image
 
 STEP = 0.1  # about the size of what the first U-Net has to change, in model units
 
@@ -50,43 +51,45 @@ class Unrolled(nn.Module):
 
     Parameters
     ----------
-    cascades : number of U-Nets; 0 leaves the total variation guess as it is
+    cascades : number of U-Nets; 0 leaves the guess as it is
     widths : channels of each scale of a U-Net, finest first
     memory : channels that a U-Net hands to the next
     fold : pixels per side folded into channels
-    levels : number of bands whose measured fractions are told
+    levels : number of bands of which it is told how much was measured
     """
 
     def __init__(self, cascades: int, widths: tuple[int, ...], memory: int, fold: int, levels: int) -> None:
         super().__init__()
-        self.fold, self.levels, self.memory = fold, levels, memory
+        self.fold, self.memory = fold, memory
         channels = 2 * fold**2
         self.nets = nn.ModuleList(
             UNet(2 * channels + levels + memory, channels + memory, widths) for _ in range(cascades)
         )
 
-    def forward(self, measured: Tensor, mask: Tensor) -> list[Tensor]:
+    def forward(
+        self, first: Tensor, seen: Tensor, shares: Tensor, consistent: Callable[[Tensor, int], Tensor]
+    ) -> list[Tensor]:
         """Complete k-space.
 
         Parameters
         ----------
-        measured : y, complex (slices, H, W) in model units, 0 where not measured
-        mask : M, bool (slices, H, W)
+        first : the guess to begin with, complex (slices, H, W) in model units
+        seen : the same of the data alone
+        shares : how much of each band was measured, (slices, J + 1, h, w) on the folded grid, h and w may be 1
+        consistent : makes a guess agree with the data; told after which U-Net, from 0
 
         Returns
         -------
-        complex (slices, H, W) before the first U-Net and after each; measured bins stay as they are
+        complex (slices, H, W) before the first U-Net and after each
         """
-        guesses = [first_guess(measured, mask)]
-        zero_filled = fold_image(ifft2c(measured), self.fold)
-        slices, channels, height, width = zero_filled.shape
-        fractions = sampled_fractions(mask, self.levels).to(zero_filled.dtype)
-        planes = fractions[:, :, None, None].expand(-1, -1, height, width)
-        memory = zero_filled.new_zeros(slices, self.memory, height, width)
-        for net in self.nets:
+        guesses = [first]
+        given = fold_image(ifft2c(seen), self.fold)
+        slices, channels, height, width = given.shape
+        planes = shares.to(given.dtype).expand(-1, -1, height, width)
+        memory = given.new_zeros(slices, self.memory, height, width)
+        for number, net in enumerate(self.nets):
             image = fold_image(ifft2c(guesses[-1]), self.fold)
-            output = net(torch.cat((image, zero_filled, planes, memory), dim=1)).float()
+            output = net(torch.cat((image, given, planes, memory), dim=1)).float()
             change, memory = output[:, :channels], output[:, channels:]
-            changed = guesses[-1] + fft2c(unfold_image(change, self.fold) * STEP)
-            guesses.append(torch.where(mask, measured, changed))
+            guesses.append(consistent(guesses[-1] + fft2c(unfold_image(change, self.fold) * STEP), number))
         return guesses

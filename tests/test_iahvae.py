@@ -16,6 +16,7 @@ from mrihvae.bands import band_mask, merge, split
 from mrihvae.errors import InputError
 from mrihvae.fourier import centre_crop, fft2c, ifft2c
 from mrihvae.iahvae import Encoder, FromComplete, FromMeasured, FromPrior, Inferred, UpTo, compile_layers, infer
+from mrihvae.layers import sampled_fractions
 from mrihvae.model import HVAE, ModelSettings
 from mrihvae.objective import Scans, prior_terms
 from mrihvae.refinement import RULES, Refinement
@@ -276,7 +277,7 @@ def test_masked_encoder_looks_at_every_level(model: HVAE, order: str) -> None:
     kspace, mask, s = problem()
     mask = every_third(SHAPE[1]).expand(kspace.shape)
     measured = torch.where(mask, kspace, 0)
-    r = FromMeasured(model, measured, measured, mask)
+    r = FromMeasured(model, measured, measured, sampled_fractions(mask, 3))
     found = infer(model, r, measured, mask, s, Refinement(order=order), traced=True)
     assert all(bool((trace.objective[-1] <= trace.objective[0]).all()) for trace in found.traces.values())
     plain = infer(model, r, measured, mask, s, dataclasses.replace(NONE, order=order))
@@ -330,7 +331,9 @@ def test_masked_encoder_sees_what_is_known_of_the_image(separable: HVAE) -> None
             seen.append(known)
             super().enter(j, state, known)
 
-    found = infer(separable, Watched(separable, measured, measured, mask), measured, mask, s, NONE)
+    found = infer(
+        separable, Watched(separable, measured, measured, sampled_fractions(mask, 3)), measured, mask, s, NONE
+    )
     assert torch.equal(seen[0], measured)
     for j in (1, 2):
         lower = [

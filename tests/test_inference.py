@@ -12,7 +12,7 @@ import torch
 from conftest import complex_normal
 from small import SMALL, every_third, small_kspace, small_model
 
-from mrihvae import inference
+from mrihvae import inference, precision
 from mrihvae.bands import merge
 from mrihvae.errors import InputError
 from mrihvae.fourier import centre_pad, fft2c, ifft2c
@@ -28,7 +28,7 @@ from mrihvae.inference import (
     sample,
     view,
 )
-from mrihvae.layers import Gaussian
+from mrihvae.layers import Gaussian, sampled_fractions
 from mrihvae.model import HVAE, ModelSettings
 from mrihvae.objective import masked_means
 from mrihvae.refinement import RULES
@@ -318,9 +318,9 @@ def test_sample_by_hand(model: HVAE, number: int, which: int) -> None:
     settings = exactly(views=3, sweeps=0, temperature=0.7)
     problem = pose(model, kspace, mask)
     seen = problem.seen(which)
-    guess = model.r.guess(seen.measured, seen.mask)[-1]
+    guess = model.r.guesses(seen.measured, seen.mask)[-1]
     generator = torch.Generator().manual_seed(mixed_seed(4, number, 0))
-    features = model.r.features(guess, seen.measured, seen.mask)
+    features = model.r.features(guess, seen.measured, sampled_fractions(seen.mask, SMALL.levels))
     state, known, bands = model.begin(1, (32, 24)), seen.measured, []
     for j in range(SMALL.levels):
         state = model.enter(j, state)
@@ -446,7 +446,7 @@ def test_no_sweeps_is_the_mean_of_the_masked_posterior(model: HVAE) -> None:
     kspace, mask = small_kspace(2, 32, 24, noise=0.05), every_third(24)
     measured = torch.where(mask, kspace, 0)
     scale = scale_of(measured)[:, None, None]
-    guess = model.r.guess(measured / scale, mask.expand(kspace.shape))[-1]
+    guess = model.r.guesses(measured / scale, mask.expand(kspace.shape))[-1]
     hhat = scale * merge(masked_means(model, measured / scale, mask.expand(kspace.shape), guess))
     found = fft2c(reconstruct(model, kspace, mask, AMORTISED))
     assert relative(found, torch.where(mask, kspace, hhat)) < 1e-5
@@ -465,7 +465,7 @@ def test_rounds_by_hand(model: HVAE, rounds: int, blend: float, combine: str) ->
     settings = exactly(views=1, rounds=rounds, blend=blend, sweeps=0, combine=combine)
     kspace, mask = small_kspace(2, 32, 24, noise=0.05), every_third(24).expand(2, 32, 24)
     problem = pose(model, kspace, mask[0])
-    estimate = one_round(model, problem, model.r.guess(problem.measured, problem.mask)[-1])
+    estimate = one_round(model, problem, model.r.guesses(problem.measured, problem.mask)[-1])
     for k in range(rounds - 1):
         if k == rounds - 2:
             assert relative(first_estimate(model, problem, settings), estimate) < 1e-5
@@ -479,7 +479,7 @@ def test_rounds_by_hand(model: HVAE, rounds: int, blend: float, combine: str) ->
 
 def test_without_a_second_round_the_estimate_is_the_first_guess(model: HVAE) -> None:
     problem = pose(model, small_kspace(2, 32, 24), every_third(24))
-    guess = model.r.guess(problem.measured, problem.mask)[-1]
+    guess = model.r.guesses(problem.measured, problem.mask)[-1]
     assert torch.equal(first_estimate(model, problem, exactly(rounds=1)), guess)
 
 
@@ -493,7 +493,7 @@ def test_sweeps_are_those_of_the_last_round(model: HVAE) -> None:
         expected = problem.images(infer(model, problem, guess, settings, 2))
         assert relative(reconstruct(model, kspace, mask, settings), expected) < 1e-5
     settings = exactly(views=1, rounds=1, sweeps=2)
-    guess = model.r.guess(problem.measured, problem.mask)[-1]
+    guess = model.r.guesses(problem.measured, problem.mask)[-1]
     expected = problem.images(infer(model, problem, guess, settings, 2))
     assert relative(reconstruct(model, kspace, mask, settings), expected) < 1e-5
     one, two = (reconstruct(model, kspace, mask, exactly(rounds=k, sweeps=0)) for k in (1, 2))
@@ -548,7 +548,7 @@ def test_first_round_is_the_mean_over_views(model: HVAE, views: int) -> None:
     found = []
     for number in range(views):
         seen = problem.seen(number)
-        found.append(view(one_round(model, seen, model.r.guess(seen.measured, seen.mask)[-1]), number))
+        found.append(view(one_round(model, seen, model.r.guesses(seen.measured, seen.mask)[-1]), number))
     for one, two in itertools.combinations(found, 2):
         assert relative(one, two) > 1e-3  # an untrained network prefers an orientation
     expected = problem.images(torch.stack(found).mean(dim=0))
@@ -666,11 +666,11 @@ def test_bfloat16_is_for_the_network_alone(model: HVAE, rule: str) -> None:
     kspace, mask = small_kspace(2, 32, 24, noise=0.2), every_third(24)
     images = {
         name: reconstruct(model, kspace, mask, InferenceSettings(rule=rule, precision=name))
-        for name in inference.PRECISIONS
+        for name in precision.PRECISIONS
     }
     assert all(found.dtype == torch.complex64 for found in images.values())
     assert 1e-6 < relative(images["bfloat16"], images["float32"]) < 0.02
-    auto = "bfloat16" if inference.has_bfloat16(kspace.device) else "float32"
+    auto = "bfloat16" if precision.has_bfloat16(kspace.device) else "float32"
     assert torch.equal(images["auto"], images[auto])
     drawn = sample(model, kspace, mask, 2, InferenceSettings(sweeps=0, precision="bfloat16"))
     assert relative(drawn, sample(model, kspace, mask, 2, exactly(sweeps=0))) < 0.02
@@ -679,11 +679,11 @@ def test_bfloat16_is_for_the_network_alone(model: HVAE, rule: str) -> None:
 def test_without_instructions_for_bfloat16_it_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     cpu = torch.device("cpu")
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx2": True}, raising=False)
-    assert not inference.has_bfloat16(cpu)
+    assert not precision.has_bfloat16(cpu)
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": True}, raising=False)
-    assert inference.has_bfloat16(cpu)
+    assert precision.has_bfloat16(cpu)
     monkeypatch.delattr(torch.cpu, "get_capabilities")
-    assert not inference.has_bfloat16(cpu)
+    assert not precision.has_bfloat16(cpu)
 
 
 def test_padded_shape() -> None:

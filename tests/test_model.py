@@ -200,11 +200,11 @@ def test_sampled_fractions_of_hand_made_masks() -> None:
     centre[:, 6:10] = True  # 4 of 16 lines; the coarsest of 3 grids has 4 x 4 bins, the next one 8 x 8
     one = nothing.clone()
     one[8, 8] = True  # DC
-    fractions = sampled_fractions(torch.stack((everything, nothing, centre, one)), 3)
+    fractions = sampled_fractions(torch.stack((everything, nothing, centre, one)), 3)[..., 0, 0]
     assert fractions[0].tolist() == [1, 1, 1] and fractions[1].tolist() == [0, 0, 0]
     assert fractions[2].tolist() == pytest.approx([1, 16 / 48, 32 / 192])
     assert fractions[3].tolist() == [1 / 16, 0, 0]
-    assert sampled_fractions(centre[None], 1).tolist() == [[0.25]]
+    assert sampled_fractions(centre[None], 1).tolist() == [[[[0.25]]]]
 
 
 def test_parameters_are_partitioned() -> None:
@@ -235,7 +235,10 @@ def test_masked_posterior_starts_as_q_of_the_first_guess() -> None:
             model.get_parameter(f"r.mix.{j}.second.bias").zero_()  # as in any network that was not trained
     model.r.start_from(model.q)
     guess = first_guess(scans.measured, scans.mask)
-    of_q, of_r = model.q.features(guess), model.r.features(guess, scans.measured, scans.mask)
+    of_q, of_r = (
+        model.q.features(guess),
+        model.r.features(guess, scans.measured, sampled_fractions(scans.mask, SMALL.levels)),
+    )
     state = model.begin(2, (16, 24))
     for j in range(SMALL.levels):
         state = model.enter(j, state)

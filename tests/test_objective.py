@@ -14,6 +14,7 @@ from torch.distributions import Normal
 
 from mrihvae.bands import merge, split
 from mrihvae.fourier import ifft2c
+from mrihvae.layers import sampled_fractions
 from mrihvae.model import HVAE, ModelSettings
 from mrihvae.objective import (
     ERROR_FLOOR,
@@ -83,8 +84,9 @@ def test_kl_by_hand_on_one_level() -> None:
     state = model.enter(0, model.begin(2, (16, 24)))
     q = model.q(0, 0, state, model.q.features(scans.kspace)[0])
     prior, _ = model.layers(0)[0].look_ahead(state)
-    guess = model.r.guess(scans.measured, scans.mask)[-1]
-    looked = model.r.look(0, state, model.r.features(guess, scans.measured, scans.mask)[0], ifft2c(scans.measured))
+    guess = model.r.guesses(scans.measured, scans.mask)[-1]
+    features = model.r.features(guess, scans.measured, sampled_fractions(scans.mask, 1))
+    looked = model.r.look(0, state, features[0], ifft2c(scans.measured))
     r = model.r(0, 0, state, looked)
     assert terms.kl.tolist() == pytest.approx([number(q.kl(prior).sum()) / (2 * 2 * 16 * 24)], rel=1e-5)
     assert terms.matching.tolist() == pytest.approx([number(q.kl(r).sum()) / (2 * 2 * 16 * 24)], rel=1e-5)
@@ -119,7 +121,7 @@ def in_nats(scans: Scans, estimate: torch.Tensor) -> float:
 def test_rollout_by_hand() -> None:
     model, scans = small_model(settings=THREE_CASCADES), noisy_scans()
     found = rollout(model, scans)
-    guesses = model.r.guess(scans.measured, scans.mask)
+    guesses = model.r.guesses(scans.measured, scans.mask)
     khat = merge(masked_means(model, scans.measured, scans.mask, guesses[-1]))
     assert number(found.error) == pytest.approx(in_nats(scans, khat), rel=1e-4)
     assert number(found.guess) == pytest.approx(in_nats(scans, guesses[-1]), rel=1e-4)
@@ -159,7 +161,7 @@ def test_without_cascades_the_guess_adds_nothing() -> None:
 
 def test_second_round_starts_from_its_own_reconstruction() -> None:
     model, scans = small_model(), noisy_scans()
-    guess = model.r.guess(scans.measured, scans.mask)[-1]
+    guess = model.r.guesses(scans.measured, scans.mask)[-1]
     own = merge(masked_means(model, scans.measured, scans.mask, guess))
     assert float((own - scans.measured)[scans.mask].abs().max().detach()) > 0.01  # measured bins are put back
     khat = merge(masked_means(model, scans.measured, scans.mask, torch.where(scans.mask, scans.measured, own)))
@@ -173,7 +175,7 @@ def test_second_round_starts_from_its_own_reconstruction() -> None:
 def test_guess_by_itself() -> None:
     model, scans = small_model(settings=THREE_CASCADES), noisy_scans()
     found, whole = train_guess(model, scans), rollout(model, scans)
-    guesses = model.r.guess(scans.measured, scans.mask)
+    guesses = model.r.guesses(scans.measured, scans.mask)
     assert number(found.loss) == pytest.approx(number(guess_loss(scans, guesses)), rel=1e-5)
     assert number(found.error) == number(found.guess) == pytest.approx(number(whole.guess), rel=1e-5)
     assert number(found.zero_filled) == pytest.approx(number(whole.zero_filled), rel=1e-5)

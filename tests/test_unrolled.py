@@ -22,6 +22,12 @@ def cascade(cascades: int = 2, widths: tuple[int, ...] = (16, 32), memory: int =
     return Unrolled(cascades, widths, memory, FOLD, LEVELS).requires_grad_(False)
 
 
+def completed(unrolled: Unrolled, measured: torch.Tensor, mask: torch.Tensor) -> list[torch.Tensor]:
+    """Complete k-space as `MaskedPosterior.guesses` does."""
+    shares = sampled_fractions(mask, LEVELS)
+    return unrolled(first_guess(measured, mask), measured, shares, lambda k, _: torch.where(mask, measured, k))
+
+
 def pattern_scans(slices: int = 3) -> Scans:
     """Make scans of which single bins are measured, other ones in each slice."""
     scans = small_scans(slices, 16, 24)
@@ -34,7 +40,7 @@ def pattern_scans(slices: int = 3) -> Scans:
 
 @pytest.mark.parametrize("scans", [small_scans(), pattern_scans()], ids=["lines", "bins"])
 def test_measured_bins_are_exactly_kept(scans: Scans) -> None:
-    guesses = cascade(3)(scans.measured, scans.mask)
+    guesses = completed(cascade(3), scans.measured, scans.mask)
     assert len(guesses) == 4
     for guess in guesses:
         assert guess.shape == scans.kspace.shape and guess.dtype == torch.complex64
@@ -46,12 +52,12 @@ def test_measured_bins_are_exactly_kept(scans: Scans) -> None:
 
 def test_complete_scans_stay_as_they_are() -> None:
     scans = small_scans(2, 16, 24, torch.ones(24, dtype=torch.bool))
-    assert all(torch.equal(guess, scans.kspace) for guess in cascade()(scans.measured, scans.mask))
+    assert all(torch.equal(guess, scans.kspace) for guess in completed(cascade(), scans.measured, scans.mask))
 
 
 def test_without_cascades_it_is_the_total_variation_guess() -> None:
     scans, unrolled = pattern_scans(), cascade(0)
-    (guess,) = unrolled(scans.measured, scans.mask)
+    (guess,) = completed(unrolled, scans.measured, scans.mask)
     assert torch.equal(guess, first_guess(scans.measured, scans.mask))
     assert not list(unrolled.parameters())
 
@@ -61,32 +67,32 @@ def test_it_starts_near_the_total_variation_guess() -> None:
     scans = pattern_scans()
     start = first_guess(scans.measured, scans.mask)
     unrolled = cascade()
-    for guess in unrolled(scans.measured, scans.mask):
+    for guess in completed(unrolled, scans.measured, scans.mask):
         assert float((guess - start).norm() / start.norm()) < 0.1
     for name, parameter in unrolled.named_parameters():
         if ".head." in name:
             parameter.zero_()
-    for guess in unrolled(scans.measured, scans.mask):
+    for guess in completed(unrolled, scans.measured, scans.mask):
         torch.testing.assert_close(guess, start, rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize("memory", [0, 2])
 def test_slices_do_not_see_each_other(memory: int) -> None:
     scans, unrolled = pattern_scans(), cascade(memory=memory)
-    together = unrolled(scans.measured, scans.mask)[-1]
+    together = completed(unrolled, scans.measured, scans.mask)[-1]
     for k in range(3):
-        alone = unrolled(scans.measured[k, None], scans.mask[k, None])[-1][0]
+        alone = completed(unrolled, scans.measured[k, None], scans.mask[k, None])[-1][0]
         torch.testing.assert_close(together[k], alone, rtol=1e-4, atol=1e-5)
-    turned = unrolled(scans.measured.flip(0), scans.mask.flip(0))[-1].flip(0)
+    turned = completed(unrolled, scans.measured.flip(0), scans.mask.flip(0))[-1].flip(0)
     torch.testing.assert_close(turned, together, rtol=1e-4, atol=1e-5)
 
 
 def test_one_step_by_hand() -> None:
     """Beside the image: the zero-filled one, each band's measured fraction, and memory, empty at first."""
     scans, unrolled = pattern_scans(), cascade(2)
-    start, first, second = unrolled(scans.measured, scans.mask)
+    start, first, second = completed(unrolled, scans.measured, scans.mask)
     zero_filled = fold_image(ifft2c(scans.measured), FOLD)
-    planes = sampled_fractions(scans.mask, LEVELS)[:, :, None, None].expand(3, LEVELS, 8, 12)
+    planes = sampled_fractions(scans.mask, LEVELS).expand(3, LEVELS, 8, 12)
     memory = torch.zeros(3, 2, 8, 12)
     for net, before, after in zip(unrolled.nets, (start, first), (first, second), strict=True):
         output = net(torch.cat((fold_image(ifft2c(before), FOLD), zero_filled, planes, memory), dim=1))
@@ -99,17 +105,17 @@ def test_one_step_by_hand() -> None:
 
 def test_memory_reaches_the_next_network() -> None:
     scans, unrolled = pattern_scans(), cascade(2)
-    _, first, second = unrolled(scans.measured, scans.mask)
+    _, first, second = completed(unrolled, scans.measured, scans.mask)
     for name, parameter in unrolled.nets[0].named_parameters():
         if name == "head.bias":
             parameter[8:] += 1
-    _, same, other = unrolled(scans.measured, scans.mask)
+    _, same, other = completed(unrolled, scans.measured, scans.mask)
     assert torch.equal(same, first) and not torch.equal(other, second)
 
 
 def test_gradients_reach_every_network() -> None:
     scans, unrolled = pattern_scans(), cascade(3).requires_grad_(True)
-    guess = unrolled(scans.measured, scans.mask)[-1]
+    guess = completed(unrolled, scans.measured, scans.mask)[-1]
     (guess - scans.kspace).abs().square().sum().backward()
     for name, parameter in unrolled.named_parameters():
         assert parameter.grad is not None and bool(parameter.grad.any()), name

@@ -1,0 +1,325 @@
+"""PnP-HVAE: plug-and-play restoration with the hierarchical VAE as prior (Prost et al. 2023, arXiv 2303.11217).
+
+It looks for an image x and latents z that make
+
+    J(x, z) = f(x) + beta |x - mu(z)|^2 / gamma^2 - sum_l tau_l^-2 log p(z_l | z_<l)
+
+small (all but the last term halved for real images), f(x) = -log p(y | x), in turns: z by one pass of the encoder and
+down the decoder, without back-propagation; x by an exact proximal step. With beta = 1 and q for the encoder this is
+the paper's algorithm 1, with its proximal step solved. Unlike the paper's, the loop begins with x.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from mrihvae.data_terms import DataTerm
+from mrihvae.errors import InputError
+from mrihvae.iahvae import Encoder, FromComplete, Inferred, infer, mixed_seed, normal
+from mrihvae.kernels import squared
+from mrihvae.layers import Gaussian
+from mrihvae.model import HVAE
+from mrihvae.precision import PRECISIONS, arithmetic
+from mrihvae.refinement import Refinement, at
+
+ENCODERS = ("data", "complete")
+RESULTS = ("decoded", "image")
+DIVERGED = 10.0  # over the least residual so far: the loop runs away
+
+
+@dataclass(frozen=True)
+class PnPSettings:
+    """How the loop is run.
+
+    Attributes
+    ----------
+    iterations : K, passes of the encoder at most
+    gamma : deviation of x about the decoder's image, in model units; the larger, the more the data say
+    tau : temperature of the prior of each level's latents, from 0, its mean, to 1, plain reconstruction; one for all
+        levels, or one a level, coarsest first
+    tau_finest : if given, tau goes from `tau` at the coarsest level to this at the finest, linearly
+    beta : weight of the bond between x and the decoder's image, at most 1
+    beta_start, beta_steps : beta grows from the first to its full weight in this many iterations, geometrically
+    encoder : "data", r, which is told of the data, or "complete", q, which takes x for a complete image (the paper's)
+    draw : whether latents are drawn, and not their most likely values
+    views : mirrored copies of x whose decoded images are averaged
+    sweeps : refinement steps per level in each pass (hybrid z-steps); with "complete" against x, with r of undersampled
+        scans against what was measured
+    tolerance : a slice stops once |x_k - x_k-1| is this part of |x_k|; 0 does all iterations
+    patience : or once this distance was not at its least for so many iterations; 0 for never
+    result : "decoded", mu(z), or "image", x
+    seed : of draws
+    precision : of the network, see `mrihvae.precision`
+    """
+
+    iterations: int = 2
+    gamma: float = 0.05
+    tau: float | tuple[float, ...] = 1.0
+    tau_finest: float | None = None
+    beta: float = 1.0
+    beta_start: float = 1.0
+    beta_steps: int = 0
+    encoder: str = "data"
+    draw: bool = False
+    views: int = 1
+    sweeps: int = 0
+    tolerance: float = 0.0
+    patience: int = 0
+    result: str = "decoded"
+    seed: int = 0
+    precision: str = "auto"
+
+    def __post_init__(self) -> None:
+        for tau in (*(self.tau if isinstance(self.tau, tuple) else (self.tau,)), self.tau_finest or 0.0):
+            if not 0 <= tau <= 1:
+                raise ValueError(f"tau {tau} must be in [0, 1]: above 1 the prior would count negative")
+        if self.tau_finest is not None and isinstance(self.tau, tuple):
+            raise ValueError("tau_finest goes with one tau; leave it out, or give tau as one number")
+        if not (0 < self.beta <= 1 and 0 < self.beta_start <= 1):
+            raise ValueError(f"beta {self.beta} and beta_start {self.beta_start} must be in (0, 1]")
+        if not 0 < self.gamma < math.inf:
+            raise ValueError(f"gamma {self.gamma} must be above 0")
+        if self.iterations < 1 or not 1 <= self.views <= 8:
+            raise ValueError(f"iterations {self.iterations} must be at least 1, and views {self.views} 1 to 8")
+        if min(self.sweeps, self.beta_steps, self.patience, self.seed) < 0 or not 0 <= self.tolerance < 1:
+            raise ValueError("sweeps, beta_steps, patience and seed must be at least 0, and tolerance in [0, 1)")
+        for name, known in (("encoder", ENCODERS), ("result", RESULTS), ("precision", PRECISIONS)):
+            if getattr(self, name) not in known:
+                raise ValueError(f"{name} '{getattr(self, name)}' is unknown; choose one of {', '.join(known)}")
+
+    def tau_at(self, j: int, levels: int) -> float:
+        """Give tau of level j.
+
+        Raises
+        ------
+        InputError
+            More or fewer of them than levels.
+        """
+        if isinstance(self.tau, tuple):
+            if len(self.tau) != levels:
+                raise InputError(
+                    f"tau {self.tau}: {len(self.tau)} numbers for {levels} levels; give one, or one a level"
+                )
+            return at(self.tau, j)
+        if self.tau_finest is None:
+            return self.tau
+        return self.tau + (self.tau_finest - self.tau) * j / max(levels - 1, 1)
+
+    def beta_at(self, iteration: int) -> float:
+        """Give beta of an iteration, from 0."""
+        if iteration >= self.beta_steps:
+            return self.beta
+        return self.beta_start * float((self.beta / self.beta_start) ** (iteration / self.beta_steps))
+
+
+class Look(Protocol):
+    """How the network looks at images of a data term in one view: see `Complete` and `mrihvae.restoration.Sight`."""
+
+    def kspace(self, image: Tensor) -> Tensor:
+        """Give the network's k-space of an image."""
+
+    def image(self, kspace: Tensor) -> Tensor:
+        """Give the image of the network's k-space."""
+
+    def encoder(self, kspace: Tensor) -> Encoder:
+        """Make the encoder look at k-space."""
+
+    def settled(self, kspace: Tensor) -> tuple[Tensor, Tensor]:
+        """Give bins that are known, and where they are: what refinement is against."""
+
+
+class Tempered:
+    """The posterior of latents at a temperature: q^beta p^(1 / tau^2 - beta), a normal distribution again.
+
+    Its mean (w_q mu_q + w_p mu_p) / (w_q + w_p), w_q = beta / sigma_q^2, w_p = (1 / tau^2 - beta) / sigma_p^2, is the
+    z-step (PnP-HVAE, algorithm 1); its variance is 1 / (w_q + w_p). With tau = beta = 1 it is q, with tau = 0 the
+    prior's mean.
+    """
+
+    def __init__(self, encoder: Encoder, tau: Sequence[float], beta: float = 1.0) -> None:
+        self.encoder, self.tau, self.beta = encoder, tau, beta
+
+    def enter(self, j: int, state: Tensor, known: Tensor) -> None:
+        """Let the encoder look."""
+        self.encoder.enter(j, state, known)
+
+    def __call__(self, j: int, k: int, state: Tensor, prior: Gaussian) -> Gaussian:
+        q, heat = self.encoder(j, k, state, prior), self.beta * self.tau[j] ** 2
+        if heat == 1:
+            return q
+        w_q, w_p = heat / q.sigma**2, (1 - heat) / prior.sigma**2  # both times tau^2
+        return Gaussian((w_q * q.mu + w_p * prior.mu) / (w_q + w_p), self.tau[j] / torch.sqrt(w_q + w_p))
+
+
+@dataclass
+class Restored:
+    """What the loop found, in the units of its data term.
+
+    Attributes
+    ----------
+    decoded, image : mu(z) and x, (slices, H, W)
+    objective : J after each iteration, list of (slices,); infinite where tau is 0
+    misfit : f(x) after each iteration, list of (slices,)
+    residual : |x_k - x_k-1| over |x_k|, list of (slices,)
+    ratio : |x_k - x_k-1| over |x_k-1 - x_k-2|, about the loop's Lipschitz constant, from the second iteration on
+    iterations : how many each slice did, (slices,)
+    diverged : slices that ran away, bool (slices,)
+    """
+
+    decoded: Tensor
+    image: Tensor
+    objective: list[Tensor] = field(default_factory=list)
+    misfit: list[Tensor] = field(default_factory=list)
+    residual: list[Tensor] = field(default_factory=list)
+    ratio: list[Tensor] = field(default_factory=list)
+    iterations: Tensor = field(default_factory=lambda: torch.zeros(0, dtype=torch.int64))
+    diverged: Tensor = field(default_factory=lambda: torch.zeros(0, dtype=torch.bool))
+
+
+def restore(
+    model: HVAE,
+    term: DataTerm,
+    looks: Sequence[Look],
+    start: Tensor,
+    settings: PnPSettings,
+    progress: Callable[[int], None] = lambda iteration: None,
+) -> Restored:
+    """Run the loop; slices are problems of their own.
+
+    Parameters
+    ----------
+    term : f, with its proximal step
+    looks : how the network sees images, a view each; what it decodes from them is averaged
+    start : x to begin with, (slices, H, W) in model units
+    progress : told the number of each iteration when it is done
+
+    Returns
+    -------
+    see `Restored`; a slice that stopped early stays as it was then
+
+    Warns
+    -----
+    RuntimeWarning
+        If a slice runs away: its image is then that of the iteration before.
+    """
+    x = start
+    mu, before, least, since = torch.zeros_like(start), None, None, None
+    active = torch.ones(len(start), dtype=torch.bool, device=start.device)
+    done, diverged = torch.zeros(len(start), dtype=torch.int64, device=start.device), torch.zeros_like(active)
+    found = Restored(mu, x)
+    for number in range(settings.iterations):
+        beta = settings.beta_at(number)
+        new_mu, log_prior = z_step(model, looks, x, settings, beta, number)
+        new_x = term.prox(new_mu, settings.gamma / math.sqrt(beta))
+        step, size = _norm(new_x - x), _norm(new_x).clamp_min(1e-12)
+        finite = torch.isfinite(step)
+        least = step if least is None else torch.minimum(least, torch.where(finite, step, least))
+        runs_away = active & (~finite | (step > DIVERGED * least.clamp_min(1e-6 * size)))
+        diverged, active = diverged | runs_away, active & ~runs_away
+        mu, x = (_where(active, new, old) for new, old in ((new_mu, mu), (new_x, x)))
+        done += active
+        found.misfit.append(term.value(x))
+        half = 0.5 if term.real else 1.0
+        found.objective.append(found.misfit[-1] + half * beta * (_norm(x - mu) / settings.gamma) ** 2 - log_prior)
+        found.residual.append(step / size)
+        if before is not None:
+            found.ratio.append(step / before.clamp_min(1e-12))
+        since = torch.zeros_like(done) if since is None else torch.where(step <= least, 0, since + 1)
+        before = step
+        active = active & (step > settings.tolerance * size)
+        if settings.patience:
+            active = active & (since < settings.patience)
+        progress(number)
+        if not active.any():
+            break
+    if diverged.any():
+        warnings.warn(
+            f"{int(diverged.sum())} of {len(diverged)} images ran away: the decoder's map is no contraction there; "
+            "lower gamma or tau",
+            RuntimeWarning,
+            stacklevel=2,
+        )
+    found.decoded, found.image, found.iterations, found.diverged = mu, x, done, diverged
+    return found
+
+
+def z_step(
+    model: HVAE, looks: Sequence[Look], x: Tensor, settings: PnPSettings, beta: float = 1.0, number: int = 0
+) -> tuple[Tensor, Tensor]:
+    """Encode x and decode, x -> HVAE_tau(x).
+
+    Gives mu(z), (slices, H, W), and sum_l tau_l^-2 log p(z_l | z_<l), (slices,), both means over the views.
+    """
+    levels = model.settings.levels
+    tau = [settings.tau_at(j, levels) for j in range(levels)]
+    images, densities = [], []
+    for which, look in enumerate(looks):
+        draw = None
+        if settings.draw:
+            seeds = (mixed_seed(settings.seed, number, which, k) for k in range(len(x)))
+            draw = partial(normal, generators=[torch.Generator().manual_seed(seed) for seed in seeds])
+        with torch.no_grad(), arithmetic(x.device, settings.precision):
+            kspace = look.kspace(x)
+            bins, where = look.settled(kspace)
+            s = x.abs().new_full((len(x),), settings.gamma / math.sqrt(beta))
+            refinement = Refinement(sweeps=settings.sweeps)
+            encoder = Tempered(look.encoder(kspace), tau, beta)
+            inferred = infer(model, encoder, bins, where, s, refinement, draw)
+        images.append(look.image(inferred.kspace))
+        densities.append(log_prior(inferred, tau))
+    return torch.stack(images).mean(dim=0), torch.stack(densities).mean(dim=0)
+
+
+def log_prior(inferred: Inferred, tau: Sequence[float]) -> Tensor:
+    """Compute sum_l tau_l^-2 log p(z_l | z_<l) of inferred latents, (slices,)."""
+    total = torch.zeros(len(inferred.latents[0][0]), device=inferred.latents[0][0].device)
+    for temperature, latents, priors in zip(tau, inferred.latents, inferred.priors):
+        for z, prior in zip(latents, priors):
+            density = -0.5 * ((z - prior.mu) / prior.sigma) ** 2 - torch.log(prior.sigma) - 0.5 * math.log(2 * math.pi)
+            total = total + density.flatten(1).sum(dim=1) / max(temperature, 1e-30) ** 2
+    return total
+
+
+class Complete:
+    """q looks at x as a complete image (PnP-HVAE).
+
+    Parameters
+    ----------
+    model : the network
+    frame : from images to the network's k-space and back, such as `mrihvae.restoration.Frame`
+    """
+
+    def __init__(self, model: HVAE, frame: Frame) -> None:
+        self.model, self.kspace, self.image = model, frame.kspace, frame.image
+
+    def encoder(self, kspace: Tensor) -> Encoder:
+        """Make q look."""
+        return FromComplete(self.model, kspace)
+
+    def settled(self, kspace: Tensor) -> tuple[Tensor, Tensor]:
+        """All bins are what x has."""
+        return kspace, torch.ones_like(kspace, dtype=torch.bool)
+
+
+class Frame(Protocol):
+    """From images to the network's k-space and back."""
+
+    def kspace(self, image: Tensor) -> Tensor: ...
+
+    def image(self, kspace: Tensor) -> Tensor: ...
+
+
+def _norm(values: Tensor) -> Tensor:
+    return squared(values).flatten(1).sum(dim=1).sqrt()
+
+
+def _where(which: Tensor, new: Tensor, old: Tensor) -> Tensor:
+    return torch.where(which[:, None, None], new, old)

@@ -1,0 +1,31 @@
+"""In which precision the network computes: bfloat16 where there are instructions for it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+
+PRECISIONS = ("auto", "float32", "bfloat16")
+
+
+@contextmanager
+def arithmetic(device: torch.device, precision: str) -> Iterator[None]:
+    """Run the network in a precision of `PRECISIONS`."""
+    with torch.autocast(device.type, torch.bfloat16, enabled=is_lower(device, precision)):
+        yield
+
+
+def is_lower(device: torch.device, precision: str) -> bool:
+    """Tell whether a precision of `PRECISIONS` means bfloat16 on a device."""
+    return precision == "bfloat16" or (precision == "auto" and has_bfloat16(device))
+
+
+def has_bfloat16(device: torch.device) -> bool:
+    """Tell whether a device multiplies bfloat16 numbers faster than single precision."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_capability(device) >= (8, 0)
+    capabilities: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()  # older torch cannot tell
+    return device.type == "cpu" and bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
