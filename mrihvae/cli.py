@@ -13,6 +13,7 @@ from mrihvae.errors import InputError
 COMMANDS = {
     "demo": "reconstruct a real undersampled scan that comes with the package, beside two baselines",
     "reconstruct": "reconstruct undersampled scans in fastMRI HDF5 files",
+    "restore": "restore blurred, coarse, incomplete or noisy images (NIfTI, PNG)",
     "evaluate": "score reconstructions with fastMRI's metrics",
     "sample": "draw images from the prior, without any data",
     "train": "train a model from raw k-space and magnitude images",

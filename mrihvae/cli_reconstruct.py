@@ -22,12 +22,15 @@ from mrihvae.files import replacing
 from mrihvae.inference import COMBINATIONS, InferenceSettings
 from mrihvae.masks import effective_acceleration
 from mrihvae.patterns import PATTERNS
+from mrihvae.pnp import ENCODERS, PnPSettings
 from mrihvae.precision import PRECISIONS
 from mrihvae.refinement import ANCHORS, RULES
+from mrihvae.restore import SCANS
 from mrihvae.settings import from_dict
 from mrihvae.volumes import (
     METHODS,
     MODEL_METHODS,
+    SAMPLING_METHODS,
     Method,
     Undersampling,
     mask_of,
@@ -69,6 +72,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--precision", choices=PRECISIONS, default=defaults.precision, help="auto: bfloat16 where that is faster"
     )
+    parser.add_argument("--iterations", type=int, default=SCANS.iterations, help="passes of the encoder (pnp)")
+    parser.add_argument("--gamma", type=float, default=SCANS.gamma, help="how far x may be from mu(z), over 1 (pnp)")
+    parser.add_argument("--tau", type=float, default=SCANS.tau, help="temperature of the prior, 0 to 1 (pnp)")
+    parser.add_argument("--encoder", choices=ENCODERS, default=SCANS.encoder, help="r, told of data, or q (pnp)")
     parser.add_argument("--strength", type=float, help="regularisation of wavelet and tv; a tuned one if left out")
     parser.add_argument("--resume", action="store_true", help="leave out volumes that are in --output already")
 
@@ -103,8 +110,9 @@ def _summary(arguments: argparse.Namespace, method: Method, undersampling: Under
         "method": method.name,
         "checkpoint": arguments.checkpoint if modelled else None,
         "weights": fingerprint(find_weights(arguments.checkpoint)) if modelled else None,
-        "inference": inference if modelled else None,
+        "inference": inference if method.name in SAMPLING_METHODS else None,
         "samples": samples,
+        "pnp": dataclasses.asdict(method.pnp) if method.name == "pnp" else None,
         "strength": method.strength or DEFAULT_STRENGTH.get(method.name),
         "undersampling": dataclasses.asdict(undersampling) if undersampling else None,
         "device": arguments.device,
@@ -121,7 +129,7 @@ def _done_before(path: Path, summary: dict[str, Any]) -> dict[str, dict[str, Any
         volumes = {volume["file"]: volume for volume in earlier["volumes"]}
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise InputError(f"{path}: not a summary of this command ({error}); leave out --resume") from error
-    for key in ("method", "checkpoint", "weights", "inference", "samples", "strength", "undersampling"):
+    for key in ("method", "checkpoint", "weights", "inference", "samples", "pnp", "strength", "undersampling"):
         if earlier.get(key) != summary[key]:
             raise InputError(
                 f"{path}: was made with {key} {earlier.get(key)}, not {summary[key]}; choose another --output, or "
@@ -197,8 +205,8 @@ def _method(arguments: argparse.Namespace) -> Method:
         raise InputError(f"--strength {arguments.strength}: must be above 0")
     if arguments.samples is not None and arguments.samples < 2:
         raise InputError(f"--samples {arguments.samples}: a deviation takes at least 2")
-    if arguments.samples is not None and arguments.method not in MODEL_METHODS:
-        raise InputError(f"--samples: {arguments.method} draws none; choose --method {' or '.join(MODEL_METHODS)}")
+    if arguments.samples is not None and arguments.method not in SAMPLING_METHODS:
+        raise InputError(f"--samples: {arguments.method} draws none; choose --method {' or '.join(SAMPLING_METHODS)}")
     if arguments.samples is None and (arguments.keep_samples or arguments.temperature is not None):
         raise InputError("--keep-samples and --temperature: go with --samples; add it, or leave them out")
     names = ("views", "rounds", "rule", "step", "anchor", "combine", "precision")
@@ -217,7 +225,12 @@ def _method(arguments: argparse.Namespace) -> Method:
         if arguments.temperature is not None:
             options["temperature"] = arguments.temperature
     inference = from_dict(InferenceSettings, options, "inference settings")
-    return Method(arguments.method, model, inference, arguments.samples or Method.samples, arguments.strength)
+    looped = {
+        name: getattr(arguments, name) for name in ("iterations", "gamma", "tau", "encoder", "views", "precision")
+    }
+    looped["sweeps"] = SCANS.sweeps if arguments.sweeps is None else arguments.sweeps
+    pnp = from_dict(PnPSettings, {**dataclasses.asdict(SCANS), **looped}, "pnp settings")
+    return Method(arguments.method, model, inference, arguments.samples or Method.samples, arguments.strength, pnp)
 
 
 def _undersampling(arguments: argparse.Namespace) -> Undersampling | None:

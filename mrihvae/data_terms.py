@@ -59,7 +59,8 @@ class LeastSquares:
     def prox(self, v: Tensor, gamma: Tensor | float) -> Tensor:
         """Solve (A^H A + r I) x = A^H y + r v with r = (sigma / gamma)^2 (PnP-HVAE, x-step)."""
         r = ((self.noise[:, None, None] / gamma) ** 2).clamp_min(LEAST_WEIGHT)
-        return self.operator.solve(self.operator.adjoint(self.data) + r * v, r)
+        remainder = self.data - self.operator.forward(v)  # of v: rounding is divided by r, so let it be of little
+        return v + self.operator.solve(self.operator.adjoint(remainder), r)
 
     def first_image(self) -> Tensor:
         """Make an image of the data alone, to begin with."""

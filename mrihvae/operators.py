@@ -11,6 +11,7 @@ and by conjugate gradients else. Real images stay real.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
@@ -23,7 +24,8 @@ from mrihvae.errors import InputError
 from mrihvae.fourier import fft2c, ifft2c
 from mrihvae.kernels import filtered, gaussian_kernel, interpolated, squared, transfer_of
 
-BLANK = 0.25  # width of the Gaussian that fills holes at first, over the shorter side of the image
+ENOUGH = 1e-6  # relative residual of the normal equations
+BLANK = 0.25  # width of the widest Gaussian that fills holes, over the longer side of the image
 
 
 class Operator(Protocol):
@@ -110,7 +112,7 @@ class Inpainting:
         known = self.mask.expand(data.shape).to(data.real.dtype)
         filled, weight = data * known, known
         width = 1.0
-        while width < BLANK * min(data.shape[-2:]):
+        while width < BLANK * max(data.shape[-2:]):
             transfer = transfer_of(gaussian_kernel(width, size=min(data.shape[-2:])), data.shape[-2:]).to(data.device)
             total = filtered(transfer, known).clamp_min(0)
             near = filtered(transfer, data * known) / total.clamp_min(1e-6)
@@ -190,6 +192,13 @@ class PaddedBlur:
         found = conjugate_gradients(
             lambda x: self.adjoint(self.forward(x)), right, r, lambda x: near.solve(x, r), self.tolerance, self.cap
         )
+        if bool((found.residual > ENOUGH).any()):
+            warnings.warn(
+                f"conjugate gradients stopped after {found.iterations} iterations at a relative residual of "
+                f"{float(found.residual.max()):.1e}; raise cap, or lower gamma",
+                RuntimeWarning,
+                stacklevel=2,
+            )
         return found.image
 
     def first_image(self, data: Tensor) -> Tensor:
@@ -239,12 +248,12 @@ class SuperResolution:
 
     def solve(self, right: Tensor, r: Tensor | float) -> Tensor:
         """Solve by Woodbury's identity: A A^H is a convolution of the data (Zhao et al. 2016); in double precision."""
-        b = right.to(torch.complex128 if right.is_complex() else torch.float64)
+        b = right.to(torch.complex128)  # real ones, too: half of a spectrum is not exactly the conjugate of the other
         wide = SuperResolution(self.transfer.to(torch.complex128), self.factor)
         r = r.double() if isinstance(r, Tensor) else r
         inner = filtered(1 / (r + wide.aliased_power()), wide.forward(b))
         found: Tensor = (b - wide.adjoint(inner)) / r
-        return found.to(right.dtype)
+        return (found if right.is_complex() else found.real).to(right.dtype)
 
     def aliased_power(self) -> Tensor:
         """Compute the transfer function of A A^H: the mean of |K|^2 over frequencies that alias into one."""

@@ -132,8 +132,8 @@ class Look(Protocol):
     def encoder(self, kspace: Tensor) -> Encoder:
         """Make the encoder look at k-space."""
 
-    def settled(self, kspace: Tensor) -> tuple[Tensor, Tensor]:
-        """Give bins that are known, and where they are: what refinement is against."""
+    def settled(self, kspace: Tensor, gamma: float) -> tuple[Tensor, Tensor, Tensor]:
+        """Give bins that are known, where they are, and their deviation s (slices,): what refinement is against."""
 
 
 class Tempered:
@@ -168,7 +168,7 @@ class Restored:
     decoded, image : mu(z) and x, (slices, H, W)
     objective : J after each iteration, list of (slices,); infinite where tau is 0
     misfit : f(x) after each iteration, list of (slices,)
-    residual : |x_k - x_k-1| over |x_k|, list of (slices,)
+    residual : |x_k - x_k-1| over |x_k|, list of (slices,); slices that stopped keep their last numbers
     ratio : |x_k - x_k-1| over |x_k-1 - x_k-2|, about the loop's Lipschitz constant, from the second iteration on
     iterations : how many each slice did, (slices,)
     diverged : slices that ran away, bool (slices,)
@@ -211,30 +211,35 @@ def restore(
         If a slice runs away: its image is then that of the iteration before.
     """
     x = start
-    mu, before, least, since = torch.zeros_like(start), None, None, None
+    mu, before, least = start, None, None
     active = torch.ones(len(start), dtype=torch.bool, device=start.device)
     done, diverged = torch.zeros(len(start), dtype=torch.int64, device=start.device), torch.zeros_like(active)
+    since = torch.zeros_like(done)
     found = Restored(mu, x)
     for number in range(settings.iterations):
         beta = settings.beta_at(number)
         new_mu, log_prior = z_step(model, looks, x, settings, beta, number)
         new_x = term.prox(new_mu, settings.gamma / math.sqrt(beta))
         step, size = _norm(new_x - x), _norm(new_x).clamp_min(1e-12)
-        finite = torch.isfinite(step)
-        least = step if least is None else torch.minimum(least, torch.where(finite, step, least))
+        tried, finite = active, torch.isfinite(step)
+        if least is None or number <= settings.beta_steps:  # steps may grow as long as beta does
+            least = step
+        least = torch.minimum(least, torch.where(finite, step, least))
         runs_away = active & (~finite | (step > DIVERGED * least.clamp_min(1e-6 * size)))
         diverged, active = diverged | runs_away, active & ~runs_away
         mu, x = (_where(active, new, old) for new, old in ((new_mu, mu), (new_x, x)))
         done += active
         found.misfit.append(term.value(x))
         half = 0.5 if term.real else 1.0
-        found.objective.append(found.misfit[-1] + half * beta * (_norm(x - mu) / settings.gamma) ** 2 - log_prior)
-        found.residual.append(step / size)
+        objective = found.misfit[-1] + half * beta * (_norm(x - mu) / settings.gamma) ** 2 - log_prior
+        _record(found.objective, active, objective)
+        _record(found.residual, tried, step / size)
         if before is not None:
-            found.ratio.append(step / before.clamp_min(1e-12))
-        since = torch.zeros_like(done) if since is None else torch.where(step <= least, 0, since + 1)
+            _record(found.ratio, tried, step / before.clamp_min(1e-12))
+        since = torch.where(step <= least, 0, since + 1)
         before = step
-        active = active & (step > settings.tolerance * size)
+        if number >= settings.beta_steps:
+            active = active & (step > settings.tolerance * size)
         if settings.patience:
             active = active & (since < settings.patience)
         progress(number)
@@ -254,7 +259,15 @@ def restore(
 def z_step(
     model: HVAE, looks: Sequence[Look], x: Tensor, settings: PnPSettings, beta: float = 1.0, number: int = 0
 ) -> tuple[Tensor, Tensor]:
-    """Encode x and decode, x -> HVAE_tau(x).
+    """Encode x and decode, x -> HVAE_tau(x), without gradients; see `hvae_tau`."""
+    with torch.no_grad():
+        return hvae_tau(model, looks, x, settings, beta, number)
+
+
+def hvae_tau(
+    model: HVAE, looks: Sequence[Look], x: Tensor, settings: PnPSettings, beta: float = 1.0, number: int = 0
+) -> tuple[Tensor, Tensor]:
+    """Encode x and decode, x -> HVAE_tau(x); gradients pass.
 
     Gives mu(z), (slices, H, W), and sum_l tau_l^-2 log p(z_l | z_<l), (slices,), both means over the views.
     """
@@ -266,13 +279,11 @@ def z_step(
         if settings.draw:
             seeds = (mixed_seed(settings.seed, number, which, k) for k in range(len(x)))
             draw = partial(normal, generators=[torch.Generator().manual_seed(seed) for seed in seeds])
-        with torch.no_grad(), arithmetic(x.device, settings.precision):
+        with arithmetic(x.device, settings.precision):
             kspace = look.kspace(x)
-            bins, where = look.settled(kspace)
-            s = x.abs().new_full((len(x),), settings.gamma / math.sqrt(beta))
-            refinement = Refinement(sweeps=settings.sweeps)
             encoder = Tempered(look.encoder(kspace), tau, beta)
-            inferred = infer(model, encoder, bins, where, s, refinement, draw)
+            against = look.settled(kspace, settings.gamma / math.sqrt(beta))
+            inferred = infer(model, encoder, *against, Refinement(sweeps=settings.sweeps), draw)
         images.append(look.image(inferred.kspace))
         densities.append(log_prior(inferred, tau))
     return torch.stack(images).mean(dim=0), torch.stack(densities).mean(dim=0)
@@ -298,19 +309,22 @@ class Complete:
     """
 
     def __init__(self, model: HVAE, frame: Frame) -> None:
-        self.model, self.kspace, self.image = model, frame.kspace, frame.image
+        self.model, self.kspace, self.image, self.real = model, frame.kspace, frame.image, frame.real
 
     def encoder(self, kspace: Tensor) -> Encoder:
         """Make q look."""
         return FromComplete(self.model, kspace)
 
-    def settled(self, kspace: Tensor) -> tuple[Tensor, Tensor]:
-        """All bins are what x has."""
-        return kspace, torch.ones_like(kspace, dtype=torch.bool)
+    def settled(self, kspace: Tensor, gamma: float) -> tuple[Tensor, Tensor, Tensor]:
+        """All bins are what x has, to within gamma; of a real image, whose J is half, to within sqrt(2) gamma."""
+        s = kspace.abs().new_full((len(kspace),), gamma * (2**0.5 if self.real else 1.0))
+        return kspace, torch.ones_like(kspace, dtype=torch.bool), s
 
 
 class Frame(Protocol):
     """From images to the network's k-space and back."""
+
+    real: bool
 
     def kspace(self, image: Tensor) -> Tensor: ...
 
@@ -319,6 +333,11 @@ class Frame(Protocol):
 
 def _norm(values: Tensor) -> Tensor:
     return squared(values).flatten(1).sum(dim=1).sqrt()
+
+
+def _record(numbers: list[Tensor], which: Tensor, new: Tensor) -> None:
+    """Add the new numbers of some slices, and the last ones of the others."""
+    numbers.append(torch.where(which, new, numbers[-1]) if numbers else new)
 
 
 def _where(which: Tensor, new: Tensor, old: Tensor) -> Tensor:

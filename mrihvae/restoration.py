@@ -21,7 +21,7 @@ from mrihvae.refinement import Refinement
 
 DETAIL = 0.05  # about the size of detail, in model units: noise of this deviation halves what data say
 BEGINNING = 0.1  # gamma, about the error of the image to begin with; it keeps the noise in its bounds
-AFTER = (0.1, 0.03)  # the same after each U-Net; after further ones it is the last
+AFTER = (0.05, 0.03)  # the same after each U-Net; after further ones it is the last
 VIEWS = (0, 6, 2, 4, 1, 7, 3, 5)  # in this order; bit 0 conjugates, 1 and 2 mirror; of real images four differ
 
 
@@ -119,14 +119,14 @@ class Sight:
         """Make r look at a guess, k-space."""
         return FromMeasured(self.model, kspace, self.seen, self.shares)
 
-    def settled(self, kspace: Tensor) -> tuple[Tensor, Tensor]:
+    def settled(self, kspace: Tensor, gamma: float = 1.0) -> tuple[Tensor, Tensor, Tensor]:
         """No bin is known for sure: r sees what its own coarser levels decode to."""
-        return torch.zeros_like(kspace), torch.zeros_like(kspace, dtype=torch.bool)
+        nothing, nowhere = torch.zeros_like(kspace), torch.zeros_like(kspace, dtype=torch.bool)
+        return nothing, nowhere, kspace.abs().new_full((len(kspace),), gamma)
 
     def decoded(self, guess: Tensor) -> Tensor:
         """Decode r's means: k-space of the amortised restoration."""
-        s = guess.real.new_ones(len(guess))
-        return infer(self.model, self.encoder(guess), *self.settled(guess), s, Refinement(sweeps=0)).kspace
+        return infer(self.model, self.encoder(guess), *self.settled(guess), Refinement(sweeps=0)).kspace
 
 
 def shares(term: LeastSquares, frame: Frame, levels: int, fold: int) -> Tensor:

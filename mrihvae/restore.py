@@ -14,13 +14,15 @@ from mrihvae.fourier import fft2c, ifft2c
 from mrihvae.iahvae import Encoder
 from mrihvae.inference import Problem, pose, view
 from mrihvae.model import HVAE
-from mrihvae.objective import from_measured
+from mrihvae.objective import from_measured, likelihood_std
 from mrihvae.operators import MaskedFourier, Operator
 from mrihvae.pnp import Complete, Look, PnPSettings, Restored, restore
 from mrihvae.precision import arithmetic
 from mrihvae.restoration import BEGINNING, VIEWS, Frame, Sight
 from mrihvae.units import image_scale
 
+# of undersampled scans, by benchmarks/refinement.py on training scans
+SCANS = PnPSettings(iterations=3, gamma=0.05, views=2, sweeps=1, result="image")
 LEAST_NOISE = 1e-4  # sigma in model units, below which images count as free of noise
 
 
@@ -54,14 +56,18 @@ def restore_images(
     Raises
     ------
     InputError
-        Data that are not finite or all zero, noise below 0, or weights without the posterior that is asked for.
+        Data that are not finite or all zero, noise below 0 or not one number an image, or weights without the
+        posterior that is asked for.
     """
     settings = settings or PnPSettings()
     if not torch.isfinite(data).all():
         raise InputError("data hold NaN or infinite values; give finite ones")
     device = model.start.device
     data = data.to(device, torch.complex64 if data.is_complex() else torch.float32)
-    noise = torch.as_tensor(noise, dtype=torch.float32, device=device).expand(len(data))
+    noise = torch.as_tensor(noise, dtype=torch.float32, device=device)
+    if noise.ndim > 1 or noise.numel() not in (1, len(data)):
+        raise InputError(f"noise has shape {tuple(noise.shape)} for {len(data)} images; give one number, or one each")
+    noise = noise.expand(len(data))
     if not bool((noise >= 0).all()) or not bool(torch.isfinite(noise).all()):
         raise InputError(f"noise {noise.tolist()} must be at least 0")
     term = LeastSquares(operator, data, noise, real=not data.is_complex())
@@ -104,6 +110,8 @@ class ScanLook:
     number : of the view
     """
 
+    real = False
+
     def __init__(self, model: HVAE, problem: Problem, number: int = 0) -> None:
         self.model, self.number, self.seen = model, number, problem.seen(number)
 
@@ -119,9 +127,9 @@ class ScanLook:
         """Make r look at a guess, k-space."""
         return from_measured(self.model, kspace, self.seen.measured, self.seen.mask)
 
-    def settled(self, kspace: Tensor) -> tuple[Tensor, Tensor]:
-        """Bins that were measured are known."""
-        return self.seen.measured, self.seen.mask
+    def settled(self, kspace: Tensor, gamma: float) -> tuple[Tensor, Tensor, Tensor]:
+        """Bins that were measured are known, to within their noise and what the model cannot say."""
+        return self.seen.measured, self.seen.mask, likelihood_std(self.model, self.seen.noise)
 
 
 def reconstruct_scans(
@@ -133,7 +141,7 @@ def reconstruct_scans(
     -------
     complex64 images (slices, H, W) in the physical scale of `kspace`, and what the loop found, in model units
     """
-    settings = settings or PnPSettings()
+    settings = settings or SCANS
     problem = pose(model, kspace, mask)
     noise = problem.noise.clamp_min(LEAST_NOISE)
     term = LeastSquares(MaskedFourier(problem.mask), problem.measured, noise)

@@ -122,6 +122,8 @@ class Run:
         for shape in settings.shapes:
             if any(size % model.multiple for size in shape):
                 raise InputError(f"training shape {shape} is not a multiple of {model.multiple}; change 'shapes'")
+        if model.degraded and settings.masked_start > 0:
+            raise InputError("a posterior of degraded images starts from weights: masked_start must be 0")
         torch.manual_seed(settings.seed)
         net = HVAE(model).move(device)
         if weights is not None:

@@ -19,10 +19,13 @@ from mrihvae.masks import seed_of
 from mrihvae.model import HVAE
 from mrihvae.operators import MaskedFourier
 from mrihvae.patterns import sampling_pattern
+from mrihvae.pnp import PnPSettings
+from mrihvae.restore import SCANS, reconstruct_scans
 from mrihvae.units import missing_noise
 
-METHODS = ("hybrid", "amortised", "samples", "zero-filled", "wavelet", "tv")
-MODEL_METHODS = ("hybrid", "amortised", "samples")
+SAMPLING_METHODS = ("hybrid", "amortised", "samples")  # in which posterior samples can be drawn
+MODEL_METHODS = (*SAMPLING_METHODS, "pnp")
+METHODS = (*MODEL_METHODS, "zero-filled", "wavelet", "tv")
 
 
 @dataclass(frozen=True)
@@ -42,11 +45,12 @@ class Method:
     Attributes
     ----------
     name : one of `METHODS`; "amortised" is one look of r at the data, "hybrid" goes on from there, "samples" is the
-        mean of posterior samples
-    model : the weights, for the first three of these
+        mean of posterior samples, "pnp" is PnP-HVAE
+    model : the weights, for the first four of these
     inference : settings of the hybrid and of samples; "amortised" has one view, one round and no sweeps, "samples"
         no sweeps
     samples : how many "samples" draws
+    pnp : settings of "pnp"
     strength : regularisation of "wavelet" and "tv" in model units; None for the tuned one
     """
 
@@ -55,6 +59,7 @@ class Method:
     inference: InferenceSettings = field(default_factory=InferenceSettings)
     samples: int = 8
     strength: float | None = None
+    pnp: PnPSettings = SCANS
 
     def __post_init__(self) -> None:
         if self.name not in METHODS:
@@ -161,8 +166,8 @@ def sample_volume(
 
     Every slice and coil has draws of its own, which do not depend on `batch_size`.
     """
-    if method.model is None:
-        raise InputError(f"method '{method.name}' draws no samples; choose one of {', '.join(MODEL_METHODS)}")
+    if method.model is None or method.name not in SAMPLING_METHODS:
+        raise InputError(f"method '{method.name}' draws no samples; choose one of {', '.join(SAMPLING_METHODS)}")
     settings = _settings(method)
     mean, samples = _draw(scan, mask, method, seed, batch_size, progress)
     variance = samples.var(axis=1, ddof=1) if method.samples > 1 else np.zeros_like(samples[:, 0])
@@ -283,6 +288,8 @@ def _settings(method: Method) -> InferenceSettings:
 
 def _reconstruct_batch(kspace: Tensor, mask: Tensor, method: Method) -> Tensor:
     """Reconstruct undersampled k-space (slices, H, W) to complex images of the same shape."""
+    if method.model is not None and method.name == "pnp":
+        return reconstruct_scans(method.model, kspace, mask, method.pnp)[0]
     if method.model is not None and method.name in MODEL_METHODS:
         return reconstruct(method.model, kspace, mask, _settings(method))
     if method.name == "zero-filled":

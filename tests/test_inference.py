@@ -12,7 +12,7 @@ import torch
 from conftest import complex_normal
 from small import SMALL, every_third, small_kspace, small_model
 
-from mrihvae import inference, precision
+from mrihvae import inference
 from mrihvae.bands import merge
 from mrihvae.errors import InputError
 from mrihvae.fourier import centre_pad, fft2c, ifft2c
@@ -31,7 +31,6 @@ from mrihvae.inference import (
 from mrihvae.layers import Gaussian, sampled_fractions
 from mrihvae.model import HVAE, ModelSettings
 from mrihvae.objective import masked_means
-from mrihvae.refinement import RULES
 from mrihvae.units import noise_std, scale_of
 
 
@@ -658,32 +657,6 @@ def test_variance_in_the_physical_scale(model: HVAE) -> None:
 def test_refused_settings(values: dict[str, float]) -> None:
     with pytest.raises(ValueError, match="must be|unknown; choose one of"):
         InferenceSettings(**values)  # type: ignore[arg-type]
-
-
-@pytest.mark.parametrize("rule", RULES)
-def test_bfloat16_is_for_the_network_alone(model: HVAE, rule: str) -> None:
-    """Results differ by what rounding the network's numbers to 8 bits does, not more, and not with the batch."""
-    kspace, mask = small_kspace(2, 32, 24, noise=0.2), every_third(24)
-    images = {
-        name: reconstruct(model, kspace, mask, InferenceSettings(rule=rule, precision=name))
-        for name in precision.PRECISIONS
-    }
-    assert all(found.dtype == torch.complex64 for found in images.values())
-    assert 1e-6 < relative(images["bfloat16"], images["float32"]) < 0.02
-    auto = "bfloat16" if precision.has_bfloat16(kspace.device) else "float32"
-    assert torch.equal(images["auto"], images[auto])
-    drawn = sample(model, kspace, mask, 2, InferenceSettings(sweeps=0, precision="bfloat16"))
-    assert relative(drawn, sample(model, kspace, mask, 2, exactly(sweeps=0))) < 0.02
-
-
-def test_without_instructions_for_bfloat16_it_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    cpu = torch.device("cpu")
-    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx2": True}, raising=False)
-    assert not precision.has_bfloat16(cpu)
-    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": True}, raising=False)
-    assert precision.has_bfloat16(cpu)
-    monkeypatch.delattr(torch.cpu, "get_capabilities")
-    assert not precision.has_bfloat16(cpu)
 
 
 def test_padded_shape() -> None:

@@ -13,11 +13,15 @@ from small import SMALL, every_third, small_model, small_scans
 from torch.distributions import Normal
 
 from mrihvae.bands import merge, split
+from mrihvae.data_terms import LeastSquares
 from mrihvae.fourier import ifft2c
+from mrihvae.kernels import gaussian_kernel, transfer_of
 from mrihvae.layers import sampled_fractions
 from mrihvae.model import HVAE, ModelSettings
 from mrihvae.objective import (
+    DEGRADED_FLOOR,
     ERROR_FLOOR,
+    GAMMAS,
     GUESS_WEIGHTS,
     MEASURED_WEIGHT,
     PriorTerms,
@@ -25,10 +29,14 @@ from mrihvae.objective import (
     guess_loss,
     likelihood_std,
     masked_means,
+    match_degraded,
     prior_terms,
     rollout,
+    rollout_degraded,
     train_guess,
 )
+from mrihvae.operators import Blur, Inpainting, Operator
+from mrihvae.restoration import DegradedImages, Sight
 from mrihvae.variation import first_guess
 
 THREE_CASCADES = dataclasses.replace(SMALL, cascades=3)
@@ -294,3 +302,121 @@ def test_terms_per_dimension_do_not_depend_on_the_number_of_slices() -> None:
         first, second = rollout(model, one, second_round), rollout(model, twice, second_round)
         for name in ("loss", "error", "guess", "zero_filled"):
             assert number(getattr(first, name)) == pytest.approx(number(getattr(second, name)), rel=1e-5, abs=1e-6)
+
+
+DEGRADED = dataclasses.replace(THREE_CASCADES, degraded=True)
+
+
+def degraded_images(blurred: bool = False, real: bool = True) -> DegradedImages:
+    """Make two noisy images with holes, or blurred, on a size that needs margins."""
+    truth = ifft2c(small_scans(2, 15, 22).kspace)
+    truth = truth.abs() if real else truth
+    operator: Operator = Inpainting(torch.rand(2, 15, 22, generator=torch.Generator().manual_seed(0)) < 0.7)
+    if blurred:
+        operator = Blur(transfer_of(gaussian_kernel(1.0), (15, 22)))
+    noise = torch.from_numpy(complex_normal((2, 15, 22), 3)) * torch.tensor([0.02, 0.05])[:, None, None]
+    data = operator.forward(truth + (noise.real * 2**0.5 if real else noise))
+    return DegradedImages(truth.to(torch.complex64), LeastSquares(operator, data, torch.tensor([0.02, 0.05]), real))
+
+
+def by_hand(values: torch.Tensor) -> tuple[float, float]:
+    """Compute the mean log-error of k-space, and its error in nats, of two slices with noise of 0.02 and 0.05."""
+    squared = values.detach().abs().double().square().mean(dim=(-2, -1))
+    variance = 0.03**2 + torch.tensor([0.02, 0.05]).double() ** 2
+    return float(torch.log(squared + DEGRADED_FLOOR).mean()), float(0.5 * (squared / variance).mean())
+
+
+@pytest.mark.parametrize("real", [True, False])
+@pytest.mark.parametrize("start", ["guess", "beginning", "round"])
+def test_rollout_of_degraded_images_by_hand(start: str, real: bool) -> None:
+    model, batch = small_model(settings=DEGRADED), degraded_images(real=real)
+    sight = Sight(model, batch.term)
+    truth, guesses = sight.kspace(batch.images), sight.guesses()
+    looked_at = guesses[0] if start == "beginning" else guesses[-1]
+    torch.manual_seed(4)
+    if start == "round":
+        gamma = GAMMAS[0] * (GAMMAS[1] / GAMMAS[0]) ** float(torch.rand(()))
+        assert GAMMAS[0] < gamma < GAMMAS[1]
+        looked_at = sight.kspace(batch.term.prox(sight.image(sight.decoded(looked_at)), gamma))
+    of_r, error = by_hand(sight.decoded(looked_at) - truth)
+    of_guesses = [by_hand(guess - truth)[0] for guess in guesses[1:]]
+    weighed = 0.1 * of_guesses[0] + 0.1 * of_guesses[1] + 0.5 * of_guesses[2]
+    torch.manual_seed(4)
+    found = rollout_degraded(model, batch, start)
+    assert number(found.loss) == pytest.approx(of_r + (0 if start == "round" else weighed), rel=1e-4)
+    assert number(found.error) == pytest.approx(error, rel=1e-4)
+    assert number(found.guess) == pytest.approx(by_hand(guesses[-1] - truth)[1], rel=1e-4)
+    assert number(found.zero_filled) == pytest.approx(by_hand(sight.seen - truth)[1], rel=1e-4)
+    alone = rollout_degraded(model, batch, guess_only=True)
+    assert number(alone.loss) == pytest.approx(weighed, rel=1e-4)
+    assert number(alone.error) == number(alone.guess) == number(found.guess)
+
+
+def test_match_degraded_is_the_prior_on_true_images_and_r_on_degraded_ones() -> None:
+    model, batch = small_model(settings=DEGRADED), degraded_images()
+    sight = Sight(model, batch.term)
+    kspace = sight.kspace(batch.images)
+    torch.manual_seed(0)
+    found = match_degraded(model, batch)
+    nothing = torch.zeros_like(kspace)
+    scans = Scans(kspace, nothing, torch.zeros_like(kspace, dtype=torch.bool), torch.zeros(2))
+    torch.manual_seed(0)
+    prior = prior_terms(model, scans, matched=False)  # images count as free of noise
+    assert torch.equal(found.kl, prior.kl) and torch.equal(found.distortion, prior.distortion)
+    assert bool((found.matching > 0).all())
+    louder = DegradedImages(batch.images, dataclasses.replace(batch.term, noise=20 * batch.term.noise))
+    torch.manual_seed(0)
+    other = match_degraded(model, louder)
+    assert torch.equal(other.kl, found.kl) and not torch.allclose(other.matching, found.matching)
+
+
+def test_match_degraded_by_hand_on_one_level() -> None:
+    model, batch = small_model(settings=dataclasses.replace(ONE_LEVEL, degraded=True)), degraded_images(blurred=True)
+    sight = Sight(model, batch.term)
+    kspace, guess = sight.kspace(batch.images), sight.guesses()[-1]
+    shape = (kspace.shape[-2], kspace.shape[-1])
+    state = model.enter(0, model.begin(2, shape))
+    q = model.q(0, 0, state, model.q.features(kspace)[0])
+    looked = model.r.look(0, state, model.r.features(guess, sight.seen, sight.shares)[0], torch.zeros_like(kspace))
+    r = model.r(0, 0, state, looked)
+    torch.manual_seed(0)
+    terms = match_degraded(model, batch)
+    assert terms.matching.tolist() == pytest.approx([number(q.kl(r).sum()) / (2 * kspace.numel())], rel=1e-4)
+
+
+def test_what_degraded_images_move() -> None:
+    """With the prior held, as runs hold it: r, and the first guess where it is not a second round's."""
+    model, batch = small_model(settings=DEGRADED), degraded_images(blurred=True)
+    for parameter in model.prior_parameters():
+        parameter.requires_grad_(False)
+    losses: list[tuple[Callable[[], torch.Tensor], bool, bool]] = [
+        (lambda: rollout_degraded(model, batch).loss, True, True),
+        (lambda: rollout_degraded(model, batch, "beginning").loss, True, True),
+        (lambda: rollout_degraded(model, batch, "round").loss, True, False),
+        (lambda: rollout_degraded(model, batch, guess_only=True).loss, False, True),
+        (lambda: match_degraded(model, batch).loss(), True, False),
+    ]
+    for loss, moves_rest, moves_guess in losses:
+        model.zero_grad(set_to_none=True)
+        loss().backward()
+        for name, parameter in model.named_parameters():
+            moves = name.startswith("r.") and (moves_guess if name.startswith("r.guess.") else moves_rest)
+            if name == "r.known.0.weight":  # nothing is known before the first level
+                continue
+            if moves:
+                assert parameter.grad is not None and bool(parameter.grad.any()), name
+            else:
+                assert parameter.grad is None or not parameter.grad.any(), name
+        for start in ("guess", "round"):
+            with torch.no_grad():
+                assert not rollout_degraded(model, batch, start).loss.requires_grad
+
+
+def test_degraded_images_without_cascades() -> None:
+    model, batch = small_model(settings=dataclasses.replace(DEGRADED, cascades=0)), degraded_images()
+    sight = Sight(model, batch.term)
+    (guess,) = sight.guesses()
+    found = rollout_degraded(model, batch)
+    expected = by_hand(sight.decoded(guess) - sight.kspace(batch.images))
+    assert number(found.loss) == pytest.approx(expected[0], rel=1e-4)
+    assert number(found.error) == pytest.approx(expected[1], rel=1e-4)

@@ -32,6 +32,7 @@ from mrihvae.cli import main
 from mrihvae.errors import InputError
 from mrihvae.model import HVAE, ModelSettings
 from mrihvae.objective import PriorTerms, Rollout, Scans, prior_terms, rollout
+from mrihvae.restoration import DegradedImages
 from mrihvae.runs import Counters, Run, TrainSettings, load_checkpoint, save_checkpoint
 from mrihvae.simulate import SimulationSettings
 from mrihvae.training import Batches, learning_rate, train, train_step
@@ -250,6 +251,106 @@ def test_without_cascades_there_is_no_guess_to_train() -> None:
     run = Run.new(model, dataclasses.replace(SETTINGS, guess_only=3), SimulationSettings(), "cpu")
     masked, prior = train_step(run, batch_of_step(run, Slices(), 0, 0))
     assert masked is None and prior is not None
+
+
+DEGRADED = dataclasses.replace(MODEL, degraded=True)
+DEGRADED_SHAPES: Any = {"shapes": ((32, 32), (32, 48)), "pixels": 2100, "masked_start": 1, "warmup": 1}
+
+
+class Magnitudes(Slices):
+    """A source of a few magnitude slices."""
+
+    def __init__(self) -> None:
+        self.slices = [(phantom(40, 44, k), False) for k in range(4)]
+
+
+def degraded_run(**changes: Any) -> Run:
+    settings = dataclasses.replace(SETTINGS, **{**DEGRADED_SHAPES, **changes})
+    return Run.new(DEGRADED, settings, SimulationSettings(), "cpu")
+
+
+def degraded_batch(run: Run, step: int, rank: int = 0) -> DegradedImages:
+    batch = Batches(run.settings, run.simulation, Magnitudes(), rank, degraded=True)[step]
+    assert isinstance(batch, DegradedImages)
+    return batch
+
+
+@pytest.mark.parametrize("part", [1, 3, 5])
+def test_resumed_run_of_degraded_images_is_bitwise_the_uninterrupted_one(tmp_path: Path, part: int) -> None:
+    whole = degraded_run()
+    train(whole, Magnitudes(), tmp_path / "whole")
+    train(degraded_run(), Magnitudes(), tmp_path / "parts", stop=stop_after(part))
+    torch.manual_seed(1234)
+    second = load_checkpoint(tmp_path / "parts", "cpu")
+    assert second.counters.step == part and second.model.settings.degraded
+    train(second, Magnitudes(), tmp_path / "parts")
+    assert without_time(second.counters) == without_time(whole.counters)
+    assert_same(state_of(second), state_of(whole))
+    line = json.loads((tmp_path / "parts" / "log.jsonl").read_text().splitlines()[-1])
+    assert line["rollout"] > 0 and line["guess"] > 0 and line["zero_filled"] > 0
+    assert load_model(str(tmp_path / "parts" / "weights.safetensors")).settings == DEGRADED
+
+
+def test_degraded_images_leave_prior_decoder_and_q(tmp_path: Path) -> None:
+    """In training, in the average, and after going on from a checkpoint."""
+    run = degraded_run(guess_only=0, masked_start=0, prior_every=1, warmup=0)
+    first = [parameters_of(run), {name: p.clone() for name, p in run.average.named_parameters()}]
+    found = []
+    for step in range(3):
+        before = parameters_of(run)
+        masked, prior = train_step(run, degraded_batch(run, step))
+        assert masked is not None and prior is not None
+        found.append(moved(run, before))
+    assert found == [{"guess", "r"}, {"guess", "r"}, {"r"}]  # the third is a second round
+    save_checkpoint(tmp_path, run, {})
+    run = load_checkpoint(tmp_path, "cpu")
+    train_step(run, degraded_batch(run, 3))
+    for before, model in zip(first, (run.model, run.average), strict=True):
+        for name, parameter in model.named_parameters():
+            if name not in ("r.known.0.weight", "r.context.0.weight"):  # before the first level all is 0
+                assert torch.equal(before[name], parameter) != name.startswith("r."), name
+    assert all(p.requires_grad == name.startswith("r.") for name, p in run.model.named_parameters())
+    assert run.counters.norm_prior == 0 and run.counters.skipped_masked == 0
+
+
+def test_guess_of_degraded_images_trains_by_itself() -> None:
+    run = degraded_run(guess_only=3, masked_start=3)
+    before = parameters_of(run)
+    for step in range(3):
+        masked, prior = train_step(run, degraded_batch(run, step))
+        assert masked is not None and prior is None
+        assert float(masked.error) == float(masked.guess)
+    for name, parameter in run.model.named_parameters():
+        assert torch.equal(before[name], parameter) != name.startswith("r.guess."), name
+
+
+def test_what_r_of_degraded_images_looks_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every eighth step the beginning, every third its own answer, else the guess; while that trains alone, it."""
+    run, asked = degraded_run(guess_only=2, masked_start=2, prior_every=100, steps=20), []
+
+    def rollout_degraded(model: HVAE, batch: DegradedImages, start: str, guess_only: bool) -> Rollout:
+        asked.append((start, guess_only))
+        loss = sum(p.sum() for p in model.masked_parameters())
+        return Rollout(loss, *[torch.zeros(())] * 3)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(training, "rollout_degraded", rollout_degraded)
+    batch = degraded_batch(run, 0)
+    for _ in range(17):
+        train_step(run, batch)
+    assert training.BEGINNING_EVERY == 8 and run.settings.second_every == 3
+    starts = ["guess"] * 17
+    starts[2::3] = ["round"] * 5
+    starts[16] = "beginning"
+    assert asked == [(start, step < 2) for step, start in enumerate(starts)]
+    assert run.counters.slices == 17 * len(batch.images)
+
+
+def test_batch_of_degraded_images_depends_on_seed_step_and_rank_alone() -> None:
+    run = degraded_run()
+    for step in range(3):
+        ours, theirs, other = (degraded_batch(run, step, rank) for rank in (0, 0, 1))
+        assert torch.equal(ours.images, theirs.images) and torch.equal(ours.term.data, theirs.term.data)
+        assert not torch.equal(ours.images, other.images)
 
 
 @pytest.mark.parametrize("second_every", [0, 1, 3])

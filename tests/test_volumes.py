@@ -19,6 +19,8 @@ from mrihvae.inference import InferenceSettings, reconstruct, sample
 from mrihvae.masks import sampling_mask, seed_of
 from mrihvae.model import HVAE
 from mrihvae.patterns import PATTERNS, sampling_pattern
+from mrihvae.pnp import PnPSettings
+from mrihvae.restore import reconstruct_scans
 from mrihvae.units import missing_noise
 from mrihvae.volumes import (
     METHODS,
@@ -239,7 +241,7 @@ def test_every_method_gives_float32_magnitudes_in_the_scans_scale(name: str, mod
 
 
 @pytest.mark.parametrize("shape", [(5, 24, 20), (3, 2, 24, 20)])
-@pytest.mark.parametrize("name", ["hybrid", "amortised", "samples", "zero-filled", "tv"])
+@pytest.mark.parametrize("name", ["hybrid", "amortised", "samples", "pnp", "zero-filled", "tv"])
 def test_batch_size_changes_nothing(name: str, shape: tuple[int, ...], model: HVAE) -> None:
     scan, lines = scan_of(shape), every_third(20).numpy()
     method = Method(name, model, SHORT, samples=2)
@@ -253,7 +255,7 @@ def test_batch_size_changes_nothing(name: str, shape: tuple[int, ...], model: HV
 def test_unmeasured_lines_that_the_scan_holds_are_ignored(model: HVAE) -> None:
     scan, lines = scan_of(), every_third(20).numpy()
     spoilt = dataclasses.replace(scan, kspace=np.where(lines, scan.kspace, 1e6 * complex_normal((3, 24, 20))))
-    for name in ("hybrid", "zero-filled", "tv"):
+    for name in ("hybrid", "pnp", "zero-filled", "tv"):
         method = Method(name, model, SHORT)
         volume = reconstruct_volume(scan, lines, method)
         np.testing.assert_allclose(reconstruct_volume(spoilt, lines, method), volume, atol=1e-3 * volume.max())
@@ -262,7 +264,7 @@ def test_unmeasured_lines_that_the_scan_holds_are_ignored(model: HVAE) -> None:
 
 def test_coils_are_combined_by_root_sum_of_squares(model: HVAE) -> None:
     scan, lines = scan_of((2, 3, 24, 20)), every_third(20).numpy()
-    for name in ("zero-filled", "amortised"):
+    for name in ("zero-filled", "amortised", "pnp"):
         method = Method(name, model)
         coils = [
             reconstruct_volume(dataclasses.replace(scan, kspace=scan.kspace[:, c]), lines, method) for c in range(3)
@@ -294,6 +296,15 @@ def test_hybrid_and_amortised_are_the_reconstruction_with_and_without_sweeps(mod
         expected = reconstruct(model, kspace, lines, settings).abs().numpy()
         volume = reconstruct_volume(scan, lines.numpy(), Method(name, model, SHORT))
         np.testing.assert_allclose(volume, expected, atol=1e-5 * expected.max())
+
+
+def test_pnp_is_the_loop_on_the_scan(model: HVAE) -> None:
+    scan, lines = scan_of(), every_third(20)
+    settings = PnPSettings(iterations=2, gamma=0.1, sweeps=1, result="image")
+    expected, found = reconstruct_scans(model, torch.from_numpy(scan.kspace), lines, settings)
+    volume = reconstruct_volume(scan, lines.numpy(), Method("pnp", model, pnp=settings))
+    np.testing.assert_allclose(volume, expected.abs().numpy(), atol=1e-5 * volume.max())
+    assert found.iterations.tolist() == [2, 2, 2] and len(found.objective) == 2
 
 
 def test_lines_that_were_not_encoded_are_known_to_be_zero(model: HVAE) -> None:
@@ -331,7 +342,7 @@ def test_strength_is_passed_on() -> None:
 
 def test_refused_methods(model: HVAE) -> None:
     with pytest.raises(
-        InputError, match="method 'magic' is unknown; choose one of hybrid, amortised, samples, zero-filled"
+        InputError, match="method 'magic' is unknown; choose one of hybrid, amortised, samples, pnp, zero-filled"
     ):
         Method("magic")
     for name in MODEL_METHODS:

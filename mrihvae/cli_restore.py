@@ -1,0 +1,268 @@
+"""`mrihvae restore`: blurred, coarse, incomplete or noisy images in, restored ones in the same form and panels out."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from mrihvae import __version__
+from mrihvae.errors import InputError
+from mrihvae.figures import ERROR_GAIN, volume_panel
+from mrihvae.files import replacing
+from mrihvae.image_files import (
+    Images,
+    list_images,
+    mask_for,
+    read_images,
+    read_kernel,
+    read_mask,
+    restored_name,
+    stem_of,
+    write_images,
+)
+from mrihvae.kernels import gaussian_kernel
+from mrihvae.pnp import ENCODERS, RESULTS
+from mrihvae.precision import PRECISIONS
+from mrihvae.recommended import ESTIMATE, TASKS
+from mrihvae.restored_volumes import Degradation, Job, Volume, check_size, completed, restore_volume
+from mrihvae.weights import find_weights, fingerprint, load_model
+
+BELONGS = {  # to which tasks an option belongs
+    "kernel_width": ("deblur", "superresolve"),
+    "kernel_angle": ("deblur", "superresolve"),
+    "kernel": ("deblur", "superresolve"),
+    "boundary": ("deblur",),
+    "factor": ("superresolve",),
+    "mask": ("inpaint",),
+    "missing": ("inpaint",),
+}
+NEEDS = {"deblur": ("kernel_width", "kernel"), "superresolve": ("factor",), "inpaint": ("mask", "missing")}
+BOUNDARIES = ("periodic", "zero")
+DARK = 0.25  # of the brightness: images with values so far below 0 are drawn from there on
+USUAL_WIDTH = 0.4  # of the blur of coarse pixels, in them
+LOOP = ("iterations", "gamma", "tau", "tau_finest", "views", "encoder", "precision", "result")
+SAME = ("task", "checkpoint", "weights", "degradation", "noise", "settings")  # in one output folder
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command's options."""
+    add, usual = parser.add_argument, "as recommended for task and noise if left out"
+    add("input", type=Path, metavar="INPUT", help="NIfTI file, grey PNG, JPEG or TIFF, or a folder of them")
+    add("--task", choices=TASKS, required=True, help="what is wrong with the images")
+    add("--output", type=Path, required=True, help="folder for restored images, panels/ and restore.json")
+    add("--kernel-width", type=float, nargs="+", help="standard deviation of a Gaussian blur, in pixels of the result; "
+        "or two, along and across; superresolve: 0.4 x factor if left out")  # fmt: skip
+    add("--kernel-angle", type=float, help="degrees from the second axis to the first, by which two widths are turned")
+    add("--kernel", type=Path, help="blur as a 2D .npy array or a picture, of odd sizes, instead of --kernel-width")
+    add("--boundary", choices=BOUNDARIES, help="what is beyond the edge (deblur); periodic if left out")
+    add("--factor", type=int, choices=(2, 4), help="how many times finer the result is along both axes (superresolve)")
+    add("--mask", type=Path, help="image that is not 0 where pixels are known, for all slices or each (inpaint)")
+    add("--missing", type=float, help="value of pixels that are not known, such as 0 or nan (inpaint)")
+    add("--noise", type=float, help="standard deviation, in the image's unit; estimated for each volume if left out")
+    add("--checkpoint", default="restoration", help="name of shipped weights, or a .safetensors file")
+    add("--device", default="cpu", help="cpu, cuda, cuda:1, ...")
+    add("--batch-size", type=int, default=4, help="slices restored together; lower it to save memory")
+    add("--iterations", type=int, help=f"passes of the encoder; {usual}")
+    add("--gamma", type=float, help=f"how far data may pull from the prior's image, over its brightness; {usual}")
+    add("--tau", type=float, nargs="+", help=f"temperature of the prior in [0, 1], one or one a level; {usual}")
+    add("--tau-finest", type=float, help="tau of the finest level, --tau being the coarsest's")
+    add("--views", type=int, help=f"mirrored copies that are averaged; {usual}")
+    add("--encoder", choices=ENCODERS, help=f"whether it is told of the data; {usual}")
+    add("--result", choices=RESULTS, help=f"the decoder's image, or the one nearer to the data; {usual}")
+    add("--precision", choices=PRECISIONS, default="auto", help="auto: bfloat16 where that is faster")
+    add("--resume", action="store_true", help="leave out images that are in --output already")
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Restore; prints progress on standard error and a line per file on standard output."""
+    _check(arguments)
+    files = list_images(arguments.input)
+    outputs = {file: arguments.output / restored_name(file) for file in files}
+    for file, output in outputs.items():
+        if output.resolve().parent == file.resolve().parent:
+            raise InputError(f"--output {arguments.output}: is where {file.name} is; choose another folder")
+    mask = None if arguments.mask is None else read_mask(arguments.mask)
+    degradation = _degradation(arguments)
+    settings = _settings(arguments)
+    summary = _summary(arguments, settings)
+    done = _done_before(arguments.output / "restore.json", summary) if arguments.resume else {}
+    try:
+        model = load_model(arguments.checkpoint, torch.device(arguments.device))
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise InputError(f"--device {arguments.device}: cannot be used ({reason}); try cpu") from error
+    job = Job(model, degradation, arguments.noise, settings, arguments.batch_size)
+    for file, output in outputs.items():
+        if file.name in done and output.is_file():
+            print(f"{file.name}: already there")
+            continue
+        done[file.name] = _restore_file(file, output, job, mask, arguments)
+        with replacing(arguments.output / "restore.json") as temporary:
+            temporary.write_text(json.dumps({**summary, "files": list(done.values())}, indent=2) + "\n")
+
+
+def _check(arguments: argparse.Namespace) -> None:
+    """Check the options that the parser cannot."""
+    task = arguments.task
+    for name, tasks in BELONGS.items():
+        if getattr(arguments, name) is not None and task not in tasks:
+            raise InputError(f"{_option(name)}: goes with --task {' or '.join(tasks)}, not {task}; leave it out")
+    needed = NEEDS.get(task, ())
+    if needed and all(getattr(arguments, name) is None for name in needed):
+        raise InputError(f"--task {task}: needs {' or '.join(map(_option, needed))}; add it")
+    widths = arguments.kernel_width
+    if widths is not None and arguments.kernel is not None:
+        raise InputError("--kernel-width and --kernel: give one of them")
+    if widths is not None and (len(widths) > 2 or not all(0 < width < math.inf for width in widths)):
+        raise InputError(f"--kernel-width {' '.join(map(str, widths))}: give one or two numbers above 0")
+    angle = arguments.kernel_angle
+    if angle is not None and (widths is None or len(widths) < 2 or not math.isfinite(angle)):
+        raise InputError(f"--kernel-angle {angle}: must be a number, and goes with two numbers of --kernel-width")
+    if arguments.noise is not None and not 0 <= arguments.noise < math.inf:
+        raise InputError(f"--noise {arguments.noise}: must be at least 0; leave it out to have it estimated")
+    if arguments.batch_size < 1:
+        raise InputError(f"--batch-size {arguments.batch_size}: must be at least 1")
+
+
+def _option(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
+
+
+def _degradation(arguments: argparse.Namespace) -> Degradation:
+    """Read the options of the degradation."""
+    factor = arguments.factor or 1
+    kernel = None
+    if arguments.kernel is not None:
+        kernel = read_kernel(arguments.kernel)
+    elif arguments.task in ("deblur", "superresolve"):
+        widths = arguments.kernel_width or [USUAL_WIDTH * factor]
+        kernel = gaussian_kernel((widths[0], widths[-1]), math.radians(arguments.kernel_angle or 0))
+    return Degradation(arguments.task, kernel, factor, arguments.boundary or "periodic")
+
+
+def _settings(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Read the options of the loop that were given."""
+    given = {name: getattr(arguments, name) for name in LOOP if getattr(arguments, name) is not None}
+    if "tau" in given:
+        given["tau"] = given["tau"][0] if len(given["tau"]) == 1 else tuple(given["tau"])
+        given.setdefault("tau_finest", None)  # a tau that is given counts for all levels
+    completed(arguments.task, 0.0, given)
+    return given
+
+
+def _summary(arguments: argparse.Namespace, settings: dict[str, Any]) -> dict[str, Any]:
+    """Say how images are restored."""
+    degradation = {name: getattr(arguments, name) for name in BELONGS if getattr(arguments, name) is not None}
+    plain = {
+        name: str(value) if name in ("kernel", "mask", "missing") else value for name, value in degradation.items()
+    }
+    return {
+        "mrihvae": __version__,
+        "torch": str(torch.__version__),
+        "task": arguments.task,
+        "checkpoint": arguments.checkpoint,
+        "weights": fingerprint(find_weights(arguments.checkpoint)),
+        "degradation": plain,
+        "noise": arguments.noise if arguments.noise is not None else ESTIMATE,
+        "settings": {name: list(v) if isinstance(v, tuple) else v for name, v in settings.items()},
+        "device": arguments.device,
+        "threads": torch.get_num_threads(),
+    }
+
+
+def _done_before(path: Path, summary: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """Read which files an earlier call finished; it must have made them in the same way."""
+    if not path.is_file():
+        return {}
+    try:
+        earlier = json.loads(path.read_text())
+        files = {one["file"]: one for one in earlier["files"]}
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise InputError(f"{path}: not a summary of this command ({error}); leave out --resume") from error
+    for key in SAME:
+        if earlier.get(key) != summary[key]:
+            raise InputError(
+                f"{path}: was made with {key} {earlier.get(key)}, not {summary[key]}; choose another --output, or "
+                "leave out --resume to replace it"
+            )
+    return files
+
+
+def _restore_file(
+    file: Path, output: Path, job: Job, mask: np.ndarray | None, arguments: argparse.Namespace
+) -> dict[str, Any]:
+    """Restore one file and write the result and its panel."""
+    images = read_images(file)
+    values = images.values
+    known = np.ones(values.shape, dtype=bool) if mask is None else mask_for(images, mask, arguments.mask).copy()
+    if arguments.missing is not None:
+        missing = np.float32(arguments.missing)
+        known &= ~np.isnan(values) if np.isnan(missing) else values != missing
+    if not known.any():
+        raise InputError(f"{file}: none of its pixels is known; check --mask and --missing")
+    if not np.isfinite(values[known]).all():
+        hint = "with --task inpaint, --missing nan fills them" if job.degradation.kernel is None else "replace them"
+        raise InputError(f"{file}: holds NaN or infinite values; {hint}")
+    values = np.where(known, values, 0)
+    check_size(file, (values.shape[-2], values.shape[-1]), job)
+    began = time.perf_counter()
+    with tqdm(total=values.shape[0] * values.shape[1], desc=file.name, unit="slice", leave=False) as bar:
+        try:
+            parts = [restore_volume(file, v, k, job, bar.update) for v, k in zip(values, known)]
+        except (MemoryError, RuntimeError) as error:
+            if not isinstance(error, MemoryError | torch.OutOfMemoryError) and "allocate memory" not in str(error):
+                raise
+            size = " x ".join(map(str, values.shape[-2:]))
+            raise InputError(f"{file}: too little memory for slices of {size}; lower --batch-size") from error
+    if all(part.noise is None for part in parts):
+        raise InputError(f"{file}: every slice is constant or nearly all zero; there is nothing to restore")
+    restored = np.stack([part.restored for part in parts])
+    if not np.isfinite(restored).all():
+        raise InputError(f"{file}: the restoration is not finite; lower --gamma or --tau")
+    seconds = (time.perf_counter() - began) / (values.shape[0] * values.shape[1])
+    write_images(output, restored, images, job.degradation.factor)
+    _panel(arguments.output / "panels" / f"{stem_of(file)}.png", images, values, parts, job.degradation.task)
+    noises = [part.noise for part in parts if part.noise is not None]
+    low, high = f"{min(noises):.3g}", f"{max(noises):.3g}"
+    ran_away, left = sum(len(part.diverged) for part in parts), sum(len(part.left) for part in parts)
+    told = f"{values.shape[0] * values.shape[1]} slices, noise {low if low == high else f'{low} to {high}'}"
+    told += " (estimated)" if job.noise is None else ""
+    told += f", {left} left as they were" if left else ""
+    told += f", {ran_away} ran away and are those of the iteration before" if ran_away else ""
+    print(f"{file.name}: {told}, {seconds:.2f} s per slice")
+    return {
+        "file": file.name,
+        "output": output.name,
+        "slices": values.shape[0] * values.shape[1],
+        "seconds_per_slice": seconds,
+        "volumes": [part.record() for part in parts],
+    }
+
+
+def _panel(path: Path, images: Images, values: np.ndarray, parts: list[Volume], task: str) -> None:
+    """Draw the middle slice that was restored: as it was, as it is, and how much they differ."""
+    number = next(number for number, part in enumerate(parts) if part.noise is not None)
+    part = parts[number]
+    chosen = [k for k in range(len(part.first)) if k not in part.left]
+    index = chosen[len(chosen) // 2]
+    before, first, after = values[number, index], part.first[index], part.restored[index]
+    low, high = (float(value) for value in np.percentile(before, (1, 99)))
+    floor = low if -low > DARK * high else 0.0  # what is black, where negative values are more than noise about 0
+    shown = {
+        "input": before - floor,
+        "restored": after - floor,
+        f"difference x {ERROR_GAIN}": ERROR_GAIN * np.abs(after - first),
+    }
+    if images.header is not None:  # as anatomy is shown: the first axis to the right, the second upwards
+        shown = {name: np.rot90(image) for name, image in shown.items()}
+    title = f"{images.file.name}, slice {index}, {task}, noise {part.noise:.3g}"
+    title += f", black is {floor:.3g}" if floor else ""
+    volume_panel(path, title, {name: image[None] for name, image in shown.items()}, None)

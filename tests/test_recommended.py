@@ -1,0 +1,64 @@
+"""What restoration is given where its user gives nothing."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from small import phantom
+
+from mrihvae.recommended import RECOMMENDED, TASKS, estimate_noise, recommended
+
+
+def smooth(height: int, width: int) -> np.ndarray:
+    """Draw a smooth image up to 1."""
+    y, x = np.linspace(-1, 1, height)[:, None], np.linspace(-1, 1, width)
+    return np.asarray(np.exp(-3 * (x**2 + y**2)) * (1 + 0.3 * np.cos(9 * x)))
+
+
+def test_nearest_noise_in_the_logarithm() -> None:
+    assert tuple(RECOMMENDED) == TASKS
+    for task, levels in RECOMMENDED.items():
+        for noise, settings in levels.items():
+            assert recommended(task, noise) is settings and recommended(task, 1.1 * noise) is settings
+        assert recommended(task, 0.0) is levels[min(levels)] and recommended(task, 9.0) is levels[max(levels)]
+        assert recommended(task, 0.018) is levels[0.03]  # above sqrt(0.01 x 0.03), though nearer to 0.01
+
+
+@pytest.mark.parametrize("sigma", [0.005, 0.03, 0.2])
+def test_noise_of_smooth_images(sigma: float) -> None:
+    images = np.stack([smooth(96, 80)] * 3) * 300 - 50
+    images += 300 * sigma * np.random.default_rng(0).standard_normal(images.shape)
+    known = np.ones(images.shape, dtype=bool)
+    assert estimate_noise(images, known) == pytest.approx(300 * sigma, rel=0.1)
+    assert estimate_noise(images.astype(np.float32), known) == pytest.approx(300 * sigma, rel=0.1)
+
+
+def test_noise_of_images_with_edges() -> None:
+    images = np.stack([phantom(96, 96, k) for k in range(2)])
+    images += 0.05 * np.random.default_rng(0).standard_normal(images.shape).astype(np.float32)
+    assert estimate_noise(images, np.ones(images.shape, dtype=bool)) == pytest.approx(0.05, rel=0.1)
+
+
+def test_noise_of_known_pixels_alone() -> None:
+    rng = np.random.default_rng(0)
+    images = np.stack([smooth(96, 80)] * 2)
+    images += 0.02 * rng.standard_normal(images.shape)
+    known = rng.random(images.shape) < 0.5
+    assert estimate_noise(np.where(known, images, 1e6), known) == pytest.approx(0.02, rel=0.1)
+    assert estimate_noise(np.where(known, images, np.nan), known) == pytest.approx(0.02, rel=0.1)
+
+
+def test_noise_that_was_masked_away() -> None:
+    images = np.stack([smooth(96, 80)] * 2)
+    images += 0.02 * np.random.default_rng(0).standard_normal(images.shape)
+    images[:, 40:] = 0
+    assert estimate_noise(images, np.ones(images.shape, dtype=bool)) == pytest.approx(0.02, rel=0.1)
+
+
+def test_nothing_to_estimate_noise_of() -> None:
+    images = np.ones((1, 8, 8))
+    assert estimate_noise(images, np.ones(images.shape, dtype=bool)) == 0
+    lines = np.broadcast_to(np.arange(8) % 2 == 0, images.shape)
+    assert estimate_noise(images, lines) is None
+    assert estimate_noise(np.zeros((1, 8, 8)), np.ones(images.shape, dtype=bool)) is None
+    assert estimate_noise(np.ones((1, 1, 1)), np.ones((1, 1, 1), dtype=bool)) is None
