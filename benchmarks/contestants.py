@@ -23,7 +23,7 @@ from mrihvae.inference import InferenceSettings
 from mrihvae.model import HVAE
 from mrihvae.precision import is_lower
 from mrihvae.volumes import (
-    MODEL_METHODS,
+    SAMPLING_METHODS,
     Method,
     Undersampling,
     delivered_shape,
@@ -100,7 +100,7 @@ class Contest:
         """Prepare a method for a pattern and a kind of scans, "raw" or "simulated"."""
         if name == "zero-filled":
             return Contestant(name, _packaged(Method(name)), name)
-        if name in MODEL_METHODS:
+        if name in SAMPLING_METHODS:
             return self._ours(name)
         if name == "unet":
             return self._unet(pattern)

@@ -1,13 +1,14 @@
 """Make a training run the shipped weights: mrihvae/checkpoints/default.safetensors and its card, default.json.
 
     python benchmarks/publish.py runs/default
+    python benchmarks/publish.py runs/restoration --name restoration
     python benchmarks/publish.py runs/ia_hvae --name ia_hvae
 
-Other names than `default` are weights that benchmarks alone need, and go to benchmarks/weights. The card gets the
-licences of the data and the run's settings and time; that of `default` also the spread that benchmarks/calibration.py
---fit found for these weights, and the scores on `val` that benchmarks/quality.py gave them, so far as there are any for
-these very weights: publish again after it. The log of `default` goes, thinned, to results/train_default.jsonl; the
-curves of any to results/train_NAME.png.
+Other names than `default` and `restoration` are weights that benchmarks alone need, and go to benchmarks/weights. The
+card gets the licences of the data and the run's settings and time; that of `default` also the spread that
+benchmarks/calibration.py --fit found for these weights, and the scores on `val` that benchmarks/quality.py gave them, so
+far as there are any for these very weights: publish again after it. The log of `default` goes, thinned, to
+results/train_default.jsonl; the curves of any to results/train_NAME.png.
 """
 
 from __future__ import annotations
@@ -67,7 +68,7 @@ def publish(run: Path, name: str, note: str | None) -> None:
             card["spread"] = float(fit["spread"])
         scored = {protocol: results_of(protocol, fingerprint(weights)) for protocol in SCORED}
         card["scores"] = {protocol: means(found["volumes"]) for protocol, found in scored.items() if found is not None}
-    output = (SHIPPED if name == "default" else HERE / "weights") / f"{name}.safetensors"
+    output = (SHIPPED if name in ("default", "restoration") else HERE / "weights") / f"{name}.safetensors"
     output.parent.mkdir(exist_ok=True)
     save_weights(output, model, {k: v for k, v in card.items() if k not in ("model", "parts")})
     for file in set(output.parent.glob(f"{name}.part*.safetensors")) - set(weight_files(output)):

@@ -14,8 +14,10 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +37,7 @@ from mrihvae.fastmri_files import Scan, read_scan
 from mrihvae.files import replacing
 from mrihvae.inference import InferenceSettings, pose, reconstruct
 from mrihvae.model import HVAE
+from mrihvae.restore import SCANS, reconstruct_scans
 from mrihvae.volumes import mask_of
 
 HERE = Path(__file__).parent
@@ -60,6 +63,14 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "4 views, 2 rounds, refined": {"views": 4},
     "2 views, 3 rounds, refined": {"rounds": 3},
 }
+PNP: dict[str, dict[str, Any]] = {
+    **{f"PnP, q, K = {n}": {"encoder": "complete", "sweeps": 0, "iterations": n} for n in (1, 5, 20)},
+    **{f"PnP, r, K = {n}": {"sweeps": 0, "iterations": n} for n in (1, 3, 8)},
+    **{f"PnP, r, refined, K = {n}": {"iterations": n} for n in (1, 3, 8)},
+    "PnP, r, refined, gamma = 0.02, K = 3": {"iterations": 3, "gamma": 0.02},
+    "PnP, r, refined, gamma = 0.1, K = 3": {"iterations": 3, "gamma": 0.1},
+    "PnP, r, refined, tau = 0.8, K = 3": {"iterations": 3, "tau": 0.8},
+}
 REPORTED = (
     ALONE,
     "Gauss-Newton, N = 1",
@@ -68,6 +79,7 @@ REPORTED = (
     "Gauss-Newton, N = 5",
     "2 views, 2 rounds",
     SHIPPED,
+    "PnP, r, refined, K = 3",
 )
 TRAINING = "training scans"
 Rows = list[dict[str, Any]]
@@ -106,7 +118,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 def measure(protocol: Protocol, model: HVAE, options: argparse.Namespace) -> Rows:
     """Run all variants; gives a row per set of scans, pattern and variant."""
-    groups = [(TRAINING, [scan for scan, _ in training_scans(options.data)], tuple(VARIANTS))]
+    groups = [(TRAINING, [scan for scan, _ in training_scans(options.data)], (*VARIANTS, *PNP))]
     for scans in protocol.scans:
         read = [read_scan(file) for file in scan_files(scans, options.data, options.work)]
         groups.append((scans.name, [scan.one(k) for scan in read for k in range(len(scan.kspace))], REPORTED))
@@ -149,6 +161,8 @@ def _psnr_and_seconds(model: HVAE, scan: Scan, mask: np.ndarray, variant: str) -
         y, m = torch.from_numpy(kspace)[None].to(torch.complex64), torch.from_numpy(np.array(known))
         if variant == THROUGH_Q:
             return through_q(model, y, m)[0].numpy()
+        if variant in PNP:
+            return reconstruct_scans(model, y, m, replace(SCANS, **PNP[variant]))[0][0].numpy()
         return reconstruct(model, y, m, InferenceSettings(**VARIANTS[variant]))[0].numpy()
 
     began = time.perf_counter()
@@ -170,7 +184,7 @@ def refinement_table(results: dict[str, Any]) -> str:
     columns = list(dict.fromkeys((row["set"], row["pattern"]) for row in rows))
     lines = ["| inference | " + " | ".join(f"{name}, {pattern}" for name, pattern in columns) + " | s / slice |"]
     lines.append("| --- |" + " --- |" * (len(columns) + 1))
-    for variant in VARIANTS:
+    for variant in (*VARIANTS, *PNP):
         cells = []
         for column in columns:
             found = [row for row in rows if (row["set"], row["pattern"], row["variant"]) == (*column, variant)]
@@ -199,17 +213,17 @@ def over_seconds(rows: Rows) -> Any:
         points.pop(THROUGH_Q, None)
         families: dict[str, list[str]] = {}
         for variant in points:
-            families.setdefault(variant.split(", N = ")[0], []).append(variant)
+            families.setdefault(re.split(", [NK] = ", variant)[0], []).append(variant)
         for family, members in families.items():
             x, y = ([points[member][key] for member in members] for key in ("seconds", "gain_dB"))
             axis.plot(x, y, "*" if family == SHIPPED else "o-", markersize=12 if family == SHIPPED else 5, label=family)
             for member, *place in zip(members, x, y):
-                if ", N = " in member:
-                    axis.annotate(member.split(" = ")[1], place, xytext=(3, 4), textcoords="offset points", fontsize=7)
+                if re.search(", [NK] = ", member):
+                    axis.annotate(member.split(" = ")[-1], place, xytext=(3, 4), textcoords="offset points", fontsize=7)
         axis.axhline(0, color="k", linewidth=0.8)
         axis.set_xscale("log")
         axis.set_xlabel("seconds per slice, median")
-        axis.set_title(f"{TRAINING}, {pattern}; numbers are N")
+        axis.set_title(f"{TRAINING}, {pattern}; numbers are N or K")
         axis.grid(alpha=0.3)
     axes[0][0].set_ylabel("PSNR over r alone / dB, mean over slices")
     handles, names = axes[0][0].get_legend_handles_labels()
