@@ -64,12 +64,12 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "2 views, 3 rounds, refined": {"rounds": 3},
 }
 PNP: dict[str, dict[str, Any]] = {
-    **{f"PnP, q, K = {n}": {"encoder": "complete", "sweeps": 0, "iterations": n} for n in (1, 5, 20)},
-    **{f"PnP, r, K = {n}": {"sweeps": 0, "iterations": n} for n in (1, 3, 8)},
-    **{f"PnP, r, refined, K = {n}": {"iterations": n} for n in (1, 3, 8)},
-    "PnP, r, refined, gamma = 0.02, K = 3": {"iterations": 3, "gamma": 0.02},
-    "PnP, r, refined, gamma = 0.1, K = 3": {"iterations": 3, "gamma": 0.1},
-    "PnP, r, refined, tau = 0.8, K = 3": {"iterations": 3, "tau": 0.8},
+    **{f"PnP, q, K = {n}": {"encoder": "complete", "sweeps": 0, "iterations": n} for n in (1, 3, 10)},
+    **{f"PnP, q, refined, K = {n}": {"encoder": "complete", "iterations": n} for n in (1, 3)},
+    **{f"PnP, r, K = {n}": {"sweeps": 0, "iterations": n} for n in (1, 2, 4)},
+    **{f"PnP, r, refined, K = {n}": {"iterations": n} for n in (1, 2, 4)},
+    **{f"PnP, r, refined, K = 2, gamma = {gamma}": {"gamma": gamma} for gamma in (0.05, 0.1, 0.5)},
+    "PnP, r, refined, K = 2, tau = 0.8": {"tau": 0.8},
 }
 REPORTED = (
     ALONE,
@@ -79,7 +79,7 @@ REPORTED = (
     "Gauss-Newton, N = 5",
     "2 views, 2 rounds",
     SHIPPED,
-    "PnP, r, refined, K = 3",
+    "PnP, r, refined, K = 2",
 )
 TRAINING = "training scans"
 Rows = list[dict[str, Any]]

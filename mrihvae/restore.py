@@ -22,7 +22,7 @@ from mrihvae.restoration import BEGINNING, VIEWS, Frame, Sight
 from mrihvae.units import image_scale
 
 # of undersampled scans, by benchmarks/refinement.py on training scans
-SCANS = PnPSettings(iterations=3, gamma=0.05, views=2, sweeps=1, result="image")
+SCANS = PnPSettings(iterations=2, gamma=0.2, views=2, sweeps=1, result="image")
 LEAST_NOISE = 1e-4  # sigma in model units, below which images count as free of noise
 
 
