@@ -6,8 +6,8 @@
 
 Other names than `default` and `restoration` are weights that benchmarks alone need, and go to benchmarks/weights. The
 card gets the licences of the data and the run's settings and time; that of `default` also the spread that
-benchmarks/calibration.py --fit found for these weights, and the scores on `val` that benchmarks/quality.py gave them, so
-far as there are any for these very weights: publish again after it. The log of `default` goes, thinned, to
+benchmarks/calibration.py --fit found for these weights, and the scores on `val` that benchmarks/quality.py gave them,
+so far as there are any for these very weights: publish again after it. The log of `default` goes, thinned, to
 results/train_default.jsonl; the curves of any to results/train_NAME.png.
 """
 

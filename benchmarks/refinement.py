@@ -42,6 +42,7 @@ from mrihvae.volumes import mask_of
 
 HERE = Path(__file__).parent
 ALONE, THROUGH_Q, SHIPPED = "r alone", "q, zero-filled scan", "2 views, 2 rounds, refined (shipped)"
+LOOP = "PnP, r, refined, K = 2"
 ONE = {"views": 1, "rounds": 1, "sweeps": 0}
 NEWTON = {**ONE, "rule": "gauss-newton"}
 ADAM = {**ONE, "rule": "adam"}
@@ -71,6 +72,7 @@ PNP: dict[str, dict[str, Any]] = {
     **{f"PnP, r, refined, K = 2, gamma = {gamma}": {"gamma": gamma} for gamma in (0.05, 0.1, 0.5)},
     "PnP, r, refined, K = 2, tau = 0.8": {"tau": 0.8},
 }
+ALL = (*VARIANTS, *PNP)
 REPORTED = (
     ALONE,
     "Gauss-Newton, N = 1",
@@ -79,7 +81,7 @@ REPORTED = (
     "Gauss-Newton, N = 5",
     "2 views, 2 rounds",
     SHIPPED,
-    "PnP, r, refined, K = 2",
+    LOOP,
 )
 TRAINING = "training scans"
 Rows = list[dict[str, Any]]
@@ -118,7 +120,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 def measure(protocol: Protocol, model: HVAE, options: argparse.Namespace) -> Rows:
     """Run all variants; gives a row per set of scans, pattern and variant."""
-    groups = [(TRAINING, [scan for scan, _ in training_scans(options.data)], (*VARIANTS, *PNP))]
+    groups = [(TRAINING, [scan for scan, _ in training_scans(options.data)], ALL)]
     for scans in protocol.scans:
         read = [read_scan(file) for file in scan_files(scans, options.data, options.work)]
         groups.append((scans.name, [scan.one(k) for scan in read for k in range(len(scan.kspace))], REPORTED))
@@ -184,7 +186,7 @@ def refinement_table(results: dict[str, Any]) -> str:
     columns = list(dict.fromkeys((row["set"], row["pattern"]) for row in rows))
     lines = ["| inference | " + " | ".join(f"{name}, {pattern}" for name, pattern in columns) + " | s / slice |"]
     lines.append("| --- |" + " --- |" * (len(columns) + 1))
-    for variant in (*VARIANTS, *PNP):
+    for variant in ALL:
         cells = []
         for column in columns:
             found = [row for row in rows if (row["set"], row["pattern"], row["variant"]) == (*column, variant)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +23,7 @@ from mrihvae.fastmri_files import Scan
 from mrihvae.fourier import fft2c, ifft2c
 from mrihvae.inference import InferenceSettings
 from mrihvae.objective import masked_means
+from mrihvae.restore import SCANS
 from mrihvae.slices import Dataset, Mixture
 from mrihvae.volumes import Method, Undersampling, mask_of, reconstruct_volume
 
@@ -40,7 +42,7 @@ def row(variant: str, pattern: str = "random 4x", name: str = refinement.TRAININ
 
 def test_every_variant_can_be_run() -> None:
     model, scan = small_model(), scan_of_one_slice()
-    for variant in refinement.VARIANTS:
+    for variant in refinement.ALL:
         psnr, seconds = refinement._psnr_and_seconds(model, scan, mask_of(scan, RANDOM), variant)
         assert math.isfinite(psnr) and seconds > 0, variant
 
@@ -49,12 +51,13 @@ def test_variants_are_what_the_package_does() -> None:
     model, scan = small_model(), scan_of_one_slice()
     assert scan.target is not None
     mask = mask_of(scan, RANDOM)
-    for variant, name in ((refinement.ALONE, "amortised"), (refinement.SHIPPED, "hybrid")):
+    for variant, name in ((refinement.ALONE, "amortised"), (refinement.SHIPPED, "hybrid"), (refinement.LOOP, "pnp")):
         volume = reconstruct_volume(scan, mask, Method(name, model))
         found, _ = refinement._psnr_and_seconds(model, scan, mask, variant)
         assert found == pytest.approx(score_volume(scan.target, volume)["PSNR"], abs=1e-4)
     assert InferenceSettings(**refinement.VARIANTS[refinement.SHIPPED]) == InferenceSettings()
-    assert set(refinement.REPORTED) < set(refinement.VARIANTS)
+    assert replace(SCANS, **refinement.PNP[refinement.LOOP]) == SCANS
+    assert set(refinement.REPORTED) < set(refinement.ALL)
 
 
 def test_the_way_through_q_keeps_measured_bins() -> None:
@@ -75,17 +78,19 @@ def test_gains_are_slice_by_slice() -> None:
 
 
 def test_table_and_plot_of_variants() -> None:
-    rows = [row(variant, pattern) for pattern in ("random 4x", "random 8x") for variant in refinement.VARIANTS]
+    rows = [row(variant, pattern) for pattern in ("random 4x", "random 8x") for variant in refinement.ALL]
     rows += [row(variant, "random 4x", "held out") for variant in refinement.REPORTED]
     table = refinement.refinement_table({"rows": rows, "threads": 2}).splitlines()
     assert table[0].startswith("| inference | training scans, random 4x | training scans, random 8x | held out, random")
-    assert len(table) == 2 + len(refinement.VARIANTS) + 2
+    assert len(table) == 2 + len(refinement.ALL) + 2
     assert f"| {refinement.ALONE} | 30.00 | 30.00 | 30.00 | 0.50 |" in table
     assert "| line search, N = 3 | +0.10 ± 0.02 | +0.10 ± 0.02 |  | 0.50 |" in table
     figure = refinement.over_seconds(rows)
-    assert [axis.get_title() for axis in figure.axes] == [f"training scans, random {r}x; numbers are N" for r in (4, 8)]
+    assert [axis.get_title() for axis in figure.axes] == [
+        f"training scans, random {r}x; numbers are N or K" for r in (4, 8)
+    ]
     texts = [text.get_text() for text in figure.axes[0].texts]
-    assert texts.count("1") == 3 and refinement.THROUGH_Q not in figure.axes[0].get_legend_handles_labels()[1]
+    assert texts.count("1") == 7 and refinement.THROUGH_Q not in figure.axes[0].get_legend_handles_labels()[1]
 
 
 @pytest.mark.parametrize("name", ["ladder", "guess"])
