@@ -85,12 +85,14 @@ class Rollout:
     error : squared error over s^2 of what the decoder makes of r's means, in nats per real dimension
     guess : the same of the first guess
     zero_filled : the same of zero-filling
+    stages : the same before the first U-Net of the first guess and after each; one that is dead changes nothing
     """
 
     loss: Tensor
     error: Tensor
     guess: Tensor
     zero_filled: Tensor
+    stages: tuple[Tensor, ...] = ()
 
 
 def likelihood_std(model: HVAE, noise: Tensor) -> Tensor:
@@ -174,7 +176,10 @@ def rollout(model: HVAE, scans: Scans, second_round: bool = False) -> Rollout:
     loss = _log_error(scans, estimate)
     if not second_round:
         loss = loss + guess_loss(scans, guesses)
-    return Rollout(loss, *(_error_in_nats(model, scans, k).detach() for k in (estimate, guesses[-1], scans.measured)))
+    error, zero_filled, *stages = (
+        _error_in_nats(model, scans, k).detach() for k in (estimate, scans.measured, *guesses)
+    )
+    return Rollout(loss, error, stages[-1], zero_filled, tuple(stages))
 
 
 def rollout_degraded(model: HVAE, batch: DegradedImages, start: str = "guess", guess_only: bool = False) -> Rollout:
@@ -192,22 +197,21 @@ def rollout_degraded(model: HVAE, batch: DegradedImages, start: str = "guess", g
         guess = guesses[0] if start == "beginning" else guesses[-1]
         if second:
             gamma = GAMMAS[0] * (GAMMAS[1] / GAMMAS[0]) ** float(torch.rand(()))
-            answer = sight.image(sight.decoded(guess))
-            guess = sight.kspace(batch.term.prox(answer, gamma))
+            guess = sight.kspace(batch.term.prox(sight.image(sight.decoded(guess)), gamma))
     truth = sight.kspace(batch.images)
     errors = [_mean_squared(k - truth) for k in guesses]
     first = _mean_squared(sight.seen - truth)
     on_the_way, end = GUESS_WEIGHTS
-    weights = [on_the_way] * (len(errors) - 2) + [end]
-    loss = sum(
-        (w * torch.log(e + DEGRADED_FLOOR).mean() for w, e in zip(weights, errors[1:])), truth.real.new_zeros(())
-    )
+    loss = truth.real.new_zeros(())
+    for error in errors[1:]:
+        loss = loss + (end if error is errors[-1] else on_the_way) * torch.log(error + DEGRADED_FLOOR).mean()
     found = errors[-1]
     if not guess_only:
         found = _mean_squared(sight.decoded(guess) - truth)
         loss = torch.log(found + DEGRADED_FLOOR).mean() + (0 if second else loss)
     s = likelihood_std(model, batch.term.noise)
-    return Rollout(loss, *((0.5 * e / s**2).mean().detach() for e in (found, errors[-1], first)))
+    answer, seen, *stages = ((0.5 * e / s**2).mean().detach() for e in (found, first, *errors))
+    return Rollout(loss, answer, stages[-1], seen, tuple(stages))
 
 
 def match_degraded(model: HVAE, batch: DegradedImages) -> PriorTerms:
@@ -228,9 +232,8 @@ def _mean_squared(values: Tensor) -> Tensor:
 def train_guess(model: HVAE, scans: Scans) -> Rollout:
     """Compute the first guess alone; its error stands for r's."""
     guesses = model.r.guesses(scans.measured, scans.mask)
-    error = _error_in_nats(model, scans, guesses[-1]).detach()
-    zero_filled = _error_in_nats(model, scans, scans.measured)
-    return Rollout(guess_loss(scans, guesses), error, error, zero_filled)
+    zero_filled, *stages = (_error_in_nats(model, scans, k).detach() for k in (scans.measured, *guesses))
+    return Rollout(guess_loss(scans, guesses), stages[-1], stages[-1], zero_filled, tuple(stages))
 
 
 def guess_loss(scans: Scans, guesses: list[Tensor]) -> Tensor:

@@ -251,6 +251,7 @@ def _write_log(path: Path, run: Run, masked: Rollout | None, prior: PriorTerms |
         line |= {
             "rollout": round(float(masked.error), 5),
             "guess": round(float(masked.guess), 5),
+            "stages": [round(float(stage), 5) for stage in masked.stages],
             "zero_filled": round(float(masked.zero_filled), 5),
         }
     if prior is not None:

@@ -167,6 +167,20 @@ def test_without_cascades_the_guess_adds_nothing() -> None:
     assert number(found.guess) == pytest.approx(in_nats(scans, first_guess(scans.measured, scans.mask)), rel=1e-4)
 
 
+def test_errors_after_each_u_net_tell_of_dead_ones() -> None:
+    model, scans = small_model(settings=dataclasses.replace(SMALL, cascades=2)), noisy_scans()
+    with torch.no_grad():
+        for parameter in model.r.guess.nets[1].get_submodule("head").parameters():
+            parameter.zero_()
+    expected = [in_nats(scans, k) for k in model.r.guesses(scans.measured, scans.mask)]
+    for found in (rollout(model, scans), train_guess(model, scans)):
+        assert [number(stage) for stage in found.stages] == pytest.approx(expected, rel=1e-4)
+        assert found.stages[0] != found.stages[1] and number(found.stages[2] - found.stages[1]) == pytest.approx(
+            0, abs=1e-5
+        )
+        assert found.guess == found.stages[-1]
+
+
 def test_second_round_starts_from_its_own_reconstruction() -> None:
     model, scans = small_model(), noisy_scans()
     guess = model.r.guesses(scans.measured, scans.mask)[-1]
