@@ -37,7 +37,7 @@ from mrihvae.fastmri_files import Scan, read_scan
 from mrihvae.files import replacing
 from mrihvae.inference import InferenceSettings, pose, reconstruct
 from mrihvae.model import HVAE
-from mrihvae.restore import SCANS, reconstruct_scans
+from mrihvae.restore import FOR_SCANS, reconstruct_scans
 from mrihvae.volumes import mask_of
 
 HERE = Path(__file__).parent
@@ -164,7 +164,7 @@ def _psnr_and_seconds(model: HVAE, scan: Scan, mask: np.ndarray, variant: str) -
         if variant == THROUGH_Q:
             return through_q(model, y, m)[0].numpy()
         if variant in PNP:
-            return reconstruct_scans(model, y, m, replace(SCANS, **PNP[variant]))[0][0].numpy()
+            return reconstruct_scans(model, y, m, replace(FOR_SCANS, **PNP[variant]))[0][0].numpy()
         return reconstruct(model, y, m, InferenceSettings(**VARIANTS[variant]))[0].numpy()
 
     began = time.perf_counter()

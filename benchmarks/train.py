@@ -1,6 +1,7 @@
 """Train the weights that are shipped, or that benchmarks need, from packing the data to weights to publish.
 
     python benchmarks/train.py --data DIR --output runs/default
+    python benchmarks/train.py --data DIR --output runs/restoration --settings restoration
     python benchmarks/train.py --data DIR --output runs/ia_hvae --settings ia_hvae
     python benchmarks/train.py --packed slices.h5 --output runs/large --settings large --device cuda
 
@@ -28,6 +29,8 @@ SOURCES = (
     "images/t1_brain/train=0.15",
     "images/ms_t1_t2_flair/train=0.3",
 )
+MAGNITUDES = ("images/t1ce/train=0.35", "images/t1_brain/train=0.3", "images/ms_t1_t2_flair/train=0.35")
+FROM = {"restoration": "default"}  # settings whose runs start from weights, and which
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -39,7 +42,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--settings", default="default", help="which benchmarks/train_NAME.json")
     options, further = parser.parse_known_args(arguments)
     try:
-        packed = options.packed or _packed(options.data, options.output)
+        sources = MAGNITUDES if options.settings in FROM else SOURCES
+        packed = options.packed or _packed(options.data, options.output, sources)
         settings = HERE / f"train_{options.settings}.json"
         if not settings.is_file():
             raise InputError(f"--settings {options.settings}: {settings} is not there")
@@ -47,11 +51,12 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"train: error: {error}", file=sys.stderr)
         return 2
     resuming = (options.output / "checkpoint.safetensors").is_file()
-    how = ["--resume"] if resuming else ["--settings", str(settings)]
+    begun = ["--weights", FROM[options.settings]] if options.settings in FROM else []
+    how = ["--resume"] if resuming else ["--settings", str(settings), *begun]
     return mrihvae(["train", str(packed), "--output", str(options.output), *how, *further])
 
 
-def _packed(data: Path | None, output: Path) -> Path:
+def _packed(data: Path | None, output: Path, sources: tuple[str, ...]) -> Path:
     """Pack the training slices, unless that was done before."""
     packed = output / "slices.h5"
     if not packed.is_file():
@@ -62,7 +67,7 @@ def _packed(data: Path | None, output: Path) -> Path:
         if data is None:
             raise InputError("--data: give the data directory, or set MRIHVAE_DATA, or give --packed")
         output.mkdir(parents=True, exist_ok=True)
-        if pack([*(f"{data}/{source}" for source in SOURCES), "--output", str(packed)]):
+        if pack([*(f"{data}/{source}" for source in sources), "--output", str(packed)]):
             raise InputError(f"{packed}: could not be made")
     return packed
 

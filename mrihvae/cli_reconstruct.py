@@ -25,7 +25,7 @@ from mrihvae.patterns import PATTERNS
 from mrihvae.pnp import ENCODERS, PnPSettings
 from mrihvae.precision import PRECISIONS
 from mrihvae.refinement import ANCHORS, RULES
-from mrihvae.restore import SCANS
+from mrihvae.restore import FOR_SCANS
 from mrihvae.settings import from_dict
 from mrihvae.volumes import (
     METHODS,
@@ -72,10 +72,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--precision", choices=PRECISIONS, default=defaults.precision, help="auto: bfloat16 where that is faster"
     )
-    parser.add_argument("--iterations", type=int, default=SCANS.iterations, help="passes of the encoder (pnp)")
-    parser.add_argument("--gamma", type=float, default=SCANS.gamma, help="how far x may be from mu(z), over 1 (pnp)")
-    parser.add_argument("--tau", type=float, default=SCANS.tau, help="temperature of the prior, 0 to 1 (pnp)")
-    parser.add_argument("--encoder", choices=ENCODERS, default=SCANS.encoder, help="r, told of data, or q (pnp)")
+    parser.add_argument("--iterations", type=int, default=FOR_SCANS.iterations, help="passes of the encoder (pnp)")
+    parser.add_argument("--gamma", type=float, default=FOR_SCANS.gamma, help="how far x may be from mu(z) (pnp)")
+    parser.add_argument("--tau", type=float, default=FOR_SCANS.tau, help="temperature of the prior, 0 to 1 (pnp)")
+    parser.add_argument("--encoder", choices=ENCODERS, default=FOR_SCANS.encoder, help="r, told of data, or q (pnp)")
     parser.add_argument("--strength", type=float, help="regularisation of wavelet and tv; a tuned one if left out")
     parser.add_argument("--resume", action="store_true", help="leave out volumes that are in --output already")
 
@@ -228,8 +228,8 @@ def _method(arguments: argparse.Namespace) -> Method:
     looped = {
         name: getattr(arguments, name) for name in ("iterations", "gamma", "tau", "encoder", "views", "precision")
     }
-    looped["sweeps"] = SCANS.sweeps if arguments.sweeps is None else arguments.sweeps
-    pnp = from_dict(PnPSettings, {**dataclasses.asdict(SCANS), **looped}, "pnp settings")
+    looped["sweeps"] = FOR_SCANS.sweeps if arguments.sweeps is None else arguments.sweeps
+    pnp = from_dict(PnPSettings, {**dataclasses.asdict(FOR_SCANS), **looped}, "pnp settings")
     return Method(arguments.method, model, inference, arguments.samples or Method.samples, arguments.strength, pnp)
 
 

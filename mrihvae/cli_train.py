@@ -124,10 +124,15 @@ def check_fit(mixture: Mixture, model: ModelSettings, training: TrainSettings) -
     Raises
     ------
     InputError
-        Pictures for a model of scans, scans for one of real images, or pictures of other channels or too large.
+        Pictures for a model of scans, scans for one of real images, pictures of other channels or too large, or raw
+        k-space for one of degraded images.
     """
     for dataset in mixture.datasets:
         shape = dataset.arrays[0].shape
+        if model.degraded and dataset.raw:
+            raise InputError(
+                f"{dataset.path}: raw k-space has noise of its own; degraded images are made of magnitudes"
+            )
         if (len(shape) == 3) != model.real:
             wanted = "collections of pictures (.bin, idx3-ubyte)" if model.real else "scans or magnitude images"
             raise InputError(f"{dataset.path}: does not fit the model, which is of {wanted}; change data or 'real'")

@@ -22,7 +22,7 @@ from mrihvae.restoration import BEGINNING, VIEWS, Frame, Sight
 from mrihvae.units import image_scale
 
 # of undersampled scans, by benchmarks/refinement.py on training scans
-SCANS = PnPSettings(iterations=2, gamma=0.2, views=2, sweeps=1, result="image")
+FOR_SCANS = PnPSettings(iterations=2, gamma=0.2, views=2, sweeps=1, result="image")
 LEAST_NOISE = 1e-4  # sigma in model units, below which images count as free of noise
 
 
@@ -141,7 +141,7 @@ def reconstruct_scans(
     -------
     complex64 images (slices, H, W) in the physical scale of `kspace`, and what the loop found, in model units
     """
-    settings = settings or SCANS
+    settings = settings or FOR_SCANS
     problem = pose(model, kspace, mask)
     noise = problem.noise.clamp_min(LEAST_NOISE)
     term = LeastSquares(MaskedFourier(problem.mask), problem.measured, noise)

@@ -20,7 +20,7 @@ from mrihvae.model import HVAE
 from mrihvae.operators import MaskedFourier
 from mrihvae.patterns import sampling_pattern
 from mrihvae.pnp import PnPSettings
-from mrihvae.restore import SCANS, reconstruct_scans
+from mrihvae.restore import FOR_SCANS, reconstruct_scans
 from mrihvae.units import missing_noise
 
 SAMPLING_METHODS = ("hybrid", "amortised", "samples")  # in which posterior samples can be drawn
@@ -59,7 +59,7 @@ class Method:
     inference: InferenceSettings = field(default_factory=InferenceSettings)
     samples: int = 8
     strength: float | None = None
-    pnp: PnPSettings = SCANS
+    pnp: PnPSettings = FOR_SCANS
 
     def __post_init__(self) -> None:
         if self.name not in METHODS:

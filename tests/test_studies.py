@@ -23,7 +23,7 @@ from mrihvae.fastmri_files import Scan
 from mrihvae.fourier import fft2c, ifft2c
 from mrihvae.inference import InferenceSettings
 from mrihvae.objective import masked_means
-from mrihvae.restore import SCANS
+from mrihvae.restore import FOR_SCANS
 from mrihvae.slices import Dataset, Mixture
 from mrihvae.volumes import Method, Undersampling, mask_of, reconstruct_volume
 
@@ -56,7 +56,7 @@ def test_variants_are_what_the_package_does() -> None:
         found, _ = refinement._psnr_and_seconds(model, scan, mask, variant)
         assert found == pytest.approx(score_volume(scan.target, volume)["PSNR"], abs=1e-4)
     assert InferenceSettings(**refinement.VARIANTS[refinement.SHIPPED]) == InferenceSettings()
-    assert replace(SCANS, **refinement.PNP[refinement.LOOP]) == SCANS
+    assert replace(FOR_SCANS, **refinement.PNP[refinement.LOOP]) == FOR_SCANS
     assert set(refinement.REPORTED) < set(refinement.ALL)
 
 

@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from conftest import write_scan
 from numpy.random import Generator
 from safetensors.torch import load_file, save_file
 from small import phantom, small_kspace, small_scans
@@ -254,7 +255,7 @@ def test_without_cascades_there_is_no_guess_to_train() -> None:
 
 
 DEGRADED = dataclasses.replace(MODEL, degraded=True)
-DEGRADED_SHAPES: Any = {"shapes": ((32, 32), (32, 48)), "pixels": 2100, "masked_start": 1, "warmup": 1}
+DEGRADED_SHAPES: Any = {"shapes": ((32, 32), (32, 48)), "pixels": 2100, "masked_start": 0, "warmup": 1}
 
 
 class Magnitudes(Slices):
@@ -293,7 +294,7 @@ def test_resumed_run_of_degraded_images_is_bitwise_the_uninterrupted_one(tmp_pat
 
 def test_degraded_images_leave_prior_decoder_and_q(tmp_path: Path) -> None:
     """In training, in the average, and after going on from a checkpoint."""
-    run = degraded_run(guess_only=0, masked_start=0, prior_every=1, warmup=0)
+    run = degraded_run(guess_only=0, prior_every=1, warmup=0)
     first = [parameters_of(run), {name: p.clone() for name, p in run.average.named_parameters()}]
     found = []
     for step in range(3):
@@ -314,7 +315,7 @@ def test_degraded_images_leave_prior_decoder_and_q(tmp_path: Path) -> None:
 
 
 def test_guess_of_degraded_images_trains_by_itself() -> None:
-    run = degraded_run(guess_only=3, masked_start=3)
+    run = degraded_run(guess_only=3)
     before = parameters_of(run)
     for step in range(3):
         masked, prior = train_step(run, degraded_batch(run, step))
@@ -326,7 +327,7 @@ def test_guess_of_degraded_images_trains_by_itself() -> None:
 
 def test_what_r_of_degraded_images_looks_at(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every eighth step the beginning, every third its own answer, else the guess; while that trains alone, it."""
-    run, asked = degraded_run(guess_only=2, masked_start=2, prior_every=100, steps=20), []
+    run, asked = degraded_run(guess_only=2, prior_every=100, steps=20), []
 
     def rollout_degraded(model: HVAE, batch: DegradedImages, start: str, guess_only: bool) -> Rollout:
         asked.append((start, guess_only))
@@ -635,6 +636,34 @@ def drop(prefix: str) -> Callable[[Path], None]:
         save_file({k: v for k, v in load_file(path).items() if not k.startswith(prefix)}, path, metadata)
 
     return spoil
+
+
+def test_posterior_of_degraded_images_by_the_command(
+    tmp_path: Path, data: Path, settings: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It goes on from weights, whose prior stays; raw k-space is refused, and so is a start as q."""
+    first, second = tmp_path / "first", tmp_path / "second"
+    assert main(command(data, first, "--settings", settings, "--steps", "1")) == 0
+    weights = first / "weights.safetensors"
+    training = {"shapes": [[32, 32]], "steps": 2, "pixels": 1024, "warmup": 0, "guess_only": 1}
+    settings.write_text(json.dumps({"model": {"degraded": True}, "training": {**training, "masked_start": 0}}))
+    assert main(command(data, second, "--weights", weights, "--settings", settings)) == 0
+    given, trained = (
+        dict(load_model(str(folder / "weights.safetensors")).named_parameters()) for folder in (first, second)
+    )
+    changed = {name for name in given if not torch.equal(given[name], trained[name])}
+    assert changed and all(name.startswith("r.") for name in changed)
+    lines = [json.loads(line) for line in (second / "log.jsonl").read_text().splitlines()]
+    assert [len(line["stages"]) for line in lines] == [2, 2]
+
+    settings.write_text(json.dumps({"model": {"degraded": True}, "training": training}))
+    capsys.readouterr()
+    assert main(command(data, tmp_path / "third", "--weights", weights, "--settings", settings)) == 2
+    assert "masked_start must be 0" in capsys.readouterr().err
+    settings.write_text(json.dumps({"model": {"degraded": True}, "training": {**training, "masked_start": 0}}))
+    scan = write_scan(tmp_path / "raw" / "scan.h5")
+    assert main(command(scan, tmp_path / "third", "--weights", weights, "--settings", settings)) == 2
+    assert "raw k-space has noise of its own" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
