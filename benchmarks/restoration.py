@@ -129,7 +129,8 @@ class Plan:
         """Identify what a row depends on."""
         degraded = replace(self.protocol.tasks[problem.task], noise=(problem.noise,))
         weights = self.weights if way.kind.network else ""
-        return identity(way.name, asdict(self.of(way, problem)), degraded, self.protocol.settings.matrix, weights)
+        settings = asdict(self.of(way, problem))
+        return identity(way.name, problem.task, settings, degraded, self.protocol.settings.matrix, weights)
 
     def pictures(self, data: Path, limit: int) -> Iterator[tuple[Picture, list[Way]]]:
         """Give images, and the ways that have to do with them."""

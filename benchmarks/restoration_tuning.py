@@ -73,7 +73,7 @@ def tuned_identity(protocol: Protocol, way: Way, task: str, noise: float, weight
     degraded = replace(protocol.tasks[task], noise=(noise,))
     fixed = asdict(way.settings(task))
     return identity(
-        way.name, fixed, way.tuned, degraded, settings.tuning, settings.tuned_on, count, settings.matrix,
+        way.name, task, fixed, way.tuned, degraded, settings.tuning, settings.tuned_on, count, settings.matrix,
         weights if way.kind.network else "",
     )  # fmt: skip
 

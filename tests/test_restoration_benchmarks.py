@@ -238,6 +238,15 @@ def test_search_goes_on_where_the_best_is_at_an_end() -> None:
     assert best == {"strength": 0.01, "h": 0.001}
 
 
+def test_tasks_are_tuned_each_for_itself() -> None:
+    """Also where all else that results depend on is alike."""
+    protocol = restoration_ways.read_protocol(PROTOCOL)
+    tasks = dict.fromkeys(protocol.tasks, TaskSettings())
+    alike = dataclasses.replace(protocol, tasks=tasks)
+    of = {restoration_tuning.tuned_identity(alike, alike.ways["wavelet"], task, 0.03, "") for task in tasks}
+    assert len(of) == len(tasks) == 4
+
+
 def write_protocol(path: Path, changed: str = "") -> Path:
     tasks = "".join(f"[tasks.{name}]\n{text}\n" for name, text in CHANGES.items())
     path.write_text(
