@@ -33,9 +33,8 @@ from mrihvae.errors import InputError
 from mrihvae.model import HVAE
 from mrihvae.operators import Inpainting
 from mrihvae.pnp import ENCODERS, PnPSettings, Restored, restore
-from mrihvae.restore import look_at
+from mrihvae.restore import in_model_units, look_at
 from mrihvae.settings import from_dict
-from mrihvae.units import image_scale
 from mrihvae.weights import find_weights, fingerprint, load_model
 
 ROUNDING = 1e-6  # relative steps below this are single precision's
@@ -174,12 +173,6 @@ def degraded(pictures: Sequence[Picture], task: str, noise: float, settings: Tas
     return LeastSquares(operator, data, sigma, real=True)
 
 
-def to_model_units(term: LeastSquares) -> tuple[LeastSquares, Tensor]:
-    """Divide data by the scale of the image they make at first; also give it, (slices,)."""
-    scale = image_scale(term.first_image())
-    return term.scaled(scale), scale
-
-
 # --- ratios and norms ------------------------------------------------------------------------------------------------
 
 
@@ -188,7 +181,7 @@ def ratios(
 ) -> list[dict[str, Any]]:
     """Measure ratios of both maps for every encoder, task, temperature and noise of pairs: a row each."""
     rows, images = [], stacked(pictures)
-    terms = {task: to_model_units(degraded(pictures, task, settings.data_noise, degradation)) for task in TASKS}
+    terms = {task: in_model_units(degraded(pictures, task, settings.data_noise, degradation)) for task in TASKS}
     for encoder, task in tqdm([(e, t) for e in ENCODERS for t in (TASKS if e == "data" else ("",))], "ratios"):
         term, scale = terms[task or "denoising"]
         (look,), _ = look_at(model, term, PnPSettings(encoder=encoder, precision="float32"))
@@ -220,7 +213,7 @@ def norms(
     cases += [(encoder, "loop", task, settings.data_noise) for encoder in ENCODERS for task in TASKS]
     rows, images = [], stacked(pictures)
     for encoder, which, task, noise in tqdm(cases, "norms"):
-        term, scale = to_model_units(degraded(pictures, task or "denoising", settings.data_noise, degradation))
+        term, scale = in_model_units(degraded(pictures, task or "denoising", settings.data_noise, degradation))
         (at, _), *_ = noisy_pairs(images / scale[:, None, None], noise, 1, settings.seed)
         (look,), _ = look_at(model, term, PnPSettings(encoder=encoder, precision="float32"))
         direction: Tensor | None = None
@@ -272,7 +265,7 @@ def runs(
     for task, encoder, tau in tqdm(cases, "starts"):
         one = degraded([picture], task, settings.data_noise, degradation)
         repeated = (len(STARTS), *[1] * (one.data.ndim - 1))
-        term, _ = to_model_units(replace(one, data=one.data.repeat(repeated), noise=one.noise.repeat(len(STARTS))))
+        term, _ = in_model_units(replace(one, data=one.data.repeat(repeated), noise=one.noise.repeat(len(STARTS))))
         chosen = PnPSettings(
             iterations=settings.loop_iterations, encoder=encoder, tau=tau, gamma=settings.gamma, precision="float32"
         )
@@ -305,15 +298,15 @@ def summary(found: Restored, images: Sequence[Tensor]) -> dict[str, Any]:
     curves : steps, J and ratios of each start, and the distance of starts, after each iteration
     """
     residual, objective = torch.stack(found.residual), torch.stack(found.objective).double()
-    step = torch.stack(found.ratio)
+    step = torch.stack(found.ratio or [torch.full_like(residual[0], torch.nan)])
     half = len(residual) // 2
-    late = step[half - 1 :][residual[half:] > ROUNDING]
+    late = step[max(half - 1, 0) :][residual[-len(step[max(half - 1, 0) :]) :] > ROUNDING]
     q = float(late.max()) if late.numel() else float("nan")
     distances = [_spread(x) for x in images]
     rises = objective.diff(dim=0).amax(dim=0)
     size = objective.abs().amax(dim=0)
     extent = (objective.amax(dim=0) - objective.amin(dim=0)).clamp_min(ROUNDED_J * size)
-    contracts = not q >= 1  # nothing above rounding is left: it has converged
+    contracts = not (q >= 1 or found.diverged.any())  # where nothing above rounding is left it has converged
     return {
         "diverged": found.diverged.tolist(),
         "residual": float(residual[-1].max()),

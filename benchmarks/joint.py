@@ -21,8 +21,7 @@ from mrihvae.model import HVAE
 from mrihvae.pnp import RESULTS, log_prior
 from mrihvae.precision import arithmetic
 from mrihvae.restoration import BEGINNING, Frame
-from mrihvae.restore import LEAST_NOISE
-from mrihvae.units import image_scale
+from mrihvae.restore import in_model_units
 
 
 @dataclass(frozen=True)
@@ -93,10 +92,7 @@ class Joint:
 
 def joint(model: HVAE, problem: Problem, settings: JointSettings) -> Iterator[tuple[dict[str, Any], Tensor]]:
     """Descend; gives mu(z) and x every so many steps."""
-    term = problem.term
-    scale = image_scale(term.first_image())
-    term = term.scaled(scale)
-    term = LeastSquares(term.operator, term.data, term.noise.clamp_min(LEAST_NOISE), term.real)
+    term, scale = in_model_units(problem.term)
     descent = Joint(model, term, settings)
     latents = [z for level in descent.z for z in level]
     optimiser = torch.optim.Adam([

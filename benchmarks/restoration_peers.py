@@ -22,8 +22,7 @@ from mrihvae.model import HVAE
 from mrihvae.operators import Operator
 from mrihvae.pnp import RESULTS, PnPSettings, restore
 from mrihvae.restoration import BEGINNING
-from mrihvae.restore import LEAST_NOISE, look_at
-from mrihvae.units import image_scale
+from mrihvae.restore import in_model_units, look_at
 
 POWERS = 20  # iterations of the power method for |A|
 Candidates = Iterator[tuple[dict[str, Any], Tensor]]
@@ -231,11 +230,8 @@ def denoiser(model: HVAE, problem: Problem, settings: DenoiserSettings) -> Candi
 
 
 def pnp(model: HVAE, problem: Problem, settings: PnPSettings) -> Candidates:
-    """Restore by PnP-HVAE: what `mrihvae.restore.restore_images` does, iteration by iteration."""
-    term = problem.term
-    scale = image_scale(term.first_image())
-    term = term.scaled(scale)
-    term = replace(term, noise=term.noise.clamp_min(LEAST_NOISE))
+    """Restore by PnP-HVAE: what `mrihvae.restore.restore_images` does, iteration by iteration, all of them alike."""
+    term, scale = in_model_units(problem.term)
     with torch.no_grad():
         looks, x = look_at(model, term, settings)
     for number in range(settings.iterations):
@@ -247,8 +243,7 @@ def pnp(model: HVAE, problem: Problem, settings: PnPSettings) -> Candidates:
 
 def unets(model: HVAE, problem: Problem, settings: PnPSettings) -> Candidates:
     """Take the first guess of r's U-Nets, a mean over the views, without latents."""
-    term = problem.term
-    scale = image_scale(term.first_image())
+    term, scale = in_model_units(problem.term)
     with torch.no_grad():
-        image = look_at(model, term.scaled(scale), settings)[1] * scale
+        image = look_at(model, term, settings)[1] * scale
     yield {}, image

@@ -32,6 +32,8 @@ from mrihvae.errors import InputError
 from mrihvae.pnp import PnPSettings
 from mrihvae.settings import from_dict
 
+NOT_STEPWISE = ("tolerance", "patience", "beta_start", "beta_steps", "draw")  # of loops that are run step by step
+
 
 @dataclass(frozen=True)
 class Kind:
@@ -167,7 +169,7 @@ def _way(name: str, table: dict[str, Any], where: str) -> Way:
         raise InputError(f"{where}: give at least two values of what is tuned")
     way = Way(name, table, grids, own.pop("tasks", {}), **own)
     for part in (table, *way.tasks.values()):
-        left_out(part, (*grids, *(("result",) if grids else ())), where)
+        left_out(part, (*grids, *(("result",) if grids else ()), *NOT_STEPWISE), where)
     for task in way.tasks:
         if task not in TASKS:
             raise InputError(f"{where}: unknown task '{task}'; choose of {', '.join(TASKS)}")

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 import torch
 from complete_scans import left_out, limited, read_toml, run_command, weights_of, write_results
-from contraction import degraded, read_images, read_task, stacked, to_model_units
+from contraction import degraded, read_images, read_task, stacked
 from degraded_images import TASKS, Picture, TaskSettings
 from plots import plt, save
 from torch import Tensor
@@ -32,7 +32,7 @@ from mrihvae.errors import InputError
 from mrihvae.model import HVAE
 from mrihvae.operators import Inpainting
 from mrihvae.pnp import ENCODERS, PnPSettings, restore
-from mrihvae.restore import look_at
+from mrihvae.restore import in_model_units, look_at
 from mrihvae.settings import from_dict
 from mrihvae.weights import find_weights, fingerprint, load_model
 
@@ -158,7 +158,7 @@ def measured(
     loop: PnPSettings,
 ) -> Rows:
     """Restore images at some temperatures: a row of means each."""
-    term, scale = to_model_units(degraded(pictures, task, noise, degradation))
+    term, scale = in_model_units(degraded(pictures, task, noise, degradation))
     truth = stacked(pictures) / scale[:, None, None]
     chosen = replace(loop, gamma=max(settings.gamma, settings.gamma_over_noise * noise))
     rows = []

@@ -6,6 +6,9 @@ import argparse
 import dataclasses
 import json
 import time
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -73,7 +76,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--precision", choices=PRECISIONS, default=defaults.precision, help="auto: bfloat16 where that is faster"
     )
     parser.add_argument("--iterations", type=int, default=FOR_SCANS.iterations, help="passes of the encoder (pnp)")
-    parser.add_argument("--gamma", type=float, default=FOR_SCANS.gamma, help="how far x may be from mu(z) (pnp)")
+    parser.add_argument(
+        "--gamma", type=float, default=FOR_SCANS.gamma, help="how far data may pull from the prior's image (pnp)"
+    )
     parser.add_argument("--tau", type=float, default=FOR_SCANS.tau, help="temperature of the prior, 0 to 1 (pnp)")
     parser.add_argument("--encoder", choices=ENCODERS, default=FOR_SCANS.encoder, help="r, told of data, or q (pnp)")
     parser.add_argument("--strength", type=float, help="regularisation of wavelet and tv; a tuned one if left out")
@@ -146,7 +151,8 @@ def _reconstruct_file(
     mask = mask_of(scan, undersampling)
     effective = round(effective_acceleration(mask), 3)
     began = time.perf_counter()
-    with tqdm(total=len(scan.kspace), desc=file.name, unit="slice", leave=False) as bar:
+    caught: list[warnings.WarningMessage]
+    with tqdm(total=len(scan.kspace), desc=file.name, unit="slice", leave=False) as bar, _told() as caught:
         try:
             if arguments.samples is None:
                 volume, posterior = reconstruct_volume(scan, mask, method, arguments.batch_size, bar.update), None
@@ -160,7 +166,8 @@ def _reconstruct_file(
             fewer = "--batch-size" if arguments.samples is None else "--batch-size or --samples"
             raise InputError(f"{file}: too little memory for slices of {size}; lower {fewer}") from error
     if not np.isfinite(volume).all():
-        raise InputError(f"{file}: the reconstruction is not finite; lower --step, or leave --rule and --step out")
+        hint = "lower --gamma or --tau" if method.name == "pnp" else "lower --step, or leave --rule and --step out"
+        raise InputError(f"{file}: the reconstruction is not finite; {hint}")
     seconds = (time.perf_counter() - began) / len(volume)
     attributes: dict[str, Any] = {"method": method.name, "effective_acceleration": effective}
     acceleration = undersampling.acceleration if undersampling else scan.attributes.get("acceleration")
@@ -174,8 +181,23 @@ def _reconstruct_file(
     write_reconstruction(output, volume, attributes, further)
     panel = arguments.output / "panels" / f"{file.stem}.png"
     _panel(panel, scan, mask, method, volume, effective, None if posterior is None else posterior.std)
-    print(f"{file.name}: {len(volume)} slices, R = {effective:.2f}, {seconds:.2f} s per slice")
-    return {"file": file.name, "slices": len(volume), "effective_acceleration": effective, "seconds_per_slice": seconds}
+    told = sorted({str(one.message) for one in caught})
+    print(f"{file.name}: {len(volume)} slices, R = {effective:.2f}, {', '.join([f'{seconds:.2f} s per slice', *told])}")
+    return {
+        "file": file.name,
+        "slices": len(volume),
+        "effective_acceleration": effective,
+        "seconds_per_slice": seconds,
+        "warnings": told,
+    }
+
+
+@contextmanager
+def _told() -> Iterator[list[warnings.WarningMessage]]:
+    """Collect the package's own warnings, to tell of them in its own words."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", RuntimeWarning)
+        yield caught
 
 
 def _panel(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import math
 import time
@@ -48,7 +49,7 @@ NEEDS = {"deblur": ("kernel_width", "kernel"), "superresolve": ("factor",), "inp
 BOUNDARIES = ("periodic", "zero")
 DARK = 0.25  # of the brightness: images with values so far below 0 are drawn from there on
 USUAL_WIDTH = 0.4  # of the blur of coarse pixels, in them
-LOOP = ("iterations", "gamma", "tau", "tau_finest", "views", "encoder", "precision", "result")
+LOOP = ("iterations", "gamma", "tau", "tau_finest", "views", "encoder", "tolerance", "patience", "precision", "result")
 SAME = ("task", "checkpoint", "weights", "degradation", "noise", "settings")  # in one output folder
 
 
@@ -77,6 +78,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--views", type=int, help=f"mirrored copies that are averaged; {usual}")
     add("--encoder", choices=ENCODERS, help=f"whether it is told of the data; {usual}")
     add("--result", choices=RESULTS, help=f"the decoder's image, or the one nearer to the data; {usual}")
+    add(
+        "--tolerance", type=float, help="stop a slice once it changes by this part; 0, if left out, does all iterations"
+    )
+    add("--patience", type=int, help="or once its change was not at its least for so many iterations; 0: never")
     add("--precision", choices=PRECISIONS, default="auto", help="auto: bfloat16 where that is faster")
     add("--resume", action="store_true", help="leave out images that are in --output already")
 
@@ -162,7 +167,8 @@ def _summary(arguments: argparse.Namespace, settings: dict[str, Any]) -> dict[st
     """Say how images are restored."""
     degradation = {name: getattr(arguments, name) for name in BELONGS if getattr(arguments, name) is not None}
     plain = {
-        name: str(value) if name in ("kernel", "mask", "missing") else value for name, value in degradation.items()
+        name: _file(value) if isinstance(value, Path) else str(value) if name == "missing" else value
+        for name, value in degradation.items()
     }
     return {
         "mrihvae": __version__,
@@ -176,6 +182,11 @@ def _summary(arguments: argparse.Namespace, settings: dict[str, Any]) -> dict[st
         "device": arguments.device,
         "threads": torch.get_num_threads(),
     }
+
+
+def _file(path: Path) -> str:
+    """Tell a file by its name and the first 12 digits of its SHA-256."""
+    return f"{path.name} {hashlib.sha256(path.read_bytes()).hexdigest()[:12]}"
 
 
 def _done_before(path: Path, summary: dict[str, Any]) -> dict[str, dict[str, Any]]:
@@ -237,6 +248,7 @@ def _restore_file(
     told += " (estimated)" if job.noise is None else ""
     told += f", {left} left as they were" if left else ""
     told += f", {ran_away} ran away and are those of the iteration before" if ran_away else ""
+    told += "".join(f", {warning}" for warning in sorted({one for part in parts for one in part.warnings}))
     print(f"{file.name}: {told}, {seconds:.2f} s per slice")
     return {
         "file": file.name,

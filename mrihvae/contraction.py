@@ -7,6 +7,7 @@ of images that are near to one. Neither proves anything of images that were not 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -23,12 +24,13 @@ Map = Callable[[Tensor], Tensor]
 
 def encode_and_decode(model: HVAE, look: Look, settings: PnPSettings) -> Map:
     """Make the map x -> HVAE_tau(x) of images (slices, H, W) in model units, through which gradients pass."""
-    return lambda x: hvae_tau(model, [look], x, settings)[0]
+    return lambda x: hvae_tau(model, [look], x, settings, settings.beta)[0]
 
 
 def whole_loop(model: HVAE, look: Look, term: DataTerm, settings: PnPSettings) -> Map:
     """Make the map of an iteration, x -> prox(HVAE_tau(x))."""
-    return lambda x: term.prox(hvae_tau(model, [look], x, settings)[0], settings.gamma)
+    function, gamma = encode_and_decode(model, look, settings), settings.gamma / math.sqrt(settings.beta)
+    return lambda x: term.prox(function(x), gamma)
 
 
 def contraction_ratios(function: Map, images: Tensor, noise: float, pairs: int, seed: int = 0) -> Tensor:

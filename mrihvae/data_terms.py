@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 import torch
 from torch import Tensor
@@ -91,7 +91,7 @@ class Rician:
     data: Tensor
     noise: Tensor
     rounds: int = 5
-    real: bool = True
+    real: ClassVar[bool] = True
 
     def value(self, image: Tensor) -> Tensor:
         """Compute f(x), (slices,)."""
@@ -119,7 +119,7 @@ class Rician:
         return shown, self._over_noise(2 * self.data * shown)
 
     def _over_noise(self, values: Tensor) -> Tensor:
-        return values / self.noise.view((-1,) + (1,) * (values.ndim - 1)) ** 2
+        return values / self.noise.clamp_min(1e-12).view((-1,) + (1,) * (values.ndim - 1)) ** 2
 
 
 @dataclass(frozen=True)
@@ -134,11 +134,11 @@ class PhaseFree:
 
     data: Tensor
     noise: Tensor
-    real: bool = False
+    real: ClassVar[bool] = False
 
     def value(self, image: Tensor) -> Tensor:
         """Compute f(x), (slices,)."""
-        return ((image.abs() - self.data) ** 2).flatten(1).sum(dim=1) / self.noise**2
+        return ((image.abs() - self.data) ** 2).flatten(1).sum(dim=1) / self.noise.clamp_min(1e-12) ** 2
 
     def prox(self, v: Tensor, gamma: Tensor | float) -> Tensor:
         """Keep the phase of v; the magnitude is the mean of both, weighted."""

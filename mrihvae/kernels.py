@@ -51,7 +51,7 @@ def transfer_of(kernel: Tensor, shape: tuple[int, ...]) -> Tensor:
 
 
 def filtered(transfer: Tensor, image: Tensor) -> Tensor:
-    """Multiply an image's spectrum; a real image stays real."""
+    """Multiply an image's spectrum; a real image, of which the transfer must be of a real kernel, stays real."""
     if image.is_complex():
         mapped: Tensor = torch.fft.ifft2(torch.fft.fft2(image) * transfer)
         return mapped

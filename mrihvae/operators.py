@@ -11,10 +11,11 @@ and by conjugate gradients else. Real images stay real.
 
 from __future__ import annotations
 
+import dataclasses
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -24,6 +25,7 @@ from mrihvae.errors import InputError
 from mrihvae.fourier import fft2c, ifft2c
 from mrihvae.kernels import filtered, gaussian_kernel, interpolated, squared, transfer_of
 
+SMALL = 1e-2  # weight of |x|^2 in the first image of an operator of which nothing more is known
 ENOUGH = 1e-6  # relative residual of the normal equations
 BLANK = 0.25  # width of the widest Gaussian that fills holes, over the longer side of the image
 
@@ -170,7 +172,7 @@ class PaddedBlur:
 
     Attributes
     ----------
-    kernel : real or complex (slices or 1, h, w), h and w odd, its middle at `[h // 2, w // 2]`
+    kernel : (slices or 1, h, w), h and w odd, its middle at `[h // 2, w // 2]`; real, or complex for complex images
     tolerance, cap : relative residual of `solve`, and its most iterations
     """
 
@@ -192,14 +194,7 @@ class PaddedBlur:
         found = conjugate_gradients(
             lambda x: self.adjoint(self.forward(x)), right, r, lambda x: near.solve(x, r), self.tolerance, self.cap
         )
-        if bool((found.residual > ENOUGH).any()):
-            warnings.warn(
-                f"conjugate gradients stopped after {found.iterations} iterations at a relative residual of "
-                f"{float(found.residual.max()):.1e}; raise cap, or lower gamma",
-                RuntimeWarning,
-                stacklevel=2,
-            )
-        return found.image
+        return _converged(found)
 
     def first_image(self, data: Tensor) -> Tensor:
         """Take the blurred image as it is."""
@@ -275,6 +270,55 @@ class SuperResolution:
 
 
 @dataclass(frozen=True)
+class Linear:
+    """Any linear operator of which A x and A^H y are given; of norm about 1, or gamma and noise mean something else.
+
+    Attributes
+    ----------
+    apply, apply_adjoint : from images (slices, H, W) to data (slices, ...), and back
+    tolerance, cap : relative residual of `solve`, and its most iterations
+    """
+
+    apply: Callable[[Tensor], Tensor]
+    apply_adjoint: Callable[[Tensor], Tensor]
+    tolerance: float = 3e-7
+    cap: int = 500
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Compute A x."""
+        return self.apply(image)
+
+    def adjoint(self, data: Tensor) -> Tensor:
+        """Compute A^H y."""
+        return self.apply_adjoint(data)
+
+    def solve(self, right: Tensor, r: Tensor | float) -> Tensor:
+        """Solve by conjugate gradients."""
+        normal = lambda x: self.adjoint(self.forward(x))  # noqa: E731
+        return _converged(conjugate_gradients(normal, right, r, tolerance=self.tolerance, cap=self.cap))
+
+    def first_image(self, data: Tensor) -> Tensor:
+        """Solve with little weight on images that are small."""
+        return self.solve(self.adjoint(data), SMALL)
+
+    def gains(self, shape: tuple[int, int]) -> tuple[Tensor, Tensor]:
+        """Nothing is known of what A keeps."""
+        return torch.ones(1, 1, 1), torch.ones(1, 1, 1)
+
+
+def _converged(found: Solution) -> Tensor:
+    """Take the image, with a warning if it is not there yet."""
+    if bool((found.residual > ENOUGH).any()):
+        warnings.warn(
+            f"conjugate gradients stopped after {found.iterations} iterations at a relative residual of "
+            f"{float(found.residual.max()):.1e}; lower gamma, or raise their cap",
+            RuntimeWarning,
+            stacklevel=3,
+        )
+    return found.image
+
+
+@dataclass(frozen=True)
 class Solution:
     """What conjugate gradients found: the image, its relative residual (slices,), and how many iterations it took."""
 
@@ -323,3 +367,14 @@ def conjugate_gradients(
         direction = z + power / last.clamp_min(torch.finfo(torch.float64).tiny) * direction
     residual = (dot(remainder, remainder).sqrt() / size)[..., 0, 0]
     return Solution(x.to(right.dtype), residual.to(right.real.dtype), number)
+
+
+def moved(value: Any, device: torch.device) -> Any:
+    """Bring a dataclass of tensors, and of such dataclasses, to a device."""
+    if isinstance(value, torch.Tensor):
+        return value.to(device)
+    if not dataclasses.is_dataclass(value) or isinstance(value, type):
+        return value
+    return dataclasses.replace(
+        value, **{f.name: moved(getattr(value, f.name), device) for f in dataclasses.fields(value)}
+    )

@@ -86,7 +86,7 @@ def is_matrix(parameter: Tensor) -> bool:
 def orthogonalised(matrix: Tensor) -> Tensor:
     """Bring the singular values of a matrix (rows, columns) to about 1, by Newton-Schulz iterations.
 
-    They are done in bfloat16, which is enough, unless it is the slower: without instructions for it, seven times.
+    They are done in bfloat16, which is enough, where there are instructions for it.
     """
     a, b, c = NEWTON_SCHULZ
     tall = matrix.shape[0] > matrix.shape[1]

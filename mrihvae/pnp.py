@@ -6,7 +6,8 @@ It looks for an image x and latents z that make
 
 small (all but the last term halved for real images), f(x) = -log p(y | x), in turns: z by one pass of the encoder and
 down the decoder, without back-propagation; x by an exact proximal step. With beta = 1 and q for the encoder this is
-the paper's algorithm 1, with its proximal step solved. Unlike the paper's, the loop begins with x.
+the paper's algorithm 1, with its proximal step solved. The x-step cannot raise J; a z-step can, as the encoder only
+approximates the latents' posterior.
 """
 
 from __future__ import annotations
@@ -24,7 +25,6 @@ from torch import Tensor
 from mrihvae.data_terms import DataTerm
 from mrihvae.errors import InputError
 from mrihvae.iahvae import Encoder, FromComplete, Inferred, infer, mixed_seed, normal
-from mrihvae.kernels import squared
 from mrihvae.layers import Gaussian
 from mrihvae.model import HVAE
 from mrihvae.precision import PRECISIONS, arithmetic
@@ -47,7 +47,7 @@ class PnPSettings:
         levels, or one a level, coarsest first
     tau_finest : if given, tau goes from `tau` at the coarsest level to this at the finest, linearly
     beta : weight of the bond between x and the decoder's image, at most 1
-    beta_start, beta_steps : beta grows from the first to its full weight in this many iterations, geometrically
+    beta_start, beta_steps : with steps, beta grows from the first to its full weight in so many, geometrically
     encoder : "data", r, which is told of the data, or "complete", q, which takes x for a complete image (the paper's)
     draw : whether latents are drawn, and not their most likely values
     views : mirrored copies of x whose decoded images are averaged
@@ -55,7 +55,7 @@ class PnPSettings:
         scans against what was measured
     tolerance : a slice stops once |x_k - x_k-1| is this part of |x_k|; 0 does all iterations
     patience : or once this distance was not at its least for so many iterations; 0 for never
-    result : "decoded", mu(z), or "image", x
+    result : which of the two images those take that want one: "decoded", mu(z), or "image", x
     seed : of draws
     precision : of the network, see `mrihvae.precision`
     """
@@ -85,6 +85,8 @@ class PnPSettings:
             raise ValueError("tau_finest goes with one tau; leave it out, or give tau as one number")
         if not (0 < self.beta <= 1 and 0 < self.beta_start <= 1):
             raise ValueError(f"beta {self.beta} and beta_start {self.beta_start} must be in (0, 1]")
+        if self.beta_steps and self.beta_start > self.beta:
+            raise ValueError(f"beta_start {self.beta_start} must not be above beta {self.beta}, to which it grows")
         if not 0 < self.gamma < math.inf:
             raise ValueError(f"gamma {self.gamma} must be above 0")
         if self.iterations < 1 or not 1 <= self.views <= 8:
@@ -120,14 +122,18 @@ class PnPSettings:
         return self.beta_start * float((self.beta / self.beta_start) ** (iteration / self.beta_steps))
 
 
-class Look(Protocol):
-    """How the network looks at images of a data term in one view: see `Complete` and `mrihvae.restoration.Sight`."""
+class View(Protocol):
+    """From images to the network's k-space and back, such as `mrihvae.restoration.Frame`."""
 
     def kspace(self, image: Tensor) -> Tensor:
         """Give the network's k-space of an image."""
 
     def image(self, kspace: Tensor) -> Tensor:
         """Give the image of the network's k-space."""
+
+
+class Look(View, Protocol):
+    """How the network looks at images of a data term in one view: see `Complete` and `mrihvae.restoration.Sight`."""
 
     def encoder(self, kspace: Tensor) -> Encoder:
         """Make the encoder look at k-space."""
@@ -191,6 +197,7 @@ def restore(
     start: Tensor,
     settings: PnPSettings,
     progress: Callable[[int], None] = lambda iteration: None,
+    first: int = 0,
 ) -> Restored:
     """Run the loop; slices are problems of their own.
 
@@ -200,6 +207,7 @@ def restore(
     looks : how the network sees images, a view each; what it decodes from them is averaged
     start : x to begin with, (slices, H, W) in model units
     progress : told the number of each iteration when it is done
+    first : number of the first slice: every slice has draws of its own, whatever the batch
 
     Returns
     -------
@@ -218,7 +226,7 @@ def restore(
     found = Restored(mu, x)
     for number in range(settings.iterations):
         beta = settings.beta_at(number)
-        new_mu, log_prior = z_step(model, looks, x, settings, beta, number)
+        new_mu, log_prior = z_step(model, looks, x, settings, beta, number, first)
         new_x = term.prox(new_mu, settings.gamma / math.sqrt(beta))
         step, size = _norm(new_x - x), _norm(new_x).clamp_min(1e-12)
         tried, finite = active, torch.isfinite(step)
@@ -257,15 +265,27 @@ def restore(
 
 
 def z_step(
-    model: HVAE, looks: Sequence[Look], x: Tensor, settings: PnPSettings, beta: float = 1.0, number: int = 0
+    model: HVAE,
+    looks: Sequence[Look],
+    x: Tensor,
+    settings: PnPSettings,
+    beta: float = 1.0,
+    number: int = 0,
+    first: int = 0,
 ) -> tuple[Tensor, Tensor]:
     """Encode x and decode, x -> HVAE_tau(x), without gradients; see `hvae_tau`."""
     with torch.no_grad():
-        return hvae_tau(model, looks, x, settings, beta, number)
+        return hvae_tau(model, looks, x, settings, beta, number, first)
 
 
 def hvae_tau(
-    model: HVAE, looks: Sequence[Look], x: Tensor, settings: PnPSettings, beta: float = 1.0, number: int = 0
+    model: HVAE,
+    looks: Sequence[Look],
+    x: Tensor,
+    settings: PnPSettings,
+    beta: float = 1.0,
+    number: int = 0,
+    first: int = 0,
 ) -> tuple[Tensor, Tensor]:
     """Encode x and decode, x -> HVAE_tau(x); gradients pass.
 
@@ -277,7 +297,7 @@ def hvae_tau(
     for which, look in enumerate(looks):
         draw = None
         if settings.draw:
-            seeds = (mixed_seed(settings.seed, number, which, k) for k in range(len(x)))
+            seeds = (mixed_seed(settings.seed, number, which, first + k) for k in range(len(x)))
             draw = partial(normal, generators=[torch.Generator().manual_seed(seed) for seed in seeds])
         with arithmetic(x.device, settings.precision):
             kspace = look.kspace(x)
@@ -305,11 +325,12 @@ class Complete:
     Parameters
     ----------
     model : the network
-    frame : from images to the network's k-space and back, such as `mrihvae.restoration.Frame`
+    view : of images
+    real : whether they are real
     """
 
-    def __init__(self, model: HVAE, frame: Frame) -> None:
-        self.model, self.kspace, self.image, self.real = model, frame.kspace, frame.image, frame.real
+    def __init__(self, model: HVAE, view: View, real: bool) -> None:
+        self.model, self.kspace, self.image, self.real = model, view.kspace, view.image, real
 
     def encoder(self, kspace: Tensor) -> Encoder:
         """Make q look."""
@@ -321,18 +342,9 @@ class Complete:
         return kspace, torch.ones_like(kspace, dtype=torch.bool), s
 
 
-class Frame(Protocol):
-    """From images to the network's k-space and back."""
-
-    real: bool
-
-    def kspace(self, image: Tensor) -> Tensor: ...
-
-    def image(self, kspace: Tensor) -> Tensor: ...
-
-
 def _norm(values: Tensor) -> Tensor:
-    return squared(values).flatten(1).sum(dim=1).sqrt()
+    norm: Tensor = torch.linalg.vector_norm(values.flatten(1), dim=1)
+    return norm
 
 
 def _record(numbers: list[Tensor], which: Tensor, new: Tensor) -> None:

@@ -87,11 +87,12 @@ class Sight:
     model : with r for degraded images (`ModelSettings.degraded`)
     term : the data, in model units
     view : see `Frame`
+    first : what `LeastSquares.first_image` gives, if it is there already
     """
 
-    def __init__(self, model: HVAE, term: LeastSquares, view: int = 0) -> None:
+    def __init__(self, model: HVAE, term: LeastSquares, view: int = 0, first: Tensor | None = None) -> None:
         self.model, self.term = model, term
-        self.first = term.first_image()
+        self.first = term.first_image() if first is None else first
         self.frame = Frame(model, (self.first.shape[-2], self.first.shape[-1]), term.real, view)
         self.seen = self.kspace(self.first)
         self.shares = shares(term, self.frame, model.settings.levels, model.settings.fold)
@@ -120,7 +121,7 @@ class Sight:
         return FromMeasured(self.model, kspace, self.seen, self.shares)
 
     def settled(self, kspace: Tensor, gamma: float = 1.0) -> tuple[Tensor, Tensor, Tensor]:
-        """No bin is known for sure: r sees what its own coarser levels decode to."""
+        """No bin is known for sure: r sees what its own coarser levels decode to, and nothing is refined against."""
         nothing, nowhere = torch.zeros_like(kspace), torch.zeros_like(kspace, dtype=torch.bool)
         return nothing, nowhere, kspace.abs().new_full((len(kspace),), gamma)
 
@@ -144,7 +145,7 @@ def shares(term: LeastSquares, frame: Frame, levels: int, fold: int) -> Tensor:
     bands = [centre_pad(band_mask(frame.shape, levels, j), frame.shape, value=False) for j in range(levels)]
     means = [kept[:, band.to(kept.device)].mean(dim=1) for band in bands]
     known = pixel.expand(len(term.noise), -1, -1)
-    if known.shape[-1] > 1:
+    if known.shape[-2:] != (1, 1):
         known = torch.nn.functional.avg_pool2d(frame.grown(known.expand(-1, *frame.shape)), fold)
     return torch.stack(means, dim=1)[:, :, None, None] * known[:, None]
 

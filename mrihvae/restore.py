@@ -15,13 +15,13 @@ from mrihvae.iahvae import Encoder
 from mrihvae.inference import Problem, pose, view
 from mrihvae.model import HVAE
 from mrihvae.objective import from_measured, likelihood_std
-from mrihvae.operators import MaskedFourier, Operator
+from mrihvae.operators import Inpainting, MaskedFourier, Operator, moved
 from mrihvae.pnp import Complete, Look, PnPSettings, Restored, restore
 from mrihvae.precision import arithmetic
 from mrihvae.restoration import BEGINNING, VIEWS, Frame, Sight
 from mrihvae.units import image_scale
 
-# of undersampled scans, by benchmarks/refinement.py on training scans
+# Of undersampled scans; benchmarks/refinement.py has others on training scans.
 FOR_SCANS = PnPSettings(iterations=2, gamma=0.2, views=2, sweeps=1, result="image")
 LEAST_NOISE = 1e-4  # sigma in model units, below which images count as free of noise
 
@@ -34,6 +34,7 @@ def restore_images(
     settings: PnPSettings | None = None,
     start: Tensor | None = None,
     progress: Callable[[int], None] = lambda iteration: None,
+    first: int = 0,
 ) -> Restored:
     """Restore images from y = A x + n.
 
@@ -41,63 +42,120 @@ def restore_images(
     ----------
     model : weights with r for degraded images, or any for scans with `PnPSettings.encoder` "complete"
     operator : A, see `mrihvae.operators`
-    data : y, real or complex (slices, ...), in any unit; images are real if it is
+    data : y, real or complex (slices, h, w), in any unit; images are real if it is. What masks say is not known may be
+        anything
     noise : standard deviation of the noise in a number of `data`, one for all or (slices,); of complex noise
         sqrt(E|n|^2)
     settings : see `mrihvae.pnp.PnPSettings`
     start : x to begin with, (slices, H, W) in the unit of the image; left out, r's first guess, or without r that of
         the data
     progress : told the number of each iteration when it is done
+    first : number of the first slice in its volume, of account to draws alone
 
     Returns
     -------
-    see `mrihvae.pnp.Restored`; images in the unit of `data`
+    see `mrihvae.pnp.Restored`; images in the unit of `data`, on the model's device
 
     Raises
     ------
     InputError
-        Data that are not finite or all zero, noise below 0 or not one number an image, or weights without the
-        posterior that is asked for.
+        Data or a start of another shape, not finite or all zero, noise below 0, or weights without the posterior that
+        is asked for.
     """
     settings = settings or PnPSettings()
+    if data.ndim != 3:
+        raise InputError(f"data are of shape {tuple(data.shape)}; give (slices, h, w)")
+    device = model.start.device
+    operator = moved(operator, device)
+    data = data.to(device, torch.complex64 if data.is_complex() else torch.float32)
+    if isinstance(operator, Inpainting | MaskedFourier):
+        data = torch.where(_mask_for(operator.mask, data), data, torch.zeros((), dtype=data.dtype, device=device))
     if not torch.isfinite(data).all():
         raise InputError("data hold NaN or infinite values; give finite ones")
-    device = model.start.device
-    data = data.to(device, torch.complex64 if data.is_complex() else torch.float32)
     noise = torch.as_tensor(noise, dtype=torch.float32, device=device)
     if noise.ndim > 1 or noise.numel() not in (1, len(data)):
-        raise InputError(f"noise has shape {tuple(noise.shape)} for {len(data)} images; give one number, or one each")
+        raise InputError(
+            f"noise has shape {tuple(noise.shape)} for {len(data)} images; give one number, or one an image"
+        )
     noise = noise.expand(len(data))
     if not bool((noise >= 0).all()) or not bool(torch.isfinite(noise).all()):
         raise InputError(f"noise {noise.tolist()} must be at least 0")
-    term = LeastSquares(operator, data, noise, real=not data.is_complex())
     with torch.no_grad():
-        scale = image_scale(term.first_image())
+        image = _first_image(operator, data)
+        real = not data.is_complex()
+        term, scale = in_model_units(LeastSquares(operator, data, noise, real), image)
         if bool((scale <= torch.finfo(scale.dtype).tiny).any()):
             raise InputError("data are zero all over in an image; leave it out")
-        term = term.scaled(scale)
-        term = replace(term, noise=term.noise.clamp_min(LEAST_NOISE))
-        looks, begun = look_at(model, term, settings)
-        begun = begun if start is None else start.to(begun) / scale[:, None, None]
-        found = restore(model, term, looks, begun, settings, progress)
-    return _scaled(found, scale)
+        factor = scale[:, None, None]
+        if start is not None and (start.shape != image.shape or not torch.isfinite(start).all()):
+            raise InputError(f"start is of shape {tuple(start.shape)}, or not finite; give finite {tuple(image.shape)}")
+        looks, begun = look_at(model, term, settings, image / factor)
+        begun = begun if start is None else start.to(begun) / factor
+        found = restore(model, term, looks, begun, settings, progress, first)
+    return replace(found, decoded=found.decoded * factor, image=found.image * factor)
 
 
-def look_at(model: HVAE, term: LeastSquares, settings: PnPSettings) -> tuple[list[Look], Tensor]:
-    """Make the network look at degraded images in model units; also gives the image to begin with."""
-    order = VIEWS[: settings.views]
+def in_model_units(term: LeastSquares, first: Tensor | None = None) -> tuple[LeastSquares, Tensor]:
+    """Scale data such that the 99th percentile of their first image is 1; also gives the scale, (slices,).
+
+    Parameters
+    ----------
+    first : the first image, if it is there already
+    """
+    scale = image_scale(term.first_image() if first is None else first)
+    term = term.scaled(scale)
+    return replace(term, noise=term.noise.clamp_min(LEAST_NOISE)), scale
+
+
+def look_at(
+    model: HVAE, term: LeastSquares, settings: PnPSettings, first: Tensor | None = None
+) -> tuple[list[Look], Tensor]:
+    """Make the network look at degraded images in model units; also gives the image to begin with.
+
+    Parameters
+    ----------
+    first : the term's first image, if it is there already
+
+    Raises
+    ------
+    InputError
+        Weights without the posterior that is asked for, or refinement with one that has nothing to refine against.
+    """
+    first = term.first_image() if first is None else first
+    shape = (first.shape[-2], first.shape[-1])
+    order = VIEWS[: min(settings.views, 4)] if term.real else VIEWS[: settings.views]  # conjugates of real images
     if settings.encoder == "complete":
         if model.settings.real:
             raise InputError("these weights are of pictures, not of scans; choose others, such as default")
-        first = term.first_image()
-        frames = [Frame(model, (first.shape[-2], first.shape[-1]), term.real, number) for number in order]
-        return [Complete(model, frame) for frame in frames], term.prox(first, BEGINNING)
+        frames = [Frame(model, shape, term.real, number) for number in order]
+        return [Complete(model, frame, term.real) for frame in frames], term.prox(first, BEGINNING)
     if not model.settings.degraded:
         raise InputError("these weights have no posterior of degraded images; choose restoration, or encoder complete")
-    sights = [Sight(model, term, number) for number in order]
+    if settings.sweeps:
+        raise InputError("sweeps: go with encoder complete; leave them out")
+    sights = [Sight(model, term, number, first) for number in order]
     with arithmetic(model.start.device, settings.precision):
         guesses = [sight.image(sight.guesses()[-1].to(torch.complex64)) for sight in sights]
     return list(sights), torch.stack(guesses).mean(dim=0)
+
+
+def _first_image(operator: Operator, data: Tensor) -> Tensor:
+    """Make the first image, and see whether data are the operator's."""
+    try:
+        image = operator.first_image(data)
+        fits = operator.forward(image).shape == data.shape
+    except (RuntimeError, IndexError):
+        fits = False
+    if not fits:
+        raise InputError(f"data of shape {tuple(data.shape)} are not what the operator gives; check both")
+    return image
+
+
+def _mask_for(mask: Tensor, data: Tensor) -> Tensor:
+    try:
+        return mask.expand(data.shape)
+    except RuntimeError as error:
+        raise InputError(f"mask of shape {tuple(mask.shape)} does not fit data of {tuple(data.shape)}") from error
 
 
 class ScanLook:
@@ -109,8 +167,6 @@ class ScanLook:
     problem : as `mrihvae.inference.pose` makes it
     number : of the view
     """
-
-    real = False
 
     def __init__(self, model: HVAE, problem: Problem, number: int = 0) -> None:
         self.model, self.number, self.seen = model, number, problem.seen(number)
@@ -139,7 +195,8 @@ def reconstruct_scans(
 
     Returns
     -------
-    complex64 images (slices, H, W) in the physical scale of `kspace`, and what the loop found, in model units
+    complex64 images (slices, H, W) in the physical scale of `kspace`, those that `settings.result` says, and what the
+    loop found, in model units
     """
     settings = settings or FOR_SCANS
     problem = pose(model, kspace, mask)
@@ -149,13 +206,9 @@ def reconstruct_scans(
         views = [ScanLook(model, problem, number) for number in range(settings.views)]
         with arithmetic(model.start.device, settings.precision):
             guesses = [look.image(model.r.guesses(look.seen.measured, look.seen.mask)[-1]) for look in views]
-        looks: list[Look] = [look if settings.encoder == "data" else Complete(model, look) for look in views]
+        looks: list[Look] = list(views)
+        if settings.encoder == "complete":
+            looks = [Complete(model, look, real=False) for look in views]
         found = restore(model, term, looks, torch.stack(guesses).mean(dim=0), settings)
     image = found.decoded if settings.result == "decoded" else found.image
     return problem.images(fft2c(image)), found
-
-
-def _scaled(found: Restored, scale: Tensor) -> Restored:
-    """Put images back to the user's unit."""
-    factor = scale[:, None, None]
-    return replace(found, decoded=found.decoded * factor, image=found.image * factor)

@@ -23,7 +23,7 @@ from mrihvae.restore import restore_images
 from mrihvae.settings import from_dict
 from mrihvae.units import image_scale
 
-LARGEST = 2**24  # pixels of a slice
+LARGEST = 2**24  # pixels of a slice, of which torch finds quantiles
 
 
 @dataclass(frozen=True)
@@ -78,6 +78,7 @@ class Volume:
     settings : of the loop
     iterations : how many each slice did
     diverged, left : slices that ran away, and those that were left as they were, constant or nearly all zero
+    warnings : what else there is to say
     """
 
     first: np.ndarray
@@ -88,10 +89,11 @@ class Volume:
     iterations: tuple[int, ...] = ()
     diverged: tuple[int, ...] = ()
     left: tuple[int, ...] = ()
+    warnings: tuple[str, ...] = ()
 
     def record(self) -> dict[str, Any]:
         """Give all but the images."""
-        names = ("noise", "relative", "iterations", "diverged", "left")
+        names = ("noise", "relative", "iterations", "diverged", "left", "warnings")
         settings = None if self.settings is None else dataclasses.asdict(self.settings)
         return {**{name: getattr(self, name) for name in names}, "settings": settings}
 
@@ -132,21 +134,23 @@ def restore_volume(
         raise InputError(f"{file}: no 2 x 2 pixels are known of which noise could be estimated; give --noise")
     relative = noise / float(scale[chosen].median())
     settings = completed(job.degradation.task, relative, job.settings)
-    iterations, diverged = [0] * len(data), []
+    iterations, diverged, told = [0] * len(data), [], set[str]()
     for k in range(0, len(chosen), job.batch_size):
         which = chosen[k : k + job.batch_size]
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", RuntimeWarning)  # slices that run away are told of once, at the end
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
             found = restore_images(job.model, operator(which), data[which], noise, settings)
+        told |= {str(one.message) for one in caught if "ran away" not in str(one.message)}  # these are counted below
         result = found.decoded if settings.result == "decoded" else found.image
-        result = torch.where((found.iterations > 0)[:, None, None], result, found.image)  # else nothing was decoded yet
         restored[which] = result.float().cpu().numpy()
         for at, done, away in zip(which, found.iterations.tolist(), found.diverged.tolist()):
             iterations[at] = done
             diverged += [at] if away else []
         progress(len(which))
     images = (first.cpu().numpy(), restored)
-    return Volume(*images, noise, relative, settings, tuple(iterations), tuple(diverged), tuple(left))
+    return Volume(
+        *images, noise, relative, settings, tuple(iterations), tuple(diverged), tuple(left), tuple(sorted(told))
+    )
 
 
 def check_size(file: Path, shape: tuple[int, int], job: Job) -> None:

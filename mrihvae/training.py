@@ -36,12 +36,13 @@ from mrihvae.objective import (
     rollout_degraded,
     train_guess,
 )
+from mrihvae.operators import moved
 from mrihvae.precision import has_bfloat16
 from mrihvae.restoration import DegradedImages
 from mrihvae.runs import Run, TrainSettings, save_checkpoint
 from mrihvae.simulate import SimulationSettings, draw_batch, draw_real
 
-BEGINNING_EVERY = 8  # every so manieth step r of degraded images looks at what its U-Nets begin with
+BEGINNING_EVERY = 8  # each time so many steps are done, r of degraded images looks at what its U-Nets begin with
 
 
 class SliceSource(Protocol):
@@ -129,17 +130,6 @@ def train_step(run: Run, scans: Batch, rank: int = 0) -> tuple[Rollout | None, P
     counters.step += 1
     counters.slices += len(scans.term.noise if isinstance(scans, DegradedImages) else scans.noise) * _world()
     return masked, prior
-
-
-def moved(value: Any, device: torch.device) -> Any:
-    """Bring a dataclass of tensors, and of such dataclasses, to a device."""
-    if isinstance(value, torch.Tensor):
-        return value.to(device)
-    if not dataclasses.is_dataclass(value) or isinstance(value, type):
-        return value
-    return dataclasses.replace(
-        value, **{f.name: moved(getattr(value, f.name), device) for f in dataclasses.fields(value)}
-    )
 
 
 def train(

@@ -313,7 +313,7 @@ def test_slices_that_run_away(
     """They are told of; one that ran away at once is what the loop began with."""
 
     def run_away(model: object, operator: object, data: torch.Tensor, *_: object) -> Restored:
-        decoded = torch.stack([torch.zeros_like(data[0]), *data[1:] + 2])
+        decoded = torch.stack([data[0] + 1, *data[1:] + 2])
         begun = torch.tensor([0, *[2] * (len(data) - 1)])
         return Restored(decoded, data + 1, iterations=begun, diverged=torch.arange(len(data)) < 2)
 

@@ -20,7 +20,7 @@ from mrihvae.contraction import (
 from mrihvae.data_terms import LeastSquares
 from mrihvae.kernels import gaussian_kernel, transfer_of
 from mrihvae.operators import Blur, SuperResolution, denoising
-from mrihvae.pnp import Complete, PnPSettings, z_step
+from mrihvae.pnp import Complete, PnPSettings, restore, z_step
 from mrihvae.restoration import Frame
 
 
@@ -69,7 +69,7 @@ def test_network_against_its_dense_jacobian(real: bool, tau: float) -> None:
     image = torch.from_numpy(phantom(8, 8))[None]
     image = image if real else torch.polar(image, torch.full_like(image, 0.4))
     settings = PnPSettings(encoder="complete", tau=tau, precision="float32")
-    look = Complete(model, Frame(model, (8, 8), real))
+    look = Complete(model, Frame(model, (8, 8), real), real)
     function = encode_and_decode(model, look, settings)
     torch.testing.assert_close(function(image), z_step(model, [look], image, settings)[0], rtol=0, atol=0)
     term = LeastSquares(denoising(), image, torch.tensor([0.05]), real)
@@ -95,3 +95,14 @@ def test_proximal_steps_let_gradients_pass() -> None:
         term = LeastSquares(operator, zeros, torch.tensor([0.1]), real=True)
         found = spectral_norm(lambda v, term=term: term.prox(v, 0.1), torch.ones(1, 16, 16), 60)
         assert 0.97 < float(found.bound) <= 1.0001
+
+
+def test_loop_is_an_iteration_at_any_beta() -> None:
+    model, real = small_model(), True
+    look = Complete(model, Frame(model, (8, 8), real), real)
+    x = torch.rand(2, 8, 8, generator=torch.Generator().manual_seed(0))
+    term = LeastSquares(denoising(), x + 0.1, torch.full((2,), 0.1), real)
+    settings = PnPSettings(iterations=1, gamma=0.1, beta=0.3, tau=0.9, encoder="complete", precision="float32")
+    with torch.no_grad():
+        expected = restore(model, term, [look], x, settings).image
+        torch.testing.assert_close(whole_loop(model, look, term, settings)(x), expected)

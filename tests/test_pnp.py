@@ -130,7 +130,6 @@ def test_tempered_posterior_is_q_to_the_beta_times_p(tau: float, beta: float) ->
 
 def test_tempered_posterior_at_its_ends() -> None:
     q, p = pair_of_normals()
-    assert tempered(1.0, 1.0) is not None
     whole = tempered(1.0, 1.0)
     assert torch.equal(whole.mu, q.mu) and torch.equal(whole.sigma, q.sigma)
     cold = tempered(0.0, 1.0)
@@ -176,7 +175,7 @@ def noisy(real: bool = True, slices: int = 2, noise: float = 0.05) -> LeastSquar
 
 
 def complete(model: HVAE, real: bool = True, views: tuple[int, ...] = (0,)) -> list[pnp.Look]:
-    return [Complete(model, Frame(model, SHAPE, real, view)) for view in views]
+    return [Complete(model, Frame(model, SHAPE, real, view), real) for view in views]
 
 
 @pytest.mark.parametrize("real", [True, False])
@@ -295,7 +294,7 @@ def with_map(monkeypatch: pytest.MonkeyPatch, function: Callable[[torch.Tensor, 
     asked: list[float] = []
 
     def z_step(
-        model: object, looks: object, x: torch.Tensor, settings: PnPSettings, beta: float = 1.0, number: int = 0
+        model: object, looks: object, x: torch.Tensor, settings: PnPSettings, beta: float, number: int, first: int
     ) -> tuple[torch.Tensor, torch.Tensor]:
         asked.append(beta)
         return function(x, number), torch.full((len(x),), 7.0 + number)

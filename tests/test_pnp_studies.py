@@ -84,7 +84,7 @@ def test_degraded_images_have_the_noise_asked_for(task: str, data: Path) -> None
     torch.testing.assert_close(image_scale(images), torch.ones(2))
     torch.testing.assert_close(temperatures.consistency(images, term), torch.ones(2), rtol=0.1, atol=0)
     assert torch.equal(term.data[:1], contraction.degraded(pictures[:1], task, 0.1, settings).data)
-    scaled, scale = contraction.to_model_units(term)
+    scaled, scale = contraction.in_model_units(term)
     torch.testing.assert_close(image_scale(scaled.first_image()), torch.ones(2))
     torch.testing.assert_close(scaled.noise * scale, torch.full((2,), 0.1))
 
@@ -100,6 +100,8 @@ def test_runs_are_summed_up() -> None:
         return Restored(halves[-1], halves[-1], values, values, steps, ratios, diverged=torch.zeros(2).bool())
 
     falling = [10.0 + 2.0**-k for k in range(12)]
+    away = dataclasses.replace(found(0.5, falling), diverged=torch.tensor([True, False, False]))
+    assert not contraction.summary(away, halves)["contracts"]
     near = contraction.summary(found(0.5, falling), halves)
     assert near["late_ratio"] == pytest.approx(0.5) and near["contracts"] and near["held"] and near["monotone"]
     assert near["distance"] == pytest.approx(2 * 2**-12 / (1 + 2**-12)) and near["rise"] == 0

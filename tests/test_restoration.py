@@ -16,7 +16,7 @@ from mrihvae.fourier import fft2c, ifft2c
 from mrihvae.iahvae import FromMeasured, infer
 from mrihvae.kernels import gaussian_kernel, transfer_of
 from mrihvae.model import HVAE
-from mrihvae.operators import Blur, Inpainting, MaskedFourier, Operator, SuperResolution, denoising
+from mrihvae.operators import Blur, Inpainting, Linear, MaskedFourier, Operator, SuperResolution, denoising
 from mrihvae.refinement import Refinement
 from mrihvae.restoration import AFTER, BEGINNING, DETAIL, VIEWS, Frame, Sight, shares
 
@@ -101,6 +101,9 @@ def test_shares_of_every_operator_are_in_0_to_1(model: HVAE, shape: tuple[int, i
     operators: list[Operator] = [
         denoising(),
         Inpainting(known(shape)),
+        Inpainting(torch.arange(shape[0])[:, None] % 3 > 0),
+        Inpainting(torch.arange(shape[1])[None] % 3 > 0),
+        Linear(lambda x: 0.5 * x, lambda y: 0.5 * y),
         Blur(transfer_of(kernel, shape)),
         Blur(torch.cat([transfer_of(kernel, shape), transfer_of(kernel.flip(0), shape)])),
         MaskedFourier(torch.arange(shape[1]) % 2 == 0),

@@ -18,7 +18,7 @@ from mrihvae.fourier import fft2c, ifft2c
 from mrihvae.inference import pose, view
 from mrihvae.kernels import gaussian_kernel, transfer_of
 from mrihvae.model import HVAE
-from mrihvae.operators import Blur, Inpainting, MaskedFourier, Operator, PaddedBlur, SuperResolution, denoising
+from mrihvae.operators import Blur, Inpainting, Linear, MaskedFourier, Operator, PaddedBlur, SuperResolution, denoising
 from mrihvae.pnp import Complete, PnPSettings, restore
 from mrihvae.restoration import BEGINNING, VIEWS, Sight
 from mrihvae.restore import LEAST_NOISE, ScanLook, look_at, reconstruct_scans, restore_images
@@ -186,6 +186,62 @@ REFUSED: list[tuple[Callable[[], torch.Tensor], Any, str]] = [
 def test_data_that_are_refused(scans: HVAE, data: Callable[[], torch.Tensor], noise: Any, message: str) -> None:
     with pytest.raises(InputError, match=message):
         restore_images(scans, denoising(), data(), noise, COMPLETE)
+
+
+def test_data_that_do_not_fit(scans: HVAE) -> None:
+    data = degrade("noise", True)
+    for operator, given in (
+        (OPERATORS["blur"], data[:, :20]),
+        (OPERATORS["coarse"], data),
+        (denoising(), data[0]),
+        (Inpainting(KNOWN), data[..., :-1]),
+    ):
+        with pytest.raises(InputError, match="are not what the operator gives|give .slices, h, w.|does not fit data"):
+            restore_images(scans, operator, given, 0.03, COMPLETE)
+    for start in (data[:1], torch.full_like(data, math.nan)):
+        with pytest.raises(InputError, match="start is of shape"):
+            restore_images(scans, denoising(), data, 0.03, COMPLETE, start)
+
+
+def test_what_is_not_known_may_be_anything(scans: HVAE) -> None:
+    data = degrade("holes", True)
+    clean = restore_images(scans, OPERATORS["holes"], data, 0.03, COMPLETE)
+    spoilt = restore_images(scans, OPERATORS["holes"], torch.where(KNOWN, data, math.nan), 0.03, COMPLETE)
+    assert torch.equal(clean.image, spoilt.image) and torch.equal(clean.misfit[-1], spoilt.misfit[-1])
+
+
+def test_any_operator_by_its_two_functions(scans: HVAE) -> None:
+    """Conjugate gradients find what closed forms do."""
+    blur, data = OPERATORS["blur"], degrade("blur", True)
+    plain = Linear(blur.forward, blur.adjoint)
+    r = torch.tensor([0.01, 1.0])[:, None, None]
+    torch.testing.assert_close(plain.solve(data, r), blur.solve(data, r), rtol=1e-4, atol=1e-4)
+    term = LeastSquares(plain, data, torch.full((2,), 0.03), True)
+    exact = dataclasses.replace(term, operator=blur)
+    looks, begun = look_at(scans, exact, COMPLETE)
+    one, other = (restore(scans, each, looks, begun, COMPLETE).image for each in (term, exact))
+    torch.testing.assert_close(one, other, rtol=0, atol=1e-3)
+    found = restore_images(scans, plain, data, 0.03, COMPLETE)
+    assert float((found.image - data).norm() / data.norm()) < 0.5
+
+
+def test_draws_do_not_depend_on_the_batch(scans: HVAE) -> None:
+    data, drawn = degrade("noise", True), dataclasses.replace(COMPLETE, draw=True)
+    both = restore_images(scans, denoising(), data, 0.03, drawn)
+    second = restore_images(scans, denoising(), data[1:], 0.03, drawn, first=1)
+    torch.testing.assert_close(second.decoded[0], both.decoded[1], rtol=1e-4, atol=1e-4)
+
+
+def test_refinement_needs_something_to_refine_against(degraded: HVAE) -> None:
+    with pytest.raises(InputError, match="sweeps: go with encoder complete"):
+        restore_images(degraded, denoising(), degrade("noise", True), 0.03, exactly(sweeps=1))
+
+
+def test_conjugates_of_real_images_are_not_views(degraded: HVAE) -> None:
+    for real, views in ((True, 4), (False, 8)):
+        data = degrade("noise", real)
+        term = LeastSquares(denoising(), data, torch.full((2,), 0.05), real)
+        assert len(look_at(degraded, term, exactly(views=8))[0]) == views
 
 
 def test_weights_that_are_refused(scans: HVAE, degraded: HVAE) -> None:
