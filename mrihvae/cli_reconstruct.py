@@ -18,6 +18,7 @@ from tqdm import tqdm
 
 from mrihvae import __version__
 from mrihvae.classical import DEFAULT_STRENGTH
+from mrihvae.commands import finished_before, is_out_of_memory, load_on
 from mrihvae.errors import InputError
 from mrihvae.fastmri_files import Scan, list_files, read_scan, write_reconstruction
 from mrihvae.figures import volume_panel
@@ -40,9 +41,10 @@ from mrihvae.volumes import (
     reconstruct_volume,
     sample_volume,
 )
-from mrihvae.weights import find_weights, fingerprint, load_card, load_model
+from mrihvae.weights import find_weights, fingerprint, load_card
 
 AXES = {"W": -1, "H": -2}
+SAME = ("method", "checkpoint", "weights", "inference", "samples", "pnp", "strength", "undersampling")  # in a folder
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -91,7 +93,7 @@ def run(arguments: argparse.Namespace) -> None:
     undersampling = _undersampling(arguments)
     files = list_files(arguments.input)
     summary = _summary(arguments, method, undersampling)
-    done = _done_before(arguments.output / "reconstruct.json", summary) if arguments.resume else {}
+    done = finished_before(arguments.output / "reconstruct.json", summary, SAME, "volumes") if arguments.resume else {}
     for file in files:
         output = arguments.output / "reconstructions" / file.name
         if file.name in done and output.is_file():
@@ -125,24 +127,6 @@ def _summary(arguments: argparse.Namespace, method: Method, undersampling: Under
     }
 
 
-def _done_before(path: Path, summary: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """Read which volumes an earlier call finished; it must have made them in the same way."""
-    if not path.is_file():
-        return {}
-    try:
-        earlier = json.loads(path.read_text())
-        volumes = {volume["file"]: volume for volume in earlier["volumes"]}
-    except (OSError, ValueError, TypeError, KeyError) as error:
-        raise InputError(f"{path}: not a summary of this command ({error}); leave out --resume") from error
-    for key in ("method", "checkpoint", "weights", "inference", "samples", "pnp", "strength", "undersampling"):
-        if earlier.get(key) != summary[key]:
-            raise InputError(
-                f"{path}: was made with {key} {earlier.get(key)}, not {summary[key]}; choose another --output, or "
-                "leave out --resume to replace it"
-            )
-    return volumes
-
-
 def _reconstruct_file(
     file: Path, output: Path, method: Method, undersampling: Undersampling | None, arguments: argparse.Namespace
 ) -> dict[str, Any]:
@@ -160,7 +144,7 @@ def _reconstruct_file(
                 posterior = sample_volume(scan, mask, method, 0, arguments.batch_size, bar.update)
                 volume = posterior.mean
         except (MemoryError, RuntimeError) as error:
-            if not isinstance(error, MemoryError | torch.OutOfMemoryError) and "allocate memory" not in str(error):
+            if not is_out_of_memory(error):
                 raise
             size = " x ".join(map(str, scan.kspace.shape[-2:]))
             fewer = "--batch-size" if arguments.samples is None else "--batch-size or --samples"
@@ -237,11 +221,7 @@ def _method(arguments: argparse.Namespace) -> Method:
     options["sweeps"] = usual if arguments.sweeps is None else arguments.sweeps
     model = None
     if arguments.method in MODEL_METHODS:
-        try:
-            model = load_model(arguments.checkpoint, torch.device(arguments.device))
-        except (RuntimeError, AssertionError) as error:
-            reason = str(error).splitlines()[0]
-            raise InputError(f"--device {arguments.device}: cannot be used ({reason}); try cpu") from error
+        model = load_on(arguments.checkpoint, arguments.device)
         card = load_card(find_weights(arguments.checkpoint))
         options |= {name: card.get(name, 1.0) for name in ("temperature", "spread")}
         if arguments.temperature is not None:

@@ -15,6 +15,7 @@ import torch
 from tqdm import tqdm
 
 from mrihvae import __version__
+from mrihvae.commands import finished_before, is_out_of_memory, load_on
 from mrihvae.errors import InputError
 from mrihvae.figures import ERROR_GAIN, volume_panel
 from mrihvae.files import replacing
@@ -34,7 +35,7 @@ from mrihvae.pnp import ENCODERS, RESULTS
 from mrihvae.precision import PRECISIONS
 from mrihvae.recommended import ESTIMATE, TASKS
 from mrihvae.restored_volumes import Degradation, Job, Volume, check_size, completed, restore_volume
-from mrihvae.weights import find_weights, fingerprint, load_model
+from mrihvae.weights import find_weights, fingerprint
 
 BELONGS = {  # to which tasks an option belongs
     "kernel_width": ("deblur", "superresolve"),
@@ -98,12 +99,8 @@ def run(arguments: argparse.Namespace) -> None:
     degradation = _degradation(arguments)
     settings = _settings(arguments)
     summary = _summary(arguments, settings)
-    done = _done_before(arguments.output / "restore.json", summary) if arguments.resume else {}
-    try:
-        model = load_model(arguments.checkpoint, torch.device(arguments.device))
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
-        raise InputError(f"--device {arguments.device}: cannot be used ({reason}); try cpu") from error
+    done = finished_before(arguments.output / "restore.json", summary, SAME, "files") if arguments.resume else {}
+    model = load_on(arguments.checkpoint, arguments.device)
     job = Job(model, degradation, arguments.noise, settings, arguments.batch_size)
     for file, output in outputs.items():
         if file.name in done and output.is_file():
@@ -189,24 +186,6 @@ def _file(path: Path) -> str:
     return f"{path.name} {hashlib.sha256(path.read_bytes()).hexdigest()[:12]}"
 
 
-def _done_before(path: Path, summary: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """Read which files an earlier call finished; it must have made them in the same way."""
-    if not path.is_file():
-        return {}
-    try:
-        earlier = json.loads(path.read_text())
-        files = {one["file"]: one for one in earlier["files"]}
-    except (OSError, ValueError, TypeError, KeyError) as error:
-        raise InputError(f"{path}: not a summary of this command ({error}); leave out --resume") from error
-    for key in SAME:
-        if earlier.get(key) != summary[key]:
-            raise InputError(
-                f"{path}: was made with {key} {earlier.get(key)}, not {summary[key]}; choose another --output, or "
-                "leave out --resume to replace it"
-            )
-    return files
-
-
 def _restore_file(
     file: Path, output: Path, job: Job, mask: np.ndarray | None, arguments: argparse.Namespace
 ) -> dict[str, Any]:
@@ -229,7 +208,7 @@ def _restore_file(
         try:
             parts = [restore_volume(file, v, k, job, bar.update) for v, k in zip(values, known)]
         except (MemoryError, RuntimeError) as error:
-            if not isinstance(error, MemoryError | torch.OutOfMemoryError) and "allocate memory" not in str(error):
+            if not is_out_of_memory(error):
                 raise
             size = " x ".join(map(str, values.shape[-2:]))
             raise InputError(f"{file}: too little memory for slices of {size}; lower --batch-size") from error
