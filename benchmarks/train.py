@@ -30,7 +30,7 @@ SOURCES = (
     "images/ms_t1_t2_flair/train=0.3",
 )
 MAGNITUDES = ("images/t1ce/train=0.35", "images/t1_brain/train=0.3", "images/ms_t1_t2_flair/train=0.35")
-FROM = {"restoration": "default"}  # settings whose runs start from weights, and which
+RUNS = {"restoration": (MAGNITUDES, ["--weights", "default"])}  # of settings with other data, and how they begin
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -42,7 +42,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--settings", default="default", help="which benchmarks/train_NAME.json")
     options, further = parser.parse_known_args(arguments)
     try:
-        sources = MAGNITUDES if options.settings in FROM else SOURCES
+        sources, begun = RUNS.get(options.settings, (SOURCES, []))
         packed = options.packed or _packed(options.data, options.output, sources)
         settings = HERE / f"train_{options.settings}.json"
         if not settings.is_file():
@@ -51,7 +51,6 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"train: error: {error}", file=sys.stderr)
         return 2
     resuming = (options.output / "checkpoint.safetensors").is_file()
-    begun = ["--weights", FROM[options.settings]] if options.settings in FROM else []
     how = ["--resume"] if resuming else ["--settings", str(settings), *begun]
     return mrihvae(["train", str(packed), "--output", str(options.output), *how, *further])
 
