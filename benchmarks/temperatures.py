@@ -137,13 +137,19 @@ def read_settings(path: Path) -> tuple[TemperatureSettings, TaskSettings, dict[s
         Not readable, or with unknown settings.
     """
     found = read_toml(path)
-    loops = {}
-    for encoder in ENCODERS:
-        own = found.pop(encoder, {})
-        left_out(own, CHOSEN, f"{path}, {encoder}")
-        loops[encoder] = replace(from_dict(PnPSettings, own, f"{path}, {encoder}"), encoder=encoder)
+    loops = read_loops(found, CHOSEN, path)
     degradation = read_task(found, path)
     return from_dict(TemperatureSettings, found, str(path)), degradation, loops
+
+
+def read_loops(protocol: dict[str, Any], chosen: Sequence[str], path: Path) -> dict[str, PnPSettings]:
+    """Take the loop of each encoder out of a protocol; settings that are `chosen` by the benchmark must not be there."""
+    loops = {}
+    for encoder in ENCODERS:
+        own = protocol.pop(encoder, {})
+        left_out(own, chosen, f"{path}, {encoder}")
+        loops[encoder] = replace(from_dict(PnPSettings, own, f"{path}, {encoder}"), encoder=encoder)
+    return loops
 
 
 def measured(
