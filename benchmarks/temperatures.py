@@ -143,7 +143,7 @@ def read_settings(path: Path) -> tuple[TemperatureSettings, TaskSettings, dict[s
 
 
 def read_loops(protocol: dict[str, Any], chosen: Sequence[str], path: Path) -> dict[str, PnPSettings]:
-    """Take the loop of each encoder out of a protocol; settings that are `chosen` by the benchmark must not be there."""
+    """Take the loop of each encoder out of a protocol; what is `chosen` by the benchmark must not be in it."""
     loops = {}
     for encoder in ENCODERS:
         own = protocol.pop(encoder, {})
