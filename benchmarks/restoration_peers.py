@@ -159,6 +159,17 @@ class Consistency(sigpy.prox.Prox):  # type: ignore[misc]
         return self.operator.solve(self.back + r * torch.from_numpy(values)[None], r)[0].numpy()
 
 
+class SoftThreshold(sigpy.prox.Prox):  # type: ignore[misc]
+    """The proximal step of lambda |.|_1 of real numbers: sigpy's own gives complex ones once it was given such."""
+
+    def __init__(self, shape: tuple[int, ...], strength: float) -> None:
+        self.strength = strength
+        super().__init__(shape)
+
+    def _prox(self, alpha: float, values: np.ndarray) -> np.ndarray:
+        return np.sign(values) * np.maximum(np.abs(values) - np.float32(alpha * self.strength), 0)
+
+
 def norm_of(operator: Operator, shape: tuple[int, ...]) -> float:
     """Compute |A| by the power method from a constant image on: kernels and masks are not negative."""
     image, size = torch.ones(1, *shape), 1.0
@@ -202,16 +213,14 @@ def wavelet(model: HVAE, problem: Problem, settings: WaveletSettings) -> Candida
         Degradation(problem.operator, shape, norm),
         (problem.data[0] / norm).numpy(),
         x=problem.term.first_image()[0].numpy().copy(),
-        proxg=sigpy.prox.UnitaryTransform(sigpy.prox.L1Reg(transform.oshape, settings.strength), transform),
+        proxg=sigpy.prox.UnitaryTransform(SoftThreshold(transform.oshape, settings.strength), transform),
         solver="GradientMethod",
         accelerate=True,
         alpha=1,
         max_iter=settings.iterations,
         show_pbar=False,
     )
-    with np.errstate(invalid="ignore"):  # sigpy divides coefficients of 0 by their size
-        image = np.asarray(application.run(), dtype=np.float32)
-    yield {}, torch.from_numpy(image)[None]
+    yield {}, torch.from_numpy(np.asarray(application.run(), dtype=np.float32))[None]
 
 
 # --- plugged in ------------------------------------------------------------------------------------------------------
