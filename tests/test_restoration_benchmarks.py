@@ -160,10 +160,9 @@ def test_wavelets_lower_their_objective() -> None:
         first = problem.term.first_image()
         some, more = (last(wavelet, problem, WaveletSettings(strength, n)) for n in (20, 300))
         assert value(more) <= value(some) + 1e-5 and value(some) < value(first)
+    # given complex numbers once, sigpy gives complex ones of real input, too: the peer must not mind
     coefficients = transform(problem_of("denoising").data[0].numpy()).astype(np.complex64)
-    thresholded = transform.H(
-        sigpy.thresh.soft_thresh(strength, coefficients)
-    ).real  # complex: real input must stay real
+    thresholded = transform.H(sigpy.thresh.soft_thresh(strength, coefficients)).real
     found = last(wavelet, problem_of("denoising"), WaveletSettings(strength, 1))
     np.testing.assert_allclose(found[0], thresholded, atol=1e-5)
 
