@@ -10,28 +10,10 @@ from mrihvae.pnp import PnPSettings
 
 TASKS = ("deblur", "superresolve", "inpaint", "denoise")
 
+FIRST = PnPSettings(iterations=2, gamma=0.05, views=4)  # for all, as long as nothing better was measured
 RECOMMENDED = {  # by the noise's deviation over the 99th percentile of the image's magnitude
-    "deblur": {
-        0.01: PnPSettings(iterations=2, gamma=0.05, tau=1.0, views=4),
-        0.03: PnPSettings(iterations=2, gamma=0.05, tau=1.0, views=4),
-        0.05: PnPSettings(iterations=2, gamma=0.05, tau=1.0, views=4),
-    },
-    "superresolve": {
-        0.01: PnPSettings(iterations=2, gamma=0.05, tau=1.0, views=4),
-        0.03: PnPSettings(iterations=2, gamma=0.05, tau=1.0, views=4),
-        0.05: PnPSettings(iterations=2, gamma=0.05, tau=1.0, views=4),
-    },
-    "inpaint": {
-        0.01: PnPSettings(iterations=2, gamma=0.05, tau=1.0, views=4),
-        0.03: PnPSettings(iterations=2, gamma=0.05, tau=1.0, views=4),
-        0.05: PnPSettings(iterations=2, gamma=0.05, tau=1.0, views=4),
-    },
-    "denoise": {
-        0.01: PnPSettings(iterations=2, gamma=0.05, tau=1.0, views=4),
-        0.03: PnPSettings(iterations=2, gamma=0.05, tau=1.0, views=4),
-        0.05: PnPSettings(iterations=2, gamma=0.05, tau=1.0, views=4),
-        0.1: PnPSettings(iterations=2, gamma=0.05, tau=1.0, views=4),
-    },
+    **{task: dict.fromkeys((0.01, 0.03, 0.05), FIRST) for task in TASKS[:-1]},
+    "denoise": dict.fromkeys((0.01, 0.03, 0.05, 0.1), FIRST),
 }
 
 NORMAL_MEDIAN = 0.6745  # of the magnitude of a normal variable of deviation 1

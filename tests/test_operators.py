@@ -11,6 +11,7 @@ from conftest import complex_normal
 from small import phantom
 
 from mrihvae.bands import split
+from mrihvae.conjugate_gradients import Solution, conjugate_gradients
 from mrihvae.errors import InputError
 from mrihvae.fourier import fft2c, ifft2c
 from mrihvae.kernels import gaussian_kernel, transfer_of
@@ -20,9 +21,7 @@ from mrihvae.operators import (
     MaskedFourier,
     Operator,
     PaddedBlur,
-    Solution,
     SuperResolution,
-    conjugate_gradients,
     denoising,
 )
 

@@ -1,0 +1,75 @@
+"""Conjugate gradients for normal equations that have no closed form."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+ENOUGH = 1e-6  # relative residual of the normal equations
+
+
+@dataclass(frozen=True)
+class Solution:
+    """What conjugate gradients found: the image, its relative residual (slices,), and how many iterations it took."""
+
+    image: Tensor
+    residual: Tensor
+    iterations: int
+
+
+def conjugate_gradients(
+    normal: Callable[[Tensor], Tensor],
+    right: Tensor,
+    r: Tensor | float,
+    precondition: Callable[[Tensor], Tensor] = lambda x: x,
+    tolerance: float = 1e-6,
+    cap: int = 100,
+) -> Solution:
+    """Solve (N + r I) x = b, slices as problems of their own (Hestenes and Stiefel 1952), in double precision.
+
+    Parameters
+    ----------
+    normal : N = A^H A, of images (slices, H, W)
+    right : b
+    r : above 0, a number or (slices, 1, 1)
+    precondition : about the inverse of N + r I
+    tolerance : of |b - (N + r I) x| over |b|; reached by all slices, or `cap` iterations done
+    """
+    b = right.to(torch.complex128 if right.is_complex() else torch.float64)
+
+    def dot(a: Tensor, c: Tensor) -> Tensor:
+        return (a.conj() * c).real.sum(dim=(-2, -1), keepdim=True)
+
+    size = dot(b, b).sqrt().clamp_min(torch.finfo(torch.float64).tiny)
+    x = torch.zeros_like(b)
+    remainder, number = b, 0
+    direction = z = precondition(remainder)
+    power = dot(remainder, z)
+    while number < cap:
+        number += 1
+        applied = normal(direction) + r * direction
+        step = power / dot(direction, applied).clamp_min(torch.finfo(torch.float64).tiny)
+        x, remainder = x + step * direction, remainder - step * applied
+        if bool((dot(remainder, remainder).sqrt() <= tolerance * size).all()):
+            break
+        z = precondition(remainder)
+        last, power = power, dot(remainder, z)
+        direction = z + power / last.clamp_min(torch.finfo(torch.float64).tiny) * direction
+    residual = (dot(remainder, remainder).sqrt() / size)[..., 0, 0]
+    return Solution(x.to(right.dtype), residual.to(right.real.dtype), number)
+
+
+def converged(found: Solution) -> Tensor:
+    """Take the image, with a warning if it is not there yet."""
+    if bool((found.residual > ENOUGH).any()):
+        warnings.warn(
+            f"conjugate gradients stopped after {found.iterations} iterations at a relative residual of "
+            f"{float(found.residual.max()):.1e}; lower gamma, or raise their cap",
+            RuntimeWarning,
+            stacklevel=3,
+        )
+    return found.image
