@@ -26,8 +26,8 @@ from plots import save
 from protocol import subset
 from restoration_peers import Candidate, run
 from restoration_tables import comparison, markdown, over_noise
-from restoration_tuning import chosen, spread, tune_all
-from restoration_ways import Protocol, Way, identity, layout, psnr, read_protocol, read_rows, ssim
+from restoration_tuning import Fingerprints, chosen, spread, tune_all
+from restoration_ways import Protocol, Way, fingerprints, identity, layout, psnr, read_protocol, read_rows, ssim
 from torch import Tensor
 from tqdm import tqdm
 
@@ -35,7 +35,7 @@ from mrihvae import __version__
 from mrihvae.errors import InputError
 from mrihvae.files import replacing
 from mrihvae.model import HVAE
-from mrihvae.weights import find_weights, fingerprint, load_model
+from mrihvae.weights import find_weights, load_model
 
 SHOWN = ("first", "tv", "wavelet", "denoiser", "pnp")
 Rows = list[dict[str, Any]]
@@ -66,7 +66,8 @@ def measure(options: argparse.Namespace) -> None:
     )
     limit = limited(settings.images, options.limit)
     file = weights_of(options.checkpoint, settings.weights)
-    model, weights = load_model(file), fingerprint(find_weights(file))
+    model = load_model(file)
+    weights = fingerprints(model, find_weights(file))
     tuned = options.results / f"{options.protocol.stem}_tuned.json"
     if options.tune:
         if options.limit is not None:
@@ -80,7 +81,7 @@ def measure(options: argparse.Namespace) -> None:
         "mrihvae": __version__,
         "torch": str(torch.__version__),
         "threads": torch.get_num_threads(),
-        "weights": weights,
+        "weights": weights["all"],
         **{key: value for key, value in asdict(settings).items() if key != "weights"},
         "tasks": {name: asdict(one) for name, one in protocol.tasks.items()},
     }
@@ -102,7 +103,7 @@ class Plan:
     Parameters
     ----------
     protocol : what is restored and how
-    weights : fingerprint of the network's
+    weights : fingerprints of the network's parts
     tuned : file of tuned settings
 
     Raises
@@ -111,7 +112,7 @@ class Plan:
         Settings were not tuned yet, or for other weights.
     """
 
-    def __init__(self, protocol: Protocol, weights: str, tuned: Path) -> None:
+    def __init__(self, protocol: Protocol, weights: Fingerprints, tuned: Path) -> None:
         self.protocol, self.weights = protocol, weights
         rows = read_rows(tuned)
         self.settings = {
@@ -128,7 +129,7 @@ class Plan:
     def identity(self, way: Way, problem: Problem) -> str:
         """Identify what a row depends on."""
         degraded = replace(self.protocol.tasks[problem.task], noise=(problem.noise,))
-        weights = self.weights if way.kind.network else ""
+        weights = self.weights[way.kind.network]
         settings = asdict(self.of(way, problem))
         return identity(way.name, problem.task, settings, degraded, self.protocol.settings.matrix, weights)
 

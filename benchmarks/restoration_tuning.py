@@ -25,9 +25,10 @@ CONVERGED = 1000  # iterations
 LEFT = 0.02  # dB that these may change
 Score = Callable[[dict[str, float]], tuple[float, dict[str, Any]]]
 Rows = list[dict[str, Any]]
+Fingerprints = Mapping[str, str]  # see `restoration_ways.fingerprints`
 
 
-def tune_all(protocol: Protocol, model: HVAE, weights: str, data: Path, output: Path) -> None:
+def tune_all(protocol: Protocol, model: HVAE, weights: Fingerprints, data: Path, output: Path) -> None:
     """Tune every way that has something to tune; rows that are there already, of the same settings, are kept."""
     settings = protocol.settings
     pictures = {one: read_pictures(data, one, settings.tuned_on, settings.matrix) for one in settings.tuning}
@@ -54,7 +55,7 @@ def tune_all(protocol: Protocol, model: HVAE, weights: str, data: Path, output: 
         same = (row["way"], row["task"], row["noise"])
         rows = [*(one for one in rows if (one["way"], one["task"], one["noise"]) != same), row]
         with replacing(output) as temporary:
-            temporary.write_text(layout({"weights": weights, "rows": rows}))
+            temporary.write_text(layout({"rows": rows}))
 
 
 def _cases(protocol: Protocol) -> Iterator[tuple[Way, str, float]]:
@@ -66,7 +67,7 @@ def _cases(protocol: Protocol) -> Iterator[tuple[Way, str, float]]:
                 )
 
 
-def tuned_identity(protocol: Protocol, way: Way, task: str, noise: float, weights: str) -> str:
+def tuned_identity(protocol: Protocol, way: Way, task: str, noise: float, weights: Fingerprints) -> str:
     """Identify what tuned settings depend on."""
     settings = protocol.settings
     count = way.tuned_on or settings.tuned_on
@@ -74,12 +75,12 @@ def tuned_identity(protocol: Protocol, way: Way, task: str, noise: float, weight
     fixed = asdict(way.settings(task))
     return identity(
         way.name, task, fixed, way.tuned, degraded, settings.tuning, settings.tuned_on, count, settings.matrix,
-        weights if way.kind.network else "",
+        weights[way.kind.network],
     )  # fmt: skip
 
 
 def chosen(
-    protocol: Protocol, way: Way, task: str, noise: float, weights: str, rows: Rows, where: Path
+    protocol: Protocol, way: Way, task: str, noise: float, weights: Fingerprints, rows: Rows, where: Path
 ) -> dict[str, Any]:
     """Look up tuned settings; none for a way that has nothing to tune.
 

@@ -29,20 +29,28 @@ from restoration_peers import (
 from torch import Tensor
 
 from mrihvae.errors import InputError
+from mrihvae.model import HVAE
 from mrihvae.pnp import PnPSettings
 from mrihvae.settings import from_dict
+from mrihvae.weights import fingerprint
 
 NOT_STEPWISE = ("tolerance", "patience", "beta_start", "beta_steps", "draw")  # of loops that are run step by step
 
 
 @dataclass(frozen=True)
 class Kind:
-    """What a way is: its label, function, settings, whether it has the network, and whether its grids may grow."""
+    """What a way is: its label, function and settings.
+
+    Attributes
+    ----------
+    network : which part of the network it has, see `fingerprints`
+    grows : whether its grids may grow
+    """
 
     label: str
     restore: Restore
     settings: type
-    network: bool = False
+    network: str = ""
     grows: bool = False
 
 
@@ -51,11 +59,11 @@ WAYS = {
     "tv": Kind("TV", total_variation, TVSettings, grows=True),
     "wavelet": Kind("L1-wavelet", wavelet, WaveletSettings, grows=True),
     "denoiser": Kind("non-local means in the loop", denoiser, DenoiserSettings, grows=True),
-    "pnp": Kind("PnP-HVAE", pnp, PnPSettings, network=True),
-    "complete": Kind("PnP-HVAE with q", pnp, PnPSettings, network=True),
-    "r": Kind("r alone", pnp, PnPSettings, network=True),
-    "unets": Kind("U-Nets of r alone", unets, PnPSettings, network=True),
-    "joint": Kind("joint gradient descent", joint, JointSettings, network=True),
+    "pnp": Kind("PnP-HVAE", pnp, PnPSettings, network="all"),
+    "complete": Kind("PnP-HVAE with q", pnp, PnPSettings, network="prior"),
+    "r": Kind("r alone", pnp, PnPSettings, network="all"),
+    "unets": Kind("U-Nets of r alone", unets, PnPSettings, network="all"),
+    "joint": Kind("joint gradient descent", joint, JointSettings, network="prior"),
 }
 
 
@@ -179,6 +187,14 @@ def _way(name: str, table: dict[str, Any], where: str) -> Way:
                 way.settings(task, {key: value})
         way.settings(task)
     return way
+
+
+def fingerprints(model: HVAE, file: Path) -> dict[str, str]:
+    """Identify what a way may have of the network: nothing, prior with decoder and q ("prior"), or r, too ("all")."""
+    digest = hashlib.sha256()
+    for parameter in model.prior_parameters():
+        digest.update(parameter.detach().cpu().numpy().tobytes())
+    return {"": "", "prior": digest.hexdigest()[:12], "all": fingerprint(file)}
 
 
 def identity(*parts: Any) -> str:

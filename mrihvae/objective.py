@@ -27,6 +27,7 @@ ERROR_FLOOR = 1e-4  # squared error per bin, in model units, below which less er
 GUESS_WEIGHTS = (0.1, 0.5)  # of the log-errors of a first guess on its way, and at its end, beside r's own
 DEGRADED_FLOOR = 1e-5  # as ERROR_FLOOR, per pixel of degraded images, of which little noise is left
 GAMMAS = (0.01, 0.1)  # of proximal steps between rounds of r on degraded images, drawn evenly in the logarithm
+ROUNDS = (1, 1, 2, 5)  # how many such rounds there were before, drawn evenly: with more than one, loops do not drift
 
 
 @dataclass
@@ -187,8 +188,8 @@ def rollout_degraded(model: HVAE, batch: DegradedImages, start: str = "guess", g
 
     Parameters
     ----------
-    start : what r looks at: "guess", that of the U-Nets; "beginning", what these begin with; "round", its own first
-        answer after a proximal step. With the last the first guess is not trained
+    start : what r looks at: "guess", that of the U-Nets; "beginning", what these begin with; "round", its own
+        answer after some rounds of proximal steps. With the last the first guess is not trained
     guess_only : whether to do the U-Nets alone, whose error stands for r's
     """
     sight, second = Sight(model, batch.term), start == "round"
@@ -197,7 +198,8 @@ def rollout_degraded(model: HVAE, batch: DegradedImages, start: str = "guess", g
         guess = guesses[0] if start == "beginning" else guesses[-1]
         if second:
             gamma = GAMMAS[0] * (GAMMAS[1] / GAMMAS[0]) ** float(torch.rand(()))
-            guess = sight.kspace(batch.term.prox(sight.image(sight.decoded(guess)), gamma))
+            for _ in range(ROUNDS[int(torch.randint(len(ROUNDS), ()))]):
+                guess = sight.kspace(batch.term.prox(sight.image(sight.decoded(guess)), gamma))
     truth = sight.kspace(batch.images)
     errors = [_mean_squared(k - truth) for k in guesses]
     first = _mean_squared(sight.seen - truth)

@@ -245,7 +245,7 @@ def test_tasks_are_tuned_each_for_itself() -> None:
     protocol = restoration_ways.read_protocol(PROTOCOL)
     tasks = dict.fromkeys(protocol.tasks, TaskSettings())
     alike = dataclasses.replace(protocol, tasks=tasks)
-    of = {restoration_tuning.tuned_identity(alike, alike.ways["wavelet"], task, 0.03, "") for task in tasks}
+    of = {restoration_tuning.tuned_identity(alike, alike.ways["wavelet"], task, 0.03, {"": ""}) for task in tasks}
     assert len(of) == len(tasks) == 4
 
 
