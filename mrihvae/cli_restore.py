@@ -222,11 +222,14 @@ def _restore_file(
     _panel(arguments.output / "panels" / f"{stem_of(file)}.png", images, values, parts, job.degradation.task)
     noises = [part.noise for part in parts if part.noise is not None]
     low, high = f"{min(noises):.3g}", f"{max(noises):.3g}"
-    ran_away, left = sum(len(part.diverged) for part in parts), sum(len(part.left) for part in parts)
+    ran_away, unsettled, left = (
+        sum(len(getattr(part, name)) for part in parts) for name in ("diverged", "unsettled", "left")
+    )
     told = f"{values.shape[0] * values.shape[1]} slices, noise {low if low == high else f'{low} to {high}'}"
     told += " (estimated)" if job.noise is None else ""
     told += f", {left} left as they were" if left else ""
     told += f", {ran_away} ran away and are those of the iteration before" if ran_away else ""
+    told += f", {unsettled} did not settle: do fewer --iterations, or lower --gamma or --tau" if unsettled else ""
     told += "".join(f", {warning}" for warning in sorted({one for part in parts for one in part.warnings}))
     print(f"{file.name}: {told}, {seconds:.2f} s per slice")
     return {

@@ -33,6 +33,12 @@ from mrihvae.refinement import Refinement, at
 ENCODERS = ("data", "complete")
 RESULTS = ("decoded", "image")
 DIVERGED = 10.0  # over the least residual so far: the loop runs away
+SETTLING = 4  # iterations over which steps must have shrunk at the end, if there were twice as many
+STILL = 1e-3  # of an image: steps below it need not shrink, they may be rounding
+
+
+class NotConverged(RuntimeWarning):
+    """The loop ran away, or did not settle."""
 
 
 @dataclass(frozen=True)
@@ -178,6 +184,7 @@ class Restored:
     ratio : |x_k - x_k-1| over |x_k-1 - x_k-2|, about the loop's Lipschitz constant, from the second iteration on
     iterations : how many each slice did, (slices,)
     diverged : slices that ran away, bool (slices,)
+    unsettled : others whose steps did not shrink over the last half of at least eight iterations, bool (slices,)
     """
 
     decoded: Tensor
@@ -188,6 +195,7 @@ class Restored:
     ratio: list[Tensor] = field(default_factory=list)
     iterations: Tensor = field(default_factory=lambda: torch.zeros(0, dtype=torch.int64))
     diverged: Tensor = field(default_factory=lambda: torch.zeros(0, dtype=torch.bool))
+    unsettled: Tensor = field(default_factory=lambda: torch.zeros(0, dtype=torch.bool))
 
 
 def restore(
@@ -215,53 +223,81 @@ def restore(
 
     Warns
     -----
-    RuntimeWarning
-        If a slice runs away: its image is then that of the iteration before.
+    NotConverged
+        If a slice runs away, its image being that of the iteration before, or does not settle.
     """
-    x = start
-    mu, before, least = start, None, None
-    active = torch.ones(len(start), dtype=torch.bool, device=start.device)
-    done, diverged = torch.zeros(len(start), dtype=torch.int64, device=start.device), torch.zeros_like(active)
-    since = torch.zeros_like(done)
-    found = Restored(mu, x)
+    x, mu = start, start
+    watch, found = _Watch(settings, start), Restored(start, start)
     for number in range(settings.iterations):
         beta = settings.beta_at(number)
-        new_mu, log_prior = z_step(model, looks, x, settings, beta, number, first)
-        new_x = term.prox(new_mu, settings.gamma / math.sqrt(beta))
-        step, size = _norm(new_x - x), _norm(new_x).clamp_min(1e-12)
-        tried, finite = active, torch.isfinite(step)
-        if least is None or number <= settings.beta_steps:  # steps may grow as long as beta does
-            least = step
-        least = torch.minimum(least, torch.where(finite, step, least))
-        runs_away = active & (~finite | (step > DIVERGED * least.clamp_min(1e-6 * size)))
-        diverged, active = diverged | runs_away, active & ~runs_away
-        mu, x = (_where(active, new, old) for new, old in ((new_mu, mu), (new_x, x)))
-        done += active
+        gamma = settings.gamma / math.sqrt(beta)
+        new_mu, density = z_step(model, looks, x, settings, beta, number, first)
+        new_x = term.prox(new_mu, gamma)
+        tried, taken = watch.judge(number, _norm(new_x - x), _norm(new_x))
+        mu, x = (_where(taken, new, old) for new, old in ((new_mu, mu), (new_x, x)))
         found.misfit.append(term.value(x))
-        half = 0.5 if term.real else 1.0
-        objective = found.misfit[-1] + half * beta * (_norm(x - mu) / settings.gamma) ** 2 - log_prior
-        _record(found.objective, active, objective)
-        _record(found.residual, tried, step / size)
-        if before is not None:
-            _record(found.ratio, tried, step / before.clamp_min(1e-12))
-        since = torch.where(step <= least, 0, since + 1)
-        before = step
-        if number >= settings.beta_steps:
-            active = active & (step > settings.tolerance * size)
-        if settings.patience:
-            active = active & (since < settings.patience)
+        bond = (0.5 if term.real else 1.0) * (_norm(x - mu) / gamma) ** 2
+        _record(found.objective, taken, found.misfit[-1] + bond - density)
+        _record(found.residual, tried, watch.residual)
+        if number > 0:
+            _record(found.ratio, tried, watch.ratio)
         progress(number)
-        if not active.any():
+        if not watch.active.any():
             break
-    if diverged.any():
-        warnings.warn(
-            f"{int(diverged.sum())} of {len(diverged)} images ran away: the decoder's map is no contraction there; "
-            "lower gamma or tau",
-            RuntimeWarning,
-            stacklevel=2,
-        )
-    found.decoded, found.image, found.iterations, found.diverged = mu, x, done, diverged
+    found.decoded, found.image, found.iterations, found.diverged = mu, x, watch.done, watch.diverged
+    found.unsettled = watch.unsettled(found.ratio)
+    for which, what in (
+        (found.diverged, "ran away: the decoder's map is no contraction there; lower gamma or tau"),
+        (found.unsettled, "did not settle: steps no longer shrink; do fewer iterations, or lower gamma or tau"),
+    ):
+        if which.any():
+            warnings.warn(f"{int(which.sum())} of {len(which)} images {what}", NotConverged, stacklevel=2)
     return found
+
+
+class _Watch:
+    """Follow the steps of every slice: whose counts, who has stopped, who runs away, who does not settle.
+
+    Attributes
+    ----------
+    active : slices that go on, bool (slices,)
+    done, diverged : see `Restored`
+    residual, ratio : of the last iteration, see `Restored`
+    """
+
+    def __init__(self, settings: PnPSettings, images: Tensor) -> None:
+        self.settings = settings
+        self.active = torch.ones(len(images), dtype=torch.bool, device=images.device)
+        self.diverged = torch.zeros_like(self.active)
+        self.done = torch.zeros_like(self.active, dtype=torch.int64)
+        self.residual = self.ratio = torch.zeros_like(self.active, dtype=torch.float32)
+        self._step = self._least = self.residual
+        self._since = self.done
+
+    def judge(self, number: int, step: Tensor, size: Tensor) -> tuple[Tensor, Tensor]:
+        """Take |x_k - x_k-1| and |x_k| of an iteration; gives slices that did it, and those whose image is taken."""
+        size, finite, tried = size.clamp_min(1e-12), torch.isfinite(step), self.active
+        self.residual, self.ratio, self._step = step / size, step / self._step.clamp_min(1e-12), step
+        if number <= self.settings.beta_steps:  # steps may grow as long as beta does
+            self._least = step
+        self._least = torch.minimum(self._least, torch.where(finite, step, self._least))
+        runs_away = tried & (~finite | (step > DIVERGED * self._least.clamp_min(1e-6 * size)))
+        taken = tried & ~runs_away
+        self.diverged, self.done = self.diverged | runs_away, self.done + taken
+        self._since = torch.where(step <= self._least, 0, self._since + 1)
+        self.active = taken
+        if number >= self.settings.beta_steps:
+            self.active = self.active & (step > self.settings.tolerance * size)
+        if self.settings.patience:
+            self.active = self.active & (self._since < self.settings.patience)
+        return tried, taken
+
+    def unsettled(self, ratios: Sequence[Tensor]) -> Tensor:
+        """Tell slices whose steps did not shrink over the last half of the iterations with full beta."""
+        half = (self.settings.iterations - self.settings.beta_steps) // 2
+        if self.settings.draw or half < SETTLING or len(ratios) < self.settings.iterations - 1:
+            return torch.zeros_like(self.active)
+        return self.active & (torch.stack(list(ratios[-half:])).prod(dim=0) >= 1) & (self.residual > STILL)
 
 
 def z_step(

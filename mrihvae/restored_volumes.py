@@ -17,7 +17,7 @@ from mrihvae.errors import InputError
 from mrihvae.kernels import transfer_of
 from mrihvae.model import HVAE
 from mrihvae.operators import Blur, Inpainting, Operator, PaddedBlur, SuperResolution
-from mrihvae.pnp import PnPSettings
+from mrihvae.pnp import NotConverged, PnPSettings
 from mrihvae.recommended import estimate_noise, recommended
 from mrihvae.restore import restore_images
 from mrihvae.settings import from_dict
@@ -77,7 +77,8 @@ class Volume:
         could be restored
     settings : of the loop
     iterations : how many each slice did
-    diverged, left : slices that ran away, and those that were left as they were, constant or nearly all zero
+    diverged, unsettled : slices that ran away, and those whose steps did not shrink, see `mrihvae.pnp.Restored`
+    left : those that were left as they were, constant or nearly all zero
     warnings : what else there is to say
     """
 
@@ -88,12 +89,13 @@ class Volume:
     settings: PnPSettings | None = None
     iterations: tuple[int, ...] = ()
     diverged: tuple[int, ...] = ()
+    unsettled: tuple[int, ...] = ()
     left: tuple[int, ...] = ()
     warnings: tuple[str, ...] = ()
 
     def record(self) -> dict[str, Any]:
         """Give all but the images."""
-        names = ("noise", "relative", "iterations", "diverged", "left", "warnings")
+        names = ("noise", "relative", "iterations", "diverged", "unsettled", "left", "warnings")
         settings = None if self.settings is None else dataclasses.asdict(self.settings)
         return {**{name: getattr(self, name) for name in names}, "settings": settings}
 
@@ -134,23 +136,24 @@ def restore_volume(
         raise InputError(f"{file}: no 2 x 2 pixels are known of which noise could be estimated; give --noise")
     relative = noise / float(scale[chosen].median())
     settings = completed(job.degradation.task, relative, job.settings)
-    iterations, diverged, told = [0] * len(data), [], set[str]()
+    iterations, diverged, unsettled, told = [0] * len(data), list[int](), list[int](), set[str]()
     for k in range(0, len(chosen), job.batch_size):
         which = chosen[k : k + job.batch_size]
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
             found = restore_images(job.model, operator(which), data[which], noise, settings)
-        told |= {str(one.message) for one in caught if "ran away" not in str(one.message)}  # these are counted below
+        told |= {str(one.message) for one in caught if not issubclass(one.category, NotConverged)}  # these are counted
         result = found.decoded if settings.result == "decoded" else found.image
         restored[which] = result.float().cpu().numpy()
-        for at, done, away in zip(which, found.iterations.tolist(), found.diverged.tolist()):
+        for at, done in zip(which, found.iterations.tolist()):
             iterations[at] = done
-            diverged += [at] if away else []
+        diverged += [at for at, away in zip(which, found.diverged.tolist()) if away]
+        unsettled += [at for at, moves in zip(which, found.unsettled.tolist()) if moves]
         progress(len(which))
-    images = (first.cpu().numpy(), restored)
     return Volume(
-        *images, noise, relative, settings, tuple(iterations), tuple(diverged), tuple(left), tuple(sorted(told))
-    )
+        first.cpu().numpy(), restored, noise, relative, settings, tuple(iterations), tuple(diverged), tuple(unsettled),
+        tuple(left), tuple(sorted(told)),
+    )  # fmt: skip
 
 
 def check_size(file: Path, shape: tuple[int, int], job: Job) -> None:

@@ -303,7 +303,7 @@ def test_negative_intensities(tmp_path: Path, words: tuple[str | Path, ...]) -> 
 
 
 @pytest.mark.parametrize("result", ["decoded", "image"])
-def test_slices_that_run_away(
+def test_slices_that_run_away_or_do_not_settle(
     result: str,
     tmp_path: Path,
     words: tuple[str | Path, ...],
@@ -315,14 +315,16 @@ def test_slices_that_run_away(
     def run_away(model: object, operator: object, data: torch.Tensor, *_: object) -> Restored:
         decoded = torch.stack([data[0] + 1, *data[1:] + 2])
         begun = torch.tensor([0, *[2] * (len(data) - 1)])
-        return Restored(decoded, data + 1, iterations=begun, diverged=torch.arange(len(data)) < 2)
+        which = torch.arange(len(data))
+        return Restored(decoded, data + 1, iterations=begun, diverged=which < 2, unsettled=which == 2)
 
     monkeypatch.setattr(restored_volumes, "restore_images", run_away)
     file = write(tmp_path / "a.nii", stack(3))
     assert run("restore", file, "--task", "denoise", *words, "--result", result) == 0
-    assert ", 2 ran away and are those of the iteration before" in capsys.readouterr().out
+    told = "2 ran away and are those of the iteration before, 1 did not settle: do fewer --iterations, or lower"
+    assert told in capsys.readouterr().out
     record = json.loads((tmp_path / "out/restore.json").read_text())["files"][0]["volumes"][0]
-    assert record["diverged"] == [0, 1] and record["iterations"] == [0, 2, 2]
+    assert record["diverged"] == [0, 1] and record["unsettled"] == [2] and record["iterations"] == [0, 2, 2]
     added = np.array([1, 2, 2] if result == "decoded" else [1, 1, 1], np.float32)
     np.testing.assert_allclose(read(tmp_path / "out" / "a.nii"), stack(3) + added, atol=1e-4)
 
@@ -512,7 +514,7 @@ def test_restoration_that_is_not_finite(
     def burst(model: object, operator: object, data: torch.Tensor, *_: object) -> Restored:
         nothing = torch.full_like(data, torch.nan)
         ones = torch.ones(len(data), dtype=torch.int64)
-        return Restored(nothing, nothing, iterations=ones, diverged=ones > 1)
+        return Restored(nothing, nothing, iterations=ones, diverged=ones > 1, unsettled=ones > 1)
 
     monkeypatch.setattr(restored_volumes, "restore_images", burst)
     text = error_of(capsys, "restore", write(tmp_path / "a.nii", stack()), "--task", "denoise", *words)

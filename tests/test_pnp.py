@@ -350,7 +350,8 @@ def test_patience_stops_where_steps_do_not_fall(monkeypatch: pytest.MonkeyPatch)
     for patience in (1, 4):
         found = run(term, iterations=40, patience=patience)
         assert found.iterations.tolist() == [3 + patience] * 2 and not found.diverged.any()
-    assert run(term, iterations=40).iterations.tolist() == [40, 40]
+    with pytest.warns(pnp.NotConverged, match="did not settle"):
+        assert run(term, iterations=40).iterations.tolist() == [40, 40]
 
 
 def test_beta_grows_in_the_loop(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -387,6 +388,32 @@ def test_slice_that_runs_away_is_told_and_left(monkeypatch: pytest.MonkeyPatch) 
     before = run(plain(), iterations=3)  # 1, 3, 9 times the first step; the next is 27 times it
     assert torch.equal(before.image[1], found.image[1]) and torch.equal(before.decoded[1], found.decoded[1])
     assert bool(torch.isfinite(found.image).all())
+
+
+@pytest.mark.parametrize(
+    ("values", "told"),
+    [
+        ({"iterations": 30}, True),
+        ({"iterations": 8}, True),
+        ({"iterations": 7}, False),  # too few to tell
+        ({"iterations": 30, "draw": True}, False),  # draws do not settle
+        ({"iterations": 30, "patience": 5}, False),  # stopped
+        ({"iterations": 13, "beta_steps": 6, "beta_start": 0.999}, False),
+    ],
+)
+def test_slice_whose_steps_do_not_shrink_is_told(
+    monkeypatch: pytest.MonkeyPatch, values: dict[str, Any], told: bool
+) -> None:
+    """One goes on and on by steps of the same size, one settles, one has settled but for less than a thousandth."""
+    steps, rates = torch.tensor([1.0, 0.0, 1e-6])[:, None, None], torch.tensor([1.0, 0.5, 1.0])[:, None, None]
+    with_map(monkeypatch, lambda x, _: rates * x + steps * (-1) ** torch.arange(5))
+    term = dataclasses.replace(plain(3), noise=torch.full((3,), 1e4))
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        found = run(term, **values)
+    assert found.unsettled.tolist() == [told, False, False] and not found.diverged.any()
+    assert [str(one.message)[:31] for one in caught] == ["1 of 3 images did not settle: s"] * told
+    assert all(one.category is pnp.NotConverged for one in caught)
 
 
 @pytest.mark.parametrize("when", [0, 2])
