@@ -1,10 +1,12 @@
 """What refinement of the latents buys, and for how many seconds: rules, steps, rounds and views against r alone.
 
     python benchmarks/refinement.py --data DIR
+    python benchmarks/refinement.py --data DIR --study pnp
 
-runs ways of inference (`VARIANTS`) on training scans, from which the settings of `mrihvae.inference` were chosen, and
-those of `REPORTED` on the scans of a protocol, which nothing was chosen on. Writes results/refinement.json, a table
-(.md) and a plot of quality over seconds (.png). A gain is the difference to r alone in PSNR, slice by slice: its mean,
+The first call runs ways of inference (`VARIANTS`) on training scans, from which the settings of `mrihvae.inference`
+were chosen, and some on the scans of a protocol, which nothing was chosen on; the second does so with the loop of
+PnP-HVAE around r and q (`PNP`). Writes results/refinement.json or results/refinement_pnp.json, a table (.md) and a plot
+of quality over seconds (.png). A gain is the difference to r alone in PSNR, slice by slice: its mean,
 its standard deviation over slices, and the share of slices that gain. Seconds are of one slice after the other, the
 median; leave the machine alone if you want to quote them.
 """
@@ -72,17 +74,14 @@ PNP: dict[str, dict[str, Any]] = {
     **{f"PnP, r, refined, K = 2, gamma = {gamma}": {"gamma": gamma} for gamma in (0.05, 0.1, 0.5)},
     "PnP, r, refined, K = 2, tau = 0.8": {"tau": 0.8},
 }
+STUDIES = {  # what is run on training scans, and what on others
+    "refinement": (
+        tuple(VARIANTS),
+        (ALONE, *(f"Gauss-Newton, N = {n}" for n in (1, 2, 3, 5)), "2 views, 2 rounds", SHIPPED),
+    ),
+    "pnp": ((ALONE, SHIPPED, *PNP), (ALONE, SHIPPED, LOOP)),
+}
 ALL = (*VARIANTS, *PNP)
-REPORTED = (
-    ALONE,
-    "Gauss-Newton, N = 1",
-    "Gauss-Newton, N = 2",
-    "Gauss-Newton, N = 3",
-    "Gauss-Newton, N = 5",
-    "2 views, 2 rounds",
-    SHIPPED,
-    LOOP,
-)
 TRAINING = "training scans"
 Rows = list[dict[str, Any]]
 
@@ -108,7 +107,9 @@ def main(arguments: list[str] | None = None) -> int:
     except InputError as error:
         print(f"refinement: error: {error}", file=sys.stderr)
         return 2
-    path = options.results / "refinement.json"
+    path = options.results / (
+        "refinement.json" if options.study == "refinement" else f"refinement_{options.study}.json"
+    )
     with replacing(path) as temporary:
         temporary.write_text(json.dumps(results, indent=1, allow_nan=False) + "\n")
     with replacing(path.with_suffix(".md")) as temporary:
@@ -120,10 +121,11 @@ def main(arguments: list[str] | None = None) -> int:
 
 def measure(protocol: Protocol, model: HVAE, options: argparse.Namespace) -> Rows:
     """Run all variants; gives a row per set of scans, pattern and variant."""
-    groups = [(TRAINING, [scan for scan, _ in training_scans(options.data)], ALL)]
+    on_training, on_others = STUDIES[options.study]
+    groups = [(TRAINING, [scan for scan, _ in training_scans(options.data)], on_training)]
     for scans in protocol.scans:
         read = [read_scan(file) for file in scan_files(scans, options.data, options.work)]
-        groups.append((scans.name, [scan.one(k) for scan in read for k in range(len(scan.kspace))], REPORTED))
+        groups.append((scans.name, [scan.one(k) for scan in read for k in range(len(scan.kspace))], on_others))
     rows = []
     for name, slices, variants in groups:
         for pattern in protocol.patterns:
@@ -186,7 +188,7 @@ def refinement_table(results: dict[str, Any]) -> str:
     columns = list(dict.fromkeys((row["set"], row["pattern"]) for row in rows))
     lines = ["| inference | " + " | ".join(f"{name}, {pattern}" for name, pattern in columns) + " | s / slice |"]
     lines.append("| --- |" + " --- |" * (len(columns) + 1))
-    for variant in ALL:
+    for variant in (one for one in ALL if any(row["variant"] == one for row in rows)):
         cells = []
         for column in columns:
             found = [row for row in rows if (row["set"], row["pattern"], row["variant"]) == (*column, variant)]
@@ -236,6 +238,7 @@ def over_seconds(rows: Rows) -> Any:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("protocol", type=Path, nargs="?", default=HERE.parent / "protocols/singlecoil_calibration.toml")
+    parser.add_argument("--study", choices=tuple(STUDIES), default="refinement", help="default: refinement")
     parser.add_argument("--slices", type=int, default=16, help="at most this many of each set, evenly spread")
     add_options(parser)
     return parser

@@ -55,6 +55,22 @@ def markdown(results: Mapping[str, Any]) -> str:
     return "\n".join(lines).rstrip() + "\n"
 
 
+def overview(results: Mapping[str, Any]) -> str:
+    """Lay out, for the README, PSNR and SSIM of every task, means over images and noises, of ways that have all."""
+    rows: Rows = results["rows"]
+    tasks = [task for task in TASKS if any(row["task"] == task for row in rows)]
+    count = {way: sum(row["way"] == way for row in rows) for way in WAYS}
+    lines = [f"| way | {' | '.join(f'{task}: PSNR, SSIM' for task in tasks)} | s / image |"]
+    lines.append("| --- |" + " --- |" * (len(tasks) + 1))
+    for way, kind in WAYS.items():
+        if count[way] and count[way] == max(count.values()):
+            cells = [f"{mean(rows, 'PSNR', way=way, task=task):.2f}, {mean(rows, 'SSIM', way=way, task=task):.3f}"
+                     for task in tasks]  # fmt: skip
+            seconds = float(np.median([row["seconds"] for row in rows if row["way"] == way]))
+            lines.append(f"| {kind.label} | {' | '.join(cells)} | {seconds:.2f} |")
+    return "\n".join(lines) + f"\n\nMedian seconds, {results['threads']} CPU threads.\n"
+
+
 def _margins(rows: Rows, tasks: list[str]) -> list[str]:
     """Lay out, per task, PnP-HVAE over peers, and how much longer joint descent takes."""
     peers = ("tv", "wavelet", "denoiser")

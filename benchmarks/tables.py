@@ -4,8 +4,8 @@
     python benchmarks/tables.py --check    # fails if the README's tables are not those of the results
 
 The README has a table of benchmarks/results/NAME.json between the lines `<!-- results:NAME -->` and
-`<!-- /results -->`: of a protocol, of `seconds` (quality.py --time), or of `calibration` (calibration.py). Under the
-name `mask_loss` it has what patterns cost against random lines of equal acceleration, from two protocols.
+`<!-- /results -->`: of a protocol, of `seconds` (quality.py --time), of `calibration` (calibration.py), or of
+`restoration` (restoration.py). Under the name `mask_loss` it has what patterns cost against random lines of equal acceleration, from two protocols.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 from plots import seconds_of, write_plots
 from protocol import LABELS
+from restoration_tables import overview
 
 from mrihvae.errors import InputError
 from mrihvae.files import replacing
@@ -86,12 +87,14 @@ def table_of(results: Path, name: str) -> str:
     path = results / f"{name}.json"
     try:
         found = json.loads(path.read_text())
-        for key, layout in (("volumes", None), ("seconds", seconds_table), ("calibration", calibration_table)):
+        if "volumes" in found:
+            return quality_tables(found["volumes"], seconds_of(results))
+        for key, layout in (("seconds", seconds_table), ("calibration", calibration_table), ("tasks", overview)):
             if key in found:
-                return layout(found) if layout else quality_tables(found[key], seconds_of(results))
+                return layout(found)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(f"{path}: not readable as results ({type(error).__name__}: {error}); run it again") from error
-    raise InputError(f"{path}: holds none of volumes, seconds, calibration; run the benchmark again")
+    raise InputError(f"{path}: holds none of volumes, seconds, calibration, tasks; run the benchmark again")
 
 
 def read_volumes(path: Path) -> Rows:

@@ -334,3 +334,6 @@ def test_tables_count_by_hand() -> None:
     text = restoration_tables.markdown({"rows": rows})
     assert "| TV | 31.00 | 29.00 | **30.00** | 2.00 |" in text and "| PnP-HVAE over TV, dB | +2.50 |" in text
     assert "| seconds of joint descent over those of PnP-HVAE at equal PSNR | 10.0 |" in text
+    short = restoration_tables.overview({"rows": rows, "threads": 2})
+    assert "| way | denoising: PSNR, SSIM | s / image |" in short and "| TV | 30.00, 0.500 | 2.00 |" in short
+    assert "PnP-HVAE" not in short  # has not all of the problems
