@@ -5,7 +5,8 @@
 
 The README has a table of benchmarks/results/NAME.json between the lines `<!-- results:NAME -->` and
 `<!-- /results -->`: of a protocol, of `seconds` (quality.py --time), of `calibration` (calibration.py), or of
-`restoration` (restoration.py). Under the name `mask_loss` it has what patterns cost against random lines of equal acceleration, from two protocols.
+`restoration` (restoration.py). Under the name `mask_loss` it has what patterns cost against random lines of equal
+acceleration, from two protocols.
 """
 
 from __future__ import annotations
