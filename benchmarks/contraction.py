@@ -267,8 +267,9 @@ def runs(
         repeated = (len(STARTS), *[1] * (one.data.ndim - 1))
         term, _ = in_model_units(replace(one, data=one.data.repeat(repeated), noise=one.noise.repeat(len(STARTS))))
         chosen = PnPSettings(
-            iterations=settings.loop_iterations, encoder=encoder, tau=tau, gamma=settings.gamma, precision="float32"
-        )
+            iterations=settings.loop_iterations, encoder=encoder, tau=tau, gamma=settings.gamma, tolerance=ROUNDING,
+            precision="float32",
+        )  # fmt: skip
         recorded = Recorded(term)
         with torch.no_grad(), warnings.catch_warnings():
             warnings.simplefilter("ignore", RuntimeWarning)  # runs that run away are told of in the results
@@ -285,12 +286,13 @@ def summary(found: Restored, images: Sequence[Tensor]) -> dict[str, Any]:
 
     Parameters
     ----------
-    found : of the loop with tolerance 0
+    found : of the loop, with a tolerance of no more than `ROUNDING`
     images : x after each iteration, (starts, H, W)
 
     Returns
     -------
-    late_ratio : largest ratio of steps in the second half, of steps above rounding; NaN if all are below
+    late_ratio : mean ratio (geometric) of steps above rounding in the second half, the largest of all starts; NaN if
+        none is
     distance : largest relative distance of two starts' last images
     reach : what is left to go of two runs by the late ratio: twice the last step times q / (1 - q)
     held : whether they came to one image, or the late ratio is no contraction's
@@ -300,8 +302,10 @@ def summary(found: Restored, images: Sequence[Tensor]) -> dict[str, Any]:
     residual, objective = torch.stack(found.residual), torch.stack(found.objective).double()
     step = torch.stack(found.ratio or [torch.full_like(residual[0], torch.nan)])
     half = len(residual) // 2
-    late = step[max(half - 1, 0) :][residual[-len(step[max(half - 1, 0) :]) :] > ROUNDING]
-    q = float(late.max()) if late.numel() else float("nan")
+    late = step[max(half - 1, 0) :]
+    logs = torch.where(residual[-len(late) :] > ROUNDING, late.log(), torch.nan).nanmean(dim=0)
+    logs = logs[~logs.isnan()]
+    q = float(logs.max().exp()) if logs.numel() else float("nan")
     distances = [_spread(x) for x in images]
     rises = objective.diff(dim=0).amax(dim=0)
     size = objective.abs().amax(dim=0)

@@ -44,8 +44,8 @@ def markdown(results: dict[str, Any]) -> str:
         *lines,
         "",
         f"{results['loop_iterations']} iterations; {away} of {len(results['runs'])} had a start that ran away. Held: "
-        f"late steps shrink, and the starts end within {SAME:g} of each other. To go: how far the last iterates are "
-        "from where such steps lead. The largest rise of J in an iteration is over its whole range.",
+        f"late steps shrink on average, and the starts end within {SAME:g} of each other. To go: how far the last "
+        "iterates are from where such steps lead. The largest rise of J in an iteration is over its whole range.",
         "",
     ])  # fmt: skip
 

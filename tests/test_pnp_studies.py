@@ -109,6 +109,10 @@ def test_runs_are_summed_up() -> None:
     far = contraction.summary(found(0.9, [*falling[:-1], 10.5]), [halves[0]] * 12)
     assert far["contracts"] and not far["held"] and not far["monotone"]
     assert far["rise"] == pytest.approx(0.5, abs=2e-3)
+    uneven = found(0.5, falling)
+    uneven.ratio[-2:] = [torch.tensor([1.0, 1.0]), torch.tensor([0.25, 1.0])]  # one start's shrink on average
+    uneven.residual[-1] = torch.tensor([0.5**12, 1e-7])  # a step that is rounding does not count
+    assert contraction.summary(uneven, halves)["late_ratio"] == pytest.approx(0.5 ** (4 / 5))
     apart = contraction.summary(found(1.1, falling), [halves[0]] * 12)
     assert not apart["contracts"] and apart["held"] and apart["reach"] is None
 
