@@ -20,12 +20,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from complete_scans import limited, read_toml, run_command, weights_of, write_results
+from complete_scans import left_out, limited, read_toml, run_command, weights_of, write_results
 from contraction import read_images, stacked
 from numpy.random import RandomState
 from plots import plt, save
 from simulated_scans import MATRIX, simulate
-from temperatures import psnr, read_loops
+from temperatures import psnr
 from torch import Tensor
 from tqdm import tqdm
 
@@ -35,7 +35,7 @@ from mrihvae.errors import InputError
 from mrihvae.fourier import ifft2c, resize_kspace
 from mrihvae.model import HVAE
 from mrihvae.operators import denoising
-from mrihvae.pnp import PnPSettings, restore
+from mrihvae.pnp import ENCODERS, PnPSettings, restore
 from mrihvae.restore import look_at
 from mrihvae.settings import from_dict
 from mrihvae.units import image_scale
@@ -135,8 +135,18 @@ def read_settings(path: Path) -> tuple[MagnitudeSettings, dict[str, PnPSettings]
         Not readable, or with unknown settings.
     """
     found = read_toml(path)
-    loops = read_loops(found, CHOSEN, path)
+    loops = _loops(found, path)
     return from_dict(MagnitudeSettings, found, str(path)), loops
+
+
+def _loops(protocol: dict[str, Any], path: Path) -> dict[str, PnPSettings]:
+    """Take the loop of each encoder out of a protocol; what the benchmark chooses must not be in it."""
+    loops = {}
+    for encoder in ENCODERS:
+        own = protocol.pop(encoder, {})
+        left_out(own, CHOSEN, f"{path}, {encoder}")
+        loops[encoder] = replace(from_dict(PnPSettings, own, f"{path}, {encoder}"), encoder=encoder)
+    return loops
 
 
 def simulated(images: Tensor, matrix: int, seed: int) -> Tensor:

@@ -27,7 +27,18 @@ from protocol import subset
 from restoration_peers import Candidate, run
 from restoration_tables import comparison, markdown, over_noise
 from restoration_tuning import Fingerprints, chosen, spread, tune_all
-from restoration_ways import Protocol, Way, fingerprints, identity, layout, psnr, read_protocol, read_rows, ssim
+from restoration_ways import (
+    Protocol,
+    Way,
+    fingerprints,
+    identity,
+    layout,
+    not_default,
+    psnr,
+    read_protocol,
+    read_rows,
+    ssim,
+)
 from torch import Tensor
 from tqdm import tqdm
 
@@ -130,7 +141,7 @@ class Plan:
         """Identify what a row depends on."""
         degraded = replace(self.protocol.tasks[problem.task], noise=(problem.noise,))
         weights = self.weights[way.kind.network]
-        settings = asdict(self.of(way, problem))
+        settings = not_default(self.of(way, problem))
         return identity(way.name, problem.task, settings, degraded, self.protocol.settings.matrix, weights)
 
     def pictures(self, data: Path, limit: int) -> Iterator[tuple[Picture, list[Way]]]:

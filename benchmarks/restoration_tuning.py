@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from degraded_images import Problem, degrade, read_pictures
 from restoration_peers import run
-from restoration_ways import Protocol, Way, identity, layout, psnr, read_rows
+from restoration_ways import Protocol, Way, identity, layout, not_default, psnr, read_rows
 from tqdm import tqdm
 
 from mrihvae.errors import InputError
@@ -72,7 +72,7 @@ def tuned_identity(protocol: Protocol, way: Way, task: str, noise: float, weight
     settings = protocol.settings
     count = way.tuned_on or settings.tuned_on
     degraded = replace(protocol.tasks[task], noise=(noise,))
-    fixed = asdict(way.settings(task))
+    fixed = not_default(way.settings(task))
     return identity(
         way.name, task, fixed, way.tuned, degraded, settings.tuning, settings.tuned_on, count, settings.matrix,
         weights[way.kind.network],

@@ -197,6 +197,12 @@ def fingerprints(model: HVAE, file: Path) -> dict[str, str]:
     return {"": "", "prior": digest.hexdigest()[:12], "all": fingerprint(file)}
 
 
+def not_default(settings: Any) -> dict[str, Any]:
+    """Give the settings of a way that are not its default ones: what it does, whatever else can be set one day."""
+    usual = asdict(type(settings)())
+    return {name: value for name, value in asdict(settings).items() if value != usual[name]}
+
+
 def identity(*parts: Any) -> str:
     """Give 12 digits that tell whether anything of what a number depends on has changed."""
     text = json.dumps(parts, sort_keys=True, default=asdict)

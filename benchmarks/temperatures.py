@@ -4,8 +4,9 @@
 
 PSNR is over the truth's peak; consistency is |A x - y| / (sigma sqrt(n)) over the n numbers of the data, 1 where x
 differs from them by their noise. Both of mu and of x. Temperatures are constant, or go linearly from the first at the
-coarsest level to the second at the finest. The best on the training images is recommended; on the validation images it
-is told what that gains over tau = 1. Writes results/NAME.json, .md and .png, NAME being the protocol's.
+coarsest level to the second at the finest; all else of the loop is what is recommended for encoder, task and noise. The
+best on the training images is recommended; on the validation images it is told what that gains over tau = 1. Writes
+results/NAME.json, .md and .png, NAME being the protocol's.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from complete_scans import left_out, limited, read_toml, run_command, weights_of, write_results
+from complete_scans import limited, read_toml, run_command, weights_of, write_results
 from contraction import degraded, read_images, read_task, stacked
 from degraded_images import TASKS, Picture, TaskSettings
 from plots import plt, save
@@ -31,12 +32,13 @@ from mrihvae.data_terms import LeastSquares
 from mrihvae.errors import InputError
 from mrihvae.model import HVAE
 from mrihvae.operators import Inpainting
-from mrihvae.pnp import ENCODERS, PnPSettings, restore
+from mrihvae.pnp import ENCODERS, restore
+from mrihvae.recommended import TASKS as COMMANDS
+from mrihvae.recommended import recommended as usual
 from mrihvae.restore import in_model_units, look_at
 from mrihvae.settings import from_dict
 from mrihvae.weights import find_weights, fingerprint, load_model
 
-CHOSEN = ("tau", "tau_finest", "encoder", "gamma", "seed", "result")
 Rows = list[dict[str, Any]]
 
 
@@ -53,7 +55,6 @@ class TemperatureSettings:
     noises : over the image's 99th percentile
     constant : temperatures of all levels
     finest : temperatures of the finest level, the coarsest one's being 1
-    gamma, gamma_over_noise : of the loop: the greater of the first, and the second times the noise
     """
 
     checkpoint: str = "restoration"
@@ -64,8 +65,6 @@ class TemperatureSettings:
     noises: tuple[float, ...] = (0.01, 0.03, 0.05, 0.1)
     constant: tuple[float, ...] = (1.0, 0.95, 0.9, 0.8, 0.6, 0.3)
     finest: tuple[float, ...] = (0.8, 0.6)
-    gamma: float = 0.05
-    gamma_over_noise: float = 1.0
 
     def __post_init__(self) -> None:
         if not self.sets or min(self.matrix, self.slices, self.val_slices) < 1:
@@ -89,7 +88,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 def measure(options: argparse.Namespace) -> None:
     """Measure all temperatures on training images, and the best ones on others; write results and figure."""
-    settings, degradation, loops = read_settings(options.protocol)
+    settings, degradation = read_settings(options.protocol)
     settings = replace(
         settings, slices=limited(settings.slices, options.limit), val_slices=limited(settings.val_slices, options.limit)
     )
@@ -104,20 +103,19 @@ def measure(options: argparse.Namespace) -> None:
     cells = [(e, task, noise) for e in ENCODERS for task in TASKS for noise in settings.noises]
     rows: Rows = []
     for cell in tqdm(cells, "train"):
-        rows += measured(model, train, *cell, settings.temperatures, settings, degradation, loops[cell[0]])
+        rows += measured(model, train, *cell, settings.temperatures, degradation)
     found = recommended(rows)
     held_out: Rows = []
     for best in tqdm(found, "val"):
         temperatures = list(dict.fromkeys([(best["tau"], best["tau_finest"]), (1.0, 1.0)]))
         cell = (best["encoder"], best["task"], best["noise"])
-        held_out += measured(model, val, *cell, temperatures, settings, degradation, loops[cell[0]])
+        held_out += measured(model, val, *cell, temperatures, degradation)
     results = {
         "mrihvae": __version__,
         "torch": str(torch.__version__),
         **asdict(settings),
         "checkpoint": fingerprint(find_weights(checkpoint)),
         "task": asdict(degradation),
-        **{encoder: asdict(loop) for encoder, loop in loops.items()},
         "train": rows,
         "recommended": [gains(best, held_out) for best in found],
         "val": held_out,
@@ -128,8 +126,8 @@ def measure(options: argparse.Namespace) -> None:
     print(markdown(results))
 
 
-def read_settings(path: Path) -> tuple[TemperatureSettings, TaskSettings, dict[str, PnPSettings]]:
-    """Read a protocol: what is measured, how images are degraded, and the loop of each encoder.
+def read_settings(path: Path) -> tuple[TemperatureSettings, TaskSettings]:
+    """Read a protocol: what is measured, and how images are degraded.
 
     Raises
     ------
@@ -137,19 +135,8 @@ def read_settings(path: Path) -> tuple[TemperatureSettings, TaskSettings, dict[s
         Not readable, or with unknown settings.
     """
     found = read_toml(path)
-    loops = read_loops(found, CHOSEN, path)
     degradation = read_task(found, path)
-    return from_dict(TemperatureSettings, found, str(path)), degradation, loops
-
-
-def read_loops(protocol: dict[str, Any], chosen: Sequence[str], path: Path) -> dict[str, PnPSettings]:
-    """Take the loop of each encoder out of a protocol; what is `chosen` by the benchmark must not be in it."""
-    loops = {}
-    for encoder in ENCODERS:
-        own = protocol.pop(encoder, {})
-        left_out(own, chosen, f"{path}, {encoder}")
-        loops[encoder] = replace(from_dict(PnPSettings, own, f"{path}, {encoder}"), encoder=encoder)
-    return loops
+    return from_dict(TemperatureSettings, found, str(path)), degradation
 
 
 def measured(
@@ -159,20 +146,19 @@ def measured(
     task: str,
     noise: float,
     temperatures: Sequence[tuple[float, float]],
-    settings: TemperatureSettings,
     degradation: TaskSettings,
-    loop: PnPSettings,
 ) -> Rows:
     """Restore images at some temperatures: a row of means each."""
+    chosen = usual(dict(zip(TASKS, COMMANDS))[task], noise, encoder)
     term, scale = in_model_units(degraded(pictures, task, noise, degradation))
     truth = stacked(pictures) / scale[:, None, None]
-    chosen = replace(loop, gamma=max(settings.gamma, settings.gamma_over_noise * noise))
     rows = []
     with torch.no_grad():
         looks, begun = look_at(model, term, chosen)
         for tau, finest in temperatures:
             found = restore(model, term, looks, begun, replace(chosen, tau=tau, tau_finest=finest))
             rows.append({"encoder": encoder, "task": task, "noise": noise, "tau": tau, "tau_finest": finest,
+                         "result": chosen.result,
                          **scores(found.decoded, truth, term, "decoded"),
                          **scores(found.image, truth, term, "image")})  # fmt: skip
     return rows
@@ -201,18 +187,15 @@ def consistency(image: Tensor, term: LeastSquares) -> Tensor:
 
 
 def recommended(rows: Rows) -> Rows:
-    """Choose, of each encoder, task and noise, the temperature whose mu or x has the best PSNR."""
+    """Choose, of each encoder, task and noise, the temperature whose result, mu or x, has the best PSNR."""
     found = []
     for cell in dict.fromkeys((row["encoder"], row["task"], row["noise"]) for row in rows):
         of_cell = [row for row in rows if (row["encoder"], row["task"], row["noise"]) == cell]
-        best, result = max(
-            ((row, result) for row in of_cell for result in ("decoded", "image")),
-            key=lambda pair: pair[0][f"{pair[1]}_PSNR"],
-        )
-        names = ("encoder", "task", "noise", "tau", "tau_finest")
+        key = f"{of_cell[0]['result']}_PSNR"
+        best = max(of_cell, key=lambda row: row[key])
         at_one = next(row for row in of_cell if row["tau"] == row["tau_finest"] == 1)
-        gain = best[f"{result}_PSNR"] - at_one[f"{result}_PSNR"]
-        found.append({**{name: best[name] for name in names}, "result": result, "train_gain_dB": gain})
+        names = ("encoder", "task", "noise", "tau", "tau_finest", "result")
+        found.append({**{name: best[name] for name in names}, "train_gain_dB": best[key] - at_one[key]})
     return found
 
 

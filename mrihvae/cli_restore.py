@@ -50,7 +50,10 @@ NEEDS = {"deblur": ("kernel_width", "kernel"), "superresolve": ("factor",), "inp
 BOUNDARIES = ("periodic", "zero")
 DARK = 0.25  # of the brightness: images with values so far below 0 are drawn from there on
 USUAL_WIDTH = 0.4  # of the blur of coarse pixels, in them
-LOOP = ("iterations", "gamma", "tau", "tau_finest", "views", "encoder", "tolerance", "patience", "precision", "result")
+LOOP = (
+    "iterations", "gamma", "tau", "tau_finest", "relaxation", "views", "encoder", "tolerance", "patience", "precision",
+    "result",
+)  # fmt: skip
 SAME = ("task", "checkpoint", "weights", "degradation", "noise", "settings")  # in one output folder
 
 
@@ -76,6 +79,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--gamma", type=float, help=f"how far data may pull from the prior's image, over its brightness; {usual}")
     add("--tau", type=float, nargs="+", help=f"temperature of the prior in [0, 1], one or one a level; {usual}")
     add("--tau-finest", type=float, help="tau of the finest level, --tau being the coarsest's")
+    add("--relaxation", type=float, help=f"how much of the way to each new image is gone, up to 1; {usual}")
     add("--views", type=int, help=f"mirrored copies that are averaged; {usual}")
     add("--encoder", choices=ENCODERS, help=f"whether it is told of the data; {usual}")
     add("--result", choices=RESULTS, help=f"the decoder's image, or the one nearer to the data; {usual}")

@@ -17,7 +17,7 @@ from torch import Tensor
 from mrihvae.data_terms import DataTerm
 from mrihvae.kernels import squared
 from mrihvae.model import HVAE
-from mrihvae.pnp import Look, PnPSettings, hvae_tau
+from mrihvae.pnp import Look, PnPSettings, hvae_tau, relaxed
 
 Map = Callable[[Tensor], Tensor]
 
@@ -30,7 +30,7 @@ def encode_and_decode(model: HVAE, look: Look, settings: PnPSettings) -> Map:
 def whole_loop(model: HVAE, look: Look, term: DataTerm, settings: PnPSettings) -> Map:
     """Make the map of an iteration, x -> prox(HVAE_tau(x))."""
     function, gamma = encode_and_decode(model, look, settings), settings.gamma / math.sqrt(settings.beta)
-    return lambda x: term.prox(function(x), gamma)
+    return lambda x: relaxed(x, term.prox(function(x), gamma), settings.relaxation)
 
 
 def contraction_ratios(function: Map, images: Tensor, noise: float, pairs: int, seed: int = 0) -> Tensor:

@@ -52,6 +52,8 @@ class PnPSettings:
     tau : temperature of the prior of each level's latents, from 0, its mean, to 1, plain reconstruction; one for all
         levels, or one a level, coarsest first
     tau_finest : if given, tau goes from `tau` at the coarsest level to this at the finest, linearly
+    relaxation : how much of the way to the new x is gone, above 0 and at most 1; below 1 the loop is an averaged one
+        (Krasnoselskii-Mann), and x keeps a part of what it began with
     beta : weight of the bond between x and the decoder's image, at most 1
     beta_start, beta_steps : with steps, beta grows from the first to its full weight in so many, geometrically
     encoder : "data", r, which is told of the data, or "complete", q, which takes x for a complete image (the paper's)
@@ -70,6 +72,7 @@ class PnPSettings:
     gamma: float = 0.05
     tau: float | tuple[float, ...] = 1.0
     tau_finest: float | None = None
+    relaxation: float = 1.0
     beta: float = 1.0
     beta_start: float = 1.0
     beta_steps: int = 0
@@ -93,8 +96,8 @@ class PnPSettings:
             raise ValueError(f"beta {self.beta} and beta_start {self.beta_start} must be in (0, 1]")
         if self.beta_steps and self.beta_start > self.beta:
             raise ValueError(f"beta_start {self.beta_start} must not be above beta {self.beta}, to which it grows")
-        if not 0 < self.gamma < math.inf:
-            raise ValueError(f"gamma {self.gamma} must be above 0")
+        if not 0 < self.gamma < math.inf or not 0 < self.relaxation <= 1:
+            raise ValueError(f"gamma {self.gamma} must be above 0, and relaxation {self.relaxation} in (0, 1]")
         if self.iterations < 1 or not 1 <= self.views <= 8:
             raise ValueError(f"iterations {self.iterations} must be at least 1, and views {self.views} 1 to 8")
         if min(self.sweeps, self.beta_steps, self.patience, self.seed) < 0 or not 0 <= self.tolerance < 1:
@@ -232,7 +235,7 @@ def restore(
         beta = settings.beta_at(number)
         gamma = settings.gamma / math.sqrt(beta)
         new_mu, density = z_step(model, looks, x, settings, beta, number, first)
-        new_x = term.prox(new_mu, gamma)
+        new_x = relaxed(x, term.prox(new_mu, gamma), settings.relaxation)
         tried, taken = watch.judge(number, _norm(new_x - x), _norm(new_x))
         mu, x = (_where(taken, new, old) for new, old in ((new_mu, mu), (new_x, x)))
         found.misfit.append(term.value(x))
@@ -253,6 +256,11 @@ def restore(
         if which.any():
             warnings.warn(f"{int(which.sum())} of {len(which)} images {what}", NotConverged, stacklevel=2)
     return found
+
+
+def relaxed(old: Tensor, new: Tensor, relaxation: float) -> Tensor:
+    """Go a part of the way from one image to another."""
+    return new if relaxation == 1 else torch.lerp(old, new, relaxation)
 
 
 class _Watch:

@@ -10,25 +10,72 @@ from mrihvae.pnp import PnPSettings
 
 TASKS = ("deblur", "superresolve", "inpaint", "denoise")
 
-FIRST = PnPSettings(iterations=2, gamma=0.05, views=4)  # for all, as long as nothing better was measured
-RECOMMENDED = {  # by the noise's deviation over the 99th percentile of the image's magnitude
-    **{task: dict.fromkeys((0.01, 0.03, 0.05), FIRST) for task in TASKS[:-1]},
-    "denoise": dict.fromkeys((0.01, 0.03, 0.05, 0.1), FIRST),
+# What benchmarks/restoration.py --tune found on training images; of r, tau is what benchmarks/temperatures.py found. By
+# encoder and task, then by the noise's deviation over the 99th percentile of the image's magnitude: iterations, gamma,
+# relaxation, tau, result.
+TUNED = {
+    "data": {
+        "deblur": {
+            0.01: (1, 0.02, 1.0, 1.0, "image"),
+            0.03: (2, 0.1, 1.0, 0.95, "decoded"),
+            0.05: (2, 0.1, 1.0, 0.95, "decoded"),
+        },
+        "superresolve": dict.fromkeys((0.01, 0.03, 0.05), (1, 0.02, 1.0, 1.0, "image")),
+        "inpaint": dict.fromkeys((0.01, 0.03, 0.05), (1, 0.02, 1.0, 1.0, "decoded")),
+        "denoise": dict.fromkeys((0.03, 0.05, 0.1), (1, 0.02, 1.0, 1.0, "decoded")),
+    },
+    "complete": {
+        "deblur": {
+            0.01: (15, 0.05, 1.0, 1.0, "image"),
+            0.03: (9, 0.1, 1.0, 0.8, "decoded"),
+            0.05: (8, 0.1, 1.0, 0.95, "decoded"),
+        },
+        "superresolve": {
+            0.01: (3, 0.05, 1.0, 1.0, "image"),
+            0.03: (5, 0.1, 1.0, 0.6, "image"),
+            0.05: (5, 0.1, 1.0, 0.6, "image"),
+        },
+        "inpaint": {
+            0.01: (4, 0.05, 1.0, 0.6, "image"),
+            0.03: (3, 0.2, 1.0, 0.95, "decoded"),
+            0.05: (4, 0.2, 1.0, 0.8, "decoded"),
+        },
+        "denoise": {
+            0.03: (1, 0.02, 1.0, 1.0, "decoded"),
+            0.05: (2, 0.2, 1.0, 0.95, "decoded"),
+            0.1: (10, 0.2, 1.0, 0.6, "decoded"),
+        },
+    },
 }
+VIEWS = {"data": 4, "complete": 1}
+RECOMMENDED = {
+    encoder: {
+        task: {
+            noise: PnPSettings(
+                encoder=encoder, views=VIEWS[encoder], iterations=iterations, gamma=gamma, relaxation=relaxation,
+                tau=tau, result=result,
+            )
+            for noise, (iterations, gamma, relaxation, tau, result) in levels.items()
+        }
+        for task, levels in tasks.items()
+    }
+    for encoder, tasks in TUNED.items()
+}  # fmt: skip
 
 NORMAL_MEDIAN = 0.6745  # of the magnitude of a normal variable of deviation 1
 ESTIMATE = "median magnitude of the finest diagonal Haar detail over 0.6745"
 
 
-def recommended(task: str, noise: float) -> PnPSettings:
+def recommended(task: str, noise: float, encoder: str = "data") -> PnPSettings:
     """Look up the settings of the nearest noise, in the logarithm.
 
     Parameters
     ----------
     task : one of `TASKS`
     noise : its standard deviation in model units, from 0
+    encoder : see `mrihvae.pnp.PnPSettings`
     """
-    levels = RECOMMENDED[task]
+    levels = RECOMMENDED[encoder][task]
     return levels[min(levels, key=lambda level: abs(math.log(max(noise, 1e-12) / level)))]
 
 

@@ -62,8 +62,9 @@ class Job:
 
 
 def completed(task: str, noise: float, given: dict[str, Any]) -> PnPSettings:
-    """Complete settings by the recommended ones for `noise` in model units."""
-    return from_dict(PnPSettings, dataclasses.asdict(recommended(task, noise)) | given, "restoration settings")
+    """Complete settings by those recommended for `noise` in model units, and for their encoder."""
+    usual = recommended(task, noise, given.get("encoder", PnPSettings.encoder))
+    return from_dict(PnPSettings, dataclasses.asdict(usual) | given, "restoration settings")
 
 
 @dataclass(frozen=True)

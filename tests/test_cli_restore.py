@@ -68,6 +68,11 @@ def slices_of(array: np.ndarray) -> torch.Tensor:
     return torch.from_numpy(np.moveaxis(array, -1, 0).copy())
 
 
+def result_of(found: Restored, settings: PnPSettings) -> torch.Tensor:
+    """Take the image that settings ask for."""
+    return found.decoded if settings.result == "decoded" else found.image
+
+
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Weights of a small untrained network with r for degraded images."""
@@ -107,12 +112,12 @@ def test_denoise_then_look(
     assert found["noise"] == pytest.approx(10, rel=0.1) and found["relative"] == pytest.approx(0.05, rel=0.5)
     assert found["diverged"] == [] and found["left"] == [] and found["iterations"] == [1, 1, 1]
     settings = PnPSettings(**found["settings"])
-    gamma = {value.gamma for value in RECOMMENDED["denoise"].values()}
+    gamma = {value.gamma for value in RECOMMENDED["data"]["denoise"].values()}
     assert settings.views == settings.iterations == 1 and settings.gamma in gamma
     expected = restore_images(
         load_model(str(checkpoint)), denoising(), slices_of(read(volume)), found["noise"], settings
     )
-    np.testing.assert_allclose(slices_of(read(output / "a.nii.gz")), expected.decoded, atol=1e-3)
+    np.testing.assert_allclose(slices_of(read(output / "a.nii.gz")), result_of(expected, settings), atol=1e-3)
     with Image.open(output / "panels" / "a.png") as picture:
         assert picture.format == "PNG" and picture.width > 2 * picture.height > 200
         grey = np.asarray(picture.convert("L"))
@@ -157,7 +162,7 @@ def test_operators(name: str, tmp_path: Path, words: tuple[str | Path, ...], che
         **json.loads((tmp_path / "out/restore.json").read_text())["files"][0]["volumes"][0]["settings"]
     )
     model, operator = load_model(str(checkpoint)), make((24, 20))
-    expected = restore_images(model, operator, slices_of(array), 8.0, settings).decoded
+    expected = result_of(restore_images(model, operator, slices_of(array), 8.0, settings), settings)
     found = slices_of(read(tmp_path / "out" / "a.nii"))
     assert found.shape == expected.shape
     np.testing.assert_allclose(found, expected, atol=1e-4 * float(expected.abs().max()))
@@ -207,7 +212,8 @@ def test_known_pixels_by_mask_and_by_value(tmp_path: Path, words: tuple[str | Pa
         record = json.loads((tmp_path / "out/restore.json").read_text())["files"][0]["volumes"][0]
         operator = Inpainting(slices_of(where))
         filled = slices_of(np.where(where, array, 0))
-        expected = restore_images(model, operator, filled, 4.0, PnPSettings(**record["settings"])).decoded
+        settings = PnPSettings(**record["settings"])
+        expected = result_of(restore_images(model, operator, filled, 4.0, settings), settings)
         np.testing.assert_allclose(slices_of(read(tmp_path / "out" / file.name)), expected, atol=1e-3, err_msg=name)
     told = json.loads((tmp_path / "out/restore.json").read_text())["degradation"]
     assert told == {"mask": f"mask.nii {hashlib.sha256((tmp_path / 'mask.nii').read_bytes()).hexdigest()[:12]}"}

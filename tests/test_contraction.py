@@ -97,12 +97,15 @@ def test_proximal_steps_let_gradients_pass() -> None:
         assert 0.97 < float(found.bound) <= 1.0001
 
 
-def test_loop_is_an_iteration_at_any_beta() -> None:
+@pytest.mark.parametrize("relaxation", [1.0, 0.3])
+def test_loop_is_an_iteration_at_any_beta(relaxation: float) -> None:
     model, real = small_model(), True
     look = Complete(model, Frame(model, (8, 8), real), real)
     x = torch.rand(2, 8, 8, generator=torch.Generator().manual_seed(0))
     term = LeastSquares(denoising(), x + 0.1, torch.full((2,), 0.1), real)
-    settings = PnPSettings(iterations=1, gamma=0.1, beta=0.3, tau=0.9, encoder="complete", precision="float32")
+    settings = PnPSettings(
+        iterations=1, gamma=0.1, beta=0.3, tau=0.9, relaxation=relaxation, encoder="complete", precision="float32"
+    )
     with torch.no_grad():
         expected = restore(model, term, [look], x, settings).image
         torch.testing.assert_close(whole_loop(model, look, term, settings)(x), expected)

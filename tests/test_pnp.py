@@ -53,6 +53,9 @@ def exactly(**values: Any) -> PnPSettings:
         {"beta_steps": -1},
         {"gamma": 0.0},
         {"gamma": math.inf},
+        {"relaxation": 0.0},
+        {"relaxation": 1.1},
+        {"relaxation": math.nan},
         {"gamma": math.nan},
         {"iterations": 0},
         {"views": 0},
@@ -322,6 +325,16 @@ def test_ratio_is_the_contraction_of_a_linear_map(monkeypatch: pytest.MonkeyPatc
     found = run(plain(), iterations=6)
     for ratio in found.ratio:
         torch.testing.assert_close(ratio, torch.full((2,), 0.7 * 900 / 901), rtol=1e-3, atol=0)
+
+
+def test_relaxation_goes_a_part_of_the_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A map that goes from side to side comes to rest at half of the way, in one iteration."""
+    with_map(monkeypatch, lambda x, _: -x)
+    term = dataclasses.replace(plain(), noise=torch.full((2,), 1e4))
+    found = run(term, iterations=3, relaxation=0.25)
+    torch.testing.assert_close(found.image, term.data / 8, rtol=1e-4, atol=1e-6)  # 1 -> (3 - 1) / 4 -> ...
+    torch.testing.assert_close(found.decoded, -term.data / 4, rtol=1e-4, atol=1e-6)
+    assert float(run(term, iterations=1, relaxation=0.5).image.abs().max()) < 1e-6
 
 
 def test_tolerance_stops_and_freezes_slices(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import numpy as np
 import pytest
 from small import phantom
 
+from mrihvae.pnp import ENCODERS
 from mrihvae.recommended import RECOMMENDED, TASKS, estimate_noise, recommended
 
 
@@ -16,12 +20,35 @@ def smooth(height: int, width: int) -> np.ndarray:
 
 
 def test_nearest_noise_in_the_logarithm() -> None:
-    assert tuple(RECOMMENDED) == TASKS
-    for task, levels in RECOMMENDED.items():
-        for noise, settings in levels.items():
-            assert recommended(task, noise) is settings and recommended(task, 1.1 * noise) is settings
-        assert recommended(task, 0.0) is levels[min(levels)] and recommended(task, 9.0) is levels[max(levels)]
-        assert recommended(task, 0.018) is levels[0.03]  # above sqrt(0.01 x 0.03), though nearer to 0.01
+    assert tuple(RECOMMENDED) == ENCODERS and all(tuple(tasks) == TASKS for tasks in RECOMMENDED.values())
+    for encoder, tasks in RECOMMENDED.items():
+        for task, levels in tasks.items():
+            for noise, settings in levels.items():
+                assert recommended(task, noise, encoder) is recommended(task, 1.1 * noise, encoder) is settings
+                assert settings.encoder == encoder
+            for noise, level in ((0.0, min(levels)), (9.0, max(levels)), (0.018, 0.03)):  # nearer to 0.01, but for log
+                assert recommended(task, noise, encoder) is levels[level]
+    assert recommended("deblur", 0.03) is recommended("deblur", 0.03, "data")
+
+
+def test_what_is_recommended_is_what_was_tuned() -> None:
+    """All but tau of r, which the study of temperatures has."""
+    names = {
+        "deblurring": "deblur",
+        "super-resolution": "superresolve",
+        "inpainting": "inpaint",
+        "denoising": "denoise",
+    }
+    results = Path(__file__).parents[1] / "benchmarks/results"
+    tuned = {(row["way"], names[row["task"]], row["noise"]): row["settings"]
+             for row in json.loads((results / "restoration_tuned.json").read_text())["rows"]}  # fmt: skip
+    study = json.loads((results / "pnp_temperature.json").read_text())["recommended"]
+    taus = {(names[row["task"]], row["noise"]): row["tau"] for row in study if row["encoder"] == "data"}
+    for encoder, way in (("data", "pnp"), ("complete", "complete")):
+        for task, levels in RECOMMENDED[encoder].items():
+            for noise, settings in levels.items():
+                own = tuned[way, task, noise] | ({"tau": taus[task, noise]} if encoder == "data" else {})
+                assert {name: getattr(settings, name) for name in own} == own
 
 
 @pytest.mark.parametrize("sigma", [0.005, 0.03, 0.2])
