@@ -38,6 +38,7 @@ from mrihvae.settings import from_dict
 from mrihvae.weights import find_weights, fingerprint, load_model
 
 ROUNDING = 1e-6  # relative steps below this are single precision's
+POINTS = 200  # of a curve, at most
 ROUNDED_J = 1e-5  # the same of J, a sum over all latents
 
 
@@ -297,7 +298,7 @@ def summary(found: Restored, images: Sequence[Tensor]) -> dict[str, Any]:
     reach : what is left to go of two runs by the late ratio: twice the last step times q / (1 - q)
     held : whether they came to one image, or the late ratio is no contraction's
     monotone, rise : whether J never rose by more than rounding; its largest rise in an iteration, over its whole range
-    curves : steps, J and ratios of each start, and the distance of starts, after each iteration
+    curves : steps, J and ratios of each start, and the distance of starts, after one of `every` iterations
     """
     residual, objective = torch.stack(found.residual), torch.stack(found.objective).double()
     step = torch.stack(found.ratio or [torch.full_like(residual[0], torch.nan)])
@@ -310,6 +311,7 @@ def summary(found: Restored, images: Sequence[Tensor]) -> dict[str, Any]:
     rises = objective.diff(dim=0).amax(dim=0)
     size = objective.abs().amax(dim=0)
     extent = (objective.amax(dim=0) - objective.amin(dim=0)).clamp_min(ROUNDED_J * size)
+    every = -(-len(residual) // POINTS)
     contracts = not (q >= 1 or found.diverged.any())  # where nothing above rounding is left it has converged
     return {
         "diverged": found.diverged.tolist(),
@@ -321,11 +323,12 @@ def summary(found: Restored, images: Sequence[Tensor]) -> dict[str, Any]:
         "held": not contracts or distances[-1] < SAME,
         "monotone": bool((rises <= ROUNDED_J * size).all()),
         "rise": float((rises / extent).max().clamp_min(0)),
+        "every": every,
         "curves": {
-            "residual": _rounded(residual),
-            "objective": _rounded(objective),
-            "ratio": _rounded(step),
-            "distance": _rounded(torch.tensor(distances)),
+            "residual": _rounded(residual[::every]),
+            "objective": _rounded(objective[::every]),
+            "ratio": _rounded(step[::every]),
+            "distance": _rounded(torch.tensor(distances[::every])),
         },
     }
 

@@ -43,8 +43,8 @@ def markdown(results: dict[str, Any]) -> str:
     return "\n".join([
         *lines,
         "",
-        f"{results['loop_iterations']} iterations; {away} of {len(results['runs'])} had a start that ran away. Held: "
-        f"late steps shrink on average, and the starts end within {SAME:g} of each other. To go: how far the last "
+        f"At most {results['loop_iterations']} iterations; {away} of {len(results['runs'])} had a start that ran away. "
+        f"Held: late steps shrink on average, and starts end within {SAME:g} of each other. To go: how far the last "
         "iterates are from where such steps lead. The largest rise of J in an iteration is over its whole range.",
         "",
     ])  # fmt: skip
@@ -110,7 +110,9 @@ def plot_runs(of_image: list[dict[str, Any]], path: Path) -> None:
                 lines = values.T if values.ndim == 2 else values[None]
                 for start, (colour, line) in enumerate(zip(colours, lines)):
                     label = f"{run['encoder']}, tau {run['tau']:g}, {STARTS[start] if len(lines) > 1 else 'distance'}"
-                    axis.semilogy(range(1, len(line) + 1), line, style, color=colour, label=label, linewidth=1.2)
+                    axis.semilogy(
+                        1 + run["every"] * np.arange(len(line)), line, style, color=colour, label=label, linewidth=1.2
+                    )
     for row, (_, label) in enumerate(rows):
         axes[row][0].set_ylabel(label)
         for axis in axes[row]:

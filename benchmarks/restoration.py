@@ -87,7 +87,7 @@ def measure(options: argparse.Namespace) -> None:
         return
     output = options.results / f"{options.protocol.stem}.json"
     plan = Plan(protocol, weights, tuned)
-    rows = read_rows(output) if options.resume else []
+    rows = [row for row in read_rows(output) if plan.holds(row)] if options.resume else []
     results = {
         "mrihvae": __version__,
         "torch": str(torch.__version__),
@@ -137,12 +137,19 @@ class Plan:
         """Give the settings of a way for a problem."""
         return self.settings[way.name, problem.task, problem.noise]
 
-    def identity(self, way: Way, problem: Problem) -> str:
+    def identity(self, way: Way, task: str, noise: float) -> str:
         """Identify what a row depends on."""
-        degraded = replace(self.protocol.tasks[problem.task], noise=(problem.noise,))
+        degraded = replace(self.protocol.tasks[task], noise=(noise,))
         weights = self.weights[way.kind.network]
-        settings = not_default(self.of(way, problem))
-        return identity(way.name, problem.task, settings, degraded, self.protocol.settings.matrix, weights)
+        settings = not_default(self.settings[way.name, task, noise])
+        return identity(way.name, task, settings, degraded, self.protocol.settings.matrix, weights)
+
+    def holds(self, row: dict[str, Any]) -> bool:
+        """Tell whether a row is of these settings and weights, or of a way or task that is left out this time."""
+        name, task, noise = row["way"], row["task"], row["noise"]
+        if (name, task, noise) not in self.settings:
+            return True
+        return bool(row["of"] == self.identity(self.protocol.ways[name], task, noise))
 
     def pictures(self, data: Path, limit: int) -> Iterator[tuple[Picture, list[Way]]]:
         """Give images, and the ways that have to do with them."""
@@ -158,7 +165,11 @@ class Plan:
         done = {(row["set"], row["image"], row["of"]) for row in rows}
         for picture, ways in self.pictures(data, limit):
             for problem in problems([picture], self.protocol.tasks):
-                left = [w for w in ways if (picture.set, picture.name, self.identity(w, problem)) not in done]
+                left = [
+                    w
+                    for w in ways
+                    if (picture.set, picture.name, self.identity(w, problem.task, problem.noise)) not in done
+                ]
                 if left:
                     yield problem, left
 
@@ -188,7 +199,7 @@ def measured(way: Way, plan: Plan, model: HVAE, problem: Problem) -> dict[str, A
         "SSIM": round(ssim(last.image, problem), 5),
         "seconds": round(last.seconds, 3),
         **({"trace": trace} if len(trace) > 1 or way.name in ("pnp", "complete", "joint") else {}),
-        "of": plan.identity(way, problem),
+        "of": plan.identity(way, problem.task, problem.noise),
     }
 
 

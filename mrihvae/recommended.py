@@ -10,20 +10,20 @@ from mrihvae.pnp import PnPSettings
 
 TASKS = ("deblur", "superresolve", "inpaint", "denoise")
 
-# What benchmarks/restoration.py --tune found on training images; of r, tau is what benchmarks/temperatures.py found. By
-# encoder and task, then by the noise's deviation over the 99th percentile of the image's magnitude: iterations, gamma,
+# What benchmarks/restoration.py --tune found on training images, but for tau, which benchmarks/temperatures.py found.
+# By encoder and task, then by the noise over the 99th percentile of the image: iterations, gamma,
 # relaxation, tau, result.
 TUNED = {
     "data": {
         "deblur": {
             0.01: (1, 0.01, 0.5, 1.0, "image"),
-            0.03: (1, 0.05, 0.5, 0.95, "image"),
-            0.05: (1, 0.05, 0.5, 0.95, "image"),
+            0.03: (1, 0.05, 0.5, 1.0, "image"),
+            0.05: (1, 0.05, 0.5, 1.0, "image"),
         },
         "superresolve": {
             0.01: (1, 0.05, 0.5, 1.0, "image"),
             0.03: (1, 0.05, 0.5, 1.0, "image"),
-            0.05: (1, 0.003, 0.5, 0.95, "image"),
+            0.05: (1, 0.003, 0.5, 1.0, "image"),
         },
         "inpaint": {
             0.01: (1, 0.003, 0.5, 1.0, "image"),
@@ -33,14 +33,14 @@ TUNED = {
         "denoise": {
             0.03: (1, 0.003, 0.5, 1.0, "image"),
             0.05: (1, 0.003, 0.5, 1.0, "image"),
-            0.1: (1, 0.003, 0.5, 0.95, "image"),
+            0.1: (1, 0.003, 0.5, 1.0, "image"),
         },
     },
     "complete": {
         "deblur": {
-            0.01: (15, 0.05, 1.0, 1.0, "image"),
-            0.03: (9, 0.1, 1.0, 0.8, "decoded"),
-            0.05: (8, 0.1, 1.0, 0.95, "decoded"),
+            0.01: (15, 0.05, 1.0, 0.95, "image"),
+            0.03: (9, 0.1, 1.0, 1.0, "decoded"),
+            0.05: (8, 0.1, 1.0, 1.0, "decoded"),
         },
         "superresolve": {
             0.01: (3, 0.05, 1.0, 1.0, "image"),

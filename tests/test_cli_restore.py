@@ -30,7 +30,7 @@ from mrihvae.weights import load_model, save_weights
 
 AFFINE = np.array([[0.9, -0.4, 0.1, -80], [0.4, 0.85, -0.3, 20], [0.05, 0.3, 4.0, 7], [0, 0, 0, 1]])
 FAST = ("--views", "1", "--iterations", "1", "--precision", "float32")
-KEEPING = ("--gamma", "100", "--result", "image")  # the data say all
+KEEPING = ("--gamma", "100", "--relaxation", "1", "--result", "image")  # the data say all
 DEBLUR = ("--task", "deblur", "--kernel-width", "1")
 
 

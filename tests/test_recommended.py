@@ -32,22 +32,17 @@ def test_nearest_noise_in_the_logarithm() -> None:
 
 
 def test_what_is_recommended_is_what_was_tuned() -> None:
-    """All but tau of r, which the study of temperatures has."""
-    names = {
-        "deblurring": "deblur",
-        "super-resolution": "superresolve",
-        "inpainting": "inpaint",
-        "denoising": "denoise",
-    }
+    names = dict(zip(("deblurring", "super-resolution", "inpainting", "denoising"), TASKS))
     results = Path(__file__).parents[1] / "benchmarks/results"
     tuned = {(row["way"], names[row["task"]], row["noise"]): row["settings"]
              for row in json.loads((results / "restoration_tuned.json").read_text())["rows"]}  # fmt: skip
     study = json.loads((results / "pnp_temperature.json").read_text())["recommended"]
-    taus = {(names[row["task"]], row["noise"]): row["tau"] for row in study if row["encoder"] == "data"}
+    taus = {(row["encoder"], names[row["task"]], row["noise"]): (row["tau"], row["tau_finest"]) for row in study}
     for encoder, way in (("data", "pnp"), ("complete", "complete")):
         for task, levels in RECOMMENDED[encoder].items():
             for noise, settings in levels.items():
-                own = tuned[way, task, noise] | ({"tau": taus[task, noise]} if encoder == "data" else {})
+                tau, finest = taus[encoder, task, noise]
+                own = tuned[way, task, noise] | {"tau": tau, "tau_finest": None if tau == finest else finest}
                 assert {name: getattr(settings, name) for name in own} == own
 
 
