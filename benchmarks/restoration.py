@@ -67,7 +67,7 @@ def main(arguments: list[str] | None = None) -> int:
 def measure(options: argparse.Namespace) -> None:
     """Tune, or measure; write results and figures."""
     protocol = read_protocol(options.protocol)
-    settings = protocol.settings
+    settings, whole = protocol.settings, protocol
     ways = subset(list(protocol.ways), options.ways, "--ways:")
     tasks = subset(list(protocol.tasks), options.tasks, "--tasks:")
     protocol = replace(
@@ -87,7 +87,7 @@ def measure(options: argparse.Namespace) -> None:
         return
     output = options.results / f"{options.protocol.stem}.json"
     plan = Plan(protocol, weights, tuned)
-    rows = [row for row in read_rows(output) if plan.holds(row)] if options.resume else []
+    rows = [row for row in read_rows(output) if plan.holds(row, whole)] if options.resume else []
     results = {
         "mrihvae": __version__,
         "torch": str(torch.__version__),
@@ -101,8 +101,12 @@ def measure(options: argparse.Namespace) -> None:
             rows = [*rows, measured(way, plan, model, problem)]
             with replacing(output) as temporary:
                 temporary.write_text(layout({**results, "rows": rows}))
-    with replacing(output.with_suffix(".md")) as temporary:
-        temporary.write_text(markdown({"rows": rows}))
+    for path, text in (
+        (output, layout({**results, "rows": rows})),
+        (output.with_suffix(".md"), markdown({"rows": rows})),
+    ):
+        with replacing(path) as temporary:
+            temporary.write_text(text)
     save(over_noise(rows), output.with_name(f"{output.stem}_psnr.png"))
     save(comparison(list(show(plan, model, options.data))), output.with_suffix(".png"))
     print(markdown({"rows": rows}))
@@ -144,12 +148,12 @@ class Plan:
         settings = not_default(self.settings[way.name, task, noise])
         return identity(way.name, task, settings, degraded, self.protocol.settings.matrix, weights)
 
-    def holds(self, row: dict[str, Any]) -> bool:
-        """Tell whether a row is of these settings and weights, or of a way or task that is left out this time."""
+    def holds(self, row: dict[str, Any], whole: Protocol) -> bool:
+        """Tell whether a row is of these settings and weights, or of a way or task of `whole` that is left out now."""
         name, task, noise = row["way"], row["task"], row["noise"]
-        if (name, task, noise) not in self.settings:
-            return True
-        return bool(row["of"] == self.identity(self.protocol.ways[name], task, noise))
+        if (name, task, noise) in self.settings:
+            return bool(row["of"] == self.identity(self.protocol.ways[name], task, noise))
+        return name in whole.ways and task in whole.tasks and noise in whole.tasks[task].noise
 
     def pictures(self, data: Path, limit: int) -> Iterator[tuple[Picture, list[Way]]]:
         """Give images, and the ways that have to do with them."""

@@ -198,7 +198,10 @@ def fingerprints(model: HVAE, file: Path) -> dict[str, str]:
 
 
 def not_default(settings: Any) -> dict[str, Any]:
-    """Give the settings of a way that are not its default ones: what it does, whatever else can be set one day."""
+    """Give the settings of a way that are not its default ones, so that results outlive new settings.
+
+    Where a default itself changes, results must be measured anew.
+    """
     usual = asdict(type(settings)())
     return {name: value for name, value in asdict(settings).items() if value != usual[name]}
 

@@ -34,7 +34,7 @@ from mrihvae.model import HVAE
 from mrihvae.operators import Inpainting
 from mrihvae.pnp import ENCODERS, restore
 from mrihvae.recommended import TASKS as COMMANDS
-from mrihvae.recommended import recommended as usual
+from mrihvae.recommended import recommended
 from mrihvae.restore import in_model_units, look_at
 from mrihvae.settings import from_dict
 from mrihvae.weights import find_weights, fingerprint, load_model
@@ -104,7 +104,7 @@ def measure(options: argparse.Namespace) -> None:
     rows: Rows = []
     for cell in tqdm(cells, "train"):
         rows += measured(model, train, *cell, settings.temperatures, degradation)
-    found = recommended(rows)
+    found = best_of(rows)
     held_out: Rows = []
     for best in tqdm(found, "val"):
         temperatures = list(dict.fromkeys([(best["tau"], best["tau_finest"]), (1.0, 1.0)]))
@@ -149,7 +149,7 @@ def measured(
     degradation: TaskSettings,
 ) -> Rows:
     """Restore images at some temperatures: a row of means each."""
-    chosen = usual(dict(zip(TASKS, COMMANDS))[task], noise, encoder)
+    chosen = recommended(dict(zip(TASKS, COMMANDS))[task], noise, encoder)
     term, scale = in_model_units(degraded(pictures, task, noise, degradation))
     truth = stacked(pictures) / scale[:, None, None]
     rows = []
@@ -186,7 +186,7 @@ def consistency(image: Tensor, term: LeastSquares) -> Tensor:
     return torch.sqrt(2 * term.value(image) / known.flatten(1).sum(dim=1))
 
 
-def recommended(rows: Rows) -> Rows:
+def best_of(rows: Rows) -> Rows:
     """Choose, of each encoder, task and noise, the temperature whose result, mu or x, has the best PSNR."""
     found = []
     for cell in dict.fromkeys((row["encoder"], row["task"], row["noise"]) for row in rows):

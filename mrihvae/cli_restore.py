@@ -79,7 +79,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--gamma", type=float, help=f"how far data may pull from the prior's image, over its brightness; {usual}")
     add("--tau", type=float, nargs="+", help=f"temperature of the prior in [0, 1], one or one a level; {usual}")
     add("--tau-finest", type=float, help="tau of the finest level, --tau being the coarsest's")
-    add("--relaxation", type=float, help=f"how much of the way to each new image is gone, up to 1; {usual}")
+    add("--relaxation", type=float, help=f"part of the step to each new image that is taken, in (0, 1]; {usual}")
     add("--views", type=int, help=f"mirrored copies that are averaged; {usual}")
     add("--encoder", choices=ENCODERS, help=f"whether it is told of the data; {usual}")
     add("--result", choices=RESULTS, help=f"the decoder's image, or the one nearer to the data; {usual}")
@@ -233,7 +233,7 @@ def _restore_file(
     told += " (estimated)" if job.noise is None else ""
     told += f", {left} left as they were" if left else ""
     told += f", {ran_away} ran away and are those of the iteration before" if ran_away else ""
-    told += f", {unsettled} did not settle: do fewer --iterations, or lower --gamma or --tau" if unsettled else ""
+    told += f", {unsettled} did not settle: do fewer --iterations, or lower --tau or --relaxation" if unsettled else ""
     told += "".join(f", {warning}" for warning in sorted({one for part in parts for one in part.warnings}))
     print(f"{file.name}: {told}, {seconds:.2f} s per slice")
     return {

@@ -52,7 +52,7 @@ class PnPSettings:
     tau : temperature of the prior of each level's latents, from 0, its mean, to 1, plain reconstruction; one for all
         levels, or one a level, coarsest first
     tau_finest : if given, tau goes from `tau` at the coarsest level to this at the finest, linearly
-    relaxation : how much of the way to the new x is gone, above 0 and at most 1; below 1 the loop is an averaged one
+    relaxation : part of the step to the new x that is taken, above 0 and at most 1; below 1 the loop is an averaged one
         (Krasnoselskii-Mann), and x keeps a part of what it began with
     beta : weight of the bond between x and the decoder's image, at most 1
     beta_start, beta_steps : with steps, beta grows from the first to its full weight in so many, geometrically
@@ -251,7 +251,7 @@ def restore(
     found.unsettled = watch.unsettled(found.ratio)
     for which, what in (
         (found.diverged, "ran away: the decoder's map is no contraction there; lower gamma or tau"),
-        (found.unsettled, "did not settle: steps no longer shrink; do fewer iterations, or lower gamma or tau"),
+        (found.unsettled, "did not settle: steps no longer shrink; do fewer iterations, or lower tau or relaxation"),
     ):
         if which.any():
             warnings.warn(f"{int(which.sum())} of {len(which)} images {what}", NotConverged, stacklevel=2)

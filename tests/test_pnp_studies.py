@@ -153,7 +153,7 @@ def test_best_temperature_is_recommended() -> None:
     names = ("tau", "tau_finest", "decoded_PSNR", "image_PSNR", "image_consistency")
     numbers = ((1.0, 1.0, 32.0, 29.0, 1.0), (0.8, 0.8, 29.0, 31.0, 1.1), (1.0, 0.6, 32.5, 28.0, 1.2))
     cell = {"encoder": "data", "task": "denoising", "noise": 0.1, "result": "image"}
-    (best,) = temperatures.recommended([{**cell, **dict(zip(names, row))} for row in numbers])
+    (best,) = temperatures.best_of([{**cell, **dict(zip(names, row))} for row in numbers])
     assert (best["tau"], best["tau_finest"], best["result"], best["train_gain_dB"]) == (0.8, 0.8, "image", 2.0)
     val = [{**cell, **dict(zip(names, row))} for row in ((1.0, 1.0, 0.0, 20.0, 1.0), (0.8, 0.8, 0.0, 19.5, 1.3))]
     found = temperatures.gains(best, val)

@@ -36,14 +36,22 @@ def test_what_is_recommended_is_what_was_tuned() -> None:
     results = Path(__file__).parents[1] / "benchmarks/results"
     tuned = {(row["way"], names[row["task"]], row["noise"]): row["settings"]
              for row in json.loads((results / "restoration_tuned.json").read_text())["rows"]}  # fmt: skip
-    study = json.loads((results / "pnp_temperature.json").read_text())["recommended"]
-    taus = {(row["encoder"], names[row["task"]], row["noise"]): (row["tau"], row["tau_finest"]) for row in study}
-    for encoder, way in (("data", "pnp"), ("complete", "complete")):
-        for task, levels in RECOMMENDED[encoder].items():
-            for noise, settings in levels.items():
-                tau, finest = taus[encoder, task, noise]
-                own = tuned[way, task, noise] | {"tau": tau, "tau_finest": None if tau == finest else finest}
-                assert {name: getattr(settings, name) for name in own} == own
+    study = json.loads((results / "pnp_temperature.json").read_text())
+    ways = {"data": "pnp", "complete": "complete"}
+    for best in study["recommended"]:
+        encoder, task, noise = best["encoder"], names[best["task"]], best["noise"]
+        settings = RECOMMENDED[encoder][task][noise]
+        assert settings.views == {"data": 4, "complete": 1}[encoder]
+        levels = {level: own for (way, name, level), own in tuned.items() if (way, name) == (ways[encoder], task)}
+        own = levels[min(levels, key=lambda level: abs(np.log(level / noise)))]
+        if noise in levels:
+            own = own | {"tau": best["tau"]}
+        else:
+            cell = [row for row in study["train"] if [row[key] for key in ("encoder", "task", "noise")]
+                    == [encoder, best["task"], noise]]  # fmt: skip
+            _, result, tau = max((row[f"{one}_PSNR"], one, row["tau"]) for row in cell for one in ("decoded", "image"))
+            own = own | {"tau": tau, "result": result}
+        assert {name: getattr(settings, name) for name in own} == own and settings.tau_finest is None
 
 
 @pytest.mark.parametrize("sigma", [0.005, 0.03, 0.2])
