@@ -110,9 +110,8 @@ def plot_runs(of_image: list[dict[str, Any]], path: Path) -> None:
                 lines = values.T if values.ndim == 2 else values[None]
                 for start, (colour, line) in enumerate(zip(colours, lines)):
                     label = f"{run['encoder']}, tau {run['tau']:g}, {STARTS[start] if len(lines) > 1 else 'distance'}"
-                    axis.semilogy(
-                        1 + run["every"] * np.arange(len(line)), line, style, color=colour, label=label, linewidth=1.2
-                    )
+                    numbers = 1 + run["every"] * np.arange(len(line))
+                    axis.loglog(numbers, line, style, color=colour, label=label, linewidth=1.2)
     for row, (_, label) in enumerate(rows):
         axes[row][0].set_ylabel(label)
         for axis in axes[row]:
