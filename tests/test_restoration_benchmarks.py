@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import json
 import sys
@@ -247,6 +248,22 @@ def test_tasks_are_tuned_each_for_itself() -> None:
     alike = dataclasses.replace(protocol, tasks=tasks)
     of = {restoration_tuning.tuned_identity(alike, alike.ways["wavelet"], task, 0.03, {"": ""}) for task in tasks}
     assert len(of) == len(tasks) == 4
+
+
+def test_ways_depend_on_the_part_of_the_network_that_they_have(tmp_path: Path, model: HVAE) -> None:
+    found = []
+    for part in ("", "r", "q"):
+        changed = copy.deepcopy(model)
+        with torch.no_grad():
+            for name, parameter in changed.named_parameters():
+                parameter += float(part != "" and name.startswith(f"{part}."))
+        save_weights(tmp_path / "a.safetensors", changed, {})
+        found.append(restoration_ways.fingerprints(changed, tmp_path / "a.safetensors"))
+    same, other_r, other_q = found
+    assert same["prior"] == other_r["prior"] != other_q["prior"] and len({one["all"] for one in found}) == 3
+    kinds = restoration_ways.WAYS
+    assert {name for name, kind in kinds.items() if kind.network == "prior"} == {"complete", "joint"}
+    assert {name for name, kind in kinds.items() if not kind.network} == {"first", "tv", "wavelet", "denoiser"}
 
 
 def write_protocol(path: Path, changed: str = "") -> Path:
