@@ -135,18 +135,12 @@ def read_settings(path: Path) -> tuple[MagnitudeSettings, dict[str, PnPSettings]
         Not readable, or with unknown settings.
     """
     found = read_toml(path)
-    loops = _loops(found, path)
-    return from_dict(MagnitudeSettings, found, str(path)), loops
-
-
-def _loops(protocol: dict[str, Any], path: Path) -> dict[str, PnPSettings]:
-    """Take the loop of each encoder out of a protocol; what the benchmark chooses must not be in it."""
     loops = {}
     for encoder in ENCODERS:
-        own = protocol.pop(encoder, {})
+        own = found.pop(encoder, {})
         left_out(own, CHOSEN, f"{path}, {encoder}")
         loops[encoder] = replace(from_dict(PnPSettings, own, f"{path}, {encoder}"), encoder=encoder)
-    return loops
+    return from_dict(MagnitudeSettings, found, str(path)), loops
 
 
 def simulated(images: Tensor, matrix: int, seed: int) -> Tensor:

@@ -80,7 +80,7 @@ def _margins(rows: Rows, tasks: list[str]) -> list[str]:
         if any(row["way"] == ours for row in rows) and any(row["way"] == other for row in rows):
             cells = [number(margin(rows, task, ours, other), 2, "+") for task in tasks]
             lines.append(f"| {label} | {' | '.join(cells)} |")
-    for ours in ("pnp", "complete"):
+    for ours in ("pnp", "complete", "r"):
         races = {task: race(rows, task, ours) for task in tasks}
         if any(one["problems"] for one in races.values()):
             label = WAYS[ours].label
@@ -116,7 +116,7 @@ def race(rows: Rows, task: str, ours: str) -> dict[str, float]:
     both = sorted(found[0].keys() & found[1].keys())
     ratios, margins = [], []
     for key in both:
-        traces = [one[key]["trace"] for one in found]
+        traces = [one[key].get("trace") or [[one[key]["seconds"], one[key]["PSNR"]]] for one in found]
         best = [max(level for _, level in trace) for trace in traces]
         times = [time_to(min(best), trace) for trace in traces]
         ratios.append(times[0] / max(times[1], 1e-9))

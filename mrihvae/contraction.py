@@ -28,7 +28,7 @@ def encode_and_decode(model: HVAE, look: Look, settings: PnPSettings) -> Map:
 
 
 def whole_loop(model: HVAE, look: Look, term: DataTerm, settings: PnPSettings) -> Map:
-    """Make the map of an iteration, x -> prox(HVAE_tau(x))."""
+    """Make the map of an iteration, x -> prox(HVAE_tau(x)), relaxed as settings say."""
     function, gamma = encode_and_decode(model, look, settings), settings.gamma / math.sqrt(settings.beta)
     return lambda x: relaxed(x, term.prox(function(x), gamma), settings.relaxation)
 

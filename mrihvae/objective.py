@@ -27,7 +27,7 @@ ERROR_FLOOR = 1e-4  # squared error per bin, in model units, below which less er
 GUESS_WEIGHTS = (0.1, 0.5)  # of the log-errors of a first guess on its way, and at its end, beside r's own
 DEGRADED_FLOOR = 1e-5  # as ERROR_FLOOR, per pixel of degraded images, of which little noise is left
 GAMMAS = (0.01, 0.1)  # of proximal steps between rounds of r on degraded images, drawn evenly in the logarithm
-ROUNDS = (1, 1, 2, 5)  # how many such rounds there were before, drawn evenly: with more than one, loops do not drift
+ROUNDS = (1, 1, 2, 5)  # how many such rounds there were before, drawn evenly: with more than one, loops drift less
 
 
 @dataclass

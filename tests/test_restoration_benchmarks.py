@@ -350,6 +350,8 @@ def test_tables_count_by_hand() -> None:
     assert restoration_tables.margin(rows, "denoising", "pnp", "tv") == pytest.approx(2.5)
     found = restoration_tables.race(rows, "denoising", "pnp")
     assert found == {"ratio": 10.0, "reached": 0.0, "margin": 0.5, "problems": 1}  # 32.5 dB after 20 s and after 2 s
+    alone = restoration_tables.race([*rows, row("r", "a", 31.5)], "denoising", "r")
+    assert alone == {"ratio": 10.0, "reached": 1.0, "margin": -1.0, "problems": 1}  # after 20 s and after all 2 s
     text = restoration_tables.markdown({"rows": rows})
     assert "| TV | 31.00 | 29.00 | **30.00** | 2.00 |" in text and "| PnP-HVAE over TV, dB | +2.50 |" in text
     assert "| seconds of joint descent over those of PnP-HVAE at equal PSNR | 10.0 |" in text
