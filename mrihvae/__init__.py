@@ -3,8 +3,23 @@
 from __future__ import annotations
 
 from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from mrihvae.reconstructor import Reconstructor
+
+__all__ = ["Reconstructor", "__version__"]
 
 try:
     __version__ = version("mrihvae")
 except PackageNotFoundError:  # run from a checkout that is not installed
     __version__ = "0+unknown"
+
+
+def __getattr__(name: str) -> Any:
+    """Import the reconstructor when it is asked for: torch takes seconds, which `mrihvae --help` has no use for."""
+    if name == "Reconstructor":
+        from mrihvae.reconstructor import Reconstructor
+
+        return Reconstructor
+    raise AttributeError(f"module 'mrihvae' has no attribute '{name}'")

@@ -15,7 +15,10 @@ COMMANDS = {
     "reconstruct": "reconstruct undersampled scans in fastMRI HDF5 files",
     "restore": "restore blurred, coarse, incomplete or noisy images (NIfTI, PNG)",
     "evaluate": "score reconstructions with fastMRI's metrics",
+    "protocols": "list the protocols that come with the package",
+    "run": "run a protocol: reconstruct, evaluate, tabulate, draw",
     "sample": "draw images from the prior, without any data",
+    "simulate": "simulate fastMRI scans of one or several coils from images",
     "train": "train a model from raw k-space and magnitude images",
 }
 

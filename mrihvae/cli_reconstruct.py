@@ -5,42 +5,25 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
-import time
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from tqdm import tqdm
 
 from mrihvae import __version__
 from mrihvae.classical import DEFAULT_STRENGTH
-from mrihvae.commands import finished_before, is_out_of_memory, load_on
+from mrihvae.commands import finished_before, inference_of, load_on, reconstruct_file, told
 from mrihvae.errors import InputError
-from mrihvae.fastmri_files import Scan, list_files, read_scan, write_reconstruction
-from mrihvae.figures import volume_panel
+from mrihvae.fastmri_files import list_files
 from mrihvae.files import replacing
 from mrihvae.inference import COMBINATIONS, InferenceSettings
-from mrihvae.masks import effective_acceleration
 from mrihvae.patterns import PATTERNS
 from mrihvae.pnp import ENCODERS, PnPSettings
 from mrihvae.precision import PRECISIONS
 from mrihvae.refinement import ANCHORS, RULES
 from mrihvae.restore import FOR_SCANS
 from mrihvae.settings import from_dict
-from mrihvae.volumes import (
-    METHODS,
-    MODEL_METHODS,
-    SAMPLING_METHODS,
-    Method,
-    Undersampling,
-    mask_of,
-    reconstruct_volume,
-    sample_volume,
-)
+from mrihvae.volumes import METHODS, MODEL_METHODS, SAMPLING_METHODS, Method, Undersampling
 from mrihvae.weights import find_weights, fingerprint, load_card
 
 AXES = {"W": -1, "H": -2}
@@ -99,16 +82,16 @@ def run(arguments: argparse.Namespace) -> None:
         if file.name in done and output.is_file():
             print(f"{file.name}: already there")
             continue
-        done[file.name] = _reconstruct_file(file, output, method, undersampling, arguments)
+        sampled, kept = arguments.samples is not None, arguments.keep_samples
+        row = reconstruct_file(file, arguments.output, method, undersampling, arguments.batch_size, sampled, kept)
+        print(told(row))
+        done[file.name] = row
         with replacing(arguments.output / "reconstruct.json") as temporary:
             temporary.write_text(json.dumps({**summary, "volumes": list(done.values())}, indent=2) + "\n")
 
 
 def _summary(arguments: argparse.Namespace, method: Method, undersampling: Undersampling | None) -> dict[str, Any]:
     """Say how volumes are reconstructed: all that must be the same in one output folder."""
-    inference = dataclasses.asdict(method.inference)
-    if method.name != "hybrid":
-        inference |= {"sweeps": 0} if method.name == "samples" else {"views": 1, "rounds": 1, "sweeps": 0}
     modelled = method.name in MODEL_METHODS
     samples = method.samples if arguments.samples is not None or method.name == "samples" else None
     return {
@@ -117,7 +100,7 @@ def _summary(arguments: argparse.Namespace, method: Method, undersampling: Under
         "method": method.name,
         "checkpoint": arguments.checkpoint if modelled else None,
         "weights": fingerprint(find_weights(arguments.checkpoint)) if modelled else None,
-        "inference": inference if method.name in SAMPLING_METHODS else None,
+        "inference": inference_of(method),
         "samples": samples,
         "pnp": dataclasses.asdict(method.pnp) if method.name == "pnp" else None,
         "strength": method.strength or DEFAULT_STRENGTH.get(method.name),
@@ -125,82 +108,6 @@ def _summary(arguments: argparse.Namespace, method: Method, undersampling: Under
         "device": arguments.device,
         "threads": torch.get_num_threads(),
     }
-
-
-def _reconstruct_file(
-    file: Path, output: Path, method: Method, undersampling: Undersampling | None, arguments: argparse.Namespace
-) -> dict[str, Any]:
-    """Reconstruct one volume and write it and its panel."""
-    scan = read_scan(file)
-    mask = mask_of(scan, undersampling)
-    effective = round(effective_acceleration(mask), 3)
-    began = time.perf_counter()
-    caught: list[warnings.WarningMessage]
-    with tqdm(total=len(scan.kspace), desc=file.name, unit="slice", leave=False) as bar, _told() as caught:
-        try:
-            if arguments.samples is None:
-                volume, posterior = reconstruct_volume(scan, mask, method, arguments.batch_size, bar.update), None
-            else:
-                posterior = sample_volume(scan, mask, method, 0, arguments.batch_size, bar.update)
-                volume = posterior.mean
-        except (MemoryError, RuntimeError) as error:
-            if not is_out_of_memory(error):
-                raise
-            size = " x ".join(map(str, scan.kspace.shape[-2:]))
-            fewer = "--batch-size" if arguments.samples is None else "--batch-size or --samples"
-            raise InputError(f"{file}: too little memory for slices of {size}; lower {fewer}") from error
-    if not np.isfinite(volume).all():
-        hint = "lower --gamma or --tau" if method.name == "pnp" else "lower --step, or leave --rule and --step out"
-        raise InputError(f"{file}: the reconstruction is not finite; {hint}")
-    seconds = (time.perf_counter() - began) / len(volume)
-    attributes: dict[str, Any] = {"method": method.name, "effective_acceleration": effective}
-    acceleration = undersampling.acceleration if undersampling else scan.attributes.get("acceleration")
-    if acceleration is not None:
-        attributes["acceleration"] = acceleration
-    further = {} if posterior is None else {"uncertainty": posterior.std}
-    if posterior is not None:
-        attributes["uncertainty_factor"] = posterior.widened
-    if posterior is not None and arguments.keep_samples:
-        further["samples"] = posterior.samples
-    write_reconstruction(output, volume, attributes, further)
-    panel = arguments.output / "panels" / f"{file.stem}.png"
-    _panel(panel, scan, mask, method, volume, effective, None if posterior is None else posterior.std)
-    told = sorted({str(one.message) for one in caught})
-    print(f"{file.name}: {len(volume)} slices, R = {effective:.2f}, {', '.join([f'{seconds:.2f} s per slice', *told])}")
-    return {
-        "file": file.name,
-        "slices": len(volume),
-        "effective_acceleration": effective,
-        "seconds_per_slice": seconds,
-        "warnings": told,
-    }
-
-
-@contextmanager
-def _told() -> Iterator[list[warnings.WarningMessage]]:
-    """Collect the package's own warnings, to tell of them in its own words."""
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always", RuntimeWarning)
-        yield caught
-
-
-def _panel(
-    path: Path,
-    scan: Scan,
-    mask: np.ndarray,
-    method: Method,
-    volume: np.ndarray,
-    effective: float,
-    uncertainty: np.ndarray | None,
-) -> None:
-    """Draw the middle slice: zero-filled, reconstruction, target, errors, and the uncertainty map if there is one."""
-    middle = len(volume) // 2
-    one = scan.one(middle)
-    zero_filled = reconstruct_volume(one, mask, Method("zero-filled"))
-    name = method.name if uncertainty is None else "mean of samples"
-    images = {"zero-filled": zero_filled, name: volume[middle : middle + 1]}
-    shown = None if uncertainty is None else uncertainty[middle : middle + 1]
-    volume_panel(path, f"{scan.name}, slice {middle}, R = {effective:.2f}", images, one.target, uncertainty=shown)
 
 
 def _method(arguments: argparse.Namespace) -> Method:

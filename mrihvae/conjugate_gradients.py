@@ -28,8 +28,9 @@ def conjugate_gradients(
     precondition: Callable[[Tensor], Tensor] = lambda x: x,
     tolerance: float = 1e-6,
     cap: int = 100,
+    double: bool = True,
 ) -> Solution:
-    """Solve (N + r I) x = b, slices as problems of their own (Hestenes and Stiefel 1952), in double precision.
+    """Solve (N + r I) x = b, slices as problems of their own (Hestenes and Stiefel 1952).
 
     Parameters
     ----------
@@ -38,13 +39,15 @@ def conjugate_gradients(
     r : above 0, a number or (slices, 1, 1)
     precondition : about the inverse of N + r I
     tolerance : of |b - (N + r I) x| over |b|; reached by all slices, or `cap` iterations done
+    double : whether to compute in double precision, as residuals below 1e-5 need; else in that of b
     """
-    b = right.to(torch.complex128 if right.is_complex() else torch.float64)
+    b = right.to(torch.complex128 if right.is_complex() else torch.float64) if double else right
 
     def dot(a: Tensor, c: Tensor) -> Tensor:
         return (a.conj() * c).real.sum(dim=(-2, -1), keepdim=True)
 
-    size = dot(b, b).sqrt().clamp_min(torch.finfo(torch.float64).tiny)
+    tiny = torch.finfo(b.dtype).tiny
+    size = dot(b, b).sqrt().clamp_min(tiny)
     x = torch.zeros_like(b)
     remainder, number = b, 0
     direction = z = precondition(remainder)
@@ -52,13 +55,13 @@ def conjugate_gradients(
     while number < cap:
         number += 1
         applied = normal(direction) + r * direction
-        step = power / dot(direction, applied).clamp_min(torch.finfo(torch.float64).tiny)
+        step = power / dot(direction, applied).clamp_min(tiny)
         x, remainder = x + step * direction, remainder - step * applied
         if bool((dot(remainder, remainder).sqrt() <= tolerance * size).all()):
             break
         z = precondition(remainder)
         last, power = power, dot(remainder, z)
-        direction = z + power / last.clamp_min(torch.finfo(torch.float64).tiny) * direction
+        direction = z + power / last.clamp_min(tiny) * direction
     residual = (dot(remainder, remainder).sqrt() / size)[..., 0, 0]
     return Solution(x.to(right.dtype), residual.to(right.real.dtype), number)
 

@@ -15,6 +15,7 @@ from mrihvae.errors import InputError
 from mrihvae.files import replacing
 
 TARGETS = {"singlecoil": "reconstruction_esc", "multicoil": "reconstruction_rss"}
+MAPS_KEY, NOISE_KEY = "sensitivity_maps", "noise"  # beyond fastMRI's schema, for several coils
 ISMRMRD = "{http://www.ismrm.org/ISMRMRD}"
 
 
@@ -31,6 +32,8 @@ class Scan:
     padding : first and one past the last line that the scanner encoded; the others are empty
     matrix : (h, w) of the image to deliver, from the header's reconSpace, or None
     attributes : the file's HDF5 attributes
+    maps : complex (slice or 1, coil, H, W), sensitivities of the coils, where the file has `sensitivity_maps`
+    noise_scan : complex (coil, sample), where the file has `noise`
     """
 
     name: str
@@ -40,6 +43,13 @@ class Scan:
     padding: tuple[int, int] | None = None
     matrix: tuple[int, int] | None = None
     attributes: Mapping[str, Any] = field(default_factory=dict)
+    maps: np.ndarray | None = None
+    noise_scan: np.ndarray | None = None
+
+    @property
+    def coils(self) -> int:
+        """Number of coils."""
+        return self.kspace.shape[1] if self.kspace.ndim == 4 else 1
 
     def one(self, k: int) -> Scan:
         """Take slice k as a scan of its own."""
@@ -47,7 +57,8 @@ class Scan:
         attributes = dict(self.attributes)
         if len(np.atleast_1d(attributes.get("noise", 0))) == len(self.kspace) > 1:  # simulated scans: one a slice
             attributes["noise"] = attributes["noise"][k : k + 1]
-        return replace(self, kspace=self.kspace[k : k + 1], target=target, attributes=attributes)
+        maps = self.maps if self.maps is None or len(self.maps) == 1 else self.maps[k : k + 1]
+        return replace(self, kspace=self.kspace[k : k + 1], target=target, attributes=attributes, maps=maps)
 
 
 def list_files(path: Path, what: str = "fastMRI HDF5") -> list[Path]:
@@ -129,7 +140,9 @@ def read_scan(path: Path) -> Scan:
         )
     encoding = _read_encoding(path) if "ismrmrd_header" in keys else None
     padding, matrix = _padding(encoding, width), _matrix(encoding)
-    return Scan(path.name, kspace.astype(np.complex64, copy=False), mask, target, padding, matrix, attributes)
+    kspace = kspace.astype(np.complex64, copy=False)
+    maps, noise_scan = _read_coil_data(path, keys, kspace.shape) if kspace.ndim == 4 else (None, None)
+    return Scan(path.name, kspace, mask, target, padding, matrix, attributes, maps, noise_scan)
 
 
 def write_reconstruction(
@@ -174,6 +187,24 @@ def _read_mask(path: Path, shape: tuple[int, ...]) -> np.ndarray:
     if not mask.any():
         raise InputError(f"{path}: 'mask' measures nothing at all; there is nothing to reconstruct from")
     return mask
+
+
+def _read_coil_data(path: Path, keys: set[str], shape: tuple[int, ...]) -> tuple[np.ndarray | None, np.ndarray | None]:
+    """Read sensitivity maps and noise scan, where a file has them."""
+    maps = read_dataset(path, MAPS_KEY) if MAPS_KEY in keys else None
+    if maps is not None:
+        maps = maps[None] if maps.ndim == 3 else maps
+        if maps.dtype.kind != "c" or maps.shape[1:] != shape[1:] or maps.shape[0] not in (1, shape[0]):
+            raise InputError(
+                f"{path}: '{MAPS_KEY}' is {maps.dtype} of shape {maps.shape}, and k-space has shape {shape}; store "
+                "complex (slices or 1, coils, H, W)"
+            )
+    noise = None
+    if NOISE_KEY in keys:
+        from mrihvae.coils import read_noise_scan
+
+        noise = read_noise_scan(path, shape[1]).numpy()
+    return maps, noise
 
 
 def _read_encoding(path: Path) -> ElementTree.Element | None:

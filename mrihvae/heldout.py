@@ -8,6 +8,7 @@ such a split), sampled from the rest, and compared. What is missing lies between
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -24,6 +25,14 @@ SHARE = 8  # every so manieth line, or bin, is held out in a fold
 FEWEST = 8  # lines outside of the centre, below which they say too little
 TYPICAL = 0.9  # the ratio of scans that cannot say it; on training scans it is 0.8 in the mean, so on the safe side
 BOUNDS = (0.3, 3.0)
+
+
+Draws = Callable[[Tensor, Tensor, int], Tensor]
+
+
+def chosen_slices(slices: int) -> np.ndarray:
+    """Choose at most `SLICES` of them, evenly spread."""
+    return np.unique(np.linspace(0, slices - 1, min(SLICES, slices)).round().astype(int))
 
 
 def error_ratio(
@@ -43,20 +52,38 @@ def error_ratio(
     -------
     a factor on the samples' deviation, in `BOUNDS`; `TYPICAL` where too little lies outside of a fully sampled centre
     """
+
+    def draws(shown: Tensor, mask: Tensor, number: int) -> Tensor:
+        return fft2c(sample(model, shown, mask, DRAWS, replace(settings, sweeps=0), number).cpu())
+
+    return ratio_of(draws, kspace[torch.from_numpy(chosen_slices(len(kspace)))], measured, known, seed)
+
+
+def ratio_of(draws: Draws, kspace: Tensor, measured: Tensor, known: Tensor, seed: int = 0) -> float:
+    """Do as `error_ratio` does, with any way to draw.
+
+    Parameters
+    ----------
+    draws : of k-space like `kspace`, what of it is known and a seed makes complete k-space, (`DRAWS`, slices, H, W)
+    kspace : complex (slices, H, W) on the CPU, 0 where not measured; slices may be coils'
+
+    Returns
+    -------
+    a factor on the samples' deviation, in `BOUNDS`; `TYPICAL` where too little lies outside of a fully sampled centre
+    """
     shape = (kspace.shape[-2], kspace.shape[-1])
     measured, known = measured.expand(shape), known.expand(shape)
-    chosen = np.unique(np.linspace(0, len(kspace) - 1, min(SLICES, len(kspace))).round().astype(int))
-    kspace = kspace[torch.from_numpy(chosen)]
     lines = bool((measured == measured[:1]).all())
     if not lines and bool((measured == measured[:, :1]).all()):
-        return error_ratio(model, kspace.mT, measured.T, known.T, settings, seed)
+        return ratio_of(
+            lambda *given: draws(given[0].mT, given[1].T, given[2]).mT, kspace.mT, measured.T, known.T, seed
+        )
     noise = line_noise(kspace).expand(shape) if lines else noise_std(kspace)[:, None, None] ** 2
     groups = torch.arange(shape[1]).expand(shape) if lines else _rings(shape)
     errors, variances = [], []
     for number, out in enumerate(held_out(measured, np.random.default_rng(seed))):
         shown = torch.where(out, torch.zeros((), dtype=kspace.dtype), kspace)
-        drawn = sample(model, shown, known & ~out, DRAWS, replace(settings, sweeps=0), seed + number)
-        found = fft2c(drawn.cpu())
+        found = draws(shown, known & ~out, seed + number)
         squared = (kspace - found.mean(dim=0)).abs().square() - noise
         spread = (1 + 1 / DRAWS) * found.var(dim=0)
         parts = [_sums(values, groups, out) for values in (squared, spread, noise.expand(kspace.shape))]

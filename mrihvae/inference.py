@@ -10,19 +10,21 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import Protocol, cast
 
 import torch
 from torch import Tensor
 
 from mrihvae import iahvae
 from mrihvae.errors import InputError
-from mrihvae.fourier import centre_pad, ifft2c, resize_kspace
+from mrihvae.fourier import centre_pad, fft2c, ifft2c, resize_kspace
 from mrihvae.iahvae import mixed_seed, normal
 from mrihvae.model import HVAE
 from mrihvae.objective import from_measured, likelihood_std
 from mrihvae.precision import PRECISIONS, arithmetic
 from mrihvae.refinement import Refinement
 from mrihvae.units import noise_std, scale_of
+from mrihvae.views import view
 
 COMBINATIONS = ("measured", "variance")
 Sweeps = int | tuple[int, ...]
@@ -82,6 +84,7 @@ class Problem:
     scale : (slices,), what to multiply images by
     shape : (H, W) before padding
     turned : whether H and W were exchanged
+    number : of the view that this is, see `mrihvae.views.view`
     """
 
     measured: Tensor
@@ -90,15 +93,81 @@ class Problem:
     scale: Tensor
     shape: tuple[int, int]
     turned: bool = False
+    number: int = 0
 
     def seen(self, number: int) -> Problem:
         """Take the same problem for a mirrored or conjugated scan: one of 8 views, of which 0 is this one."""
-        return replace(self, measured=view(self.measured, number), mask=view(self.mask, number))
+        return replace(self, measured=view(self.measured, number), mask=view(self.mask, number), number=number)
+
+    def kspace(self, image: Tensor) -> Tensor:
+        """Give the k-space of this view of an image, (slices, H, W) in model units."""
+        return view(fft2c(image), self.number)
+
+    def image(self, kspace: Tensor) -> Tensor:
+        """Give the image of which k-space is this view."""
+        return ifft2c(view(kspace, self.number))
+
+    def guess(self, model: HVAE) -> Tensor:
+        """Compute the network's first guess of complete k-space."""
+        guess: Tensor = model.r.guesses(self.measured, self.mask)[-1]
+        return guess
+
+    def measured_in(self, guess: Tensor) -> Tensor:
+        """Give the measured bins, whatever the guess."""
+        return self.measured
+
+    def settle(self, kspace: Tensor) -> Tensor:
+        """Put measured bins back."""
+        return torch.where(self.mask, self.measured, kspace)
+
+    def finish(self, kspace: Tensor) -> Tensor:
+        """Leave measured bins as `InferenceSettings.combine` made them."""
+        return kspace
 
     def images(self, kspace: Tensor) -> Tensor:
         """Turn complete k-space (..., slices, H, W) in model units into images in physical scale."""
         images = ifft2c(resize_kspace(kspace * self.scale[:, None, None], self.shape))
         return images.mT if self.turned else images
+
+
+class Undersampled(Protocol):
+    """Undersampled slices as the network takes them, of one coil (`Problem`) or more (`mrihvae.coil_problem`)."""
+
+    @property
+    def mask(self) -> Tensor:
+        """Mark the bins that count as measured, bool (slices, H, W)."""
+
+    @property
+    def noise(self) -> Tensor:
+        """Give the standard deviation of the noise per complex bin, in model units, (slices,)."""
+
+    @property
+    def scale(self) -> Tensor:
+        """Give what to multiply images by, (slices,)."""
+
+    def seen(self, number: int) -> Undersampled:
+        """Take the same problem in another view."""
+
+    def kspace(self, image: Tensor) -> Tensor:
+        """Give the network's k-space of an image in model units, both (slices, H, W)."""
+
+    def image(self, kspace: Tensor) -> Tensor:
+        """Give the image of the network's k-space."""
+
+    def guess(self, model: HVAE) -> Tensor:
+        """Compute the network's first guess of complete k-space, (slices, H, W)."""
+
+    def measured_in(self, guess: Tensor) -> Tensor:
+        """Give the bins that count as measured while the network looks at a guess, 0 elsewhere."""
+
+    def settle(self, kspace: Tensor) -> Tensor:
+        """Make k-space agree with the data, to go on from."""
+
+    def finish(self, kspace: Tensor) -> Tensor:
+        """Make k-space agree with the data, at the end."""
+
+    def images(self, kspace: Tensor) -> Tensor:
+        """Turn complete k-space into images in physical scale."""
 
 
 def reconstruct(model: HVAE, kspace: Tensor, mask: Tensor, settings: InferenceSettings | None = None) -> Tensor:
@@ -122,13 +191,16 @@ def reconstruct(model: HVAE, kspace: Tensor, mask: Tensor, settings: InferenceSe
     InputError
         K-space or mask of another shape.
     """
-    settings = settings or InferenceSettings()
-    problem = pose(model, kspace, mask)
+    return solve(model, pose(model, kspace, mask), settings or InferenceSettings())
+
+
+def solve(model: HVAE, problem: Undersampled, settings: InferenceSettings) -> Tensor:
+    """Reconstruct the slices of a problem: complex64 images (slices, H, W) in physical scale."""
     with torch.no_grad(), arithmetic(model.start.device, settings.precision):
         if settings.rounds == 1:
-            return problem.images(_mean_over_views(model, problem, settings, settings.sweeps))
+            return problem.images(problem.finish(_mean_over_views(model, problem, settings, settings.sweeps)))
         guess = first_estimate(model, problem, settings)
-        return problem.images(_look_again(model, problem, guess, settings, settings.sweeps))
+        return problem.images(problem.finish(_look_again(model, problem, guess, settings, settings.sweeps)))
 
 
 def sample(
@@ -156,21 +228,27 @@ def sample(
     -------
     complex64 images (samples, slices, H, W), free of the scan's noise where nothing was measured
     """
-    settings = settings or InferenceSettings()
+    return draw(model, pose(model, kspace, mask), samples, settings or InferenceSettings(), seed, first)
+
+
+def draw(
+    model: HVAE, problem: Undersampled, samples: int, settings: InferenceSettings, seed: int = 0, first: int = 0
+) -> Tensor:
+    """Draw posterior samples of the slices of a problem, as `sample` does: complex64 (samples, slices, H, W)."""
     if samples < 1:
         raise InputError(f"{samples} samples: draw at least 1")
     if settings.refines and settings.anchor != "posterior":
         raise InputError("samples are refined with anchor 'posterior', which holds draws; leave out the other anchor")
-    problem = pose(model, kspace, mask)
     drawn = []
     with torch.no_grad(), arithmetic(model.start.device, settings.precision):
         views = [problem.seen(number) for number in range(min(settings.views, samples))]
-        guesses = [model.r.guesses(seen.measured, seen.mask)[-1] for seen in views]
+        guesses = [seen.guess(model) for seen in views]
         for number in range(samples):
             which = number % len(views)
-            seeds = (mixed_seed(seed, number, first + k) for k in range(len(kspace)))
+            seeds = (mixed_seed(seed, number, first + k) for k in range(len(problem.scale)))
             generators = [torch.Generator().manual_seed(one) for one in seeds]
-            found = infer(model, views[which], guesses[which], settings, settings.sweeps, generators)
+            seen = views[which]
+            found = seen.finish(infer(model, seen, guesses[which], settings, settings.sweeps, generators))
             drawn.append(problem.images(view(found, which)))
     return torch.stack(drawn)
 
@@ -197,44 +275,28 @@ def pose(model: HVAE, kspace: Tensor, mask: Tensor) -> Problem:
     return Problem(measured / scale[:, None, None], known, noise_std(kept) / scale, scale, shape)
 
 
-def view(kspace: Tensor, number: int) -> Tensor:
-    """Conjugate (bit 0 of `number`) and mirror (bits 1 and 2) k-space or a mask (..., H, W): its own inverse.
-
-    A view of k-space is that of an image mirrored along W or H, or conjugated and turned by 180 degrees: the network
-    has learnt images in all of these orientations, and lines along H stay what they are.
-    """
-    if number & 1 and kspace.is_complex():
-        kspace = kspace.conj().resolve_conj()
-    for bit, axis in ((2, -1), (4, -2)):
-        if number & bit:
-            kspace = kspace.flip(axis).roll(1 - kspace.shape[axis] % 2, axis)  # zero frequency stays where it is
-    return kspace
-
-
-def first_estimate(model: HVAE, problem: Problem, settings: InferenceSettings) -> Tensor:
+def first_estimate(model: HVAE, problem: Undersampled, settings: InferenceSettings) -> Tensor:
     """Compute the guess for the last round, complex (slices, H, W): the first one, taken through all rounds before."""
     if settings.rounds == 1:
-        first: Tensor = model.r.guesses(problem.measured, problem.mask)[-1]
-        return first
-    estimate = _mean_over_views(model, problem, settings, 0)
-    guess = torch.where(problem.mask, problem.measured, estimate)
+        return problem.guess(model)
+    guess = problem.settle(_mean_over_views(model, problem, settings, 0))
     for _ in range(settings.rounds - 2):
-        estimate = _look_again(model, problem, guess, settings, 0)
-        guess = torch.where(problem.mask, problem.measured, estimate)
+        guess = problem.settle(_look_again(model, problem, guess, settings, 0))
     return guess
 
 
-def _mean_over_views(model: HVAE, problem: Problem, settings: InferenceSettings, sweeps: Sweeps) -> Tensor:
+def _mean_over_views(model: HVAE, problem: Undersampled, settings: InferenceSettings, sweeps: Sweeps) -> Tensor:
     """Do the first round in every view, each from its own first guess, and average in k-space."""
-    total = torch.zeros_like(problem.measured)
+    total: Tensor | float = 0.0
     for number in range(settings.views):
         seen = problem.seen(number)
-        guess = model.r.guesses(seen.measured, seen.mask)[-1]
-        total = total + view(infer(model, seen, guess, settings, sweeps), number)
-    return total / settings.views
+        total = total + view(infer(model, seen, seen.guess(model), settings, sweeps), number)
+    return cast(Tensor, total) / settings.views
 
 
-def _look_again(model: HVAE, problem: Problem, guess: Tensor, settings: InferenceSettings, sweeps: Sweeps) -> Tensor:
+def _look_again(
+    model: HVAE, problem: Undersampled, guess: Tensor, settings: InferenceSettings, sweeps: Sweeps
+) -> Tensor:
     """Do a further round, and blend it with its guess where nothing was measured."""
     found = infer(model, problem, guess, settings, sweeps)
     return torch.where(problem.mask, found, guess + settings.blend * (found - guess))
@@ -242,7 +304,7 @@ def _look_again(model: HVAE, problem: Problem, guess: Tensor, settings: Inferenc
 
 def infer(
     model: HVAE,
-    problem: Problem,
+    problem: Undersampled,
     guess: Tensor,
     settings: InferenceSettings,
     sweeps: Sweeps,
@@ -266,14 +328,14 @@ def infer(
         draw, width = partial(normal, generators=generators), settings.temperature
         noisy = partial(_with_noise, s=s[:, None, None], draw=draw)
     elif settings.start == "sample":
-        draw = partial(normal, generators=[torch.Generator().manual_seed(0) for _ in problem.measured])
+        draw = partial(normal, generators=[torch.Generator().manual_seed(0) for _ in guess])
 
     def combine(bins: Tensor, hhat: Tensor, measured: Tensor) -> Tensor:
         return _combine(bins, hhat, measured, problem.noise[:, None, None], settings.combine)
 
-    encoder = from_measured(model, guess, problem.measured, problem.mask)
+    measured, mask = problem.measured_in(guess), problem.mask
+    encoder = from_measured(model, guess, measured, mask)
     chosen = replace(settings, sweeps=sweeps)
-    measured, mask = problem.measured, problem.mask
     return iahvae.infer(model, encoder, measured, mask, s, chosen, draw, width, noisy, combine).kspace
 
 

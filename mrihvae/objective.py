@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from mrihvae.bands import merge
+from mrihvae.coil_problem import CoilProblem
 from mrihvae.fourier import centre_crop, centre_pad
 from mrihvae.iahvae import Encoder, FromMeasured, infer
 from mrihvae.kernels import squared
@@ -45,6 +46,22 @@ class Scans:
     kspace: Tensor
     measured: Tensor
     mask: Tensor
+    noise: Tensor
+
+
+@dataclass
+class CoilScans:
+    """A batch of complete scans of several coils and what an accelerated acquisition measures of them, in model units.
+
+    Attributes
+    ----------
+    kspace : complex (slices, H, W), of the complete coils combined by the maps
+    problem : the data; the network's grid is that of the scan
+    noise : (slices,), standard deviation per complex bin of the noise in `kspace`
+    """
+
+    kspace: Tensor
+    problem: CoilProblem
     noise: Tensor
 
 
@@ -183,6 +200,52 @@ def rollout(model: HVAE, scans: Scans, second_round: bool = False) -> Rollout:
     return Rollout(loss, error, stages[-1], zero_filled, tuple(stages))
 
 
+def rollout_coils(model: HVAE, scans: CoilScans, second_round: bool = False) -> Rollout:
+    """Do as `rollout` does for several coils: errors are those after the data have settled r's answer."""
+    problem = scans.problem
+    with torch.set_grad_enabled(torch.is_grad_enabled() and not second_round):
+        guesses = problem.guesses(model)
+        guess = guesses[-1]
+        if second_round:
+            guess = problem.settle(_coil_means(model, problem, guess))
+    found = problem.settle(_coil_means(model, problem, guess))
+    errors = [_mean_squared(k - scans.kspace) for k in guesses]
+    loss = torch.log(_mean_squared(found - scans.kspace) + ERROR_FLOOR).mean()
+    if not second_round:
+        loss = loss + log_errors(errors[1:], ERROR_FLOOR)
+    s = likelihood_std(model, scans.noise)
+    seen = problem.kspace(problem.combined)
+    shown = (_mean_squared(found - scans.kspace), _mean_squared(seen - scans.kspace), *errors)
+    answer, zero_filled, *stages = ((0.5 * error / s**2).mean().detach() for error in shown)
+    return Rollout(loss, answer, stages[-1], zero_filled, tuple(stages))
+
+
+def match_coils(model: HVAE, scans: CoilScans) -> PriorTerms:
+    """Walk down with z ~ q of the complete scans, and match r of several coils to q."""
+    problem = scans.problem
+    with torch.no_grad():
+        guess = problem.guesses(model)[-1]
+    measured = problem.measured_in(guess)
+    complete = Scans(scans.kspace, measured, problem.mask, scans.noise)
+    return matching_terms(model, complete, from_measured(model, guess, measured, problem.mask))
+
+
+def _coil_means(model: HVAE, problem: CoilProblem, guess: Tensor) -> Tensor:
+    """Decode r's means, with the guess's own bins where lines were measured."""
+    measured = problem.measured_in(guess)
+    decoded = merge(masked_means(model, measured, problem.mask, guess))
+    return torch.where(problem.mask, guess, decoded)
+
+
+def log_errors(errors: list[Tensor], floor: float) -> Tensor:
+    """Weigh the logarithms of the errors (slices,) after each U-Net by `GUESS_WEIGHTS`."""
+    on_the_way, end = GUESS_WEIGHTS
+    total = errors[0].new_zeros(()) if errors else torch.zeros(())
+    for error in errors:
+        total = total + (end if error is errors[-1] else on_the_way) * torch.log(error + floor).mean()
+    return total
+
+
 def rollout_degraded(model: HVAE, batch: DegradedImages, start: str = "guess", guess_only: bool = False) -> Rollout:
     """Compute r's means of degraded images, as `rollout` does of scans; its guess is one of those that loops meet.
 
@@ -203,10 +266,7 @@ def rollout_degraded(model: HVAE, batch: DegradedImages, start: str = "guess", g
     truth = sight.kspace(batch.images)
     errors = [_mean_squared(k - truth) for k in guesses]
     first = _mean_squared(sight.seen - truth)
-    on_the_way, end = GUESS_WEIGHTS
-    loss = truth.real.new_zeros(())
-    for error in errors[1:]:
-        loss = loss + (end if error is errors[-1] else on_the_way) * torch.log(error + DEGRADED_FLOOR).mean()
+    loss = log_errors(errors[1:], DEGRADED_FLOOR)
     found = errors[-1]
     if not guess_only:
         found = _mean_squared(sight.decoded(guess) - truth)

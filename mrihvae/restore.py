@@ -10,10 +10,10 @@ from torch import Tensor
 
 from mrihvae.data_terms import LeastSquares
 from mrihvae.errors import InputError
-from mrihvae.fourier import fft2c, ifft2c
 from mrihvae.iahvae import Encoder
-from mrihvae.inference import Problem, pose, view
+from mrihvae.inference import Undersampled, pose
 from mrihvae.model import HVAE
+from mrihvae.multicoil import pose_coils
 from mrihvae.objective import from_measured, likelihood_std
 from mrihvae.operators import Inpainting, MaskedFourier, Operator, moved
 from mrihvae.pnp import Complete, Look, PnPSettings, Restored, restore
@@ -159,39 +159,44 @@ def _mask_for(mask: Tensor, data: Tensor) -> Tensor:
 
 
 class ScanLook:
-    """r looks at undersampled k-space in one view (`mrihvae.inference.view`), with x for the guess.
+    """r looks at undersampled k-space in one view (`mrihvae.views.view`), with x for the guess.
 
     Parameters
     ----------
     model : with r for undersampled scans
-    problem : as `mrihvae.inference.pose` makes it
+    problem : as `mrihvae.inference.pose` or `mrihvae.multicoil.pose_coils` make it
     number : of the view
     """
 
-    def __init__(self, model: HVAE, problem: Problem, number: int = 0) -> None:
-        self.model, self.number, self.seen = model, number, problem.seen(number)
+    def __init__(self, model: HVAE, problem: Undersampled, number: int = 0) -> None:
+        self.model, self.seen = model, problem.seen(number)
 
     def kspace(self, image: Tensor) -> Tensor:
         """Give the network's k-space of an image."""
-        return view(fft2c(image), self.number)
+        return self.seen.kspace(image)
 
     def image(self, kspace: Tensor) -> Tensor:
         """Give the image of the network's k-space."""
-        return ifft2c(view(kspace, self.number))
+        return self.seen.image(kspace)
 
     def encoder(self, kspace: Tensor) -> Encoder:
         """Make r look at a guess, k-space."""
-        return from_measured(self.model, kspace, self.seen.measured, self.seen.mask)
+        return from_measured(self.model, kspace, self.seen.measured_in(kspace), self.seen.mask)
 
     def settled(self, kspace: Tensor, gamma: float) -> tuple[Tensor, Tensor, Tensor]:
         """Bins that were measured are known, to within their noise and what the model cannot say."""
-        return self.seen.measured, self.seen.mask, likelihood_std(self.model, self.seen.noise)
+        return self.seen.measured_in(kspace), self.seen.mask, likelihood_std(self.model, self.seen.noise)
 
 
 def reconstruct_scans(
-    model: HVAE, kspace: Tensor, mask: Tensor, settings: PnPSettings | None = None
+    model: HVAE, kspace: Tensor, mask: Tensor, settings: PnPSettings | None = None, maps: Tensor | None = None
 ) -> tuple[Tensor, Restored]:
-    """Reconstruct undersampled single-coil k-space by PnP-HVAE; parameters as for `mrihvae.inference.reconstruct`.
+    """Reconstruct undersampled k-space by PnP-HVAE; parameters as for `mrihvae.inference.reconstruct`.
+
+    Parameters
+    ----------
+    maps : of several coils, complex (slices or 1, coils, H, W); then parameters are those of
+        `mrihvae.multicoil.reconstruct_coils`
 
     Returns
     -------
@@ -199,16 +204,25 @@ def reconstruct_scans(
     loop found, in model units
     """
     settings = settings or FOR_SCANS
-    problem = pose(model, kspace, mask)
-    noise = problem.noise.clamp_min(LEAST_NOISE)
-    term = LeastSquares(MaskedFourier(problem.mask), problem.measured, noise)
+    problem, operator, data = _posed(model, kspace, mask, maps)
+    term = LeastSquares(operator, data, problem.noise.clamp_min(LEAST_NOISE))
     with torch.no_grad():
         views = [ScanLook(model, problem, number) for number in range(settings.views)]
         with arithmetic(model.start.device, settings.precision):
-            guesses = [look.image(model.r.guesses(look.seen.measured, look.seen.mask)[-1]) for look in views]
+            guesses = [look.image(look.seen.guess(model)) for look in views]
         looks: list[Look] = list(views)
         if settings.encoder == "complete":
             looks = [Complete(model, look, real=False) for look in views]
         found = restore(model, term, looks, torch.stack(guesses).mean(dim=0), settings)
     image = found.decoded if settings.result == "decoded" else found.image
-    return problem.images(fft2c(image)), found
+    return problem.images(problem.kspace(image)), found
+
+
+def _posed(model: HVAE, kspace: Tensor, mask: Tensor, maps: Tensor | None) -> tuple[Undersampled, Operator, Tensor]:
+    """Bring a scan to the network's units; gives its operator and its data in them, too."""
+    if maps is None:
+        problem = pose(model, kspace, mask)
+        return problem, MaskedFourier(problem.mask), problem.measured
+    several = pose_coils(model, kspace, mask, maps)
+    own = several.sense.masked(kspace.mT if several.turned else kspace)
+    return several, several.sense, own / several.scale[:, None, None, None]

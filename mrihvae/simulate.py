@@ -48,6 +48,7 @@ class SimulationSettings:
     extra_noise : greatest noise added to measured bins alone, in half of the scans
     rotation : greatest rotation in degrees, in a third of the scans
     partial_resolution : probability that the outermost k-space is empty, as in a scan padded to the network's multiple
+    coils : least and greatest number of coils; (1, 1) for scans of one coil
     """
 
     max_acceleration: float = 12.0
@@ -55,6 +56,12 @@ class SimulationSettings:
     extra_noise: float = 0.05
     rotation: float = 15.0
     partial_resolution: float = 0.3
+    coils: tuple[int, int] = (1, 1)
+
+    @property
+    def several(self) -> bool:
+        """Whether scans are of several coils."""
+        return self.coils[1] > 1
 
     def __post_init__(self) -> None:
         if not self.max_acceleration >= 1.3:
@@ -63,6 +70,8 @@ class SimulationSettings:
             raise ValueError(f"noise {self.noise} must be two numbers above 0, the lesser one first")
         if min(self.extra_noise, self.rotation) < 0 or not 0 <= self.partial_resolution <= 1:
             raise ValueError("extra_noise and rotation must be at least 0, partial_resolution in [0, 1]")
+        if len(self.coils) != 2 or not 1 <= self.coils[0] <= self.coils[1]:
+            raise ValueError(f"coils {self.coils} must be two numbers of at least 1, the lesser one first")
 
 
 def draw_batch(
@@ -114,12 +123,12 @@ def _draw_scan(
 ) -> tuple[Tensor, Tensor, Tensor, float]:
     """Make one scan: complete k-space, measured k-space, mask (all (H, W)) and the noise of the complete one."""
     kspace, extent, noise = (
-        _place_raw(torch.from_numpy(array), shape, rng) if raw else simulate_scan(array, shape, settings, rng)
+        place_raw(torch.from_numpy(array), shape, rng) if raw else simulate_scan(array, shape, settings, rng)
     )
-    mask = centre_pad(_draw_mask(extent, settings, rng), shape, value=True)
+    mask = centre_pad(draw_mask(extent, settings, rng), shape, value=True)
     measured = torch.where(mask, kspace, torch.zeros((), dtype=kspace.dtype))
     if rng.random() < 0.5:
-        peak = _percentile99(ifft2c(kspace))
+        peak = percentile99(ifft2c(kspace))
         extra = peak * settings.extra_noise * rng.random()
         window = centre_pad(torch.ones(extent), shape)
         measured = measured + extra * white_noise(shape, rng) * mask * window
@@ -144,12 +153,12 @@ def simulate_scan(
     if rng.random() < settings.partial_resolution:
         extent = tuple(size - int(rng.integers(0, min(32, size // 4))) for size in shape)  # type: ignore[assignment]
         kspace = resize_kspace(resize_kspace(kspace, extent), shape)
-    noise = _percentile99(ifft2c(kspace)) * math.exp(rng.uniform(*np.log(settings.noise)))
+    noise = percentile99(ifft2c(kspace)) * math.exp(rng.uniform(*np.log(settings.noise)))
     window = centre_pad(torch.ones(extent), shape)
     return kspace + noise * window * white_noise(shape, rng), extent, noise
 
 
-def _place_raw(kspace: Tensor, shape: tuple[int, int], rng: Generator) -> tuple[Tensor, tuple[int, int], float]:
+def place_raw(kspace: Tensor, shape: tuple[int, int], rng: Generator) -> tuple[Tensor, tuple[int, int], float]:
     """Put a raw scan (h, w) on (H, W): cropped image, or image padded with its own noise, or padded k-space."""
     noise = float(noise_std(kspace))
     image = torch.from_numpy(_reorient(ifft2c(kspace).numpy(), rng))
@@ -164,7 +173,7 @@ def _place_raw(kspace: Tensor, shape: tuple[int, int], rng: Generator) -> tuple[
     return resize_kspace(fft2c(image), shape), (extent[0], extent[1]), noise
 
 
-def _draw_mask(extent: tuple[int, int], settings: SimulationSettings, rng: Generator) -> Tensor:
+def draw_mask(extent: tuple[int, int], settings: SimulationSettings, rng: Generator) -> Tensor:
     """Draw a sampling pattern, bool (h, w); lines differ along w, as inference turns scans whose lines do not."""
     width = extent[1]
     acceleration = round(math.exp(rng.uniform(math.log(1.3), math.log(settings.max_acceleration))))
@@ -222,7 +231,7 @@ def _resampled_size(
     image: Tensor, shape: tuple[int, int], finest: float, rng: Generator
 ) -> tuple[tuple[int, int], tuple[float, float]]:
     """Choose the resampled matrix so that the object fills 60 to 100 % of (H, W), never finer than `finest`."""
-    bright = image > 0.1 * _percentile99(image)
+    bright = image > 0.1 * percentile99(image)
     if not bright.any():  # nothing in it, or rotated out of it
         bright = torch.ones_like(bright)
     rows, columns = (torch.nonzero(bright.any(dim=axis)).flatten() for axis in (1, 0))
@@ -289,7 +298,7 @@ def white_noise(shape: tuple[int, int], rng: Generator) -> Tensor:
     return torch.view_as_complex(torch.from_numpy(pair))
 
 
-def _percentile99(image: Tensor) -> float:
+def percentile99(image: Tensor) -> float:
     """Compute the 99th percentile of the magnitude, from at most some 30,000 pixels."""
     flat = image.abs().numpy().ravel()
     flat = flat[:: max(1, flat.size // 16384)]

@@ -27,12 +27,15 @@ from mrihvae.errors import InputError
 from mrihvae.files import replacing
 from mrihvae.model import HVAE
 from mrihvae.objective import (
+    CoilScans,
     PriorTerms,
     Rollout,
     Scans,
+    match_coils,
     match_degraded,
     prior_terms,
     rollout,
+    rollout_coils,
     rollout_degraded,
     train_guess,
 )
@@ -41,6 +44,7 @@ from mrihvae.precision import has_bfloat16
 from mrihvae.restoration import DegradedImages
 from mrihvae.runs import Run, TrainSettings, save_checkpoint
 from mrihvae.simulate import SimulationSettings, draw_batch, draw_real
+from mrihvae.simulate_coils import draw_coils
 
 BEGINNING_EVERY = 8  # each time so many steps are done, r of degraded images looks at what its U-Nets begin with
 
@@ -62,7 +66,7 @@ def learning_rate(settings: TrainSettings, step: int) -> float:
     return settings.learning_rate * 0.5 * (1 + math.cos(math.pi * min(progress, 1.0)))
 
 
-Batch = Scans | DegradedImages
+Batch = Scans | CoilScans | DegradedImages
 
 
 @dataclass(frozen=True)
@@ -84,6 +88,8 @@ class Batches(Dataset[Batch]):
         images = self.source.draw(count, rng)
         if self.degraded:
             return draw_degraded(images, shape, self.simulation, rng)
+        if self.simulation.several:
+            return draw_coils(images, shape, self.simulation, rng)
         return draw_real(images, shape) if self.real else draw_batch(images, shape, self.simulation, rng)
 
 
@@ -109,6 +115,9 @@ def train_step(run: Run, scans: Batch, rank: int = 0) -> tuple[Rollout | None, P
             start = "round" if second else "beginning" if counters.step % BEGINNING_EVERY == 0 else "guess"
             masked = rollout_degraded(run.model, scans, "guess" if guess_only else start, guess_only)
             prior = match_degraded(run.model, scans) if with_prior else None
+        elif isinstance(scans, CoilScans):
+            masked = rollout_coils(run.model, scans, second)
+            prior = match_coils(run.model, scans) if with_prior else None
         elif guess_only:
             masked = train_guess(run.model, scans)
         elif with_masked:

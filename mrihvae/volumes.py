@@ -10,13 +10,15 @@ import torch
 from torch import Tensor
 
 from mrihvae import classical
+from mrihvae.coil_volumes import CoilBatch, CoilVolume
 from mrihvae.errors import InputError
 from mrihvae.fastmri_files import Scan
-from mrihvae.fourier import centre_crop
-from mrihvae.heldout import error_ratio
-from mrihvae.inference import InferenceSettings, reconstruct, sample
+from mrihvae.fourier import centre_crop, fft2c
+from mrihvae.heldout import DRAWS, chosen_slices, error_ratio, ratio_of
+from mrihvae.inference import InferenceSettings, draw, reconstruct, sample
 from mrihvae.masks import seed_of
 from mrihvae.model import HVAE
+from mrihvae.multicoil import CoilSettings, conjugate_gradient_sense, pose_coils, reconstruct_coils
 from mrihvae.operators import MaskedFourier
 from mrihvae.patterns import sampling_pattern
 from mrihvae.pnp import PnPSettings
@@ -25,7 +27,8 @@ from mrihvae.units import missing_noise
 
 SAMPLING_METHODS = ("hybrid", "amortised", "samples")  # in which posterior samples can be drawn
 MODEL_METHODS = (*SAMPLING_METHODS, "pnp")
-METHODS = (*MODEL_METHODS, "zero-filled", "wavelet", "tv")
+USUAL = CoilSettings()
+METHODS = (*MODEL_METHODS, "zero-filled", "sense", "wavelet", "tv")
 
 
 @dataclass(frozen=True)
@@ -45,13 +48,14 @@ class Method:
     Attributes
     ----------
     name : one of `METHODS`; "amortised" is one look of r at the data, "hybrid" goes on from there, "samples" is the
-        mean of posterior samples, "pnp" is PnP-HVAE
+        mean of posterior samples, "pnp" is PnP-HVAE; "sense" is CG-SENSE
     model : the weights, for the first four of these
     inference : settings of the hybrid and of samples; "amortised" has one view, one round and no sweeps, "samples"
         no sweeps
     samples : how many "samples" draws
     pnp : settings of "pnp"
-    strength : regularisation of "wavelet" and "tv" in model units; None for the tuned one
+    strength : regularisation of "sense", "wavelet" and "tv" in model units; None for the tuned one
+    coils : what is done with several coils
     """
 
     name: str
@@ -60,6 +64,7 @@ class Method:
     samples: int = 8
     strength: float | None = None
     pnp: PnPSettings = FOR_SCANS
+    coils: CoilSettings = USUAL
 
     def __post_init__(self) -> None:
         if self.name not in METHODS:
@@ -142,11 +147,18 @@ def reconstruct_volume(
 
     Returns
     -------
-    float32 magnitude (slice, h, w) in the scan's own scale, cropped to the target's or the header's matrix. Several
-    coils are reconstructed one by one and combined by root-sum-of-squares.
+    float32 magnitude (slice, h, w) in the scan's own scale, cropped to the target's or the header's matrix. Of several
+    coils it is what `CoilSettings.output` says; zero-filled, root-sum-of-squares.
     """
     if method.name == "samples":
         return _draw(scan, mask, method, 0, batch_size, progress)[0]
+    if scan.coils > 1 and method.name != "zero-filled":
+        volume, known = coil_volume(scan, mask, method.coils)
+        shown = []
+        for batch in volume.batches(batch_size):
+            shown.append(volume.delivered(_reconstruct_coils(batch, known, method), batch).cpu())
+            progress(len(batch.kspace))
+        return _cropped(scan, torch.cat(shown))
     images = [
         _reconstruct_batch(batch, known, method).abs().cpu()
         for batch, known in _batches(scan, mask, batch_size, progress)
@@ -168,13 +180,13 @@ def sample_volume(
     """
     if method.model is None or method.name not in SAMPLING_METHODS:
         raise InputError(f"method '{method.name}' draws no samples; choose one of {', '.join(SAMPLING_METHODS)}")
-    settings = _settings(method)
+    settings = settings_of(method)
     mean, samples = _draw(scan, mask, method, seed, batch_size, progress)
     variance = samples.var(axis=1, ddof=1) if method.samples > 1 else np.zeros_like(samples[:, 0])
     noise = _missing_noise(scan, mask)
     ratio = widened = 1.0
     if method.samples > 1:
-        ratio = _error_ratio(scan, mask, method.model, settings, seed)
+        ratio = _error_ratio(scan, mask, method, settings, seed)
         widened = settings.spread * ratio
     return PosteriorVolume(mean, np.sqrt(widened**2 * variance + noise**2), samples, noise, ratio, widened)
 
@@ -184,21 +196,70 @@ def _draw(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Draw samples: magnitude of their mean (slice, h, w), and their magnitudes (slice, sample, h, w)."""
     assert method.model is not None
+    if scan.coils > 1:
+        return _draw_coils(scan, mask, method, seed, batch_size, progress)
     drawn: list[Tensor] = []
     means: list[Tensor] = []
     for batch, known in _batches(scan, mask, batch_size, progress):
         first = sum(images.shape[1] for images in drawn)
-        images = sample(method.model, batch, known, method.samples, _settings(method), seed, first).cpu()
+        images = sample(method.model, batch, known, method.samples, settings_of(method), seed, first).cpu()
         means.append(images.mean(dim=0).abs())
         drawn.append(images.abs())
     samples = np.stack([_deliver(scan, images) for images in torch.cat(drawn, dim=1)], axis=1)
     return _deliver(scan, torch.cat(means)), samples
 
 
-def _error_ratio(scan: Scan, mask: np.ndarray, model: HVAE, settings: InferenceSettings, seed: int) -> float:
+def _draw_coils(
+    scan: Scan, mask: np.ndarray, method: Method, seed: int, batch_size: int, progress: Callable[[int], None]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Draw samples of several coils, as `_draw` does."""
+    assert method.model is not None
+    volume, known = coil_volume(scan, mask, method.coils)
+    drawn: list[np.ndarray] = []
+    means: list[Tensor] = []
+    for batch in volume.batches(batch_size):
+        problem = pose_coils(method.model, batch.kspace, known, batch.maps)
+        images = draw(method.model, problem, method.samples, settings_of(method), seed, batch.first)
+        means.append(volume.delivered(images.mean(dim=0), batch).cpu())
+        shown = [_cropped(scan, volume.delivered(image, batch).cpu()) for image in images]
+        drawn.append(np.stack(shown, axis=1))
+        progress(len(batch.kspace))
+    return _cropped(scan, torch.cat(means)), np.concatenate(drawn)
+
+
+def _error_ratio(scan: Scan, mask: np.ndarray, method: Method, settings: InferenceSettings, seed: int) -> float:
     """Ask bins that are held out how far samples are from the truth."""
+    assert method.model is not None
+    model = method.model
+    if scan.coils > 1:
+        return _coil_error_ratio(scan, mask, model, method.coils, settings, seed)
     ((kspace, known),) = _batches(scan, mask, scan.kspace.size, lambda slices: None)
     return error_ratio(model, kspace, torch.from_numpy(mask), known, settings, seed)
+
+
+def _coil_error_ratio(
+    scan: Scan, mask: np.ndarray, model: HVAE, coils: CoilSettings, settings: InferenceSettings, seed: int
+) -> float:
+    """Do as `_error_ratio` does, in the k-space of all coils; maps are those of all calibration lines."""
+    volume, known = coil_volume(scan, mask, coils)
+    batches = [volume.batch(k, k + 1) for k in chosen_slices(volume.slices)]
+    kspace, maps = torch.cat([one.kspace for one in batches]), torch.cat([one.maps for one in batches])
+
+    def draws(shown: Tensor, mask: Tensor, number: int) -> Tensor:
+        turned = mask.shape != maps.shape[-2:] or bool((mask == mask[:, :1]).all())
+        received = maps.mT if turned else maps
+        problem = pose_coils(model, shown.view(received.shape), mask, received)
+        images = draw(model, problem, DRAWS, replace(settings, sweeps=0), number).cpu()
+        return fft2c(received * images[:, :, None]).flatten(1, 2)
+
+    return ratio_of(draws, kspace.flatten(0, 1), torch.from_numpy(mask), known, seed)
+
+
+def coil_volume(scan: Scan, mask: np.ndarray, coils: CoilSettings) -> tuple[CoilVolume, Tensor]:
+    """Make the coils of a scan ready; also gives which bins are known, measured or not encoded, bool (W,) or (H, W)."""
+    measured = torch.from_numpy(mask)
+    known = measured | torch.from_numpy(~encoded_lines(scan))
+    return CoilVolume(scan, measured, known, coils), known
 
 
 def _missing_noise(scan: Scan, mask: np.ndarray) -> float:
@@ -230,8 +291,12 @@ def _deliver(scan: Scan, magnitude: Tensor) -> np.ndarray:
     """Combine the coils of magnitudes (slice * coil, H, W) and crop them: float32 (slice, h, w)."""
     coils = scan.kspace.shape[1] if scan.kspace.ndim == 4 else 1
     split = magnitude.unflatten(0, (-1, coils))
-    volume = split[:, 0] if coils == 1 else split.square().sum(dim=1).sqrt()
-    return centre_crop(volume, delivered_shape(scan)).contiguous().numpy()
+    return _cropped(scan, split[:, 0] if coils == 1 else split.square().sum(dim=1).sqrt())
+
+
+def _cropped(scan: Scan, images: Tensor) -> np.ndarray:
+    """Crop images (slice, H, W) to what is delivered, float32 (slice, h, w)."""
+    return centre_crop(images, delivered_shape(scan)).contiguous().numpy()
 
 
 def delivered_shape(scan: Scan) -> tuple[int, int]:
@@ -279,7 +344,7 @@ def encoded_lines(scan: Scan) -> np.ndarray:
     return encoded
 
 
-def _settings(method: Method) -> InferenceSettings:
+def settings_of(method: Method) -> InferenceSettings:
     """Give the settings of a method: the amortised one has one view, one round and no sweeps, samples no sweeps."""
     if method.name == "amortised":
         return replace(method.inference, views=1, rounds=1, sweeps=0)
@@ -291,10 +356,25 @@ def _reconstruct_batch(kspace: Tensor, mask: Tensor, method: Method) -> Tensor:
     if method.model is not None and method.name == "pnp":
         return reconstruct_scans(method.model, kspace, mask, method.pnp)[0]
     if method.model is not None and method.name in MODEL_METHODS:
-        return reconstruct(method.model, kspace, mask, _settings(method))
-    if method.name == "zero-filled":
+        return reconstruct(method.model, kspace, mask, settings_of(method))
+    if method.name in ("zero-filled", "sense"):  # the same with one coil of sensitivity 1
         return MaskedFourier(mask).adjoint(kspace)
     solve = classical.wavelet if method.name == "wavelet" else classical.total_variation
     strength = classical.DEFAULT_STRENGTH[method.name] if method.strength is None else method.strength
     pattern = mask.expand(kspace.shape[-2:]).numpy()
     return torch.from_numpy(np.stack([solve(y, pattern, strength) for y in kspace.numpy()]))
+
+
+def _reconstruct_coils(batch: CoilBatch, known: Tensor, method: Method) -> Tensor:
+    """Reconstruct undersampled k-space of several coils to coil-combined complex images (slices, H, W)."""
+    if method.model is not None and method.name == "pnp":
+        return reconstruct_scans(method.model, batch.kspace, known, method.pnp, batch.maps)[0]
+    if method.model is not None and method.name in MODEL_METHODS:
+        return reconstruct_coils(method.model, batch.kspace, known, batch.maps, settings_of(method))
+    strength = classical.COIL_STRENGTH[method.name] if method.strength is None else method.strength
+    if method.name == "sense":
+        return conjugate_gradient_sense(batch.kspace, known, batch.maps, strength)
+    solve = classical.wavelet if method.name == "wavelet" else classical.total_variation
+    pattern = known.expand(batch.kspace.shape[-2:]).numpy()
+    images = [solve(y, pattern, strength, maps=maps) for y, maps in zip(batch.kspace.numpy(), batch.maps.numpy())]
+    return torch.from_numpy(np.stack(images))

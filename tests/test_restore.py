@@ -15,7 +15,8 @@ from small import SMALL, every_third, phantom, small_kspace, small_model
 from mrihvae.data_terms import LeastSquares
 from mrihvae.errors import InputError
 from mrihvae.fourier import fft2c, ifft2c
-from mrihvae.inference import pose, view
+from mrihvae.inference import pose
+from mrihvae.views import view
 from mrihvae.kernels import gaussian_kernel, transfer_of
 from mrihvae.model import HVAE
 from mrihvae.operators import Blur, Inpainting, Linear, MaskedFourier, Operator, PaddedBlur, SuperResolution, denoising

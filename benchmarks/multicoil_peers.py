@@ -1,0 +1,176 @@
+"""Classical methods for several coils, of sigpy and BART, one slice at a time: what our network is compared to.
+
+Each finds a coil-combined image x with y = M F S x + noise, from k-space y, mask M and maps S:
+
+    zero-filled               A^H y, A = M F S
+    sense, bart-sense         min_x 1/2 |A x - y|^2 + strength / 2 |x|^2, by conjugate gradients
+    wavelet, bart-wavelet     min_x 1/2 |A x - y|^2 + strength |W x|_1
+    tv, bart-tv               min_x 1/2 |A x - y|^2 + strength |G x|_1
+    ecalib-...                the three of BART with maps of its own (ESPIRiT), whatever maps are given
+    nlinv                     image and maps together, of smooth maps; what regularises it is the number of Newton steps
+
+Penalties are in model units: k-space is divided by the 99th percentile of the zero-filled root-sum-of-squares image.
+Wavelets and step sizes are those of `mrihvae.classical` and benchmarks/bart.py. Scores are of `to_rss`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import bart
+import numpy as np
+import torch
+
+from mrihvae.classical import DUAL_STEP
+from mrihvae.errors import InputError
+from mrihvae.fourier import fft2c, ifft2c
+from mrihvae.units import image_scale
+
+APPS = {"sense": "SenseRecon", "wavelet": "L1WaveletRecon", "tv": "TotalVariationRecon"}
+OWN_MAPS = "ecalib-"
+BART = ("bart-sense", "bart-wavelet", "bart-tv", "ecalib-sense", "ecalib-wavelet", "ecalib-tv", "nlinv")
+METHODS = ("zero-filled", *APPS, *BART)
+# of BART's ADMM, steps of its conjugate gradients are counted; nlinv counts Newton steps
+ITERATIONS = {"sense": 30, "wavelet": 100, "tv": 300, "bart-sense": 30, **bart.ITERATIONS, "nlinv": 9}
+ECALIB = ("-m", "1")
+UNIT = 1.01  # root-sum-of-squares of maps up to which step sizes are safe
+
+
+@dataclass(frozen=True)
+class Combined:
+    """A coil-combined image, complex64 (H, W), in the scale of k-space, and the maps (coils, H, W) that it is for."""
+
+    image: np.ndarray
+    maps: np.ndarray
+
+
+def reconstruct(
+    method: str,
+    kspace: np.ndarray,
+    mask: np.ndarray,
+    maps: np.ndarray | None = None,
+    strength: float | None = None,
+    iterations: int | None = None,
+) -> Combined:
+    """Reconstruct one slice.
+
+    Parameters
+    ----------
+    method : one of `METHODS`
+    kspace : complex (coils, H, W), centred, in any physical scale
+    mask : bool (H, W), True where k-space was measured; the rest of `kspace` is ignored
+    maps : complex (coils, H, W), of root-sum-of-squares 1, or 0 where there is nothing; "ecalib-..." and "nlinv" find
+        maps of their own
+    strength : weight of the penalty in model units; "zero-filled" and "nlinv" have none
+    iterations : as in `ITERATIONS` if left out
+
+    Raises
+    ------
+    InputError
+        Unknown method, shapes that do not fit, no maps or strength where they are needed, or BART failed or is not
+        installed.
+    """
+    _check(method, kspace, mask, maps, strength)
+    measured = np.where(mask, kspace, 0).astype(np.complex64)
+    scale = float(image_scale(torch.from_numpy(root_sum_of_squares(_images(measured)))))
+    posed = measured / np.float32(scale)
+    if method == "nlinv":
+        image, found = bart.nlinv(posed, mask, _nlinv_options(iterations))
+        return Combined((image * scale).astype(np.complex64), found)
+    used = bart.ecalib(posed, ECALIB) if method.startswith(OWN_MAPS) else np.asarray(maps, dtype=np.complex64)
+    if method == "zero-filled":
+        image = (used.conj() * _images(posed)).sum(axis=0)
+    elif method in APPS:
+        image = _sigpy(method, posed, mask, used, float(strength or 0), iterations)
+    else:
+        image = bart.pics(posed, mask, used, _pics_options(method, float(strength or 0), iterations))
+    return Combined((image * scale).astype(np.complex64), used)
+
+
+def arguments(method: str, strength: float | None = None, iterations: int | None = None) -> str:
+    """Tell what is run: sigpy's application and its parameters, or BART's commands."""
+    if method == "zero-filled":
+        return "A^H y"
+    if method == "nlinv":
+        return " ".join(("bart nlinv", *_nlinv_options(iterations)))
+    if method in APPS:
+        steps = f", sigma={DUAL_STEP}" if method == "tv" else ""
+        return f"sigpy.mri.app.{APPS[method]}(lamda={strength:g}, max_iter={iterations or ITERATIONS[method]}{steps})"
+    first = " ".join(("bart ecalib", *ECALIB, "&& ")) if method.startswith(OWN_MAPS) else ""
+    return first + " ".join(("bart pics", *_pics_options(method, float(strength or 0), iterations)))
+
+
+def to_rss(image: np.ndarray, maps: np.ndarray, kspace: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """Compute the root-sum-of-squares image that a combined image stands for.
+
+    It is expanded by its maps, measured k-space is put in, and coil images are combined: the convention of fastMRI's
+    targets.
+
+    Parameters
+    ----------
+    image : complex (H, W)
+    maps : complex (coils, H, W)
+    kspace : complex (coils, H, W), in the scale of the image
+    mask : bool (H, W)
+
+    Returns
+    -------
+    float32 (H, W)
+    """
+    expanded = fft2c(torch.from_numpy((maps * image).astype(np.complex64))).numpy()
+    return root_sum_of_squares(_images(np.where(mask, kspace, expanded)))
+
+
+def root_sum_of_squares(images: np.ndarray) -> np.ndarray:
+    """Combine coil images (coils, H, W) to float32 (H, W)."""
+    return np.asarray(np.sqrt((np.abs(images) ** 2).sum(axis=0)), dtype=np.float32)
+
+
+def _images(kspace: np.ndarray) -> np.ndarray:
+    return np.asarray(ifft2c(torch.from_numpy(kspace.astype(np.complex64))).numpy())
+
+
+def _check(method: str, kspace: np.ndarray, mask: np.ndarray, maps: np.ndarray | None, strength: float | None) -> None:
+    if method not in METHODS:
+        raise InputError(f"method '{method}' is unknown; choose one of {', '.join(METHODS)}")
+    if kspace.ndim != 3 or mask.shape != kspace.shape[1:]:
+        raise InputError(f"k-space {kspace.shape} is not one slice (coils, H, W) that the mask {mask.shape} fits")
+    if strength is None and method not in ("zero-filled", "nlinv"):
+        raise InputError(f"{method}: has a penalty, so it needs its strength")
+    if strength is not None and not 0 < strength < np.inf:
+        raise InputError(f"strength {strength} is not a number above 0")
+    if method == "nlinv" or method.startswith(OWN_MAPS):
+        return
+    if maps is None or maps.shape != kspace.shape:
+        shape = "none" if maps is None else maps.shape
+        raise InputError(f"{method}: takes maps of the shape of k-space {kspace.shape}, not {shape}")
+    if (largest := float(root_sum_of_squares(maps).max())) > UNIT:
+        raise InputError(f"maps have a root-sum-of-squares of up to {largest:.3g}; divide them by it")
+
+
+def _sigpy(
+    method: str, kspace: np.ndarray, mask: np.ndarray, maps: np.ndarray, strength: float, iterations: int | None
+) -> np.ndarray:
+    """Run a sigpy application; A has norm 1, so steps need no estimate of it."""
+    import sigpy.mri.app
+
+    steps: dict[str, float] = {"wavelet": {"alpha": 1.0}, "tv": {"sigma": DUAL_STEP, "tau": 1 / (9 * DUAL_STEP)}}.get(
+        method, {}
+    )
+    app: Callable[..., sigpy.mri.app.App] = getattr(sigpy.mri.app, APPS[method])
+    weights = np.broadcast_to(mask, kspace.shape).astype(np.float32)
+    count = iterations or ITERATIONS[method]
+    solver = app(kspace, maps, strength, weights=weights, max_iter=count, show_pbar=False, **steps)
+    return np.asarray(solver.run(), dtype=np.complex64)
+
+
+def _pics_options(method: str, strength: float, iterations: int | None) -> tuple[str, ...]:
+    name = method.replace(OWN_MAPS, "bart-")
+    if name == "bart-sense":
+        return "-w", "1", "-l2", "-r", str(strength), "-i", str(iterations or ITERATIONS[name])
+    return bart.arguments(name, strength, iterations or ITERATIONS[name])
+
+
+def _nlinv_options(iterations: int | None) -> tuple[str, ...]:
+    return "-S", "-i", str(iterations or ITERATIONS["nlinv"])

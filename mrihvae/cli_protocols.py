@@ -1,0 +1,27 @@
+"""`mrihvae protocols`: the protocols that come with the package, and what runs them."""
+
+from __future__ import annotations
+
+import argparse
+
+from mrihvae.protocols import find_protocol, list_protocols
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command's options."""
+    parser.add_argument("name", nargs="?", metavar="NAME", help="print this one's file, to change it and run the copy")
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """List the protocols, or print one."""
+    if arguments.name is not None:
+        print(find_protocol(arguments.name).read_text(), end="")
+        return
+    evaluations, benchmarks = list_protocols()
+    width = max(map(len, [*evaluations, *benchmarks]))
+    print("Evaluations of our reconstructions: mrihvae run NAME --data DIR --output DIR\n")
+    for name, description in evaluations.items():
+        print(f"{name:<{width}}  {description}")
+    print("\nBenchmarks, which compare methods or study ours: commands in a checkout of the repository\n")
+    for name, (description, command) in benchmarks.items():
+        print(f"{name:<{width}}  {description}\n{'':<{width}}  {command}")

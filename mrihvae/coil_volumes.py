@@ -1,0 +1,140 @@
+"""A multi-coil scan made ready slice by slice: coils whitened and compressed, maps estimated once and kept."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from mrihvae.coils import (
+    compression_matrix,
+    corner_covariance,
+    mix_coils,
+    noise_covariance,
+    whitening_matrix,
+)
+from mrihvae.errors import InputError
+from mrihvae.fastmri_files import Scan
+from mrihvae.multicoil import CoilSettings, estimate_maps, root_sum_of_squares
+
+KEPT = 2**28  # bytes of maps that are kept; those of further slices are estimated anew when they are asked for
+
+
+@dataclass(frozen=True)
+class CoilBatch:
+    """Slices of a multi-coil scan.
+
+    Attributes
+    ----------
+    kspace : complex64 (slices, coils, H, W), of coils or virtual coils, 0 where not measured
+    maps : complex64 (slices, coils, H, W)
+    first : number of the first slice in its volume
+    """
+
+    kspace: Tensor
+    maps: Tensor
+    first: int
+
+
+class CoilVolume:
+    """The coils of a scan, ready to be reconstructed.
+
+    Parameters
+    ----------
+    scan : of several coils; its own maps and noise scan are used, if it has them
+    measured : bool (W,) or (H, W), which bins were measured
+    known : the same, with those that are known to be 0
+    settings : see `CoilSettings`
+
+    Raises
+    ------
+    InputError
+        Coils that are zero all over, maps that do not fit, a noise covariance that is singular; on the way also too
+        few calibration lines.
+    """
+
+    def __init__(self, scan: Scan, measured: Tensor, known: Tensor, settings: CoilSettings) -> None:
+        if scan.kspace.ndim != 4:
+            raise InputError(f"{scan.name}: is of one coil; coils need k-space of (slices, coils, H, W)")
+        self.scan, self.measured, self.known, self.settings = scan, measured, known, settings
+        self._maps: dict[int, Tensor] = {}
+        if scan.maps is not None and scan.maps.shape[1:] != scan.kspace.shape[1:]:
+            raise InputError(
+                f"{scan.name}: sensitivity maps of shape {scan.maps.shape} do not fit k-space of {scan.kspace.shape}; "
+                "give (slices or 1, coils, H, W)"
+            )
+
+    @property
+    def slices(self) -> int:
+        """Number of slices."""
+        return len(self.scan.kspace)
+
+    @cached_property
+    def mixing(self) -> Tensor | None:
+        """The matrix (virtual coils, coils) that whitens and compresses, or None where coils stay as they are."""
+        matrix, settings = None, self.settings
+        kspace = torch.from_numpy(self.scan.kspace)
+        if settings.whiten:
+            try:
+                if self.scan.noise_scan is not None:
+                    covariance = noise_covariance(torch.from_numpy(self.scan.noise_scan))
+                else:
+                    covariance = corner_covariance(kspace, self.measured)
+                matrix = whitening_matrix(covariance)
+            except InputError as error:
+                raise InputError(f"{self.scan.name}: {error}") from error
+        if 0 < settings.compress < kspace.shape[1]:
+            mixed = kspace if matrix is None else mix_coils(kspace, matrix)
+            rows = compression_matrix(mixed, settings.compress, self.measured)
+            matrix = rows if matrix is None else rows @ matrix
+        return matrix
+
+    def batches(self, batch_size: int) -> Iterator[CoilBatch]:
+        """Cut the scan into batches of about so many coil images, one slice at least."""
+        count = max(1, batch_size // self.scan.kspace.shape[1])
+        for first in range(0, self.slices, count):
+            yield self.batch(first, min(first + count, self.slices))
+
+    def batch(self, first: int, end: int) -> CoilBatch:
+        """Take slices `first` to `end` - 1."""
+        kspace = self.original(first, end)
+        if self.mixing is not None:
+            kspace = mix_coils(kspace, self.mixing)
+        return CoilBatch(kspace, self._maps_of(kspace, first, end), first)
+
+    def original(self, first: int, end: int) -> Tensor:
+        """Take the measured k-space of the coils as they are."""
+        kspace = torch.from_numpy(self.scan.kspace[first:end])
+        return torch.where(self.measured, kspace, torch.zeros((), dtype=kspace.dtype))
+
+    def delivered(self, image: Tensor, batch: CoilBatch) -> Tensor:
+        """Make real (slices, H, W) of coil-combined images, as `CoilSettings.output` says."""
+        if self.settings.output == "combined":
+            return image.abs()
+        maps = batch.maps.to(image.device)
+        if self.mixing is not None:
+            maps = mix_coils(maps, torch.linalg.pinv(self.mixing).to(maps))
+        kspace = self.original(batch.first, batch.first + len(batch.kspace)).to(image.device)
+        return root_sum_of_squares(image, maps, kspace, self.measured.to(image.device))
+
+    def _maps_of(self, kspace: Tensor, first: int, end: int) -> Tensor:
+        """Give the maps of slices: the scan's own, or those estimated, which are kept while they are not too many."""
+        own = self.scan.maps
+        if own is not None:
+            maps = torch.from_numpy(own if len(own) == 1 else own[first:end]).to(torch.complex64)
+            maps = maps if self.mixing is None else mix_coils(maps, self.mixing)
+            maps = maps / maps.abs().square().sum(dim=1, keepdim=True).sqrt().clamp_min(1e-12)
+            return maps.expand(end - first, -1, -1, -1)
+        for k in range(first, end):
+            if k not in self._maps:
+                try:
+                    maps = estimate_maps(kspace[k - first : k - first + 1], self.measured, self.settings)[0]
+                except InputError as error:
+                    raise InputError(f"{self.scan.name}, slice {k}: {error}") from error
+                if (len(self._maps) + 1) * maps.nbytes > KEPT:
+                    self._maps.pop(next(iter(self._maps)), None)
+                self._maps[k] = maps
+        return torch.stack([self._maps[k] for k in range(first, end)])

@@ -1,0 +1,170 @@
+"""Reconstruction from several coils: what is done to them before, maps, inference, and the image to deliver."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from mrihvae.coil_problem import CoilProblem, total_variation
+from mrihvae.errors import InputError
+from mrihvae.fourier import fft2c, ifft2c, resize_kspace
+from mrihvae.inference import InferenceSettings, padded_shape, solve
+from mrihvae.model import HVAE
+from mrihvae.sense import Sense
+from mrihvae.sensitivities import calibration_data, espirit_maps, fast_maps
+from mrihvae.units import noise_std, scale_of
+
+MAPS = ("fast", "espirit")
+OUTPUTS = ("rss", "combined")
+
+
+@dataclass(frozen=True)
+class CoilSettings:
+    """What is done with the coils of a scan.
+
+    Attributes
+    ----------
+    maps : how sensitivities are estimated from calibration lines: "fast" (ESPIRiT on a coarse grid) or "espirit"
+        (sigpy's, pixel by pixel; some thirty times as long)
+    crop : eigenvalue of ESPIRiT below which maps are 0; 0 keeps them everywhere
+    compress : virtual coils that are kept by singular value decomposition; 0 for all
+    whiten : whether noise is made white, and alike in all coils; its covariance comes from a noise scan, where there is
+        one, or else from the corners of k-space
+    output : "rss", root-sum-of-squares of the coil images with measured k-space put back, as fastMRI's targets, or
+        "combined", the magnitude of the image that the maps combine
+    """
+
+    maps: str = "fast"
+    crop: float = 0.0
+    compress: int = 0
+    whiten: bool = False
+    output: str = "rss"
+
+    def __post_init__(self) -> None:
+        for name, known in (("maps", MAPS), ("output", OUTPUTS)):
+            if getattr(self, name) not in known:
+                raise ValueError(f"{name} '{getattr(self, name)}' is unknown; choose one of {', '.join(known)}")
+        if self.compress < 0 or not 0 <= self.crop < 1:
+            raise ValueError(f"compress {self.compress} must be at least 0, and crop {self.crop} in [0, 1)")
+
+
+def estimate_maps(kspace: Tensor, mask: Tensor, settings: CoilSettings) -> Tensor:
+    """Estimate the sensitivity maps of slices from their calibration lines.
+
+    Parameters
+    ----------
+    kspace : complex (slices, coils, H, W)
+    mask : bool, broadcast to (H, W)
+
+    Returns
+    -------
+    complex64 (slices, coils, H, W), of root-sum-of-squares 1, or 0 where `settings.crop` says
+
+    Raises
+    ------
+    InputError
+        Too few calibration lines, or coils that are all zero.
+    """
+    shape = (kspace.shape[-2], kspace.shape[-1])
+    mask = mask.to(kspace.device).expand(shape)
+    estimate: Callable[[Tensor, tuple[int, int], float], Tensor] = fast_maps
+    if settings.maps == "espirit":
+        estimate = espirit_maps
+    return torch.stack([estimate(one, shape, settings.crop) for one in calibration_data(kspace, mask)])
+
+
+def reconstruct_coils(
+    model: HVAE, kspace: Tensor, mask: Tensor, maps: Tensor, settings: InferenceSettings | None = None
+) -> Tensor:
+    """Reconstruct slices of undersampled multi-coil k-space (methods: together, with coils).
+
+    Parameters
+    ----------
+    model : trained weights, such as "multicoil"
+    kspace : complex64 (slices, coils, H, W), any H and W, any physical scale; what is not measured is ignored
+    mask : bool, broadcast to (H, W), True where measured
+    maps : complex (slices or 1, coils, H, W), of root-sum-of-squares 1 or 0
+    settings : see `InferenceSettings`
+
+    Returns
+    -------
+    complex64 coil-combined images (slices, H, W), in the physical scale of `kspace`, on the model's device
+
+    Raises
+    ------
+    InputError
+        K-space, mask or maps of another shape.
+    """
+    return solve(model, pose_coils(model, kspace, mask, maps), settings or InferenceSettings())
+
+
+def pose_coils(model: HVAE, kspace: Tensor, mask: Tensor, maps: Tensor) -> CoilProblem:
+    """Bring k-space (slices, coils, H, W), mask and maps to the network's units and orientation."""
+    if not model.settings.masked or model.settings.degraded:
+        raise InputError("these weights have no posterior for undersampled scans; choose others, such as multicoil")
+    if kspace.ndim != 4 or not kspace.is_complex():
+        raise InputError(
+            f"k-space is {kspace.dtype} of shape {tuple(kspace.shape)}; give complex (slices, coils, H, W)"
+        )
+    shape = (kspace.shape[-2], kspace.shape[-1])
+    if mask.ndim > 2 or any(have not in (1, want) for have, want in zip(mask.shape[::-1], shape[::-1])):
+        raise InputError(f"mask of shape {tuple(mask.shape)} does not fit k-space of {shape}; give (W,) or (H, W)")
+    if maps.shape[1:] != kspace.shape[1:] or maps.shape[0] not in (1, len(kspace)):
+        raise InputError(
+            f"maps of shape {tuple(maps.shape)} do not fit k-space of {tuple(kspace.shape)}; give (slices or 1, coils, "
+            "H, W)"
+        )
+    device = model.start.device
+    kspace, maps = kspace.to(device, torch.complex64), maps.to(device, torch.complex64)
+    mask = mask.to(device, torch.bool).expand(shape)
+    if bool((mask == mask[:, :1]).all()) and not bool((mask == mask[:1]).all()):
+        return replace(pose_coils(model, kspace.mT, mask.mT, maps.mT), turned=True)
+    padded = padded_shape(shape, model.settings.multiple)
+    sense = Sense(maps, mask.expand(len(kspace), *shape))
+    kept = sense.masked(kspace)
+    combined = sense.adjoint(kept)
+    scale = scale_of(resize_kspace(fft2c(combined), padded))
+    noise = noise_std(kept).square().mean(dim=1).sqrt() / scale
+    combined = combined / scale[:, None, None]
+    return CoilProblem(sense, combined, total_variation(sense, combined), noise, scale, padded)
+
+
+def conjugate_gradient_sense(kspace: Tensor, mask: Tensor, maps: Tensor, strength: float) -> Tensor:
+    """Compute argmin_x |A x - y|^2 + strength |x|^2 (CG-SENSE, Pruessmann et al. 2001).
+
+    Parameters
+    ----------
+    kspace : complex (slices, coils, H, W)
+    mask : bool, broadcast to (H, W)
+    maps : complex (slices or 1, coils, H, W)
+    strength : above 0
+
+    Returns
+    -------
+    complex (slices, H, W), in the scale of `kspace`
+    """
+    if not strength > 0:
+        raise InputError(f"strength {strength} must be above 0")
+    sense = Sense(maps, mask.expand(len(kspace), *kspace.shape[-2:]))
+    return sense.solve(sense.adjoint(kspace), strength)
+
+
+def root_sum_of_squares(image: Tensor, maps: Tensor, kspace: Tensor, mask: Tensor) -> Tensor:
+    """Compute what fastMRI's multi-coil targets hold: the coils' images, with measured k-space put in, combined.
+
+    Parameters
+    ----------
+    image : complex (slices, H, W), coil-combined
+    maps : complex (slices or 1, coils, H, W)
+    kspace : complex (slices, coils, H, W)
+    mask : bool, broadcast to (H, W)
+
+    Returns
+    -------
+    real (slices, H, W)
+    """
+    completed = torch.where(mask, kspace, fft2c(maps * image[:, None]))
+    return ifft2c(completed).abs().square().sum(dim=1).sqrt()

@@ -1,0 +1,255 @@
+"""Evaluation protocols: data, masks, weights, solver and metrics that make scores comparable, read from TOML.
+
+description = "fastMRI knee, single coil, random 4x"
+challenge = "singlecoil"        # or "multicoil"
+data = "singlecoil_val"         # folder below the data directory
+acquisitions = ["CORPD_FBK"]    # optional: only files with one of these as attribute `acquisition`
+weights = "default"             # a shipped name, or a .safetensors file
+metrics = ["PSNR", "SSIM"]      # optional: some of fastMRI's four, for the table
+seed = 0                        # optional: of posterior samples (method "samples")
+
+[mask]                          # of complete files; those with a mask of their own keep it
+type = "random"
+acceleration = 4
+center_fraction = 0.08
+seed = "file name"              # optional: as fastMRI does for validation; there is no other
+
+[solver]                        # optional: method, and settings of `mrihvae.inference.InferenceSettings`
+method = "hybrid"
+
+[coils]                         # optional, multicoil alone: settings of `mrihvae.multicoil.CoilSettings`
+maps = "fast"
+
+The folder holds the protocols of benchmarks, too, which have other keys and are run by scripts of the repository.
+"""
+
+from __future__ import annotations
+
+import difflib
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mrihvae.errors import InputError
+from mrihvae.evaluate import METRICS
+from mrihvae.fastmri_files import TARGETS
+from mrihvae.inference import InferenceSettings
+from mrihvae.patterns import sampling_pattern
+from mrihvae.settings import from_dict
+from mrihvae.volumes import METHODS, SAMPLING_METHODS, Undersampling
+
+if TYPE_CHECKING:
+    from mrihvae.multicoil import CoilSettings
+
+SEED = "file name"
+CALIBRATED = ("temperature", "spread")  # settings whose values are the weights' own where a protocol leaves them out
+SCRIPTS = {  # in benchmarks/, of studies; a comparison, which has [[patterns]], is run by quality.py if not named here
+    "ia_hvae_inverse": "inverse_problems.py",
+    "ia_hvae_objective": "objective_time.py",
+    "ia_hvae_quality": "inference_quality.py",
+    "ia_hvae_quality_real": "inference_quality.py",
+    "ia_hvae_time": "inference_time.py",
+    "pnp_contraction": "contraction.py",
+    "pnp_magnitudes": "magnitudes.py",
+    "pnp_temperature": "temperatures.py",
+    "restoration": "restoration.py",
+    "singlecoil_calibration": "calibration.py",
+}
+WITHOUT_DATA = ("inference_time.py",)
+
+
+@dataclass(frozen=True)
+class MaskSettings:
+    """How complete files are undersampled; a protocol must say the first three.
+
+    Attributes
+    ----------
+    type : one of `mrihvae.patterns.PATTERNS`
+    acceleration : nominal
+    center_fraction : fraction of the lines that is fully sampled around DC
+    seed : what seeds the mask of a file
+    """
+
+    type: str = ""
+    acceleration: float = 0.0
+    center_fraction: float = 0.0
+    seed: str = SEED
+
+    def __post_init__(self) -> None:
+        if self.seed != SEED:
+            raise ValueError(f"seed '{self.seed}' is unknown; masks are seeded by the '{SEED}'")
+        shape = (128, 128)  # any will do: a mistake is to show before anything is reconstructed
+        sampling_pattern(self.type, shape, self.acceleration, self.center_fraction, 0)
+
+    def undersampling(self) -> Undersampling:
+        """Give the pattern as `mrihvae.volumes` takes it."""
+        return Undersampling(self.type, self.acceleration, self.center_fraction)
+
+
+@dataclass(frozen=True)
+class Solver(InferenceSettings):
+    """The way to reconstruct, and the settings of its inference.
+
+    Attributes
+    ----------
+    method : one of `mrihvae.volumes.METHODS`
+    samples : how many "samples" draws
+    """
+
+    method: str = "hybrid"
+    samples: int = 8
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.method not in METHODS:
+            raise ValueError(f"method '{self.method}' is unknown; choose one of {', '.join(METHODS)}")
+        if self.samples < 1:
+            raise ValueError(f"samples {self.samples} must be at least 1")
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """What is evaluated; see the module.
+
+    Attributes
+    ----------
+    mask : of files that have none of their own
+    challenge : "singlecoil" or "multicoil", what the files are
+    data : their folder below the data directory
+    description : one line
+    acquisitions : only files with one of these; all if empty
+    weights : name or path
+    solver : what the protocol says of its `Solver`; `solver_with` completes it
+    coils : what it says of its `CoilSettings`; `coil_settings` completes it
+    metrics : some of `mrihvae.evaluate.METRICS`, in the order of the table
+    seed : of posterior samples
+    """
+
+    mask: MaskSettings
+    challenge: str = ""
+    data: str = ""
+    description: str = ""
+    acquisitions: tuple[str, ...] = field(default_factory=tuple)
+    weights: str = "default"
+    solver: Mapping[str, Any] = field(default_factory=dict)
+    coils: Mapping[str, Any] = field(default_factory=dict)
+    metrics: tuple[str, ...] = METRICS
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.challenge not in TARGETS:
+            raise ValueError(f"challenge '{self.challenge}' is unknown; choose one of {', '.join(TARGETS)}")
+        if not self.data:
+            raise ValueError("data is left out; name the folder of the files below the data directory")
+        if not isinstance(self.acquisitions, tuple) or not all(isinstance(name, str) for name in self.acquisitions):
+            raise ValueError(f"acquisitions is {self.acquisitions!r}; it must be a list of names")
+        if not self.metrics or set(self.metrics) - set(METRICS):
+            raise ValueError(f"metrics {', '.join(self.metrics) or '[]'}: must be some of {', '.join(METRICS)}")
+        if self.seed < 0:
+            raise ValueError(f"seed {self.seed} must be at least 0")
+        if self.coils and self.challenge != "multicoil":
+            raise ValueError("[coils] goes with challenge 'multicoil'; leave it out")
+        self.solver_with({})
+        self.coil_settings()
+
+    def solver_with(self, card: Mapping[str, Any]) -> Solver:
+        """Complete the solver by what the `card` of the weights says (see `mrihvae.weights.load_card`).
+
+        Raises
+        ------
+        InputError
+            An unknown setting, a bad value, or a setting that the method has no use for.
+        """
+        own = {name: card[name] for name in CALIBRATED if name in card}
+        if not isinstance(self.solver, Mapping):
+            raise InputError(f"solver is {self.solver!r}; write a table [solver]")
+        solver = from_dict(Solver, own | dict(self.solver), "solver")
+        idle = set(self.solver) - {"method"}
+        if solver.method in SAMPLING_METHODS:
+            idle &= {"samples"} if solver.method != "samples" else set()
+        if idle:
+            raise InputError(f"solver: method '{solver.method}' has no use for {', '.join(sorted(idle))}; leave it out")
+        return solver
+
+    def coil_settings(self) -> CoilSettings:
+        """Complete what is said of coils by defaults; InputError for an unknown setting or a bad value."""
+        from mrihvae.multicoil import CoilSettings
+
+        return from_dict(CoilSettings, self.coils, "coils")
+
+
+def read_protocol(path: Path) -> Protocol:
+    """Read an evaluation protocol.
+
+    Raises
+    ------
+    InputError
+        Not there, no TOML, a benchmark's protocol, an unknown key (the nearest known one is named), a value of a wrong
+        type or that cannot be, or a mask that cannot be drawn.
+    """
+    values = _read(path)
+    command = benchmark_command(path.stem, values)
+    if command:
+        raise InputError(f"{path}: is the protocol of a benchmark; run, in a checkout of the repository: {command}")
+    values["mask"] = from_dict(MaskSettings, values.get("mask", {}), f"{path}, mask")
+    return from_dict(Protocol, values, str(path))
+
+
+def protocol_folder() -> Path:
+    """Find the protocols that come with the package: inside of it, or beside it in a checkout."""
+    inside = Path(__file__).parent / "protocol_files"
+    return inside if inside.is_dir() else Path(__file__).parents[1] / "protocols"
+
+
+def find_protocol(name_or_path: str) -> Path:
+    """Find a protocol by shipped name or by path.
+
+    Raises
+    ------
+    InputError
+        Neither of them; shipped names that are near to it are named.
+    """
+    shipped = {path.stem: path for path in sorted(protocol_folder().glob("*.toml"))}
+    if name_or_path in shipped:
+        return shipped[name_or_path]
+    path = Path(name_or_path)
+    if path.is_file():
+        return path
+    near = difflib.get_close_matches(path.stem, shipped, n=3, cutoff=0.5)
+    known = f"near ones are {', '.join(near)}" if near else "'mrihvae protocols' lists them"
+    raise InputError(f"{name_or_path}: neither a protocol of the package ({known}) nor a TOML file; give one of them")
+
+
+def list_protocols() -> tuple[dict[str, str], dict[str, tuple[str, str]]]:
+    """List what comes with the package, by name: descriptions of evaluations; those of benchmarks, and commands."""
+    evaluations: dict[str, str] = {}
+    benchmarks: dict[str, tuple[str, str]] = {}
+    for path in sorted(protocol_folder().glob("*.toml")):
+        values = _read(path)
+        command = benchmark_command(path.stem, values)
+        if command:
+            about = path.read_text().partition("\n")[0].lstrip("# ")
+            whole, dot, rest = about.rpartition(". ")
+            about = whole + "." if dot and not rest.endswith(".") else about  # the rest goes on in the next line
+            benchmarks[path.stem] = about, command
+        else:
+            evaluations[path.stem] = values.get("description", "")
+    return evaluations, benchmarks
+
+
+def benchmark_command(name: str, values: Mapping[str, Any]) -> str | None:
+    """Give the command that runs a benchmark's protocol of this name and content; None for an evaluation protocol."""
+    if "patterns" not in values and (name not in SCRIPTS or "challenge" in values):
+        return None
+    script = SCRIPTS.get(name, "quality.py")
+    data = "" if script in WITHOUT_DATA else " --data DIR"
+    return f"python benchmarks/{script} protocols/{name}.toml{data}"
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: not a readable protocol ({error}); check the file") from error

@@ -1,0 +1,158 @@
+"""The reconstructor as a torch module: called as `fastmri.models.VarNet` is, it stands in for it unchanged."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from mrihvae.commands import load_on
+from mrihvae.errors import InputError
+from mrihvae.fourier import centre_crop, centre_pad
+from mrihvae.inference import InferenceSettings, draw, pose, solve
+from mrihvae.model import HVAE
+from mrihvae.multicoil import CoilSettings, estimate_maps, pose_coils, root_sum_of_squares
+from mrihvae.protocols import CALIBRATED, Solver, find_protocol, read_protocol
+from mrihvae.settings import from_dict
+from mrihvae.volumes import SAMPLING_METHODS, Method, settings_of
+from mrihvae.weights import find_weights, load_card
+
+DEFAULT = "default"  # weights that are taken where neither a name nor a protocol says which
+
+
+class Reconstructor(nn.Module):
+    """Reconstructs batches of undersampled slices, of one coil or several.
+
+    A protocol and weights are best given by `from_pretrained`.
+
+    Parameters
+    ----------
+    model : trained weights with r for undersampled scans
+    solver : how to reconstruct, see `mrihvae.protocols.Solver`; methods are "hybrid", "amortised" and "samples"
+    coils : what is done with several coils; whitening and compression are of volumes, and not done here
+    seed : of posterior samples
+    """
+
+    def __init__(
+        self, model: HVAE, solver: Solver | None = None, coils: CoilSettings | None = None, seed: int = 0
+    ) -> None:
+        super().__init__()
+        self.model, self.solver, self.coils = model, solver or Solver(), coils or CoilSettings()
+        self.seed = seed
+        if self.solver.method not in SAMPLING_METHODS:
+            raise InputError(
+                f"method '{self.solver.method}' is none of this module's; choose one of {', '.join(SAMPLING_METHODS)}"
+            )
+        if self.coils.whiten or self.coils.compress:
+            raise InputError("whiten and compress are of volumes: use `mrihvae run`, or leave them out")
+        self.settings: InferenceSettings = settings_of(Method(self.solver.method, model, self.solver))
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        name_or_path: str | None = None,
+        protocol: str | Path | None = None,
+        device: torch.device | str = "cpu",
+    ) -> Reconstructor:
+        """Load weights, and take solver and coil settings from a protocol.
+
+        Parameters
+        ----------
+        name_or_path : name of shipped weights, or a .safetensors file with its .json; left out, the protocol's, or
+            "default"
+        protocol : name of an evaluation protocol (`mrihvae protocols`), or a TOML file; left out, the usual settings
+        device : where the module goes
+
+        Raises
+        ------
+        InputError
+            Weights or protocol that are not there, or cannot be read.
+        """
+        chosen = None if protocol is None else read_protocol(find_protocol(str(protocol)))
+        weights = name_or_path or (DEFAULT if chosen is None else chosen.weights)
+        card = load_card(find_weights(weights))
+        model = load_on(weights, str(device))
+        if chosen is None:
+            return cls(model, from_dict(Solver, {name: card[name] for name in CALIBRATED if name in card}, weights))
+        return cls(model, chosen.solver_with(card), chosen.coil_settings(), chosen.seed)
+
+    def forward(self, masked_kspace: Tensor, mask: Tensor, num_low_frequencies: int | None = None) -> Tensor:
+        """Reconstruct a batch.
+
+        Parameters
+        ----------
+        masked_kspace : float32 (batch, coils, H, W, 2), or (batch, H, W, 2) of one coil; fastMRI's centred k-space,
+            zero where not measured, in any physical scale
+        mask : bool, broadcast to it along all but its line axis: (batch, 1, 1, W, 1); patterns (batch, 1, H, W, 1) too
+        num_low_frequencies : number of central lines to estimate sensitivities from; 0 or None finds them in the mask
+
+        Returns
+        -------
+        float32 (batch, H, W) magnitude, not cropped, in the scale of the input: of one coil the image's, of several as
+        `CoilSettings.output` says
+
+        Raises
+        ------
+        InputError
+            Shapes that do not fit, NaN, or too few lines to estimate sensitivities from.
+        """
+        kspace, measured = _as_complex(masked_kspace, mask)
+        low = int(torch.as_tensor(num_low_frequencies or 0).max())
+        with torch.no_grad():
+            return torch.stack([self._slice(one, lines, low) for one, lines in zip(kspace, measured)])
+
+    def _slice(self, kspace: Tensor, mask: Tensor, low: int) -> Tensor:
+        """Reconstruct one slice, complex (coils, H, W), measured where bool (H, W): magnitude (H, W)."""
+        if not kspace.any():
+            return kspace.real.new_zeros(kspace.shape[-2:])
+        if len(kspace) == 1:
+            return self._images(kspace, mask, None)[0].abs()
+        maps = estimate_maps(kspace[None], _centre_of(mask, low), self.coils)
+        image = self._images(kspace[None], mask, maps)
+        if self.coils.output == "combined":
+            return image[0].abs()
+        return root_sum_of_squares(image, maps, kspace[None], mask)[0]
+
+    def _images(self, kspace: Tensor, mask: Tensor, maps: Tensor | None) -> Tensor:
+        """Infer the complex image of a slice, (1, H, W)."""
+        problem = pose(self.model, kspace, mask) if maps is None else pose_coils(self.model, kspace, mask, maps)
+        if self.solver.method == "samples":
+            return draw(self.model, problem, self.solver.samples, self.settings, self.seed).mean(dim=0)
+        return solve(self.model, problem, self.settings)
+
+
+def _as_complex(masked_kspace: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+    """Check a batch of fastMRI's: complex (batch, coils, H, W), and which bins were measured, bool (batch, H, W)."""
+    if masked_kspace.ndim == 4:
+        masked_kspace, mask = masked_kspace[:, None], mask[:, None] if mask.ndim == 4 else mask
+    if masked_kspace.ndim != 5 or masked_kspace.shape[-1] != 2 or not masked_kspace.is_floating_point():
+        raise InputError(
+            f"masked_kspace is {masked_kspace.dtype} of shape {tuple(masked_kspace.shape)}; give float32 "
+            "(batch, coils, H, W, 2)"
+        )
+    batch, _, height, width, _ = masked_kspace.shape
+    if mask.ndim != 5 or any(
+        have not in (1, want) for have, want in zip(mask.shape, (batch, 1, height, width, 1), strict=True)
+    ):
+        raise InputError(
+            f"mask of shape {tuple(mask.shape)} does not fit k-space of {tuple(masked_kspace.shape)}; give "
+            "(batch, 1, 1, W, 1)"
+        )
+    if not torch.isfinite(masked_kspace).all():
+        raise InputError("masked_kspace holds NaN or infinite values; export the scan again")
+    kspace = torch.view_as_complex(masked_kspace.float().contiguous())
+    measured = mask.to(kspace.device, torch.bool)[:, 0, ..., 0].expand(batch, height, width)
+    # fastMRI's transform of stored masks empties those of one coil where lines were not encoded: data tell then
+    lines = (kspace != 0).any(dim=1).any(dim=1, keepdim=True).expand(batch, height, width)
+    empty = ~measured.flatten(1).any(dim=1)
+    return kspace, torch.where(empty[:, None, None], lines, measured)
+
+
+def _centre_of(mask: Tensor, low: int) -> Tensor:
+    """Keep the `low` central lines of a mask (H, W); all of it if this is 0, or more than there are."""
+    if not 0 < low < mask.shape[-1]:
+        return mask
+    height, width = mask.shape
+    central = centre_pad(centre_crop(torch.ones_like(mask), (height, low)).float(), (height, width)) > 0
+    return mask & central

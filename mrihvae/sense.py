@@ -1,0 +1,87 @@
+"""The multi-coil acquisition A = M F S: sensitivities, Fourier transform, sampling (SENSE, Pruessmann et al. 2001)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from mrihvae.conjugate_gradients import conjugate_gradients, converged
+from mrihvae.fourier import fft2c, ifft2c
+
+
+@dataclass(frozen=True)
+class Sense:
+    """Images (slices, H, W) to masked k-space of all coils (slices, coils, H, W).
+
+    Attributes
+    ----------
+    maps : S, complex (slices or 1, coils, H, W), of root-sum-of-squares 1 or 0, so that |A| <= 1
+    mask : M, bool, broadcast to (slices, H, W)
+    tolerance, cap : relative residual of `solve`, and its most iterations
+    """
+
+    maps: Tensor
+    mask: Tensor
+    tolerance: float = 1e-6
+    cap: int = 300
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Compute y = M F S x, +0 where nothing is measured."""
+        return self.masked(fft2c(self.maps * image[..., None, :, :]))
+
+    def adjoint(self, kspace: Tensor) -> Tensor:
+        """Compute A^H y = sum_c conj(S_c) F^H M y_c."""
+        return (self.maps.conj() * ifft2c(self.masked(kspace))).sum(dim=-3)
+
+    def normal(self, image: Tensor) -> Tensor:
+        """Compute A^H A x.
+
+        M between F and F^H is a circular convolution, which neither centring nor, where lines along H are measured
+        whole, the transform along H changes; so both are left out.
+        """
+        weights, axes = self._convolution
+        folded = torch.fft.ifftn(weights * torch.fft.fftn(self.maps * image[..., None, :, :], dim=axes), dim=axes)
+        combined: Tensor = (self.maps.conj() * folded).sum(dim=-3)
+        return combined
+
+    def density(self) -> Tensor:
+        """Compute how much of each frequency, uncentred, the data hold: the diagonal of F A^H A F^H, (slices, H, W).
+
+        It is the mask, circularly convolved with the mean power of the maps' spectra.
+        """
+        power = torch.fft.fft2(self.maps, norm="forward").abs().square().sum(dim=-3)
+        mask = torch.fft.ifftshift(self.mask.expand(power.shape).to(power.dtype), dim=(-2, -1))
+        density: Tensor = torch.fft.ifft2(torch.fft.fft2(power) * torch.fft.fft2(mask)).real.clamp_min(0)
+        return density
+
+    def solve(self, right: Tensor, r: Tensor | float) -> Tensor:
+        """Solve (A^H A + r I) x = `right` by conjugate gradients, r > 0, a number or (slices, 1, 1)."""
+        return converged(conjugate_gradients(self.normal, right, r, tolerance=self.tolerance, cap=self.cap))
+
+    def first_image(self, data: Tensor) -> Tensor:
+        """Combine the coils of zero-filled data."""
+        return self.adjoint(data)
+
+    def gains(self, shape: tuple[int, int]) -> tuple[Tensor, Tensor]:
+        """Bins that were measured are kept, where any coil receives."""
+        received = self.maps.abs().square().sum(dim=-3)
+        return received, self.mask.float().expand(1, *shape) if self.mask.ndim < 3 else self.mask.float()
+
+    def masked(self, kspace: Tensor) -> Tensor:
+        """Put +0 where nothing is measured, (slices, coils, H, W)."""
+        return torch.where(self._mask, kspace, torch.zeros((), dtype=kspace.dtype, device=kspace.device))
+
+    @cached_property
+    def _mask(self) -> Tensor:
+        return self.mask if self.mask.ndim < 3 else self.mask[:, None]
+
+    @cached_property
+    def _convolution(self) -> tuple[Tensor, tuple[int, ...]]:
+        """The mask as weights of uncentred frequencies, and the axes to transform."""
+        axes: tuple[int, ...] = (-2, -1)
+        mask = torch.fft.ifftshift(self._mask.to(self.maps.real.dtype), dim=axes[-min(2, self._mask.ndim) :])
+        lines = mask.ndim < 2 or bool((mask == mask[..., :1, :]).all())
+        return (mask[..., :1, :], axes[1:]) if lines and mask.ndim > 1 else (mask, axes[1:] if lines else axes)

@@ -1,0 +1,290 @@
+"""Simulated scans as fastMRI HDF5 files, complete ones with their target and undersampled ones, made of images.
+
+Seeds are the names of files, so that equal images and settings give equal scans, bit for bit.
+"""
+
+from __future__ import annotations
+
+import errno
+import math
+import os
+import re
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import torch
+from numpy.random import RandomState
+
+from mrihvae.errors import InputError
+from mrihvae.fastmri_files import TARGETS
+from mrihvae.files import replacing
+from mrihvae.fourier import ifft2c
+from mrihvae.masks import effective_acceleration, seed_of
+from mrihvae.patterns import LINE_TYPES, sampling_pattern
+from mrihvae.scanner import ScannerSettings, fields_of, noise_covariance, simulate_slice
+from mrihvae.slices import magnitude_slices
+from mrihvae.volumes import Undersampling
+
+PICTURES_PER_FILE = 10
+NOISE_SAMPLES = 16384  # of a noise scan: its covariance is then known to 0.8 %
+ROOM_BESIDE = 2**16  # bytes that a file takes beside its arrays
+VOLUMES = (".nii", ".nii.gz")
+PICTURES = (".jpg", ".jpeg", ".png")
+HEADER = """<?xml version="1.0" encoding="utf-8"?>
+<ismrmrdHeader xmlns="http://www.ismrm.org/ISMRMRD">{channels}
+  <experimentalConditions><H1resonanceFrequency_Hz>0</H1resonanceFrequency_Hz></experimentalConditions>
+  <encoding>
+    <encodedSpace>{space}</encodedSpace>
+    <reconSpace>{space}</reconSpace>
+    <encodingLimits>
+      <kspace_encoding_step_1><minimum>0</minimum><maximum>{last}</maximum><center>{center}</center></kspace_encoding_step_1>
+    </encodingLimits>
+    <trajectory>cartesian</trajectory>
+  </encoding>
+</ismrmrdHeader>
+"""
+SPACE = (
+    "<matrixSize><x>{h}</x><y>{w}</y><z>1</z></matrixSize><fieldOfView_mm><x>{h}</x><y>{w}</y><z>1</z></fieldOfView_mm>"
+)
+CHANNELS = """
+  <acquisitionSystemInformation><receiverChannels>{coils}</receiverChannels></acquisitionSystemInformation>"""
+
+
+@dataclass(frozen=True)
+class ImageGroup:
+    """Images that become one scan: a NIfTI volume, or some pictures.
+
+    Attributes
+    ----------
+    name : of the scan's file, without ending
+    acquisition : name of the images' folder
+    files : the volume, or the pictures
+    every : which slices of the volume are taken, every N-th
+    """
+
+    name: str
+    acquisition: str
+    files: tuple[Path, ...]
+    every: int = 1
+
+
+def image_groups(images: Path, every: int = 1, limit: int | None = None) -> list[ImageGroup]:
+    """Sort images into scans: one for each NIfTI volume, and one for 10 pictures.
+
+    Parameters
+    ----------
+    images : folder of volumes or pictures, or a single one; pictures are taken by the numbers in their names
+    every : take every N-th slice with an object in it, or every N-th picture
+    limit : make at most this many scans, spread evenly over the folder
+
+    Raises
+    ------
+    InputError
+        No image, two that would become files of one name, or a number below 1.
+    """
+    for name, number in (("every", every), ("limit", limit)):
+        if number is not None and number < 1:
+            raise InputError(f"{name} {number}: must be at least 1")
+    wanted = "give NIfTI volumes (.nii, .nii.gz), JPEG or PNG pictures"
+    if not images.exists():
+        raise InputError(f"{images}: not there; {wanted} in a folder, or one of them")
+    folder = images if images.is_dir() else images.parent
+    found = sorted(images.iterdir(), key=_natural) if images.is_dir() else [images]
+    files = [file for file in found if file.is_file() and not file.name.startswith(".")]
+    pictures = [file for file in files if file.name.lower().endswith(PICTURES)][::every]
+    groups: list[tuple[Path, ...]] = [(file,) for file in files if file.name.lower().endswith(VOLUMES)]
+    groups += [tuple(pictures[k : k + PICTURES_PER_FILE]) for k in range(0, len(pictures), PICTURES_PER_FILE)]
+    if not groups:
+        where = "in it" if images.is_dir() else "but something else"
+        raise InputError(f"{images}: no NIfTI volume, JPEG or PNG picture {where}; {wanted}")
+    if limit is not None and limit < len(groups):
+        groups = [groups[k * len(groups) // limit] for k in range(limit)]
+    acquisition = folder.resolve().name if folder.name not in ("train", "val", "test") else folder.resolve().parent.name
+    named: dict[str, ImageGroup] = {}
+    for group in groups:
+        stems = [re.sub(r"\.nii(\.gz)?$|\.[^.]+$", "", file.name, flags=re.IGNORECASE) for file in group]
+        name = stems[0] if len(stems) == 1 else f"{acquisition}_{stems[0]}_to_{stems[-1]}"
+        if name in named:
+            other = named[name].files[0].name
+            raise InputError(f"{images}: {other} and {group[0].name} would both become {name}.h5; rename one")
+        named[name] = ImageGroup(name, acquisition, group, every if group[0].name.lower().endswith(VOLUMES) else 1)
+    return list(named.values())
+
+
+def simulate_file(
+    group: ImageGroup,
+    path: Path,
+    settings: ScannerSettings,
+    keep_maps: bool = False,
+    progress: Callable[[list[Any]], Iterable[Any]] = iter,
+) -> int:
+    """Write a complete scan with its target; all or nothing.
+
+    Parameters
+    ----------
+    group : the images
+    path : file to write; its name seeds what is drawn once a file, the images' names what is drawn for each slice
+    settings : see there
+    keep_maps : write dataset `sensitivity_maps`, too: complex64 (1, coils, H, W), root-sum-of-squares 1
+    progress : wraps the list of slices, as tqdm does
+
+    Returns
+    -------
+    number of slices; 0 if none has an object in it: then nothing is written
+
+    Raises
+    ------
+    InputError
+        An image that cannot be read or has NaN or nearly nothing in it, or a file that cannot be written.
+    """
+    rng = np.random.default_rng([settings.seed, *seed_of(path.name)])
+    fields = fields_of(settings, rng)
+    mixing = None
+    if fields is not None and settings.noise_correlation is not None:
+        covariance = noise_covariance(fields, settings.noise_correlation)
+        mixing = torch.linalg.cholesky(covariance).to(torch.complex64)
+    images = [(file, k, magnitude) for file in group.files for k, magnitude in _slices(file, group.every)]
+    if not images:
+        return 0
+    size = (settings.matrix, settings.matrix)
+    coils = () if fields is None else (settings.coils,)
+    target, deviations = np.empty((len(images), *size), dtype=np.float32), []
+    room = target.nbytes + 8 * len(images) * settings.coils * size[0] * size[1]
+    room += 8 * settings.coils * (NOISE_SAMPLES + size[0] * size[1])
+    with _new_file(path, room) as file:
+        kspace = file.create_dataset("kspace", (len(images), *coils, *size), np.complex64)
+        for row, (source, k, magnitude) in enumerate(progress(images)):
+            seeds = [*seed_of(source.name), k] + ([settings.seed] if settings.seed else [])
+            measured, deviation = simulate_slice(magnitude, RandomState(seeds), settings, fields, mixing)
+            kspace[row] = measured.numpy() if coils else measured[0].numpy()
+            coil_images = ifft2c(measured).abs()
+            target[row] = (coil_images.square().sum(dim=0).sqrt() if coils else coil_images[0]).numpy()
+            deviations.append(deviation)
+        if settings.noise and not any(deviations):
+            raise InputError(
+                f"{images[0][0]}: nearly nothing but 0 in a matrix of {size[0]} x {size[1]}; lower the matrix, or "
+                "remove it"
+            )
+        file[TARGETS["multicoil" if coils else "singlecoil"]] = target
+        file["ismrmrd_header"] = _header(size, settings.coils).encode()
+        if mixing is not None:
+            level = float(np.sqrt(np.mean(np.square(deviations)))) / math.sqrt(2)
+            white = rng.standard_normal((2, settings.coils, NOISE_SAMPLES))
+            file["noise"] = (level * (mixing.numpy() @ (white[0] + 1j * white[1]))).astype(np.complex64)
+        if keep_maps and fields is not None:
+            file["sensitivity_maps"] = (fields / fields.abs().square().sum(dim=0).sqrt())[None].numpy()
+        file.attrs["acquisition"] = f"SIMULATED_{group.acquisition}"
+        file.attrs["max"] = float(target.max())
+        file.attrs["norm"] = float(np.linalg.norm(target))
+        file.attrs["patient_id"] = group.name
+        file.attrs["noise"] = deviations
+    return len(images)
+
+
+def draw_lines(undersampling: Undersampling, width: int, name: str) -> np.ndarray:
+    """Draw which lines are measured in a file of this name, bool (W,): what fastMRI draws, and `mrihvae reconstruct`.
+
+    Raises
+    ------
+    InputError
+        A pattern that is not of lines, or numbers that none can have.
+    """
+    u = undersampling
+    if u.mask_type not in LINE_TYPES or u.axis != -1:
+        raise InputError(
+            f"mask type '{u.mask_type}': masks in fastMRI files are of lines along H; choose one of "
+            f"{', '.join(LINE_TYPES)}, and axis W"
+        )
+    pattern = sampling_pattern(u.mask_type, (2, width), u.acceleration, u.center_fraction, seed_of(name))
+    return np.asarray(pattern[0])
+
+
+def calibration_lines(undersampling: Undersampling, width: int) -> int:
+    """Compute how many lines a mask measures around DC on purpose, fastMRI's `num_low_frequency`."""
+    lines = round(width * undersampling.center_fraction)
+    fewest = max(1, round(width / undersampling.acceleration))
+    if undersampling.mask_type == "center":
+        return fewest
+    return max(min(lines, fewest), 1) if undersampling.mask_type == "magic_fraction" else lines
+
+
+def undersample_file(complete: Path, path: Path, undersampling: Undersampling) -> float:
+    """Write what is left of a simulated scan if few lines are measured, as fastMRI's test files are; all or nothing.
+
+    They have no target and nothing that tells of it, the dataset `mask`, bool (W,), and its numbers as attributes. The
+    rest is copied.
+
+    Returns
+    -------
+    acceleration that the mask really has
+
+    Raises
+    ------
+    InputError
+        As `draw_lines`, or a file that cannot be written.
+    """
+    with h5py.File(complete, "r") as source, _new_file(path, complete.stat().st_size) as file:
+        kspace = source["kspace"]
+        width = kspace.shape[-1]
+        mask = draw_lines(undersampling, width, path.name)
+        measured = file.create_dataset("kspace", kspace.shape, kspace.dtype)
+        for k in range(len(kspace)):
+            measured[k] = np.where(mask, kspace[k], np.complex64(0))
+        file["mask"] = mask
+        for name in source:
+            if name not in ("kspace", *TARGETS.values()):
+                source.copy(name, file)
+        file.attrs.update({key: value for key, value in source.attrs.items() if key not in ("max", "norm")})
+        file.attrs["acceleration"] = undersampling.acceleration
+        file.attrs["num_low_frequency"] = calibration_lines(undersampling, width)
+    return effective_acceleration(mask)
+
+
+@contextmanager
+def _new_file(path: Path, size: int) -> Iterator[h5py.File]:
+    """Open an HDF5 file for `size` bytes of data; it is in its place once it is whole."""
+    with replacing(path) as temporary:
+        _try_room(temporary, size + ROOM_BESIDE)
+        file = h5py.File(temporary, "w")
+        try:
+            yield file
+        finally:
+            try:
+                file.close()
+            except RuntimeError as error:  # how h5py tells of a full disk when it closes the file
+                raise OSError((str(error).splitlines() or ["not closed"])[0]) from error
+
+
+def _try_room(path: Path, size: int) -> None:
+    """Raise OSError if a file of so many bytes cannot be: HDF5 may crash where it finds that out while it closes."""
+    if hasattr(os, "posix_fallocate"):
+        with path.open("wb") as file:
+            try:
+                os.posix_fallocate(file.fileno(), 0, size)
+            except OSError as error:
+                if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL):  # by which a file system says that it cannot
+                    raise
+
+
+def _header(shape: tuple[int, int], coils: int) -> str:
+    height, width = shape
+    channels = CHANNELS.format(coils=coils) if coils > 1 else ""
+    space = SPACE.format(h=height, w=width)
+    return HEADER.format(channels=channels, space=space, last=width - 1, center=width // 2)
+
+
+def _slices(file: Path, every: int) -> Iterator[tuple[int, np.ndarray]]:
+    """Read a picture, or every N-th slice with an object, each with its number among those."""
+    volume = file.name.lower().endswith(VOLUMES)
+    slices = magnitude_slices(file) if volume else magnitude_slices(file, smallest_object=0.0)
+    yield from ((k, slices[k]) for k in range(0, len(slices), every))
+
+
+def _natural(path: Path) -> list[tuple[int, str]]:
+    """Sort key by which 10.jpg comes after 9.jpg."""
+    return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", path.name)]
