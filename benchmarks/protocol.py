@@ -10,9 +10,10 @@ axis = -1                       # optional: -1 if lines differ along W, -2 if al
 
 [[scans]]
 name = "T1ce, simulated"
-path = "images/t1ce/val"        # below the data directory
+path = "images/t1ce/val"        # below the data directory; of raw k-space, a single file, too
 every = 10                      # 0 or left out: raw k-space; n: simulate from every nth image
 limit = 3                       # optional: at most this many files
+coils = 8                       # optional: of simulated scans
 """
 
 from __future__ import annotations
@@ -61,12 +62,14 @@ class ScanSet:
     path : folder below the data directory
     every : 0 for raw k-space; n to simulate scans from every nth image
     limit : at most this many files, spread evenly over the folder; 0 for all
+    coils : of simulated scans
     """
 
     name: str
     path: str
     every: int = 0
     limit: int = 0
+    coils: int = 1
 
     @property
     def kind(self) -> str:
@@ -83,8 +86,8 @@ class Protocol:
     scans: tuple[ScanSet, ...]
 
 
-def read_protocol(path: Path) -> Protocol:
-    """Read a protocol.
+def read_protocol(path: Path, known: Sequence[str] = METHODS) -> Protocol:
+    """Read a protocol of some of the methods `known`.
 
     Raises
     ------
@@ -102,8 +105,8 @@ def read_protocol(path: Path) -> Protocol:
         values[key] = [from_dict(kind, table, f"{path}, {key}") for table in tables]
     protocol = from_dict(Protocol, values, str(path))
     if not protocol.methods:
-        raise InputError(f"{path}: methods is empty; list some of {', '.join(METHODS)}")
-    subset(METHODS, protocol.methods, f"{path}: method")
+        raise InputError(f"{path}: methods is empty; list some of {', '.join(known)}")
+    subset(known, protocol.methods, f"{path}: method")
     for pattern in protocol.patterns:
         _check_pattern(pattern, path)
     names = [label(pattern) for pattern in protocol.patterns]
@@ -154,11 +157,13 @@ def spread(items: Sequence[T], count: int) -> list[T]:
 def _simulated(scans: ScanSet, source: Path, work: Path) -> Path:
     """Simulate the scans of a set once; gives their folder."""
     name = f"{scans.path.replace('/', '_')}_every{scans.every}" + (f"_limit{scans.limit}" if scans.limit else "")
+    name += f"_coils{scans.coils}" if scans.coils > 1 else ""
     output = work / "scans" / name
     if not output.is_dir():
         part = output.with_name(f"{output.name}.part")
         shutil.rmtree(part, ignore_errors=True)
-        for _ in tqdm(simulate_folder(source, part, scans.every, scans.limit or None), f"simulating {scans.name}"):
+        made = simulate_folder(source, part, scans.every, scans.limit or None, scans.coils)
+        for _ in tqdm(made, f"simulating {scans.name}"):
             pass
         part.rename(output)
     return output

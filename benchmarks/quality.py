@@ -24,7 +24,7 @@ import os
 import resource
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -96,7 +96,7 @@ def benchmark(protocol: Protocol, contest: Contest, methods: list[str], options:
     if output.exists() and part and not options.resume:
         raise InputError(f"{output}: holds results that a part would replace; add --resume, or another --results")
     rows = read_rows(output) if options.resume else {}
-    jobs = list(_jobs(protocol, options))
+    jobs = list(list_jobs(protocol, options))
     order = [job.key(method) for job in jobs for method in METHODS]
     for job in tqdm(jobs, options.protocol.stem):
         contestants = [contest.contestant(name, job.pattern, job.scans.kind) for name in methods]
@@ -166,14 +166,19 @@ def read_rows(path: Path) -> dict[Key, dict[str, Any]]:
         raise InputError(f"{path}: no results of this benchmark ({error}); leave out --resume") from error
 
 
-def write_results(path: Path, provenance: dict[str, Any], rows: list[dict[str, Any]]) -> None:
+def write_results(
+    path: Path,
+    provenance: dict[str, Any],
+    rows: list[dict[str, Any]],
+    tables: Callable[[list[dict[str, Any]]], str] = quality_tables,
+) -> None:
     """Write rows as JSON, one a line, and as Markdown tables beside it; each whole or not at all."""
     with replacing(path) as temporary:
         head = json.dumps(provenance, indent=1, allow_nan=False)[:-2]
         lines = ",\n".join(json.dumps(row, allow_nan=False) for row in rows)
         temporary.write_text(f'{head},\n "volumes": [\n{lines}\n ]\n}}\n')
     with replacing(path.with_suffix(".md")) as temporary:
-        temporary.write_text(quality_tables(rows))
+        temporary.write_text(tables(rows))
 
 
 def read_networks(named: list[str]) -> dict[str, Network]:
@@ -239,9 +244,9 @@ def _methods(protocol: Protocol, contest: Contest, wanted: list[str] | None) -> 
     return chosen
 
 
-def _jobs(protocol: Protocol, options: argparse.Namespace) -> Iterator[Job]:
+def list_jobs(protocol: Protocol, options: argparse.Namespace) -> Iterator[Job]:
     """List the scans of the sets that are asked for, under every pattern."""
-    names = subset([scans.name for scans in protocol.scans], options.sets, "--sets:")
+    names = subset(list(dict.fromkeys(scans.name for scans in protocol.scans)), options.sets, "--sets:")
     for pattern in protocol.patterns:
         for scans in protocol.scans:
             if scans.name in names:

@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -46,7 +47,9 @@ def main(arguments: list[str] | None = None) -> int:
     return 0
 
 
-def simulate_folder(images: Path, output: Path, every: int = 1, limit: int | None = None) -> Iterator[Path]:
+def simulate_folder(
+    images: Path, output: Path, every: int = 1, limit: int | None = None, coils: int = 1
+) -> Iterator[Path]:
     """Write the scans of a folder of images; yields the path of each file once it is whole.
 
     Parameters
@@ -55,6 +58,7 @@ def simulate_folder(images: Path, output: Path, every: int = 1, limit: int | Non
     output : folder of the .h5 files
     every : take every N-th slice with an object in it, or every N-th picture
     limit : write at most this many files, spread evenly over the folder
+    coils : of a birdcage, or one
 
     Raises
     ------
@@ -63,7 +67,7 @@ def simulate_folder(images: Path, output: Path, every: int = 1, limit: int | Non
     """
     for group in image_groups(images, every, limit):
         path = output / f"{group.name}.h5"
-        if simulate_file(group, path, SETTINGS):
+        if simulate_file(group, path, replace(SETTINGS, coils=coils)):
             yield path
 
 

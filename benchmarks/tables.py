@@ -16,11 +16,12 @@ import json
 import math
 import re
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from multicoil_tables import multicoil_seconds_table, multicoil_tables
 from plots import seconds_of, write_plots
 from protocol import LABELS
 from restoration_tables import overview
@@ -38,6 +39,10 @@ CEILING = "noise-limited ceiling"
 MASKS, ACCELERATIONS, MASK_LOSS = "singlecoil_masks", "singlecoil_accelerations", "mask_loss"
 COMPARED = ("unet", "hybrid")
 SECONDS_LABELS = {**LABELS, "uncertainty": "ours, 16 samples and their deviation"}
+SEVERAL: dict[str, Callable[[dict[str, Any]], str]] = {
+    "multicoil": lambda found: multicoil_tables(found["volumes"]),
+    "multicoil_seconds": multicoil_seconds_table,
+}
 BEYOND = 1.15  # how far from an acceleration that was measured a line through two of them is carried on
 Rows = list[dict[str, Any]]
 
@@ -88,6 +93,8 @@ def table_of(results: Path, name: str) -> str:
     path = results / f"{name}.json"
     try:
         found = json.loads(path.read_text())
+        if name in SEVERAL:
+            return SEVERAL[name](found)
         if "volumes" in found:
             return quality_tables(found["volumes"], seconds_of(results))
         for key, layout in (("seconds", seconds_table), ("calibration", calibration_table), ("tasks", overview)):

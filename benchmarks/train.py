@@ -30,7 +30,10 @@ SOURCES = (
     "images/ms_t1_t2_flair/train=0.3",
 )
 MAGNITUDES = ("images/t1ce/train=0.35", "images/t1_brain/train=0.3", "images/ms_t1_t2_flair/train=0.35")
-RUNS = {"restoration": (MAGNITUDES, ["--weights", "default"])}  # of settings with other data, and how they begin
+RUNS = {  # of settings that begin with weights: their data, and which weights
+    "restoration": (MAGNITUDES, ["--weights", "default"]),
+    "multicoil": (SOURCES, ["--weights", "default"]),
+}
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from mrihvae.protocols import find_protocol, list_protocols
+from mrihvae.protocols import find_protocol, list_protocols, list_training_protocols
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -18,9 +18,13 @@ def run(arguments: argparse.Namespace) -> None:
         print(find_protocol(arguments.name).read_text(), end="")
         return
     evaluations, benchmarks = list_protocols()
-    width = max(map(len, [*evaluations, *benchmarks]))
+    training = list_training_protocols()
+    width = max(map(len, [*evaluations, *training, *benchmarks]))
     print("Evaluations of our reconstructions: mrihvae run NAME --data DIR --output DIR\n")
     for name, description in evaluations.items():
+        print(f"{name:<{width}}  {description}")
+    print("\nTraining: mrihvae train --protocol NAME --data DIR --output RUN\n")
+    for name, description in training.items():
         print(f"{name:<{width}}  {description}")
     print("\nBenchmarks, which compare methods or study ours: commands in a checkout of the repository\n")
     for name, (description, command) in benchmarks.items():

@@ -14,9 +14,10 @@ from mrihvae import __version__
 from mrihvae.classical import DEFAULT_STRENGTH
 from mrihvae.commands import finished_before, inference_of, load_on, reconstruct_file, told
 from mrihvae.errors import InputError
-from mrihvae.fastmri_files import list_files
+from mrihvae.fastmri_files import count_coils, list_files
 from mrihvae.files import replacing
 from mrihvae.inference import COMBINATIONS, InferenceSettings
+from mrihvae.multicoil import MAPS, OUTPUTS, CoilSettings
 from mrihvae.patterns import PATTERNS
 from mrihvae.pnp import ENCODERS, PnPSettings
 from mrihvae.precision import PRECISIONS
@@ -24,23 +25,43 @@ from mrihvae.refinement import ANCHORS, RULES
 from mrihvae.restore import FOR_SCANS
 from mrihvae.settings import from_dict
 from mrihvae.volumes import METHODS, MODEL_METHODS, SAMPLING_METHODS, Method, Undersampling
-from mrihvae.weights import find_weights, fingerprint, load_card
+from mrihvae.weights import find_weights, fingerprint, load_card, weights_for
 
 AXES = {"W": -1, "H": -2}
-SAME = ("method", "checkpoint", "weights", "inference", "samples", "pnp", "strength", "undersampling")  # in a folder
+SAME = (  # in a folder
+    "method", "checkpoint", "weights", "inference", "samples", "pnp", "strength", "coils", "undersampling",
+)  # fmt: skip
+# what fastMRI's own inference scripts call a challenge, and ours by the kind of file
+CHALLENGES = {
+    "singlecoil": 1,
+    "multicoil": 2,
+    "unet_knee_sc": 1,
+    "unet_knee_mc": 2,
+    "unet_brain_mc": 2,
+    "varnet_knee_mc": 2,
+    "varnet_brain_mc": 2,
+}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's options."""
     defaults = InferenceSettings()
-    parser.add_argument("input", type=Path, metavar="INPUT", help="fastMRI HDF5 file, or a folder of them")
-    parser.add_argument("--output", type=Path, required=True, help="folder for reconstructions/, panels/ and a JSON")
+    parser.add_argument("input", type=Path, nargs="?", metavar="INPUT", help="fastMRI HDF5 file, or a folder of them")
+    parser.add_argument("--data_path", "--data-path", type=Path, help="INPUT, as fastMRI's scripts call it")
+    parser.add_argument(
+        "--output", "--output_path", "--output-path", type=Path, required=True,
+        help="folder for reconstructions/, panels/ and a JSON",
+    )  # fmt: skip
+    parser.add_argument("--challenge", choices=tuple(CHALLENGES), help="refuse files of the other kind")
     parser.add_argument("--method", choices=METHODS, default="hybrid", help="how to reconstruct")
     parser.add_argument("--mask-type", choices=PATTERNS, help="undersample complete scans with this pattern")
     parser.add_argument("--acceleration", type=float, default=4, help="nominal acceleration of --mask-type")
     parser.add_argument("--center-fraction", type=float, help="of --mask-type; 0.32 / acceleration if left out")
     parser.add_argument("--axis", choices=tuple(AXES), help="along which lines of --mask-type differ; W if left out")
-    parser.add_argument("--checkpoint", default="default", help="name of shipped weights, or a .safetensors file")
+    parser.add_argument(
+        "--checkpoint", "--state_dict_file", "--state-dict-file",
+        help="name of shipped weights, or a .safetensors file; left out, those for one coil or for several, by file",
+    )  # fmt: skip
     parser.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, ...")
     parser.add_argument(
         "--batch-size", type=int, default=8, help="coil images reconstructed together; lower it to save memory"
@@ -66,16 +87,28 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--tau", type=float, default=FOR_SCANS.tau, help="temperature of the prior, 0 to 1 (pnp)")
     parser.add_argument("--encoder", choices=ENCODERS, default=FOR_SCANS.encoder, help="r, told of data, or q (pnp)")
-    parser.add_argument("--strength", type=float, help="regularisation of wavelet and tv; a tuned one if left out")
+    parser.add_argument(
+        "--strength", type=float, help="regularisation of sense, wavelet and tv; a tuned one if left out"
+    )
+    usual = CoilSettings()
+    parser.add_argument("--maps", choices=MAPS, default=usual.maps, help="how coil sensitivities are estimated")
+    parser.add_argument(
+        "--virtual-coils", type=int, default=usual.compress, help="compress to so many coils; 0: do not"
+    )
+    parser.add_argument(
+        "--whiten", action="store_true", help="whiten the noise of coils: by a scan in the file, or as is"
+    )
+    parser.add_argument("--combine-coils", choices=OUTPUTS, default=usual.output, help="what becomes of several coils")
     parser.add_argument("--resume", action="store_true", help="leave out volumes that are in --output already")
 
 
 def run(arguments: argparse.Namespace) -> None:
     """Reconstruct; prints progress on standard error and a line per volume on standard output."""
-    method = _method(arguments)
     undersampling = _undersampling(arguments)
-    files = list_files(arguments.input)
-    summary = _summary(arguments, method, undersampling)
+    files = list_files(_input(arguments))
+    checkpoints = {file: _checkpoint(file, arguments) for file in files}
+    methods = {name: _method(arguments, name) for name in dict.fromkeys(checkpoints.values())}
+    summary = _summary(arguments, methods, undersampling)
     done = finished_before(arguments.output / "reconstruct.json", summary, SAME, "volumes") if arguments.resume else {}
     for file in files:
         output = arguments.output / "reconstructions" / file.name
@@ -83,6 +116,7 @@ def run(arguments: argparse.Namespace) -> None:
             print(f"{file.name}: already there")
             continue
         sampled, kept = arguments.samples is not None, arguments.keep_samples
+        method = methods[checkpoints[file]]
         row = reconstruct_file(file, arguments.output, method, undersampling, arguments.batch_size, sampled, kept)
         print(told(row))
         done[file.name] = row
@@ -90,27 +124,48 @@ def run(arguments: argparse.Namespace) -> None:
             temporary.write_text(json.dumps({**summary, "volumes": list(done.values())}, indent=2) + "\n")
 
 
-def _summary(arguments: argparse.Namespace, method: Method, undersampling: Undersampling | None) -> dict[str, Any]:
+def _input(arguments: argparse.Namespace) -> Path:
+    """Take INPUT, or --data_path for it."""
+    if (arguments.input is None) == (arguments.data_path is None):
+        raise InputError("INPUT: give a fastMRI HDF5 file or a folder of them, here or by --data_path")
+    path: Path = arguments.input or arguments.data_path
+    return path
+
+
+def _checkpoint(file: Path, arguments: argparse.Namespace) -> str:
+    """Choose the weights for a file, and see that it is of the challenge."""
+    coils = count_coils(file)
+    if arguments.challenge is not None and coils is not None and min(coils, 2) != CHALLENGES[arguments.challenge]:
+        kind = "one coil" if coils == 1 else f"{coils} coils"
+        raise InputError(f"{file}: is of {kind}, not of challenge '{arguments.challenge}'; leave it out, or the option")
+    return arguments.checkpoint or weights_for(coils or 1)
+
+
+def _summary(
+    arguments: argparse.Namespace, methods: dict[str, Method], undersampling: Undersampling | None
+) -> dict[str, Any]:
     """Say how volumes are reconstructed: all that must be the same in one output folder."""
+    method = next(iter(methods.values()))
     modelled = method.name in MODEL_METHODS
     samples = method.samples if arguments.samples is not None or method.name == "samples" else None
     return {
         "mrihvae": __version__,
         "torch": str(torch.__version__),
         "method": method.name,
-        "checkpoint": arguments.checkpoint if modelled else None,
-        "weights": fingerprint(find_weights(arguments.checkpoint)) if modelled else None,
+        "checkpoint": ", ".join(methods) if modelled else None,
+        "weights": ", ".join(fingerprint(find_weights(name)) for name in methods) if modelled else None,
         "inference": inference_of(method),
         "samples": samples,
         "pnp": dataclasses.asdict(method.pnp) if method.name == "pnp" else None,
         "strength": method.strength or DEFAULT_STRENGTH.get(method.name),
+        "coils": dataclasses.asdict(method.coils),
         "undersampling": dataclasses.asdict(undersampling) if undersampling else None,
         "device": arguments.device,
         "threads": torch.get_num_threads(),
     }
 
 
-def _method(arguments: argparse.Namespace) -> Method:
+def _method(arguments: argparse.Namespace, checkpoint: str) -> Method:
     """Read the options of the method, and load the model if it needs one."""
     if arguments.batch_size < 1:
         raise InputError(f"--batch-size {arguments.batch_size}: must be at least 1")
@@ -128,8 +183,8 @@ def _method(arguments: argparse.Namespace) -> Method:
     options["sweeps"] = usual if arguments.sweeps is None else arguments.sweeps
     model = None
     if arguments.method in MODEL_METHODS:
-        model = load_on(arguments.checkpoint, arguments.device)
-        card = load_card(find_weights(arguments.checkpoint))
+        model = load_on(checkpoint, arguments.device)
+        card = load_card(find_weights(checkpoint))
         options |= {name: card.get(name, 1.0) for name in ("temperature", "spread")}
         if arguments.temperature is not None:
             options["temperature"] = arguments.temperature
@@ -139,7 +194,11 @@ def _method(arguments: argparse.Namespace) -> Method:
     }
     looped["sweeps"] = FOR_SCANS.sweeps if arguments.sweeps is None else arguments.sweeps
     pnp = from_dict(PnPSettings, {**dataclasses.asdict(FOR_SCANS), **looped}, "pnp settings")
-    return Method(arguments.method, model, inference, arguments.samples or Method.samples, arguments.strength, pnp)
+    named = {"maps": arguments.maps, "compress": arguments.virtual_coils}
+    named |= {"whiten": arguments.whiten, "output": arguments.combine_coils}
+    coils = from_dict(CoilSettings, named, "coil settings")
+    samples = arguments.samples or Method.samples
+    return Method(arguments.method, model, inference, samples, arguments.strength, pnp, coils)
 
 
 def _undersampling(arguments: argparse.Namespace) -> Undersampling | None:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import hashlib
 import json
 import os
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,19 +22,38 @@ from mrihvae.model import ModelSettings
 from mrihvae.runs import Run, TrainSettings, load_checkpoint
 from mrihvae.settings import from_dict
 from mrihvae.simulate import SimulationSettings
-from mrihvae.slices import Mixture, load_mixture
+from mrihvae.slices import Mixture, Reading, load_mixture
+from mrihvae.streams import Stream
 from mrihvae.training import Batch, train
+from mrihvae.training_protocols import (
+    SECTIONS,
+    TrainingProtocol,
+    data_paths,
+    find_training_protocol,
+    read_training_protocol,
+)
 from mrihvae.weights import load_model
+
+STREAMED = 10**9  # bytes of HDF5 below a path, beyond which slices are read when they are drawn
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's options."""
-    parser.add_argument(
+    paths = parser.add_argument(
         "data",
         nargs="+",
         metavar="PATH[=WEIGHT]",
-        help="fastMRI HDF5, NIfTI, PNG, JPEG, folders of them; for real images CIFAR10's .bin or MNIST-like IDX files",
+        help="fastMRI HDF5, NIfTI, PNG, JPEG, folders of them; for real images CIFAR10's .bin or MNIST-like IDX files; "
+        "left out, the folders of --protocol",
     )
+    paths.required = False  # unlike nargs "*", which is done with before options that come first
+    parser.add_argument(
+        "--protocol",
+        metavar="NAME",
+        help="data, settings and weights to start from: a training protocol, as 'mrihvae protocols' lists them, with "
+        "'train_' in front or without, or a TOML file; a run that is resumed keeps its settings",
+    )
+    parser.add_argument("--data", dest="root", type=Path, metavar="DIR", help="data directory of --protocol")
     parser.add_argument("--output", type=Path, required=True, help="folder for checkpoint, weights, log and plot")
     parser.add_argument("--resume", action="store_true", help="go on exactly where the run in --output stopped")
     parser.add_argument("--settings", type=Path, help='JSON with any of "model", "training", "simulation"')
@@ -43,6 +63,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--checkpoint-seconds", type=float, default=240.0, help="time between checkpoints")
     parser.add_argument("--threads", type=int, default=1, help="CPU threads per process")
     parser.add_argument("--workers", type=int, default=0, help="processes that draw batches ahead; for a GPU")
+    parser.add_argument(
+        "--stream",
+        action=argparse.BooleanOptionalAction,
+        help="read slices of HDF5 when they are drawn, so that memory does not grow with the data; left out, where a "
+        "path has more than 1 GB of it",
+    )
+    parser.add_argument(
+        "--cache-megabytes", type=float, default=512.0, help="of slices so read that are kept, in each process"
+    )
     parser.add_argument("--device", default="cpu", help="cpu or cuda; several processes by torchrun")
 
 
@@ -52,20 +81,33 @@ def run(arguments: argparse.Namespace) -> None:
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         dist.init_process_group("gloo")
     first = not dist.is_initialized() or dist.get_rank() == 0
-    job = _job(arguments)
-    mixture = load_mixture(arguments.data, lambda files: iter(tqdm(files, "reading", disable=not first)))
+    path = find_training_protocol(arguments.protocol) if arguments.protocol else None
+    protocol = read_training_protocol(path) if path else None
+    paths = _paths(arguments, protocol)
+    job = _job(arguments, path, protocol)
+    mixture = load_mixture(
+        paths,
+        lambda files: iter(tqdm(files, "reading", disable=not first)),
+        reading_of(arguments, job.simulation.several),
+    )
     check_fit(mixture, job.model.settings, job.settings)
     stop = _Stop(arguments.minutes)
-    train(
-        job,
-        mixture,
-        arguments.output,
-        arguments.checkpoint_seconds,
-        lambda steps: _progress(steps, job, first),
-        stop,
-        {"data": _describe(mixture), "torch": str(torch.__version__)},
-        max(0, arguments.workers),
-    )
+    provenance: dict[str, Any] = {"data": _describe(mixture), "torch": str(torch.__version__)}
+    if path is not None:
+        provenance["protocol"] = {"name": path.stem, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
+    try:
+        train(
+            job,
+            mixture,
+            arguments.output,
+            arguments.checkpoint_seconds,
+            lambda steps: _progress(steps, job, first),
+            stop,
+            provenance,
+            max(0, arguments.workers),
+        )
+    except InputError as error:  # of a worker it comes with that one's traceback
+        raise InputError(str(error).splitlines()[-1].removeprefix(f"{InputError.__module__}.InputError: ")) from error
     if first:
         from mrihvae.figures import training_figure
 
@@ -74,8 +116,33 @@ def run(arguments: argparse.Namespace) -> None:
         dist.destroy_process_group()
 
 
-def _job(arguments: argparse.Namespace) -> Run:
-    """Make a new run, or continue the one in the output folder."""
+def _paths(arguments: argparse.Namespace, protocol: TrainingProtocol | None) -> list[str]:
+    """Choose the data: PATH or PATH=WEIGHT of each."""
+    if protocol is None and arguments.root is not None:
+        raise InputError("--data: is where the folders of a --protocol lie; without one give PATHs")
+    if protocol is not None and arguments.settings:
+        raise InputError("--settings: a protocol has settings of its own; change a copy ('mrihvae protocols NAME')")
+    if arguments.data:
+        if arguments.root is not None:
+            raise InputError("--data: PATHs take the place of the protocol's folders; leave one of them out")
+        return list(arguments.data)
+    if protocol is None:
+        raise InputError("PATH: nothing to train on; give data, or --protocol NAME and --data DIR")
+    if arguments.root is None:
+        raise InputError(f"--data: left out; give the directory with {', '.join(protocol.data)}, or PATHs")
+    return data_paths(protocol, arguments.root)
+
+
+def reading_of(arguments: argparse.Namespace, several: bool) -> Reading:
+    """Choose how data are read, of one or `several` coils."""
+    if not 0 <= arguments.cache_megabytes < float("inf"):
+        raise InputError(f"--cache-megabytes {arguments.cache_megabytes}: must be at least 0")
+    above = {True: 0.0, False: float("inf"), None: float(STREAMED)}[arguments.stream]
+    return Reading(above, int(arguments.cache_megabytes * 1e6), several)
+
+
+def _job(arguments: argparse.Namespace, path: Path | None, protocol: TrainingProtocol | None) -> Run:
+    """Make a new run, by settings or a protocol, or continue the one in the output folder."""
     try:
         torch.zeros(1, device=arguments.device)
     except (RuntimeError, AssertionError) as error:
@@ -90,9 +157,14 @@ def _job(arguments: argparse.Namespace) -> Run:
         return load_checkpoint(arguments.output, arguments.device, **changes)
     if (arguments.output / "checkpoint.safetensors").exists():
         raise InputError(f"{arguments.output}: already holds a run; add --resume, or choose another --output")
-    settings = _read_settings(arguments.settings) if arguments.settings else {}
-    where = str(arguments.settings) if arguments.settings else "options"
-    weights = load_model(arguments.weights, torch.device(arguments.device)) if arguments.weights else None
+    settings: Mapping[str, Mapping[str, Any]] = {}
+    if protocol is not None:
+        settings = protocol.settings
+    elif arguments.settings:
+        settings = _read_settings(arguments.settings)
+    where = str(path or arguments.settings or "options")
+    start = arguments.weights or (protocol.weights if protocol else None)
+    weights = load_model(start, torch.device(arguments.device)) if start else None
     model = dataclasses.asdict(weights.settings) if weights else {}
     return Run.new(
         from_dict(ModelSettings, {**model, **settings.get("model", {})}, f"{where}, model"),
@@ -111,7 +183,7 @@ def _read_settings(path: Path) -> dict[str, Any]:
     if not isinstance(settings, dict):
         raise InputError(f"{path}: holds no dictionary; use sections model, training or simulation")
     for key, values in settings.items():
-        if key not in ("model", "training", "simulation"):
+        if key not in SECTIONS:
             raise InputError(f"{path}: unknown section '{key}'; use model, training or simulation")
         if not isinstance(values, dict):
             raise InputError(f"{path}, {key}: holds no dictionary; write names and values of settings")
@@ -133,7 +205,7 @@ def check_fit(mixture: Mixture, model: ModelSettings, training: TrainSettings) -
             raise InputError(
                 f"{dataset.path}: raw k-space has noise of its own; degraded images are made of magnitudes"
             )
-        if (len(shape) == 3) != model.real:
+        if dataset.pictures != model.real:
             wanted = "collections of pictures (.bin, idx3-ubyte)" if model.real else "scans or magnitude images"
             raise InputError(f"{dataset.path}: does not fit the model, which is of {wanted}; change data or 'real'")
         if model.real and shape[0] != model.channels:
@@ -147,8 +219,9 @@ def _describe(mixture: Mixture) -> list[dict[str, Any]]:
         {
             "path": "/".join(dataset.path.parts[-2:]),
             "slices": len(dataset.arrays),
-            "kind": "raw k-space" if dataset.raw else "pictures" if dataset.arrays[0].ndim == 3 else "magnitude",
+            "kind": "raw k-space" if dataset.raw else "pictures" if dataset.pictures else "magnitude",
             "share": round(float(share), 4),
+            **({"streamed": True} if isinstance(dataset.arrays, Stream) else {}),
         }
         for dataset, share in zip(mixture.datasets, mixture.shares)
     ]

@@ -61,10 +61,11 @@ class CoilVolume:
             raise InputError(f"{scan.name}: is of one coil; coils need k-space of (slices, coils, H, W)")
         self.scan, self.measured, self.known, self.settings = scan, measured, known, settings
         self._maps: dict[int, Tensor] = {}
-        if scan.maps is not None and scan.maps.shape[1:] != scan.kspace.shape[1:]:
+        own, shape = scan.maps, scan.kspace.shape
+        if own is not None and (own.shape[1:] != shape[1:] or own.shape[0] not in (1, shape[0])):
             raise InputError(
-                f"{scan.name}: sensitivity maps of shape {scan.maps.shape} do not fit k-space of {scan.kspace.shape}; "
-                "give (slices or 1, coils, H, W)"
+                f"{scan.name}: sensitivity maps of shape {own.shape} do not fit k-space of {shape}; give (slices or 1, "
+                "coils, H, W)"
             )
 
     @property
@@ -118,23 +119,27 @@ class CoilVolume:
         if self.mixing is not None:
             maps = mix_coils(maps, torch.linalg.pinv(self.mixing).to(maps))
         kspace = self.original(batch.first, batch.first + len(batch.kspace)).to(image.device)
-        return root_sum_of_squares(image, maps, kspace, self.measured.to(image.device))
+        return root_sum_of_squares(image, maps, kspace, self.known.to(image.device))
 
     def _maps_of(self, kspace: Tensor, first: int, end: int) -> Tensor:
-        """Give the maps of slices: the scan's own, or those estimated, which are kept while they are not too many."""
+        """Give the maps of slices: the scan's own, or those estimated."""
         own = self.scan.maps
         if own is not None:
             maps = torch.from_numpy(own if len(own) == 1 else own[first:end]).to(torch.complex64)
             maps = maps if self.mixing is None else mix_coils(maps, self.mixing)
             maps = maps / maps.abs().square().sum(dim=1, keepdim=True).sqrt().clamp_min(1e-12)
             return maps.expand(end - first, -1, -1, -1)
-        for k in range(first, end):
-            if k not in self._maps:
-                try:
-                    maps = estimate_maps(kspace[k - first : k - first + 1], self.measured, self.settings)[0]
-                except InputError as error:
-                    raise InputError(f"{self.scan.name}, slice {k}: {error}") from error
-                if (len(self._maps) + 1) * maps.nbytes > KEPT:
-                    self._maps.pop(next(iter(self._maps)), None)
-                self._maps[k] = maps
-        return torch.stack([self._maps[k] for k in range(first, end)])
+        return torch.stack([self._estimated(one, k) for k, one in enumerate(kspace, first)])
+
+    def _estimated(self, kspace: Tensor, k: int) -> Tensor:
+        """Estimate the maps of slice k; those of the slices before it are kept while they are not too many."""
+        if k in self._maps:
+            return self._maps[k]
+        try:
+            maps = estimate_maps(kspace[None], self.measured, self.settings)[0]
+        except InputError as error:
+            raise InputError(f"{self.scan.name}, slice {k}: {error}") from error
+        if self._maps and (len(self._maps) + 1) * maps.nbytes > KEPT:
+            self._maps.pop(next(iter(self._maps)))
+        self._maps[k] = maps
+        return maps

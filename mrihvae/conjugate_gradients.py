@@ -49,15 +49,16 @@ def conjugate_gradients(
     tiny = torch.finfo(b.dtype).tiny
     size = dot(b, b).sqrt().clamp_min(tiny)
     x = torch.zeros_like(b)
-    remainder, number = b, 0
+    remainder, number, done = b, 0, size <= tiny  # a slice that has arrived stays, whatever others in the batch need
     direction = z = precondition(remainder)
     power = dot(remainder, z)
     while number < cap:
         number += 1
         applied = normal(direction) + r * direction
-        step = power / dot(direction, applied).clamp_min(tiny)
+        step = torch.where(done, 0.0, power / dot(direction, applied).clamp_min(tiny))
         x, remainder = x + step * direction, remainder - step * applied
-        if bool((dot(remainder, remainder).sqrt() <= tolerance * size).all()):
+        done = dot(remainder, remainder).sqrt() <= tolerance * size
+        if bool(done.all()):
             break
         z = precondition(remainder)
         last, power = power, dot(remainder, z)

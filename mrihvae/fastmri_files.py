@@ -145,6 +145,16 @@ def read_scan(path: Path) -> Scan:
     return Scan(path.name, kspace, mask, target, padding, matrix, attributes, maps, noise_scan)
 
 
+def count_coils(path: Path) -> int | None:
+    """Read the number of coils from the head of a file; None if it has no k-space that could tell."""
+    try:
+        with h5py.File(path, "r") as file:
+            shape = file["kspace"].shape
+    except (OSError, KeyError, RuntimeError, AttributeError):
+        return None  # `read_scan` says what is wrong
+    return int(shape[1]) if len(shape) == 4 else 1
+
+
 def write_reconstruction(
     path: Path,
     images: np.ndarray,

@@ -20,7 +20,8 @@ method = "hybrid"
 [coils]                         # optional, multicoil alone: settings of `mrihvae.multicoil.CoilSettings`
 maps = "fast"
 
-The folder holds the protocols of benchmarks, too, which have other keys and are run by scripts of the repository.
+The folder holds others, too, which have other keys: of training (`mrihvae.training_protocols`), and of benchmarks,
+which are run by scripts of the repository.
 """
 
 from __future__ import annotations
@@ -58,6 +59,7 @@ SCRIPTS = {  # in benchmarks/, of studies; a comparison, which has [[patterns]],
     "singlecoil_calibration": "calibration.py",
 }
 WITHOUT_DATA = ("inference_time.py",)
+TRAINING_PREFIX = "train_"  # of the names of shipped training protocols; the command does without it
 
 
 @dataclass(frozen=True)
@@ -189,10 +191,14 @@ def read_protocol(path: Path) -> Protocol:
         Not there, no TOML, a benchmark's protocol, an unknown key (the nearest known one is named), a value of a wrong
         type or that cannot be, or a mask that cannot be drawn.
     """
-    values = _read(path)
+    values = read_toml(path)
     command = benchmark_command(path.stem, values)
     if command:
         raise InputError(f"{path}: is the protocol of a benchmark; run, in a checkout of the repository: {command}")
+    if is_training(path.stem, values):
+        name = path.stem.removeprefix(TRAINING_PREFIX) if path.parent == protocol_folder() else path
+        command = f"mrihvae train --protocol {name} --data DIR --output RUN"
+        raise InputError(f"{path}: is a training protocol; run: {command}")
     values["mask"] = from_dict(MaskSettings, values.get("mask", {}), f"{path}, mask")
     return from_dict(Protocol, values, str(path))
 
@@ -212,6 +218,11 @@ def find_protocol(name_or_path: str) -> Path:
         Neither of them; shipped names that are near to it are named.
     """
     shipped = {path.stem: path for path in sorted(protocol_folder().glob("*.toml"))}
+    return find_among(shipped, name_or_path, "protocol")
+
+
+def find_among(shipped: Mapping[str, Path], name_or_path: str, what: str) -> Path:
+    """Find a file by shipped name or by path, as `find_protocol` does; `what` says what they are."""
     if name_or_path in shipped:
         return shipped[name_or_path]
     path = Path(name_or_path)
@@ -219,7 +230,7 @@ def find_protocol(name_or_path: str) -> Path:
         return path
     near = difflib.get_close_matches(path.stem, shipped, n=3, cutoff=0.5)
     known = f"near ones are {', '.join(near)}" if near else "'mrihvae protocols' lists them"
-    raise InputError(f"{name_or_path}: neither a protocol of the package ({known}) nor a TOML file; give one of them")
+    raise InputError(f"{name_or_path}: neither a {what} of the package ({known}) nor a TOML file; give one of them")
 
 
 def list_protocols() -> tuple[dict[str, str], dict[str, tuple[str, str]]]:
@@ -227,16 +238,28 @@ def list_protocols() -> tuple[dict[str, str], dict[str, tuple[str, str]]]:
     evaluations: dict[str, str] = {}
     benchmarks: dict[str, tuple[str, str]] = {}
     for path in sorted(protocol_folder().glob("*.toml")):
-        values = _read(path)
+        values = read_toml(path)
         command = benchmark_command(path.stem, values)
         if command:
             about = path.read_text().partition("\n")[0].lstrip("# ")
             whole, dot, rest = about.rpartition(". ")
             about = whole + "." if dot and not rest.endswith(".") else about  # the rest goes on in the next line
             benchmarks[path.stem] = about, command
-        else:
+        elif not is_training(path.stem, values):
             evaluations[path.stem] = values.get("description", "")
     return evaluations, benchmarks
+
+
+def list_training_protocols() -> dict[str, str]:
+    """List the training protocols that come with the package: descriptions by name."""
+    read = {path.stem: read_toml(path) for path in sorted(protocol_folder().glob("*.toml"))}
+    return {name: values.get("description", "") for name, values in read.items() if is_training(name, values)}
+
+
+def is_training(name: str, values: Mapping[str, Any]) -> bool:
+    """Tell whether a protocol of this name and content is one of training: it has a table of data, or [training]."""
+    other = "challenge" in values or benchmark_command(name, values) is not None
+    return not other and (isinstance(values.get("data"), Mapping) or "training" in values)
 
 
 def benchmark_command(name: str, values: Mapping[str, Any]) -> str | None:
@@ -248,7 +271,8 @@ def benchmark_command(name: str, values: Mapping[str, Any]) -> str | None:
     return f"python benchmarks/{script} protocols/{name}.toml{data}"
 
 
-def _read(path: Path) -> dict[str, Any]:
+def read_toml(path: Path) -> dict[str, Any]:
+    """Read a protocol of any kind; InputError if it is not there, or no TOML."""
     try:
         return tomllib.loads(path.read_text())
     except (OSError, ValueError) as error:

@@ -77,7 +77,7 @@ class Reconstructor(nn.Module):
             return cls(model, from_dict(Solver, {name: card[name] for name in CALIBRATED if name in card}, weights))
         return cls(model, chosen.solver_with(card), chosen.coil_settings(), chosen.seed)
 
-    def forward(self, masked_kspace: Tensor, mask: Tensor, num_low_frequencies: int | None = None) -> Tensor:
+    def forward(self, masked_kspace: Tensor, mask: Tensor, num_low_frequencies: int | Tensor | None = None) -> Tensor:
         """Reconstruct a batch.
 
         Parameters
@@ -85,7 +85,8 @@ class Reconstructor(nn.Module):
         masked_kspace : float32 (batch, coils, H, W, 2), or (batch, H, W, 2) of one coil; fastMRI's centred k-space,
             zero where not measured, in any physical scale
         mask : bool, broadcast to it along all but its line axis: (batch, 1, 1, W, 1); patterns (batch, 1, H, W, 1) too
-        num_low_frequencies : number of central lines to estimate sensitivities from; 0 or None finds them in the mask
+        num_low_frequencies : number of central lines to estimate sensitivities from, one for all or (batch,); 0 or None
+            finds them in the mask
 
         Returns
         -------
@@ -98,24 +99,28 @@ class Reconstructor(nn.Module):
             Shapes that do not fit, NaN, or too few lines to estimate sensitivities from.
         """
         kspace, measured = _as_complex(masked_kspace, mask)
-        low = int(torch.as_tensor(num_low_frequencies or 0).max())
+        given = torch.as_tensor(0 if num_low_frequencies is None else num_low_frequencies)
+        lows = given.expand(len(kspace)).tolist()
+        images = kspace.real.new_zeros(len(kspace), *kspace.shape[-2:])
+        left = [k for k, one in enumerate(kspace) if one.any()]  # empty slices stay empty
         with torch.no_grad():
-            return torch.stack([self._slice(one, lines, low) for one, lines in zip(kspace, measured)])
+            while left:
+                first = left[0]
+                alike = [k for k in left if lows[k] == lows[first] and bool((measured[k] == measured[first]).all())]
+                images[alike] = self._slices(kspace[alike], measured[first], lows[first])
+                left = [k for k in left if k not in alike]
+        return images
 
-    def _slice(self, kspace: Tensor, mask: Tensor, low: int) -> Tensor:
-        """Reconstruct one slice, complex (coils, H, W), measured where bool (H, W): magnitude (H, W)."""
-        if not kspace.any():
-            return kspace.real.new_zeros(kspace.shape[-2:])
-        if len(kspace) == 1:
-            return self._images(kspace, mask, None)[0].abs()
-        maps = estimate_maps(kspace[None], _centre_of(mask, low), self.coils)
-        image = self._images(kspace[None], mask, maps)
-        if self.coils.output == "combined":
-            return image[0].abs()
-        return root_sum_of_squares(image, maps, kspace[None], mask)[0]
+    def _slices(self, kspace: Tensor, mask: Tensor, low: int) -> Tensor:
+        """Reconstruct slices, complex (slices, coils, H, W), of one mask, bool (H, W): magnitude (slices, H, W)."""
+        if kspace.shape[1] == 1:
+            return self._images(kspace[:, 0], mask, None).abs()
+        maps = estimate_maps(kspace, _centre_of(mask, low), self.coils)
+        image = self._images(kspace, mask, maps)
+        return image.abs() if self.coils.output == "combined" else root_sum_of_squares(image, maps, kspace, mask)
 
     def _images(self, kspace: Tensor, mask: Tensor, maps: Tensor | None) -> Tensor:
-        """Infer the complex image of a slice, (1, H, W)."""
+        """Infer the complex images of slices, (slices, H, W)."""
         problem = pose(self.model, kspace, mask) if maps is None else pose_coils(self.model, kspace, mask, maps)
         if self.solver.method == "samples":
             return draw(self.model, problem, self.solver.samples, self.settings, self.seed).mean(dim=0)

@@ -224,5 +224,5 @@ def _posed(model: HVAE, kspace: Tensor, mask: Tensor, maps: Tensor | None) -> tu
         problem = pose(model, kspace, mask)
         return problem, MaskedFourier(problem.mask), problem.measured
     several = pose_coils(model, kspace, mask, maps)
-    own = several.sense.masked(kspace.mT if several.turned else kspace)
+    own = several.sense.masked((kspace.mT if several.turned else kspace).to(several.combined))
     return several, several.sense, own / several.scale[:, None, None, None]

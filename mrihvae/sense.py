@@ -50,11 +50,12 @@ class Sense:
     def density(self) -> Tensor:
         """Compute how much of each frequency, uncentred, the data hold: the diagonal of F A^H A F^H, (slices, H, W).
 
-        It is the mask, circularly convolved with the mean power of the maps' spectra.
+        It is the mask, circularly correlated with the power of the maps' spectra.
         """
         power = torch.fft.fft2(self.maps, norm="forward").abs().square().sum(dim=-3)
-        mask = torch.fft.ifftshift(self.mask.expand(power.shape).to(power.dtype), dim=(-2, -1))
-        density: Tensor = torch.fft.ifft2(torch.fft.fft2(power) * torch.fft.fft2(mask)).real.clamp_min(0)
+        mask = self.mask.expand(torch.broadcast_shapes(self.mask.shape, power.shape)).to(power.dtype)
+        spectrum = torch.fft.fft2(torch.fft.ifftshift(mask, dim=(-2, -1)))
+        density: Tensor = torch.fft.ifft2(torch.fft.fft2(power).conj() * spectrum).real.clamp_min(0)
         return density
 
     def solve(self, right: Tensor, r: Tensor | float) -> Tensor:

@@ -130,7 +130,8 @@ def _strongest(calibration: Tensor) -> Tensor:
     """Compute the combination of coils of most energy, complex (coils,); its sum is real and not negative."""
     data = calibration.flatten(1)
     vector = torch.linalg.eigh(data @ data.mH)[1][:, -1]
-    turned: Tensor = vector * torch.polar(torch.ones(()), -vector.sum().angle())
+    angle = vector.sum().angle()
+    turned: Tensor = vector * torch.polar(torch.ones_like(angle), -angle)
     return turned
 
 

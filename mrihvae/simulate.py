@@ -43,7 +43,8 @@ class SimulationSettings:
 
     Attributes
     ----------
-    max_acceleration : whole accelerations are drawn from 1 to this, evenly in their logarithm from 1.3 on
+    max_acceleration : whole accelerations are drawn up to this, evenly in their logarithm from `min_acceleration` on
+    min_acceleration : see there; what is rounded to 1 is complete
     noise : least and greatest noise per complex bin over the image's 99th percentile, drawn evenly in its logarithm
     extra_noise : greatest noise added to measured bins alone, in half of the scans
     rotation : greatest rotation in degrees, in a third of the scans
@@ -57,6 +58,7 @@ class SimulationSettings:
     rotation: float = 15.0
     partial_resolution: float = 0.3
     coils: tuple[int, int] = (1, 1)
+    min_acceleration: float = 1.3
 
     @property
     def several(self) -> bool:
@@ -64,8 +66,11 @@ class SimulationSettings:
         return self.coils[1] > 1
 
     def __post_init__(self) -> None:
-        if not self.max_acceleration >= 1.3:
-            raise ValueError(f"max_acceleration {self.max_acceleration} must be at least 1.3")
+        if not 1 <= self.min_acceleration <= self.max_acceleration:
+            raise ValueError(
+                f"max_acceleration {self.max_acceleration} must be at least min_acceleration, {self.min_acceleration}, "
+                "and that at least 1"
+            )
         if len(self.noise) != 2 or not 0 < self.noise[0] <= self.noise[1]:
             raise ValueError(f"noise {self.noise} must be two numbers above 0, the lesser one first")
         if min(self.extra_noise, self.rotation) < 0 or not 0 <= self.partial_resolution <= 1:
@@ -176,7 +181,7 @@ def place_raw(kspace: Tensor, shape: tuple[int, int], rng: Generator) -> tuple[T
 def draw_mask(extent: tuple[int, int], settings: SimulationSettings, rng: Generator) -> Tensor:
     """Draw a sampling pattern, bool (h, w); lines differ along w, as inference turns scans whose lines do not."""
     width = extent[1]
-    acceleration = round(math.exp(rng.uniform(math.log(1.3), math.log(settings.max_acceleration))))
+    acceleration = round(math.exp(rng.uniform(*np.log((settings.min_acceleration, settings.max_acceleration)))))
     acceleration = min(acceleration, width // 2)  # two central lines at least
     mask_type = str(rng.choice(list(MASK_SHARES), p=list(MASK_SHARES.values())))
     seed = int(rng.integers(2**31))

@@ -1,4 +1,8 @@
-"""Scans of several coils for training, with maps estimated from their own calibration lines, as in use."""
+"""Scans of several coils for training, with maps estimated from their own calibration lines, as in use.
+
+Magnitude images, and raw scans of one coil, are received by coils drawn at random. Raw scans of several coils keep
+their own coils, phase and noise.
+"""
 
 from __future__ import annotations
 
@@ -11,14 +15,16 @@ from torch import Tensor
 
 from mrihvae.coil_fields import random_fields
 from mrihvae.coil_problem import CoilProblem, total_variation
-from mrihvae.fourier import fft2c, ifft2c
+from mrihvae.coils import compression_matrix, mix_coils
+from mrihvae.fourier import centre_pad, fft2c, ifft2c, resize_kspace
 from mrihvae.objective import CoilScans
 from mrihvae.sense import Sense
 from mrihvae.sensitivities import LEAST, calibration_box, calibration_data, fast_maps
 from mrihvae.simulate import SimulationSettings, draw_mask, percentile99, place_raw, simulate_scan, white_noise
-from mrihvae.units import image_scale
+from mrihvae.units import image_scale, noise_std
 
 CLEAN = 1e-6  # noise of an image before it is received by coils
+SHIFT = 0.125  # greatest offset of a crop, over the size of the image: scanners read twice as far as the object reaches
 
 
 def draw_coils(
@@ -26,14 +32,19 @@ def draw_coils(
 ) -> CoilScans:
     """Draw complete scans of several coils, as many in all slices, and their undersampled measurement.
 
+    The number of coils is drawn first. Raw scans of more coils are compressed to so many virtual ones; where one has
+    fewer, the whole batch takes the number of that one, for coils cannot be added to a scan.
+
     Parameters
     ----------
-    images : arrays (h, w): real magnitude, or complex raw k-space of one coil where the flag beside it is True
+    images : arrays (h, w): real magnitude, or complex raw k-space of one coil where the flag beside it is True; or
+        (coils, h, w), raw k-space of several coils
     shape : (H, W) of the batch
     settings : of images, noise, masks and number of coils
     rng : every random choice comes from it
     """
     coils = int(rng.integers(settings.coils[0], settings.coils[1] + 1))
+    coils = min([coils, *(len(array) for array, raw in images if raw and array.ndim == 3)])
     drawn = [_draw(array, raw, shape, coils, settings, rng) for array, raw in images]
     maps, mask = torch.stack([one[1] for one in drawn]), torch.stack([one[2] for one in drawn])
     sense = Sense(maps, mask)
@@ -46,20 +57,76 @@ def draw_coils(
     return CoilScans(fft2c(complete) / scale[:, None, None], problem, noise)
 
 
+def place_coils(
+    kspace: Tensor, coils: int, shape: tuple[int, int], rng: Generator
+) -> tuple[Tensor, tuple[int, int], float]:
+    """Put a raw scan of several coils on (H, W), as `mrihvae.simulate.place_raw` does with one: all coils alike.
+
+    Parameters
+    ----------
+    kspace : complete, complex64 (own coils, h, w)
+    coils : virtual coils to compress it to, if it has more
+    shape : (H, W); the image is cropped to it around a place near its centre, or padded with the scan's noise
+    rng : every random choice comes from it
+
+    Returns
+    -------
+    k-space, complex64 (coils, H, W), turned, flipped and of another phase at random
+    its extent (h, w), outside of which it is 0: lines that the scanner did not encode
+    standard deviation of its noise per complex bin, the root of the coils' mean power
+    """
+    filled = (kspace != 0).any(dim=0)
+    shares = [_share(filled.any(dim=axis)) for axis in (1, 0)]
+    if coils < len(kspace):
+        kspace = mix_coils(kspace, compression_matrix(kspace, coils))
+    noise = float(noise_std(kspace).square().mean().sqrt())
+    image = ifft2c(kspace)
+    if rng.random() < 0.5:
+        image, shares = image.mT, shares[::-1]
+    image = image.flip([axis for axis in (-2, -1) if rng.random() < 0.5])
+    image = image * complex(np.exp(1j * rng.uniform(-math.pi, math.pi)))
+    for axis, want in zip((-2, -1), shape):
+        spare = image.shape[axis] - want
+        if spare > 0:
+            offset = round(min(spare / 2, SHIFT * image.shape[axis]) * rng.uniform(-1, 1))
+            image = image.narrow(axis, min(max(spare // 2 + offset, 0), spare), want)
+    outside = centre_pad(torch.zeros(image.shape[1:]), shape, value=1.0)
+    white = torch.stack([white_noise(shape, rng) for _ in range(len(image))])
+    placed = fft2c(centre_pad(image, shape) + noise * outside * white)
+    height, width = (min(size, math.ceil(share * size)) for share, size in zip(shares, shape))
+    return resize_kspace(resize_kspace(placed, (height, width)), shape), (height, width), noise
+
+
+def _share(filled: Tensor) -> float:
+    """Compute the share of an axis, bool (size,), that reaches from DC as far to both sides as data do."""
+    size, where = len(filled), torch.nonzero(filled)[:, 0]
+    return max(2 * (size // 2 - int(where[0])), 2 * (int(where[-1]) - size // 2) + 1) / size
+
+
 def _draw(
     array: np.ndarray, raw: bool, shape: tuple[int, int], coils: int, settings: SimulationSettings, rng: Generator
 ) -> tuple[Tensor, Tensor, Tensor, float]:
     """Make one scan: complete k-space (coils, H, W), maps, mask (H, W), and the noise per bin of a coil."""
+    if raw and array.ndim == 3:
+        complete, extent, noise = place_coils(torch.from_numpy(array), coils, shape, rng)
+    else:
+        (complete, noise), extent = _receive(array, raw, shape, coils, settings, rng), shape
+    while True:
+        mask = centre_pad(draw_mask(extent, settings, rng), shape, value=True)  # beyond, bins are known to be 0
+        if min(calibration_box(mask)) >= LEAST:
+            break
+    measured = torch.where(mask, complete, torch.zeros((), dtype=complete.dtype))
+    return complete, fast_maps(calibration_data(measured, mask), shape), mask, noise
+
+
+def _receive(
+    array: np.ndarray, raw: bool, shape: tuple[int, int], coils: int, settings: SimulationSettings, rng: Generator
+) -> tuple[Tensor, float]:
+    """Let coils drawn at random receive an image: complete k-space (coils, H, W), and its noise per bin."""
     clean = SimulationSettings(noise=(CLEAN, CLEAN), rotation=settings.rotation, partial_resolution=0.0)
     tensor = torch.from_numpy(array)
     kspace, _, own = place_raw(tensor, shape, rng) if raw else simulate_scan(array, shape, clean, rng)
     image = ifft2c(kspace)
     noise = max(percentile99(image) * math.exp(rng.uniform(*np.log(settings.noise))), own)
     white = torch.stack([white_noise(shape, rng) for _ in range(coils)])
-    complete = fft2c(random_fields(shape, coils, rng) * image) + noise * white
-    while True:
-        mask = draw_mask(shape, settings, rng)
-        if min(calibration_box(mask)) >= LEAST:
-            break
-    measured = torch.where(mask, complete, torch.zeros((), dtype=complete.dtype))
-    return complete, fast_maps(calibration_data(measured, mask), shape), mask, noise
+    return fft2c(random_fields(shape, coils, rng) * image) + noise * white, noise

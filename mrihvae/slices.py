@@ -15,6 +15,7 @@ from numpy.random import Generator
 from mrihvae.errors import InputError
 from mrihvae.fourier import fft2c, ifft2c, resize_kspace
 from mrihvae.pictures import is_collection, read_collection
+from mrihvae.streams import Head, SliceCache, Stream, read_head
 
 LARGEST_MATRIX = 448  # NIfTI beyond this is resampled
 LARGEST_PICTURE = 256  # JPEG and PNG are often interpolated and coded: only their inner k-space is trusted
@@ -24,16 +25,39 @@ SUFFIXES = (".h5", ".nii", ".nii.gz", ".png", ".jpg", ".jpeg")
 
 
 @dataclass(frozen=True)
+class Reading:
+    """How training data are read.
+
+    Attributes
+    ----------
+    stream_above : bytes of HDF5 below a path, beyond which its slices are read when they are drawn, not before; 0 for
+        always. Packed slices and all other formats are read before in any case
+    cache : bytes of such slices that are kept
+    together : whether a raw slice of several coils is one array (coils, h, w), not one (h, w) for each coil
+    """
+
+    stream_above: float = math.inf
+    cache: int = 2**29
+    together: bool = False
+
+
+@dataclass(frozen=True)
 class Dataset:
     """Slices of one training path: arrays (h, w), magnitude or raw k-space, drawn with `weight`.
 
-    Of a collection of pictures (`mrihvae.pictures`) they are (channels, h, w).
+    Raw ones of several coils are (coils, h, w), if so read. Of a collection of pictures (`mrihvae.pictures`) they are
+    (channels, h, w).
     """
 
     path: Path
-    arrays: list[np.ndarray]
+    arrays: list[np.ndarray] | Stream
     raw: bool
     weight: float
+
+    @property
+    def pictures(self) -> bool:
+        """Whether they are of a collection of pictures."""
+        return not self.raw and self.arrays[0].ndim == 3
 
 
 class Mixture:
@@ -45,7 +69,7 @@ class Mixture:
         self.shares = weights / weights.sum()
 
     def draw(self, count: int, rng: Generator) -> list[tuple[np.ndarray, bool]]:
-        """Draw `count` slices: arrays (h, w) and whether they are raw k-space."""
+        """Draw `count` slices: arrays (h, w), or as the dataset has them, and whether they are raw k-space."""
         picked = [self.datasets[i] for i in rng.choice(len(self.datasets), size=count, p=self.shares)]
         return [(dataset.arrays[rng.integers(len(dataset.arrays))], dataset.raw) for dataset in picked]
 
@@ -53,6 +77,7 @@ class Mixture:
 def load_mixture(
     specifications: list[str],
     progress: Callable[[list[Path]], Iterator[Path]] = iter,
+    reading: Reading | None = None,
 ) -> Mixture:
     """Read training data given as PATH or PATH=WEIGHT; without weights, datasets count by their slices' number.
 
@@ -61,6 +86,8 @@ def load_mixture(
     InputError
         A path that is not there or holds nothing readable, or a weight that is no positive number.
     """
+    reading = reading or Reading()
+    cache = SliceCache(reading.cache)
     datasets = []
     weighted = ["=" in one and not Path(one).exists() for one in specifications]
     if any(weighted) and not all(weighted):
@@ -74,12 +101,21 @@ def load_mixture(
             share = -1.0
         if not 0 <= share < math.inf or (weight and share == 0):
             raise InputError(f"{specification}: the weight '{weight}' is not a number above 0; write PATH=1.5")
-        datasets += load_datasets(Path(name), share, progress)
+        datasets += load_datasets(Path(name), share, progress, reading, cache)
     return Mixture(datasets)
 
 
-def load_datasets(path: Path, weight: float, progress: Callable[[list[Path]], Iterator[Path]]) -> list[Dataset]:
-    """Read all slices below `path`: raw k-space and magnitude become one dataset each."""
+def load_datasets(
+    path: Path,
+    weight: float,
+    progress: Callable[[list[Path]], Iterator[Path]],
+    reading: Reading,
+    cache: SliceCache,
+) -> list[Dataset]:
+    """Read all slices below `path`, or heads for a stream: raw k-space and magnitude become one dataset each.
+
+    Undersampled files, which have a mask, are an error, but left out of a stream.
+    """
     if not path.exists():
         raise InputError(f"{path}: not there; give a file or folder with {', '.join(SUFFIXES)}")
     if path.is_file() and is_packed(path):
@@ -90,14 +126,19 @@ def load_datasets(path: Path, weight: float, progress: Callable[[list[Path]], It
         pictures = list(read_collection(path))
         return [Dataset(path, pictures, False, weight or float(len(pictures)))]
     files = sorted(p for p in path.rglob("*") if p.name.lower().endswith(SUFFIXES)) if path.is_dir() else [path]
-    raw: list[np.ndarray] = []
+    streamed = sum(file.stat().st_size for file in files if _is_hdf5(file) and file.exists()) > reading.stream_above
+    heads: list[Head] = []
+    read: list[np.ndarray] = []
     magnitude: list[np.ndarray] = []
     for file in progress(files):
-        if file.suffix.lower() == ".h5":
-            raw += _raw_slices(file)
-        else:
+        if not _is_hdf5(file):
             magnitude += magnitude_slices(file)
-    found = [Dataset(path, arrays, flag, 0.0) for arrays, flag in ((raw, True), (magnitude, False)) if arrays]
+        elif streamed:
+            heads.append(read_head(file))
+        else:
+            read += _raw_slices(file, reading.together)
+    raw = Stream(_complete(path, heads), reading.together, cache) if streamed else read
+    found = [Dataset(path, arrays, flag, 0.0) for arrays, flag in ((raw, True), (magnitude, False)) if len(arrays)]
     total = len(raw) + len(magnitude)
     if not total:
         raise InputError(f"{path}: no usable slice in it; give a file or folder with {', '.join(SUFFIXES)}")
@@ -184,11 +225,25 @@ def _shrunk(magnitude: np.ndarray, limit: int) -> np.ndarray:
     return (image * (60000 / image.max().clamp_min(1e-12))).numpy().astype(np.uint16)
 
 
-def _raw_slices(file: Path) -> list[np.ndarray]:
-    """Read the slices of a fully sampled fastMRI file; each coil of a multi-coil file is a slice of its own."""
+def _is_hdf5(file: Path) -> bool:
+    return file.suffix.lower() == ".h5"
+
+
+def _complete(path: Path, heads: list[Head]) -> list[Head]:
+    """Leave out undersampled files, unless there is no other."""
+    complete = [head for head in heads if not head.masked]
+    if not complete:
+        what = "is undersampled (it has a mask)" if path.is_file() else "every .h5 file is undersampled (has a mask)"
+        raise InputError(f"{path}: {what}; training needs complete scans")
+    return complete
+
+
+def _raw_slices(file: Path, together: bool) -> list[np.ndarray]:
+    """Read the slices of a fully sampled fastMRI file; unless `together`, each coil is a slice of its own."""
     from mrihvae.fastmri_files import read_scan
 
     scan = read_scan(file)
     if scan.mask is not None:
         raise InputError(f"{file}: is undersampled (it has a mask); training needs complete scans")
-    return [kspace for kspace in scan.kspace.reshape(-1, *scan.kspace.shape[-2:]) if kspace.any()]
+    slices = scan.kspace if together and scan.coils > 1 else scan.kspace.reshape(-1, *scan.kspace.shape[-2:])
+    return [kspace for kspace in slices if kspace.any()]

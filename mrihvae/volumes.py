@@ -246,11 +246,9 @@ def _coil_error_ratio(
     kspace, maps = torch.cat([one.kspace for one in batches]), torch.cat([one.maps for one in batches])
 
     def draws(shown: Tensor, mask: Tensor, number: int) -> Tensor:
-        turned = mask.shape != maps.shape[-2:] or bool((mask == mask[:, :1]).all())
-        received = maps.mT if turned else maps
-        problem = pose_coils(model, shown.view(received.shape), mask, received)
+        problem = pose_coils(model, shown.unflatten(0, maps.shape[:2]), mask, maps)
         images = draw(model, problem, DRAWS, replace(settings, sweeps=0), number).cpu()
-        return fft2c(received * images[:, :, None]).flatten(1, 2)
+        return fft2c(maps * images[:, :, None]).flatten(1, 2)
 
     return ratio_of(draws, kspace.flatten(0, 1), torch.from_numpy(mask), known, seed)
 

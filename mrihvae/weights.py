@@ -79,6 +79,11 @@ def find_weights(name_or_path: str) -> Path:
     raise InputError(f"{name_or_path}: neither shipped weights ({names}) nor a .safetensors file; give one of them")
 
 
+def weights_for(coils: int) -> str:
+    """Name the shipped weights that are for scans of one coil, or of several."""
+    return "default" if coils == 1 else "multicoil"
+
+
 def load_card(path: Path) -> dict[str, Any]:
     """Read the JSON beside the weights `path`: settings under "model", and provenance."""
     beside = path.with_suffix(".json")

@@ -21,6 +21,7 @@ from mrihvae.protocols import (
     benchmark_command,
     find_protocol,
     list_protocols,
+    list_training_protocols,
     protocol_folder,
     read_protocol,
 )
@@ -62,7 +63,8 @@ def write(path: Path, text: str = TEXT) -> Path:
 def test_every_shipped_file_is_an_evaluation_or_has_a_script_that_is_there() -> None:
     evaluations, benchmarks = list_protocols()
     files = {path.stem for path in (ROOT / "protocols").glob("*.toml")}
-    assert evaluations.keys() | benchmarks.keys() == files and not evaluations.keys() & benchmarks.keys()
+    kinds = (*evaluations, *benchmarks, *list_training_protocols())
+    assert sorted(kinds) == sorted(files)  # each is of one kind
     assert benchmarks.keys() >= SCRIPTS.keys()
     for description, command in benchmarks.values():
         assert description.endswith(".") and len(description) > 20
@@ -131,7 +133,11 @@ def test_command_lists_what_is_shipped_and_what_runs_it(capsys: pytest.CaptureFi
     for name, (description, command) in benchmarks.items():
         (number,) = [number for number, line in enumerate(lines) if line.startswith(f"{name} ")]
         assert lines[number].split(maxsplit=1)[1] == description and lines[number + 1].strip() == command
-    assert any("mrihvae run NAME" in line for line in lines)
+    for name, description in list_training_protocols().items():
+        (line,) = [line for line in lines if line.startswith(f"{name} ")]
+        assert line.split(maxsplit=1)[1] == description
+    for command in ("mrihvae run NAME", "mrihvae train --protocol NAME"):
+        assert any(command in line for line in lines)
 
 
 def test_command_prints_a_protocol_to_change(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -207,7 +213,7 @@ MISTAKES = [
     ('"random"', '"randum"', "p.toml, mask: mask type 'randum' is unknown; choose one of random, equispaced"),
     ("= 0.08", "= 0.08\nseed = 3", "seed is 3"),
     ("= 0.08", '= 0.08\nseed = "slice"', "seed 'slice' is unknown; masks are seeded by the 'file name'"),
-    ('method = "samples"', 'method = "sense"', "method 'sense' is unknown; choose one of hybrid"),
+    ('method = "samples"', 'method = "grappa"', "method 'grappa' is unknown; choose one of hybrid"),
     ("samples = 4", "samples = 0", "samples 0 must be at least 1"),
     ("step = 0.1", "step = -1.0", "step -1.0 must be above 0"),
     ("step = 0.1", "step = '1'", "step is '1'"),

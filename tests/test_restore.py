@@ -16,7 +16,6 @@ from mrihvae.data_terms import LeastSquares
 from mrihvae.errors import InputError
 from mrihvae.fourier import fft2c, ifft2c
 from mrihvae.inference import pose
-from mrihvae.views import view
 from mrihvae.kernels import gaussian_kernel, transfer_of
 from mrihvae.model import HVAE
 from mrihvae.operators import Blur, Inpainting, Linear, MaskedFourier, Operator, PaddedBlur, SuperResolution, denoising
@@ -24,6 +23,7 @@ from mrihvae.pnp import Complete, PnPSettings, restore
 from mrihvae.restoration import BEGINNING, VIEWS, Sight
 from mrihvae.restore import LEAST_NOISE, ScanLook, look_at, reconstruct_scans, restore_images
 from mrihvae.units import image_scale
+from mrihvae.views import view
 
 SHAPE = (28, 24)
 KERNEL = gaussian_kernel(1.0)

@@ -1,0 +1,115 @@
+"""Seconds and memory of multi-coil methods on single slices, maps included: medians of repeated runs after a warm-up.
+
+Called by `multicoil.py --time`. BART's are of its two commands, `ecalib` and `pics`, one after the other.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import multiprocessing
+import os
+import resource
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from multicoil_tables import multicoil_seconds_table
+from numpy.random import RandomState
+from protocol import label
+from timing import NOISE, phantom_scan, repeat
+
+from mrihvae import __version__
+from mrihvae.coil_fields import birdcage_fields
+from mrihvae.fastmri_files import Scan
+from mrihvae.files import replacing
+from mrihvae.fourier import fft2c, ifft2c
+from mrihvae.multicoil import CoilSettings, estimate_maps
+from mrihvae.volumes import Undersampling, mask_of
+
+SIZES = ((256, 256, 8), (640, 372, 15))
+PATTERN = Undersampling("random", 4, 0.08)
+OWN_MAPS = ("nlinv", "varnet")
+TIMED_AS = {"bart-wavelet": "ecalib-wavelet", "bart-tv": "ecalib-tv"}  # with the maps that BART finds itself
+SLOW = ("tv", "bart-tv", "wavelet", "nlinv")  # are run at the first size alone
+REPEATS = 3
+
+
+def coil_phantom(height: int, width: int, coils: int) -> Scan:
+    """Simulate one slice, always the same: the phantom of benchmarks/timing.py, received by a birdcage."""
+    rng = RandomState(1)
+    image = ifft2c(torch.from_numpy(phantom_scan((height, width)).kspace[0]))
+    white = (rng.randn(2, coils, height, width) * NOISE / np.sqrt(2)).astype(np.float32)
+    kspace = fft2c(birdcage_fields((height, width), coils) * image) + torch.complex(*torch.from_numpy(white))
+    target = ifft2c(kspace).abs().square().sum(dim=0).sqrt()
+    return Scan(
+        f"phantom_{height}x{width}x{coils}.h5", kspace[None].to(torch.complex64).numpy(), target=target[None].numpy()
+    )
+
+
+def seconds_of(run: Callable[..., Any], name: str, scan: Scan) -> list[float]:
+    """Time a method on the slice of a scan, from k-space to its image, maps included."""
+    mask = np.broadcast_to(mask_of(scan, PATTERN), scan.kspace.shape[-2:])
+    kspace = np.where(mask, scan.kspace[0], 0)
+
+    def once() -> None:
+        maps = np.zeros(0)
+        if name not in OWN_MAPS and name not in TIMED_AS:
+            y, known = torch.from_numpy(kspace), torch.from_numpy(np.ascontiguousarray(mask))
+            maps = estimate_maps(y[None], known, CoilSettings())[0].numpy()
+        run(kspace, mask, maps)
+
+    return repeat(once, REPEATS)
+
+
+def write_seconds(prepare: Callable[[str], Any], methods: list[str], options: argparse.Namespace) -> None:
+    """Time every method, and write multicoil_seconds.json and .md."""
+    load = os.getloadavg()[0]
+    if load > 0.5:
+        print(f"multicoil: the load of this machine is {load:.1f}: these seconds are not of one alone", file=sys.stderr)
+    found: dict[str, dict[str, Any]] = {}
+    for size in SIZES:
+        scan, key = coil_phantom(*size), "x".join(map(str, size))
+        found[key] = {}
+        for name in methods:
+            if size == SIZES[0] or name not in SLOW:
+                seconds = seconds_of(prepare(TIMED_AS.get(name, name)).run, name, scan)
+                found[key][name] = {"median": round(float(np.median(seconds)), 3), "least": round(min(seconds), 3)}
+    memory = {}
+    for size in SIZES:
+        with multiprocessing.get_context("spawn").Pool(1) as pool:
+            memory["x".join(map(str, size))] = pool.apply(_peak, (options.checkpoint, size))
+    results = {
+        "mrihvae": __version__,
+        "torch": str(torch.__version__),
+        "threads": torch.get_num_threads(),
+        "load_before": round(load, 2),
+        "pattern": label(PATTERN),
+        "repeats": REPEATS,
+        "seconds": found,
+        "peak_memory_GiB of ours, hybrid": memory,
+    }
+    path = options.results / "multicoil_seconds.json"
+    with replacing(path) as temporary:
+        temporary.write_text(json.dumps(results, indent=1) + "\n")
+    table = multicoil_seconds_table(results)
+    with replacing(path.with_suffix(".md")) as temporary:
+        temporary.write_text(table)
+    print(table)
+
+
+def _peak(checkpoint: str, size: tuple[int, int, int]) -> float:
+    """Reconstruct one slice in a process of its own, and give its peak memory in GiB."""
+    from multicoil import Ours, contestant
+
+    run = contestant("hybrid", Ours.load(checkpoint), None, [], 4.0).run
+    scan = coil_phantom(*size)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    mask = np.broadcast_to(mask_of(scan, PATTERN), scan.kspace.shape[-2:])
+    kspace = np.where(mask, scan.kspace[0], 0)
+    maps = estimate_maps(torch.from_numpy(kspace)[None], torch.from_numpy(np.array(mask)), CoilSettings())[0]
+    run(kspace, mask, maps.numpy())
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return round(max(before, peak) / 2**20, 2)

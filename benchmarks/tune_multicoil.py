@@ -1,0 +1,124 @@
+"""Tune the strengths of the multi-coil peers on training scans.
+
+    python benchmarks/tune_multicoil.py --data DIR
+
+simulates a slice or two of each folder of training images with 8 coils, and scores every method, acceleration and
+strength by the PSNR of the coil-combined image, as benchmarks/multicoil.py does. It writes results/tune_multicoil.json:
+the best strengths, which that benchmark gives to these methods, and the means behind them. Rows go to --work as they
+come, and --resume goes on from them. `mrihvae.classical.COIL_STRENGTH` is the best at 4x.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from pathlib import Path
+
+import bart
+import multicoil_peers
+import numpy as np
+import torch
+from multicoil import complete_images, support
+from protocol import ScanSet, label, scan_files
+from tqdm import tqdm
+from tune_classical import Rows, best_of, layout, means
+
+from mrihvae.errors import InputError
+from mrihvae.evaluate import score_volume
+from mrihvae.fastmri_files import read_scan
+from mrihvae.files import replacing
+from mrihvae.multicoil import CoilSettings
+from mrihvae.volumes import Undersampling, coil_volume, mask_of
+
+STRENGTHS = {
+    "sense": (0.001, 0.003, 0.01, 0.03, 0.1),
+    "wavelet": (0.0001, 0.0003, 0.001, 0.003),
+    "tv": (0.0003, 0.001, 0.003, 0.01),
+    "bart-wavelet": (0.0001, 0.0003, 0.0006, 0.0012, 0.0025, 0.005),
+    "bart-tv": (0.0006, 0.002, 0.006),
+}
+PATTERNS = (Undersampling("random", 4, 0.08), Undersampling("random", 8, 0.04))
+SETS = (
+    ScanSet("T1ce", "images/t1ce/train", every=1300, limit=1, coils=8),
+    ScanSet("T1, T2, FLAIR", "images/ms_t1_t2_flair/train", every=17, limit=2, coils=8),
+    ScanSet("T1 brain", "images/t1_brain/train", every=9, limit=1, coils=8),
+)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command; returns its exit status."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, default=os.environ.get("MRIHVAE_DATA"), help="default: $MRIHVAE_DATA")
+    parser.add_argument("--resume", action="store_true", help="keep the rows that an earlier call left in --work")
+    parser.add_argument("--work", type=Path, default=Path("runs/tune_multicoil"), help="rows, and simulated scans")
+    parser.add_argument("--results", type=Path, default=Path(__file__).parent / "results")
+    options = parser.parse_args(arguments)
+    torch.set_num_threads(1)
+    try:
+        if options.data is None:
+            raise InputError("--data: give the data directory, or set MRIHVAE_DATA")
+        rows = tune(options)
+        results = {
+            "best": best_of(rows),
+            "means": means(rows, ("method", "acceleration", "kind", "strength")),
+            "bart": bart.version(),
+        }
+        with replacing(options.results / "tune_multicoil.json") as temporary:
+            temporary.write_text(layout(results))
+    except InputError as error:
+        print(f"tune_multicoil: error: {error}", file=sys.stderr)
+        return 2
+    print(json.dumps(results["best"], indent=1))
+    return 0
+
+
+def tune(options: argparse.Namespace) -> Rows:
+    """Score everything that is not scored yet; gives a row for each scan, method, acceleration and strength."""
+    work: Path = options.work / "rows.jsonl"
+    rows: Rows = []
+    if options.resume and work.is_file():
+        rows = [json.loads(line) for line in work.read_text().splitlines()]
+    work.parent.mkdir(parents=True, exist_ok=True)
+    done = {(row["scan"], row["method"], row["acceleration"], row["strength"]) for row in rows}
+    files = [file for scans in SETS for file in scan_files(scans, options.data, options.work)]
+    todo = [(file, pattern, name) for file in files for pattern in PATTERNS for name in STRENGTHS]
+    with work.open("a" if options.resume else "w") as log:
+        for file, pattern, name in tqdm(todo, "tuning"):
+            if name in multicoil_peers.BART and bart.version() is None:
+                continue
+            for strength in STRENGTHS[name]:
+                if (file.name, name, pattern.acceleration, strength) in done:
+                    continue
+                row = {
+                    "scan": file.name,
+                    "kind": "simulated",
+                    "method": name,
+                    "acceleration": pattern.acceleration,
+                    "strength": strength,
+                    "PSNR": round(score(file, pattern, name, strength), 4),
+                }
+                rows.append(row)
+                log.write(json.dumps(row) + "\n")
+                log.flush()
+    return rows
+
+
+def score(file: Path, pattern: Undersampling, name: str, strength: float) -> float:
+    """Compute the PSNR of the coil-combined image of a scan's middle slice."""
+    whole = read_scan(file)
+    scan = whole.one(len(whole.kspace) // 2)
+    if scan.target is None:
+        raise InputError(f"{file}: has no target to score against ({label(pattern)}); leave it out of the folder")
+    volume, known = coil_volume(scan, mask_of(scan, pattern), CoilSettings())
+    batch = volume.batch(0, 1)
+    mask = np.broadcast_to(known.numpy(), scan.kspace.shape[-2:])
+    found = multicoil_peers.reconstruct(name, batch.kspace[0].numpy(), mask, batch.maps[0].numpy(), strength)
+    inside = support(scan.target)
+    image = np.abs(found.image)[None].astype(np.float32)
+    return score_volume(complete_images(scan, volume) * inside, image * inside)["PSNR"]
+
+
+if __name__ == "__main__":
+    sys.exit(main())
