@@ -56,7 +56,7 @@ from mrihvae.masks import effective_acceleration
 from mrihvae.model import HVAE
 from mrihvae.multicoil import CoilSettings, reconstruct_coils, root_sum_of_squares
 from mrihvae.volumes import coil_volume, mask_of
-from mrihvae.weights import find_weights, fingerprint, load_card, load_model
+from mrihvae.weights import find_weights, fingerprint, load_card, load_model, weights_for
 
 HERE = Path(__file__).parent
 TUNED = HERE / "results" / "tune_multicoil.json"
@@ -305,7 +305,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--time", action="store_true", help="time single slices instead; leave the machine alone")
     parser.add_argument("--no-panels", action="store_true")
     add_options(parser)
-    parser.set_defaults(checkpoint="multicoil")
+    parser.set_defaults(checkpoint=weights_for(2))
     return parser
 
 

@@ -33,7 +33,7 @@ from mrihvae.multicoil import CoilSettings
 from mrihvae.volumes import Undersampling, coil_volume, mask_of
 
 STRENGTHS = {
-    "sense": (0.001, 0.003, 0.01, 0.03, 0.1),
+    "sense": (0.0001, 0.0003, 0.001, 0.003, 0.01, 0.03, 0.1),
     "wavelet": (0.0001, 0.0003, 0.001, 0.003),
     "tv": (0.0003, 0.001, 0.003, 0.01),
     "bart-wavelet": (0.0001, 0.0003, 0.0006, 0.0012, 0.0025, 0.005),

@@ -17,8 +17,10 @@ import json
 import math
 import signal
 import sys
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -106,24 +108,24 @@ class TrainedVarNet:
 class VarNetRun:
     """A run in memory."""
 
+    settings: VarNetSettings
     net: nn.Module
     optimiser: torch.optim.Adam
-    settings: VarNetSettings
     step: int = 0
     seconds: float = 0.0
     log: list[dict[str, float]] = field(default_factory=list)
+
+    def rate(self) -> float:
+        """Compute the learning rate of the next step."""
+        falling = 0.5 + 0.5 * math.cos(math.pi * min(1.0, self.seconds / (60 * self.settings.minutes)))
+        return self.settings.learning_rate * falling * min(1.0, (self.step + 1) / max(self.settings.warmup, 1))
 
     @classmethod
     def new(cls, settings: VarNetSettings, device: str) -> VarNetRun:
         """Start with freshly drawn weights."""
         torch.manual_seed(settings.seed)
         net = build(settings).to(device)
-        return cls(net, torch.optim.Adam(net.parameters(), lr=0.0), settings)
-
-    def rate(self) -> float:
-        """Compute the learning rate of the next step."""
-        falling = 0.5 + 0.5 * math.cos(math.pi * min(1.0, self.seconds / (60 * self.settings.minutes)))
-        return self.settings.learning_rate * falling * min(1.0, (self.step + 1) / max(self.settings.warmup, 1))
+        return cls(settings, net, torch.optim.Adam(net.parameters(), lr=0.0))
 
 
 def build(settings: VarNetSettings) -> nn.Module:
@@ -267,58 +269,46 @@ def save_run(run: VarNetRun, output: Path, provenance: dict[str, Any]) -> None:
 
 
 def load_run(output: Path, device: str) -> VarNetRun:
-    """Continue a run from its folder.
-
-    Raises
-    ------
-    InputError
-        No checkpoint there, or a damaged one.
-    """
+    """Continue the run of a folder; a checkpoint that is not there or damaged raises InputError."""
     path = output / "checkpoint.safetensors"
-    if not path.is_file():
-        raise InputError(f"{path}: not there, so there is nothing to resume; leave out --resume to start anew")
-    try:
+    with _reading(path, "start anew, without --resume"):
         tensors = load_file(path, device)
         with safe_open(path, framework="pt") as file:
             card, log = (json.loads(file.metadata()[key]) for key in ("card", "log"))
         run = VarNetRun.new(from_dict(VarNetSettings, card["varnet"], str(path)), device)
         run.net.load_state_dict({key[4:]: value for key, value in tensors.items() if key.startswith("net/")})
-    except (SafetensorError, OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
-        raise InputError(f"{path}: not a checkpoint of this version ({_reason(error)}); start the run anew") from error
+        run.step, run.seconds, run.log = card["step"], card["seconds"], log
     for name, parameter in _named(run):
         state = {key: tensors.get(f"{key}/{name}") for key in ("step", "exp_avg", "exp_avg_sq")}
         if state["step"] is not None:
             run.optimiser.state[parameter] = state | {"step": state["step"].cpu()}
-    run.step, run.seconds, run.log = card["step"], card["seconds"], log
     return run
 
 
 def load_varnet(path: Path) -> TrainedVarNet:
-    """Load weights for inference.
-
-    Raises
-    ------
-    InputError
-        Files missing, damaged, or not fitting each other.
-    """
-    card = path.with_suffix(".json")
-    try:
-        settings = from_dict(VarNetSettings, json.loads(card.read_text())["varnet"], f"{card}, varnet")
+    """Load weights for inference, with the .json beside them; InputError if they do not fit each other."""
+    with _reading(path, "train them with benchmarks/varnet.py"):
+        card = json.loads(path.with_suffix(".json").read_text())
+        settings = from_dict(VarNetSettings, card["varnet"], f"{path.with_suffix('.json')}, varnet")
         net = build(settings)
         net.load_state_dict(load_file(path))
-        fingerprint = hashlib.sha256(path.read_bytes()).hexdigest()[:12]
+        return TrainedVarNet(
+            net.eval().requires_grad_(False), settings, hashlib.sha256(path.read_bytes()).hexdigest()[:12]
+        )
+
+
+@contextmanager
+def _reading(path: Path, otherwise: str) -> Iterator[None]:
+    """Turn whatever goes wrong in reading into one line that names the file and what else to do."""
+    try:
+        yield
     except (SafetensorError, OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
-        message = f"no weights of benchmarks/varnet.py with their .json ({_reason(error)}); train them"
-        raise InputError(f"{path}: {message}") from error
-    return TrainedVarNet(net.eval().requires_grad_(False), settings, fingerprint)
+        reason = (str(error).splitlines() or [type(error).__name__])[-1].strip()
+        raise InputError(f"{path}: missing, damaged, or of another version ({reason}); {otherwise}") from error
 
 
 def _named(run: VarNetRun) -> list[tuple[str, nn.Parameter]]:
     return list(run.net.named_parameters())
-
-
-def _reason(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[-1].strip()
 
 
 def _settings(options: argparse.Namespace) -> VarNetSettings:
@@ -340,35 +330,45 @@ def _parser() -> argparse.ArgumentParser:
         parser.add_argument("--" + name.replace("_", "-"), type=int, default=getattr(defaults, name))
     parser.add_argument("--learning-rate", type=float, default=defaults.learning_rate)
     parser.add_argument("--minutes", type=float, default=defaults.minutes, help="of CPU time, over all threads")
-    parser.add_argument("--resume", action="store_true", help="go on where the run in --output stopped")
-    parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--device", default="cpu")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--resume", action="store_true", help="go on with the run in --output")
     return parser
+
+
+def begin(options: argparse.Namespace) -> VarNetRun:
+    """Take the run of --output, or a new one.
+
+    Raises
+    ------
+    InputError
+        Neither fits what is there, or the device is not.
+    """
+    device = usable_device(options.device)
+    if options.resume:
+        return load_run(options.output, device)
+    if (options.output / "checkpoint.safetensors").exists():
+        raise InputError(f"{options.output}: already holds a run; add --resume, or choose another --output")
+    return VarNetRun.new(_settings(options), device)
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command; returns its exit status."""
     options = _parser().parse_args(arguments)
     torch.set_num_threads(max(1, options.threads))
-    asked: list[int] = []
+    asked = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda got, _: asked.append(got))
+        signal.signal(number, lambda *_: asked.set())
     try:
-        device = usable_device(options.device)
-        if options.resume:
-            run = load_run(options.output, device)
-        elif (options.output / "checkpoint.safetensors").exists():
-            raise InputError(f"{options.output}: already holds a run; add --resume, or choose another --output")
-        else:
-            run = VarNetRun.new(_settings(options), device)
+        run = begin(options)
         mixture = load_mixture(options.data, lambda files: iter(tqdm(files, "reading")))
         about = {"network": "fastmri.models.VarNet", "data": _describe(mixture), "mrihvae": __version__}
-        about |= {"torch": str(torch.__version__), "threads": torch.get_num_threads(), "device": device}
-        train(run, mixture, options.output, about, lambda: bool(asked))
+        about |= {"torch": str(torch.__version__), "threads": torch.get_num_threads(), "device": options.device}
+        train(run, mixture, options.output, about, asked.is_set)
+        print(f"{run.step} steps in {run.seconds / 60:.1f} minutes: {options.output / 'weights.safetensors'}")
     except InputError as error:
         print(f"varnet: error: {error}", file=sys.stderr)
         return 2
-    print(f"{options.output / 'weights.safetensors'}: {run.step} steps in {run.seconds / 60:.1f} minutes")
     return 0
 
 

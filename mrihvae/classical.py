@@ -11,7 +11,7 @@ from mrihvae.units import image_scale
 
 # Tuned with benchmarks/tune_classical.py on training scans, random mask at 4x.
 DEFAULT_STRENGTH = {"wavelet": 0.0003, "tv": 0.01}
-COIL_STRENGTH = {"sense": 0.01, "wavelet": 0.001, "tv": 0.003}  # the same for several coils
+COIL_STRENGTH = {"sense": 0.003, "wavelet": 0.001, "tv": 0.001}  # the same for several coils, by tune_multicoil.py
 DUAL_STEP = 0.1  # the primal one follows: |F|^2 + |G|^2 = 9
 ITERATIONS = {"wavelet": 100, "tv": 300}  # what more of them add is in that benchmark's results
 

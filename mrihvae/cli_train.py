@@ -141,7 +141,7 @@ def reading_of(arguments: argparse.Namespace, several: bool) -> Reading:
     return Reading(above, int(arguments.cache_megabytes * 1e6), several)
 
 
-def _job(arguments: argparse.Namespace, path: Path | None, protocol: TrainingProtocol | None) -> Run:
+def _job(arguments: argparse.Namespace, path: Path | None = None, protocol: TrainingProtocol | None = None) -> Run:
     """Make a new run, by settings or a protocol, or continue the one in the output folder."""
     try:
         torch.zeros(1, device=arguments.device)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import xml.etree.ElementTree as ElementTree
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -16,6 +19,7 @@ from mrihvae.files import replacing
 
 TARGETS = {"singlecoil": "reconstruction_esc", "multicoil": "reconstruction_rss"}
 MAPS_KEY, NOISE_KEY = "sensitivity_maps", "noise"  # beyond fastMRI's schema, for several coils
+ROOM_BESIDE = 2**16  # bytes that a file takes beside its arrays
 ISMRMRD = "{http://www.ismrm.org/ISMRMRD}"
 
 
@@ -172,14 +176,36 @@ def write_reconstruction(
 
 def write_datasets(path: Path, arrays: Mapping[str, np.ndarray], attributes: Mapping[str, Any] | None = None) -> None:
     """Write arrays and attributes to an HDF5 file; all or nothing."""
+    with new_file(path, sum(array.nbytes for array in arrays.values())) as file:
+        for name, array in arrays.items():
+            file.create_dataset(name, data=array)
+        file.attrs.update(attributes or {})
+
+
+@contextmanager
+def new_file(path: Path, size: int) -> Iterator[h5py.File]:
+    """Open an HDF5 file for `size` bytes of data; it is in its place once it is whole."""
     with replacing(path) as temporary:
+        _try_room(temporary, size + ROOM_BESIDE)
+        file = h5py.File(temporary, "w")
         try:
-            with h5py.File(temporary, "w") as file:
-                for name, array in arrays.items():
-                    file.create_dataset(name, data=array)
-                file.attrs.update(attributes or {})
-        except RuntimeError as error:  # how h5py tells of a full disk when it closes the file
-            raise OSError(_first_line(error)) from error
+            yield file
+        finally:
+            try:
+                file.close()
+            except RuntimeError as error:  # how h5py tells of a full disk when it closes the file
+                raise OSError(_first_line(error)) from error
+
+
+def _try_room(path: Path, size: int) -> None:
+    """Raise OSError if a file of so many bytes cannot be: HDF5 may crash where it finds that out while it closes."""
+    if hasattr(os, "posix_fallocate"):
+        with path.open("wb") as file:
+            try:
+                os.posix_fallocate(file.fileno(), 0, size)
+            except OSError as error:
+                if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL):  # by which a file system says that it cannot
+                    raise
 
 
 def _read_mask(path: Path, shape: tuple[int, ...]) -> np.ndarray:

@@ -83,7 +83,7 @@ def reconstruct_coils(
 
     Parameters
     ----------
-    model : trained weights, such as "multicoil"
+    model : trained weights, such as "default"
     kspace : complex64 (slices, coils, H, W), any H and W, any physical scale; what is not measured is ignored
     mask : bool, broadcast to (H, W), True where measured
     maps : complex (slices or 1, coils, H, W), of root-sum-of-squares 1 or 0
@@ -104,7 +104,7 @@ def reconstruct_coils(
 def pose_coils(model: HVAE, kspace: Tensor, mask: Tensor, maps: Tensor) -> CoilProblem:
     """Bring k-space (slices, coils, H, W), mask and maps to the network's units and orientation."""
     if not model.settings.masked or model.settings.degraded:
-        raise InputError("these weights have no posterior for undersampled scans; choose others, such as multicoil")
+        raise InputError("these weights have no posterior for undersampled scans; choose others, such as default")
     if kspace.ndim != 4 or not kspace.is_complex():
         raise InputError(
             f"k-space is {kspace.dtype} of shape {tuple(kspace.shape)}; give complex (slices, coils, H, W)"

@@ -107,6 +107,8 @@ class Reconstructor(nn.Module):
             while left:
                 first = left[0]
                 alike = [k for k in left if lows[k] == lows[first] and bool((measured[k] == measured[first]).all())]
+                if self.solver.method == "samples":
+                    alike = [first]  # draws are those of a slice by itself, whatever the batch
                 images[alike] = self._slices(kspace[alike], measured[first], lows[first])
                 left = [k for k in left if k not in alike]
         return images

@@ -43,8 +43,10 @@ class SimulationSettings:
 
     Attributes
     ----------
-    max_acceleration : whole accelerations are drawn up to this, evenly in their logarithm from `min_acceleration` on
-    min_acceleration : see there; what is rounded to 1 is complete
+    max_acceleration : whole accelerations are drawn up to this, evenly in their logarithm from `least_acceleration` on
+    least_acceleration : see there; what is rounded to 1 is complete
+    tissue_phase : greatest difference in phase, in radians, between bright and dark tissue, such as fat and water have;
+        0 for phases that are smooth everywhere
     noise : least and greatest noise per complex bin over the image's 99th percentile, drawn evenly in its logarithm
     extra_noise : greatest noise added to measured bins alone, in half of the scans
     rotation : greatest rotation in degrees, in a third of the scans
@@ -58,7 +60,8 @@ class SimulationSettings:
     rotation: float = 15.0
     partial_resolution: float = 0.3
     coils: tuple[int, int] = (1, 1)
-    min_acceleration: float = 1.3
+    least_acceleration: float = 1.3
+    tissue_phase: float = 0.0
 
     @property
     def several(self) -> bool:
@@ -66,15 +69,15 @@ class SimulationSettings:
         return self.coils[1] > 1
 
     def __post_init__(self) -> None:
-        if not 1 <= self.min_acceleration <= self.max_acceleration:
+        if not 1 <= self.least_acceleration <= self.max_acceleration:
             raise ValueError(
-                f"max_acceleration {self.max_acceleration} must be at least min_acceleration, {self.min_acceleration}, "
-                "and that at least 1"
+                f"max_acceleration {self.max_acceleration} must be at least least_acceleration, "
+                f"{self.least_acceleration}, and that at least 1"
             )
         if len(self.noise) != 2 or not 0 < self.noise[0] <= self.noise[1]:
             raise ValueError(f"noise {self.noise} must be two numbers above 0, the lesser one first")
-        if min(self.extra_noise, self.rotation) < 0 or not 0 <= self.partial_resolution <= 1:
-            raise ValueError("extra_noise and rotation must be at least 0, partial_resolution in [0, 1]")
+        if min(self.extra_noise, self.rotation, self.tissue_phase) < 0 or not 0 <= self.partial_resolution <= 1:
+            raise ValueError("extra_noise, rotation and tissue_phase must be at least 0, partial_resolution in [0, 1]")
         if len(self.coils) != 2 or not 1 <= self.coils[0] <= self.coils[1]:
             raise ValueError(f"coils {self.coils} must be two numbers of at least 1, the lesser one first")
 
@@ -151,6 +154,8 @@ def simulate_scan(
         image = _rotate(image, math.radians(rng.uniform(-settings.rotation, settings.rotation)))
     image = image ** math.exp(rng.uniform(-0.35, 0.35)) * torch.exp(0.5 * rng.random() * _smooth(image.shape, rng))
     phase = rng.choice([0.3, 1.0, 2.0]) * _smooth(image.shape, rng) + rng.uniform(-math.pi, math.pi)
+    if settings.tissue_phase:
+        phase = phase + settings.tissue_phase * rng.uniform(-1, 1) * _tissue(image, rng)
     sizes, centre = _resampled_size(image, shape, 0.9 if rotate else 1.0, rng)
     resampled = ifft2c(resize_kspace(fft2c(torch.polar(image, phase)), sizes))
     kspace = fft2c(_window(resampled, shape, centre))
@@ -181,7 +186,7 @@ def place_raw(kspace: Tensor, shape: tuple[int, int], rng: Generator) -> tuple[T
 def draw_mask(extent: tuple[int, int], settings: SimulationSettings, rng: Generator) -> Tensor:
     """Draw a sampling pattern, bool (h, w); lines differ along w, as inference turns scans whose lines do not."""
     width = extent[1]
-    acceleration = round(math.exp(rng.uniform(*np.log((settings.min_acceleration, settings.max_acceleration)))))
+    acceleration = round(math.exp(rng.uniform(*np.log((settings.least_acceleration, settings.max_acceleration)))))
     acceleration = min(acceleration, width // 2)  # two central lines at least
     mask_type = str(rng.choice(list(MASK_SHARES), p=list(MASK_SHARES.values())))
     seed = int(rng.integers(2**31))
@@ -295,6 +300,11 @@ def _smooth(shape: tuple[int, ...] | torch.Size, rng: Generator) -> Tensor:
     vertical = np.cos(np.outer(np.linspace(0, 1, shape[0]), frequencies) + offset[0])
     horizontal = np.cos(np.outer(np.linspace(0, 1, shape[1]), frequencies) + offset[1])
     return torch.from_numpy((vertical @ coefficients @ horizontal.T).astype(np.float32))
+
+
+def _tissue(image: Tensor, rng: Generator) -> Tensor:
+    """Mark tissue brighter than a random level, with a soft edge: (h, w), from 0 to 1; the image goes from 0 to 1."""
+    return torch.sigmoid((image - rng.uniform(0.15, 0.8)) / rng.uniform(0.02, 0.1))
 
 
 def white_noise(shape: tuple[int, int], rng: Generator) -> Tensor:

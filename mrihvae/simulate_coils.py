@@ -7,6 +7,7 @@ their own coils, phase and noise.
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -123,7 +124,7 @@ def _receive(
     array: np.ndarray, raw: bool, shape: tuple[int, int], coils: int, settings: SimulationSettings, rng: Generator
 ) -> tuple[Tensor, float]:
     """Let coils drawn at random receive an image: complete k-space (coils, H, W), and its noise per bin."""
-    clean = SimulationSettings(noise=(CLEAN, CLEAN), rotation=settings.rotation, partial_resolution=0.0)
+    clean = replace(settings, noise=(CLEAN, CLEAN), partial_resolution=0.0)
     tensor = torch.from_numpy(array)
     kspace, _, own = place_raw(tensor, shape, rng) if raw else simulate_scan(array, shape, clean, rng)
     image = ifft2c(kspace)

@@ -5,12 +5,9 @@ Seeds are the names of files, so that equal images and settings give equal scans
 
 from __future__ import annotations
 
-import errno
 import math
-import os
 import re
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,8 +18,7 @@ import torch
 from numpy.random import RandomState
 
 from mrihvae.errors import InputError
-from mrihvae.fastmri_files import TARGETS
-from mrihvae.files import replacing
+from mrihvae.fastmri_files import TARGETS, new_file
 from mrihvae.fourier import ifft2c
 from mrihvae.masks import effective_acceleration, seed_of
 from mrihvae.patterns import LINE_TYPES, sampling_pattern
@@ -32,7 +28,6 @@ from mrihvae.volumes import Undersampling
 
 PICTURES_PER_FILE = 10
 NOISE_SAMPLES = 16384  # of a noise scan: its covariance is then known to 0.8 %
-ROOM_BESIDE = 2**16  # bytes that a file takes beside its arrays
 VOLUMES = (".nii", ".nii.gz")
 PICTURES = (".jpg", ".jpeg", ".png")
 HEADER = """<?xml version="1.0" encoding="utf-8"?>
@@ -156,7 +151,7 @@ def simulate_file(
     target, deviations = np.empty((len(images), *size), dtype=np.float32), []
     room = target.nbytes + 8 * len(images) * settings.coils * size[0] * size[1]
     room += 8 * settings.coils * (NOISE_SAMPLES + size[0] * size[1])
-    with _new_file(path, room) as file:
+    with new_file(path, room) as file:
         kspace = file.create_dataset("kspace", (len(images), *coils, *size), np.complex64)
         for row, (source, k, magnitude) in enumerate(progress(images)):
             seeds = [*seed_of(source.name), k] + ([settings.seed] if settings.seed else [])
@@ -228,7 +223,7 @@ def undersample_file(complete: Path, path: Path, undersampling: Undersampling) -
     InputError
         As `draw_lines`, or a file that cannot be written.
     """
-    with h5py.File(complete, "r") as source, _new_file(path, complete.stat().st_size) as file:
+    with h5py.File(complete, "r") as source, new_file(path, complete.stat().st_size) as file:
         kspace = source["kspace"]
         width = kspace.shape[-1]
         mask = draw_lines(undersampling, width, path.name)
@@ -243,32 +238,6 @@ def undersample_file(complete: Path, path: Path, undersampling: Undersampling) -
         file.attrs["acceleration"] = undersampling.acceleration
         file.attrs["num_low_frequency"] = calibration_lines(undersampling, width)
     return effective_acceleration(mask)
-
-
-@contextmanager
-def _new_file(path: Path, size: int) -> Iterator[h5py.File]:
-    """Open an HDF5 file for `size` bytes of data; it is in its place once it is whole."""
-    with replacing(path) as temporary:
-        _try_room(temporary, size + ROOM_BESIDE)
-        file = h5py.File(temporary, "w")
-        try:
-            yield file
-        finally:
-            try:
-                file.close()
-            except RuntimeError as error:  # how h5py tells of a full disk when it closes the file
-                raise OSError((str(error).splitlines() or ["not closed"])[0]) from error
-
-
-def _try_room(path: Path, size: int) -> None:
-    """Raise OSError if a file of so many bytes cannot be: HDF5 may crash where it finds that out while it closes."""
-    if hasattr(os, "posix_fallocate"):
-        with path.open("wb") as file:
-            try:
-                os.posix_fallocate(file.fileno(), 0, size)
-            except OSError as error:
-                if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL):  # by which a file system says that it cannot
-                    raise
 
 
 def _header(shape: tuple[int, int], coils: int) -> str:

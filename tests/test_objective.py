@@ -10,11 +10,13 @@ import pytest
 import torch
 from conftest import complex_normal
 from small import SMALL, every_third, small_model, small_scans
+from small_coils import calibrated, coil_scans
 from torch.distributions import Normal
 
 from mrihvae.bands import merge, split
+from mrihvae.coil_problem import CoilProblem, total_variation
 from mrihvae.data_terms import LeastSquares
-from mrihvae.fourier import ifft2c
+from mrihvae.fourier import fft2c, ifft2c
 from mrihvae.kernels import gaussian_kernel, transfer_of
 from mrihvae.layers import sampled_fractions
 from mrihvae.model import HVAE, ModelSettings
@@ -24,19 +26,23 @@ from mrihvae.objective import (
     GAMMAS,
     GUESS_WEIGHTS,
     MEASURED_WEIGHT,
+    CoilScans,
     PriorTerms,
     Scans,
     guess_loss,
     likelihood_std,
     masked_means,
+    match_coils,
     match_degraded,
     prior_terms,
     rollout,
+    rollout_coils,
     rollout_degraded,
     train_guess,
 )
 from mrihvae.operators import Blur, Inpainting, Operator
 from mrihvae.restoration import DegradedImages, Sight
+from mrihvae.sense import Sense
 from mrihvae.variation import first_guess
 
 THREE_CASCADES = dataclasses.replace(SMALL, cascades=3)
@@ -437,3 +443,116 @@ def test_degraded_images_without_cascades() -> None:
     expected = by_hand(sight.decoded(guess) - sight.kspace(batch.images))
     assert number(found.loss) == pytest.approx(expected[0], rel=1e-4)
     assert number(found.error) == pytest.approx(expected[1], rel=1e-4)
+
+
+# --- several coils ---------------------------------------------------------------------------------------------------
+
+
+def scans_of_coils(slices: int = 2, coils: int = 3) -> CoilScans:
+    """Make complete scans of coils, combined by their maps, and the problem that the network is given; model units."""
+    kspace, maps, _ = coil_scans(slices, coils, 16, 24, noise=0.02)
+    sense = Sense(maps.expand(slices, -1, -1, -1), calibrated(24).expand(slices, 16, 24))
+    combined = sense.adjoint(kspace)
+    noise = torch.full((slices,), 0.02)
+    first = total_variation(sense, combined)
+    problem = CoilProblem(sense, combined, first, noise, torch.ones(slices), (16, 24))
+    return CoilScans(fft2c((maps.conj() * ifft2c(kspace)).sum(dim=1)), problem, noise)
+
+
+def decoded_by_hand(model: HVAE, problem: CoilProblem, guess: torch.Tensor) -> torch.Tensor:
+    """Decode r's means from a guess whose bins on measured lines count as measured, and let the data settle it."""
+    measured = torch.where(problem.mask, guess, 0)
+    means = merge(masked_means(model, measured, problem.mask, guess))
+    return problem.settle(torch.where(problem.mask, guess, means))
+
+
+def errors_by_hand(scans: CoilScans, kspace: torch.Tensor) -> tuple[float, float]:
+    """Compute the mean log-error, and the error in nats per real dimension."""
+    squared = (kspace.detach() - scans.kspace).abs().double().square().mean(dim=(-2, -1))
+    logarithm = torch.log(squared + ERROR_FLOOR).mean()
+    return float(logarithm), float((0.5 * squared / (0.03**2 + scans.noise.double() ** 2)).mean())
+
+
+@pytest.mark.parametrize("second", [False, True])
+def test_rollout_of_coils_by_hand(second: bool) -> None:
+    model, scans = small_model(settings=THREE_CASCADES), scans_of_coils()
+    problem = scans.problem
+    found = rollout_coils(model, scans, second)
+    guesses = problem.guesses(model)
+    given = decoded_by_hand(model, problem, guesses[-1]) if second else guesses[-1]
+    loss, error = errors_by_hand(scans, decoded_by_hand(model, problem, given))
+    first, *ways = (errors_by_hand(scans, guess) for guess in guesses)
+    if not second:
+        loss += sum(weight * way[0] for weight, way in zip((0.1, 0.1, 0.5), ways, strict=True))
+    assert number(found.loss) == pytest.approx(loss, rel=1e-4)
+    assert number(found.error) == pytest.approx(error, rel=1e-4)
+    assert [number(stage) for stage in found.stages] == pytest.approx([first[1], *(way[1] for way in ways)], rel=1e-4)
+    assert number(found.guess) == number(found.stages[-1])
+    zero_filled = errors_by_hand(scans, fft2c(problem.combined))[1]
+    assert number(found.zero_filled) == pytest.approx(zero_filled, rel=1e-4)
+    assert number(found.stages[0]) < number(found.zero_filled)  # total variation undoes some aliasing
+    assert not any(value.requires_grad for value in (found.error, found.guess, found.zero_filled, *found.stages))
+    with torch.no_grad():
+        assert not rollout_coils(model, scans, second).loss.requires_grad
+
+
+def test_match_coils_is_the_prior_on_complete_scans_and_r_on_the_data() -> None:
+    model, scans = small_model(), scans_of_coils()
+    problem = scans.problem
+    torch.manual_seed(0)
+    found = match_coils(model, scans)
+    guess = problem.guesses(model)[-1].detach()
+    complete = Scans(scans.kspace, torch.where(problem.mask, guess, 0), problem.mask, scans.noise)
+    torch.manual_seed(0)
+    prior = prior_terms(model, complete, matched=False)
+    assert torch.equal(found.kl, prior.kl) and torch.equal(found.distortion, prior.distortion)
+    assert bool((found.matching > 0).all())
+
+
+def test_match_coils_by_hand_on_one_level() -> None:
+    model, scans = small_model(settings=ONE_LEVEL), scans_of_coils()
+    problem = scans.problem
+    terms = match_coils(model, scans)
+    state = model.enter(0, model.begin(2, (16, 24)))
+    q = model.q(0, 0, state, model.q.features(scans.kspace)[0])
+    guess = problem.guesses(model)[-1].detach()
+    measured = torch.where(problem.mask, guess, 0)
+    features = model.r.features(guess, measured, sampled_fractions(problem.mask, 1))
+    r = model.r(0, 0, state, model.r.look(0, state, features[0], ifft2c(measured)))
+    assert terms.matching.tolist() == pytest.approx([number(q.kl(r).sum()) / (2 * 2 * 16 * 24)], rel=1e-4)
+
+
+def test_what_coils_move() -> None:
+    """With the prior held, as runs hold it: r, and the first guess where it is not a second round's."""
+    model, scans = small_model(settings=THREE_CASCADES), scans_of_coils()
+    for parameter in model.prior_parameters():
+        parameter.requires_grad_(False)
+    losses: list[tuple[Callable[[], torch.Tensor], bool]] = [
+        (lambda: rollout_coils(model, scans).loss, True),
+        (lambda: rollout_coils(model, scans, second_round=True).loss, False),
+        (lambda: match_coils(model, scans).loss(), False),
+    ]
+    for loss, moves_guess in losses:
+        model.zero_grad(set_to_none=True)
+        loss().backward()
+        for name, parameter in model.named_parameters():
+            if name.startswith("r.") and (moves_guess or not name.startswith("r.guess.")):
+                assert parameter.grad is not None and bool(parameter.grad.any()), name
+                assert bool(torch.isfinite(parameter.grad).all()), name
+            else:
+                assert parameter.grad is None or not parameter.grad.any(), name
+
+
+def test_terms_of_coils_do_not_depend_on_the_number_of_slices() -> None:
+    model, one, two = small_model(settings=ONE_LEVEL), scans_of_coils(1), scans_of_coils(2)
+    problem = one.problem
+    sense = Sense(problem.sense.maps.repeat(2, 1, 1, 1), problem.sense.mask.repeat(2, 1, 1))
+    doubled = [value.repeat(2, *(1,) * (value.ndim - 1)) for value in (problem.combined, problem.first, problem.noise)]
+    twice = CoilScans(
+        one.kspace.repeat(2, 1, 1), CoilProblem(sense, *doubled, torch.ones(2), (16, 24)), one.noise.repeat(2)
+    )
+    for second in (False, True):
+        first, other, different = (rollout_coils(model, scans, second) for scans in (one, twice, two))
+        for name in ("loss", "error", "guess", "zero_filled"):
+            assert number(getattr(first, name)) == pytest.approx(number(getattr(other, name)), rel=1e-4)
+        assert number(first.loss) != pytest.approx(number(different.loss), rel=1e-4)

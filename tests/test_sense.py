@@ -132,7 +132,7 @@ def test_solution_equals_a_dense_solve(kind: str) -> None:
 
 
 def test_slices_are_problems_of_their_own() -> None:
-    """With masks and weights that differ, a slice alone and in a batch gives the same; maps of one slice stand for all."""
+    """With masks and weights that differ, alone and in a batch; maps of one slice stand for all."""
     kspace, maps, _ = coil_scans(3, 4, 24, 20)
     masks, r = slice_by_slice(24, 20), torch.tensor([0.01, 0.1, 1.0])[:, None, None]
     together = Sense(maps[None], masks)

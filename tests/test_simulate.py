@@ -177,7 +177,7 @@ def test_every_mask_type_is_drawn_as_often_as_its_share_says(monkeypatch: pytest
     monkeypatch.setattr(simulate, "_variable_density", density)
     generator = rng()
     for _ in range(4000):
-        simulate._draw_mask((8, 24), DEFAULT, generator)
+        simulate.draw_mask((8, 24), DEFAULT, generator)
     # at acceleration 1 all is measured without any pattern, but for partial Fourier
     whole = math.log(1.5 / 1.3) / math.log(12 / 1.3)
     assert set(drawn) == set(MASK_SHARES)
@@ -245,7 +245,7 @@ def test_a_share_of_masks_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
     settings = SimulationSettings(max_acceleration=2.4)  # of which all but some are 2
     for share in (0.0, 0.5, 1.0):
         only("equispaced", monkeypatch, share)
-        masks = [simulate._draw_mask((32, 64), settings, rng(seed)).numpy() for seed in range(100)]
+        masks = [simulate.draw_mask((32, 64), settings, rng(seed)).numpy() for seed in range(100)]
         undersampled = [mask for mask in masks if not mask.all()]
         half_empty = [
             any(not mask[part].any() for part in (np.s_[:2], np.s_[-2:], np.s_[:, :4], np.s_[:, -4:]))
@@ -257,7 +257,7 @@ def test_a_share_of_masks_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_partial_fourier_covers_its_range(monkeypatch: pytest.MonkeyPatch) -> None:
     only("partial_fourier", monkeypatch)
-    masks = [simulate._draw_mask((8, 128), DEFAULT, rng(seed)) for seed in range(200)]
+    masks = [simulate.draw_mask((8, 128), DEFAULT, rng(seed)) for seed in range(200)]
     assert all(bool((mask == mask[0]).all()) for mask in masks)
     counts = [int(mask[0].sum()) for mask in masks]
     assert 64 + 2 <= min(counts) < 72 and 82 < max(counts) <= 90
@@ -271,7 +271,7 @@ def test_masks_of_any_size(mask_type: str, monkeypatch: pytest.MonkeyPatch) -> N
     settings = SimulationSettings(max_acceleration=30)
     for extent in ((2, 2), (3, 2), (2, 3), (5, 4), (7, 7), (6, 11), (16, 13), (40, 10)):
         for seed in range(12):
-            mask = simulate._draw_mask(extent, settings, rng(seed))
+            mask = simulate.draw_mask(extent, settings, rng(seed))
             assert mask.shape == extent and mask.dtype == torch.bool and bool(mask[extent[0] // 2, extent[1] // 2])
 
 

@@ -19,7 +19,7 @@ from fastmri.data.transforms import UnetDataTransform, VarNetDataTransform
 from PIL import Image
 from small import phantom
 
-from mrihvae import simulated_files
+from mrihvae import fastmri_files
 from mrihvae.errors import InputError
 from mrihvae.fastmri_files import read_scan
 from mrihvae.fourier import ifft2c
@@ -345,7 +345,7 @@ def files_up_to(size: int) -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
-@pytest.mark.skipif(not hasattr(simulated_files.os, "posix_fallocate"), reason="needs posix_fallocate")
+@pytest.mark.skipif(not hasattr(fastmri_files.os, "posix_fallocate"), reason="needs posix_fallocate")
 def test_no_room(tmp_path: Path) -> None:
     """HDF5 that finds out by itself, when it closes a file, takes the process with it."""
     path = scan(tmp_path)
@@ -360,11 +360,11 @@ def test_no_room(tmp_path: Path) -> None:
 
 def test_file_systems_that_reserve_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object) -> None:
-        raise OSError(simulated_files.errno.EOPNOTSUPP, "not supported")
+        raise OSError(fastmri_files.errno.EOPNOTSUPP, "not supported")
 
-    monkeypatch.setattr(simulated_files.os, "posix_fallocate", refuse, raising=False)
+    monkeypatch.setattr(fastmri_files.os, "posix_fallocate", refuse, raising=False)
     scan(tmp_path / "a")
-    monkeypatch.delattr(simulated_files.os, "posix_fallocate")
+    monkeypatch.delattr(fastmri_files.os, "posix_fallocate")
     scan(tmp_path / "b")
 
 

@@ -32,7 +32,7 @@ from mrihvae import cli_train, training
 from mrihvae.cli import main
 from mrihvae.errors import InputError
 from mrihvae.model import HVAE, ModelSettings
-from mrihvae.objective import PriorTerms, Rollout, Scans, prior_terms, rollout
+from mrihvae.objective import CoilScans, PriorTerms, Rollout, Scans, prior_terms, rollout
 from mrihvae.restoration import DegradedImages
 from mrihvae.runs import Counters, Run, TrainSettings, load_checkpoint, save_checkpoint
 from mrihvae.simulate import SimulationSettings
@@ -312,6 +312,93 @@ def test_degraded_images_leave_prior_decoder_and_q(tmp_path: Path) -> None:
                 assert torch.equal(before[name], parameter) != name.startswith("r."), name
     assert all(p.requires_grad == name.startswith("r.") for name, p in run.model.named_parameters())
     assert run.counters.norm_prior == 0 and run.counters.skipped_masked == 0
+
+
+COILS = SimulationSettings(coils=(2, 4))
+
+
+def coil_run(model: ModelSettings = MODEL, **changes: Any) -> Run:
+    settings = {"shapes": ((24, 32), (32, 24)), "pixels": 1600, "guess_only": 0, "masked_start": 0, "warmup": 1}
+    return Run.new(model, dataclasses.replace(SETTINGS, **{**settings, **changes}), COILS, "cpu")
+
+
+def coil_batch(run: Run, step: int, rank: int = 0) -> CoilScans:
+    batch = Batches(run.settings, run.simulation, Slices(), rank)[step]
+    assert isinstance(batch, CoilScans)
+    return batch
+
+
+@pytest.mark.parametrize("part", [1, 3])
+def test_resumed_run_of_coils_is_bitwise_the_uninterrupted_one(tmp_path: Path, part: int) -> None:
+    whole = coil_run(steps=5)
+    train(whole, Slices(), tmp_path / "whole")
+    train(coil_run(steps=5), Slices(), tmp_path / "parts", stop=stop_after(part))
+    torch.manual_seed(1234)
+    second = load_checkpoint(tmp_path / "parts", "cpu")
+    assert second.counters.step == part and second.simulation == COILS
+    train(second, Slices(), tmp_path / "parts")
+    assert without_time(second.counters) == without_time(whole.counters)
+    assert_same(state_of(second), state_of(whole))
+    for line in map(json.loads, (tmp_path / "parts" / "log.jsonl").read_text().splitlines()):
+        assert line["rollout"] > 0 and len(line["stages"]) == 2 and line["guess"] > 0 and line["zero_filled"] > 0
+        assert ("matching" in line) == (line["step"] % 2 == 1)  # steps 0, 2 and 4
+    card = load_card(tmp_path / "parts" / "weights.safetensors")
+    assert card["simulation"]["coils"] == [2, 4] and load_model(str(tmp_path / "parts" / "weights.safetensors"))
+
+
+def test_coils_train_r_alone(tmp_path: Path) -> None:
+    """In training, in the average, and after going on from a checkpoint."""
+    run = coil_run(prior_every=1, warmup=0)
+    first = [parameters_of(run), {name: p.clone() for name, p in run.average.named_parameters()}]
+    found = []
+    for step in range(3):
+        before = parameters_of(run)
+        masked, prior = train_step(run, coil_batch(run, step))
+        assert masked is not None and prior is not None and bool(torch.isfinite(masked.loss))
+        found.append(moved(run, before))
+    assert found == [{"guess", "r"}, {"guess", "r"}, {"r"}]  # the third is a second round
+    save_checkpoint(tmp_path, run, {})
+    run = load_checkpoint(tmp_path, "cpu")
+    train_step(run, coil_batch(run, 3))
+    for before, model in zip(first, (run.model, run.average), strict=True):
+        for name, parameter in model.named_parameters():
+            if name != "r.context.0.weight":  # before the first level all is 0
+                assert torch.equal(before[name], parameter) != name.startswith("r."), name
+    assert all(p.requires_grad == name.startswith("r.") for name, p in run.model.named_parameters())
+    assert run.counters.norm_prior == 0 and run.counters.skipped_masked == 0
+
+
+def test_batch_of_coils_depends_on_seed_step_and_rank_alone() -> None:
+    run = coil_run()
+    first, again = coil_batch(run, 1), coil_batch(coil_run(), 1)
+    assert torch.equal(first.kspace, again.kspace) and torch.equal(first.problem.first, again.problem.first)
+    others = coil_batch(run, 2), coil_batch(run, 1, 1), coil_batch(coil_run(seed=1), 1)
+    for other in others:
+        assert other.kspace.shape != first.kspace.shape or not torch.equal(other.kspace, first.kspace)
+    assert {coil_batch(run, step).problem.sense.maps.shape[1] for step in range(10)} == {2, 3, 4}
+
+
+def test_coils_go_on_from_weights(tmp_path: Path) -> None:
+    """Prior, decoder and q stay those of the weights; with r on its own from the start there is none to go on from."""
+    train(new_run(**TOGETHER, steps=2), Slices(), tmp_path)
+    weights = load_model(str(tmp_path / "weights.safetensors"))
+    run = Run.new(MODEL, coil_run().settings, COILS, "cpu", weights)
+    train_step(run, coil_batch(run, 0))
+    for name, tensor in weights.state_dict().items():
+        assert torch.equal(run.model.state_dict()[name], tensor) != name.startswith("r."), name
+    with pytest.raises(InputError, match="of several coils, starts from weights: set masked_start 0"):
+        coil_run(masked_start=3)
+
+
+def test_training_on_one_batch_of_coils_lowers_its_error() -> None:
+    run = coil_run(steps=30, second_every=0, learning_rate=3e-3)
+    batch = coil_batch(run, 0)
+    losses = []
+    for _ in range(12):
+        masked, _ = train_step(run, batch)
+        assert masked is not None
+        losses.append(float(masked.loss.detach()))
+    assert losses[-1] < losses[0] - 0.1
 
 
 def test_guess_of_degraded_images_trains_by_itself() -> None:

@@ -4,20 +4,31 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from conftest import complex_normal
+from conftest import complex_normal, write_scan
 from small import every_third, small_kspace, small_model
+from small_coils import calibrated, coil_scans, distance, some_bins
 
+from mrihvae import classical
 from mrihvae.errors import InputError
-from mrihvae.fastmri_files import Scan
+from mrihvae.fastmri_files import Scan, read_scan
 from mrihvae.fourier import fft2c, ifft2c
-from mrihvae.heldout import TYPICAL, error_ratio
-from mrihvae.inference import InferenceSettings, reconstruct, sample
+from mrihvae.heldout import BOUNDS, TYPICAL, error_ratio, ratio_of
+from mrihvae.inference import InferenceSettings, draw, reconstruct, sample
 from mrihvae.masks import sampling_mask, seed_of
 from mrihvae.model import HVAE
+from mrihvae.multicoil import (
+    CoilSettings,
+    conjugate_gradient_sense,
+    estimate_maps,
+    pose_coils,
+    reconstruct_coils,
+    root_sum_of_squares,
+)
 from mrihvae.patterns import PATTERNS, sampling_pattern
 from mrihvae.pnp import PnPSettings
 from mrihvae.restore import reconstruct_scans
@@ -262,21 +273,18 @@ def test_unmeasured_lines_that_the_scan_holds_are_ignored(model: HVAE) -> None:
     assert np.array_equal(scan.kspace, scan_of().kspace)  # and are left in it
 
 
-def test_coils_are_combined_by_root_sum_of_squares(model: HVAE) -> None:
-    scan, lines = scan_of((2, 3, 24, 20)), every_third(20).numpy()
-    for name in ("zero-filled", "amortised", "pnp"):
-        method = Method(name, model)
-        coils = [
-            reconstruct_volume(dataclasses.replace(scan, kspace=scan.kspace[:, c]), lines, method) for c in range(3)
-        ]
-        expected = np.sqrt(np.sum(np.square(coils), axis=0))
-        np.testing.assert_allclose(reconstruct_volume(scan, lines, method), expected, atol=1e-5 * expected.max())
+def test_zero_filled_coils_are_combined_by_root_sum_of_squares() -> None:
+    scan, lines, method = scan_of((2, 3, 24, 20)), every_third(20).numpy(), Method("zero-filled")
+    coils = [reconstruct_volume(dataclasses.replace(scan, kspace=scan.kspace[:, c]), lines, method) for c in range(3)]
+    expected = np.sqrt(np.sum(np.square(coils), axis=0))
+    np.testing.assert_allclose(reconstruct_volume(scan, lines, method), expected, atol=1e-5 * expected.max())
 
 
-def test_one_coil_on_an_axis_of_its_own_is_single_coil() -> None:
+@pytest.mark.parametrize("name", [name for name in METHODS if name not in ("wavelet", "tv")])
+def test_one_coil_on_an_axis_of_its_own_is_single_coil(name: str, model: HVAE) -> None:
     scan, lines = scan_of(), every_third(20).numpy()
     with_axis = dataclasses.replace(scan, kspace=scan.kspace[:, None])
-    method = Method("zero-filled")
+    method = Method(name, model, SHORT, samples=2)
     assert np.array_equal(reconstruct_volume(with_axis, lines, method), reconstruct_volume(scan, lines, method))
 
 
@@ -329,6 +337,9 @@ def test_progress_counts_slices() -> None:
         told: list[int] = []
         reconstruct_volume(scan_of(shape), every_third(20).numpy(), Method("zero-filled"), size, told.append)
         assert told == expected
+        told.clear()
+        reconstruct_volume(scan_of(shape), every_third(20).numpy(), Method("sense"), size, told.append)
+        assert told == expected
 
 
 def test_strength_is_passed_on() -> None:
@@ -362,6 +373,118 @@ def test_undersampled_files_without_a_mask_are_not_taken_for_complete() -> None:
     assert found.shape == (24, 20) and found.all(axis=1).sum() == 20 and not found[5:9].any()
 
 
+# --- several coils ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("output", "mask"), [("rss", calibrated(37)), ("combined", some_bins(45, 37))])
+def test_coils_are_reconstructed_together(model: HVAE, output: str, mask: torch.Tensor) -> None:
+    """With the maps of the calibration lines, and delivered as `CoilSettings.output` says."""
+    scan = Scan("file1.h5", coil_scans(2, 4, 45, 37)[0].numpy())
+    kspace = torch.where(mask, torch.from_numpy(scan.kspace), 0)
+    maps = estimate_maps(kspace, mask, CoilSettings())
+    pnp = PnPSettings(iterations=2, gamma=0.1, sweeps=1, result="image")
+    images = {
+        "hybrid": reconstruct_coils(model, kspace, mask, maps, SHORT),
+        "amortised": reconstruct_coils(model, kspace, mask, maps, InferenceSettings(views=1, rounds=1, sweeps=0)),
+        "samples": draw(model, pose_coils(model, kspace, mask, maps), 2, DRAWS).mean(dim=0),
+        "pnp": reconstruct_scans(model, kspace, mask, pnp, maps)[0],
+        "sense": conjugate_gradient_sense(kspace, mask, maps, classical.COIL_STRENGTH["sense"]),
+    }
+    name, solve = ("tv", classical.total_variation) if output == "rss" else ("wavelet", classical.wavelet)
+    pattern, strength = mask.expand(45, 37).numpy(), classical.COIL_STRENGTH[name]
+    solved = [solve(y, pattern, strength, maps=s) for y, s in zip(kspace.numpy(), maps.numpy())]
+    images[name] = torch.from_numpy(np.stack(solved))
+    for name, image in images.items():
+        method = Method(name, model, SHORT, 2, pnp=pnp, coils=CoilSettings(output=output))
+        volume = reconstruct_volume(scan, mask.numpy(), method)
+        expected = root_sum_of_squares(image, maps, kspace, mask) if output == "rss" else image.abs()
+        tolerance = 1e-3 if name in ("wavelet", "tv") else 1e-4
+        np.testing.assert_allclose(volume, expected.numpy(), atol=tolerance * volume.max(), err_msg=name)
+        assert volume.dtype == np.float32 and volume.shape == (2, 45, 37)
+
+
+@pytest.mark.parametrize(
+    ("name", "shape"),
+    [(name, (24, 20)) for name in ("hybrid", "samples", "pnp", "sense")] + [("hybrid", (61, 45)), ("sense", (61, 45))],
+)
+@pytest.mark.parametrize("output", ["rss", "combined"])
+def test_doubled_kspace_doubles_the_image(model: HVAE, name: str, output: str, shape: tuple[int, int]) -> None:
+    scan, lines = Scan("file1.h5", coil_scans(1, 3, *shape)[0].numpy()), calibrated(shape[1]).numpy()
+    method = Method(name, model, SHORT, samples=2, coils=CoilSettings(output=output))
+    volume = reconstruct_volume(scan, lines, method)
+    assert np.array_equal(reconstruct_volume(scan, lines, method), volume)  # not left to chance
+
+    def of(factor: float) -> np.ndarray:
+        kspace = (factor * scan.kspace.astype(np.complex128)).astype(np.complex64)
+        return reconstruct_volume(dataclasses.replace(scan, kspace=kspace), lines, method) / factor
+
+    np.testing.assert_allclose(of(2), volume, rtol=0, atol=1e-5 * volume.max())
+    tolerance = 5e-5 if name == "sense" else 1e-5  # which has no prior where maps are of noise
+    for power in (-8, 4):  # where the data, and so the maps, are rounded anew
+        assert np.linalg.norm(of(10.0**power) - volume) < tolerance * np.linalg.norm(volume)
+
+
+@pytest.mark.parametrize("coils", [CoilSettings(whiten=True), CoilSettings(compress=3), CoilSettings(maps="espirit")])
+def test_what_is_done_with_coils_keeps_the_scale(coils: CoilSettings) -> None:
+    """Root-sum-of-squares of the original coils: near to the target, not to that of whitened or virtual coils."""
+    kspace = coil_scans(2, 6, 48, 40, noise=0.01)[0]
+    scan, lines = Scan("file1.h5", kspace.numpy()), calibrated(40, 12).numpy()
+    target = ifft2c(kspace).abs().square().sum(dim=1).sqrt()
+    plain = torch.from_numpy(reconstruct_volume(scan, lines, Method("sense")))
+    found = torch.from_numpy(reconstruct_volume(scan, lines, Method("sense", coils=coils)))
+    assert distance(plain, target) < 0.005 and distance(found, target) < 0.01
+
+
+def test_maps_in_the_file(tmp_path: Path, model: HVAE) -> None:
+    """Are used as they are, in place of estimated ones; without calibration lines, too."""
+    kspace, maps, _ = coil_scans(2, 4, 24, 20)
+    lines = torch.arange(20) % 2 == 0
+    undersampled = {"mask": lines.numpy(), "reconstruction_rss": None}
+    arrays = {"kspace": torch.where(lines, kspace, 0).numpy(), "sensitivity_maps": 3 * maps.numpy(), **undersampled}
+    scan = read_scan(write_scan(tmp_path / "file1.h5", (2, 4, 24, 20), **arrays))
+    mask = mask_of(scan, None)
+    for name, image in (
+        ("hybrid", reconstruct_coils(model, kspace, lines, maps[None], SHORT)),
+        ("sense", conjugate_gradient_sense(kspace, lines, maps[None], classical.COIL_STRENGTH["sense"])),
+    ):
+        volume = reconstruct_volume(scan, mask, Method(name, model, SHORT))
+        expected = root_sum_of_squares(image, maps[None], kspace, lines).numpy()
+        np.testing.assert_allclose(volume, expected, atol=1e-4 * volume.max())
+    without = dataclasses.replace(scan, maps=None)
+    with pytest.raises(InputError, match="file1.h5, slice 0: only 24 x 1 bins around the centre of k-space"):
+        reconstruct_volume(without, mask, Method("sense"))
+    assert reconstruct_volume(without, mask, Method("zero-filled")).shape == (2, 24, 20)  # which needs none
+    wrong = dataclasses.replace(scan, maps=np.repeat(scan.maps, 3, axis=0))
+    for use in (reconstruct_volume, sample_volume):
+        with pytest.raises(InputError, match=r"file1.h5: sensitivity maps of shape \(3, 4, 24, 20\) do not fit"):
+            use(wrong, mask, Method("samples", model))
+
+
+def test_lines_of_coils_that_were_not_encoded_are_known_to_be_zero(model: HVAE) -> None:
+    scan = scan_of((2, 3, 24, 20), padding=(3, 18))
+    scan.kspace[..., :3] = scan.kspace[..., 18:] = 0
+    lines = calibrated(20).numpy()
+    lines[:3] = lines[18:] = False
+    known = torch.from_numpy(lines.copy())
+    known[:3] = known[18:] = True
+    kspace = torch.from_numpy(np.where(lines, scan.kspace, 0))
+    maps = estimate_maps(kspace, torch.from_numpy(lines), CoilSettings())
+    image = reconstruct_coils(model, kspace, known, maps, SHORT)
+    expected = root_sum_of_squares(image, maps, kspace, known)
+    volume = reconstruct_volume(scan, lines, Method("hybrid", model, SHORT))
+    np.testing.assert_allclose(volume, expected.numpy(), atol=1e-4 * volume.max())
+
+
+def test_empty_slices_and_silent_coils(model: HVAE) -> None:
+    scan, lines = scan_of((2, 3, 24, 20)), calibrated(20).numpy()
+    scan.kspace[:, 1] = 0
+    for name in ("hybrid", "sense", "pnp"):
+        assert np.isfinite(reconstruct_volume(scan, lines, Method(name, model, SHORT))).all()
+    scan.kspace[1] = 0
+    with pytest.raises(InputError, match="file1.h5, slice 1: all coils are zero at the centre of k-space; there is"):
+        reconstruct_volume(scan, lines, Method("sense"))
+
+
 # --- patterns other than lines along H -------------------------------------------------------------------------------
 
 
@@ -380,14 +503,16 @@ def test_any_pattern(name: str, shape: tuple[int, ...], model: HVAE) -> None:
         np.testing.assert_allclose(volume, zero_filled(scan.kspace, mask), atol=1e-6)
 
 
-def test_lines_along_the_height_are_the_transposed_scan(model: HVAE) -> None:
-    scan, lines = scan_of(), every_third(24).numpy()
+@pytest.mark.parametrize("shape", [(3, 24, 20), (2, 3, 24, 20), (1, 2, 24, 24)])
+def test_lines_along_the_height_are_the_transposed_scan(model: HVAE, shape: tuple[int, ...]) -> None:
+    scan, lines = scan_of(shape), calibrated(24).numpy()
     turned = dataclasses.replace(scan, kspace=np.ascontiguousarray(scan.kspace.swapaxes(-2, -1)))
-    for name in ("hybrid", "samples", "zero-filled"):
+    for name in ("hybrid", "samples", "zero-filled", *(("sense", "pnp") if len(shape) == 4 else ())):
         method = Method(name, model, SHORT, samples=2)
-        volume = reconstruct_volume(scan, lines[:, None] & np.ones(20, dtype=bool), method)
+        volume = reconstruct_volume(scan, lines[:, None] & np.ones(shape[-1], dtype=bool), method)
         expected = reconstruct_volume(turned, lines, method).swapaxes(-2, -1)
-        np.testing.assert_allclose(volume, expected, atol=1e-5 * volume.max())
+        tolerance = 1e-5 if len(shape) == 3 else 1e-4  # maps are estimated in another order of sums
+        np.testing.assert_allclose(volume, expected, atol=tolerance * volume.max())
 
 
 # --- posterior samples -----------------------------------------------------------------------------------------------
@@ -467,23 +592,54 @@ def test_scan_with_enough_lines_says_itself_how_wide(model: HVAE) -> None:
     np.testing.assert_allclose(found.std**2, variance + found.noise**2, rtol=1e-3, atol=1e-7)
 
 
-def test_samples_of_several_coils(model: HVAE) -> None:
-    """Each sample is the root-sum-of-squares of the coils'; the noise part is the coils' mean power."""
-    scan, lines = scan_of((2, 3, 24, 20)), every_third(20).numpy()
+@pytest.mark.parametrize("output", ["rss", "combined"])
+def test_samples_of_several_coils(model: HVAE, output: str) -> None:
+    """They are of the combined image, delivered as a reconstruction is; the noise part is the coils' mean power."""
+    scan, lines = scan_of((2, 3, 24, 20)), calibrated(20).numpy()
     scan.kspace[:, 1] += 0.05 * complex_normal((2, 24, 20))
-    method = Method("samples", model, DRAWS, samples=2)
-    coils = [sample_volume(dataclasses.replace(scan, kspace=scan.kspace[:, c]), lines, method) for c in range(3)]
-    found = sample_volume(scan, lines, method)
-    kspace = torch.from_numpy(np.where(lines, scan.kspace, 0)).flatten(0, 1)
-    images = sample(model, kspace, torch.from_numpy(lines), 2, DRAWS).unflatten(1, (2, 3))
-    expected = images.abs().square().sum(dim=2).sqrt().numpy().swapaxes(0, 1)
-    np.testing.assert_allclose(found.samples, expected, atol=1e-5 * expected.max())
-    mean = images.mean(dim=0).abs().square().sum(dim=1).sqrt().numpy()
-    np.testing.assert_allclose(found.mean, mean, atol=1e-5 * expected.max())
-    noise = [coil.std**2 - coil.widened**2 * coil.samples.var(axis=1, ddof=1) for coil in coils]
-    assert noise[1].min() > 2 * noise[0].max()
-    variance = found.widened**2 * expected.var(axis=1, ddof=1) + np.mean(noise, axis=0)
+    method = Method("samples", model, DRAWS, samples=3, coils=CoilSettings(output=output))
+    found = sample_volume(scan, lines, method, seed=2)
+    kspace, measured = torch.from_numpy(np.where(lines, scan.kspace, 0)), torch.from_numpy(lines)
+    maps = estimate_maps(kspace, measured, CoilSettings())
+    images = draw(model, pose_coils(model, kspace, measured, maps), 3, DRAWS, 2)
+
+    def delivered(image: torch.Tensor) -> np.ndarray:
+        return (root_sum_of_squares(image, maps, kspace, measured) if output == "rss" else image.abs()).numpy()
+
+    expected = np.stack([delivered(image) for image in images], axis=1)
+    np.testing.assert_allclose(found.samples, expected, atol=1e-4 * expected.max())
+    np.testing.assert_allclose(found.mean, delivered(images.mean(dim=0)), atol=1e-4 * expected.max())
+    assert np.array_equal(reconstruct_volume(scan, lines, method), sample_volume(scan, lines, method).mean)
+    powers = [missing_noise(kspace[:, c], measured.expand(24, 20)) ** 2 for c in range(3)]
+    assert powers[1] > 2 * powers[0] and found.noise == pytest.approx(np.sqrt(np.mean(powers)), rel=1e-5)
+    variance = found.widened**2 * found.samples.var(axis=1, ddof=1) + found.noise**2
     np.testing.assert_allclose(found.std**2, variance, rtol=1e-3, atol=1e-6)
+
+
+@pytest.mark.parametrize("shape", [(2, 3, 24, 72), (2, 3, 72, 72), (1, 2, 40, 72)])
+def test_coils_say_themselves_how_wide_along_either_axis(model: HVAE, shape: tuple[int, ...]) -> None:
+    """Bins of all coils are held out and predicted through the maps; a turned scan says the same."""
+    scan, lines = scan_of(shape), calibrated(72).numpy()
+    scan.kspace[...] += 0.02 * complex_normal(shape)
+    method = Method("samples", model, DRAWS, samples=2)
+    found = sample_volume(scan, lines, method, seed=1)
+    assert found.widened != TYPICAL and BOUNDS[0] < found.widened < BOUNDS[1]
+    turned = dataclasses.replace(scan, kspace=np.ascontiguousarray(scan.kspace.swapaxes(-2, -1)))
+    other = sample_volume(turned, lines[:, None] & np.ones(shape[-2], dtype=bool), method, seed=1)
+    assert other.ratio == pytest.approx(found.ratio, rel=1e-3) and found.widened == found.ratio
+    tolerance = 1e-3 * found.samples.max()
+    np.testing.assert_allclose(other.samples, found.samples.swapaxes(-2, -1), atol=tolerance)
+    np.testing.assert_allclose(other.std, found.std.swapaxes(-2, -1), atol=tolerance)
+
+    kspace, measured = torch.from_numpy(np.where(lines, scan.kspace, 0)), torch.from_numpy(lines)
+    maps = estimate_maps(kspace, measured, CoilSettings())
+
+    def draws(shown: torch.Tensor, mask: torch.Tensor, number: int) -> torch.Tensor:
+        images = draw(model, pose_coils(model, shown.view(kspace.shape), mask, maps), 4, DRAWS, number)
+        return fft2c(maps * images[:, :, None]).flatten(1, 2)
+
+    expected = ratio_of(draws, kspace.flatten(0, 1), measured, measured, 1)
+    assert found.ratio == pytest.approx(expected, rel=1e-4)
 
 
 def test_samples_are_cropped_as_the_volume_is(model: HVAE) -> None:
@@ -498,8 +654,8 @@ def test_samples_are_cropped_as_the_volume_is(model: HVAE) -> None:
 def test_samples_tell_their_progress(model: HVAE) -> None:
     told: list[int] = []
     method = Method("samples", model, DRAWS, samples=2)
-    sample_volume(scan_of((3, 2, 24, 20)), every_third(20).numpy(), method, batch_size=3, progress=told.append)
-    assert told == [1, 2]
+    sample_volume(scan_of((3, 2, 24, 20)), every_third(20).numpy(), method, batch_size=4, progress=told.append)
+    assert told == [2, 1]
     told.clear()
     reconstruct_volume(scan_of(), every_third(20).numpy(), method, 2, told.append)
     assert told == [2, 1]
