@@ -746,7 +746,7 @@ def test_posterior_of_degraded_images_by_the_command(
     settings.write_text(json.dumps({"model": {"degraded": True}, "training": training}))
     capsys.readouterr()
     assert main(command(data, tmp_path / "third", "--weights", weights, "--settings", settings)) == 2
-    assert "masked_start must be 0" in capsys.readouterr().err
+    assert "set masked_start 0" in capsys.readouterr().err
     settings.write_text(json.dumps({"model": {"degraded": True}, "training": {**training, "masked_start": 0}}))
     scan = write_scan(tmp_path / "raw" / "scan.h5")
     assert main(command(scan, tmp_path / "third", "--weights", weights, "--settings", settings)) == 2
