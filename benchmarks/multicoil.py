@@ -38,7 +38,7 @@ import torch
 from contestants import strength_for
 from multicoil_tables import LABELS, multicoil_tables
 from protocol import Protocol, add_options, label, read_protocol, subset
-from quality import SECONDS_NOTE, Job, finite, is_current, list_jobs, read_rows, write_results
+from quality import SECONDS_NOTE, Job, earlier_rows, finite, is_current, list_jobs, write_results
 from tqdm import tqdm
 from varnet import TrainedVarNet, load_varnet
 from varnet import reconstruct as varnet_image
@@ -135,10 +135,7 @@ def benchmark(
     if options.data is None:
         raise InputError("--data: give the data directory, or set MRIHVAE_DATA")
     output: Path = options.results / f"{options.protocol.stem}.json"
-    part = options.sets or options.methods or options.limit
-    if output.exists() and part and not options.resume:
-        raise InputError(f"{output}: holds results that a part would replace; add --resume, or another --results")
-    rows = read_rows(output) if options.resume else {}
+    rows = earlier_rows(output, options)
     jobs = list(list_jobs(protocol, options))
     order = [job.key(method) for job in jobs for method in LABELS]
     provenance = {
@@ -206,8 +203,8 @@ def run_job(job: Job, contestants: list[Contestant], options: argparse.Namespace
     if scan.target is None or scan.coils < 2:
         raise InputError(f"{job.file}: has no target, or one coil; leave it out of the protocol")
     mask = mask_of(scan, job.pattern)
-    volume, known = coil_volume(scan, mask, CoilSettings())
-    pattern = np.broadcast_to(known.numpy(), scan.kspace.shape[-2:])
+    volume = coil_volume(scan, mask, CoilSettings())
+    pattern = np.broadcast_to(volume.known.numpy(), scan.kspace.shape[-2:])
     wanted, inside = complete_images(scan, volume), support(scan.target)
     rows, shown = [], {}
     for one in contestants:

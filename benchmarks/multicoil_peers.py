@@ -22,8 +22,9 @@ import bart
 import numpy as np
 import torch
 
+from mrihvae import multicoil
 from mrihvae.errors import InputError
-from mrihvae.fourier import fft2c, ifft2c
+from mrihvae.fourier import ifft2c
 from mrihvae.units import image_scale
 
 APPS = {"sense": "SenseRecon", "wavelet": "L1WaveletRecon", "tv": "TotalVariationRecon"}
@@ -123,8 +124,8 @@ def to_rss(image: np.ndarray, maps: np.ndarray, kspace: np.ndarray, mask: np.nda
     -------
     float32 (H, W)
     """
-    expanded = fft2c(torch.from_numpy((maps * image).astype(np.complex64))).numpy()
-    return root_sum_of_squares(_images(np.where(mask, kspace, expanded)))
+    arrays = (np.array(image, np.complex64)[None], np.array(maps, np.complex64)[None], kspace[None], np.array(mask))
+    return np.asarray(multicoil.root_sum_of_squares(*map(torch.from_numpy, arrays))[0].numpy())
 
 
 def root_sum_of_squares(images: np.ndarray) -> np.ndarray:

@@ -92,10 +92,7 @@ def benchmark(protocol: Protocol, contest: Contest, methods: list[str], options:
     if options.data is None:
         raise InputError("--data: give the data directory, or set MRIHVAE_DATA")
     output: Path = options.results / f"{options.protocol.stem}.json"
-    part = options.sets or options.methods or options.limit
-    if output.exists() and part and not options.resume:
-        raise InputError(f"{output}: holds results that a part would replace; add --resume, or another --results")
-    rows = read_rows(output) if options.resume else {}
+    rows = earlier_rows(output, options)
     jobs = list(list_jobs(protocol, options))
     order = [job.key(method) for job in jobs for method in METHODS]
     for job in tqdm(jobs, options.protocol.stem):
@@ -153,6 +150,15 @@ def run_job(job: Job, contestants: list[Contestant], options: argparse.Namespace
 def finite(value: float) -> float | None:
     """Write a score that is infinite (of a reconstruction without error) or NaN as JSON can: null."""
     return value if math.isfinite(value) else None
+
+
+def earlier_rows(output: Path, options: argparse.Namespace) -> dict[Key, dict[str, Any]]:
+    """Read the rows to go on from with --resume; without it none, and a part must not replace what is there."""
+    if options.resume:
+        return read_rows(output)
+    if output.exists() and (options.sets or options.methods or options.limit):
+        raise InputError(f"{output}: holds results that a part would replace; add --resume, or another --results")
+    return {}
 
 
 def read_rows(path: Path) -> dict[Key, dict[str, Any]]:

@@ -135,6 +135,8 @@ class CoilVolume:
         """Estimate the maps of slice k; those of the slices before it are kept while they are not too many."""
         if k in self._maps:
             return self._maps[k]
+        if not kspace.any():  # an empty slice stays one, whatever its maps
+            return torch.full_like(kspace, len(kspace) ** -0.5)
         try:
             maps = estimate_maps(kspace[None], self.measured, self.settings)[0]
         except InputError as error:

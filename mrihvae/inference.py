@@ -255,13 +255,7 @@ def draw(
 
 def pose(model: HVAE, kspace: Tensor, mask: Tensor) -> Problem:
     """Bring k-space (slices, H, W) and mask to the network's units, sizes and orientation."""
-    if not model.settings.masked or model.settings.degraded:
-        raise InputError("these weights have no posterior for undersampled scans; choose others, such as default")
-    if kspace.ndim != 3 or not kspace.is_complex():
-        raise InputError(f"k-space is {kspace.dtype} of shape {tuple(kspace.shape)}; give complex (slices, H, W)")
-    shape = (kspace.shape[-2], kspace.shape[-1])
-    if mask.ndim > 2 or any(have not in (1, want) for have, want in zip(mask.shape[::-1], shape[::-1])):
-        raise InputError(f"mask of shape {tuple(mask.shape)} does not fit k-space of {shape}; give (W,) or (H, W)")
+    shape = check_scans(model, kspace, mask, "(slices, H, W)")
     kspace = kspace.to(device=model.start.device, dtype=torch.complex64)
     mask = mask.to(device=kspace.device, dtype=torch.bool).expand(shape)
     if bool((mask == mask[:, :1]).all()) and not bool((mask == mask[:1]).all()):
@@ -273,6 +267,24 @@ def pose(model: HVAE, kspace: Tensor, mask: Tensor) -> Problem:
     measured = resize_kspace(kept, padded)
     scale = scale_of(measured)
     return Problem(measured / scale[:, None, None], known, noise_std(kept) / scale, scale, shape)
+
+
+def check_scans(model: HVAE, kspace: Tensor, mask: Tensor, axes: str) -> tuple[int, int]:
+    """Check that weights are for undersampled scans, and k-space of such `axes` and mask for each other; gives (H, W).
+
+    Raises
+    ------
+    InputError
+        They are not.
+    """
+    if not model.settings.masked or model.settings.degraded:
+        raise InputError("these weights have no posterior for undersampled scans; choose others, such as default")
+    if kspace.ndim != len(axes.split(",")) or not kspace.is_complex():
+        raise InputError(f"k-space is {kspace.dtype} of shape {tuple(kspace.shape)}; give complex {axes}")
+    shape = (kspace.shape[-2], kspace.shape[-1])
+    if mask.ndim > 2 or any(have not in (1, want) for have, want in zip(mask.shape[::-1], shape[::-1])):
+        raise InputError(f"mask of shape {tuple(mask.shape)} does not fit k-space of {shape}; give (W,) or (H, W)")
+    return shape
 
 
 def first_estimate(model: HVAE, problem: Undersampled, settings: InferenceSettings) -> Tensor:

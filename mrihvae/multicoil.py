@@ -11,7 +11,7 @@ from torch import Tensor
 from mrihvae.coil_problem import CoilProblem, total_variation
 from mrihvae.errors import InputError
 from mrihvae.fourier import fft2c, ifft2c, resize_kspace
-from mrihvae.inference import InferenceSettings, padded_shape, solve
+from mrihvae.inference import InferenceSettings, check_scans, padded_shape, solve
 from mrihvae.model import HVAE
 from mrihvae.sense import Sense
 from mrihvae.sensitivities import calibration_data, espirit_maps, fast_maps
@@ -28,7 +28,7 @@ class CoilSettings:
     Attributes
     ----------
     maps : how sensitivities are estimated from calibration lines: "fast" (ESPIRiT on a coarse grid) or "espirit"
-        (sigpy's, pixel by pixel; some thirty times as long)
+        (sigpy's, pixel by pixel, which takes many times as long)
     crop : eigenvalue of ESPIRiT below which maps are 0; 0 keeps them everywhere
     compress : virtual coils that are kept by singular value decomposition; 0 for all
     whiten : whether noise is made white, and alike in all coils; its covariance comes from a noise scan, where there is
@@ -103,15 +103,7 @@ def reconstruct_coils(
 
 def pose_coils(model: HVAE, kspace: Tensor, mask: Tensor, maps: Tensor) -> CoilProblem:
     """Bring k-space (slices, coils, H, W), mask and maps to the network's units and orientation."""
-    if not model.settings.masked or model.settings.degraded:
-        raise InputError("these weights have no posterior for undersampled scans; choose others, such as default")
-    if kspace.ndim != 4 or not kspace.is_complex():
-        raise InputError(
-            f"k-space is {kspace.dtype} of shape {tuple(kspace.shape)}; give complex (slices, coils, H, W)"
-        )
-    shape = (kspace.shape[-2], kspace.shape[-1])
-    if mask.ndim > 2 or any(have not in (1, want) for have, want in zip(mask.shape[::-1], shape[::-1])):
-        raise InputError(f"mask of shape {tuple(mask.shape)} does not fit k-space of {shape}; give (W,) or (H, W)")
+    shape = check_scans(model, kspace, mask, "(slices, coils, H, W)")
     if maps.shape[1:] != kspace.shape[1:] or maps.shape[0] not in (1, len(kspace)):
         raise InputError(
             f"maps of shape {tuple(maps.shape)} do not fit k-space of {tuple(kspace.shape)}; give (slices or 1, coils, "

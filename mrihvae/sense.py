@@ -82,7 +82,7 @@ class Sense:
     @cached_property
     def _convolution(self) -> tuple[Tensor, tuple[int, ...]]:
         """The mask as weights of uncentred frequencies, and the axes to transform."""
-        axes: tuple[int, ...] = (-2, -1)
-        mask = torch.fft.ifftshift(self._mask.to(self.maps.real.dtype), dim=axes[-min(2, self._mask.ndim) :])
-        lines = mask.ndim < 2 or bool((mask == mask[..., :1, :]).all())
-        return (mask[..., :1, :], axes[1:]) if lines and mask.ndim > 1 else (mask, axes[1:] if lines else axes)
+        mask = self._mask if self._mask.ndim > 1 else self._mask[None]
+        weights = torch.fft.ifftshift(mask.to(self.maps.real.dtype), dim=(-2, -1))
+        lines = bool((weights == weights[..., :1, :]).all())
+        return (weights[..., :1, :], (-1,)) if lines else (weights, (-2, -1))

@@ -92,9 +92,7 @@ def fast_maps(calibration: Tensor, shape: tuple[int, int], crop: float = 0.0) ->
     grid = (min(GRID, shape[0]), min(GRID, shape[1]))
     coarse = ifft2c(resize_kspace(matrices, grid)) * ((grid[0] * grid[1]) ** 0.5 / (2 * kernel))
     agreed, eigenvectors = torch.linalg.eigh(coarse.permute(2, 3, 0, 1))
-    maps = eigenvectors[..., -1].permute(2, 0, 1)
-    against = torch.einsum("c,chw->hw", _strongest(calibration).conj(), maps)
-    maps = maps * torch.polar(torch.ones_like(against.real), -against.angle())
+    maps = _turned(eigenvectors[..., -1].permute(2, 0, 1), calibration)
     fine = _interpolated(torch.cat((maps, agreed[None, ..., -1])), shape)
     maps = fine[:-1] / fine[:-1].abs().square().sum(dim=0).sqrt().clamp_min(1e-12)
     return maps * (fine[-1].real >= crop)
@@ -113,10 +111,7 @@ def espirit_maps(calibration: Tensor, shape: tuple[int, int], crop: float = 0.0)
     found = sigpy.mri.app.EspiritCalib(
         kspace, calib_width=width, kernel_width=min(KERNEL, width), thresh=THRESHOLD, crop=crop, show_pbar=False
     ).run()
-    maps = torch.from_numpy(found).to(calibration.device)
-    against = torch.einsum("c,chw->hw", _strongest(calibration).conj(), maps)
-    turned: Tensor = maps * torch.polar(torch.ones_like(against.real), -against.angle())
-    return turned
+    return _turned(torch.from_numpy(found).to(calibration.device), calibration)
 
 
 def _patch_covariance(calibration: Tensor, kernel: int) -> Tensor:
@@ -126,12 +121,13 @@ def _patch_covariance(calibration: Tensor, kernel: int) -> Tensor:
     return rows.mT @ rows.conj()
 
 
-def _strongest(calibration: Tensor) -> Tensor:
-    """Compute the combination of coils of most energy, complex (coils,); its sum is real and not negative."""
+def _turned(maps: Tensor, calibration: Tensor) -> Tensor:
+    """Give maps (coils, h, w) the phase that they have against the combination of coils of most energy."""
     data = calibration.flatten(1)
-    vector = torch.linalg.eigh(data @ data.mH)[1][:, -1]
-    angle = vector.sum().angle()
-    turned: Tensor = vector * torch.polar(torch.ones_like(angle), -angle)
+    strongest = torch.linalg.eigh(data @ data.mH)[1][:, -1]
+    # eigenvectors are known but for a phase: that of their sum is taken to be 0
+    angle = torch.einsum("c,chw->hw", strongest.conj(), maps).angle() + strongest.sum().angle()
+    turned: Tensor = maps * torch.polar(torch.ones_like(angle), -angle)
     return turned
 
 
@@ -162,6 +158,5 @@ def _check(calibration: Tensor) -> None:
         )
     if not torch.isfinite(torch.view_as_real(calibration)).all():
         raise InputError("calibration data hold NaN or infinite values; export the scan again")
-    silent = [coil for coil, data in enumerate(calibration) if not data.any()]
-    if len(silent) == len(calibration):
+    if not calibration.any():
         raise InputError("all coils are zero at the centre of k-space; there is nothing to estimate maps from")

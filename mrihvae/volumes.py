@@ -153,10 +153,10 @@ def reconstruct_volume(
     if method.name == "samples":
         return _draw(scan, mask, method, 0, batch_size, progress)[0]
     if scan.coils > 1 and method.name != "zero-filled":
-        volume, known = coil_volume(scan, mask, method.coils)
+        volume = coil_volume(scan, mask, method.coils)
         shown = []
         for batch in volume.batches(batch_size):
-            shown.append(volume.delivered(_reconstruct_coils(batch, known, method), batch).cpu())
+            shown.append(volume.delivered(_reconstruct_coils(batch, volume.known, method), batch).cpu())
             progress(len(batch.kspace))
         return _cropped(scan, torch.cat(shown))
     images = [
@@ -214,11 +214,11 @@ def _draw_coils(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Draw samples of several coils, as `_draw` does."""
     assert method.model is not None
-    volume, known = coil_volume(scan, mask, method.coils)
+    volume = coil_volume(scan, mask, method.coils)
     drawn: list[np.ndarray] = []
     means: list[Tensor] = []
     for batch in volume.batches(batch_size):
-        problem = pose_coils(method.model, batch.kspace, known, batch.maps)
+        problem = pose_coils(method.model, batch.kspace, volume.known, batch.maps)
         images = draw(method.model, problem, method.samples, settings_of(method), seed, batch.first)
         means.append(volume.delivered(images.mean(dim=0), batch).cpu())
         shown = [_cropped(scan, volume.delivered(image, batch).cpu()) for image in images]
@@ -241,7 +241,7 @@ def _coil_error_ratio(
     scan: Scan, mask: np.ndarray, model: HVAE, coils: CoilSettings, settings: InferenceSettings, seed: int
 ) -> float:
     """Do as `_error_ratio` does, in the k-space of all coils; maps are those of all calibration lines."""
-    volume, known = coil_volume(scan, mask, coils)
+    volume = coil_volume(scan, mask, coils)
     batches = [volume.batch(k, k + 1) for k in chosen_slices(volume.slices)]
     kspace, maps = torch.cat([one.kspace for one in batches]), torch.cat([one.maps for one in batches])
 
@@ -250,14 +250,13 @@ def _coil_error_ratio(
         images = draw(model, problem, DRAWS, replace(settings, sweeps=0), number).cpu()
         return fft2c(maps * images[:, :, None]).flatten(1, 2)
 
-    return ratio_of(draws, kspace.flatten(0, 1), torch.from_numpy(mask), known, seed)
+    return ratio_of(draws, kspace.flatten(0, 1), volume.measured, volume.known, seed)
 
 
-def coil_volume(scan: Scan, mask: np.ndarray, coils: CoilSettings) -> tuple[CoilVolume, Tensor]:
-    """Make the coils of a scan ready; also gives which bins are known, measured or not encoded, bool (W,) or (H, W)."""
+def coil_volume(scan: Scan, mask: np.ndarray, coils: CoilSettings) -> CoilVolume:
+    """Make the coils of a scan ready; bins count as known that were measured, or that the scanner did not encode."""
     measured = torch.from_numpy(mask)
-    known = measured | torch.from_numpy(~encoded_lines(scan))
-    return CoilVolume(scan, measured, known, coils), known
+    return CoilVolume(scan, measured, measured | torch.from_numpy(~encoded_lines(scan)), coils)
 
 
 def _missing_noise(scan: Scan, mask: np.ndarray) -> float:
@@ -273,7 +272,6 @@ def _batches(
     scan: Scan, mask: np.ndarray, batch_size: int, progress: Callable[[int], None]
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Cut a scan into batches of undersampled coil images (batch, H, W), each with what is known of k-space."""
-    coils = scan.kspace.shape[1] if scan.kspace.ndim == 4 else 1
     kspace = torch.from_numpy(scan.kspace.reshape(-1, *scan.kspace.shape[-2:]))
     measured = torch.from_numpy(mask)
     # lines that the scanner did not encode are known to be zero, not missing
@@ -281,15 +279,14 @@ def _batches(
     for first in range(0, len(kspace), batch_size):
         batch = torch.where(measured, kspace[first : first + batch_size], torch.zeros((), dtype=kspace.dtype))
         yield batch, known
-        if finished := (first + len(batch)) // coils - first // coils:
+        if finished := (first + len(batch)) // scan.coils - first // scan.coils:
             progress(finished)
 
 
 def _deliver(scan: Scan, magnitude: Tensor) -> np.ndarray:
     """Combine the coils of magnitudes (slice * coil, H, W) and crop them: float32 (slice, h, w)."""
-    coils = scan.kspace.shape[1] if scan.kspace.ndim == 4 else 1
-    split = magnitude.unflatten(0, (-1, coils))
-    return _cropped(scan, split[:, 0] if coils == 1 else split.square().sum(dim=1).sqrt())
+    split = magnitude.unflatten(0, (-1, scan.coils))
+    return _cropped(scan, split[:, 0] if scan.coils == 1 else split.square().sum(dim=1).sqrt())
 
 
 def _cropped(scan: Scan, images: Tensor) -> np.ndarray:

@@ -97,7 +97,7 @@ def test_complete_images_and_support(bench: dict[str, Path]) -> None:
     scan = read_scan(bench["data"] / "scans/a.h5")
     assert scan.target is not None
     mask = mask_of(scan, Undersampling("random", 2, 0.5))
-    volume, _ = coil_volume(scan, mask, CoilSettings())
+    volume = coil_volume(scan, mask, CoilSettings())
     inside = multicoil.support(scan.target)
     assert 0.2 < inside.mean() < 0.9
     combined = multicoil.complete_images(scan, volume)
