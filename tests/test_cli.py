@@ -194,7 +194,8 @@ def test_bad_option(
         (["reconstruct", "a.h5", "--output", "o", "--sweeps", "many"], "invalid int value: 'many'"),
         (["reconstruct", "a.h5", "--output", "o", "--acceleration", "fast"], "invalid float value: 'fast'"),
         (["evaluate", "--target-path", "a", "--predictions-path", "b"], "required: --challenge"),
-        (["train", "--output", "o"], "required: PATH[=WEIGHT]"),
+        (["train", "data"], "required: --output"),
+        (["train", "--output", "o"], "PATH: nothing to train on; give data, or --protocol NAME and --data DIR"),
         (["demo", "--methods", "tv"], "unrecognized arguments: --methods tv"),
     ],
 )
