@@ -23,6 +23,7 @@ import numpy as np
 import torch
 
 from mrihvae import multicoil
+from mrihvae.classical import COIL_ITERATIONS, admm_steps
 from mrihvae.errors import InputError
 from mrihvae.fourier import ifft2c
 from mrihvae.units import image_scale
@@ -32,11 +33,7 @@ OWN_MAPS = "ecalib-"
 BART = ("bart-sense", "bart-wavelet", "bart-tv", "ecalib-sense", "ecalib-wavelet", "ecalib-tv", "nlinv")
 METHODS = ("zero-filled", *APPS, *BART)
 # of BART's ADMM, steps of its conjugate gradients are counted; nlinv counts Newton steps
-ITERATIONS = {"sense": 30, "wavelet": 200, "tv": 60, "bart-sense": 30, **bart.ITERATIONS, "nlinv": 9}
-# At 8x with 8 coils, 300 iterations of the primal-dual method, sigpy's default, are still 2 dB from converged total
-# variation. ADMM of these settings is within 0.1 dB in the same time.
-INNER = 5  # iterations of conjugate gradients in one of ADMM
-EDGE = 0.1  # gradients that it thresholds at, in model units: rho = strength / EDGE
+ITERATIONS = {"sense": 30, **COIL_ITERATIONS, "bart-sense": 30, **bart.ITERATIONS, "nlinv": 9}
 # Where few central lines are measured, as at 8x, BART's own crop at eigenvalue 0.8 cuts into the object and loses 2 to
 # 10 dB; a kernel of 5 instead of 6 adds 0.1 to 0.6 dB there.
 ECALIB = ("-m", "1", "-c", "0", "-k", "5")
@@ -173,7 +170,7 @@ def _sigpy_options(method: str, strength: float, iterations: int | None) -> dict
     if method == "wavelet":
         steps = {"alpha": 1.0}
     if method == "tv":
-        steps = {"solver": "ADMM", "rho": round(strength / EDGE, 12), "max_cg_iter": INNER}
+        steps = admm_steps(strength)
     return {"max_iter": iterations or ITERATIONS[method], **steps}
 
 

@@ -2,13 +2,14 @@
 
     python benchmarks/publish.py runs/default
     python benchmarks/publish.py runs/restoration --name restoration
+    python benchmarks/publish.py runs/multicoil --name multicoil
     python benchmarks/publish.py runs/ia_hvae --name ia_hvae
 
-Other names than `default` and `restoration` are weights that benchmarks alone need, and go to benchmarks/weights. The
-card gets the licences of the data and the run's settings and time; that of `default` also the spread that
-benchmarks/calibration.py --fit found for these weights, and the scores on `val` that benchmarks/quality.py gave them,
-so far as there are any for these very weights: publish again after it. The log of `default` goes, thinned, to
-results/train_default.jsonl; the curves of any to results/train_NAME.png.
+Other names than `default`, `multicoil` and `restoration` are weights that benchmarks alone need, and go to
+benchmarks/weights. The card gets the licences of the data and the run's settings and time; that of `default` also the
+spread that benchmarks/calibration.py --fit found for these weights, and the scores on `val` that benchmarks/quality.py
+gave them, so far as there are any for these very weights: publish again after it. The log of `default` goes, thinned,
+to results/train_default.jsonl; the curves of any to results/train_NAME.png.
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ LICENCES = {
     "ms_t1_t2_flair/train": "T1, T2, FLAIR, Lesjak et al., Neuroinformatics 2016; CC BY 4.0",
     "train-images-idx3-ubyte.gz": "Fashion-MNIST, Xiao et al. 2017; MIT",
 }
+NAMES = ("default", "multicoil", "restoration")  # of shipped weights; others are for benchmarks alone
 SCORED = ("singlecoil_random_4x", "singlecoil_random_8x")
 LOG_LINES = 400
 
@@ -68,7 +70,7 @@ def publish(run: Path, name: str, note: str | None) -> None:
             card["spread"] = float(fit["spread"])
         scored = {protocol: results_of(protocol, fingerprint(weights)) for protocol in SCORED}
         card["scores"] = {protocol: means(found["volumes"]) for protocol, found in scored.items() if found is not None}
-    output = (SHIPPED if name in ("default", "restoration") else HERE / "weights") / f"{name}.safetensors"
+    output = (SHIPPED if name in NAMES else HERE / "weights") / f"{name}.safetensors"
     output.parent.mkdir(exist_ok=True)
     save_weights(output, model, {k: v for k, v in card.items() if k not in ("model", "parts")})
     for file in set(output.parent.glob(f"{name}.part*.safetensors")) - set(weight_files(output)):

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from mrihvae import __version__
-from mrihvae.classical import DEFAULT_STRENGTH
+from mrihvae.classical import COIL_STRENGTH, DEFAULT_STRENGTH
 from mrihvae.commands import finished_before, inference_of, load_on, reconstruct_file, told
 from mrihvae.errors import InputError
 from mrihvae.fastmri_files import count_coils, list_files
@@ -157,12 +157,19 @@ def _summary(
         "inference": inference_of(method),
         "samples": samples,
         "pnp": dataclasses.asdict(method.pnp) if method.name == "pnp" else None,
-        "strength": method.strength or DEFAULT_STRENGTH.get(method.name),
+        "strength": method.strength or _usual_strength(method.name),
         "coils": dataclasses.asdict(method.coils),
         "undersampling": dataclasses.asdict(undersampling) if undersampling else None,
         "device": arguments.device,
         "threads": torch.get_num_threads(),
     }
+
+
+def _usual_strength(name: str) -> dict[str, float | None] | None:
+    """Give the strength of a classical method for one coil and for several; None for other methods."""
+    if name not in COIL_STRENGTH:
+        return None
+    return {"one coil": DEFAULT_STRENGTH.get(name), "several coils": COIL_STRENGTH[name]}
 
 
 def _method(arguments: argparse.Namespace, checkpoint: str) -> Method:

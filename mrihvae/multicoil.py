@@ -8,14 +8,14 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from mrihvae.coil_problem import CoilProblem, total_variation
+from mrihvae.coil_problem import CoilProblem
 from mrihvae.errors import InputError
 from mrihvae.fourier import fft2c, ifft2c, resize_kspace
 from mrihvae.inference import InferenceSettings, check_scans, padded_shape, solve
 from mrihvae.model import HVAE
 from mrihvae.sense import Sense
 from mrihvae.sensitivities import calibration_data, espirit_maps, fast_maps
-from mrihvae.units import noise_std, scale_of
+from mrihvae.units import background_noise, scale_of
 
 MAPS = ("fast", "espirit")
 OUTPUTS = ("rss", "combined")
@@ -83,7 +83,7 @@ def reconstruct_coils(
 
     Parameters
     ----------
-    model : trained weights, such as "default"
+    model : trained weights, such as "multicoil"
     kspace : complex64 (slices, coils, H, W), any H and W, any physical scale; what is not measured is ignored
     mask : bool, broadcast to (H, W), True where measured
     maps : complex (slices or 1, coils, H, W), of root-sum-of-squares 1 or 0
@@ -119,9 +119,9 @@ def pose_coils(model: HVAE, kspace: Tensor, mask: Tensor, maps: Tensor) -> CoilP
     kept = sense.masked(kspace)
     combined = sense.adjoint(kept)
     scale = scale_of(resize_kspace(fft2c(combined), padded))
-    noise = noise_std(kept).square().mean(dim=1).sqrt() / scale
+    noise = background_noise(kept) / scale
     combined = combined / scale[:, None, None]
-    return CoilProblem(sense, combined, total_variation(sense, combined), noise, scale, padded)
+    return CoilProblem(sense, combined, combined, noise, scale, padded).begun()
 
 
 def conjugate_gradient_sense(kspace: Tensor, mask: Tensor, maps: Tensor, strength: float) -> Tensor:

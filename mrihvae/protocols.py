@@ -4,7 +4,7 @@ description = "fastMRI knee, single coil, random 4x"
 challenge = "singlecoil"        # or "multicoil"
 data = "singlecoil_val"         # folder below the data directory
 acquisitions = ["CORPD_FBK"]    # optional: only files with one of these as attribute `acquisition`
-weights = "default"             # a shipped name, or a .safetensors file
+weights = "default"             # a shipped name, or a .safetensors file; left out, by challenge
 metrics = ["PSNR", "SSIM"]      # optional: some of fastMRI's four, for the table
 seed = 0                        # optional: of posterior samples (method "samples")
 
@@ -40,6 +40,7 @@ from mrihvae.inference import InferenceSettings
 from mrihvae.patterns import sampling_pattern
 from mrihvae.settings import from_dict
 from mrihvae.volumes import METHODS, SAMPLING_METHODS, Undersampling
+from mrihvae.weights import weights_for
 
 if TYPE_CHECKING:
     from mrihvae.multicoil import CoilSettings
@@ -122,7 +123,7 @@ class Protocol:
     data : their folder below the data directory
     description : one line
     acquisitions : only files with one of these; all if empty
-    weights : name or path
+    weights : name or path; left out in a file, those for its challenge
     solver : what the protocol says of its `Solver`; `solver_with` completes it
     coils : what it says of its `CoilSettings`; `coil_settings` completes it
     metrics : some of `mrihvae.evaluate.METRICS`, in the order of the table
@@ -199,6 +200,7 @@ def read_protocol(path: Path) -> Protocol:
         name = path.stem.removeprefix(TRAINING_PREFIX) if path.parent == protocol_folder() else path
         command = f"mrihvae train --protocol {name} --data DIR --output RUN"
         raise InputError(f"{path}: is a training protocol; run: {command}")
+    values.setdefault("weights", weights_for(1 if values.get("challenge") == "singlecoil" else 2))
     values["mask"] = from_dict(MaskSettings, values.get("mask", {}), f"{path}, mask")
     return from_dict(Protocol, values, str(path))
 

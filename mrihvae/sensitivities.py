@@ -83,6 +83,7 @@ def fast_maps(calibration: Tensor, shape: tuple[int, int], crop: float = 0.0) ->
     """
     coils = len(calibration)
     _check(calibration)
+    calibration = calibration.to(torch.complex128)  # or rounding of the data moves maps where there is little signal
     kernel = min(KERNEL, *calibration.shape[-2:])
     values, vectors = torch.linalg.eigh(_patch_covariance(calibration, kernel))
     subspace = vectors[:, values > THRESHOLD**2 * values[-1]].mT.reshape(-1, coils, kernel, kernel)
@@ -93,7 +94,7 @@ def fast_maps(calibration: Tensor, shape: tuple[int, int], crop: float = 0.0) ->
     coarse = ifft2c(resize_kspace(matrices, grid)) * ((grid[0] * grid[1]) ** 0.5 / (2 * kernel))
     agreed, eigenvectors = torch.linalg.eigh(coarse.permute(2, 3, 0, 1))
     maps = _turned(eigenvectors[..., -1].permute(2, 0, 1), calibration)
-    fine = _interpolated(torch.cat((maps, agreed[None, ..., -1])), shape)
+    fine = _interpolated(torch.cat((maps, agreed[None, ..., -1])).to(torch.complex64), shape)
     maps = fine[:-1] / fine[:-1].abs().square().sum(dim=0).sqrt().clamp_min(1e-12)
     return maps * (fine[-1].real >= crop)
 

@@ -15,14 +15,14 @@ from numpy.random import Generator
 from torch import Tensor
 
 from mrihvae.coil_fields import random_fields
-from mrihvae.coil_problem import CoilProblem, total_variation
+from mrihvae.coil_problem import CoilProblem
 from mrihvae.coils import compression_matrix, mix_coils
 from mrihvae.fourier import centre_pad, fft2c, ifft2c, resize_kspace
 from mrihvae.objective import CoilScans
 from mrihvae.sense import Sense
 from mrihvae.sensitivities import LEAST, calibration_box, calibration_data, fast_maps
 from mrihvae.simulate import SimulationSettings, draw_mask, percentile99, place_raw, simulate_scan, white_noise
-from mrihvae.units import image_scale, noise_std
+from mrihvae.units import background_noise, image_scale
 
 CLEAN = 1e-6  # noise of an image before it is received by coils
 SHIFT = 0.125  # greatest offset of a crop, over the size of the image: scanners read twice as far as the object reaches
@@ -32,6 +32,8 @@ def draw_coils(
     images: list[tuple[np.ndarray, bool]], shape: tuple[int, int], settings: SimulationSettings, rng: Generator
 ) -> CoilScans:
     """Draw complete scans of several coils, as many in all slices, and their undersampled measurement.
+
+    The problem is not begun (`CoilProblem.begun`): that is left to the device that trains.
 
     The number of coils is drawn first. Raw scans of more coils are compressed to so many virtual ones; where one has
     fewer, the whole batch takes the number of that one, for coils cannot be added to a scan.
@@ -53,7 +55,7 @@ def draw_coils(
     scale = image_scale(combined)
     noise = torch.tensor([one[3] for one in drawn]) / scale
     combined = combined / scale[:, None, None]
-    problem = CoilProblem(sense, combined, total_variation(sense, combined), noise, scale, shape)
+    problem = CoilProblem(sense, combined, combined, noise, scale, shape)
     complete = torch.stack([(m.conj() * ifft2c(one[0])).sum(dim=0) for one, m in zip(drawn, maps)])
     return CoilScans(fft2c(complete) / scale[:, None, None], problem, noise)
 
@@ -80,7 +82,7 @@ def place_coils(
     shares = [_share(filled.any(dim=axis)) for axis in (1, 0)]
     if coils < len(kspace):
         kspace = mix_coils(kspace, compression_matrix(kspace, coils))
-    noise = float(noise_std(kspace).square().mean().sqrt())
+    noise = float(background_noise(kspace))
     image = ifft2c(kspace)
     if rng.random() < 0.5:
         image, shares = image.mT, shares[::-1]

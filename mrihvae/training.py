@@ -12,7 +12,7 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -97,6 +97,8 @@ def train_step(run: Run, scans: Batch, rank: int = 0) -> tuple[Rollout | None, P
     """Do one optimiser step on a batch and count it."""
     settings, counters = run.settings, run.counters
     scans = moved(scans, run.model.start.device)
+    if isinstance(scans, CoilScans):
+        scans = replace(scans, problem=scans.problem.begun())
     torch.manual_seed(int(np.random.SeedSequence((settings.seed, counters.step, rank)).generate_state(1)[0]))
     run.optimiser.zero_grad(set_to_none=True)
     masked_model = run.model.settings.masked

@@ -13,6 +13,11 @@ from mrihvae.fourier import ifft2c
 
 EDGE = 0.125  # the outermost eighth of the readout on either side, off the axes, holds little but noise
 LINES = 7  # neighbours over whose noise a line's is averaged
+EMPTY, LEAST = 0.03, 4  # of the rows of an image, and how many at least, are taken to hold no signal
+FAINTEST = 0.3  # of the rows are looked at for them
+ALIKE = 2.0  # times what the most alike of them differ by, up to which others are alike, too
+ROUNDING = 1e-9  # of the greatest power, up to which a row holds no noise either
+WHOLE = 0.999  # of the bins of a line that were measured, for it to count as whole
 
 
 def scale_of(kspace: Tensor) -> Tensor:
@@ -110,3 +115,41 @@ def noise_std(kspace: Tensor, mask: Tensor | None = None) -> Tensor:
     counted = torch.where(corners.any(dim=-1).any(dim=-1)[..., None, None], corners, counted & top_and_bottom)
     median = torch.nanmedian(torch.where(counted, power, torch.nan).flatten(-2), dim=-1).values
     return torch.sqrt(torch.nan_to_num(median) / math.log(2))
+
+
+def background_noise(kspace: Tensor) -> Tensor:
+    """Estimate the standard deviation per complex bin of the noise of all coils together from where nothing is imaged.
+
+    Lines along H that were measured whole give images whose rows are free of aliasing, so that rows beside the object
+    hold noise alone, however far signal reaches in k-space, and are alike. Of the rows of least power, the share
+    `EMPTY` is taken that are alike, the faintest such: rows that are fainter still have passed a filter of the readout.
+    Where the object fills all rows, signal makes the estimate too high, as it does with `noise_std` where signal
+    reaches the corners, so the lower one of both counts. Bins that are no whole lines leave the corners alone.
+
+    Parameters
+    ----------
+    kspace : complex (..., coils, H, W), 0 where not measured
+
+    Returns
+    -------
+    real (...), the root of the coils' mean power
+    """
+    corners = noise_std(kspace).square().mean(dim=-1).sqrt()
+    present = (kspace != 0).any(dim=-3)
+    lines, rows = present.any(dim=-2).sum(dim=-1), present.any(dim=-1).sum(dim=-1)
+    power = torch.fft.ifft(kspace, dim=-2, norm="ortho").abs().square().sum(dim=(-3, -1))
+    masked = power <= ROUNDING * power.amax(dim=-1, keepdim=True)  # in the image, so that they tell nothing
+    power = torch.where(masked, torch.inf, power).sort(dim=-1).values
+    height = power.shape[-1]
+    windows = power.unfold(-1, min(height, max(LEAST, round(EMPTY * height))), 1)[
+        ..., : max(1, round(FAINTEST * height)), :
+    ]
+    steepness = torch.nan_to_num(windows[..., -1] / windows[..., 0], nan=torch.inf)
+    flat = steepness - 1 <= ALIKE * (steepness.amin(dim=-1, keepdim=True) - 1)
+    faintest = flat.to(torch.uint8).argmax(dim=-1, keepdim=True)  # the first of those
+    empty = windows.mean(dim=-1).gather(-1, faintest)[..., 0]
+    samples = lines * kspace.shape[-3] * rows / kspace.shape[-2]  # rows of k-space that are empty hold no noise
+    found = (empty / samples.clamp_min(1)).sqrt()
+    whole = present.sum(dim=(-2, -1)) >= WHOLE * lines * rows
+    usable = whole & (found > 0) & torch.isfinite(found)
+    return torch.where(usable & ((found < corners) | (corners == 0)), found, corners)

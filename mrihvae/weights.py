@@ -80,8 +80,8 @@ def find_weights(name_or_path: str) -> Path:
 
 
 def weights_for(coils: int) -> str:
-    """Name the shipped weights that are for scans of one coil, or of several: "multicoil" if there are such."""
-    return "multicoil" if coils > 1 and (SHIPPED / "multicoil.safetensors").is_file() else "default"
+    """Name the shipped weights that are for scans of one coil, or of several."""
+    return "multicoil" if coils > 1 else "default"
 
 
 def load_card(path: Path) -> dict[str, Any]:

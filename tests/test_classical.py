@@ -105,10 +105,13 @@ def coils(height: int, width: int, number: int = 4) -> tuple[np.ndarray, np.ndar
 
 @pytest.mark.parametrize("method", METHODS)
 def test_one_coil_of_sensitivity_1_is_a_single_coil(method: Method) -> None:
-    """But that measured bins are put back in a single coil's image at the end."""
+    """But that measured bins are put back in a single coil's image at the end.
+
+    Total variation has another algorithm with maps, so both are taken to where they stand still.
+    """
     kspace, mask = undersampled(32, 40)
-    single = fft2c(torch.from_numpy(method(kspace, mask, 0.01, 60))).numpy()
-    with_maps = fft2c(torch.from_numpy(method(kspace[None], mask, 0.01, 60, np.ones((1, 32, 40))))).numpy()
+    single = fft2c(torch.from_numpy(method(kspace, mask, 0.01, 600))).numpy()
+    with_maps = fft2c(torch.from_numpy(method(kspace[None], mask, 0.01, 600, np.ones((1, 32, 40))))).numpy()
     np.testing.assert_allclose(with_maps[:, ~mask], single[:, ~mask], atol=0.01)
     assert 0 < np.abs(with_maps[:, mask] - single[:, mask]).max() < 0.3
 

@@ -12,7 +12,7 @@ from small_coils import calibrated, coil_scans, distance, some_bins
 from torch import Tensor
 
 from mrihvae import coil_problem
-from mrihvae.coil_problem import LEAST_WEIGHT, WEIGHT, CoilProblem, total_variation
+from mrihvae.coil_problem import LEAST_WEIGHT, VARIATION, WEIGHT, CoilProblem, total_variation
 from mrihvae.fourier import centre_crop, fft2c, ifft2c, resize_kspace
 from mrihvae.model import HVAE
 from mrihvae.multicoil import pose_coils
@@ -222,7 +222,7 @@ def objective(sense: Sense, data: Tensor, image: Tensor, strength: float) -> Ten
     return 0.5 * misfit + strength * differences.flatten(1).sum(dim=1)
 
 
-@pytest.mark.parametrize("strength", [0.004, 0.02])
+@pytest.mark.parametrize("strength", [0.0015, 0.004, 0.02])
 @pytest.mark.parametrize("mask", [calibrated(40), calibrated(48)[:, None], some_bins(48, 40)])
 def test_total_variation_lowers_its_objective(mask: Tensor, strength: float) -> None:
     kspace, maps, images = coil_scans(2, 4, 48, 40, noise=0.02)
@@ -238,6 +238,16 @@ def test_total_variation_lowers_its_objective(mask: Tensor, strength: float) -> 
     assert distance(found, longer) < 2e-3 and distance(found, images) < 0.3 * distance(combined, images)
     alone = total_variation(Sense(maps[None], sense.mask[1:]), combined[1:], strength)
     torch.testing.assert_close(alone[0], found[1], rtol=0, atol=1e-3)  # slices are problems of their own
+
+
+def test_total_variation_takes_a_strength_for_each_slice() -> None:
+    kspace, maps, _ = coil_scans(2, 4, 48, 40, noise=0.02)
+    sense = Sense(maps[None], calibrated(40).expand(2, 48, 40))
+    combined = sense.adjoint(kspace)
+    found = total_variation(sense, combined, torch.tensor([0.002, 0.02])[:, None, None])
+    for k, strength in enumerate((0.002, 0.02)):
+        alone = total_variation(Sense(maps[None], sense.mask[:1]), combined[k : k + 1], strength)
+        torch.testing.assert_close(found[k], alone[0], rtol=0, atol=1e-3)
 
 
 @pytest.mark.parametrize("mask", [every_third(40), some_bins(48, 40)])
@@ -257,7 +267,8 @@ def test_guesses(model: HVAE, shape: tuple[int, int]) -> None:
     found = problem.guesses(model)
     assert len(found) == 4 and all(guess.shape == (2, *problem.padded) for guess in found)
     assert torch.equal(found[0], problem.kspace(problem.first))
-    expected = total_variation(problem.sense, problem.combined)
+    still, noisy = VARIATION
+    expected = total_variation(problem.sense, problem.combined, (still + noisy * problem.noise)[:, None, None])
     torch.testing.assert_close(problem.first, expected, rtol=0, atol=1e-6)
     assert torch.equal(problem.guess(model), found[-1])
     for guess in found[1:]:

@@ -14,7 +14,7 @@ from small_coils import calibrated, coil_scans
 from torch.distributions import Normal
 
 from mrihvae.bands import merge, split
-from mrihvae.coil_problem import CoilProblem, total_variation
+from mrihvae.coil_problem import CoilProblem
 from mrihvae.data_terms import LeastSquares
 from mrihvae.fourier import fft2c, ifft2c
 from mrihvae.kernels import gaussian_kernel, transfer_of
@@ -454,8 +454,7 @@ def scans_of_coils(slices: int = 2, coils: int = 3) -> CoilScans:
     sense = Sense(maps.expand(slices, -1, -1, -1), calibrated(24).expand(slices, 16, 24))
     combined = sense.adjoint(kspace)
     noise = torch.full((slices,), 0.02)
-    first = total_variation(sense, combined)
-    problem = CoilProblem(sense, combined, first, noise, torch.ones(slices), (16, 24))
+    problem = CoilProblem(sense, combined, combined, noise, torch.ones(slices), (16, 24)).begun()
     return CoilScans(fft2c((maps.conj() * ifft2c(kspace)).sum(dim=1)), problem, noise)
 
 

@@ -90,7 +90,7 @@ def test_official_protocols(name: str, challenge: str, mask_type: str, accelerat
     assert protocol.challenge == challenge and protocol.data == f"{challenge}_val"
     assert protocol.mask.undersampling() == Undersampling(mask_type, acceleration, {4: 0.08, 8: 0.04}[acceleration])
     assert protocol.acquisitions == () and f"{acceleration}x" in protocol.description
-    assert protocol.weights == "default"
+    assert protocol.weights == {"singlecoil": "default", "multicoil": "multicoil"}[challenge]
     assert protocol.solver_with({}).method == "hybrid"
 
 

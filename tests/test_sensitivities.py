@@ -130,6 +130,14 @@ def test_fast_maps_are_those_of_the_scan(coils: int, bins: int, seed: int) -> No
     torch.testing.assert_close(lengths(found), torch.ones(SHAPE), rtol=0, atol=1e-5)
 
 
+def test_rounding_does_not_move_fast_maps() -> None:
+    """Neither where there is little signal, for which single precision was not enough."""
+    data = calibration_data(coil_scans(1, 3, 61, 45)[0], calibrated(45))[0]
+    rounded = (1e-8 * data.to(torch.complex128)).to(torch.complex64)
+    found, again = fast_maps(data, (61, 45)), fast_maps(rounded, (61, 45))
+    assert found.dtype == torch.complex64 and float((found - again).abs().max()) < 1e-5
+
+
 def test_fast_maps_are_sigpys() -> None:
     import sigpy.mri.app
 

@@ -34,7 +34,7 @@ from mrihvae.simulate_coils import SHIFT, draw_coils, place_coils
 from mrihvae.slices import Mixture, Reading, load_mixture
 from mrihvae.streams import SliceCache, Stream, read_head
 from mrihvae.training import Batches
-from mrihvae.units import noise_std
+from mrihvae.units import background_noise
 from mrihvae.weights import load_card
 
 STREAMED = Reading(stream_above=0)
@@ -291,7 +291,7 @@ def test_scan_that_fits_is_flipped_and_turned_alone() -> None:
         seen.add(way)
         phase = torch.vdot(turned(images, way).flatten(), after.flatten())
         torch.testing.assert_close(after, turned(images, way) * phase / phase.abs(), atol=1e-5, rtol=1e-4)
-        assert extent == (32, 32) and noise == pytest.approx(float(noise_std(kspace).square().mean().sqrt()))
+        assert extent == (32, 32) and noise == pytest.approx(float(background_noise(kspace)))
     assert len(seen) == 8
 
 
@@ -374,7 +374,8 @@ def test_batch_takes_the_number_of_coils_that_all_have() -> None:
 def test_batch_of_raw_coils_depends_on_the_generator_alone() -> None:
     images = [(array, True) for array in coil_scan(2, 6, 40, 36)]
     first, again, other = (draw_coils(images, (32, 32), COILS, rng_of(seed)) for seed in (1, 1, 2))
-    assert torch.equal(first.kspace, again.kspace) and torch.equal(first.problem.first, again.problem.first)
+    assert torch.equal(first.kspace, again.kspace) and torch.equal(first.problem.combined, again.problem.combined)
+    assert torch.equal(first.problem.sense.maps, again.problem.sense.maps)
     assert not torch.equal(first.kspace, other.kspace)
 
 

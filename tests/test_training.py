@@ -32,7 +32,7 @@ from mrihvae import cli_train, training
 from mrihvae.cli import main
 from mrihvae.errors import InputError
 from mrihvae.model import HVAE, ModelSettings
-from mrihvae.objective import CoilScans, PriorTerms, Rollout, Scans, prior_terms, rollout
+from mrihvae.objective import CoilScans, PriorTerms, Rollout, Scans, prior_terms, rollout, rollout_coils
 from mrihvae.restoration import DegradedImages
 from mrihvae.runs import Counters, Run, TrainSettings, load_checkpoint, save_checkpoint
 from mrihvae.simulate import SimulationSettings
@@ -368,10 +368,26 @@ def test_coils_train_r_alone(tmp_path: Path) -> None:
     assert run.counters.norm_prior == 0 and run.counters.skipped_masked == 0
 
 
+def test_step_of_coils_begins_with_total_variation(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Batches are drawn without it; what is trained on has it."""
+    run, seen = coil_run(), []
+    batch = coil_batch(run, 0)
+
+    def watched(model: HVAE, scans: CoilScans, second: bool = False) -> Rollout:
+        seen.append(scans.problem)
+        return rollout_coils(model, scans, second)
+
+    monkeypatch.setattr(training, "rollout_coils", watched)
+    train_step(run, batch)
+    assert torch.equal(seen[0].first, batch.problem.begun().first)
+    assert not torch.allclose(seen[0].first, batch.problem.first)
+
+
 def test_batch_of_coils_depends_on_seed_step_and_rank_alone() -> None:
     run = coil_run()
     first, again = coil_batch(run, 1), coil_batch(coil_run(), 1)
-    assert torch.equal(first.kspace, again.kspace) and torch.equal(first.problem.first, again.problem.first)
+    assert torch.equal(first.kspace, again.kspace) and torch.equal(first.problem.combined, again.problem.combined)
+    assert torch.equal(first.problem.sense.maps, again.problem.sense.maps)
     others = coil_batch(run, 2), coil_batch(run, 1, 1), coil_batch(coil_run(seed=1), 1)
     for other in others:
         assert other.kspace.shape != first.kspace.shape or not torch.equal(other.kspace, first.kspace)

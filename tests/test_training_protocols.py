@@ -54,7 +54,7 @@ def test_what_is_shipped() -> None:
         protocol = read_training_protocol(path)
         several = name.endswith("multicoil")
         assert protocol.description == description and description.startswith("fastMRI")
-        assert protocol.weights == "default"
+        assert protocol.weights == ("multicoil" if several else "default")
         assert protocol.data == {f"{name.split('_')[-1]}_train": 1.0}
         training = from_dict(TrainSettings, protocol.training, name)
         simulation = from_dict(SimulationSettings, protocol.simulation, name)

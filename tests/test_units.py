@@ -9,9 +9,9 @@ import pytest
 import torch
 from conftest import complex_normal
 
-from mrihvae.fourier import fft2c
+from mrihvae.fourier import fft2c, ifft2c
 from mrihvae.masks import MASK_TYPES, sampling_mask
-from mrihvae.units import line_noise, missing_noise, noise_std, scale_of
+from mrihvae.units import background_noise, line_noise, missing_noise, noise_std, scale_of
 
 
 def noise(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -116,3 +116,65 @@ def test_noise_of_lines() -> None:
     power = line_noise(torch.from_numpy(complex_normal((8, 96, 64))) * profile)
     assert torch.equal(power == 0, profile == 0)
     torch.testing.assert_close(power[4:46], profile[4:46] ** 2, rtol=0.15, atol=0)
+
+
+def coil_kspace(coils: int, level: float, object_rows: slice = slice(24, 72), seed: int = 0) -> torch.Tensor:
+    """K-space (coils, 96, 80) of an object of sharp edges, which reach the corners, in white noise of a level."""
+    rng = np.random.default_rng(seed)
+    image = np.zeros((coils, 96, 80), np.complex64)
+    image[:, object_rows, 16:64] = 20 * rng.standard_normal((coils, object_rows.stop - object_rows.start, 48))
+    white = level * rng.standard_normal((2, coils, 96, 80)) / math.sqrt(2)
+    return fft2c(torch.from_numpy(image)) + torch.complex(*torch.from_numpy(white.astype(np.float32)))
+
+
+@pytest.mark.parametrize("coils", [1, 8])
+@pytest.mark.parametrize("lines", [slice(None), slice(None, None, 3)])
+def test_background_noise_is_that_of_empty_rows(coils: int, lines: slice) -> None:
+    """It is right where signal reaches the corners, which `noise_std` takes for noise."""
+    mask = torch.zeros(80, dtype=torch.bool)
+    mask[lines] = True
+    kspace = torch.where(mask, torch.stack([coil_kspace(coils, level) for level in (0.5, 2.0)]), 0)
+    assert background_noise(kspace).tolist() == pytest.approx([0.5, 2.0], rel=0.08)
+    assert float(noise_std(kspace).min()) > 4
+    torch.testing.assert_close(background_noise(7 * kspace), 7 * background_noise(kspace))
+    torch.testing.assert_close(background_noise(kspace[1]), background_noise(kspace)[1])
+
+
+@pytest.mark.parametrize("cut", [5, 11, 12, 13, 24])
+def test_background_noise_of_interpolated_scans(cut: int) -> None:
+    """Empty rows at the ends of k-space hold no noise, and are no reason to take it for less."""
+    kspace = 500 * smooth_object(96, 80) + noise(4, 96, 80)
+    kspace[:, :cut], kspace[:, -cut:] = 0, 0
+    assert float(background_noise(kspace)) == pytest.approx(1.0, rel=0.08)
+
+
+@pytest.mark.parametrize("width", [5, 12])
+def test_background_noise_of_masked_images(width: int) -> None:
+    """Rows of zeros tell nothing of the noise elsewhere."""
+    image = ifft2c(coil_kspace(4, 1.0))
+    image[:, :width], image[:, -width:] = 0, 0
+    assert 0.9 < float(background_noise(fft2c(image))) < 1.1
+
+
+def test_background_noise_behind_a_filter_of_the_readout() -> None:
+    """It lets less through at the ends of the readout."""
+    passed = torch.ones(96)
+    passed[:7] = torch.linspace(0.1, 0.9, 7)
+    kspace = fft2c(ifft2c(coil_kspace(4, 1.0)) * (passed * passed.flip(0))[:, None])
+    assert float(background_noise(kspace)) == pytest.approx(1.0, rel=0.08)
+
+
+def test_background_noise_of_lines_with_a_bin_of_zero() -> None:
+    kspace = coil_kspace(4, 1.0)
+    kspace[:, 3, 5] = 0
+    assert float(background_noise(kspace)) == pytest.approx(1.0, rel=0.08)
+
+
+def test_background_noise_without_empty_rows_is_that_of_corners() -> None:
+    """An object that fills all rows, and bins that are no whole lines, leave the corners."""
+    full = coil_kspace(4, 1.0, slice(0, 96))
+    corners = noise_std(full).square().mean().sqrt()
+    assert 0.8 * corners < background_noise(full) <= corners
+    some = coil_kspace(4, 1.0) * (torch.arange(96 * 80).view(96, 80) % 3 > 0)
+    assert torch.equal(background_noise(some), noise_std(some).square().mean().sqrt())
+    assert float(background_noise(torch.zeros(2, 8, 8, dtype=torch.complex64))) == 0
