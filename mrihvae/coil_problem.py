@@ -25,7 +25,7 @@ from mrihvae.views import view
 
 WEIGHT = 2.0  # of what the network answers against data, over their noise: its error grows with the noise, too
 LEAST_WEIGHT = 0.01  # the same for data without noise: maps have errors, and it bounds the iterations of a step
-ITERATIONS = 8  # of conjugate gradients in a proximal step
+ITERATIONS = 10  # of conjugate gradients in a proximal step
 NEAR = 1e-3  # relative residual that is enough for it
 # Strength of total variation in the first guess: the first number, and the second times the noise. These, and WEIGHT,
 # were the best on simulated scans of training images, of noises from 0.004 to 0.04, at 4x and 8x.
