@@ -178,7 +178,8 @@ def contestant(
         )
     strength = None
     if name not in ("zero-filled", "nlinv"):
-        strength = strength_for(strengths, name, acceleration, "simulated")
+        tuned = name.replace(multicoil_peers.OWN_MAPS, "bart-")
+        strength = strength_for(strengths, tuned, acceleration, "simulated")
 
     def run(kspace: np.ndarray, known: np.ndarray, maps: np.ndarray) -> Answer:
         found = multicoil_peers.reconstruct(name, kspace, known, maps, strength)

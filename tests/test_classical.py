@@ -10,7 +10,7 @@ import torch
 from numpy.random import RandomState
 from small_coils import true_maps
 
-from mrihvae.classical import total_variation, wavelet
+from mrihvae.classical import COIL_ITERATIONS, ITERATIONS, total_variation, wavelet
 from mrihvae.errors import InputError
 from mrihvae.fourier import fft2c, ifft2c
 from mrihvae.masks import sampling_mask
@@ -114,6 +114,15 @@ def test_one_coil_of_sensitivity_1_is_a_single_coil(method: Method) -> None:
     with_maps = fft2c(torch.from_numpy(method(kspace[None], mask, 0.01, 600, np.ones((1, 32, 40))))).numpy()
     np.testing.assert_allclose(with_maps[:, ~mask], single[:, ~mask], atol=0.01)
     assert 0 < np.abs(with_maps[:, mask] - single[:, mask]).max() < 0.3
+
+
+@pytest.mark.parametrize(("method", "name"), [(wavelet, "wavelet"), (total_variation, "tv")])
+def test_iterations_left_out_are_the_usual_ones(method: Method, name: str) -> None:
+    kspace, mask = undersampled(16, 20)
+    maps = np.ones((1, 16, 20))
+    assert np.array_equal(method(kspace, mask, 0.01), method(kspace, mask, 0.01, ITERATIONS[name]))
+    usual = method(kspace[None], mask, 0.01, COIL_ITERATIONS[name], maps)
+    assert np.array_equal(method(kspace[None], mask, 0.01, None, maps), usual)
 
 
 @pytest.mark.parametrize("method", METHODS)

@@ -134,6 +134,14 @@ def test_tables_and_margins() -> None:
     assert found[0]["combined PSNR"] == pytest.approx(2.5) and found[0]["SSIM"] == pytest.approx(0.1)
 
 
+def test_contestants_that_are_timed_have_their_strength() -> None:
+    """BART with maps of its own has the strength that was tuned with ours."""
+    best = [{"method": "bart-wavelet", "acceleration": 4, "kind": "simulated", "strength": 0.0012}]
+    for name in ("bart-wavelet", multicoil_seconds.TIMED_AS["bart-wavelet"]):
+        made_by = multicoil.contestant(name, multicoil.Ours(small_model(), "abc", 0), None, best, 4.0).made_by
+        assert made_by.endswith("-R W:3:0:0.0012")
+
+
 def test_seconds_are_of_maps_and_image(monkeypatch: pytest.MonkeyPatch) -> None:
     scan = multicoil_seconds.coil_phantom(32, 40, 3)
     assert scan.kspace.shape == (1, 3, 32, 40) and scan.target is not None and scan.target.shape == (1, 32, 40)

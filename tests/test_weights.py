@@ -58,6 +58,11 @@ def test_saving_again_replaces(path: Path) -> None:
     assert len(list(path.parent.iterdir())) == 2
 
 
+def test_weights_by_number_of_coils() -> None:
+    assert (weights.weights_for(1), weights.weights_for(2), weights.weights_for(15)) == ("default", *["multicoil"] * 2)
+    assert find_weights(weights.weights_for(4)).is_file()
+
+
 def test_shipped_weights_are_found_by_name(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(weights, "SHIPPED", path.parent)
     assert find_weights("small.v1") == path
