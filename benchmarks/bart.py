@@ -9,7 +9,7 @@ sign changed against a centred Fourier transform, so k-space is padded with bins
 For several coils there are `pics` with maps, `ecalib` and `nlinv` as they are, on any size: there, what BART does to
 phases on sizes that are no multiple of 4 is undone (`modulation`).
 
-Arrays go through .cfl (complex64, first dimension fastest) and .hdr (dimensions as text) in a temporary folder.
+Arrays go through BART's own files in a temporary folder.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from mrihvae.cfl_files import read_cfl, write_cfl
 from mrihvae.errors import InputError
 from mrihvae.fourier import centre_crop, centre_pad, fft2c, ifft2c, resize_kspace
 from mrihvae.inference import padded_shape
@@ -175,32 +176,6 @@ def arguments(method: str, strength: float, iterations: int | None = None) -> tu
     options = [option.format(strength=strength) for option in OPTIONS[method]]
     penalty = f"{REGULARISERS[method]}:3:0:{strength}"
     return "-w", "1", *options, "-i", str(iterations or ITERATIONS[method]), "-R", penalty
-
-
-def write_cfl(path: Path, array: np.ndarray) -> None:
-    """Write an array, at least one dimension, as `path`.cfl and `path`.hdr."""
-    dimensions = " ".join(map(str, array.shape))
-    path.with_suffix(".hdr").write_text(f"# Dimensions\n{dimensions}\n")
-    array.astype(np.complex64).ravel(order="F").tofile(path.with_suffix(".cfl"))
-
-
-def read_cfl(path: Path) -> np.ndarray:
-    """Read `path`.cfl, complex64, without the dimensions of 1 at its end.
-
-    Raises
-    ------
-    InputError
-        Not there, or its size is not what the header says.
-    """
-    try:
-        lines = path.with_suffix(".hdr").read_text().splitlines()
-        dimensions = [int(size) for size in lines[lines.index("# Dimensions") + 1].split()]
-        values = np.fromfile(path.with_suffix(".cfl"), np.complex64)
-        while len(dimensions) > 1 and dimensions[-1] == 1:
-            dimensions.pop()
-        return values.reshape(dimensions, order="F")
-    except (OSError, ValueError, IndexError) as error:
-        raise InputError(f"{path}: not a readable pair of .cfl and .hdr ({error}); write it again") from error
 
 
 def _pics(kspace: np.ndarray, mask: np.ndarray, maps: np.ndarray, options: tuple[str, ...]) -> np.ndarray:

@@ -209,20 +209,6 @@ def test_ceiling_needs_something_missing_and_counts_empty_lines_as_known() -> No
 # peers
 
 
-def test_cfl_round_trip(tmp_path: Path) -> None:
-    array = complex_normal((5, 3, 1, 2))
-    bart.write_cfl(tmp_path / "a", array)
-    np.testing.assert_array_equal(bart.read_cfl(tmp_path / "a"), array)
-    assert (tmp_path / "a.hdr").read_text() == "# Dimensions\n5 3 1 2\n"
-    first = np.fromfile(tmp_path / "a.cfl", np.complex64)[:5]
-    np.testing.assert_array_equal(first, array[:, 0, 0, 0])  # the first dimension is the fastest
-    bart.write_cfl(tmp_path / "b", array[:, :, :, :1])
-    assert bart.read_cfl(tmp_path / "b").shape == (5, 3)
-    (tmp_path / "a.hdr").write_text("# Dimensions\n5 4\n")
-    with pytest.raises(InputError, match="not a readable pair"):
-        bart.read_cfl(tmp_path / "a")
-
-
 @pytest.mark.skipif(bart.version() is None, reason="bart is not installed")
 @pytest.mark.parametrize("shape", [(32, 32), (32, 30), (30, 29)])
 @pytest.mark.parametrize("method", ["bart-wavelet", "bart-tv"])

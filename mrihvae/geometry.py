@@ -1,0 +1,114 @@
+"""Where images lie in the patient: from the positions and directions of ISMRMRD headers to the affine of NIfTI.
+
+ISMRMRD's coordinates are those of DICOM, millimetres to the patient's left, back (posterior) and head (superior); NIfTI
+counts to the right and to the front. A position is that of a slice's centre, which a centred Fourier transform puts at
+index size // 2.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from mrihvae.errors import InputError
+
+LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0])
+UNIT = 1e-3  # by which the length of a direction may differ from 1, and directions from right angles
+EVEN = 0.02  # of the distance of slices, by which their positions may differ from a straight, even row
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """Place of a stack of parallel slices.
+
+    Attributes
+    ----------
+    positions : (slices, 3), centre of each, mm, to the left, back and head
+    read : (3,), direction in which H grows, the readout; of length 1
+    phase : (3,), direction in which W grows
+    normal : (3,), direction across slices
+    voxel : size of a voxel along H, W and `normal`, mm
+    """
+
+    positions: np.ndarray
+    read: np.ndarray
+    phase: np.ndarray
+    normal: np.ndarray
+    voxel: tuple[float, float, float]
+
+    def affine(self, shape: tuple[int, int]) -> np.ndarray:
+        """Compute the NIfTI affine of an array (H, W, slices), slices in the order of `positions`.
+
+        Parameters
+        ----------
+        shape : (H, W)
+
+        Returns
+        -------
+        float64 (4, 4), from indices to mm to the right, front and head
+
+        Raises
+        ------
+        InputError
+            Slices that do not lie in a straight, even row, which NIfTI cannot say.
+        """
+        across = self._step()
+        columns = np.stack([self.read * self.voxel[0], self.phase * self.voxel[1], across], axis=1)
+        centre = np.array([shape[0] // 2, shape[1] // 2, 0])
+        affine = np.eye(4)
+        affine[:3, :3] = LPS_TO_RAS @ columns
+        affine[:3, 3] = LPS_TO_RAS @ (self.positions[0] - columns @ centre)
+        return affine
+
+    def _step(self) -> np.ndarray:
+        """Compute the way from one slice to the next, (3,) mm."""
+        count = len(self.positions)
+        if count == 1:
+            return self.normal * self.voxel[2]
+        step: np.ndarray = (self.positions[-1] - self.positions[0]) / (count - 1)
+        distance = float(np.linalg.norm(step))
+        expected = self.positions[0] + np.arange(count)[:, None] * step
+        off = float(np.abs(self.positions - expected).max())
+        if distance == 0 or off > EVEN * distance:
+            raise InputError(
+                f"slices do not lie in an even row (up to {off:.3g} mm off, {distance:.3g} mm from one to the next); write "
+                "them as files of their own"
+            )
+        return step
+
+
+def make_geometry(
+    positions: np.ndarray, read: np.ndarray, phase: np.ndarray, normal: np.ndarray, voxel: tuple[float, float, float]
+) -> Geometry:
+    """Check what headers say, and make a geometry of it.
+
+    Directions that are all zero, as simulators and old converters write them, become those of an axial slice: readout
+    to the left, phase encoding to the back.
+
+    Parameters
+    ----------
+    positions, read, phase, normal, voxel : as `Geometry` has them, directions of any length
+
+    Raises
+    ------
+    InputError
+        Directions that are no right angles, voxels without extent, or numbers that are not finite.
+    """
+    positions = np.atleast_2d(np.asarray(positions, dtype=np.float64))
+    directions = np.asarray([read, phase, normal], dtype=np.float64)
+    if not (np.isfinite(positions).all() and np.isfinite(directions).all() and np.isfinite(voxel).all()):
+        raise InputError("geometry holds NaN or infinite values; export the scan again")
+    if min(voxel) <= 0:
+        raise InputError(f"voxels of {' x '.join(f'{size:g}' for size in voxel)} mm have no extent; check the header")
+    if not directions.any():
+        directions = np.eye(3)
+    elif not directions[2].any():
+        directions[2] = np.cross(directions[0], directions[1])
+    lengths = np.linalg.norm(directions, axis=1, keepdims=True)
+    if (lengths == 0).any():
+        raise InputError("some directions of the header are zero and others are not; check how it was written")
+    directions = directions / lengths
+    if np.abs(directions @ directions.T - np.eye(3)).max() > UNIT:
+        raise InputError("readout, phase and slice directions of the header are no right angles; check it")
+    return Geometry(positions, directions[0], directions[1], directions[2], voxel)
