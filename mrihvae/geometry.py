@@ -72,8 +72,8 @@ class Geometry:
         off = float(np.abs(self.positions - expected).max())
         if distance == 0 or off > EVEN * distance:
             raise InputError(
-                f"slices do not lie in an even row: they are {distance:.3g} mm apart, and up to {off:.3g} mm off; write them "
-                "as files of their own"
+                f"slices do not lie in an even row: they are {distance:.3g} mm apart, and up to {off:.3g} mm off; "
+                "write them as files of their own"
             )
         return step
 
