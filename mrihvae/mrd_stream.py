@@ -1,7 +1,8 @@
 """Messages of the ISMRMRD protocol, version 1, from a stream of bytes: what a scanner sends over TCP or a pipe.
 
 A message is a little-endian number of two bytes and a payload. Waveforms, which reconstruction has no use for, are read
-over. Lengths are checked against limits before anything is read or allocated for them.
+over. Lengths are checked against limits before anything is read or allocated for them. The reader of `ismrmrd` does not
+do that; nor does it take the zero that usual clients send at the end of a header.
 """
 
 from __future__ import annotations
@@ -14,11 +15,10 @@ from typing import TypeAlias
 
 import ismrmrd
 import numpy as np
+from ismrmrd.serialization import ISMRMRDMessageID as Number
 
 from mrihvae.errors import InputError
 
-CONFIG_FILE, CONFIG_TEXT, HEADER, CLOSE, TEXT = 1, 2, 3, 4, 5
-ACQUISITION, IMAGE, WAVEFORM = 1008, 1022, 1026
 NAME = 1024  # bytes of the name of a configuration, padded with zeros
 PIECE = 2**20  # bytes that are asked for at once
 Read = Callable[[int], bytes]
@@ -83,22 +83,22 @@ def read_messages(read: Read, limits: Limits | None = None) -> Iterator[Message]
     limits = limits or Limits()
     while start := _exactly(read, 2, "the number of a message", may_end=True):
         (number,) = struct.unpack("<H", start)
-        if number == CLOSE:
+        if number == Number.CLOSE:
             return
-        if number == CONFIG_FILE:
+        if number == Number.CONFIG_FILE:
             yield Config(_as_text(_exactly(read, NAME, "the name of a configuration")), True)
-        elif number == CONFIG_TEXT:
+        elif number == Number.CONFIG_TEXT:
             yield Config(_text(read, limits, "a configuration"), False)
-        elif number == HEADER:
+        elif number == Number.HEADER:
             yield Header(_text(read, limits, "the header"))
-        elif number == TEXT:
+        elif number == Number.TEXT:
             yield Note(_text(read, limits, "a text"))
-        elif number == ACQUISITION:
+        elif number == Number.ACQUISITION:
             yield _acquisition(read, limits)
-        elif number == WAVEFORM:
+        elif number == Number.WAVEFORM:
             _skip_waveform(read, limits)
         else:
-            what = "an image" if number == IMAGE else f"message {number}"
+            what = "an image" if number == Number.IMAGE else f"message {number}"
             raise StreamError(f"stream: {what} is not expected here; send configuration, header and acquisitions")
 
 

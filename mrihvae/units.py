@@ -141,9 +141,8 @@ def background_noise(kspace: Tensor) -> Tensor:
     masked = power <= ROUNDING * power.amax(dim=-1, keepdim=True)  # in the image, so that they tell nothing
     power = torch.where(masked, torch.inf, power).sort(dim=-1).values
     height = power.shape[-1]
-    windows = power.unfold(-1, min(height, max(LEAST, round(EMPTY * height))), 1)[
-        ..., : max(1, round(FAINTEST * height)), :
-    ]
+    taken, looked_at = min(height, max(LEAST, round(EMPTY * height))), max(1, round(FAINTEST * height))
+    windows = power.unfold(-1, taken, 1)[..., :looked_at, :]
     steepness = torch.nan_to_num(windows[..., -1] / windows[..., 0], nan=torch.inf)
     flat = steepness - 1 <= ALIKE * (steepness.amin(dim=-1, keepdim=True) - 1)
     faintest = flat.to(torch.uint8).argmax(dim=-1, keepdim=True)  # the first of those

@@ -94,6 +94,16 @@ def test_reconstruct_then_evaluate(tmp_path: Path, capsys: pytest.CaptureFixture
     assert f"PSNR = {means['PSNR']:.4g} +/- 0" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("method", ["tv", "sense", "zero-filled"])
+def test_strength_that_is_written_is_that_which_was_used(method: str, tmp_path: Path) -> None:
+    """Files of one coil and of several may lie in one folder, and have strengths of their own."""
+    scan, output = write_scan(tmp_path / "file0.h5", (1, 24, 20), mask=LINES), tmp_path / "out"
+    assert run("reconstruct", scan, "--output", output, "--method", method) == 0
+    one, several = {"tv": (0.01, 0.001), "sense": (None, 0.003), "zero-filled": (None, None)}[method]
+    expected = None if method == "zero-filled" else {"one coil": one, "several coils": several}
+    assert json.loads((output / "reconstruct.json").read_text())["strength"] == expected
+
+
 def test_folder_of_scans_with_their_own_masks(scans: Path, tmp_path: Path, checkpoint: Path) -> None:
     (scans / "notes.txt").write_text("left alone")
     output = tmp_path / "out"

@@ -231,6 +231,11 @@ def test_mistakes_are_named(old: str, new: str, message: str, tmp_path: Path) ->
     assert message in str(error.value) and "\n" not in str(error.value)
 
 
+@pytest.mark.parametrize(("challenge", "weights"), [("singlecoil", "default"), ("multicoil", "multicoil")])
+def test_weights_that_are_left_out_are_those_of_the_challenge(challenge: str, weights: str, tmp_path: Path) -> None:
+    assert read_protocol(write(tmp_path / "p.toml", TEXT.replace("singlecoil", challenge))).weights == weights
+
+
 def test_mask_that_is_left_out(tmp_path: Path) -> None:
     path = write(tmp_path / "p.toml", 'challenge = "singlecoil"\ndata = "val"')
     with pytest.raises(InputError, match="p.toml, mask: mask type '' is unknown"):
