@@ -6,9 +6,10 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from mrihvae.kspace_files import open_kspace
     from mrihvae.reconstructor import Reconstructor
 
-__all__ = ["Reconstructor", "__version__"]
+__all__ = ["Reconstructor", "__version__", "open_kspace"]
 
 try:
     __version__ = version("mrihvae")
@@ -17,9 +18,13 @@ except PackageNotFoundError:  # run from a checkout that is not installed
 
 
 def __getattr__(name: str) -> Any:
-    """Import the reconstructor when it is asked for: torch takes seconds, which `mrihvae --help` has no use for."""
+    """Import what is asked for, not before: torch takes seconds, which `mrihvae --help` has no use for."""
     if name == "Reconstructor":
         from mrihvae.reconstructor import Reconstructor
 
         return Reconstructor
+    if name == "open_kspace":
+        from mrihvae.kspace_files import open_kspace
+
+        return open_kspace
     raise AttributeError(f"module 'mrihvae' has no attribute '{name}'")

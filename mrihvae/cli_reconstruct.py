@@ -1,10 +1,11 @@
-"""`mrihvae reconstruct`: undersampled scans in, reconstructions in fastMRI's form and pictures out."""
+"""`mrihvae reconstruct`: undersampled scans of any format in, reconstructions in fastMRI's form and pictures out."""
 
 from __future__ import annotations
 
 import argparse
 import dataclasses
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,9 @@ from mrihvae import __version__
 from mrihvae.classical import COIL_STRENGTH, DEFAULT_STRENGTH
 from mrihvae.commands import finished_before, inference_of, load_on, reconstruct_file, told
 from mrihvae.errors import InputError
-from mrihvae.fastmri_files import count_coils, list_files
 from mrihvae.files import replacing
 from mrihvae.inference import COMBINATIONS, InferenceSettings
+from mrihvae.kspace_files import FORMATS, coils_of, list_kspace
 from mrihvae.multicoil import MAPS, OUTPUTS, CoilSettings
 from mrihvae.patterns import PATTERNS
 from mrihvae.pnp import ENCODERS, PnPSettings
@@ -46,7 +47,7 @@ CHALLENGES = {
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's options."""
     defaults = InferenceSettings()
-    parser.add_argument("input", type=Path, nargs="?", metavar="INPUT", help="fastMRI HDF5 file, or a folder of them")
+    parser.add_argument("input", type=Path, nargs="?", metavar="INPUT", help=f"{FORMATS}; or a folder of them")
     parser.add_argument("--data_path", "--data-path", type=Path, help="INPUT, as fastMRI's scripts call it")
     parser.add_argument(
         "--output", "--output_path", "--output-path", type=Path, required=True,
@@ -96,7 +97,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--virtual-coils", type=int, default=usual.compress, help="compress to so many coils; 0: do not"
     )
     parser.add_argument(
-        "--whiten", action="store_true", help="whiten the noise of coils: by a scan in the file, or as is"
+        "--whiten",
+        action=argparse.BooleanOptionalAction,
+        help="whiten noise of coils, by the file's noise scan or corners of k-space; left out: if there is a scan",
     )
     parser.add_argument("--combine-coils", choices=OUTPUTS, default=usual.output, help="what becomes of several coils")
     parser.add_argument("--resume", action="store_true", help="leave out volumes that are in --output already")
@@ -105,36 +108,42 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> None:
     """Reconstruct; prints progress on standard error and a line per volume on standard output."""
     undersampling = _undersampling(arguments)
-    files = list_files(_input(arguments))
+    files = list_kspace(_input(arguments))
     checkpoints = {file: _checkpoint(file, arguments) for file in files}
     methods = {name: _method(arguments, name) for name in dict.fromkeys(checkpoints.values())}
     summary = _summary(arguments, methods, undersampling)
     done = finished_before(arguments.output / "reconstruct.json", summary, SAME, "volumes") if arguments.resume else {}
     for file in files:
-        output = arguments.output / "reconstructions" / file.name
-        if file.name in done and output.is_file():
+        if _is_there(file, done, arguments.output / "reconstructions"):
             print(f"{file.name}: already there")
             continue
         sampled, kept = arguments.samples is not None, arguments.keep_samples
         method = methods[checkpoints[file]]
-        row = reconstruct_file(file, arguments.output, method, undersampling, arguments.batch_size, sampled, kept)
-        print(told(row))
-        done[file.name] = row
+        for row in reconstruct_file(file, arguments.output, method, undersampling, arguments.batch_size, sampled, kept):
+            print(told(row))
+            done[row["file"]] = row
         with replacing(arguments.output / "reconstruct.json") as temporary:
             temporary.write_text(json.dumps({**summary, "volumes": list(done.values())}, indent=2) + "\n")
+
+
+def _is_there(file: Path, done: Mapping[str, Any], folder: Path) -> bool:
+    """Tell whether all scans of a file were reconstructed, and their files are there still."""
+    rows = [row for row in done.values() if row.get("source", row["file"]) == file.name]
+    whole = bool(rows) and len(rows) == rows[0].get("scans", 1)
+    return whole and all((folder / row["file"]).is_file() for row in rows)
 
 
 def _input(arguments: argparse.Namespace) -> Path:
     """Take INPUT, or --data_path for it."""
     if (arguments.input is None) == (arguments.data_path is None):
-        raise InputError("INPUT: give a fastMRI HDF5 file or a folder of them, here or by --data_path")
+        raise InputError("INPUT: give a file with k-space or a folder of them, here or by --data_path")
     path: Path = arguments.input or arguments.data_path
     return path
 
 
 def _checkpoint(file: Path, arguments: argparse.Namespace) -> str:
     """Choose the weights for a file, and see that it is of the challenge."""
-    coils = count_coils(file)
+    coils = coils_of(file)
     if arguments.challenge is not None and coils is not None and min(coils, 2) != CHALLENGES[arguments.challenge]:
         kind = "one coil" if coils == 1 else f"{coils} coils"
         raise InputError(f"{file}: is of {kind}, not of challenge '{arguments.challenge}'; leave it out, or the option")
@@ -150,6 +159,7 @@ def _summary(
     samples = method.samples if arguments.samples is not None or method.name == "samples" else None
     return {
         "mrihvae": __version__,
+        "input": str(_input(arguments)),
         "torch": str(torch.__version__),
         "method": method.name,
         "checkpoint": ", ".join(methods) if modelled else None,

@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -21,11 +22,12 @@ from tqdm import tqdm
 
 from mrihvae import __version__
 from mrihvae.cli_evaluate import as_dict
-from mrihvae.commands import finished_before, inference_of, load_on, reconstruct_file
+from mrihvae.commands import finished_before, inference_of, load_on, reconstruct_scan
 from mrihvae.errors import InputError
 from mrihvae.evaluate import METRICS, Evaluation, VolumeScores, evaluate
-from mrihvae.fastmri_files import TARGETS, list_files, read_scan
+from mrihvae.fastmri_files import TARGETS, Scan, read_scan
 from mrihvae.files import replacing
+from mrihvae.kspace_files import SUFFIXES, kind_of, list_kspace, open_kspace
 from mrihvae.masks import seed_of
 from mrihvae.patterns import sampling_pattern
 from mrihvae.protocols import Protocol, find_protocol, read_protocol
@@ -38,11 +40,12 @@ SAME = ("protocol_sha256", "weights", "versions", "git", "settings")  # in one o
 
 @dataclass(frozen=True)
 class Volume:
-    """What a file's head says, without its arrays.
+    """What a scan is, without its arrays.
 
     Attributes
     ----------
     file : path
+    name : of the scan; that of the file where it holds one scan in fastMRI's format
     acquisition : attribute of that name, or "unknown"
     shape : (H, W) of k-space
     masked : whether it has a mask of its own
@@ -50,6 +53,7 @@ class Volume:
     """
 
     file: Path
+    name: str
     acquisition: str
     shape: tuple[int, int]
     masked: bool
@@ -83,11 +87,11 @@ def run(arguments: argparse.Namespace) -> None:
     method = _method(protocol, path, arguments.device)
     summary = _summary(path, protocol, method, arguments)
     there = finished_before(arguments.output / "run.json", summary, SAME, "volumes") if arguments.resume else {}
-    wanted = {volume.file.name for volume in volumes}
+    wanted = {volume.name for volume in volumes}
     rows = {name: row for name, row in there.items() if name in wanted}
     scores: list[VolumeScores] = []
     for volume in tqdm(volumes, path.stem, unit="volume", leave=False):
-        name = volume.file.name
+        name = volume.name
         reconstruction = arguments.output / "reconstructions" / name
         if name not in rows or not reconstruction.is_file():
             rows[name] = _reconstruct(volume, protocol, method, arguments)
@@ -110,10 +114,10 @@ def find_volumes(protocol: Protocol, data: Path) -> list[Volume]:
     """
     folder = data / protocol.data
     if not folder.is_dir():
-        if not data.is_dir() or not any(data.glob("*.h5")):
+        if not data.is_dir() or not any(file.suffix in SUFFIXES for file in data.iterdir()):
             raise InputError(f"{data}: has no folder '{protocol.data}', and no .h5 files itself; give --data with them")
         folder = data
-    volumes = [_head(file, protocol.challenge) for file in list_files(folder)]
+    volumes = [volume for file in list_kspace(folder) for volume in _volumes(file, protocol.challenge)]
     chosen = [v for v in volumes if not protocol.acquisitions or v.acquisition in protocol.acquisitions]
     if not chosen:
         there = ", ".join(sorted({volume.acquisition for volume in volumes}))
@@ -175,8 +179,34 @@ def _line(
     return [name, kind, str(sum(row["slices"] for row in rows)), f"{effective:.2f}", *shown, f"{seconds:.2f}"]
 
 
+def _volumes(file: Path, challenge: str) -> list[Volume]:
+    """Find the scans of a file, and refuse those of the other challenge."""
+    if kind_of(file) == "fastmri":
+        return [_head(file, challenge)]
+    volumes = []
+    for scan in _opened(file):
+        _check_challenge(file, scan.kspace.shape, challenge)
+        acquisition = str(scan.attributes.get("acquisition", "unknown"))
+        shape = (scan.kspace.shape[-2], scan.kspace.shape[-1])
+        masked = scan.mask is not None and not scan.mask.all()
+        volumes.append(Volume(file, scan.name, acquisition, shape, masked, False))
+    return volumes
+
+
+@lru_cache(maxsize=1)
+def _opened(file: Path) -> list[Scan]:
+    """Open a file, and keep it for the next of its scans."""
+    return open_kspace(file)
+
+
+def _check_challenge(file: Path, shape: tuple[int, ...], challenge: str) -> None:
+    kind = "singlecoil" if len(shape) == 3 else "multicoil"
+    if kind != challenge:
+        raise InputError(f"{file}: is {kind}, but the protocol's challenge is {challenge}; check --data")
+
+
 def _head(file: Path, challenge: str) -> Volume:
-    """Read what a file says of itself, and refuse one of the other challenge."""
+    """Read what a file of fastMRI says of itself."""
     try:
         with h5py.File(file, "r") as opened:
             kspace = opened.get("kspace")
@@ -188,11 +218,9 @@ def _head(file: Path, challenge: str) -> Volume:
         raise
     if len(shape) not in (3, 4):
         read_scan(file)
-    kind = "singlecoil" if len(shape) == 3 else "multicoil"
-    if kind != challenge:
-        raise InputError(f"{file}: is {kind}, but the protocol's challenge is {challenge}; check --data")
+    _check_challenge(file, shape, challenge)
     name = acquisition.decode() if isinstance(acquisition, bytes) else str(acquisition)
-    return Volume(file, name, (shape[-2], shape[-1]), "mask" in keys, TARGETS[challenge] in keys)
+    return Volume(file, file.name, name, (shape[-2], shape[-1]), "mask" in keys, TARGETS[challenge] in keys)
 
 
 def _method(protocol: Protocol, path: Path, device: str) -> Method:
@@ -246,12 +274,13 @@ def _reconstruct(volume: Volume, protocol: Protocol, method: Method, arguments: 
     """Reconstruct a volume to its files; gives its row."""
     undersampling = None if volume.masked else protocol.mask.undersampling()
     sampled = method.name == "samples"
-    row = reconstruct_file(
-        volume.file, arguments.output, method, undersampling, arguments.batch_size, sampled, False, protocol.seed,
+    scan = next(one for one in _opened(volume.file) if one.name == volume.name)
+    row = reconstruct_scan(
+        scan, volume.file, arguments.output, method, undersampling, arguments.batch_size, sampled, False, protocol.seed,
         options="[solver] ",
     )  # fmt: skip
     for warning in row["warnings"]:
-        tqdm.write(f"{volume.file.name}: {warning}", file=sys.stderr)
+        tqdm.write(f"{volume.name}: {warning}", file=sys.stderr)
     return {**row, "acquisition": volume.acquisition}
 
 

@@ -78,7 +78,7 @@ class CoilVolume:
         """The matrix (virtual coils, coils) that whitens and compresses, or None where coils stay as they are."""
         matrix, settings = None, self.settings
         kspace = torch.from_numpy(self.scan.kspace)
-        if settings.whiten:
+        if settings.whiten or (settings.whiten is None and self.scan.noise_scan is not None):
             try:
                 if self.scan.noise_scan is not None:
                     covariance = noise_covariance(torch.from_numpy(self.scan.noise_scan))
@@ -137,7 +137,10 @@ class CoilVolume:
             return self._maps[k]
         if not kspace.any():  # an empty slice stays one, whatever its maps
             return torch.full_like(kspace, len(kspace) ** -0.5)
+        calibration = None if self.scan.calibration is None else self.scan.calibration[k]
         try:
+            if calibration is not None:
+                return calibration.maps(self.settings, self.mixing)
             maps = estimate_maps(kspace[None], self.measured, self.settings)[0]
         except InputError as error:
             raise InputError(f"{self.scan.name}, slice {k}: {error}") from error

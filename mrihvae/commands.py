@@ -16,8 +16,9 @@ import torch
 from tqdm import tqdm
 
 from mrihvae.errors import InputError
-from mrihvae.fastmri_files import Scan, read_scan, write_reconstruction
+from mrihvae.fastmri_files import Scan, write_reconstruction
 from mrihvae.figures import volume_panel
+from mrihvae.kspace_files import open_kspace
 from mrihvae.masks import effective_acceleration
 from mrihvae.model import HVAE
 from mrihvae.volumes import SAMPLING_METHODS, Method, Undersampling, mask_of, reconstruct_volume, sample_volume
@@ -68,7 +69,23 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, MemoryError | torch.OutOfMemoryError) or "allocate memory" in str(error)
 
 
-def reconstruct_file(
+def reconstruct_file(file: Path, folder: Path, *settings: Any) -> list[dict[str, Any]]:
+    """Reconstruct the scans of a file of any format, with `settings` as `reconstruct_scan` takes them; gives its rows.
+
+    Raises
+    ------
+    InputError
+        As `mrihvae.kspace_files.open_kspace` and `reconstruct_scan` do.
+    """
+    scans = open_kspace(file)
+    rows = [reconstruct_scan(scan, file, folder, *settings) for scan in scans]
+    if len(rows) == 1 and rows[0]["file"] == file.name:
+        return rows
+    return [{**row, "source": file.name, "scans": len(rows)} for row in rows]
+
+
+def reconstruct_scan(
+    scan: Scan,
     file: Path,
     folder: Path,
     method: Method,
@@ -79,10 +96,11 @@ def reconstruct_file(
     seed: int = 0,
     options: str = "--",
 ) -> dict[str, Any]:
-    """Reconstruct one fastMRI file: `reconstructions/NAME.h5` and `panels/NAME.png` below `folder`.
+    """Reconstruct a scan: `reconstructions/NAME.h5` and `panels/NAME.png` below `folder`, with the scan's name.
 
     Parameters
     ----------
+    file : where the scan comes from, for errors
     undersampling : for complete scans; None takes the file's own mask
     sampled : draw `method.samples` posterior samples, with `seed`; write their mean, and `uncertainty` beside it
     kept : write the samples, too
@@ -95,15 +113,14 @@ def reconstruct_file(
     Raises
     ------
     InputError
-        As `mrihvae.fastmri_files.read_scan` and `mrihvae.volumes.mask_of` do; too little memory, a reconstruction
-        that is not finite, or files that cannot be written.
+        As `mrihvae.volumes.mask_of` does; too little memory, a reconstruction that is not finite, or files that cannot
+        be written.
     """
-    scan = read_scan(file)
     mask = mask_of(scan, undersampling)
     effective = round(effective_acceleration(mask), 3)
     began = time.perf_counter()
     caught: list[warnings.WarningMessage]
-    with tqdm(total=len(scan.kspace), desc=file.name, unit="slice", leave=False) as bar, _caught() as caught:
+    with tqdm(total=len(scan.kspace), desc=scan.name, unit="slice", leave=False) as bar, _caught() as caught:
         try:
             if sampled:
                 posterior = sample_volume(scan, mask, method, seed, batch_size, bar.update)
@@ -125,16 +142,17 @@ def reconstruct_file(
     acceleration = undersampling.acceleration if undersampling else scan.attributes.get("acceleration")
     if acceleration is not None:
         attributes["acceleration"] = acceleration
+    attributes |= {} if scan.geometry is None else scan.geometry.attributes()
     further = {} if posterior is None else {"uncertainty": posterior.std}
     if posterior is not None:
         attributes["uncertainty_factor"] = posterior.widened
     if posterior is not None and kept:
         further["samples"] = posterior.samples
-    write_reconstruction(folder / "reconstructions" / file.name, volume, attributes, further)
-    panel = folder / "panels" / f"{file.stem}.png"
+    write_reconstruction(folder / "reconstructions" / scan.name, volume, attributes, further)
+    panel = folder / "panels" / f"{Path(scan.name).stem}.png"
     _panel(panel, scan, mask, method, volume, effective, None if posterior is None else posterior.std)
     return {
-        "file": file.name,
+        "file": scan.name,
         "slices": len(volume),
         "effective_acceleration": effective,
         "seconds_per_slice": seconds,

@@ -5,17 +5,21 @@ from __future__ import annotations
 import errno
 import os
 import xml.etree.ElementTree as ElementTree
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import h5py
 import numpy as np
 
 from mrihvae.errors import InputError
 from mrihvae.files import replacing
+from mrihvae.geometry import Geometry, geometry_of
+
+if TYPE_CHECKING:
+    from mrihvae.calibration import Calibration
 
 TARGETS = {"singlecoil": "reconstruction_esc", "multicoil": "reconstruction_rss"}
 MAPS_KEY, NOISE_KEY = "sensitivity_maps", "noise"  # beyond fastMRI's schema, for several coils
@@ -38,6 +42,8 @@ class Scan:
     attributes : the file's HDF5 attributes
     maps : complex (slice or 1, coil, H, W), sensitivities of the coils, where the file has `sensitivity_maps`
     noise_scan : complex (coil, sample), where the file has `noise`
+    geometry : where the slices lie in the patient, or None where the file does not tell
+    calibration : of each slice, what its maps are estimated from; None for its own k-space
     """
 
     name: str
@@ -49,6 +55,8 @@ class Scan:
     attributes: Mapping[str, Any] = field(default_factory=dict)
     maps: np.ndarray | None = None
     noise_scan: np.ndarray | None = None
+    geometry: Geometry | None = None
+    calibration: Sequence[Calibration] | None = None
 
     @property
     def coils(self) -> int:
@@ -62,7 +70,12 @@ class Scan:
         if len(np.atleast_1d(attributes.get("noise", 0))) == len(self.kspace) > 1:  # simulated scans: one a slice
             attributes["noise"] = attributes["noise"][k : k + 1]
         maps = self.maps if self.maps is None or len(self.maps) == 1 else self.maps[k : k + 1]
-        return replace(self, kspace=self.kspace[k : k + 1], target=target, attributes=attributes, maps=maps)
+        calibration = None if self.calibration is None else self.calibration[k : k + 1]
+        geometry = None if self.geometry is None else self.geometry.one(k)
+        return replace(
+            self, kspace=self.kspace[k : k + 1], target=target, attributes=attributes, maps=maps, geometry=geometry,
+            calibration=calibration,
+        )  # fmt: skip
 
 
 def list_files(path: Path, what: str = "fastMRI HDF5") -> list[Path]:
@@ -146,7 +159,8 @@ def read_scan(path: Path) -> Scan:
     padding, matrix = _padding(encoding, width), _matrix(encoding)
     kspace = kspace.astype(np.complex64, copy=False)
     maps, noise_scan = _read_coil_data(path, keys, kspace.shape) if kspace.ndim == 4 else (None, None)
-    return Scan(path.name, kspace, mask, target, padding, matrix, attributes, maps, noise_scan)
+    geometry = geometry_of(path, attributes, len(kspace))
+    return Scan(path.name, kspace, mask, target, padding, matrix, attributes, maps, noise_scan, geometry)
 
 
 def count_coils(path: Path) -> int | None:

@@ -7,7 +7,10 @@ index size // 2.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -15,6 +18,7 @@ from mrihvae.errors import InputError
 
 LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0])
 UNIT = 1e-3  # by which the length of a direction may differ from 1, and directions from right angles
+ATTRIBUTES = ("positions_mm", "read_dir", "phase_dir", "slice_dir", "voxel_mm")  # of files, in LPS
 EVEN = 0.02  # of the distance of slices, by which their positions may differ from a straight, even row
 
 
@@ -36,6 +40,15 @@ class Geometry:
     phase: np.ndarray
     normal: np.ndarray
     voxel: tuple[float, float, float]
+
+    def one(self, k: int) -> Geometry:
+        """Take slice k alone."""
+        return replace(self, positions=self.positions[k : k + 1])
+
+    def attributes(self) -> dict[str, np.ndarray]:
+        """Name all of it, as attributes of an HDF5 file, which `geometry_of` reads."""
+        values = (self.positions, self.read, self.phase, self.normal, self.voxel)
+        return dict(zip(ATTRIBUTES, map(np.asarray, values), strict=True))
 
     def affine(self, shape: tuple[int, int]) -> np.ndarray:
         """Compute the NIfTI affine of an array (H, W, slices), slices in the order of `positions`.
@@ -112,3 +125,28 @@ def make_geometry(
     if np.abs(directions @ directions.T - np.eye(3)).max() > UNIT:
         raise InputError("readout, phase and slice directions of the header are no right angles; check it")
     return Geometry(positions, directions[0], directions[1], directions[2], voxel)
+
+
+def geometry_of(path: Path, attributes: Mapping[str, Any], slices: int) -> Geometry | None:
+    """Read the geometry from attributes of an HDF5 file, if they have one.
+
+    Raises
+    ------
+    InputError
+        Attributes of another form, or as `make_geometry`.
+    """
+    if not all(name in attributes for name in ATTRIBUTES):
+        return None
+    try:
+        positions, read, phase, normal, voxel = (np.asarray(attributes[name], np.float64) for name in ATTRIBUTES)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"{path}: attributes of its geometry are no numbers ({error}); leave them out") from error
+    if positions.shape != (slices, 3) or any(one.shape != (3,) for one in (read, phase, normal, voxel)):
+        raise InputError(
+            f"{path}: attribute '{ATTRIBUTES[0]}' has shape {positions.shape}, and there are {slices} slices; store "
+            "(slices, 3), and 3 numbers in each of the others"
+        )
+    try:
+        return make_geometry(positions, read, phase, normal, (voxel[0], voxel[1], voxel[2]))
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error

@@ -32,7 +32,7 @@ class CoilSettings:
     crop : eigenvalue of ESPIRiT below which maps are 0; 0 keeps them everywhere
     compress : virtual coils that are kept by singular value decomposition; 0 for all
     whiten : whether noise is made white, and alike in all coils; its covariance comes from a noise scan, where there is
-        one, or else from the corners of k-space
+        one, or else from the corners of k-space; None for scans with a noise scan alone
     output : "rss", root-sum-of-squares of the coil images with measured k-space put back, as fastMRI's targets, or
         "combined", the magnitude of the image that the maps combine
     """
@@ -40,7 +40,7 @@ class CoilSettings:
     maps: str = "fast"
     crop: float = 0.0
     compress: int = 0
-    whiten: bool = False
+    whiten: bool | None = None
     output: str = "rss"
 
     def __post_init__(self) -> None:

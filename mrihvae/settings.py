@@ -37,8 +37,11 @@ def from_dict(cls: type[T], values: Mapping[str, Any], where: str) -> T:
             raise InputError(f"{where}: unknown setting '{key}'; the nearest known one is '{near[0]}'")
         one_a_level = isinstance(value, (list, tuple)) and "tuple" in str(fields[key].type)
         parts = list(value) if one_a_level and not isinstance(known[key], tuple) else [value]
-        if known[key] is not dataclasses.MISSING and not all(_alike(part, known[key]) for part in parts):
-            raise InputError(f"{where}: {key} is {value!r}; it must be of the kind of its default, {known[key]!r}")
+        usual = known[key]
+        if usual is None and "bool" in str(fields[key].type) and isinstance(value, bool):
+            continue
+        if usual is not dataclasses.MISSING and not all(_alike(part, usual) for part in parts):
+            raise InputError(f"{where}: {key} is {value!r}; it must be of the kind of its default, {usual!r}")
     try:
         return cls(**{key: tuple(v) if isinstance(v, list) else v for key, v in values.items()})
     except (TypeError, ValueError) as error:

@@ -1,4 +1,4 @@
-"""Slices to train on, of fastMRI HDF5 (raw k-space), NIfTI, PNG, JPEG (magnitude) and collections of pictures."""
+"""Slices to train on, of raw k-space, NIfTI, PNG, JPEG (magnitude) and collections of pictures."""
 
 from __future__ import annotations
 
@@ -21,7 +21,8 @@ LARGEST_MATRIX = 448  # NIfTI beyond this is resampled
 LARGEST_PICTURE = 256  # JPEG and PNG are often interpolated and coded: only their inner k-space is trusted
 SMALLEST_OBJECT = 0.03  # slices with less than this fraction of bright pixels are left out
 PACKED = "mrihvae slices 1"  # attribute `format` of a file of packed slices; benchmarks/pack_slices.py writes them
-SUFFIXES = (".h5", ".nii", ".nii.gz", ".png", ".jpg", ".jpeg")
+RAW_SUFFIXES = (".h5", ".hdf5", ".mrd", ".cfl", ".npy")  # of k-space: fastMRI, ISMRMRD, BART, NumPy
+SUFFIXES = (*RAW_SUFFIXES, ".nii", ".nii.gz", ".png", ".jpg", ".jpeg")
 
 
 @dataclass(frozen=True)
@@ -126,20 +127,21 @@ def load_datasets(
         pictures = list(read_collection(path))
         return [Dataset(path, pictures, False, weight or float(len(pictures)))]
     files = sorted(p for p in path.rglob("*") if p.name.lower().endswith(SUFFIXES)) if path.is_dir() else [path]
-    streamed = sum(file.stat().st_size for file in files if _is_hdf5(file) and file.exists()) > reading.stream_above
+    streamed = sum(file.stat().st_size for file in files if _is_raw(file) and file.exists()) > reading.stream_above
     heads: list[Head] = []
     read: list[np.ndarray] = []
     magnitude: list[np.ndarray] = []
     for file in progress(files):
-        if not _is_hdf5(file):
+        if not _is_raw(file):
             magnitude += magnitude_slices(file)
-        elif streamed:
+        elif streamed and _is_fastmri(file):
             heads.append(read_head(file))
         else:
             read += _raw_slices(file, reading.together)
-    raw = Stream(_complete(path, heads), reading.together, cache) if streamed else read
-    found = [Dataset(path, arrays, flag, 0.0) for arrays, flag in ((raw, True), (magnitude, False)) if len(arrays)]
-    total = len(raw) + len(magnitude)
+    stream: list[np.ndarray] | Stream = Stream(_complete(path, heads), reading.together, cache) if heads else []
+    parts = ((stream, True), (read, True), (magnitude, False))
+    found = [Dataset(path, arrays, flag, 0.0) for arrays, flag in parts if len(arrays)]
+    total = sum(len(arrays) for arrays, _ in parts)
     if not total:
         raise InputError(f"{path}: no usable slice in it; give a file or folder with {', '.join(SUFFIXES)}")
     scale = weight / total if weight else 1.0
@@ -225,8 +227,15 @@ def _shrunk(magnitude: np.ndarray, limit: int) -> np.ndarray:
     return (image * (60000 / image.max().clamp_min(1e-12))).numpy().astype(np.uint16)
 
 
-def _is_hdf5(file: Path) -> bool:
-    return file.suffix.lower() == ".h5"
+def _is_raw(file: Path) -> bool:
+    return file.suffix.lower() in RAW_SUFFIXES
+
+
+def _is_fastmri(file: Path) -> bool:
+    """Tell whether slices can be read one by one: of the other formats the whole file is."""
+    from mrihvae.kspace_files import kind_of
+
+    return kind_of(file) == "fastmri"
 
 
 def _complete(path: Path, heads: list[Head]) -> list[Head]:
@@ -239,11 +248,14 @@ def _complete(path: Path, heads: list[Head]) -> list[Head]:
 
 
 def _raw_slices(file: Path, together: bool) -> list[np.ndarray]:
-    """Read the slices of a fully sampled fastMRI file; unless `together`, each coil is a slice of its own."""
-    from mrihvae.fastmri_files import read_scan
+    """Read the slices of a fully sampled file; unless `together`, each coil is a slice of its own."""
+    from mrihvae.kspace_files import kind_of, open_kspace
 
-    scan = read_scan(file)
-    if scan.mask is not None:
-        raise InputError(f"{file}: is undersampled (it has a mask); training needs complete scans")
-    slices = scan.kspace if together and scan.coils > 1 else scan.kspace.reshape(-1, *scan.kspace.shape[-2:])
-    return [kspace for kspace in slices if kspace.any()]
+    found: list[np.ndarray] = []
+    masked = kind_of(file) == "fastmri"  # as the challenge has it, a mask is in undersampled files alone
+    for scan in open_kspace(file):
+        if scan.mask is not None and (masked or not scan.mask.all()):
+            raise InputError(f"{file}: is undersampled (it has a mask); training needs complete scans")
+        slices = scan.kspace if together and scan.coils > 1 else scan.kspace.reshape(-1, *scan.kspace.shape[-2:])
+        found += [kspace for kspace in slices if kspace.any()]
+    return found

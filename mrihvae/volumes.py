@@ -99,15 +99,16 @@ class PosteriorVolume:
 def mask_of(scan: Scan, undersampling: Undersampling | None) -> np.ndarray:
     """Find which bins of a scan were measured, bool (W,) if these are whole lines along H, else (H, W).
 
-    From the file's mask; from `undersampling`, seeded by the file name as fastMRI does; or, without either, from
-    bins that are exactly zero in all slices and coils.
+    From the file's mask, unless all was measured and it is to be undersampled; from `undersampling`, seeded by the file
+    name as fastMRI does; or, without either, from bins that are exactly zero in all slices and coils.
 
     Raises
     ------
     InputError
         Both or neither of the two.
     """
-    if scan.mask is not None:
+    complete = scan.mask is not None and bool(scan.mask[..., encoded_lines(scan)].all())
+    if scan.mask is not None and not (complete and undersampling):
         if undersampling is not None:
             raise InputError(f"{scan.name}: is undersampled already (it has a mask); leave out --mask-type")
         return scan.mask

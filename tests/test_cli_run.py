@@ -238,7 +238,7 @@ def interrupt(call: int) -> Callable[..., Any]:
             raise KeyboardInterrupt
         return dict(reconstruct(*arguments, **options))
 
-    reconstruct = cli_run.reconstruct_file
+    reconstruct = cli_run.reconstruct_scan
     return stopped
 
 
@@ -247,12 +247,12 @@ def test_interrupted_runs_keep_what_is_finished(
 ) -> None:
     words = ("run", protocol, "--data", data, "--output", tmp_path / "out")
     with monkeypatch.context() as patch:
-        patch.setattr(cli_run, "reconstruct_file", interrupt(2))
+        patch.setattr(cli_run, "reconstruct_scan", interrupt(2))
         assert run(*words) == 130
     summary = told(tmp_path / "out")
     assert [row["file"] for row in summary["volumes"]] == ["file0.h5", "file1.h5"]
     assert summary["overall"]["volumes"] == 2 and "mean of 2" in (tmp_path / "out/scores.md").read_text()
-    monkeypatch.setattr(cli_run, "reconstruct_file", interrupt(1))
+    monkeypatch.setattr(cli_run, "reconstruct_scan", interrupt(1))
     assert run(*words, "--resume") == 0
     assert told(tmp_path / "out")["overall"]["volumes"] == 3
 
@@ -283,7 +283,7 @@ def test_revision_is_that_of_the_checkout_alone(tmp_path: Path, monkeypatch: pyt
     ("changes", "message"),
     [
         ([('data = "val"', 'data = "test"')], "data: has no folder 'test', and no .h5 files itself"),
-        ([('data = "val"', 'data = "empty"')], "empty: no .h5 file in this folder"),
+        ([('data = "val"', 'data = "empty"')], "empty: no file with k-space in this folder"),
         ([('data = "val"', 'data = "val"\nacquisitions = ["PD"]')], "no file has acquisition PD; there are: FLAIR, T2"),
         ([('"singlecoil"', '"multicoil"')], "file0.h5: is singlecoil, but the protocol's challenge is multicoil"),
         ([("method", "metod")], "solver: unknown setting 'metod'; the nearest known one is 'method'"),

@@ -1,0 +1,283 @@
+"""From single lines of k-space, as scanners send them, to slices: what files and streams of ISMRMRD have in common.
+
+A line says by its indices where in k-space it belongs, of which slice, contrast and repetition, and by its flags what
+it is. Readout oversampling is taken away line by line, after the Fourier transform of the readout. Partitions of 3D
+scans become slices by a Fourier transform across them. Averages are averaged; contrasts, repetitions, phases and sets
+stay apart.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple, TypeVar
+
+import ismrmrd
+import numpy as np
+
+from mrihvae.calibration import Calibration
+from mrihvae.encoded_lines import (
+    STEP_1,
+    STEP_2,
+    Lines,
+    fitted,
+    geometry_of_line,
+    gridded,
+    mask_of_lines,
+    padding_of,
+    place_of,
+    readout,
+    step_limit,
+)
+from mrihvae.errors import InputError
+from mrihvae.geometry import Geometry
+from mrihvae.mrd_header import Encoding, ScanHeader
+from mrihvae.partitions import check_partitions
+
+UNUSED = (  # lines that hold no part of the image
+    ismrmrd.ACQ_IS_NAVIGATION_DATA,
+    ismrmrd.ACQ_IS_PHASECORR_DATA,
+    ismrmrd.ACQ_IS_HPFEEDBACK_DATA,
+    ismrmrd.ACQ_IS_DUMMYSCAN_DATA,
+    ismrmrd.ACQ_IS_RTFEEDBACK_DATA,
+    ismrmrd.ACQ_IS_SURFACECOILCORRECTIONSCAN_DATA,
+    ismrmrd.ACQ_IS_PHASE_STABILIZATION_REFERENCE,
+    ismrmrd.ACQ_IS_PHASE_STABILIZATION,
+)
+WITHIN = ("embedded", "interleaved")  # modes in which calibration lines have the contrast of the image
+K = TypeVar("K")
+HELD = 2**28  # numbers of lines that are held at once, of slices that are not complete: 2 GiB
+NOISE = 2**22  # numbers of noise scans that are kept: more say no more of the covariance
+
+
+class Key(NamedTuple):
+    """What tells slices apart."""
+
+    encoding: int
+    contrast: int
+    repetition: int
+    phase: int
+    set: int
+    slice: int
+
+
+@dataclass(frozen=True)
+class Slice:
+    """One slice, complete.
+
+    Attributes
+    ----------
+    key : see there; partitions of 3D scans count as slices
+    kspace : complex64 (coils, H, W), readout along H
+    mask : bool (W,) of measured lines, or (H, W) where readouts are partial
+    padding : first and one past the last line that the scanner would encode, or None for all
+    matrix : (h, w) of the image to deliver
+    geometry : of this slice alone
+    head : header of its first line
+    calibration : lines to estimate maps from, or None for those in `kspace`
+    """
+
+    key: Key
+    kspace: np.ndarray
+    mask: np.ndarray
+    padding: tuple[int, int] | None
+    matrix: tuple[int, int]
+    geometry: Geometry
+    head: ismrmrd.AcquisitionHeader
+    calibration: Calibration | None
+
+
+class Sorter:
+    """Sorts lines into slices.
+
+    Parameters
+    ----------
+    header : of the scan
+    early : whether slices are given as soon as they are complete, as a scanner wants them, not at the end alone
+    held : numbers of lines that may be held
+
+    Raises
+    ------
+    InputError
+        A trajectory that is not Cartesian.
+    """
+
+    def __init__(self, header: ScanHeader, early: bool = True, held: int = HELD) -> None:
+        for encoding in header.encodings:
+            if encoding.trajectory.lower() != "cartesian":
+                raise InputError(
+                    f"trajectory '{encoding.trajectory}': lines on a Cartesian grid alone can be reconstructed; "
+                    "grid the data before"
+                )
+        self.header, self.early, self.held = header, early, held
+        self.late = 0  # lines that came after their slice had been given
+        self._noise: list[np.ndarray] = []
+        self._lines: dict[Key, Lines] = {}
+        self._calibration: dict[int, Lines] = {}  # by slice
+        self._made: dict[Key, Calibration] = {}  # of the first repetition, by its key, or by slice alone
+        self._first_calibration: dict[int, int] = {}  # repetition in which a slice has calibration lines
+        self._given: set[Key] = set()
+        self._size = 0
+
+    @property
+    def noise(self) -> np.ndarray | None:
+        """The noise scan so far, complex64 (coils, samples), or None."""
+        return np.concatenate(self._noise, axis=1) if self._noise else None
+
+    def add(self, line: ismrmrd.Acquisition) -> list[Slice]:
+        """Take a line, and give the slices that it completes.
+
+        Raises
+        ------
+        InputError
+            A line that has no place in what the header tells, that does not fit those before it, or holds NaN; more
+            lines than may be held; or as `end`.
+        """
+        if not np.isfinite(line.data).all():
+            raise InputError(f"line {line.scan_counter}: holds NaN or infinite values; the scan is damaged")
+        if line.is_flag_set(ismrmrd.ACQ_IS_NOISE_MEASUREMENT):
+            self._add_noise(line.data)
+            return []
+        if any(line.is_flag_set(flag) for flag in UNUSED):
+            return []
+        key = self._key(line)
+        if self._encoding(line).calibration_mode not in WITHIN:  # else these lines are of the image as others are
+            both = line.is_flag_set(ismrmrd.ACQ_IS_PARALLEL_CALIBRATION_AND_IMAGING)
+            alone = line.is_flag_set(ismrmrd.ACQ_IS_PARALLEL_CALIBRATION) and not both
+            if (both or alone) and key.repetition == self._first_calibration.setdefault(key.slice, key.repetition):
+                self._place(line, self._calibration, key.slice)
+            if alone:
+                return []
+        if key in self._given:
+            self.late += 1
+            return []
+        over = self._over(key)
+        self._place(line, self._lines, key)
+        if self.early and line.is_flag_set(ismrmrd.ACQ_LAST_IN_MEASUREMENT):
+            over = sorted(self._lines)
+        elif self.early and self._is_last(line, key):
+            over.append(key)
+        return [one for each in over for one in self._give(each)]
+
+    def end(self) -> list[Slice]:
+        """Give the slices that are left, by their keys.
+
+        Raises
+        ------
+        InputError
+            Partitions of a 3D scan that were undersampled, coils that differ from those of the noise scan, or
+            directions that are no right angles.
+        """
+        return [one for key in sorted(self._lines) for one in self._give(key)]
+
+    def _add_noise(self, data: np.ndarray) -> None:
+        if self._noise and len(data) != len(self._noise[0]):
+            raise InputError(f"noise scans of {len(self._noise[0])} and {len(data)} coils; they must have the same")
+        if sum(one.size for one in self._noise) < NOISE:
+            self._noise.append(np.array(data))
+
+    def _encoding(self, line: ismrmrd.Acquisition) -> Encoding:
+        number = int(line.encoding_space_ref)
+        if number >= len(self.header.encodings):
+            raise InputError(
+                f"line {line.scan_counter}: is of encoding {number}, and the header has {len(self.header.encodings)}"
+            )
+        return self.header.encodings[number]
+
+    def _key(self, line: ismrmrd.Acquisition) -> Key:
+        self._encoding(line)
+        i = line.idx
+        return Key(line.encoding_space_ref, i.contrast, i.repetition, i.phase, i.set, i.slice)
+
+    def _place(self, line: ismrmrd.Acquisition, groups: dict[K, Lines], key: K) -> None:
+        """Add a line to its group."""
+        encoding = self._encoding(line)
+        columns, partitions = encoding.encoded.matrix[1:]
+        place = (
+            place_of(line.idx.kspace_encode_step_1, step_limit(encoding, STEP_1, columns), columns, "line"),
+            place_of(line.idx.kspace_encode_step_2, step_limit(encoding, STEP_2, partitions), partitions, "partition"),
+        )
+        data, rows = readout(line, encoding)
+        group = groups.get(key)
+        if group is None:
+            group = Lines(encoding, ismrmrd.AcquisitionHeader.from_buffer_copy(line.getHead()), rows)
+            groups[key] = group
+        first = next(iter(group.sums.values()), data)
+        if len(first) != len(data):
+            raise InputError(f"line {line.scan_counter}: has {len(data)} coils, and others have {len(first)}")
+        if place in group.sums:
+            group.sums[place] = group.sums[place] + data
+            group.counts[place] += 1
+        else:
+            self._size += data.size
+            if self._size > self.held:
+                raise InputError(
+                    f"scan holds more than {self.held} numbers of slices that are not complete; check its flags"
+                )
+            group.sums[place], group.counts[place] = data, 1
+        group.rows = max(group.rows[0], rows[0]), min(group.rows[1], rows[1])
+
+    def _over(self, key: Key) -> list[Key]:
+        """List the slices that are over because their next repetition begins."""
+        if not self.early or key in self._lines:
+            return []
+        return [
+            one
+            for one in self._lines
+            if one.repetition < key.repetition and one._replace(repetition=0) == key._replace(repetition=0)
+        ]
+
+    def _is_last(self, line: ismrmrd.Acquisition, key: Key) -> bool:
+        """Tell whether a line completes its slice: by its flag, or as all lines are there."""
+        group, encoding = self._lines[key], self._encoding(line)
+        averages = encoding.limit("average").maximum
+        step_1, step_2 = (step_limit(encoding, name, 0).count for name in (STEP_1, STEP_2))
+        flags = (ismrmrd.ACQ_LAST_IN_SLICE, ismrmrd.ACQ_LAST_IN_REPETITION)
+        if any(line.is_flag_set(flag) for flag in flags) and line.idx.average >= averages:
+            last_partition = line.is_flag_set(ismrmrd.ACQ_LAST_IN_REPETITION) or encoding.encoded.matrix[2] == 1
+            return last_partition or len({z for _, z in group.sums}) >= step_2
+        whole = encoding.limits.get(STEP_1) is not None and len(group.sums) >= step_1 * step_2
+        return whole and min(group.counts.values()) > averages
+
+    def _give(self, key: Key) -> list[Slice]:
+        """Make the slices of a group, which then is forgotten."""
+        group = self._lines.pop(key)
+        self._given.add(key)
+        self._size -= sum(one.size for one in group.sums.values())
+        coils = len(next(iter(group.sums.values())))
+        if self._noise and len(self._noise[0]) != coils:
+            raise InputError(
+                f"noise scan of {len(self._noise[0])} coils, and lines of {coils}; they must have the same"
+            )
+        encoding, head = group.encoding, group.head
+        partitions = encoding.encoded.matrix[2]
+        kspaces, lines = gridded(group, partitions)
+        if partitions > 1:
+            check_partitions(lines)
+        mask = mask_of_lines(encoding, np.asarray(lines.any(axis=1)), group.rows)
+        h, w, depth = (encoding.kept(axis) for axis in range(3))
+        first = partitions // 2 - depth // 2
+        given = []
+        for z in range(first, first + depth):
+            own = key._replace(slice=key.slice * depth + z - first)
+            given.append(
+                Slice(
+                    own, kspaces[z], mask, padding_of(encoding), (h, w), geometry_of_line(head, encoding, z), head,
+                    self._calibration_of(key, own, z, kspaces[z], mask),
+                )
+            )  # fmt: skip
+        return given
+
+    def _calibration_of(self, key: Key, own: Key, z: int, kspace: np.ndarray, mask: np.ndarray) -> Calibration | None:
+        """Find what the maps of a slice are estimated from, if not from itself: lines of their own, or repetition 0."""
+        repeated = self.header.encodings[key.encoding].limit("repetition").maximum > 0
+        if key.slice in self._calibration:
+            apart = Key(0, 0, 0, 0, 0, own.slice)
+            if apart not in self._made:
+                kspaces, measured = fitted(self._calibration[key.slice], self.header.encodings[key.encoding])
+                for number, one in enumerate(kspaces):
+                    place = apart._replace(slice=own.slice + number - z)
+                    self._made[place] = Calibration(one, measured, shared=True)
+            return self._made[apart]
+        if not repeated:
+            return None
+        return self._made.setdefault(own._replace(repetition=0), Calibration(kspace, mask, shared=True))
