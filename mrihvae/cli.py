@@ -13,9 +13,13 @@ from mrihvae.errors import InputError
 
 COMMANDS = {
     "demo": "reconstruct a real undersampled scan that comes with the package, beside two baselines",
-    "reconstruct": "reconstruct undersampled scans in fastMRI HDF5 files",
+    "reconstruct": "reconstruct undersampled scans in files of fastMRI, ISMRMRD (MRD), BART or NumPy",
     "restore": "restore blurred, coarse, incomplete or noisy images (NIfTI, PNG)",
     "evaluate": "score reconstructions with fastMRI's metrics",
+    "convert": "convert k-space and images: fastMRI HDF5, NIfTI, MRD, BART, NumPy, PNG",
+    "report": "make one HTML page of a run: scores, slices, settings",
+    "serve": "reconstruct scans as a scanner sends them over TCP (MRD)",
+    "filter": "reconstruct a scan from standard input to standard output (MRD)",
     "protocols": "list the protocols that come with the package",
     "run": "run a protocol: reconstruct, evaluate, tabulate, draw",
     "sample": "draw images from the prior, without any data",

@@ -153,6 +153,8 @@ def reconstruct_volume(
     """
     if method.name == "samples":
         return _draw(scan, mask, method, 0, batch_size, progress)[0]
+    if scan.coils > 1 and _is_settled(scan, mask, method):
+        method = Method("zero-filled")
     if scan.coils > 1 and method.name != "zero-filled":
         volume = coil_volume(scan, mask, method.coils)
         shown = []
@@ -190,6 +192,11 @@ def sample_volume(
         ratio = _error_ratio(scan, mask, method, settings, seed)
         widened = settings.spread * ratio
     return PosteriorVolume(mean, np.sqrt(widened**2 * variance + noise**2), samples, noise, ratio, widened)
+
+
+def _is_settled(scan: Scan, mask: np.ndarray, method: Method) -> bool:
+    """Tell whether measured k-space is all that is delivered: root-sum-of-squares of a complete scan."""
+    return method.coils.output == "rss" and bool((mask | ~encoded_lines(scan)).all())
 
 
 def _draw(

@@ -1,0 +1,40 @@
+"""`mrihvae serve`: reconstruct scans that a scanner sends over TCP, and send the images back."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import signal
+
+from mrihvae.errors import InputError
+from mrihvae.mrd import needed
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command's options."""
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen on; 0.0.0.0 for all, without protection")
+    parser.add_argument("--port", type=int, default=9002, help="port to listen on; 0 for one that is free")
+    parser.add_argument("--protocol", help="how to reconstruct: a protocol's name or file; left out, the usual way")
+    parser.add_argument("--max-connections", type=int, default=4, help="scans at once; further ones wait")
+    parser.add_argument("--timeout", type=float, default=120.0, help="seconds in which a client must send a message")
+    parser.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, ...")
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Serve until SIGTERM or SIGINT; tells of connections on standard error."""
+    needed("mrihvae serve")
+    from mrihvae.online import make_ready, warm_up
+    from mrihvae.server import Server, ServerSettings
+
+    try:
+        settings = ServerSettings(arguments.host, arguments.port, arguments.max_connections, arguments.timeout)
+    except InputError as error:
+        raise InputError(f"--{str(error).replace('connections', 'max-connections', 1)}") from error
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    ready = make_ready(arguments.protocol, arguments.device)
+    warm_up(ready)
+    server = Server(ready, settings)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: server.stop())
+    print(f"mrihvae: listening on {arguments.host}:{server.port}", flush=True)
+    server.serve()

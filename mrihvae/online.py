@@ -1,0 +1,231 @@
+"""Reconstruction while the scan runs: messages in, and images out as soon as the lines of a slice are there."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
+
+import ismrmrd
+import numpy as np
+import torch
+
+from mrihvae import __version__
+from mrihvae.acquisitions import Slice, Sorter
+from mrihvae.commands import is_out_of_memory, load_on
+from mrihvae.errors import InputError
+from mrihvae.fastmri_files import Scan
+from mrihvae.inference import InferenceSettings
+from mrihvae.masks import effective_acceleration
+from mrihvae.mrd_files import scan_of
+from mrihvae.mrd_header import ScanHeader, parse_header
+from mrihvae.mrd_stream import Config, Header, Message, Note, StreamError
+from mrihvae.protocols import CALIBRATED, find_protocol, read_protocol
+from mrihvae.scanner_images import Series
+from mrihvae.scanner_requests import Request
+from mrihvae.settings import from_dict
+from mrihvae.volumes import MODEL_METHODS, Method, mask_of, reconstruct_volume, sample_volume
+from mrihvae.weights import find_weights, fingerprint, load_card, weights_for
+
+NAME = "stream"  # of scans that have no file
+SEVERAL = 2  # coils: how many is all the same from here on
+BATCH = 8
+
+
+class Replies(Protocol):
+    """Where answers go."""
+
+    def image(self, image: ismrmrd.Image) -> None:
+        """Send an image."""
+
+    def text(self, text: str) -> None:
+        """Send a text."""
+
+
+@dataclass(frozen=True)
+class Ready:
+    """Ways to reconstruct, with weights that are loaded: by the number of coils, 1 or 2 for several.
+
+    Attributes
+    ----------
+    methods : the usual one
+    weights : fingerprint of the weights of each
+    turn : held while a slice is reconstructed, so that slices of several connections do not take each other's memory
+    """
+
+    methods: dict[int, Method]
+    weights: dict[int, str]
+    turn: AbstractContextManager[object] | None = None
+
+    def method(self, coils: int, request: Request) -> Method:
+        """Choose the method for a scan."""
+        kind = min(coils, SEVERAL)
+        if kind not in self.methods:
+            raise InputError(
+                f"scan of {coils} {'coil' if coils == 1 else 'coils'}: the server's protocol is for others; start it "
+                "with another, or without one"
+            )
+        usual = self.methods[kind]
+        return replace(usual, name=request.method or usual.name)
+
+
+def make_ready(protocol: str | None, device: str = "cpu") -> Ready:
+    """Load weights: those of a protocol, or the shipped ones for one coil and for several.
+
+    Raises
+    ------
+    InputError
+        Protocol, weights or device that cannot be used.
+    """
+    methods: dict[int, Method] = {}
+    weights: dict[int, str] = {}
+    if protocol is None:
+        for kind in (1, SEVERAL):
+            name = weights_for(kind)
+            card = load_card(find_weights(name))
+            told: dict[str, Any] = {key: card[key] for key in CALIBRATED if key in card}
+            settings = from_dict(InferenceSettings, told, f"weights {name}")
+            methods[kind] = Method("hybrid", load_on(name, device), settings)
+            weights[kind] = fingerprint(find_weights(name))
+        return Ready(methods, weights)
+    chosen = read_protocol(find_protocol(protocol))
+    kind = 1 if chosen.challenge == "singlecoil" else SEVERAL
+    solver = chosen.solver_with({})
+    model = None
+    if solver.method in MODEL_METHODS:
+        solver = chosen.solver_with(load_card(find_weights(chosen.weights)))
+        model, weights[kind] = load_on(chosen.weights, device), fingerprint(find_weights(chosen.weights))
+    methods[kind] = Method(solver.method, model, solver, solver.samples, coils=chosen.coil_settings())
+    return Ready(methods, weights)
+
+
+def warm_up(ready: Ready) -> None:
+    """Reconstruct noise once with each method, for the first slice takes longer than those after it."""
+    lines = np.zeros(64, bool)
+    lines[::3] = lines[26:38] = True
+    for kind, method in ready.methods.items():
+        noise = (
+            np.random.default_rng(0).standard_normal((1, 4, 64, 64, 2)).astype(np.float32).view(np.complex64)[..., 0]
+        )
+        scan = Scan(NAME, noise if kind == SEVERAL else noise[:, 0], lines)
+        reconstruct_volume(scan, mask_of(scan, None), method)
+
+
+def respond(messages: Iterable[Message], ready: Ready, replies: Replies) -> int:
+    """Reconstruct a scan from its messages; gives the number of its images.
+
+    Parameters
+    ----------
+    messages : as `mrihvae.mrd_stream.read_messages` gives them, to the end of the scan
+    ready : what to reconstruct with
+    replies : gets images and texts
+
+    Raises
+    ------
+    InputError
+        Messages, lines or parameters that are wrong, or slices that cannot be reconstructed.
+    """
+    request, scan = Request(), None
+    for message in messages:
+        if isinstance(message, Header):
+            if scan is not None:
+                raise StreamError("stream: a second header within a scan; open another connection for another scan")
+            header = parse_header(message.xml)
+            scan = _Running(header, request.asked(header.parameters), ready, replies)
+        elif isinstance(message, Config | Note):
+            request = request.told(message.text)
+            if scan is not None:
+                scan.ask(scan.request.told(message.text))
+        elif scan is None:
+            raise StreamError("stream: a line came before the header; send configuration and header first")
+        else:
+            scan.show(scan.sorter.add(message))
+    if scan is None:
+        return 0
+    scan.show(scan.sorter.end())
+    return scan.close()
+
+
+class _Running:
+    """A scan that is running."""
+
+    def __init__(self, header: ScanHeader, request: Request, ready: Ready, replies: Replies) -> None:
+        self.header, self.request, self.ready, self.replies = header, request, ready, replies
+        self.sorter = Sorter(header)
+        self.series: dict[tuple[str, tuple[int, int]], Series] = {}
+        self.slices = self.images = 0
+
+    def ask(self, request: Request) -> None:
+        """Take another request, while nothing was reconstructed."""
+        if self.slices and request != self.request:
+            raise StreamError("stream: parameters came after the first image; send them before the lines")
+        self.request = request
+
+    def show(self, slices: list[Slice]) -> None:
+        """Reconstruct slices, and send them."""
+        for one in slices:
+            began = time.perf_counter()
+            scan = scan_of(one, self.header, NAME, self.sorter.noise)
+            mask = mask_of(scan, None)
+            told = f"R = {effective_acceleration(mask):.2f}"
+            with self.ready.turn or nullcontext():
+                magnitude, deviation = self._reconstructed(scan, mask)
+            self.slices += 1
+            method = self.request.method or self.ready.method(scan.coils, self.request).name
+            self._send(method, magnitude, one, f"{self._made_by(scan)}, {told}")
+            if deviation is not None:
+                self._send("uncertainty", deviation, one, f"{self._made_by(scan)}, {told}, standard deviation")
+            self.replies.text(
+                f"INFO mrihvae: slice {one.key.slice}, contrast {one.key.contrast}, repetition {one.key.repetition}: "
+                f"{told}, {time.perf_counter() - began:.2f} s"
+            )
+
+    def close(self) -> int:
+        """Tell how the scan ended; gives the number of images."""
+        if self.sorter.late:
+            late = f"{self.sorter.late} lines came after their slice was complete, and were not used"
+            self.replies.text(f"WARNING mrihvae: {late}")
+        if not self.slices:
+            self.replies.text("WARNING mrihvae: the scan had no line of an image")
+        return self.images
+
+    def _made_by(self, scan: Scan) -> str:
+        weights = self.ready.weights.get(min(scan.coils, SEVERAL))
+        return f"mrihvae {__version__}" + (f", weights {weights[:12]}" if weights else "")
+
+    def _reconstructed(self, scan: Scan, mask: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
+        """Reconstruct a single slice: magnitude (h, w), and its deviation if that is asked for."""
+        method = self.ready.method(scan.coils, self.request)
+        try:
+            with torch.no_grad():
+                image = reconstruct_volume(scan, mask, method, BATCH)[0]
+                deviation = self._deviation(scan, mask, method) if self.request.uncertainty else None
+        except (MemoryError, RuntimeError) as error:
+            if not is_out_of_memory(error):
+                raise
+            size = " x ".join(map(str, scan.kspace.shape[1:]))
+            raise InputError(f"stream: too little memory for a slice of {size}") from error
+        if not np.isfinite(image).all():
+            raise InputError("stream: a reconstruction is not finite; the scan may be damaged")
+        return image, deviation
+
+    def _deviation(self, scan: Scan, mask: np.ndarray, method: Method) -> np.ndarray:
+        drawn = replace(
+            method, name="samples", samples=self.request.samples, inference=replace(method.inference, sweeps=0)
+        )
+        deviation: np.ndarray = sample_volume(scan, mask, drawn, 0, BATCH).std[0]
+        return deviation
+
+    def _send(self, kind: str, pixels: np.ndarray, one: Slice, comment: str) -> None:
+        """Send an image in the series of its kind and shape."""
+        shape = (pixels.shape[0], pixels.shape[1])
+        if (kind, shape) not in self.series:
+            role = ["Image", "Uncertainty"] if kind == "uncertainty" else ["Image"]
+            description = f"{self.header.protocol or 'scan'} mrihvae {kind}"
+            self.series[kind, shape] = Series(
+                len(self.series) + 1, description, role, ["MRIHVAE", kind], self.request.pixels == "short"
+            )
+        self.replies.image(self.series[kind, shape].image(pixels, one, comment))
+        self.images += 1

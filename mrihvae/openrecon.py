@@ -1,0 +1,67 @@
+"""The reconstruction as a module of python-ismrmrd-server, which OpenRecon and FIRE run: put its name as the config."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from functools import lru_cache
+from typing import Any
+
+import ismrmrd
+
+from mrihvae.errors import InputError
+from mrihvae.mrd_stream import Config, Header, Message
+from mrihvae.online import Ready, make_ready, respond
+
+STORED = {"pixels": "short"}  # scanners store 16 bits
+
+
+def process(connection: Any, config: Any, metadata: Any) -> None:
+    """Reconstruct a scan.
+
+    Parameters
+    ----------
+    connection : of python-ismrmrd-server: gives acquisitions, sends images, texts and the close
+    config : name of a configuration, JSON or dictionary of parameters (see `mrihvae.scanner_requests.Request`)
+    metadata : the header, as `ismrmrd.xsd` reads it, or its text
+    """
+    replies = _Replies(connection)
+    try:
+        respond(_messages(connection, config, metadata), _ready(), replies)
+    except InputError as error:
+        connection.send_logging("ERROR   ", f"mrihvae: {error}")
+    finally:
+        connection.send_close()
+
+
+@lru_cache(maxsize=1)
+def _ready() -> Ready:
+    """Load weights once in a process."""
+    return make_ready(None)
+
+
+def _messages(connection: Any, config: Any, metadata: Any) -> Iterator[Message]:
+    yield Config(json.dumps({"parameters": STORED}), False)
+    if config:
+        yield Config(config if isinstance(config, str) else json.dumps(config), False)
+    xml = metadata if isinstance(metadata, str | bytes) else ismrmrd.xsd.ToXML(metadata)
+    yield Header(xml.decode() if isinstance(xml, bytes) else xml)
+    for item in connection:
+        if item is None:
+            return
+        if isinstance(item, ismrmrd.Acquisition):  # waveforms, and whatever else comes, are left aside
+            yield item
+
+
+class _Replies:
+    """Answers through a connection of python-ismrmrd-server."""
+
+    def __init__(self, connection: Any) -> None:
+        self._connection = connection
+
+    def image(self, image: ismrmrd.Image) -> None:
+        self._connection.send_image([image])
+
+    def text(self, text: str) -> None:
+        level, _, rest = text.partition(" ")
+        self._connection.send_logging(f"{level:<8}", rest)
