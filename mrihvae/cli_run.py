@@ -281,7 +281,8 @@ def _reconstruct(volume: Volume, protocol: Protocol, method: Method, arguments: 
     )  # fmt: skip
     for warning in row["warnings"]:
         tqdm.write(f"{volume.name}: {warning}", file=sys.stderr)
-    return {**row, "acquisition": volume.acquisition}
+    source = {} if volume.name == volume.file.name else {"source": volume.file.name}
+    return {**row, **source, "acquisition": volume.acquisition}
 
 
 def _ordered(scores: Sequence[VolumeScores], volumes: Sequence[Volume]) -> Evaluation:

@@ -20,6 +20,7 @@ from numpy.random import RandomState
 from mrihvae.errors import InputError
 from mrihvae.fastmri_files import TARGETS, new_file
 from mrihvae.fourier import ifft2c
+from mrihvae.header_xml import header_xml
 from mrihvae.masks import effective_acceleration, seed_of
 from mrihvae.patterns import LINE_TYPES, sampling_pattern
 from mrihvae.scanner import ScannerSettings, fields_of, noise_covariance, simulate_slice
@@ -30,24 +31,6 @@ PICTURES_PER_FILE = 10
 NOISE_SAMPLES = 16384  # of a noise scan: its covariance is then known to 0.8 %
 VOLUMES = (".nii", ".nii.gz")
 PICTURES = (".jpg", ".jpeg", ".png")
-HEADER = """<?xml version="1.0" encoding="utf-8"?>
-<ismrmrdHeader xmlns="http://www.ismrm.org/ISMRMRD">{channels}
-  <experimentalConditions><H1resonanceFrequency_Hz>0</H1resonanceFrequency_Hz></experimentalConditions>
-  <encoding>
-    <encodedSpace>{space}</encodedSpace>
-    <reconSpace>{space}</reconSpace>
-    <encodingLimits>
-      <kspace_encoding_step_1><minimum>0</minimum><maximum>{last}</maximum><center>{center}</center></kspace_encoding_step_1>
-    </encodingLimits>
-    <trajectory>cartesian</trajectory>
-  </encoding>
-</ismrmrdHeader>
-"""
-SPACE = (
-    "<matrixSize><x>{h}</x><y>{w}</y><z>1</z></matrixSize><fieldOfView_mm><x>{h}</x><y>{w}</y><z>1</z></fieldOfView_mm>"
-)
-CHANNELS = """
-  <acquisitionSystemInformation><receiverChannels>{coils}</receiverChannels></acquisitionSystemInformation>"""
 
 
 @dataclass(frozen=True)
@@ -166,7 +149,7 @@ def simulate_file(
                 "remove it"
             )
         file[TARGETS["multicoil" if coils else "singlecoil"]] = target
-        file["ismrmrd_header"] = _header(size, settings.coils).encode()
+        file["ismrmrd_header"] = header_xml(size, settings.coils).encode()
         if mixing is not None:
             level = float(np.sqrt(np.mean(np.square(deviations)))) / math.sqrt(2)
             white = rng.standard_normal((2, settings.coils, NOISE_SAMPLES))
@@ -238,13 +221,6 @@ def undersample_file(complete: Path, path: Path, undersampling: Undersampling) -
         file.attrs["acceleration"] = undersampling.acceleration
         file.attrs["num_low_frequency"] = calibration_lines(undersampling, width)
     return effective_acceleration(mask)
-
-
-def _header(shape: tuple[int, int], coils: int) -> str:
-    height, width = shape
-    channels = CHANNELS.format(coils=coils) if coils > 1 else ""
-    space = SPACE.format(h=height, w=width)
-    return HEADER.format(channels=channels, space=space, last=width - 1, center=width // 2)
 
 
 def _slices(file: Path, every: int) -> Iterator[tuple[int, np.ndarray]]:

@@ -107,8 +107,7 @@ def mask_of(scan: Scan, undersampling: Undersampling | None) -> np.ndarray:
     InputError
         Both or neither of the two.
     """
-    complete = scan.mask is not None and bool(scan.mask[..., encoded_lines(scan)].all())
-    if scan.mask is not None and not (complete and undersampling):
+    if scan.mask is not None and not (undersampling and is_complete(scan)):
         if undersampling is not None:
             raise InputError(f"{scan.name}: is undersampled already (it has a mask); leave out --mask-type")
         return scan.mask
@@ -122,11 +121,17 @@ def mask_of(scan: Scan, undersampling: Undersampling | None) -> np.ndarray:
         return _as_lines(pattern & encoded_lines(scan))
     if not measured.any():
         raise InputError(f"{scan.name}: k-space is zero everywhere; there is nothing to reconstruct from")
-    if measured[..., encoded_lines(scan)].all():
+    if is_complete(scan):
         raise InputError(
             f"{scan.name}: k-space is complete and has no mask; add --mask-type to undersample it, or store its mask"
         )
     return measured
+
+
+def is_complete(scan: Scan) -> bool:
+    """Tell whether all lines were measured that the scanner encodes, by the mask or by what is not zero."""
+    measured = _measured(scan) if scan.mask is None else scan.mask
+    return bool(measured[..., encoded_lines(scan)].all())
 
 
 def reconstruct_volume(

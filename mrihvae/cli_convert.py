@@ -1,0 +1,63 @@
+"""`mrihvae convert`: k-space or images in one format to another, with the geometry of the scan."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from mrihvae.errors import InputError
+
+ABOUT = (
+    "K-space: fastMRI HDF5 (.h5), BART (.cfl), NumPy (.npy with .json). Images, of a reconstruction or a complete "
+    "scan: NIfTI (.nii, .nii.gz), MRD images (.mrd), PNG (.png); of a reconstruction also .h5, .cfl and .npy."
+)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command's options."""
+    parser.description = f"{parser.description}. {ABOUT}"
+    parser.add_argument(
+        "input", type=Path, metavar="IN", help="file with k-space of any format, or a reconstruction of this package"
+    )
+    parser.add_argument("output", type=Path, metavar="OUT", help="file to write; its suffix says the format")
+    parser.add_argument("--dataset", help="images of IN to take, where it has several; left out, the reconstruction")
+    parser.add_argument(
+        "--images", action="store_true", help="write images of complete k-space where OUT could be both"
+    )
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Convert; prints the names of the files written, one for each contrast and repetition."""
+    from mrihvae.converted_images import DATASETS, WRITERS, has_images, read_volume
+    from mrihvae.converted_kspace import KSPACE_WRITERS, images_of
+    from mrihvae.kspace_files import open_kspace
+
+    source, output = arguments.input, arguments.output
+    suffix = _suffix(output, tuple(WRITERS))
+    if _same(source, output):
+        raise InputError(f"{output}: is the input, too; choose another name")
+    if arguments.dataset is not None or has_images(source):
+        WRITERS[suffix](output, read_volume(source, arguments.dataset or DATASETS[0]))
+        print(output)
+        return
+    scans = open_kspace(source)
+    for scan in scans:
+        special = Path(scan.name).stem.removeprefix(source.name.split(".")[0]) if len(scans) > 1 else ""
+        path = output.with_name(f"{output.name.removesuffix(suffix)}{special}{suffix}")
+        if suffix in KSPACE_WRITERS and not arguments.images:
+            KSPACE_WRITERS[suffix](path, scan)
+        else:
+            WRITERS[suffix](path, images_of(scan))
+        print(path)
+
+
+def _suffix(path: Path, known: tuple[str, ...]) -> str:
+    """Find the format that a name asks for."""
+    found = [suffix for suffix in known if path.name.lower().endswith(suffix)]
+    if not found:
+        raise InputError(f"{path}: no format is known by this suffix; choose one of {', '.join(known)}")
+    return max(found, key=len)
+
+
+def _same(one: Path, other: Path) -> bool:
+    return other.exists() and one.exists() and one.samefile(other)
