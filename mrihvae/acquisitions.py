@@ -8,7 +8,7 @@ stay apart.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple, TypeVar
 
 import ismrmrd
@@ -19,6 +19,7 @@ from mrihvae.encoded_lines import (
     STEP_1,
     STEP_2,
     Lines,
+    calibrates,
     fitted,
     geometry_of_line,
     gridded,
@@ -43,7 +44,8 @@ UNUSED = (  # lines that hold no part of the image
     ismrmrd.ACQ_IS_PHASE_STABILIZATION_REFERENCE,
     ismrmrd.ACQ_IS_PHASE_STABILIZATION,
 )
-WITHIN = ("embedded", "interleaved")  # modes in which calibration lines have the contrast of the image
+EMBEDDED = "embedded"  # mode in which lines for calibration are of the image, too
+INTERLEAVED = "interleaved"  # the same, and repetitions take other lines each
 K = TypeVar("K")
 HELD = 2**28  # numbers of lines that are held at once, of slices that are not complete: 2 GiB
 NOISE = 2**22  # numbers of noise scans that are kept: more say no more of the covariance
@@ -114,7 +116,8 @@ class Sorter:
         self._lines: dict[Key, Lines] = {}
         self._calibration: dict[int, Lines] = {}  # by slice
         self._made: dict[Key, Calibration] = {}  # of the first repetition, by its key, or by slice alone
-        self._first_calibration: dict[int, int] = {}  # repetition in which a slice has calibration lines
+        self._calibrating: dict[int, Key] = {}  # by slice, which lines calibrate it: the first that can
+        self._waiting: dict[int, list[Slice]] = {}  # by slice, those of interleaved repetitions without maps so far
         self._given: set[Key] = set()
         self._size = 0
 
@@ -132,18 +135,19 @@ class Sorter:
             A line that has no place in what the header tells, that does not fit those before it, or holds NaN; more
             lines than may be held; or as `end`.
         """
+        if any(line.is_flag_set(flag) for flag in UNUSED):
+            return []
         if not np.isfinite(line.data).all():
             raise InputError(f"line {line.scan_counter}: holds NaN or infinite values; the scan is damaged")
         if line.is_flag_set(ismrmrd.ACQ_IS_NOISE_MEASUREMENT):
             self._add_noise(line.data)
             return []
-        if any(line.is_flag_set(flag) for flag in UNUSED):
-            return []
         key = self._key(line)
-        if self._encoding(line).calibration_mode not in WITHIN:  # else these lines are of the image as others are
-            both = line.is_flag_set(ismrmrd.ACQ_IS_PARALLEL_CALIBRATION_AND_IMAGING)
-            alone = line.is_flag_set(ismrmrd.ACQ_IS_PARALLEL_CALIBRATION) and not both
-            if (both or alone) and key.repetition == self._first_calibration.setdefault(key.slice, key.repetition):
+        mode = self._encoding(line).calibration_mode
+        both = line.is_flag_set(ismrmrd.ACQ_IS_PARALLEL_CALIBRATION_AND_IMAGING)
+        alone = line.is_flag_set(ismrmrd.ACQ_IS_PARALLEL_CALIBRATION) and not both
+        if mode not in (EMBEDDED, INTERLEAVED) and (both or alone):
+            if key == self._calibrating.setdefault(key.slice, key):
                 self._place(line, self._calibration, key.slice)
             if alone:
                 return []
@@ -167,7 +171,8 @@ class Sorter:
             Partitions of a 3D scan that were undersampled, coils that differ from those of the noise scan, or
             directions that are no right angles.
         """
-        return [one for key in sorted(self._lines) for one in self._give(key)]
+        given = [one for key in sorted(self._lines) for one in self._give(key)]
+        return given + [one for number in sorted(self._waiting) for one in self._released(number)]
 
     def _add_noise(self, data: np.ndarray) -> None:
         if self._noise and len(data) != len(self._noise[0]):
@@ -230,7 +235,8 @@ class Sorter:
         """Tell whether a line completes its slice: by its flag, or as all lines are there."""
         group, encoding = self._lines[key], self._encoding(line)
         averages = encoding.limit("average").maximum
-        step_1, step_2 = (step_limit(encoding, name, 0).count for name in (STEP_1, STEP_2))
+        sizes = zip((STEP_1, STEP_2), encoding.encoded.matrix[1:])
+        step_1, step_2 = (step_limit(encoding, name, size).count for name, size in sizes)
         flags = (ismrmrd.ACQ_LAST_IN_SLICE, ismrmrd.ACQ_LAST_IN_REPETITION)
         if any(line.is_flag_set(flag) for flag in flags) and line.idx.average >= averages:
             last_partition = line.is_flag_set(ismrmrd.ACQ_LAST_IN_REPETITION) or encoding.encoded.matrix[2] == 1
@@ -256,28 +262,53 @@ class Sorter:
         mask = mask_of_lines(encoding, np.asarray(lines.any(axis=1)), group.rows)
         h, w, depth = (encoding.kept(axis) for axis in range(3))
         first = partitions // 2 - depth // 2
-        given = []
-        for z in range(first, first + depth):
-            own = key._replace(slice=key.slice * depth + z - first)
-            given.append(
-                Slice(
-                    own, kspaces[z], mask, padding_of(encoding), (h, w), geometry_of_line(head, encoding, z), head,
-                    self._calibration_of(key, own, z, kspaces[z], mask),
-                )
-            )  # fmt: skip
-        return given
+        slices = [
+            Slice(
+                key._replace(slice=key.slice * depth + z - first), kspaces[z], mask, padding_of(encoding), (h, w),
+                geometry_of_line(head, encoding, z), head, None,
+            )
+            for z in range(first, first + depth)
+        ]  # fmt: skip
+        if encoding.calibration_mode == INTERLEAVED:
+            return self._interleaved(key, group, slices)
+        return [replace(one, calibration=self._calibration_of(key.slice, one)) for one in slices]
 
-    def _calibration_of(self, key: Key, own: Key, z: int, kspace: np.ndarray, mask: np.ndarray) -> Calibration | None:
-        """Find what the maps of a slice are estimated from, if not from itself: lines of their own, or repetition 0."""
-        repeated = self.header.encodings[key.encoding].limit("repetition").maximum > 0
-        if key.slice in self._calibration:
-            apart = Key(0, 0, 0, 0, 0, own.slice)
+    def _interleaved(self, key: Key, group: Lines, slices: list[Slice]) -> list[Slice]:
+        """Hold slices back until the repetitions so far have what maps take, together; those after these have it."""
+        self._waiting.setdefault(key.slice, []).extend(slices)
+        self._size += sum(one.kspace.size for one in slices)
+        apart = Key(0, 0, 0, 0, 0, slices[0].key.slice)
+        first = key._replace(repetition=0)
+        if apart not in self._made and first == self._calibrating.setdefault(key.slice, first):
+            together = self._calibration.setdefault(key.slice, Lines(group.encoding, group.head, group.rows))
+            together.include(group)
+            if not calibrates(together, group.encoding):
+                return []
+        return self._released(key.slice)
+
+    def _released(self, number: int) -> list[Slice]:
+        """Give the slices that were held back of a slice or slab."""
+        waiting = self._waiting.pop(number)
+        self._size -= sum(one.kspace.size for one in waiting)
+        return [replace(one, calibration=self._calibration_of(number, one)) for one in waiting]
+
+    def _calibration_of(self, number: int, one: Slice) -> Calibration | None:
+        """Find what the maps of a slice are estimated from, if not from itself: lines of their own, or repetition 0.
+
+        `number` is the scanner's, of the slice or slab.
+        """
+        encoding = self.header.encodings[one.key.encoding]
+        repeated = encoding.limit("repetition").maximum > 0
+        if number in self._calibration:
+            apart = Key(0, 0, 0, 0, 0, one.key.slice)
             if apart not in self._made:
-                kspaces, measured = fitted(self._calibration[key.slice], self.header.encodings[key.encoding])
-                for number, one in enumerate(kspaces):
-                    place = apart._replace(slice=own.slice + number - z)
-                    self._made[place] = Calibration(one, measured, shared=True)
+                kspaces, measured = fitted(self._calibration[number], encoding)
+                partitions, depth = encoding.encoded.matrix[2], encoding.kept(2)
+                first = partitions // 2 - depth // 2
+                for k, kspace in enumerate(kspaces[first : first + depth], number * depth):
+                    self._made[apart._replace(slice=k)] = Calibration(kspace, measured, repeated)
             return self._made[apart]
         if not repeated:
             return None
-        return self._made.setdefault(own._replace(repetition=0), Calibration(kspace, mask, shared=True))
+        first_one = one.key._replace(repetition=0)
+        return self._made.setdefault(first_one, Calibration(one.kspace, one.mask, repeated))

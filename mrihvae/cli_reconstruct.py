@@ -17,7 +17,7 @@ from mrihvae.commands import finished_before, inference_of, load_on, reconstruct
 from mrihvae.errors import InputError
 from mrihvae.files import replacing
 from mrihvae.inference import COMBINATIONS, InferenceSettings
-from mrihvae.kspace_files import FORMATS, coils_of, list_kspace
+from mrihvae.kspace_files import FORMATS, check_names, head_of, list_kspace
 from mrihvae.multicoil import MAPS, OUTPUTS, CoilSettings
 from mrihvae.patterns import PATTERNS
 from mrihvae.pnp import ENCODERS, PnPSettings
@@ -109,7 +109,9 @@ def run(arguments: argparse.Namespace) -> None:
     """Reconstruct; prints progress on standard error and a line per volume on standard output."""
     undersampling = _undersampling(arguments)
     files = list_kspace(_input(arguments))
-    checkpoints = {file: _checkpoint(file, arguments) for file in files}
+    heads = {file: head_of(file) for file in files}
+    check_names((file, name) for file, (names, _) in heads.items() for name in names)
+    checkpoints = {file: _checkpoint(file, coils, arguments) for file, (_, coils) in heads.items()}
     methods = {name: _method(arguments, name) for name in dict.fromkeys(checkpoints.values())}
     summary = _summary(arguments, methods, undersampling)
     done = finished_before(arguments.output / "reconstruct.json", summary, SAME, "volumes") if arguments.resume else {}
@@ -141,9 +143,8 @@ def _input(arguments: argparse.Namespace) -> Path:
     return path
 
 
-def _checkpoint(file: Path, arguments: argparse.Namespace) -> str:
+def _checkpoint(file: Path, coils: int | None, arguments: argparse.Namespace) -> str:
     """Choose the weights for a file, and see that it is of the challenge."""
-    coils = coils_of(file)
     if arguments.challenge is not None and coils is not None and min(coils, 2) != CHALLENGES[arguments.challenge]:
         kind = "one coil" if coils == 1 else f"{coils} coils"
         raise InputError(f"{file}: is of {kind}, not of challenge '{arguments.challenge}'; leave it out, or the option")

@@ -27,7 +27,7 @@ from mrihvae.errors import InputError
 from mrihvae.evaluate import METRICS, Evaluation, VolumeScores, evaluate
 from mrihvae.fastmri_files import TARGETS, Scan, read_scan
 from mrihvae.files import replacing
-from mrihvae.kspace_files import SUFFIXES, kind_of, list_kspace, open_kspace
+from mrihvae.kspace_files import SUFFIXES, check_names, kind_of, list_kspace, open_kspace
 from mrihvae.masks import seed_of
 from mrihvae.patterns import sampling_pattern
 from mrihvae.protocols import Protocol, find_protocol, read_protocol
@@ -81,6 +81,7 @@ def run(arguments: argparse.Namespace) -> None:
         value = getattr(arguments, name)
         if value is not None and value < 1:
             raise InputError(f"--{name.replace('_', '-')} {value}: must be at least 1")
+    _opened.cache_clear()  # files may have changed since an earlier call
     path = find_protocol(arguments.protocol)
     protocol = read_protocol(path)
     volumes = find_volumes(protocol, arguments.data)[: arguments.limit]
@@ -118,6 +119,7 @@ def find_volumes(protocol: Protocol, data: Path) -> list[Volume]:
             raise InputError(f"{data}: has no folder '{protocol.data}', and no .h5 files itself; give --data with them")
         folder = data
     volumes = [volume for file in list_kspace(folder) for volume in _volumes(file, protocol.challenge)]
+    check_names((volume.file, volume.name) for volume in volumes)
     chosen = [v for v in volumes if not protocol.acquisitions or v.acquisition in protocol.acquisitions]
     if not chosen:
         there = ", ".join(sorted({volume.acquisition for volume in volumes}))

@@ -13,9 +13,11 @@ from mrihvae.fourier import resize_kspace
 from mrihvae.geometry import Geometry, make_geometry
 from mrihvae.mrd_header import Encoding, Limit
 from mrihvae.partitions import transformed
+from mrihvae.sensitivities import LEAST, calibration_box
 
 STEP_1, STEP_2 = "kspace_encoding_step_1", "kspace_encoding_step_2"
-GRID = 2**28  # numbers of the grid of a slice or slab: 2 GiB
+GRID = 2**28  # numbers of the grid of a slice or slab, 2 GiB, beyond which
+SPARSE = 64  # a grid must not be so many times as large as what was measured
 ALIKE = 0.02  # by which fields of view may differ that are to be the same
 FEW_ROWS = 32  # a part of H so small may be missing at the ends of a readout without being taken for undersampling
 
@@ -29,6 +31,13 @@ class Lines:
     rows: tuple[float, float]  # first and last of H that were measured
     sums: dict[tuple[int, int], np.ndarray] = field(default_factory=dict)
     counts: dict[tuple[int, int], int] = field(default_factory=dict)
+
+    def include(self, other: Lines) -> None:
+        """Take the lines of others of the same coils and encoding, too."""
+        for place, total in other.sums.items():
+            self.sums[place] = self.sums[place] + total if place in self.sums else total
+            self.counts[place] = self.counts.get(place, 0) + other.counts[place]
+        self.rows = max(self.rows[0], other.rows[0]), min(self.rows[1], other.rows[1])
 
 
 def step_limit(encoding: Encoding, name: str, size: int) -> Limit:
@@ -49,27 +58,34 @@ def place_of(step: int, limit: Limit, size: int, what: str) -> int:
 
 def readout(line: ismrmrd.Acquisition, encoding: Encoding) -> tuple[np.ndarray, tuple[float, float]]:
     """Take a line without readout oversampling, complex64 (coils, H), and the first and last row it measured."""
-    data, size = line.data, encoding.encoded.matrix[0]
-    count, centre = line.number_of_samples, line.center_sample
-    if centre == 0 and count == size:  # not told
+    size, before, after = encoding.encoded.matrix[0], line.discard_pre, line.discard_post
+    data = line.data[:, before : max(line.number_of_samples - after, 0)]
+    count, centre = data.shape[1], line.center_sample - before
+    if line.center_sample == 0 and count == size:  # not told
         centre = size // 2
-    before, after = line.discard_pre, line.discard_post
+
+    def fits(centre: int) -> bool:
+        return bool(0 <= centre < count and 0 <= size // 2 - centre <= size - count)
+
     if line.is_flag_set(ismrmrd.ACQ_IS_REVERSE):
-        data, centre, before, after = data[:, ::-1], count - 1 - centre, after, before
+        data, stored = data[:, ::-1], count - 1 - centre
+        if fits(stored) or not fits(centre):  # else the centre is told as for lines that are read forwards
+            centre = stored
     start = size // 2 - centre
-    if not (start >= 0 and start + count <= size and before + after < count):
+    if len(data) == 0:
+        raise InputError(f"line {line.scan_counter}: has no coil; check how it was written")
+    if not fits(centre):
         raise InputError(
-            f"line {line.scan_counter}: has {count} samples with the centre at {centre}, which do not fit the "
+            f"line {line.scan_counter}: has {count} samples to use with the centre at {centre}, which do not fit the "
             f"header's {size}; check its 'encodedSpace'"
         )
-    whole = np.zeros((len(data), size), np.complex64)
-    whole[:, start + before : start + count - after] = data[:, before : count - after]
     kept = encoding.kept(0)
+    if line.number_of_samples == count == kept and centre == kept // 2:  # whoever sent it took oversampling away
+        return data.astype(np.complex64), (0.0, kept - 1.0)
+    whole = np.zeros((len(data), size), np.complex64)
+    whole[:, start : start + count] = data
     factor = size / kept
-    rows = (
-        (start + before - size // 2) / factor + kept // 2,
-        (start + count - after - 1 - size // 2) / factor + kept // 2,
-    )
+    rows = (start - size // 2) / factor + kept // 2, (start + count - 1 - size // 2) / factor + kept // 2
     if kept == size:
         return whole, rows
     image = np.fft.fftshift(np.fft.ifft(np.fft.ifftshift(whole, axes=1), axis=1, norm="ortho"), axes=1)
@@ -86,10 +102,10 @@ def gridded(group: Lines, partitions: int) -> tuple[np.ndarray, np.ndarray]:
     """
     columns, own = group.encoding.encoded.matrix[1:]
     coils, height = next(iter(group.sums.values())).shape
-    if partitions * coils * height * columns > GRID:
+    if partitions * columns > max(GRID // (coils * height), SPARSE * len(group.sums)):
         raise InputError(
-            f"a slice or slab of {coils} coils, {height} x {columns} x {partitions} is more than {GRID} numbers; "
-            "check the header's matrix"
+            f"a slice or slab of {coils} coils, {height} x {columns} x {partitions} is more than {GRID} numbers, of "
+            f"which {len(group.sums)} lines are there; check the header's matrix"
         )
     grid = np.zeros((partitions, coils, height, columns), np.complex64)
     lines = np.zeros((columns, partitions), bool)
@@ -119,15 +135,21 @@ def fitted(group: Lines, image: Encoding) -> tuple[np.ndarray, np.ndarray]:
     return fitted.contiguous().numpy(), (resize_kspace(measured, shape) > 0).numpy()
 
 
+def calibrates(group: Lines, image: Encoding) -> bool:
+    """Tell whether lines have the region around the centre of k-space that maps are estimated from."""
+    return min(calibration_box(torch.from_numpy(fitted(group, image)[1]))) >= LEAST
+
+
 def mask_of_lines(encoding: Encoding, lines: np.ndarray, rows: tuple[float, float]) -> np.ndarray:
     """Mark what was measured: (W,), or (H, W) where the readout is partial.
 
     Rows beyond what either side of the centre reaches count as measured: they are known to be 0.
     """
     height = encoding.kept(0)
-    reach = max(height // 2 - rows[0], rows[1] - height // 2)
+    reach = max(height // 2 - rows[0], rows[1] + 1 - height // 2)
     row = np.arange(height)
-    missing = (np.abs(row - height // 2) <= reach) & ((row < rows[0] - 0.5) | (row > rows[1] + 0.5))
+    encoded = (row >= height // 2 - reach) & (row < height // 2 + reach)
+    missing = encoded & ((row < rows[0] - 0.5) | (row > rows[1] + 0.5))
     if np.count_nonzero(missing) * FEW_ROWS <= height:
         return lines
     return np.asarray(~missing[:, None] & lines)

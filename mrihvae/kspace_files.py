@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from difflib import get_close_matches
 from pathlib import Path
+from tokenize import TokenError
 from typing import Any
 
 import h5py
@@ -14,7 +16,7 @@ import numpy as np
 from mrihvae.cfl_files import SIZES, read_cfl
 from mrihvae.errors import InputError
 from mrihvae.fastmri_files import Scan, count_coils, read_scan
-from mrihvae.geometry import geometry_of
+from mrihvae.geometry import ATTRIBUTES, geometry_of
 from mrihvae.partitions import check_partitions, transformed
 
 FORMATS = "fastMRI HDF5, ISMRMRD (MRD) HDF5, BART .cfl with .hdr, or NumPy .npy with a .json of axes"
@@ -27,6 +29,8 @@ NAMES = (
 )  # fmt: skip
 APART = (5, 10, 11, 14)  # of these, each number is a scan of its own: echoes, times, averages
 MISSING = "'mrihvae[mrd]'"
+MRD_KEYS = {"xml", "data"}  # header and lines
+JSON_KEYS = ("axes", "mask", "acquisition", *ATTRIBUTES)
 
 
 def open_kspace(path: Path | str) -> list[Scan]:
@@ -55,9 +59,9 @@ def open_kspace(path: Path | str) -> list[Scan]:
     if kind == "numpy":
         return [read_numpy(path)]
     if kind == "mrd":
-        from mrihvae.mrd_files import mrd_group, read_mrd
+        from mrihvae.mrd_files import read_mrd
 
-        return read_mrd(path, mrd_group(path) or "dataset")
+        return read_mrd(path, _mrd_group(path) or "dataset")
     return [read_scan(path)]
 
 
@@ -69,6 +73,8 @@ def kind_of(path: Path) -> str:
     InputError
         Not there, none of these, or ISMRMRD without the package for it.
     """
+    if path.is_dir():
+        raise InputError(f"{path}: is a folder; give a file in it: {FORMATS}")
     if path.with_name(f"{path.name}.hdr").is_file() and not path.is_file():
         return "bart"
     if not path.is_file():
@@ -82,7 +88,11 @@ def kind_of(path: Path) -> str:
         return "numpy"
     if SIZES.encode() in start or path.suffix == ".cfl":
         return "bart"
-    if start.startswith(b"\x89HDF") and _is_mrd(path):
+    if start.startswith(b"\x89HDF") and _mrd_group(path):
+        try:
+            import ismrmrd  # noqa: F401
+        except ImportError as error:
+            raise InputError(f"{path}: ISMRMRD files take the package ismrmrd; pip install {MISSING}") from error
         return "mrd"
     if start.startswith(b"\x89HDF") or path.suffix in (".h5", ".hdf5", ".mrd"):
         return "fastmri"  # its reader says what is wrong
@@ -103,43 +113,62 @@ def list_kspace(path: Path) -> list[Path]:
     files = sorted(p for p in path.iterdir() if p.suffix in SUFFIXES and not p.name.startswith("."))
     if not files:
         raise InputError(f"{path}: no file with k-space in this folder; give {FORMATS}")
-    names: dict[str, Path] = {}
-    for file in files:
-        if file.stem in names:
-            raise InputError(f"{path}: {names[file.stem].name} and {file.name} would be reconstructed to one file")
-        names[file.stem] = file
+    check_names((file, file.name) for file in files)
     return files
 
 
-def coils_of(path: Path) -> int | None:
-    """Find the number of coils; of fastMRI files from the head. None where only reading it all tells what is wrong."""
+def head_of(path: Path) -> tuple[list[str], int | None]:
+    """Find the names of the scans in a file, and the number of coils; of fastMRI files from the head.
+
+    None where only reading it all tells what is wrong.
+    """
     if kind_of(path) == "fastmri":
-        return count_coils(path)
-    return max(scan.coils for scan in open_kspace(path))
+        return [path.name], count_coils(path)
+    scans = open_kspace(path)
+    return [scan.name for scan in scans], max(scan.coils for scan in scans)
+
+
+def check_names(scans: Iterable[tuple[Path, str]]) -> None:
+    """Refuse scans whose reconstructions would have the same name, given as their files and names.
+
+    Raises
+    ------
+    InputError
+        Two of one name.
+    """
+    files: dict[str, Path] = {}
+    for file, name in scans:
+        if Path(name).stem in files:
+            other = files[Path(name).stem].name
+            raise InputError(
+                f"{file}: has a scan that would be reconstructed to one file with one of {other}; rename it"
+            )
+        files[Path(name).stem] = file
 
 
 def read_numpy(path: Path) -> Scan:
     """Read NAME.npy, whose axes NAME.json tells: `{"axes": ["slice", "coil", "H", "W"]}`, in any order.
 
     H is the readout, W the phase-encoding axis; "slice" and "coil" may be left out. The JSON may also have "mask", W
-    numbers 0 or 1; and the geometry, all or nothing: "positions_mm" (slices, 3), "read_dir", "phase_dir", "slice_dir"
-    and "voxel_mm".
+    numbers 0 or 1; "acquisition", a name; and the geometry, all or nothing: "positions_mm" (slices, 3), "read_dir",
+    "phase_dir", "slice_dir" and "voxel_mm".
 
     Raises
     ------
     InputError
         The JSON is missing or wrong, or the array does not fit it, is not complex, or holds NaN.
     """
-    about = _read_json(path.with_suffix(".json"))
+    file = path.with_suffix(".json")
+    about = _read_json(file)
     axes = about.get("axes")
     if not isinstance(axes, list) or sorted(map(str, axes)) not in [sorted(some) for some in _some_axes()]:
         raise InputError(
-            f"{path.with_suffix('.json')}: 'axes' is {axes!r}; give a list of 'H' and 'W', and of 'slice' and 'coil' "
-            "where the array has them"
+            f"{file}: 'axes' is {axes!r}; give a list of 'H' and 'W', and of 'slice' and 'coil' where the array has "
+            "them"
         )
     try:
         array = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
+    except (OSError, ValueError, EOFError, MemoryError, TokenError) as error:
         raise InputError(f"{path}: truncated or no NumPy array of numbers ({error}); save it again") from error
     if array.ndim != len(axes) or array.dtype.kind != "c":
         raise InputError(f"{path}: is {array.dtype} of shape {array.shape}; give complex numbers with axes {axes}")
@@ -147,23 +176,17 @@ def read_numpy(path: Path) -> Scan:
     whole = np.expand_dims(array, tuple(range(array.ndim, array.ndim + len(missing))))
     names = [*axes, *missing]
     kspace = whole.transpose([names.index(axis) for axis in AXES])
-    attributes = {name: value for name, value in about.items() if name not in ("axes", "mask")}
-    geometry = geometry_of(path.with_suffix(".json"), attributes, len(kspace))
     scan = _checked(path, kspace, f"{path.stem}.h5")
-    mask = about.get("mask")
-    if mask is None:
-        return replace(scan, geometry=geometry)
-    measured = np.asarray(mask)
-    if measured.shape != kspace.shape[-1:] or measured.dtype.kind not in "bif" or not measured.any():
-        raise InputError(
-            f"{path.with_suffix('.json')}: 'mask' must be {kspace.shape[-1]} numbers 0 or 1, one at least 1"
-        )
-    return replace(scan, geometry=geometry, mask=measured.astype(bool))
+    attributes = {"acquisition": str(about.get("acquisition", "unknown"))}
+    geometry, mask = geometry_of(file, about, len(kspace)), _json_mask(file, about, kspace.shape[-1])
+    return replace(scan, attributes=attributes, geometry=geometry, mask=mask)
 
 
 def _read_bart(path: Path) -> list[Scan]:
     """Read BART's k-space; 3D scans are transformed across PHS2."""
     array = read_cfl(path)
+    if array.ndim > len(NAMES):
+        raise InputError(f"{path}: has {array.ndim} dimensions; BART's arrays have {len(NAMES)}")
     sizes = [*array.shape, *[1] * (len(NAMES) - array.ndim)]
     whole = array.reshape(sizes)
     for dimension, size in enumerate(sizes):
@@ -200,9 +223,10 @@ def _checked(path: Path, kspace: np.ndarray, name: str) -> Scan:
     """Check (slice, coil, H, W), and make a scan of it."""
     if min(kspace.shape) < 1 or min(kspace.shape[-2:]) < 2:
         raise InputError(f"{path}: k-space is {' x '.join(map(str, kspace.shape))}; H and W must be at least 2")
-    if not np.isfinite(kspace).all():
+    with np.errstate(over="ignore"):
+        found = np.ascontiguousarray(kspace, np.complex64)
+    if not np.isfinite(found).all():
         raise InputError(f"{path}: holds NaN or infinite values; export the scan again")
-    found = np.ascontiguousarray(kspace, np.complex64)
     return Scan(name, found[:, 0] if found.shape[1] == 1 else found, attributes={"acquisition": "unknown"})
 
 
@@ -215,25 +239,45 @@ def _read_json(path: Path) -> dict[str, Any]:
         ) from error
     if not isinstance(about, dict):
         raise InputError(f"{path}: holds no dictionary; write names and values")
+    for key in about:
+        if key not in JSON_KEYS:
+            near = get_close_matches(key, JSON_KEYS, n=1, cutoff=0.0)[0]
+            raise InputError(f"{path}: unknown entry '{key}'; the nearest known one is '{near}'")
+    lacking = [name for name in ATTRIBUTES if name not in about]
+    if 0 < len(lacking) < len(ATTRIBUTES):
+        raise InputError(f"{path}: has part of the geometry, but no '{lacking[0]}'; give all of it, or nothing")
     return about
+
+
+def _json_mask(path: Path, about: dict[str, Any], width: int) -> np.ndarray | None:
+    """Read the mask of lines, bool (W,)."""
+    mask = about.get("mask")
+    if mask is None:
+        return None
+    numbers = mask if isinstance(mask, list) else []
+    if len(numbers) != width or not all(isinstance(one, int) and one in (0, 1) for one in numbers) or not any(numbers):
+        raise InputError(f"{path}: 'mask' must be a list of {width} numbers 0 or 1, of which at least one is 1")
+    return np.array(numbers, bool)
 
 
 def _some_axes() -> Sequence[tuple[str, ...]]:
     return (AXES, AXES[1:], AXES[2:], ("slice", *AXES[2:]))
 
 
-def _is_mrd(path: Path) -> bool:
-    """Tell whether an HDF5 file has lines; reading them takes the package `ismrmrd`."""
+def _mrd_group(path: Path) -> str | None:
+    """Find the group of an HDF5 file with ISMRMRD's header and lines, or part of them, or images; None if none is."""
     try:
         with h5py.File(path, "r") as file:
+            groups = {name: set(file[name]) for name in file if isinstance(file.get(name), h5py.Group)}
             if "kspace" in file:
-                return False
-            found = any(isinstance(one, h5py.Group) and {"xml", "data"} <= set(one) for one in file.values())
+                return None
+            images = [name for name in groups if any(_is_image(one) for one in file[name].values())]
     except (OSError, RuntimeError, AttributeError):
-        return False
-    if found:
-        try:
-            import ismrmrd  # noqa: F401
-        except ImportError as error:
-            raise InputError(f"{path}: ISMRMRD files take the package ismrmrd; pip install {MISSING}") from error
-    return found
+        return None
+    whole = [name for name, keys in groups.items() if keys >= MRD_KEYS]
+    found = [*whole, *(name for name, keys in groups.items() if keys & MRD_KEYS), *images]
+    return found[0] if found else None
+
+
+def _is_image(one: object) -> bool:
+    return isinstance(one, h5py.Group) and {"data", "header"} <= set(one)

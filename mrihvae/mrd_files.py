@@ -22,19 +22,12 @@ CHUNK = 256  # lines that are read at once
 PARALLEL = 1e-3  # by which directions may differ that are to be the same
 
 
-def mrd_group(path: Path) -> str | None:
-    """Find the group of an HDF5 file that holds a header and lines; None where there is none."""
-    try:
-        with h5py.File(path, "r") as file:
-            groups = [name for name in file if isinstance(file.get(name), h5py.Group)]
-            found = [name for name in groups if XML in file[name] and DATA in file[name]]
-    except (OSError, RuntimeError, AttributeError):
-        return None
-    return found[0] if found else None
-
-
 def read_mrd(path: Path, group: str = "dataset") -> list[Scan]:
     """Read the scans of a file: each contrast, repetition, phase and set is one.
+
+    Parameters
+    ----------
+    group : which holds header and lines
 
     Raises
     ------
@@ -43,17 +36,28 @@ def read_mrd(path: Path, group: str = "dataset") -> list[Scan]:
     """
     try:
         with h5py.File(path, "r") as file:
-            xml, data = file[group][XML][()], file[group][DATA]
+            there = file[group]
+            for name in (XML, DATA):
+                if not isinstance(there.get(name), h5py.Dataset):
+                    raise InputError(
+                        f"{path}: its group '{group}' has no '{name}' (it has {', '.join(there) or 'nothing'}), which "
+                        "k-space needs; export the scan with header and lines"
+                    )
+            xml, data = there[XML][()], there[DATA]
             text = np.ravel(xml)[0]
             header = parse_header(text.decode() if isinstance(text, bytes) else str(text), str(path))
             sorter = Sorter(header, early=False, held=sys.maxsize)
             slices = [one for line in _lines(path, data) for one in sorter.add(line)] + sorter.end()
+        return scans_of(slices, header, path.name, sorter.noise)
     except InputError as error:
         raise error if str(error).startswith(str(path)) else InputError(f"{path}: {error}") from error
+    except MemoryError as error:
+        raise InputError(
+            f"{path}: too little memory for this scan; take a larger computer, or split the file"
+        ) from error
     except (OSError, KeyError, IndexError, ValueError, TypeError, RuntimeError, AttributeError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise InputError(f"{path}: truncated or not an ISMRMRD file ({reason}); copy it again") from error
-    return scans_of(slices, header, path.name, sorter.noise)
 
 
 def scans_of(slices: Sequence[Slice], header: ScanHeader, name: str, noise: np.ndarray | None) -> list[Scan]:
@@ -67,7 +71,7 @@ def scans_of(slices: Sequence[Slice], header: ScanHeader, name: str, noise: np.n
         No slice at all.
     """
     if not slices:
-        raise InputError(f"{name}: holds no line of an image; there is nothing to reconstruct")
+        raise InputError("holds no line of an image; there is nothing to reconstruct")
     ordered = sorted(slices, key=lambda one: one.key)
     stacks = []
     for _, group in groupby(ordered, key=lambda one: one.key[:-1]):
@@ -130,10 +134,9 @@ def _names(firsts: Sequence[Slice], stacks: Sequence[Sequence[Slice]], path: Pat
         return [f"{path.stem}.h5"]
     fields = [name for name in firsts[0].key._fields[:-1] if len({getattr(one.key, name) for one in firsts}) > 1]
     told = ["".join(f"_{name}{getattr(one.key, name)}" for name in fields) for one in firsts]
-    for k, name in enumerate(told):
-        if told.count(name) > 1:
-            told[k] = f"{name}_slice{min(one.key.slice for one in stacks[k])}"
-    return [f"{path.stem}{name}.h5" for name in told]
+    least = [f"_slice{min(one.key.slice for one in stack)}" for stack in stacks]
+    whole = [name + (number if told.count(name) > 1 else "") for name, number in zip(told, least)]
+    return [f"{path.stem}{name}.h5" for name in whole]
 
 
 def _lines(path: Path, data: h5py.Dataset) -> Iterator[Any]:
@@ -148,14 +151,15 @@ def _lines(path: Path, data: h5py.Dataset) -> Iterator[Any]:
         heads = np.zeros(len(rows), packed)
         _copy(rows["head"], heads)
         for number, (head, numbers) in enumerate(zip(heads, rows["data"]), start):
-            line = ismrmrd.Acquisition(ismrmrd.AcquisitionHeader.from_buffer_copy(head.tobytes()))
-            if line.data.size * 2 != len(numbers):
+            coils, samples = int(head["active_channels"]), int(head["number_of_samples"])
+            if coils * samples * 2 != len(numbers):
                 raise InputError(
-                    f"{path}: line {number} holds {len(numbers)} numbers, its header tells of {line.data.size * 2}; "
+                    f"{path}: line {number} holds {len(numbers)} numbers, its header tells of {coils * samples * 2}; "
                     "export it again"
                 )
-            line.data[:] = np.asarray(numbers, np.float32).view(np.complex64).reshape(line.data.shape)
-            yield line
+            values = np.asarray(numbers, np.float32).view(np.complex64).reshape(coils, samples)
+            head["trajectory_dimensions"] = 0  # not used
+            yield ismrmrd.Acquisition(ismrmrd.AcquisitionHeader.from_buffer_copy(head.tobytes()), values)
 
 
 def _copy(source: np.ndarray, target: np.ndarray) -> None:

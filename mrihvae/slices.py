@@ -250,12 +250,15 @@ def _complete(path: Path, heads: list[Head]) -> list[Head]:
 def _raw_slices(file: Path, together: bool) -> list[np.ndarray]:
     """Read the slices of a fully sampled file; unless `together`, each coil is a slice of its own."""
     from mrihvae.kspace_files import kind_of, open_kspace
+    from mrihvae.volumes import is_complete
 
     found: list[np.ndarray] = []
     masked = kind_of(file) == "fastmri"  # as the challenge has it, a mask is in undersampled files alone
     for scan in open_kspace(file):
-        if scan.mask is not None and (masked or not scan.mask.all()):
+        if scan.mask is not None and masked:
             raise InputError(f"{file}: is undersampled (it has a mask); training needs complete scans")
+        if not masked and not is_complete(scan):
+            raise InputError(f"{file}: is undersampled; training needs complete scans")
         slices = scan.kspace if together and scan.coils > 1 else scan.kspace.reshape(-1, *scan.kspace.shape[-2:])
         found += [kspace for kspace in slices if kspace.any()]
     return found
