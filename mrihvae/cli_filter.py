@@ -20,7 +20,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> None:
     """Reconstruct the scan; a mistake is told in the stream, too."""
     needed("mrihvae filter")
-    from mrihvae.mrd_replies import ReplyWriter
+    from mrihvae.mrd_replies import ReplyWriter, one_line
     from mrihvae.mrd_stream import read_messages
     from mrihvae.online import make_ready, respond
 
@@ -38,7 +38,10 @@ def run(arguments: argparse.Namespace) -> None:
             replies,
         )
     except InputError as error:
-        replies.text(f"ERROR mrihvae: {error}")
+        replies.text(f"ERROR mrihvae: {one_line(error)}")
+        raise
+    except Exception:
+        replies.text("ERROR mrihvae: the reconstruction failed")
         raise
     finally:
         replies.close()

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import argparse
 import logging
+import os
 import signal
+from dataclasses import replace
 
 from mrihvae.errors import InputError
 from mrihvae.mrd import needed
+from mrihvae.scanner_requests import PIXELS, Request
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -15,6 +18,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on; 0.0.0.0 for all, without protection")
     parser.add_argument("--port", type=int, default=9002, help="port to listen on; 0 for one that is free")
     parser.add_argument("--protocol", help="how to reconstruct: a protocol's name or file; left out, the usual way")
+    parser.add_argument("--pixels", choices=PIXELS, default="float", help="of images, where a scan asks for none")
     parser.add_argument("--max-connections", type=int, default=4, help="scans at once; further ones wait")
     parser.add_argument("--timeout", type=float, default=120.0, help="seconds in which a client must send a message")
     parser.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, ...")
@@ -31,10 +35,11 @@ def run(arguments: argparse.Namespace) -> None:
     except InputError as error:
         raise InputError(f"--{str(error).replace('connections', 'max-connections', 1)}") from error
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
-    ready = make_ready(arguments.protocol, arguments.device)
+    ready = replace(make_ready(arguments.protocol, arguments.device), request=Request(pixels=arguments.pixels))
     warm_up(ready)
     server = Server(ready, settings)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: server.stop())
     print(f"mrihvae: listening on {arguments.host}:{server.port}", flush=True)
-    server.serve()
+    if not server.serve():
+        os._exit(0)  # for an interpreter that ends while threads compute aborts

@@ -16,6 +16,7 @@ from mrihvae.partitions import transformed
 from mrihvae.sensitivities import LEAST, calibration_box
 
 STEP_1, STEP_2 = "kspace_encoding_step_1", "kspace_encoding_step_2"
+LINE = 2**22  # numbers of a line with its oversampling, which a short one may be laid out to
 GRID = 2**28  # numbers of the grid of a slice or slab, 2 GiB, beyond which
 SPARSE = 64  # a grid must not be so many times as large as what was measured
 ALIKE = 0.02  # by which fields of view may differ that are to be the same
@@ -82,6 +83,11 @@ def readout(line: ismrmrd.Acquisition, encoding: Encoding) -> tuple[np.ndarray, 
     kept = encoding.kept(0)
     if line.number_of_samples == count == kept and centre == kept // 2:  # whoever sent it took oversampling away
         return data.astype(np.complex64), (0.0, kept - 1.0)
+    if len(data) * size > LINE:
+        raise InputError(
+            f"line {line.scan_counter}: has {len(data)} coils, and the header's readout is {size} long, together more "
+            f"than {LINE} numbers; check its 'encodedSpace'"
+        )
     whole = np.zeros((len(data), size), np.complex64)
     whole[:, start : start + count] = data
     factor = size / kept

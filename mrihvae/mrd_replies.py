@@ -8,6 +8,13 @@ from collections.abc import Callable
 import ismrmrd
 from ismrmrd.serialization import ISMRMRDMessageID as Number
 
+TOLD = 500  # letters of an error, which may quote what a client sent
+
+
+def one_line(error: Exception) -> str:
+    """Tell of an error in a line."""
+    return " ".join(str(error).split())[:TOLD]
+
 
 class ReplyWriter:
     """Writes answers to a stream.
@@ -26,7 +33,7 @@ class ReplyWriter:
 
     def text(self, text: str) -> None:
         """Write a text."""
-        payload = text.encode()
+        payload = text.encode(errors="replace")  # a client may have sent half a character, which errors quote
         self._write(struct.pack("<HI", Number.TEXT, len(payload)) + payload)
 
     def close(self) -> None:

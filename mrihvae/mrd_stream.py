@@ -67,13 +67,16 @@ class Note:
 Message: TypeAlias = Config | Header | Note | ismrmrd.Acquisition
 
 
-def read_messages(read: Read, limits: Limits | None = None) -> Iterator[Message]:
+def read_messages(
+    read: Read, limits: Limits | None = None, begun: Callable[[], object] = lambda: None
+) -> Iterator[Message]:
     """Give the messages of a stream up to its close message, or to its end between two messages.
 
     Parameters
     ----------
     read : gives at most so many bytes, at least one unless the stream has ended, as `read1` of a buffered stream does
     limits : see `Limits`
+    begun : called before each message is waited for, those that are read over too
 
     Raises
     ------
@@ -81,7 +84,11 @@ def read_messages(read: Read, limits: Limits | None = None) -> Iterator[Message]
         The stream ends within a message, has one that is not known or not expected, or one beyond the limits.
     """
     limits = limits or Limits()
-    while start := _exactly(read, 2, "the number of a message", may_end=True):
+    while True:
+        begun()
+        start = _exactly(read, 2, "the number of a message", may_end=True)
+        if not start:
+            return
         (number,) = struct.unpack("<H", start)
         if number == Number.CLOSE:
             return

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable
-from contextlib import AbstractContextManager, nullcontext
+from concurrent.futures import Executor
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Protocol
 
 import ismrmrd
@@ -32,6 +33,9 @@ from mrihvae.weights import find_weights, fingerprint, load_card, weights_for
 NAME = "stream"  # of scans that have no file
 SEVERAL = 2  # coils: how many is all the same from here on
 BATCH = 8
+LARGEST = 2**22  # pixels of a slice: more, of which a damaged header may tell, would take all memory
+TITLE = 64  # letters of a protocol's name that series show
+USUAL = Request()
 
 
 class Replies(Protocol):
@@ -52,12 +56,15 @@ class Ready:
     ----------
     methods : the usual one
     weights : fingerprint of the weights of each
-    turn : held while a slice is reconstructed, so that slices of several connections do not take each other's memory
+    request : what is asked for where a scan asks for nothing else
+    turn : reconstructs slices of several connections one after another, or None: each thread that does it takes memory
+        of its own, which it keeps
     """
 
     methods: dict[int, Method]
     weights: dict[int, str]
-    turn: AbstractContextManager[object] | None = None
+    request: Request = USUAL
+    turn: Executor | None = None
 
     def method(self, coils: int, request: Request) -> Method:
         """Choose the method for a scan."""
@@ -127,7 +134,7 @@ def respond(messages: Iterable[Message], ready: Ready, replies: Replies) -> int:
     InputError
         Messages, lines or parameters that are wrong, or slices that cannot be reconstructed.
     """
-    request, scan = Request(), None
+    request, scan = ready.request, None
     for message in messages:
         if isinstance(message, Header):
             if scan is not None:
@@ -153,6 +160,12 @@ class _Running:
 
     def __init__(self, header: ScanHeader, request: Request, ready: Ready, replies: Replies) -> None:
         self.header, self.request, self.ready, self.replies = header, request, ready, replies
+        for encoding in header.encodings:
+            height, width = encoding.kept(0), encoding.encoded.matrix[1]
+            if height * width > LARGEST:
+                raise InputError(
+                    f"stream: slices of {height} x {width} are larger than {LARGEST} pixels; the header may be damaged"
+                )
         self.sorter = Sorter(header)
         self.series: dict[tuple[str, tuple[int, int]], Series] = {}
         self.slices = self.images = 0
@@ -170,13 +183,14 @@ class _Running:
             scan = scan_of(one, self.header, NAME, self.sorter.noise)
             mask = mask_of(scan, None)
             told = f"R = {effective_acceleration(mask):.2f}"
-            with self.ready.turn or nullcontext():
-                magnitude, deviation = self._reconstructed(scan, mask)
+            work, turn = partial(self._reconstructed, scan, mask), self.ready.turn
+            magnitude, deviation = work() if turn is None else turn.submit(work).result()
             self.slices += 1
             method = self.request.method or self.ready.method(scan.coils, self.request).name
-            self._send(method, magnitude, one, f"{self._made_by(scan)}, {told}")
+            self._send(method, magnitude, one, f"{self._made_by(method, scan)}, {told}")
             if deviation is not None:
-                self._send("uncertainty", deviation, one, f"{self._made_by(scan)}, {told}, standard deviation")
+                made_by = self._made_by("samples", scan)
+                self._send("uncertainty", deviation, one, f"{made_by}, {told}, standard deviation")
             self.replies.text(
                 f"INFO mrihvae: slice {one.key.slice}, contrast {one.key.contrast}, repetition {one.key.repetition}: "
                 f"{told}, {time.perf_counter() - began:.2f} s"
@@ -185,14 +199,14 @@ class _Running:
     def close(self) -> int:
         """Tell how the scan ended; gives the number of images."""
         if self.sorter.late:
-            late = f"{self.sorter.late} lines came after their slice was complete, and were not used"
+            late = f"lines that came after their slice was complete, and were not used: {self.sorter.late}"
             self.replies.text(f"WARNING mrihvae: {late}")
         if not self.slices:
             self.replies.text("WARNING mrihvae: the scan had no line of an image")
         return self.images
 
-    def _made_by(self, scan: Scan) -> str:
-        weights = self.ready.weights.get(min(scan.coils, SEVERAL))
+    def _made_by(self, method: str, scan: Scan) -> str:
+        weights = self.ready.weights.get(min(scan.coils, SEVERAL)) if method in MODEL_METHODS else None
         return f"mrihvae {__version__}" + (f", weights {weights[:12]}" if weights else "")
 
     def _reconstructed(self, scan: Scan, mask: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
@@ -207,7 +221,7 @@ class _Running:
                 raise
             size = " x ".join(map(str, scan.kspace.shape[1:]))
             raise InputError(f"stream: too little memory for a slice of {size}") from error
-        if not np.isfinite(image).all():
+        if not (np.isfinite(image).all() and (deviation is None or np.isfinite(deviation).all())):
             raise InputError("stream: a reconstruction is not finite; the scan may be damaged")
         return image, deviation
 
@@ -223,7 +237,7 @@ class _Running:
         shape = (pixels.shape[0], pixels.shape[1])
         if (kind, shape) not in self.series:
             role = ["Image", "Uncertainty"] if kind == "uncertainty" else ["Image"]
-            description = f"{self.header.protocol or 'scan'} mrihvae {kind}"
+            description = f"{self.header.protocol[:TITLE] or 'scan'} mrihvae {kind}"
             self.series[kind, shape] = Series(
                 len(self.series) + 1, description, role, ["MRIHVAE", kind], self.request.pixels == "short"
             )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import lru_cache
 from typing import Any
 
@@ -12,8 +13,9 @@ import ismrmrd
 from mrihvae.errors import InputError
 from mrihvae.mrd_stream import Config, Header, Message
 from mrihvae.online import Ready, make_ready, respond
+from mrihvae.scanner_requests import Request
 
-STORED = {"pixels": "short"}  # scanners store 16 bits
+STORED = Request(pixels="short")  # scanners store 16 bits
 
 
 def process(connection: Any, config: Any, metadata: Any) -> None:
@@ -37,11 +39,10 @@ def process(connection: Any, config: Any, metadata: Any) -> None:
 @lru_cache(maxsize=1)
 def _ready() -> Ready:
     """Load weights once in a process."""
-    return make_ready(None)
+    return replace(make_ready(None), request=STORED)
 
 
 def _messages(connection: Any, config: Any, metadata: Any) -> Iterator[Message]:
-    yield Config(json.dumps({"parameters": STORED}), False)
     if config:
         yield Config(config if isinstance(config, str) else json.dumps(config), False)
     xml = metadata if isinstance(metadata, str | bytes) else ismrmrd.xsd.ToXML(metadata)

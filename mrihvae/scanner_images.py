@@ -55,11 +55,11 @@ class Series:
         if self.count == 0:
             peak = float(pixels.max())
             self.factor = BRIGHTEST / peak if self.short and peak > 0 else 1.0
-            self.white = float(np.percentile(pixels, WINDOW))
+            self.white = float(np.percentile(pixels, WINDOW)) or 1.0  # a window of no width shows nothing
         self.count += 1
         rows: np.ndarray = pixels.T[None, None]
         if self.short:
-            rows = np.rint(np.minimum(rows * self.factor, HIGHEST)).astype(np.int16)
+            rows = np.rint(np.minimum(rows.astype(np.float64) * self.factor, HIGHEST)).astype(np.int16)
         head = _header(one, (pixels.shape[0], pixels.shape[1]))
         head.image_index, head.image_series_index = self.count, self.number
         image = ismrmrd.Image(head, data=np.ascontiguousarray(rows))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
@@ -13,6 +14,7 @@ from mrihvae.volumes import METHODS
 PREFIX = "mrihvae_"  # of names among a header's user parameters, which belong to all sorts of programs
 PIXELS = ("float", "short")
 MOST_SAMPLES = 256
+QUOTED = 40  # letters of a client's that errors quote
 YES, NO = ("true", "1", "1.0", "yes", "on"), ("false", "0", "0.0", "no", "off", "")
 
 
@@ -35,12 +37,12 @@ class Request:
     pixels: str = "float"
 
     def __post_init__(self) -> None:
-        if self.method and self.method not in METHODS:
-            raise InputError(f"parameter method '{self.method}': is unknown; choose one of {', '.join(METHODS)}")
+        for name, value, known in (("method", self.method or METHODS[0], METHODS), ("pixels", self.pixels, PIXELS)):
+            if value not in known:
+                choice = ", ".join(known)
+                raise InputError(f"parameter {name} '{_quoted(value)}': is unknown; choose one of {choice}")
         if not 2 <= self.samples <= MOST_SAMPLES:
             raise InputError(f"parameter samples {self.samples}: must be 2 to {MOST_SAMPLES}")
-        if self.pixels not in PIXELS:
-            raise InputError(f"parameter pixels '{self.pixels}': is unknown; choose one of {', '.join(PIXELS)}")
 
     def changed(self, parameters: Mapping[str, Any]) -> Request:
         """Take the parameters that are known by their name, with or without `PREFIX`; others are for other programs.
@@ -48,14 +50,17 @@ class Request:
         Raises
         ------
         InputError
-            A value that is not of its kind.
+            A value that is not of its kind, or a name with `PREFIX` that none has.
         """
         values: dict[str, Any] = {}
+        known = {one.name: one.default for one in fields(self)}
         for name, value in parameters.items():
             key = name.removeprefix(PREFIX)
-            usual = {one.name: one.default for one in fields(self)}.get(key)
-            if usual is not None:
-                values[key] = _read(name, value, usual)
+            if key in known:
+                values[key] = _read(name, value, known[key])
+            elif key != name:
+                near = difflib.get_close_matches(key[:QUOTED], known, n=1, cutoff=0.0)[0]
+                raise InputError(f"parameter {_quoted(name)}: is unknown; the nearest known one is '{PREFIX}{near}'")
         return replace(self, **values)
 
     def told(self, text: str) -> Request:
@@ -78,12 +83,17 @@ class Request:
         return self.changed({name: value for name, value in header.items() if name.startswith(PREFIX)})
 
 
+def _quoted(text: str) -> str:
+    """Shorten what an error quotes; half a character, which JSON can hold, cannot be written."""
+    return text[:QUOTED].encode(errors="replace").decode()
+
+
 def _read(name: str, value: Any, usual: object) -> Any:
     """Read a value that may come as text, to the kind of its default."""
     text = str(value).strip()
     if isinstance(usual, bool):
         if text.lower() not in (*YES, *NO):
-            raise InputError(f"parameter {name} '{text[:40]}': must be true or false")
+            raise InputError(f"parameter {name} '{_quoted(text)}': must be true or false")
         return text.lower() in YES
     if isinstance(usual, int):
         try:
@@ -91,6 +101,6 @@ def _read(name: str, value: Any, usual: object) -> Any:
         except ValueError:
             number = float("nan")
         if not number.is_integer():
-            raise InputError(f"parameter {name} '{text[:40]}': must be a whole number")
+            raise InputError(f"parameter {name} '{_quoted(text)}': must be a whole number")
         return int(number)
     return text

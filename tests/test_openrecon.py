@@ -1,0 +1,124 @@
+"""The module for python-ismrmrd-server, with a connection that does as that server's."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+pytest.importorskip("ismrmrd")
+
+import ismrmrd
+import mrd_client as mrd
+from serving import cheap, expected, lines_of, scan
+
+from mrihvae import openrecon
+from mrihvae.mrd_stream import read_messages
+from mrihvae.openrecon import STORED, process
+from mrihvae.scanner_requests import Request
+from mrihvae.volumes import Method
+
+
+class Connection:
+    """Gives lines and waveforms, then None as that server does at the close message; keeps what is sent."""
+
+    def __init__(self, lines: list[mrd.Line], ends: bool = True) -> None:
+        payload = io.BytesIO(b"".join(map(mrd.acquisition, lines)))
+        self.items: list[Any] = [ismrmrd.Waveform(), *read_messages(payload.read)] + [None] * ends
+        self.sent: list[Any] = []
+        self.logged: list[tuple[str, str]] = []
+        self.closed = 0
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self.items)
+
+    def send_image(self, images: list[ismrmrd.Image]) -> None:
+        assert not self.closed
+        self.sent += images
+
+    def send_logging(self, level: str, contents: str) -> None:
+        assert not self.closed and len(level) == 8, level
+        self.logged.append((level.strip(), contents))
+
+    def send_close(self) -> None:
+        self.closed += 1
+
+
+@pytest.fixture(autouse=True)
+def weights(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(openrecon, "_ready", lambda: replace(cheap(), request=STORED))
+
+
+def test_shipped_weights_are_loaded_once_and_store_16_bits(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.undo()
+    asked: list[Any] = []
+    monkeypatch.setattr(openrecon, "make_ready", lambda protocol: asked.append(protocol) or cheap())
+    openrecon._ready.cache_clear()
+    assert openrecon._ready() is openrecon._ready() and asked == [None]
+    assert openrecon._ready().request == Request(pixels="short")
+    openrecon._ready.cache_clear()
+
+
+@pytest.mark.parametrize("ends", [True, False])
+@pytest.mark.parametrize("parsed", [str, bytes, ismrmrd.xsd.CreateFromDocument])
+def test_images(parsed: Any, ends: bool) -> None:
+    xml, lines = scan(coils=2)
+    metadata = xml.encode() if parsed is bytes else parsed(xml)
+    connection = Connection(lines, ends)
+    process(connection, "openrecon", metadata)
+    assert connection.closed == 1 and len(connection.sent) == 2
+    for k, image in enumerate(connection.sent):
+        truth = expected(lines, 24, Method("zero-filled"), k)
+        assert image.data.dtype == np.int16 and image.slice == k
+        factor = float(ismrmrd.Meta.deserialize(image.attribute_string)["PixelFactor"])
+        np.testing.assert_allclose(image.data[0, 0], truth * factor, atol=0.5 + 1e-3)
+    assert [level for level, _ in connection.logged] == ["INFO", "INFO"]
+    assert connection.logged[0][1].startswith("mrihvae: slice 0, ")
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"version": "1.0", "parameters": {"config": "mrihvae", "method": "sense", "pixels": "float"}},
+        '{"parameters": {"method": "sense", "pixels": "float"}}',
+    ],
+)
+def test_parameters(config: Any) -> None:
+    xml, lines = scan(coils=2, mask=lines_of(24))
+    connection = Connection(lines)
+    process(connection, config, xml)
+    np.testing.assert_array_equal(connection.sent[0].data[0, 0], expected(lines, 24, Method("sense")))
+
+
+@pytest.mark.parametrize("config", [None, "", {}, "null", "simplefft"])
+def test_no_parameters(config: Any) -> None:
+    xml, lines = scan()
+    connection = Connection(lines)
+    process(connection, config, xml)
+    assert len(connection.sent) == 2 and connection.closed == 1
+
+
+def test_mistakes_are_logged() -> None:
+    xml, lines = scan(slices=1)
+    for config, metadata, word in (
+        ({"parameters": {"samples": 1}}, xml, "must be 2 to 256"),
+        (None, "metadata that is no XML", "header is no XML"),
+        (None, xml.replace("cartesian", "radial"), "trajectory 'radial'"),
+    ):
+        connection = Connection(lines)
+        process(connection, config, metadata)
+        ((level, told),) = connection.logged
+        assert level == "ERROR" and told.startswith("mrihvae: ") and word in told
+        assert connection.closed == 1 and not connection.sent
+
+
+def test_other_failures_close_and_go_on_to_the_server(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(openrecon, "respond", lambda *_: 1 / 0)
+    connection = Connection([])
+    with pytest.raises(ZeroDivisionError):
+        process(connection, None, "")
+    assert connection.closed == 1
