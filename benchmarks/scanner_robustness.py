@@ -30,6 +30,7 @@ from typing import Any
 import numpy as np
 import torch
 from complete_scans import write_results
+from scanner_tables import scanner_tables
 from sigpy import shepp_logan
 from tqdm import tqdm
 
@@ -243,36 +244,6 @@ def faults(results: dict[str, Any]) -> list[str]:
     return found + [f"mutated streams: {told}" for told in broken["outcomes"] if told.startswith("wrong")]
 
 
-def markdown(results: dict[str, Any]) -> str:
-    """Lay out all of it."""
-    held, broken = results["endurance"], results["mutations"]
-    lines = ["| from the last line to the first image | median, s | most, s |", "|---|---|---|"]
-    lines += [
-        f"| {row['scan']} | {row['median_seconds']:.3f} | {row['max_seconds']:.3f} |" for row in results["latency"]
-    ]
-    lines += [
-        "",
-        f"Of {held['scans']} scans one after another {held['right']} were answered with the images expected, bit for "
-        f"bit, and {held['right_at_once']} of {held['rounds'] * held['at_once']} that were {held['at_once']} at once "
-        f"({results['scan']}). From scan {held['settled_after']} on memory stayed within "
-        f"{100 * held['memory_spread']:.2f} %, at {held['memory_MiB'][-1]:.0f} MiB; with {held['at_once']} at once "
-        f"within {100 * held['memory_spread_at_once']:.2f} %, at {held['memory_at_once_MiB'][-1]:.0f} MiB.",
-        "",
-        "| mutated streams | |",
-        "|---|---|",
-        *(f"| {told} | {count} |" for told, count in broken["outcomes"].items()),
-        "",
-        f"{broken['streams']} streams from {broken['clients']} clients at once, in {broken['seconds']:.0f} s; of "
-        f"{broken['good_scans']} good scans between them {broken['good_scans_right']} were answered as expected. "
-        f"Memory was {broken['memory_before_MiB']:.0f} MiB before, {broken['memory_after_MiB']:.0f} MiB after, and "
-        f"{broken['peak_MiB']:.0f} MiB at most.",
-        "",
-        f"{results['threads']} threads.",
-        "",
-    ]
-    return "\n".join(lines)
-
-
 def main(arguments: list[str] | None = None) -> int:
     """Run the command; returns its exit status, 1 if anything was not as it should be."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -316,8 +287,8 @@ def main(arguments: list[str] | None = None) -> int:
     with served(options.threads, *connections, "--timeout", str(TIMEOUT)) as (port, process):
         results["mutations"] = mutations(port, process, usual, broken, options)
     results["faults"] = faults(results)
-    write_results(options.output, results, markdown(results))
-    print(markdown(results))
+    write_results(options.output, results, scanner_tables(results))
+    print(scanner_tables(results))
     for fault in results["faults"]:
         print(f"scanner_robustness: {fault}", file=sys.stderr)
     return 1 if results["faults"] else 0

@@ -25,6 +25,7 @@ from multicoil_tables import multicoil_seconds_table, multicoil_tables
 from plots import seconds_of, write_plots
 from protocol import LABELS
 from restoration_tables import overview
+from scanner_tables import scanner_tables
 
 from mrihvae.errors import InputError
 from mrihvae.files import replacing
@@ -42,6 +43,7 @@ SECONDS_LABELS = {**LABELS, "uncertainty": "ours, 16 samples and their deviation
 SEVERAL: dict[str, Callable[[dict[str, Any]], str]] = {
     "multicoil": lambda found: multicoil_tables(found["volumes"]),
     "multicoil_seconds": multicoil_seconds_table,
+    "scanner_robustness": scanner_tables,
 }
 BEYOND = 1.15  # how far from an acceleration that was measured a line through two of them is carried on
 Rows = list[dict[str, Any]]

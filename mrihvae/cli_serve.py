@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import argparse
+import ctypes
 import logging
 import os
 import signal
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 from mrihvae.errors import InputError
 from mrihvae.mrd import needed
 from mrihvae.scanner_requests import PIXELS, Request
+
+TRIM, MAP = -1, -3  # M_TRIM_THRESHOLD and M_MMAP_THRESHOLD of malloc.h
+KEPT = 2**25  # bytes, the most that it takes
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -35,11 +40,23 @@ def run(arguments: argparse.Namespace) -> None:
     except InputError as error:
         raise InputError(f"--{str(error).replace('connections', 'max-connections', 1)}") from error
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
-    ready = replace(make_ready(arguments.protocol, arguments.device), request=Request(pixels=arguments.pixels))
-    warm_up(ready)
+    _keep_memory()
+    # one thread has all to do with torch: OpenMP is half as fast as soon as another one has used it, too
+    turn = ThreadPoolExecutor(1, "reconstruction")
+    ready = turn.submit(make_ready, arguments.protocol, arguments.device).result()
+    turn.submit(warm_up, ready).result()
+    ready = replace(ready, request=Request(pixels=arguments.pixels), turn=turn)
     server = Server(ready, settings)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: server.stop())
     print(f"mrihvae: listening on {arguments.host}:{server.port}", flush=True)
     if not server.serve():
         os._exit(0)  # for an interpreter that ends while threads compute aborts
+
+
+def _keep_memory() -> None:
+    """Have the C library keep memory that scans give back, for the next: to get it anew takes time."""
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # glibc alone has it
+    if mallopt is not None:
+        for threshold in (TRIM, MAP):
+            mallopt(threshold, KEPT)

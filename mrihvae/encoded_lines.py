@@ -9,7 +9,6 @@ import numpy as np
 import torch
 
 from mrihvae.errors import InputError
-from mrihvae.fourier import resize_kspace
 from mrihvae.geometry import Geometry, make_geometry
 from mrihvae.mrd_header import Encoding, Limit
 from mrihvae.partitions import transformed
@@ -137,8 +136,19 @@ def fitted(group: Lines, image: Encoding) -> tuple[np.ndarray, np.ndarray]:
     shape = (image.kept(0), image.encoded.matrix[1])
     kspaces, lines = gridded(group, partitions)
     mask = np.broadcast_to(mask_of_lines(own, np.asarray(lines.any(axis=1)), group.rows), kspaces.shape[-2:])
-    fitted, measured = resize_kspace(torch.from_numpy(kspaces), shape), torch.from_numpy(mask.astype(np.float32))
-    return fitted.contiguous().numpy(), (resize_kspace(measured, shape) > 0).numpy()
+    return _resized(kspaces, shape), _resized(mask, shape)
+
+
+def _resized(array: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
+    """Crop or zero-pad (..., H, W) per axis, as `mrihvae.fourier.resize_kspace` does, without torch's threads."""
+    resized = np.zeros((*array.shape[:-2], *shape), array.dtype)
+    ours, theirs = [], []
+    for new, old in zip(shape, array.shape[-2:]):
+        kept = min(new, old)
+        ours.append(slice(new // 2 - kept // 2, new // 2 - kept // 2 + kept))
+        theirs.append(slice(old // 2 - kept // 2, old // 2 - kept // 2 + kept))
+    resized[..., ours[0], ours[1]] = array[..., theirs[0], theirs[1]]
+    return resized
 
 
 def calibrates(group: Lines, image: Encoding) -> bool:

@@ -65,7 +65,7 @@ class Server:
 
     def __init__(self, ready: Ready, settings: ServerSettings | None = None) -> None:
         self.settings = settings or ServerSettings()
-        self._turn = ThreadPoolExecutor(1, "reconstruction")
+        self._turn = ready.turn or ThreadPoolExecutor(1, "reconstruction")
         self.ready = replace(ready, turn=self._turn)
         self._stopped = False  # an Event's lock could be held when a signal comes
         self._open: set[socket.socket] = set()

@@ -1,0 +1,35 @@
+"""Lay out how the server holds out, for its results and the README."""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+def scanner_tables(results: dict[str, Any]) -> str:
+    """Lay out all of it."""
+    held, broken = results["endurance"], results["mutations"]
+    lines = ["| from the last line to the first image | median, s | most, s |", "|---|---|---|"]
+    lines += [
+        f"| {row['scan']} | {row['median_seconds']:.3f} | {row['max_seconds']:.3f} |" for row in results["latency"]
+    ]
+    lines += [
+        "",
+        f"Of {held['scans']} scans one after another {held['right']} were answered with the images expected, bit for "
+        f"bit, and {held['right_at_once']} of {held['rounds'] * held['at_once']} that were {held['at_once']} at once "
+        f"({results['scan']}). From scan {held['settled_after']} on memory stayed within "
+        f"{100 * held['memory_spread']:.2f} %, at {held['memory_MiB'][-1]:.0f} MiB; with {held['at_once']} at once "
+        f"within {100 * held['memory_spread_at_once']:.2f} %, at {held['memory_at_once_MiB'][-1]:.0f} MiB.",
+        "",
+        "| mutated streams | |",
+        "|---|---|",
+        *(f"| {told} | {count} |" for told, count in broken["outcomes"].items()),
+        "",
+        f"{broken['streams']} streams from {broken['clients']} clients at once, in {broken['seconds']:.0f} s; of "
+        f"{broken['good_scans']} good scans between them {broken['good_scans_right']} were answered as expected. "
+        f"Memory was {broken['memory_before_MiB']:.0f} MiB before, {broken['memory_after_MiB']:.0f} MiB after, and "
+        f"{broken['peak_MiB']:.0f} MiB at most.",
+        "",
+        f"{results['threads']} threads.",
+        "",
+    ]
+    return "\n".join(lines)
