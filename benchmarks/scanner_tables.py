@@ -4,6 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
+OUTCOMES = {
+    "images": "images, and a close: what was changed does not matter, or changes the image alone",
+    "images, error told": "images of slices before the error, its text, and a close",
+    "no image": "a close alone, as when nothing but a close is left of a scan",
+    "no image, error told": "the error's text, and a close",
+    "timed out": "a text that no whole message came in time, and a close",
+}
+
 
 def scanner_tables(results: dict[str, Any]) -> str:
     """Lay out all of it."""
@@ -20,9 +28,9 @@ def scanner_tables(results: dict[str, Any]) -> str:
         f"{100 * held['memory_spread']:.2f} %, at {held['memory_MiB'][-1]:.0f} MiB; with {held['at_once']} at once "
         f"within {100 * held['memory_spread_at_once']:.2f} %, at {held['memory_at_once_MiB'][-1]:.0f} MiB.",
         "",
-        "| mutated streams | |",
+        "| mutated streams, and how they were answered | |",
         "|---|---|",
-        *(f"| {told} | {count} |" for told, count in broken["outcomes"].items()),
+        *(f"| {OUTCOMES.get(told, told)} | {count} |" for told, count in broken["outcomes"].items()),
         "",
         f"{broken['streams']} streams from {broken['clients']} clients at once, in {broken['seconds']:.0f} s; of "
         f"{broken['good_scans']} good scans between them {broken['good_scans_right']} were answered as expected. "

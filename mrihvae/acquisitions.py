@@ -25,6 +25,7 @@ from mrihvae.encoded_lines import (
     gridded,
     mask_of_lines,
     padding_of,
+    partitions_of,
     place_of,
     readout,
     step_limit,
@@ -104,12 +105,9 @@ class Sorter:
     """
 
     def __init__(self, header: ScanHeader, early: bool = True, held: int = HELD) -> None:
-        for encoding in header.encodings:
-            if encoding.trajectory.lower() != "cartesian":
-                raise InputError(
-                    f"trajectory '{encoding.trajectory}': lines on a Cartesian grid alone can be reconstructed; "
-                    "grid the data before"
-                )
+        if not any(map(_is_cartesian, header.encodings)):
+            raise _refused(header.encodings[0])
+        self.warnings: list[str] = []  # what was wrong, and could be done without
         self.header, self.early, self.held = header, early, held
         self.late = 0  # lines that came after their slice had been given
         self._noise: list[np.ndarray] = []
@@ -168,11 +166,14 @@ class Sorter:
         Raises
         ------
         InputError
-            Partitions of a 3D scan that were undersampled, coils that differ from those of the noise scan, or
-            directions that are no right angles.
+            Partitions of a 3D scan that are missing.
         """
         given = [one for key in sorted(self._lines) for one in self._give(key)]
         return given + [one for number in sorted(self._waiting) for one in self._released(number)]
+
+    def _warn(self, text: str) -> None:
+        if text not in self.warnings:
+            self.warnings.append(text)
 
     def _add_noise(self, data: np.ndarray) -> None:
         if self._noise and len(data) != len(self._noise[0]):
@@ -186,7 +187,10 @@ class Sorter:
             raise InputError(
                 f"line {line.scan_counter}: is of encoding {number}, and the header has {len(self.header.encodings)}"
             )
-        return self.header.encodings[number]
+        encoding = self.header.encodings[number]
+        if not _is_cartesian(encoding):
+            raise _refused(encoding)
+        return encoding
 
     def _key(self, line: ismrmrd.Acquisition) -> Key:
         self._encoding(line)
@@ -213,13 +217,17 @@ class Sorter:
             group.sums[place] = group.sums[place] + data
             group.counts[place] += 1
         else:
-            self._size += data.size
-            if self._size > self.held:
-                raise InputError(
-                    f"scan holds more than {self.held} numbers of slices that are not complete; check its flags"
-                )
+            self._hold(data.size)
             group.sums[place], group.counts[place] = data, 1
         group.rows = max(group.rows[0], rows[0]), min(group.rows[1], rows[1])
+
+    def _hold(self, size: int) -> None:
+        """Count numbers that are held."""
+        self._size += size
+        if self._size > self.held:
+            raise InputError(
+                f"scan is larger than {8 * self.held / 2**30:.3g} GiB, which may be held of it; raise --max-memory"
+            )
 
     def _over(self, key: Key) -> list[Key]:
         """List the slices that are over because their next repetition begins."""
@@ -251,21 +259,20 @@ class Sorter:
         self._size -= sum(one.size for one in group.sums.values())
         coils = len(next(iter(group.sums.values())))
         if self._noise and len(self._noise[0]) != coils:
-            raise InputError(
-                f"noise scan of {len(self._noise[0])} coils, and lines of {coils}; they must have the same"
-            )
+            self._warn(f"the noise scan of {len(self._noise[0])} coils is left out, for lines have {coils}")
+            self._noise.clear()
         encoding, head = group.encoding, group.head
         partitions = encoding.encoded.matrix[2]
         kspaces, lines = gridded(group, partitions)
         if partitions > 1:
-            check_partitions(lines)
+            check_partitions(lines, partitions_of(encoding))
         mask = mask_of_lines(encoding, np.asarray(lines.any(axis=1)), group.rows)
         h, w, depth = (encoding.kept(axis) for axis in range(3))
         first = partitions // 2 - depth // 2
         slices = [
             Slice(
                 key._replace(slice=key.slice * depth + z - first), kspaces[z], mask, padding_of(encoding), (h, w),
-                geometry_of_line(head, encoding, z), head, None,
+                self._geometry(head, encoding, z), head, None,
             )
             for z in range(first, first + depth)
         ]  # fmt: skip
@@ -273,10 +280,21 @@ class Sorter:
             return self._interleaved(key, group, slices)
         return [replace(one, calibration=self._calibration_of(key.slice, one)) for one in slices]
 
+    def _geometry(self, head: ismrmrd.AcquisitionHeader, encoding: Encoding, z: int) -> Geometry:
+        """Place a slice in the patient; where directions are wrong, as if it were axial."""
+        try:
+            return geometry_of_line(head, encoding, z)
+        except InputError as error:
+            self._warn(f"{error}; the image is placed as an axial one")
+            plain = ismrmrd.AcquisitionHeader()
+            if np.isfinite(head.position[:]).all():
+                plain.position[:] = head.position[:]
+            return geometry_of_line(plain, encoding, z)
+
     def _interleaved(self, key: Key, group: Lines, slices: list[Slice]) -> list[Slice]:
         """Hold slices back until the repetitions so far have what maps take, together; those after these have it."""
         self._waiting.setdefault(key.slice, []).extend(slices)
-        self._size += sum(one.kspace.size for one in slices)
+        self._hold(sum(one.kspace.size for one in slices))
         apart = Key(0, 0, 0, 0, 0, slices[0].key.slice)
         first = key._replace(repetition=0)
         if apart not in self._made and first == self._calibrating.setdefault(key.slice, first):
@@ -310,5 +328,18 @@ class Sorter:
             return self._made[apart]
         if not repeated:
             return None
-        first_one = one.key._replace(repetition=0)
-        return self._made.setdefault(first_one, Calibration(one.kspace, one.mask, repeated))
+        earliest = one.key._replace(repetition=0)
+        if earliest not in self._made:
+            self._hold(one.kspace.size)
+            self._made[earliest] = Calibration(one.kspace, one.mask, repeated)
+        return self._made[earliest]
+
+
+def _is_cartesian(encoding: Encoding) -> bool:
+    return encoding.trajectory.lower() == "cartesian"
+
+
+def _refused(encoding: Encoding) -> InputError:
+    return InputError(
+        f"trajectory '{encoding.trajectory}': lines on a Cartesian grid alone can be reconstructed; grid the data"
+    )

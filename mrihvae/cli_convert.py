@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 
 from mrihvae.errors import InputError
@@ -17,9 +18,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's options."""
     parser.description = f"{parser.description}. {ABOUT}"
     parser.add_argument(
-        "input", type=Path, metavar="IN", help="file with k-space of any format, or a reconstruction of this package"
+        "input",
+        type=Path,
+        metavar="IN",
+        help="file with k-space of any format, or a reconstruction of this package, or MRD images",
     )
     parser.add_argument("output", type=Path, metavar="OUT", help="file to write; its suffix says the format")
+    parser.add_argument("--slice", type=int, help="write one slice of the images, from 0 on; left out, all")
     parser.add_argument("--dataset", help="images of IN to take, where it has several; left out, the reconstruction")
     parser.add_argument(
         "--images", action="store_true", help="write images of complete k-space where OUT could be both"
@@ -28,16 +33,30 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """Convert; prints the names of the files written, one for each contrast and repetition."""
-    from mrihvae.converted_images import DATASETS, WRITERS, has_images, read_volume
-    from mrihvae.converted_kspace import KSPACE_WRITERS, images_of
+    from mrihvae.converted_images import DATASETS, WRITERS, Volume, has_images, read_volume
+    from mrihvae.converted_kspace import KSPACE_WRITERS, images_of, left_out
     from mrihvae.kspace_files import open_kspace
+    from mrihvae.mrd_image_files import mrd_image_groups, read_mrd_images
 
     source, output = arguments.input, arguments.output
     suffix = _suffix(output, tuple(WRITERS))
     if _same(source, output):
         raise InputError(f"{output}: is the input, too; choose another name")
-    if arguments.dataset is not None or has_images(source):
-        WRITERS[suffix](output, read_volume(source, arguments.dataset or DATASETS[0]))
+
+    def chosen(volume: Volume) -> Volume:
+        if arguments.slice is None:
+            return volume
+        if not 0 <= arguments.slice < len(volume.pixels):
+            raise InputError(f"--slice {arguments.slice}: must be 0 to {len(volume.pixels) - 1}")
+        return volume.one(arguments.slice)
+
+    series = mrd_image_groups(source)
+    if has_images(source) or (arguments.dataset is not None and not series):
+        WRITERS[suffix](output, chosen(read_volume(source, arguments.dataset or DATASETS[0])))
+        print(output)
+        return
+    if series:
+        WRITERS[suffix](output, chosen(read_mrd_images(source, arguments.dataset)))
         print(output)
         return
     scans = open_kspace(source)
@@ -46,8 +65,10 @@ def run(arguments: argparse.Namespace) -> None:
         path = output.with_name(f"{output.name.removesuffix(suffix)}{special}{suffix}")
         if suffix in KSPACE_WRITERS and not arguments.images:
             KSPACE_WRITERS[suffix](path, scan)
+            if lost := left_out(scan, suffix):
+                print(f"{path}: {suffix} has no place for {', '.join(lost)}", file=sys.stderr)
         else:
-            WRITERS[suffix](path, images_of(scan))
+            WRITERS[suffix](path, chosen(images_of(scan)))
         print(path)
 
 

@@ -5,15 +5,18 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+from dataclasses import replace
 from functools import partial
 
 from mrihvae.errors import InputError
 from mrihvae.mrd import needed
+from mrihvae.scanner_requests import PIXELS
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's options."""
     parser.add_argument("--protocol", help="how to reconstruct: a protocol's name or file; left out, the usual way")
+    parser.add_argument("--pixels", choices=PIXELS, default="float", help="of images, where the scan asks for none")
     parser.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, ...")
 
 
@@ -32,9 +35,10 @@ def run(arguments: argparse.Namespace) -> None:
 
     replies = ReplyWriter(write)
     try:
+        ready = make_ready(arguments.protocol, arguments.device)
         respond(
             read_messages(partial(os.read, sys.stdin.fileno())),
-            make_ready(arguments.protocol, arguments.device),
+            replace(ready, request=replace(ready.request, pixels=arguments.pixels)),
             replies,
         )
     except InputError as error:

@@ -12,7 +12,7 @@ from dataclasses import replace
 
 from mrihvae.errors import InputError
 from mrihvae.mrd import needed
-from mrihvae.scanner_requests import PIXELS, Request
+from mrihvae.scanner_requests import PIXELS
 
 TRIM, MAP = -1, -3  # M_TRIM_THRESHOLD and M_MMAP_THRESHOLD of malloc.h
 KEPT = 2**25  # bytes, the most that it takes
@@ -25,7 +25,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--protocol", help="how to reconstruct: a protocol's name or file; left out, the usual way")
     parser.add_argument("--pixels", choices=PIXELS, default="float", help="of images, where a scan asks for none")
     parser.add_argument("--max-connections", type=int, default=4, help="scans at once; further ones wait")
-    parser.add_argument("--timeout", type=float, default=120.0, help="seconds in which a client must send a message")
+    parser.add_argument("--max-memory", type=float, default=8.0, help="GiB of k-space that are held of a scan at most")
+    parser.add_argument(
+        "--timeout", type=float, default=300.0, help="seconds that may pass until a client has sent its next message"
+    )
     parser.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, ...")
 
 
@@ -35,6 +38,8 @@ def run(arguments: argparse.Namespace) -> None:
     from mrihvae.online import make_ready, warm_up
     from mrihvae.server import Server, ServerSettings
 
+    if not 0 < arguments.max_memory < float("inf"):
+        raise InputError(f"--max-memory {arguments.max_memory}: must be a number of GiB above 0")
     try:
         settings = ServerSettings(arguments.host, arguments.port, arguments.max_connections, arguments.timeout)
     except InputError as error:
@@ -45,7 +50,12 @@ def run(arguments: argparse.Namespace) -> None:
     turn = ThreadPoolExecutor(1, "reconstruction")
     ready = turn.submit(make_ready, arguments.protocol, arguments.device).result()
     turn.submit(warm_up, ready).result()
-    ready = replace(ready, request=Request(pixels=arguments.pixels), turn=turn)
+    ready = replace(
+        ready,
+        request=replace(ready.request, pixels=arguments.pixels),
+        turn=turn,
+        held=int(arguments.max_memory * 2**27),
+    )
     server = Server(ready, settings)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: server.stop())

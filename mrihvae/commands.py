@@ -18,6 +18,7 @@ from tqdm import tqdm
 from mrihvae.errors import InputError
 from mrihvae.fastmri_files import Scan, write_reconstruction
 from mrihvae.figures import volume_panel
+from mrihvae.geometry import VOXEL
 from mrihvae.kspace_files import open_kspace
 from mrihvae.masks import effective_acceleration
 from mrihvae.model import HVAE
@@ -77,8 +78,11 @@ def reconstruct_file(file: Path, folder: Path, *settings: Any) -> list[dict[str,
     InputError
         As `mrihvae.kspace_files.open_kspace` and `reconstruct_scan` do.
     """
-    scans = open_kspace(file)
+    with _caught() as caught:
+        scans = open_kspace(file)
     rows = [reconstruct_scan(scan, file, folder, *settings) for scan in scans]
+    for row in rows:
+        row["warnings"] = sorted({*row["warnings"], *(str(one.message) for one in caught)})
     if len(rows) == 1 and rows[0]["file"] == file.name:
         return rows
     return [{**row, "source": file.name, "scans": len(rows)} for row in rows]
@@ -142,6 +146,7 @@ def reconstruct_scan(
     acceleration = undersampling.acceleration if undersampling else scan.attributes.get("acceleration")
     if acceleration is not None:
         attributes["acceleration"] = acceleration
+    attributes |= {} if scan.voxel is None else {VOXEL: scan.voxel}
     attributes |= {} if scan.geometry is None else scan.geometry.attributes()
     further = {} if posterior is None else {"uncertainty": posterior.std}
     if posterior is not None:

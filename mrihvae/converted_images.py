@@ -6,7 +6,7 @@ import io
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from mrihvae.cfl_files import write_cfl
 from mrihvae.errors import InputError
 from mrihvae.fastmri_files import read_dataset, write_datasets
 from mrihvae.files import replacing
-from mrihvae.geometry import Geometry, geometry_of, make_geometry
+from mrihvae.geometry import VOXEL, Geometry, geometry_of, make_geometry, voxel_of
 from mrihvae.kspace_files import SLICE
 
 DATASETS = ("reconstruction", "uncertainty", "reconstruction_rss", "reconstruction_esc")
@@ -37,12 +37,19 @@ class Volume:
     geometry : where they lie, or None where nothing tells
     attributes : what else is known, for formats that can say it
     dataset : its name in HDF5 files
+    voxel : size along h, w and across slices, mm, where that is known and geometry is not
     """
 
     pixels: np.ndarray
     geometry: Geometry | None = None
     attributes: Mapping[str, Any] = field(default_factory=dict)
     dataset: str = DATASETS[0]
+    voxel: tuple[float, float, float] | None = None
+
+    def one(self, k: int) -> Volume:
+        """Take slice k alone."""
+        geometry = None if self.geometry is None else self.geometry.one(k)
+        return replace(self, pixels=self.pixels[k : k + 1], geometry=geometry)
 
 
 def has_images(path: Path) -> bool:
@@ -67,9 +74,8 @@ def read_volume(path: Path, dataset: str) -> Volume:
         raise InputError(f"{path}: '{dataset}' is {pixels.dtype} of shape {pixels.shape}, not images (slices, h, w)")
     with h5py.File(path, "r") as file:
         attributes = dict(file.attrs.items())
-    return Volume(
-        pixels.astype(np.float32, copy=False), geometry_of(path, attributes, len(pixels)), attributes, dataset
-    )
+    geometry = geometry_of(path, attributes, len(pixels))
+    return Volume(pixels.astype(np.float32, copy=False), geometry, attributes, dataset, voxel_of(attributes))
 
 
 def write_nifti(path: Path, volume: Volume) -> None:
@@ -87,6 +93,8 @@ def write_nifti(path: Path, volume: Volume) -> None:
         raise InputError(f"{path}: {error}") from error
     image = nibabel.Nifti1Image(pixels, affine)
     image.header.set_xyzt_units("mm")
+    if affine is None and volume.voxel is not None:
+        image.header.set_zooms(volume.voxel)
     if affine is not None:
         image.set_sform(affine, 1)
         image.set_qform(affine, 1)
@@ -115,9 +123,9 @@ def write_mrd_images(path: Path, volume: Volume) -> None:
     from mrihvae.acquisitions import Key, Slice
     from mrihvae.scanner_images import Series
 
-    pixels = volume.pixels
+    pixels, voxel = volume.pixels, volume.voxel or (1.0, 1.0, 1.0)
     geometry = volume.geometry or make_geometry(
-        np.arange(len(pixels))[:, None] * [0.0, 0.0, 1.0], np.zeros(3), np.zeros(3), np.zeros(3), (1.0, 1.0, 1.0)
+        np.arange(len(pixels))[:, None] * [0.0, 0.0, voxel[2]], np.zeros(3), np.zeros(3), np.zeros(3), voxel
     )
     method = str(volume.attributes.get("method", volume.dataset))
     series = Series(1, f"mrihvae {method}", ["Image"], ["MRIHVAE", method])
@@ -133,7 +141,8 @@ def write_mrd_images(path: Path, volume: Volume) -> None:
 
 def write_hdf5(path: Path, volume: Volume) -> None:
     """Write an HDF5 file as `mrihvae reconstruct` does."""
-    attributes = {**volume.attributes, **({} if volume.geometry is None else volume.geometry.attributes())}
+    attributes = {**volume.attributes, **({} if volume.voxel is None else {VOXEL: volume.voxel})}
+    attributes |= {} if volume.geometry is None else volume.geometry.attributes()
     write_datasets(path, {volume.dataset: volume.pixels}, attributes)
 
 

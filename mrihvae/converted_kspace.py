@@ -32,7 +32,9 @@ def images_of(scan: Scan) -> Volume:
             "that writes"
         )
     everything = np.ones(scan.kspace.shape[-1], bool)
-    return Volume(reconstruct_volume(scan, everything, Method("zero-filled")), scan.geometry, scan.attributes)
+    return Volume(
+        reconstruct_volume(scan, everything, Method("zero-filled")), scan.geometry, scan.attributes, voxel=scan.voxel
+    )
 
 
 def write_fastmri(path: Path, scan: Scan) -> None:
@@ -62,7 +64,7 @@ def write_fastmri(path: Path, scan: Scan) -> None:
             file[name] = array
         file["ismrmrd_header"] = header_xml(
             (scan.kspace.shape[-2], scan.kspace.shape[-1]), scan.coils, scan.matrix, scan.padding,
-            scan.geometry.voxel if scan.geometry else (1.0, 1.0, 1.0), str(attributes["acquisition"]),
+            scan.geometry.voxel if scan.geometry else scan.voxel or (1.0, 1.0, 1.0), str(attributes["acquisition"]),
         ).encode()  # fmt: skip
         file.attrs.update(attributes)
 
@@ -70,6 +72,8 @@ def write_fastmri(path: Path, scan: Scan) -> None:
 def write_bart_kspace(path: Path, scan: Scan) -> None:
     """Write BART's k-space: READ along H, PHS1 along W, COIL and SLICE."""
     kspace = scan.kspace if scan.kspace.ndim == 4 else scan.kspace[:, None]
+    if scan.mask is not None:  # zeros alone tell what was not measured
+        kspace = np.where(scan.mask, kspace, 0)
     slices, coils, height, width = kspace.shape
     array = kspace.transpose(2, 3, 1, 0)
     write_cfl(path, array.reshape(height, width, 1, coils, *[1] * (SLICE - 4), slices))
@@ -79,9 +83,26 @@ def write_numpy_kspace(path: Path, scan: Scan) -> None:
     """Write NAME.npy, complex64 (slice, coil, H, W), and NAME.json with axes, mask and geometry."""
     kspace = scan.kspace if scan.kspace.ndim == 4 else scan.kspace[:, None]
     about: dict[str, Any] = {"axes": ["slice", "coil", "H", "W"], **as_lists(scan.geometry)}
-    if scan.mask is not None and scan.mask.ndim == 1:
+    if scan.mask is not None:
         about["mask"] = scan.mask.astype(int).tolist()
     save_numpy(path, kspace, about)
+
+
+def left_out(scan: Scan, suffix: str) -> list[str]:
+    """Name what a scan has that a format has no place for."""
+    if suffix == ".h5":
+        return []
+    has = {
+        "noise scan": scan.noise_scan is not None,
+        "calibration lines": scan.calibration is not None,
+        "sensitivity maps": scan.maps is not None,
+        "lines that are not encoded": scan.padding not in (None, (0, scan.kspace.shape[-1])),
+        "geometry": scan.geometry is not None and suffix != ".npy",
+        "partial readouts, whose empty ends look like those of interpolation": (
+            scan.mask is not None and scan.mask.ndim == 2 and suffix != ".npy"
+        ),
+    }
+    return [name for name, there in has.items() if there]
 
 
 KSPACE_WRITERS = {

@@ -61,7 +61,7 @@ def readout(line: ismrmrd.Acquisition, encoding: Encoding) -> tuple[np.ndarray, 
     size, before, after = encoding.encoded.matrix[0], line.discard_pre, line.discard_post
     data = line.data[:, before : max(line.number_of_samples - after, 0)]
     count, centre = data.shape[1], line.center_sample - before
-    if line.center_sample == 0 and count == size:  # not told
+    if count == size and (line.center_sample == 0 or abs(centre - size // 2) == 1):  # not told, or one beside it
         centre = size // 2
 
     def fits(centre: int) -> bool:
@@ -169,6 +169,13 @@ def mask_of_lines(encoding: Encoding, lines: np.ndarray, rows: tuple[float, floa
     if np.count_nonzero(missing) * FEW_ROWS <= height:
         return lines
     return np.asarray(~missing[:, None] & lines)
+
+
+def partitions_of(encoding: Encoding) -> int:
+    """Compute how many partitions a complete scan has: as far as the longer side of the centre reaches, on both."""
+    size = encoding.encoded.matrix[2]
+    limit = step_limit(encoding, STEP_2, size)
+    return min(size, max(2 * (limit.center - limit.minimum), 2 * (limit.maximum - limit.center) + 1))
 
 
 def padding_of(encoding: Encoding) -> tuple[int, int] | None:

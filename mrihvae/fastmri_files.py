@@ -44,6 +44,7 @@ class Scan:
     noise_scan : complex (coil, sample), where the file has `noise`
     geometry : where the slices lie in the patient, or None where the file does not tell
     calibration : of each slice, what its maps are estimated from; None for its own k-space
+    voxel : size along H, W and across slices, mm, for scans without geometry, where the file tells it
     """
 
     name: str
@@ -57,6 +58,7 @@ class Scan:
     noise_scan: np.ndarray | None = None
     geometry: Geometry | None = None
     calibration: Sequence[Calibration] | None = None
+    voxel: tuple[float, float, float] | None = None
 
     @property
     def coils(self) -> int:
@@ -160,7 +162,10 @@ def read_scan(path: Path) -> Scan:
     kspace = kspace.astype(np.complex64, copy=False)
     maps, noise_scan = _read_coil_data(path, keys, kspace.shape) if kspace.ndim == 4 else (None, None)
     geometry = geometry_of(path, attributes, len(kspace))
-    return Scan(path.name, kspace, mask, target, padding, matrix, attributes, maps, noise_scan, geometry)
+    return Scan(
+        path.name, kspace, mask, target, padding, matrix, attributes, maps, noise_scan, geometry,
+        voxel=_voxel(encoding, kspace.shape[-2:]),
+    )  # fmt: skip
 
 
 def count_coils(path: Path) -> int | None:
@@ -296,6 +301,18 @@ def _matrix(encoding: ElementTree.Element | None) -> tuple[int, int] | None:
     except ValueError:
         return None
     return size if min(size) > 0 else None
+
+
+def _voxel(encoding: ElementTree.Element | None, shape: tuple[int, ...]) -> tuple[float, float, float] | None:
+    """Compute the size of a voxel from the field of view of k-space; None where the header does not tell it."""
+    if encoding is None:
+        return None
+    path = f"{ISMRMRD}encodedSpace/{ISMRMRD}fieldOfView_mm/{ISMRMRD}"
+    try:
+        x, y, z = (float(encoding.findtext(path + axis, "")) for axis in "xyz")
+    except ValueError:
+        return None
+    return (x / shape[0], y / shape[1], z) if min(x, y, z) > 0 and max(x, y, z) < np.inf else None
 
 
 def _first_line(error: Exception) -> str:

@@ -18,7 +18,8 @@ from mrihvae.errors import InputError
 
 LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0])
 UNIT = 1e-3  # by which the length of a direction may differ from 1, and directions from right angles
-ATTRIBUTES = ("positions_mm", "read_dir", "phase_dir", "slice_dir", "voxel_mm")  # of files, in LPS
+VOXEL = "voxel_mm"
+ATTRIBUTES = ("positions_mm", "read_dir", "phase_dir", "slice_dir", VOXEL)  # of files, in LPS
 EVEN = 0.02  # of the distance of slices, by which their positions may differ from a straight, even row
 
 
@@ -125,6 +126,15 @@ def make_geometry(
     if np.abs(directions @ directions.T - np.eye(3)).max() > UNIT:
         raise InputError("readout, phase and slice directions of the header are no right angles; check it")
     return Geometry(positions, directions[0], directions[1], directions[2], voxel)
+
+
+def voxel_of(attributes: Mapping[str, Any]) -> tuple[float, float, float] | None:
+    """Read the size of voxels along H, W and across slices, mm, from attributes; None where it is not there."""
+    try:
+        x, y, z = (float(size) for size in attributes.get(VOXEL, ()))
+    except (TypeError, ValueError):
+        return None
+    return (x, y, z) if min(x, y, z) > 0 and np.isfinite((x, y, z)).all() else None
 
 
 def geometry_of(path: Path, attributes: Mapping[str, Any], slices: int) -> Geometry | None:

@@ -150,8 +150,8 @@ def read_numpy(path: Path) -> Scan:
     """Read NAME.npy, whose axes NAME.json tells: `{"axes": ["slice", "coil", "H", "W"]}`, in any order.
 
     H is the readout, W the phase-encoding axis; "slice" and "coil" may be left out. The JSON may also have "mask", W
-    numbers 0 or 1; "acquisition", a name; and the geometry, all or nothing: "positions_mm" (slices, 3), "read_dir",
-    "phase_dir", "slice_dir" and "voxel_mm".
+    numbers 0 or 1, or H lists of them; "acquisition", a name; and the geometry, all or nothing: "positions_mm"
+    (slices, 3), "read_dir", "phase_dir", "slice_dir" and "voxel_mm".
 
     Raises
     ------
@@ -178,7 +178,7 @@ def read_numpy(path: Path) -> Scan:
     kspace = whole.transpose([names.index(axis) for axis in AXES])
     scan = _checked(path, kspace, f"{path.stem}.h5")
     attributes = {"acquisition": str(about.get("acquisition", "unknown"))}
-    geometry, mask = geometry_of(file, about, len(kspace)), _json_mask(file, about, kspace.shape[-1])
+    geometry, mask = geometry_of(file, about, len(kspace)), _json_mask(file, about, kspace.shape[-2:])
     return replace(scan, attributes=attributes, geometry=geometry, mask=mask)
 
 
@@ -249,15 +249,20 @@ def _read_json(path: Path) -> dict[str, Any]:
     return about
 
 
-def _json_mask(path: Path, about: dict[str, Any], width: int) -> np.ndarray | None:
-    """Read the mask of lines, bool (W,)."""
+def _json_mask(path: Path, about: dict[str, Any], shape: tuple[int, ...]) -> np.ndarray | None:
+    """Read the mask, bool (W,) or (H, W)."""
     mask = about.get("mask")
     if mask is None:
         return None
-    numbers = mask if isinstance(mask, list) else []
-    if len(numbers) != width or not all(isinstance(one, int) and one in (0, 1) for one in numbers) or not any(numbers):
-        raise InputError(f"{path}: 'mask' must be a list of {width} numbers 0 or 1, of which at least one is 1")
-    return np.array(numbers, bool)
+    rows = mask if isinstance(mask, list) else []
+    by_bin = (
+        bool(rows) and all(isinstance(row, list) and len(row) == shape[1] for row in rows) and len(rows) == shape[0]
+    )
+    numbers = [one for row in rows for one in row] if by_bin else rows
+    whole = by_bin or len(rows) == shape[1]
+    if not whole or not all(isinstance(one, int) and one in (0, 1) for one in numbers) or not any(numbers):
+        raise InputError(f"{path}: 'mask' must be a list of {shape[1]} numbers 0 or 1, of which at least one is 1")
+    return np.array(rows, bool)
 
 
 def _some_axes() -> Sequence[tuple[str, ...]]:

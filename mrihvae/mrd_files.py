@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import warnings
 from collections.abc import Iterator, Sequence
 from itertools import groupby
 from pathlib import Path
@@ -48,6 +49,8 @@ def read_mrd(path: Path, group: str = "dataset") -> list[Scan]:
             header = parse_header(text.decode() if isinstance(text, bytes) else str(text), str(path))
             sorter = Sorter(header, early=False, held=sys.maxsize)
             slices = [one for line in _lines(path, data) for one in sorter.add(line)] + sorter.end()
+        for warning in sorter.warnings:
+            warnings.warn(warning, RuntimeWarning, stacklevel=2)
         return scans_of(slices, header, path.name, sorter.noise)
     except InputError as error:
         raise error if str(error).startswith(str(path)) else InputError(f"{path}: {error}") from error
@@ -94,17 +97,20 @@ def _scan(stack: Sequence[Slice], header: ScanHeader, name: str, noise: np.ndarr
     kspace = np.stack([one.kspace for one in stack])
     if kspace.shape[1] == 1:
         kspace = kspace[:, 0]
-    geometry = Geometry(
-        np.concatenate([one.geometry.positions for one in stack]),
+    positions = np.concatenate([one.geometry.positions for one in stack])
+    geometry: Geometry | None = Geometry(
+        positions,
         first.geometry.read, first.geometry.phase, first.geometry.normal, first.geometry.voxel,
     )  # fmt: skip
+    if len(stack) > 1 and not np.ptp(positions, axis=0).any():
+        geometry = None  # simulators do not tell where slices lie
     calibration = [one.calibration for one in stack if one.calibration is not None]
     attributes: dict[str, Any] = {"acquisition": header.protocol or "unknown"}
     names = ("contrast", "repetition", "phase", "set")
     attributes |= {each: value for each, value in zip(names, first.key[1:-1]) if value}
     return Scan(
         name, kspace, first.mask, None, first.padding, first.matrix, attributes, None, noise, geometry,
-        calibration if len(calibration) == len(stack) else None,
+        calibration if len(calibration) == len(stack) else None, first.geometry.voxel,
     )  # fmt: skip
 
 

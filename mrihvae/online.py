@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from mrihvae import __version__
-from mrihvae.acquisitions import Slice, Sorter
+from mrihvae.acquisitions import HELD, Slice, Sorter
 from mrihvae.commands import is_out_of_memory, load_on
 from mrihvae.errors import InputError
 from mrihvae.fastmri_files import Scan
@@ -57,6 +57,7 @@ class Ready:
     methods : the usual one
     weights : fingerprint of the weights of each
     request : what is asked for where a scan asks for nothing else
+    held : numbers of k-space that may be held of a scan
     turn : reconstructs slices of several connections one after another, or None: each thread that does it takes memory
         of its own, which it keeps
     """
@@ -64,6 +65,7 @@ class Ready:
     methods: dict[int, Method]
     weights: dict[int, str]
     request: Request = USUAL
+    held: int = HELD
     turn: Executor | None = None
 
     def method(self, coils: int, request: Request) -> Method:
@@ -75,7 +77,7 @@ class Ready:
                 "with another, or without one"
             )
         usual = self.methods[kind]
-        return replace(usual, name=request.method or usual.name)
+        return replace(usual, name=request.method or usual.name, samples=request.samples)
 
 
 def make_ready(protocol: str | None, device: str = "cpu") -> Ready:
@@ -105,7 +107,7 @@ def make_ready(protocol: str | None, device: str = "cpu") -> Ready:
         solver = chosen.solver_with(load_card(find_weights(chosen.weights)))
         model, weights[kind] = load_on(chosen.weights, device), fingerprint(find_weights(chosen.weights))
     methods[kind] = Method(solver.method, model, solver, solver.samples, coils=chosen.coil_settings())
-    return Ready(methods, weights)
+    return Ready(methods, weights, Request(samples=max(2, solver.samples)))
 
 
 def warm_up(ready: Ready) -> None:
@@ -166,7 +168,8 @@ class _Running:
                 raise InputError(
                     f"stream: slices of {height} x {width} are larger than {LARGEST} pixels; the header may be damaged"
                 )
-        self.sorter = Sorter(header)
+        self.sorter = Sorter(header, held=ready.held)
+        self.warned: list[str] = []
         self.series: dict[tuple[str, tuple[int, int]], Series] = {}
         self.slices = self.images = 0
 
@@ -183,6 +186,10 @@ class _Running:
             scan = scan_of(one, self.header, NAME, self.sorter.noise)
             mask = mask_of(scan, None)
             told = f"R = {effective_acceleration(mask):.2f}"
+            for text in self.sorter.warnings:
+                self._warn(text)
+            if not mask[..., mask.shape[-1] // 2].any():
+                self._warn("the centre of k-space was not measured; images without it are made up")
             work, turn = partial(self._reconstructed, scan, mask), self.ready.turn
             magnitude, deviation = work() if turn is None else turn.submit(work).result()
             self.slices += 1
@@ -204,6 +211,12 @@ class _Running:
         if not self.slices:
             self.replies.text("WARNING mrihvae: the scan had no line of an image")
         return self.images
+
+    def _warn(self, text: str) -> None:
+        """Tell of something, once in a scan."""
+        if text not in self.warned:
+            self.warned.append(text)
+            self.replies.text(f"WARNING mrihvae: {text}")
 
     def _made_by(self, method: str, scan: Scan) -> str:
         weights = self.ready.weights.get(min(scan.coils, SEVERAL)) if method in MODEL_METHODS else None

@@ -32,6 +32,9 @@ def process(connection: Any, config: Any, metadata: Any) -> None:
         respond(_messages(connection, config, metadata), _ready(), replies)
     except InputError as error:
         connection.send_logging("ERROR   ", f"mrihvae: {error}")
+    except Exception:
+        connection.send_logging("ERROR   ", "mrihvae: the reconstruction failed; see the server's log")
+        raise
     finally:
         connection.send_close()
 

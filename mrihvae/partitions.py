@@ -7,27 +7,31 @@ import numpy as np
 from mrihvae.errors import InputError
 
 FILLED = 0.6  # of the partitions of all lines, at least, must be there; an ellipse has 0.79
+CENTRAL = 0.95  # of all partitions, at least, must be there of the line that has the most
 
 
-def check_partitions(lines: np.ndarray) -> None:
+def check_partitions(lines: np.ndarray, encoded: int | None = None) -> None:
     """See that partitions were measured whole, or as an ellipse whose corners are known to hold little.
 
     Parameters
     ----------
     lines : bool (W, partitions), what was measured
+    encoded : how many partitions a complete scan has; all, if left out
 
     Raises
     ------
     InputError
-        Gaps between partitions of a line, or too many of them missing at the ends.
+        Gaps between partitions of a line, or some that are missing at the ends of all lines.
     """
     counts = lines.sum(axis=1)
     first, end = lines.argmax(axis=1), lines.shape[1] - lines[:, ::-1].argmax(axis=1)
     gaps = (counts > 0) & (end - first != counts)
-    encoded = int(np.count_nonzero(lines.any(axis=0)))
-    if gaps.any() or counts.sum() < FILLED * np.count_nonzero(counts) * encoded:
+    encoded = lines.shape[1] if encoded is None else encoded
+    few = counts.max() < CENTRAL * encoded or counts.sum() < FILLED * np.count_nonzero(counts) * encoded
+    if gaps.any() or few:
         raise InputError(
-            "partitions were undersampled; of 3D scans only lines can be, with all partitions or an ellipse of them"
+            f"partitions are missing: no line has more than {counts.max()} of {encoded}, or some have gaps; of 3D "
+            "scans only lines can be undersampled, with all partitions or an ellipse of them"
         )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import ismrmrd
@@ -10,8 +10,8 @@ import numpy as np
 
 from mrihvae.acquisitions import Slice
 
-BRIGHTEST = 4095  # to which the brightest pixel of a series' first image goes, in 12 bits
-HIGHEST = 32767  # of int16, where brighter images of the series end
+BRIGHTEST = 2047  # to which the brightest pixel of a series' first image goes: later ones may be 16 times as bright
+HIGHEST = 32767  # of int16
 WINDOW = 99.5  # percentile of the first image that is shown as white
 
 
@@ -26,8 +26,9 @@ class Series:
     role, history : of the images, as `DataRole` and `ImageProcessingHistory` have it
     short : whether pixels are int16
     count : images so far
-    factor : by which pixels are multiplied; of int16 chosen by the first image
-    white : value that is shown as white, before the factor; chosen by the first image
+    factor : by which pixels are multiplied; of int16 chosen by the first image, and made smaller for one so much
+        brighter that it would not fit, and those after it
+    white : value that is shown as white, before the factor; that of the brightest image so far
     """
 
     number: int
@@ -37,7 +38,7 @@ class Series:
     short: bool = False
     count: int = 0
     factor: float = 1.0
-    white: float = field(default=0.0)
+    white: float = 0.0
 
     def image(self, pixels: np.ndarray, one: Slice, comment: str) -> ismrmrd.Image:
         """Make the next image of the series.
@@ -52,14 +53,14 @@ class Series:
         -------
         magnitude image of matrix (x, y, z) = (h, w, 1)
         """
-        if self.count == 0:
-            peak = float(pixels.max())
-            self.factor = BRIGHTEST / peak if self.short and peak > 0 else 1.0
-            self.white = float(np.percentile(pixels, WINDOW)) or 1.0  # a window of no width shows nothing
+        peak = float(pixels.max())
+        if self.short and peak > 0 and (self.count == 0 or peak * self.factor > HIGHEST):
+            self.factor = BRIGHTEST / peak
+        self.white = max(self.white, float(np.percentile(pixels, WINDOW)))
         self.count += 1
         rows: np.ndarray = pixels.T[None, None]
         if self.short:
-            rows = np.rint(np.minimum(rows.astype(np.float64) * self.factor, HIGHEST)).astype(np.int16)
+            rows = np.rint(rows.astype(np.float64) * self.factor).astype(np.int16)
         head = _header(one, (pixels.shape[0], pixels.shape[1]))
         head.image_index, head.image_series_index = self.count, self.number
         image = ismrmrd.Image(head, data=np.ascontiguousarray(rows))
@@ -67,7 +68,7 @@ class Series:
         return image
 
     def _meta(self, one: Slice, comment: str) -> ismrmrd.Meta:
-        white, geometry = self.white * self.factor, one.geometry
+        white, geometry = (self.white or 1.0) * self.factor, one.geometry  # a window of no width shows nothing
         values: dict[str, Any] = {
             "DataRole": self.role,
             "ImageProcessingHistory": self.history,

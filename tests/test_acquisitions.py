@@ -341,7 +341,7 @@ def test_elliptical_partitions(lines: np.ndarray) -> None:
 def test_undersampled_partitions_are_refused() -> None:
     kspace = complex_normal((8, 2, 16, 12))
     taken = np.broadcast_to(np.arange(8) % 2 == 0, (12, 8))
-    with pytest.raises(InputError, match="partitions were undersampled"):
+    with pytest.raises(InputError, match="partitions are missing"):
         sort(slab_xml(kspace), scan_3d(kspace, taken))
 
 
@@ -388,10 +388,15 @@ def test_directions_that_are_all_zero_are_axial() -> None:
         assert not one.geometry.positions.any()
 
 
-def test_directions_that_are_no_right_angles_are_refused() -> None:
-    lines = mrd.cartesian_lines(complex_normal(SHAPE), read_dir=(0.8, 0.6, 0))
-    with pytest.raises(InputError, match="no right angles"):
-        sort(mrd.cartesian_xml(SHAPE), lines)
+@pytest.mark.parametrize("read", [(0.8, 0.6, 0), (0, 0, 0)])
+def test_wrong_directions_are_told_and_taken_for_axial(read: tuple[float, float, float]) -> None:
+    lines = mrd.cartesian_lines(complex_normal(SHAPE), read_dir=read)
+    sorter, slices = sort(mrd.cartesian_xml(SHAPE), lines)
+    (told,) = sorter.warnings
+    assert "directions of the header" in told and told.endswith("; the image is placed as an axial one")
+    for one, line in zip(slices, lines[::12]):
+        np.testing.assert_array_equal([one.geometry.read, one.geometry.phase, one.geometry.normal], np.eye(3))
+        np.testing.assert_allclose(one.geometry.positions[0], line.position)
 
 
 # When slices are complete
@@ -687,10 +692,10 @@ def test_other_trajectories_are_refused_by_name(name: str) -> None:
         ({"data": complex_normal((2, 33))}, "line 5: has 33 samples"),
         ({"data": complex_normal((2, 16))}, "line 5: has 16 samples to use with the centre at 16"),
         (
-            {"center_sample": 17},
-            "line 5: has 32 samples to use with the centre at 17, which do not fit the header's 32",
+            {"center_sample": 18},
+            "line 5: has 32 samples to use with the centre at 18, which do not fit the header's 32",
         ),
-        ({"center_sample": 15, "flags": 0}, "centre at 15"),
+        ({"center_sample": 14, "flags": 0}, "centre at 14"),
         ({"discard_pre": 20, "discard_post": 12}, "line 5: has 0 samples"),
         ({"discard_pre": 65535}, "line 5: has 0 samples"),
         ({"discard_post": 40}, "line 5: has 0 samples"),
@@ -708,6 +713,44 @@ def test_lines_that_are_refused(changes: dict[str, Any], message: str) -> None:
     assert message in str(caught.value)
 
 
+@pytest.mark.parametrize("centre", [15, 17])
+def test_centre_of_a_whole_readout_may_be_told_one_beside_it(centre: int) -> None:
+    kspace = complex_normal(SHAPE)
+    lines = [replace(line, center_sample=centre) for line in mrd.cartesian_lines(kspace)]
+    assert nmse(stacked(sort(mrd.cartesian_xml(SHAPE), lines)[1]), kspace) < EXACT
+
+
+def test_other_trajectories_matter_where_lines_are_of_them() -> None:
+    """A second encoding, of a navigator say, may be EPI."""
+    kspace = complex_normal(SHAPE)
+    header, lines = parse_header(mrd.cartesian_xml(SHAPE)), mrd.cartesian_lines(kspace)
+    second = replace(header.encodings[0], trajectory="epi")
+    sorter = Sorter(replace(header, encodings=(header.encodings[0], second)))
+    found = [one for line in lines for one in sorter.add(acquisition(line))]
+    assert nmse(stacked(found), kspace) < EXACT
+    with pytest.raises(InputError, match="trajectory 'epi'"):
+        sorter.add(acquisition(replace(lines[0], encoding_space_ref=1)))
+
+
+def test_repetitions_that_are_kept_for_their_maps_count() -> None:
+    kspace = complex_normal((4, 2, 16, 12))
+    lines = mrd.cartesian_lines(kspace, repetitions=2)
+    xml, size = mrd.cartesian_xml(kspace.shape, repetitions=2), 2 * 16 * 12
+    assert len(sort(xml, lines, True, held=5 * size)[1]) == 8
+    with pytest.raises(InputError, match="raise --max-memory"):
+        sort(xml, lines, True, held=3 * size)
+
+
+@pytest.mark.parametrize("missing", ["first half", "last three quarters", "outer ones", "partial Fourier"])
+def test_scans_that_end_early_are_refused(missing: str) -> None:
+    """Partitions that the header tells of and that no line has."""
+    kspace = complex_normal((8, 2, 16, 12))
+    z = np.arange(8)
+    kept = {"first half": z >= 4, "last three quarters": z < 2, "outer ones": abs(z - 4) < 2, "partial Fourier": z >= 2}
+    with pytest.raises(InputError, match="partitions are missing"):
+        sort(slab_xml(kspace), scan_3d(kspace, np.broadcast_to(kept[missing], (12, 8))))
+
+
 def test_lines_that_are_not_used_may_hold_anything() -> None:
     kspace = complex_normal(SHAPE)
     lines = mrd.cartesian_lines(kspace)
@@ -719,11 +762,12 @@ def test_lines_that_are_not_used_may_hold_anything() -> None:
 
 
 @pytest.mark.parametrize("early", [False, True])
-def test_noise_scans_of_other_coils_are_refused(early: bool) -> None:
+def test_noise_scans_of_other_coils_are_left_out(early: bool) -> None:
     lines = mrd.cartesian_lines(complex_normal(SHAPE))
     noise = [mrd.Line(complex_normal((coils, 64)), flags=mrd.flags(mrd.NOISE)) for coils in (4, 3)]
-    with pytest.raises(InputError, match="noise scan of 4 coils, and lines of 2"):
-        sort(mrd.cartesian_xml(SHAPE), [noise[0], *lines], early)
+    sorter, slices = sort(mrd.cartesian_xml(SHAPE), [noise[0], *lines], early)
+    assert sorter.noise is None and len(slices) == 3
+    assert sorter.warnings == ["the noise scan of 4 coils is left out, for lines have 2"]
     with pytest.raises(InputError, match="noise scans of 4 and 3 coils"):
         sort(mrd.cartesian_xml(SHAPE), [*noise, *lines], early)
 
@@ -733,7 +777,7 @@ def test_lines_that_are_held_are_limited() -> None:
     lines = mrd.cartesian_lines(complex_normal(SHAPE))
     size = 2 * 16 * 12
     assert len(sort(mrd.cartesian_xml(SHAPE), lines, True, held=size)[1]) == 3
-    with pytest.raises(InputError, match=f"more than {size} numbers"):
+    with pytest.raises(InputError, match="may be held of it; raise --max-memory"):
         sort(mrd.cartesian_xml(SHAPE), lines, False, held=size)
 
 

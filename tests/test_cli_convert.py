@@ -21,6 +21,7 @@ import mrd_client as mrd
 from mrihvae import open_kspace
 from mrihvae.fourier import fft2c
 from mrihvae.geometry import make_geometry
+from mrihvae.volumes import mask_of
 
 DIRECTIONS = {
     "axial": ((1, 0, 0), (0, 1, 0), (0, 0, 1)),
@@ -215,3 +216,73 @@ def test_datasets_of_a_reconstruction(tmp_path: Path, capsys: pytest.CaptureFixt
     assert image.shape == (8, 6, 2) and image.get_fdata().min() == 2 and image.header["sform_code"] == 0
     said = error_of(capsys, "convert", tmp_path / "a.h5", tmp_path / "b.nii", "--dataset", "samples")
     assert "has no dataset 'samples'" in said
+
+
+def test_images_of_a_server_become_nifti(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """MRD images, as clients store them, lie where the scan did."""
+    scan = scanned(tmp_path / "scan.h5", "oblique", (3, 40, 34))
+    for source, target in ((scan, "a.mrd"), (tmp_path / "a.mrd", "b.nii"), (scan, "c.nii")):
+        assert run("convert", source, tmp_path / target) == 0
+    one, other = nibabel.load(tmp_path / "b.nii"), nibabel.load(tmp_path / "c.nii")
+    np.testing.assert_array_equal(one.get_fdata(), other.get_fdata())
+    np.testing.assert_allclose(one.affine, other.affine, atol=1e-4)
+    said = error_of(capsys, "convert", tmp_path / "a.mrd", tmp_path / "d.nii", "--dataset", "image_7")
+    assert said.endswith("a.mrd: has no images 'image_7'; it has dataset/image_1")
+
+
+def test_slice_of_a_volume(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    scan = scanned(tmp_path / "scan.h5", "sagittal", (3, 40, 34))
+    assert run("convert", scan, tmp_path / "all.nii") == 0
+    assert run("convert", scan, tmp_path / "one.nii", "--slice", "2") == 0
+    one, whole = nibabel.load(tmp_path / "one.nii"), nibabel.load(tmp_path / "all.nii")
+    np.testing.assert_array_equal(one.get_fdata()[..., 0], whole.get_fdata()[..., 2])
+    np.testing.assert_allclose(one.affine @ [0, 0, 0, 1], whole.affine @ [0, 0, 2, 1], atol=1e-4)
+    assert "--slice 3: must be 0 to 2" in error_of(capsys, "convert", scan, tmp_path / "no.nii", "--slice", "3")
+
+
+def test_voxels_that_the_header_tells_are_kept(tmp_path: Path) -> None:
+    """fastMRI's headers have a field of view and no place: NIfTI gets the size of voxels, and no transform."""
+    space = "<matrixSize><x>24</x><y>20</y><z>1</z></matrixSize>"
+    fov = "<fieldOfView_mm><x>48</x><y>30</y><z>5</z></fieldOfView_mm>"
+    header = (
+        f'<ismrmrdHeader xmlns="http://www.ismrm.org/ISMRMRD"><encoding><encodedSpace>{space}{fov}</encodedSpace>'
+        f"<reconSpace>{space}{fov}</reconSpace></encoding></ismrmrdHeader>"
+    )
+    source = write_scan(tmp_path / "a.h5", ismrmrd_header=header)
+    assert run("convert", source, tmp_path / "a.nii") == 0 and run("convert", source, tmp_path / "b.h5") == 0
+    assert run("reconstruct", source, "--output", tmp_path / "out", "--mask-type", "random", "--acceleration", "2",
+               "--center-fraction", "0.2", "--method", "zero-filled") == 0  # fmt: skip
+    assert run("convert", tmp_path / "b.h5", tmp_path / "b.nii") == 0
+    assert run("convert", tmp_path / "out/reconstructions/a.h5", tmp_path / "c.nii") == 0
+    for name in "abc":
+        image = nibabel.load(tmp_path / f"{name}.nii")
+        assert image.header.get_zooms() == pytest.approx((2, 1.5, 5)) and image.header["sform_code"] == 0
+
+
+@pytest.mark.parametrize("suffix", [".cfl", ".npy", ".h5"])
+def test_partial_echoes_stay_undersampled(suffix: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """What was not measured of a readout is no part of any copy; what a format cannot hold is told."""
+    shape = (2, 3, 32, 20)
+    lines = mrd.cartesian_lines(complex_normal(shape), missing=24, noise_scans=1)
+    mrd.write_mrd(tmp_path / "scan.h5", mrd.cartesian_xml(shape), lines)
+    (source,) = open_kspace(tmp_path / "scan.h5")
+    assert source.mask is not None and source.mask.shape == (32, 20) and not source.mask.all()
+    capsys.readouterr()
+    assert run("convert", tmp_path / "scan.h5", tmp_path / f"a{suffix}") == 0
+    told = capsys.readouterr().err
+    assert ("has no place for noise scan" in told) == (suffix != ".h5")
+    assert ("partial readouts" in told) == (suffix == ".cfl")
+    (found,) = open_kspace(tmp_path / f"a{suffix}")
+    mask = source.mask if suffix == ".cfl" else mask_of(found, None)
+    np.testing.assert_array_equal(mask, source.mask)
+    np.testing.assert_array_equal(np.where(mask, found.kspace, 0), np.where(mask, source.kspace, 0))
+    assert suffix != ".cfl" or not found.kspace[..., ~mask].any()
+
+
+def test_slices_without_places_have_voxels_alone(tmp_path: Path) -> None:
+    shape = (3, 2, 16, 12)
+    lines = mrd.cartesian_lines(complex_normal(shape), positions=np.zeros((3, 3)))
+    mrd.write_mrd(tmp_path / "scan.h5", mrd.cartesian_xml(shape, pixel_mm=(1.5, 1.5), thickness_mm=4), lines)
+    assert run("convert", tmp_path / "scan.h5", tmp_path / "a.nii") == 0
+    image = nibabel.load(tmp_path / "a.nii")
+    assert image.header["sform_code"] == 0 and image.header.get_zooms() == pytest.approx((1.5, 1.5, 4))

@@ -265,7 +265,7 @@ def test_bart_undersampled_lines_of_3d_and_partitions(tmp_path: Path) -> None:
     assert mask_of(scan, None).tolist() == [True, False] * 6
     kspace[::2] = 0
     write_cfl(tmp_path / "scan.cfl", kspace.transpose(2, 3, 0, 1))
-    with pytest.raises(InputError, match=r"scan\.cfl: partitions were undersampled"):
+    with pytest.raises(InputError, match=r"scan\.cfl: partitions are missing"):
         open_kspace(tmp_path / "scan.cfl")
 
 

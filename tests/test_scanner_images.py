@@ -18,7 +18,7 @@ from mrihvae.acquisitions import Slice, Sorter
 from mrihvae.mrd_header import parse_header
 from mrihvae.mrd_replies import ReplyWriter, one_line
 from mrihvae.mrd_stream import read_messages
-from mrihvae.scanner_images import BRIGHTEST, HIGHEST, Series
+from mrihvae.scanner_images import BRIGHTEST, Series
 
 READ, PHASE, NORMAL = (0.0, 0.6, 0.8), (1.0, 0.0, 0.0), (0.0, 0.8, -0.6)
 POSITIONS = [(1.5, -2.0, 30.25), (2.5, -2.0, 35.25)]
@@ -66,7 +66,19 @@ def test_short_pixels_have_one_factor_for_a_series(one: Slice) -> None:
     twice = sent(series, one, 2 * PIXELS)
     np.testing.assert_allclose(twice.data[0, 0], PIXELS.T * 2 * factor, atol=0.5, rtol=1e-6)
     assert float(str(twice.meta["PixelFactor"])) == pytest.approx(factor, rel=1e-7)
-    assert sent(series, one, 1000 * PIXELS).data.max() == HIGHEST
+    brighter = sent(series, one, 1000 * PIXELS)  # does not fit: all of it is there, by a smaller factor
+    assert brighter.data.max() == BRIGHTEST
+    assert float(str(brighter.meta["PixelFactor"])) == pytest.approx(factor / 1000, rel=1e-6)
+    assert sent(series, one, PIXELS).data.max() == round(BRIGHTEST / 1000)
+
+
+def test_first_slice_at_the_edge_does_not_spoil_the_others(one: Slice) -> None:
+    series = Series(1, "", ["Image"], [], short=True)
+    images = [sent(series, one, factor * PIXELS) for factor in (0.02, 0.8, 1.0, 0.5)]
+    for image, factor in zip(images, (0.02, 0.8, 1.0, 0.5)):
+        values = image.data[0, 0].T / float(str(image.meta["PixelFactor"]))
+        np.testing.assert_allclose(values, factor * PIXELS, atol=2e-3 * factor * float(PIXELS.max()) + 1e-3)
+    assert float(str(images[2].meta["WindowWidth"])) == pytest.approx(np.percentile(images[2].data, 99.5), rel=2e-2)
 
 
 @pytest.mark.parametrize("peak", [0.0, 1e-42, 1e-30, 1e30])
@@ -80,11 +92,11 @@ def test_short_pixels_of_any_scale(one: Slice, peak: float) -> None:
 
 
 @pytest.mark.parametrize("short", [False, True])
-def test_window_is_of_the_first_image(one: Slice, short: bool) -> None:
+def test_window_is_of_the_brightest_image_so_far(one: Slice, short: bool) -> None:
     series = Series(1, "", ["Image"], [], short=short)
-    first, second = sent(series, one), sent(series, one, 3 * PIXELS)
-    white = float(np.percentile(first.data, 99.5))
-    for image in (first, second):
+    images = [sent(series, one, factor * PIXELS) for factor in (1, 3, 2)]
+    first = float(np.percentile(images[0].data, 99.5))
+    for image, white in zip(images, (first, 3 * first, 3 * first)):
         assert float(str(image.meta["WindowWidth"])) == pytest.approx(white, rel=1e-3)
         assert float(str(image.meta["WindowCenter"])) == pytest.approx(white / 2, rel=1e-3)
 

@@ -10,11 +10,13 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
-from conftest import error_of
+from conftest import complex_normal, error_of
 
 pytest.importorskip("ismrmrd")
 
@@ -36,6 +38,7 @@ from serving import (
 
 from mrihvae import calibration, online, server
 from mrihvae.errors import InputError
+from mrihvae.fastmri_files import Scan
 from mrihvae.kspace_files import open_kspace
 from mrihvae.mrd_stream import Limits
 from mrihvae.online import Ready
@@ -277,7 +280,37 @@ def test_uncertainty_is_a_second_series() -> None:
     ]  # fmt: skip
     assert {one.data.dtype for one in replies.images} == {np.dtype("<i2")}
     assert [one.meta["DataRole"] for one in replies.images[:2]] == ["Image", ["Image", "Uncertainty"]]
-    assert [one.data.max() for one in replies.images[:2]] == [4095, 4095]
+    assert [one.data.max() for one in replies.images[:2]] == [2047, 2047]
+
+
+def test_samples_are_as_many_as_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of the mean of samples, too, not of its uncertainty alone."""
+    counts = []
+    usual = online.reconstruct_volume
+
+    def counted(one: Scan, mask: np.ndarray, method: Method, *rest: Any) -> np.ndarray:
+        counts.append(method.samples)
+        return usual(one, mask, method, *rest)
+
+    monkeypatch.setattr(online, "reconstruct_volume", counted)
+    xml, lines = scan(coils=2, slices=1, mask=lines_of(WIDTH))
+    with serving(small_ready()) as running:
+        for samples in (3, 5):
+            parameters = {"method": "samples", "samples": samples}
+            assert len(mrd.reconstruct(HOST, running.port, stream(xml, lines, parameters=parameters)).images) == 1
+    assert counts == [3, 5]
+
+
+def test_what_could_be_done_without_is_told(port: int) -> None:
+    """A noise scan of other coils, wrong directions, and no centre of k-space: one warning each, and the images."""
+    xml, lines = scan(coils=2, mask=np.arange(WIDTH) % 3 == (WIDTH // 2 + 1) % 3)
+    lines = [replace(line, read_dir=(0.8, 0.6, 0)) for line in lines]
+    noise = mrd.Line(complex_normal((3, 64)), flags=mrd.flags(mrd.NOISE))
+    replies = mrd.reconstruct(HOST, port, stream(xml, [noise, *lines]))
+    told = [text for text in replies.texts if text.startswith("WARNING")]
+    assert len(told) == 3 and len(replies.images) == 2
+    for part in ("noise scan of 3 coils is left out", "placed as an axial one", "centre of k-space was not measured"):
+        assert sum(part in text for text in told) == 1
 
 
 def test_server_of_one_kind_of_scans() -> None:
