@@ -9,7 +9,6 @@ import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +17,12 @@ import numpy as np
 from tqdm import tqdm
 
 from mrihvae import __version__
+from mrihvae.commands import opened
 from mrihvae.errors import InputError
 from mrihvae.evaluate import METRICS, Evaluation, VolumeScores, evaluate
 from mrihvae.fastmri_files import TARGETS, Scan, read_dataset
 from mrihvae.files import replacing
-from mrihvae.kspace_files import SUFFIXES, kind_of, open_kspace
+from mrihvae.kspace_files import SUFFIXES, kind_of
 from mrihvae.masks import effective_acceleration
 from mrihvae.report import ReportVolume, means_of, page, panels_of, slice_scores
 from mrihvae.settings import from_dict
@@ -73,7 +73,7 @@ def run(arguments: argparse.Namespace) -> None:
     """Write the report; prints progress on standard error and a line on standard output."""
     if arguments.slices is not None and arguments.slices < 1:
         raise InputError(f"--slices {arguments.slices}: must be at least 1")
-    _opened.cache_clear()  # files may have changed since an earlier call in this process
+    opened.cache_clear()  # files may have changed since an earlier call in this process
     record = read_record(arguments.folder)
     places = _places(record, arguments.data)
     for row in record.rows:  # before anything is computed
@@ -176,14 +176,8 @@ def _candidates(places: Sequence[Path], row: Mapping[str, Any]) -> Iterator[Path
 
 def _find(places: Sequence[Path], row: Mapping[str, Any]) -> tuple[Path, Scan] | None:
     """Find the scan of a row, and the file that holds it."""
-    found = ((path, scan) for path in _candidates(places, row) for scan in _opened(path) if scan.name == row["file"])
+    found = ((path, scan) for path in _candidates(places, row) for scan in opened(path) if scan.name == row["file"])
     return next(found, None)
-
-
-@lru_cache(maxsize=1)
-def _opened(path: Path) -> list[Scan]:
-    """Open a file, and keep it for the next of its scans."""
-    return open_kspace(path)
 
 
 def _reconstruction(record: Record, row: Mapping[str, Any]) -> Path:

@@ -10,7 +10,6 @@ import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -22,12 +21,12 @@ from tqdm import tqdm
 
 from mrihvae import __version__
 from mrihvae.cli_evaluate import as_dict
-from mrihvae.commands import finished_before, inference_of, load_on, reconstruct_scan
+from mrihvae.commands import finished_before, inference_of, load_on, opened, reconstruct_scan
 from mrihvae.errors import InputError
 from mrihvae.evaluate import METRICS, Evaluation, VolumeScores, evaluate
-from mrihvae.fastmri_files import TARGETS, Scan, read_scan
+from mrihvae.fastmri_files import TARGETS, read_scan
 from mrihvae.files import replacing
-from mrihvae.kspace_files import SUFFIXES, check_names, kind_of, list_kspace, open_kspace
+from mrihvae.kspace_files import SUFFIXES, check_names, kind_of, list_kspace
 from mrihvae.masks import seed_of
 from mrihvae.patterns import sampling_pattern
 from mrihvae.protocols import Protocol, find_protocol, read_protocol
@@ -81,7 +80,7 @@ def run(arguments: argparse.Namespace) -> None:
         value = getattr(arguments, name)
         if value is not None and value < 1:
             raise InputError(f"--{name.replace('_', '-')} {value}: must be at least 1")
-    _opened.cache_clear()  # files may have changed since an earlier call
+    opened.cache_clear()  # files may have changed since an earlier call
     path = find_protocol(arguments.protocol)
     protocol = read_protocol(path)
     volumes = find_volumes(protocol, arguments.data)[: arguments.limit]
@@ -186,19 +185,13 @@ def _volumes(file: Path, challenge: str) -> list[Volume]:
     if kind_of(file) == "fastmri":
         return [_head(file, challenge)]
     volumes = []
-    for scan in _opened(file):
+    for scan in opened(file):
         _check_challenge(file, scan.kspace.shape, challenge)
         acquisition = str(scan.attributes.get("acquisition", "unknown"))
         shape = (scan.kspace.shape[-2], scan.kspace.shape[-1])
         masked = scan.mask is not None and not scan.mask.all()
         volumes.append(Volume(file, scan.name, acquisition, shape, masked, False))
     return volumes
-
-
-@lru_cache(maxsize=1)
-def _opened(file: Path) -> list[Scan]:
-    """Open a file, and keep it for the next of its scans."""
-    return open_kspace(file)
 
 
 def _check_challenge(file: Path, shape: tuple[int, ...], challenge: str) -> None:
@@ -210,11 +203,11 @@ def _check_challenge(file: Path, shape: tuple[int, ...], challenge: str) -> None
 def _head(file: Path, challenge: str) -> Volume:
     """Read what a file of fastMRI says of itself."""
     try:
-        with h5py.File(file, "r") as opened:
-            kspace = opened.get("kspace")
+        with h5py.File(file, "r") as there:
+            kspace = there.get("kspace")
             shape = tuple(kspace.shape) if isinstance(kspace, h5py.Dataset) else ()
-            acquisition = opened.attrs.get("acquisition", "unknown")
-            keys = set(opened)
+            acquisition = there.attrs.get("acquisition", "unknown")
+            keys = set(there)
     except (OSError, RuntimeError):
         read_scan(file)  # tells what is wrong with it
         raise
@@ -276,7 +269,7 @@ def _reconstruct(volume: Volume, protocol: Protocol, method: Method, arguments: 
     """Reconstruct a volume to its files; gives its row."""
     undersampling = None if volume.masked else protocol.mask.undersampling()
     sampled = method.name == "samples"
-    scan = next(one for one in _opened(volume.file) if one.name == volume.name)
+    scan = next(one for one in opened(volume.file) if one.name == volume.name)
     row = reconstruct_scan(
         scan, volume.file, arguments.output, method, undersampling, arguments.batch_size, sampled, False, protocol.seed,
         options="[solver] ",

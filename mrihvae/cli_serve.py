@@ -43,7 +43,7 @@ def run(arguments: argparse.Namespace) -> None:
     try:
         settings = ServerSettings(arguments.host, arguments.port, arguments.max_connections, arguments.timeout)
     except InputError as error:
-        raise InputError(f"--{str(error).replace('connections', 'max-connections', 1)}") from error
+        raise InputError(f"--{error}") from error
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     _keep_memory()
     # one thread has all to do with torch: OpenMP is half as fast as soon as another one has used it, too

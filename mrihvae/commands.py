@@ -8,6 +8,7 @@ import time
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -68,6 +69,12 @@ def finished_before(path: Path, summary: Mapping[str, Any], same: Sequence[str],
 def is_out_of_memory(error: BaseException) -> bool:
     """Tell whether an error is that there was too little memory, of which torch's CPU allocator has no type."""
     return isinstance(error, MemoryError | torch.OutOfMemoryError) or "allocate memory" in str(error)
+
+
+@lru_cache(maxsize=1)
+def opened(file: Path) -> list[Scan]:
+    """Open a file with k-space, and keep it for the next of its scans; `cache_clear` before files may have changed."""
+    return open_kspace(file)
 
 
 def reconstruct_file(file: Path, folder: Path, *settings: Any) -> list[dict[str, Any]]:

@@ -261,7 +261,10 @@ def _json_mask(path: Path, about: dict[str, Any], shape: tuple[int, ...]) -> np.
     numbers = [one for row in rows for one in row] if by_bin else rows
     whole = by_bin or len(rows) == shape[1]
     if not whole or not all(isinstance(one, int) and one in (0, 1) for one in numbers) or not any(numbers):
-        raise InputError(f"{path}: 'mask' must be a list of {shape[1]} numbers 0 or 1, of which at least one is 1")
+        raise InputError(
+            f"{path}: 'mask' must be a list of {shape[1]} numbers 0 or 1, or {shape[0]} such lists, at least one "
+            "of them 1"
+        )
     return np.array(rows, bool)
 
 

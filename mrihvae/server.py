@@ -49,7 +49,7 @@ class ServerSettings:
         if not 0 <= self.port < 2**16:
             raise InputError(f"port {self.port}: must be 0 to 65535")
         if self.connections < 1:
-            raise InputError(f"connections {self.connections}: must be at least 1")
+            raise InputError(f"max-connections {self.connections}: must be at least 1")
         if not 0 < self.timeout <= 86400:
             raise InputError(f"timeout {self.timeout}: must be above 0 and at most 86400 seconds")
 

@@ -14,6 +14,8 @@ from numpy.random import Generator
 
 from mrihvae.errors import InputError
 from mrihvae.fourier import fft2c, ifft2c, resize_kspace
+from mrihvae.kspace_files import SUFFIXES as RAW_SUFFIXES
+from mrihvae.kspace_files import kind_of, open_kspace
 from mrihvae.pictures import is_collection, read_collection
 from mrihvae.streams import Head, SliceCache, Stream, read_head
 
@@ -21,7 +23,6 @@ LARGEST_MATRIX = 448  # NIfTI beyond this is resampled
 LARGEST_PICTURE = 256  # JPEG and PNG are often interpolated and coded: only their inner k-space is trusted
 SMALLEST_OBJECT = 0.03  # slices with less than this fraction of bright pixels are left out
 PACKED = "mrihvae slices 1"  # attribute `format` of a file of packed slices; benchmarks/pack_slices.py writes them
-RAW_SUFFIXES = (".h5", ".hdf5", ".mrd", ".cfl", ".npy")  # of k-space: fastMRI, ISMRMRD, BART, NumPy
 SUFFIXES = (*RAW_SUFFIXES, ".nii", ".nii.gz", ".png", ".jpg", ".jpeg")
 
 
@@ -233,8 +234,6 @@ def _is_raw(file: Path) -> bool:
 
 def _is_fastmri(file: Path) -> bool:
     """Tell whether slices can be read one by one: of the other formats the whole file is."""
-    from mrihvae.kspace_files import kind_of
-
     return kind_of(file) == "fastmri"
 
 
@@ -249,7 +248,6 @@ def _complete(path: Path, heads: list[Head]) -> list[Head]:
 
 def _raw_slices(file: Path, together: bool) -> list[np.ndarray]:
     """Read the slices of a fully sampled file; unless `together`, each coil is a slice of its own."""
-    from mrihvae.kspace_files import kind_of, open_kspace
     from mrihvae.volumes import is_complete
 
     found: list[np.ndarray] = []

@@ -121,7 +121,7 @@ def mask_of(scan: Scan, undersampling: Undersampling | None) -> np.ndarray:
         return _as_lines(pattern & encoded_lines(scan))
     if not measured.any():
         raise InputError(f"{scan.name}: k-space is zero everywhere; there is nothing to reconstruct from")
-    if is_complete(scan):
+    if measured[..., encoded_lines(scan)].all():
         raise InputError(
             f"{scan.name}: k-space is complete and has no mask; add --mask-type to undersample it, or store its mask"
         )

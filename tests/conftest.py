@@ -15,6 +15,21 @@ from mrihvae.cli import main
 
 torch.set_num_threads(1)
 
+# of small scans, for `mrihvae run`
+PROTOCOL = """
+description = "small scans"
+challenge = "singlecoil"
+data = "val"
+
+[mask]
+type = "random"
+acceleration = 2
+center_fraction = 0.2
+
+[solver]
+method = "zero-filled"
+"""
+
 HEADER = """<?xml version="1.0"?>
 <ismrmrdHeader xmlns="http://www.ismrm.org/ISMRMRD"><encoding>
 <encodedSpace><matrixSize><x>{height}</x><y>{width}</y><z>1</z></matrixSize></encodedSpace>

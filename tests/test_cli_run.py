@@ -14,7 +14,7 @@ import h5py
 import numpy as np
 import pytest
 import torch
-from conftest import complex_normal, error_of, run, truncate, write_scan
+from conftest import PROTOCOL, complex_normal, error_of, run, truncate, write_scan
 from PIL import Image
 from small import small_kspace, small_model
 
@@ -28,19 +28,6 @@ from mrihvae.masks import effective_acceleration
 from mrihvae.volumes import Method, Undersampling, mask_of, reconstruct_volume, sample_volume
 from mrihvae.weights import SHIPPED, fingerprint, load_model, save_weights
 
-PROTOCOL = """
-description = "small scans"
-challenge = "singlecoil"
-data = "val"
-
-[mask]
-type = "random"
-acceleration = 2
-center_fraction = 0.2
-
-[solver]
-method = "zero-filled"
-"""
 DOUBLE = Undersampling("random", 2, 0.2)
 
 

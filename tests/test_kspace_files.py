@@ -10,7 +10,7 @@ from typing import Any
 import h5py
 import numpy as np
 import pytest
-from conftest import complex_normal, error_of, run, write_h5, write_scan
+from conftest import PROTOCOL, complex_normal, error_of, run, write_h5, write_scan
 from small import small_kspace
 from small_coils import calibrated, coil_scans
 
@@ -440,21 +440,6 @@ def test_resume_with_several_scans_in_a_file(tmp_path: Path, capsys: pytest.Capt
     assert sorted(again) == names
     for name in names:
         np.testing.assert_array_equal(again[name], images[name])
-
-
-PROTOCOL = """
-description = "small scans"
-challenge = "singlecoil"
-data = "val"
-
-[mask]
-type = "random"
-acceleration = 2
-center_fraction = 0.2
-
-[solver]
-method = "zero-filled"
-"""
 
 
 def test_protocols_take_all_formats(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -15,7 +15,7 @@ import h5py
 import numpy as np
 import pytest
 from browser import CHROMIUM, SHIFT, Browser
-from conftest import error_of, run, truncate, write_h5, write_scan
+from conftest import PROTOCOL, error_of, run, truncate, write_h5, write_scan
 from PIL import Image
 from skimage.metrics import peak_signal_noise_ratio
 from small import small_kspace
@@ -29,17 +29,6 @@ MASK = ("--mask-type", "random", "--acceleration", "2", "--center-fraction", "0.
 HEADINGS = ["file", "acquisition", "slices", "R", "NMSE", "PSNR / dB", "SSIM", "s / slice"]
 HOSTILE = '</script><script>hacked = 1</script><img src=x onerror="hacked = 1">${style}\'&amp;'
 HOSTILE_FILE = "b\"><img src=x onerror='hacked = 1'>.h5"
-PROTOCOL = """
-challenge = "singlecoil"
-data = "val"
-description = "small scans"
-[mask]
-type = "random"
-acceleration = 2
-center_fraction = 0.2
-[solver]
-method = "zero-filled"
-"""
 
 
 class Page(HTMLParser):

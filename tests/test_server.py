@@ -554,7 +554,7 @@ def test_one_thread_reconstructs(good: tuple[bytes, list[np.ndarray]], monkeypat
 def test_settings_that_cannot_be() -> None:
     for changes, word in (
         ({"port": -1}, "port -1: must be 0 to 65535"),
-        ({"connections": 0}, "connections 0: must be at least 1"),
+        ({"connections": 0}, "max-connections 0: must be at least 1"),
         ({"timeout": float("nan")}, "timeout nan: must be above 0"),
         ({"timeout": 1e6}, "at most 86400"),
     ):
