@@ -30,6 +30,7 @@ NEAR = 1e-3  # relative residual that is enough for it
 # Strength of total variation in the first guess: the first number, and the second times the noise. These, and WEIGHT,
 # were the best on simulated scans of training images, of noises from 0.004 to 0.04, at 4x and 8x.
 VARIATION = (0.0015, 0.1)
+STEPS = (20, 3)  # of ADMM, and of conjugate gradients in each
 LEAST_DENSITY = 1e-3  # of k-space that no coil sees, in the preconditioner
 
 
@@ -58,11 +59,12 @@ class CoilProblem:
     turned: bool = False
     number: int = 0
 
-    def begun(self) -> CoilProblem:
-        """Take the same problem with a reconstruction by total variation as the first image."""
+    def begun(self, share: float = 1.0) -> CoilProblem:
+        """Take the same problem with a reconstruction by total variation, of a share of `STEPS`, as the first image."""
         still, noisy = VARIATION
         strength = (still + noisy * self.noise)[:, None, None]
-        return replace(self, first=total_variation(self.sense, self.combined, strength))
+        steps = (max(1, round(share * STEPS[0])), STEPS[1])
+        return replace(self, first=total_variation(self.sense, self.combined, strength, steps))
 
     def seen(self, number: int) -> CoilProblem:
         """Take the same problem with the network's side mirrored or conjugated."""
@@ -136,7 +138,7 @@ def _solved(sense: Sense, right: Tensor, r: Tensor) -> Tensor:
 
 
 def total_variation(
-    sense: Sense, combined: Tensor, strength: Tensor | float, iterations: tuple[int, int] = (20, 3)
+    sense: Sense, combined: Tensor, strength: Tensor | float, iterations: tuple[int, int] = STEPS
 ) -> Tensor:
     """Compute argmin_x 1/2 |A x - y|^2 + strength |D x|_1, D of circular differences, for slices of several coils.
 

@@ -182,8 +182,8 @@ def infer(
     for group in model.groups:
         measured, bins = _bins_of(model, group, kspace, mask)
         target: Target | None = None
-        state = model.enter(group[0], state)
-        rest = [(j, k) for j in group for k in range(model.settings.layers)]
+        state = model.enter(group[0], state, shape)
+        rest = [(j, k) for j in group for k in range(model.settings.layers_at(j))]
         swept = {j: width > 0 and refinement.sweeps_at(j) > 0 for j in group}
         while rest:
             encoded, latents, priors, ahead, after = _start(model, encoder, rest, state, known, start)
@@ -196,7 +196,7 @@ def infer(
                 target = Target(wanted, measured, s.view(-1, *[1] * (kspace.ndim - 1)))
 
                 def complete(z: Sequence[Tensor], first: Ahead = ahead, to_end: Positions = rest) -> Decoded:
-                    priors, last = _decode(model, to_end, first, z)
+                    priors, last = _decode(model, to_end, first, z, shape)
                     return priors, model.head(to_end[-1][0], last, shape)
 
                 trace = Trace() if traced else None
@@ -206,11 +206,11 @@ def infer(
                 if trace is not None:
                     found.traces[stretch[0]] = trace
             if swept[stretch[0][0]] or len(stretch) < len(rest):
-                priors, after = _decode(model, stretch, ahead, latents)
+                priors, after = _decode(model, stretch, ahead, latents, shape)
             for (j, _), z, prior in zip(stretch, latents, priors):
                 found.add(j, z, prior)
             rest = rest[len(stretch) :]
-            state = model.enter(rest[0][0], after) if rest and rest[0][1] == 0 else after
+            state = model.enter(rest[0][0], after, shape) if rest and rest[0][1] == 0 else after
         hhat = model.head(group[-1], state, shape)
         known = torch.where(mask, known, known + centre_pad(hhat, shape))
         found.bands.append(hhat if combine is None else combine(bins, hhat, measured))
@@ -229,7 +229,7 @@ def walk(model: HVAE, slices: int, shape: tuple[int, int], choose: Choose) -> In
     state, found = model.begin(slices, shape), Inferred()
     for group in model.groups:
         for j in group:
-            state = model.enter(j, state)
+            state = model.enter(j, state, shape)
             for k, layer in enumerate(model.layers(j)):
                 prior, ahead = layer.look_ahead(state)
                 z = choose(j, k, state, prior)
@@ -318,10 +318,10 @@ def _start(
 
     Before that comes what the first layer has before its latent, which no latent of these changes.
     """
-    encoded, latents, looked = [], [], []
+    encoded, latents, looked, shape = [], [], [], (known.shape[-2], known.shape[-1])
     for number, (j, k) in enumerate(positions):
         if k == 0:
-            state = model.enter(j, state) if number else state
+            state = model.enter(j, state, shape) if number else state
             encoder.enter(j, state, known)
         layer = model.layers(j)[k]
         prior, ahead = layer.look_ahead(state)
@@ -334,13 +334,15 @@ def _start(
     return encoded, latents, [prior for prior, _ in looked], looked[0], state
 
 
-def _decode(model: HVAE, positions: Positions, ahead: Ahead, latents: Sequence[Tensor]) -> Decoded:
+def _decode(
+    model: HVAE, positions: Positions, ahead: Ahead, latents: Sequence[Tensor], shape: tuple[int, int]
+) -> Decoded:
     """Carry the state along layers and their latents: the priors on the way, and the state in the end."""
     priors, state = [], ahead[1]
     for number, ((j, k), z) in enumerate(zip(positions, latents)):
         layer = model.layers(j)[k]
         if number:
-            ahead = layer.look_ahead(model.enter(j, state) if k == 0 else state)
+            ahead = layer.look_ahead(model.enter(j, state, shape) if k == 0 else state)
         state = layer(ahead[1], z)
         priors.append(ahead[0])
     return priors, state

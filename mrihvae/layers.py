@@ -118,6 +118,12 @@ class Head(nn.Module):
         return image
 
 
+def even(maps: Tensor) -> Tensor:
+    """Repeat the last row and column of maps (slices, channels, h, w) where their number is odd."""
+    odd = (maps.shape[-1] % 2, maps.shape[-2] % 2)
+    return functional.pad(maps, (0, odd[0], 0, odd[1]), mode="replicate") if any(odd) else maps
+
+
 def pointwise(layer: nn.Conv2d, maps: Tensor) -> Tensor:
     """Apply a 1 x 1 convolution as a matrix product: for one channel or few, torch's convolution is the slower."""
     mapped = functional.linear(maps.permute(0, 2, 3, 1), layer.weight[:, :, 0, 0], layer.bias)

@@ -32,6 +32,7 @@ from mrihvae.layers import (
     band_images,
     band_size,
     conv,
+    even,
     fold_image,
     grid_scale,
     pointwise,
@@ -39,7 +40,7 @@ from mrihvae.layers import (
     unfold_image,
 )
 from mrihvae.unrolled import Unrolled
-from mrihvae.variation import first_guess
+from mrihvae.variation import ITERATIONS, first_guess
 
 CONFIDENT = -3.0  # posteriors begin with a deviation of 0.17: latents that carry the image train at once
 
@@ -51,7 +52,7 @@ class ModelSettings:
     Attributes
     ----------
     widths : channels of each level, coarsest first; their number is J + 1
-    layers : K, stochastic layers per level
+    layers : K, stochastic layers per level: one number, or one a level, coarsest first
     latents : latent channels per pixel of the level's grid
     fold : pixels per side folded into channels
     noise_floor : s_0, the likelihood's standard deviation per complex bin for a noise-free image, in model units
@@ -64,10 +65,14 @@ class ModelSettings:
     cascades : U-Nets that improve r's first guess; 0 leaves it at total variation
     guess_widths : channels of each scale of these U-Nets, finest first
     guess_memory : channels that each of them hands to the next
+    guess_fold : pixels per side folded into channels in these U-Nets; 0 for `fold`
+    guess_shared : whether the U-Nets are one, applied so many times
+    start_share : share of the usual iterations of total variation that the first U-Net starts from
+    any_size : whether grids of odd sizes are halved to the larger half, so that images need no padding; with `fold` 1
     """
 
     widths: tuple[int, ...] = (64, 96, 96, 64, 32)
-    layers: int = 2
+    layers: int | tuple[int, ...] = 2
     latents: int = 1
     fold: int = 2
     noise_floor: float = 0.03
@@ -79,6 +84,10 @@ class ModelSettings:
     cascades: int = 3
     guess_widths: tuple[int, ...] = (64, 96, 128, 160)
     guess_memory: int = 16
+    guess_fold: int = 0
+    guess_shared: bool = False
+    start_share: float = 1.0
+    any_size: bool = False
 
     def __post_init__(self) -> None:
         for name, widths in (("widths", self.widths), ("guess_widths", self.guess_widths)):
@@ -86,8 +95,16 @@ class ModelSettings:
                 raise ValueError(f"{name} {widths} must be multiples of 16, one a level")
         if min(self.cascades, self.guess_memory) < 0 or len(self.guess_widths) > self.levels:
             raise ValueError("cascades and guess_memory must be at least 0, and guess_widths no more than widths")
-        if min(self.layers, self.latents, self.fold) < 1:
+        if isinstance(self.layers, tuple) and len(self.layers) != self.levels:
+            raise ValueError(f"layers {self.layers} must be one number, or {self.levels}, one a level")
+        if min(*(self.layers_at(j) for j in range(self.levels)), self.latents, self.fold) < 1:
             raise ValueError("layers, latents and fold must be at least 1")
+        if self.guess_fold < 0 or not 0 < self.start_share <= 1:
+            raise ValueError("guess_fold must be at least 0, and start_share above 0 and at most 1")
+        if self.degraded and self.guess_fold not in (0, self.fold):
+            raise ValueError(f"guess_fold {self.guess_fold} must be that of the network where degraded is true")
+        if self.any_size and self.fold != 1:
+            raise ValueError(f"any_size takes fold 1, not {self.fold}")
         if self.channels < 1 or (self.channels > 1 and not self.real):
             raise ValueError(f"channels {self.channels} must be at least 1, and 1 where images are not real")
         if self.degraded and not self.masked:
@@ -103,6 +120,15 @@ class ModelSettings:
         return len(self.widths)
 
     @property
+    def depth(self) -> int:
+        """Number of stochastic layers, L."""
+        return sum(self.layers_at(j) for j in range(self.levels))
+
+    def layers_at(self, j: int) -> int:
+        """Number of stochastic layers of level j."""
+        return self.layers[j] if isinstance(self.layers, tuple) else self.layers
+
+    @property
     def image_channels(self) -> int:
         """Number of channels of a folded complex image."""
         return 2 * self.channels * self.fold**2
@@ -110,7 +136,9 @@ class ModelSettings:
     @property
     def multiple(self) -> int:
         """Image sizes must be multiples of this."""
-        return self.fold * int(2 ** (self.levels - 1))
+        if self.any_size:
+            return max(self.guess_fold, 1) if self.masked and self.cascades else 1
+        return math.lcm(self.fold * int(2 ** (self.levels - 1)), max(self.guess_fold, 1))
 
 
 class BottomUp(nn.Module):
@@ -127,7 +155,7 @@ class BottomUp(nn.Module):
         features = self.blocks[-1](self.stem(folded))
         path = [features]
         for block, down in zip(reversed(self.blocks[:-1]), reversed(self.down)):
-            features = block(down(features))
+            features = block(down(even(features)))
             path.append(features)
         return path[::-1]
 
@@ -175,7 +203,12 @@ class MaskedPosterior(nn.Module):
         self.settings = settings
         channels, widths = settings.image_channels, settings.widths
         self.guess = Unrolled(
-            settings.cascades, settings.guess_widths, settings.guess_memory, settings.fold, settings.levels
+            settings.cascades,
+            settings.guess_widths,
+            settings.guess_memory,
+            settings.guess_fold or settings.fold,
+            settings.levels,
+            settings.guess_shared,
         )
         self.path = BottomUp(settings, 2 * channels + settings.levels)
         self.bands = nn.ModuleList(conv(2 * channels, width, 3, 1.0) for width in widths)
@@ -187,9 +220,10 @@ class MaskedPosterior(nn.Module):
     def guesses(self, measured: Tensor, mask: Tensor) -> list[Tensor]:
         """Complete k-space (slices, H, W) by total variation and by each U-Net; measured bins stay as they are."""
         shares = sampled_fractions(mask, self.settings.levels)
+        first = first_guess(measured, mask, iterations=max(1, round(self.settings.start_share * ITERATIONS)))
         return cast(
             list[Tensor],
-            self.guess(first_guess(measured, mask), measured, shares, lambda k, _: torch.where(mask, measured, k)),
+            self.guess(first, measured, shares, lambda k, _: torch.where(mask, measured, k)),
         )
 
     def features(self, guess: Tensor, seen: Tensor, shares: Tensor) -> list[Tensor]:
@@ -260,9 +294,11 @@ class Level(nn.Module):
     def __init__(self, settings: ModelSettings, j: int) -> None:
         super().__init__()
         width, fold = settings.widths[j], settings.fold
-        scale = 1 / math.sqrt(settings.layers * settings.levels)
+        scale = 1 / math.sqrt(settings.depth)
         self.enter = conv(settings.widths[max(j - 1, 0)], width, 1, 1.0)
-        self.layers = nn.ModuleList(Layer(width, settings.latents * fold**2, scale) for _ in range(settings.layers))
+        self.layers = nn.ModuleList(
+            Layer(width, settings.latents * fold**2, scale) for _ in range(settings.layers_at(j))
+        )
         if settings.separable or j == settings.levels - 1:
             self.head = Head(width, settings.image_channels)
 
@@ -313,13 +349,19 @@ class HVAE(nn.Module):
             parameter.data = parameter.data.to(device=device).contiguous(memory_format=form)
         return self
 
-    def enter(self, j: int, state: Tensor) -> Tensor:
-        """Carry the state of level j - 1 to the grid of level j.
+    def enter(self, j: int, state: Tensor, shape: tuple[int, int] | None = None) -> Tensor:
+        """Carry the state of level j - 1 to the grid of level j; of images of `shape`, where grids may be odd.
 
         It is put channels last in memory, as convolutions like it: all maps of the level follow.
         """
         entered: Tensor = self.level(j).enter(state).contiguous(memory_format=torch.channels_last)
-        return entered if j == 0 else functional.interpolate(entered, scale_factor=2.0, mode="nearest")
+        if j == 0:
+            return entered
+        raised = functional.interpolate(entered, scale_factor=2.0, mode="nearest")
+        if shape is not None and self.settings.any_size:
+            height, width = grids(shape, self.settings.levels)[j]
+            raised = raised[..., :height, :width].contiguous(memory_format=torch.channels_last)
+        return raised
 
     def head(self, j: int, state: Tensor, shape: tuple[int, int]) -> Tensor:
         """Compute hhat_j, the bins of band j on its grid, complex (slices, h_j, w_j) (IA-HVAE, eq. 5)."""
@@ -357,8 +399,8 @@ def _posterior_blocks(settings: ModelSettings) -> nn.ModuleList:
     """Make the blocks that read (state, features) and give the posterior of each layer."""
     latents = settings.latents * settings.fold**2
     blocks = nn.ModuleList(
-        nn.ModuleList(Block(2 * width, width // 2, 2 * latents, 0.7) for _ in range(settings.layers))
-        for width in settings.widths
+        nn.ModuleList(Block(2 * width, width // 2, 2 * latents, 0.7) for _ in range(settings.layers_at(j)))
+        for j, width in enumerate(settings.widths)
     )
     for level in blocks:
         for block in level:  # type: ignore[attr-defined]

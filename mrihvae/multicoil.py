@@ -121,7 +121,7 @@ def pose_coils(model: HVAE, kspace: Tensor, mask: Tensor, maps: Tensor) -> CoilP
     scale = scale_of(resize_kspace(fft2c(combined), padded))
     noise = background_noise(kept) / scale
     combined = combined / scale[:, None, None]
-    return CoilProblem(sense, combined, combined, noise, scale, padded).begun()
+    return CoilProblem(sense, combined, combined, noise, scale, padded).begun(model.settings.start_share)
 
 
 def conjugate_gradient_sense(kspace: Tensor, mask: Tensor, maps: Tensor, strength: float) -> Tensor:

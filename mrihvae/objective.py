@@ -33,11 +33,11 @@ ROUNDS = (1, 1, 2, 5)  # how many such rounds there were before, drawn evenly: w
 
 @dataclass
 class Scans:
-    """A batch of complete scans and what an accelerated acquisition measures of them, in model units.
+    """A batch of fully sampled single-coil scans and what an accelerated acquisition measures of them, in model units.
 
     Attributes
     ----------
-    kspace : complex (slices, H, W), the complete scan k; of real images (slices, channels, H, W)
+    kspace : complex (slices, H, W), the fully sampled scan k; of real images (slices, channels, H, W)
     measured : complex (slices, H, W), y: noisy, zero where `mask` is False
     mask : bool (slices, H, W)
     noise : (slices,), standard deviation per complex bin of the noise in `kspace`
@@ -48,14 +48,40 @@ class Scans:
     mask: Tensor
     noise: Tensor
 
+    @property
+    def zero_filled(self) -> Tensor:
+        """The data alone, complex (slices, H, W)."""
+        return self.measured
+
+    def guesses(self, model: HVAE) -> list[Tensor]:
+        """Complete k-space by total variation and by each U-Net, complex (slices, H, W)."""
+        return model.r.guesses(self.measured, self.mask)
+
+    def measured_in(self, guess: Tensor) -> Tensor:
+        """Give the acquired samples, whatever the guess."""
+        return self.measured
+
+    def consistent(self, decoded: Tensor, guess: Tensor) -> Tensor:
+        """Put the acquired samples back."""
+        return torch.where(self.mask, self.measured, decoded)
+
+    def scored(self, decoded: Tensor, guess: Tensor) -> Tensor:
+        """Give what counts as the answer of r: the decoder's bins, also where samples were acquired."""
+        return decoded
+
+    def errors(self, estimate: Tensor) -> Tensor:
+        """Compute the mean squared error of each slice, (slices,); acquired samples count by `MEASURED_WEIGHT`."""
+        weight = torch.where(self.mask, MEASURED_WEIGHT, 1.0)
+        return (weight * squared(self.kspace - estimate)).mean(dim=(-2, -1))
+
 
 @dataclass
 class CoilScans:
-    """A batch of complete scans of several coils and what an accelerated acquisition measures of them, in model units.
+    """A batch of fully sampled multi-coil scans and what an accelerated acquisition measures of them, in model units.
 
     Attributes
     ----------
-    kspace : complex (slices, H, W), of the complete coils combined by the maps
+    kspace : complex (slices, H, W), of the fully sampled coils combined by the maps
     problem : the data; the network's grid is that of the scan
     noise : (slices,), standard deviation per complex bin of the noise in `kspace`
     """
@@ -63,6 +89,39 @@ class CoilScans:
     kspace: Tensor
     problem: CoilProblem
     noise: Tensor
+
+    @property
+    def mask(self) -> Tensor:
+        """Mark the bins that count as acquired, bool (slices, H, W)."""
+        return self.problem.mask
+
+    @property
+    def zero_filled(self) -> Tensor:
+        """The data alone, combined by the maps: complex (slices, H, W)."""
+        return self.problem.kspace(self.problem.combined)
+
+    def guesses(self, model: HVAE) -> list[Tensor]:
+        """Complete k-space by total variation and by each U-Net, complex (slices, H, W)."""
+        return self.problem.guesses(model)
+
+    def measured_in(self, guess: Tensor) -> Tensor:
+        """Give the bins of a guess on the acquired lines."""
+        return self.problem.measured_in(guess)
+
+    def consistent(self, decoded: Tensor, guess: Tensor) -> Tensor:
+        """Take the guess on the acquired lines, the decoder's bins elsewhere, and a proximal step of the data."""
+        return self.problem.settle(torch.where(self.mask, guess, decoded))
+
+    def scored(self, decoded: Tensor, guess: Tensor) -> Tensor:
+        """Give what counts as the answer of r: the decoder's bins made consistent with the data."""
+        return self.consistent(decoded, guess)
+
+    def errors(self, estimate: Tensor) -> Tensor:
+        """Compute the mean squared error of each slice, (slices,)."""
+        return _mean_squared(self.kspace - estimate)
+
+
+AnyScans = Scans | CoilScans
 
 
 @dataclass
@@ -104,6 +163,7 @@ class Rollout:
     guess : the same of the first guess
     zero_filled : the same of zero-filling
     stages : the same before the first U-Net of the first guess and after each; one that is dead changes nothing
+    completed : k-space of the first guess, complex (slices, H, W), without gradient
     """
 
     loss: Tensor
@@ -111,6 +171,7 @@ class Rollout:
     guess: Tensor
     zero_filled: Tensor
     stages: tuple[Tensor, ...] = ()
+    completed: Tensor | None = None
 
 
 def likelihood_std(model: HVAE, noise: Tensor) -> Tensor:
@@ -126,13 +187,20 @@ def dimensions(model: HVAE, kspace: Tensor) -> int:
     return (1 if model.settings.real else 2) * kspace[0].numel()
 
 
-def prior_terms(model: HVAE, scans: Scans, matched: bool = True) -> PriorTerms:
-    """Walk down with z ~ q: -E_q log p(k|z), and KL(q || p) and, if `matched`, KL(stopgrad q || r) on the way."""
+def prior_terms(model: HVAE, scans: AnyScans, matched: bool = True, guess: Tensor | None = None) -> PriorTerms:
+    """Walk down with z ~ q: -E_q log p(k|z), and KL(q || p) and, if `matched`, KL(stopgrad q || r) on the way.
+
+    `guess` is the first guess, complex (slices, H, W), where it is at hand; else it is computed.
+    """
     if not matched:
+        assert isinstance(scans, Scans)
         return matching_terms(model, scans)
-    with torch.no_grad():
-        guess = model.r.guesses(scans.measured, scans.mask)[-1]
-    return matching_terms(model, scans, from_measured(model, guess, scans.measured, scans.mask))
+    if guess is None:
+        with torch.no_grad():
+            guess = scans.guesses(model)[-1]
+    measured = scans.measured_in(guess)
+    complete = Scans(scans.kspace, measured, scans.mask, scans.noise)
+    return matching_terms(model, complete, from_measured(model, guess, measured, scans.mask))
 
 
 def matching_terms(model: HVAE, scans: Scans, r: Encoder | None = None) -> PriorTerms:
@@ -147,7 +215,7 @@ def matching_terms(model: HVAE, scans: Scans, r: Encoder | None = None) -> Prior
     kl, matching, active = [], [], []
     ends = {group[-1] for group in model.groups}
     for j in range(model.settings.levels):
-        state = model.enter(j, state)
+        state = model.enter(j, state, shape)
         if r is not None:
             r.enter(j, state.detach(), known)
         kl_level = matching_level = error.new_zeros(())
@@ -171,70 +239,43 @@ def matching_terms(model: HVAE, scans: Scans, r: Encoder | None = None) -> Prior
     return PriorTerms(distortion, torch.stack(kl), torch.stack(matching), torch.stack(active))
 
 
-def rollout(model: HVAE, scans: Scans, second_round: bool = False) -> Rollout:
+def rollout(model: HVAE, scans: AnyScans, second_round: bool = False) -> Rollout:
     """Walk down along r's own means through the fixed decoder, as inference does; gradients reach r alone.
 
     In the second round r is given its own reconstruction as the guess, and the first guess is not trained.
     """
     with torch.set_grad_enabled(torch.is_grad_enabled() and not second_round):
-        guesses = model.r.guesses(scans.measured, scans.mask)
+        guesses = scans.guesses(model)
         guess = guesses[-1]
         if second_round:
-            guess = torch.where(
-                scans.mask, scans.measured, merge(masked_means(model, scans.measured, scans.mask, guess))
-            )
-    frozen = model.prior_parameters()
+            guess = scans.consistent(_decoded(model, scans, guess), guess)
+    frozen = [parameter for parameter in model.prior_parameters() if parameter.requires_grad]
     for parameter in frozen:
         parameter.requires_grad_(False)
     try:
-        estimate = merge(masked_means(model, scans.measured, scans.mask, guess))
+        estimate = scans.scored(_decoded(model, scans, guess), guess)
     finally:
         for parameter in frozen:
             parameter.requires_grad_(True)
-    loss = _log_error(scans, estimate)
+    errors = scans.errors(estimate)
+    loss = torch.log(errors + ERROR_FLOOR).mean()
     if not second_round:
         loss = loss + guess_loss(scans, guesses)
-    error, zero_filled, *stages = (
-        _error_in_nats(model, scans, k).detach() for k in (estimate, scans.measured, *guesses)
-    )
-    return Rollout(loss, error, stages[-1], zero_filled, tuple(stages))
+    return _rollout(model, scans, loss, errors, guesses)
 
 
-def rollout_coils(model: HVAE, scans: CoilScans, second_round: bool = False) -> Rollout:
-    """Do as `rollout` does for several coils: errors are those after the data have settled r's answer."""
-    problem = scans.problem
-    with torch.set_grad_enabled(torch.is_grad_enabled() and not second_round):
-        guesses = problem.guesses(model)
-        guess = guesses[-1]
-        if second_round:
-            guess = problem.settle(_coil_means(model, problem, guess))
-    found = problem.settle(_coil_means(model, problem, guess))
-    errors = [_mean_squared(k - scans.kspace) for k in guesses]
-    loss = torch.log(_mean_squared(found - scans.kspace) + ERROR_FLOOR).mean()
-    if not second_round:
-        loss = loss + log_errors(errors[1:], ERROR_FLOOR)
-    s = likelihood_std(model, scans.noise)
-    seen = problem.kspace(problem.combined)
-    shown = (_mean_squared(found - scans.kspace), _mean_squared(seen - scans.kspace), *errors)
-    answer, zero_filled, *stages = ((0.5 * error / s**2).mean().detach() for error in shown)
-    return Rollout(loss, answer, stages[-1], zero_filled, tuple(stages))
+def _decoded(model: HVAE, scans: AnyScans, guess: Tensor) -> Tensor:
+    """Decode r's means of scans and a guess: complex (slices, H, W)."""
+    return merge(masked_means(model, scans.measured_in(guess), scans.mask, guess))
 
 
-def match_coils(model: HVAE, scans: CoilScans) -> PriorTerms:
-    """Walk down with z ~ q of the complete scans, and match r of several coils to q."""
-    problem = scans.problem
+def _rollout(model: HVAE, scans: AnyScans, loss: Tensor, errors: Tensor | None, guesses: list[Tensor]) -> Rollout:
+    """Put together what a rollout tells; without `errors` of r, those of the last guess stand for them."""
     with torch.no_grad():
-        guess = problem.guesses(model)[-1]
-    measured = problem.measured_in(guess)
-    complete = Scans(scans.kspace, measured, problem.mask, scans.noise)
-    return matching_terms(model, complete, from_measured(model, guess, measured, problem.mask))
-
-
-def _coil_means(model: HVAE, problem: CoilProblem, guess: Tensor) -> Tensor:
-    """Decode r's means, with the guess's own bins where lines were measured."""
-    measured = problem.measured_in(guess)
-    decoded = merge(masked_means(model, measured, problem.mask, guess))
-    return torch.where(problem.mask, guess, decoded)
+        variance = likelihood_std(model, scans.noise) ** 2
+        zero_filled, *stages = ((0.5 * scans.errors(k) / variance).mean() for k in (scans.zero_filled, *guesses))
+        error = stages[-1] if errors is None else (0.5 * errors / variance).mean()
+    return Rollout(loss, error, stages[-1], zero_filled, tuple(stages), guesses[-1].detach())
 
 
 def log_errors(errors: list[Tensor], floor: float) -> Tensor:
@@ -291,33 +332,15 @@ def _mean_squared(values: Tensor) -> Tensor:
     return squared(values).mean(dim=(-2, -1))
 
 
-def train_guess(model: HVAE, scans: Scans) -> Rollout:
+def train_guess(model: HVAE, scans: AnyScans) -> Rollout:
     """Compute the first guess alone; its error stands for r's."""
-    guesses = model.r.guesses(scans.measured, scans.mask)
-    zero_filled, *stages = (_error_in_nats(model, scans, k).detach() for k in (scans.measured, *guesses))
-    return Rollout(guess_loss(scans, guesses), stages[-1], stages[-1], zero_filled, tuple(stages))
+    guesses = scans.guesses(model)
+    return _rollout(model, scans, guess_loss(scans, guesses), None, guesses)
 
 
-def guess_loss(scans: Scans, guesses: list[Tensor]) -> Tensor:
+def guess_loss(scans: AnyScans, guesses: list[Tensor]) -> Tensor:
     """Weigh the log-errors of the guesses after each U-Net."""
-    on_the_way, end = GUESS_WEIGHTS
-    total = scans.kspace.real.new_zeros(())
-    for guess in guesses[1:]:
-        total = total + (end if guess is guesses[-1] else on_the_way) * _log_error(scans, guess)
-    return total
-
-
-def _log_error(scans: Scans, estimate: Tensor) -> Tensor:
-    weight = torch.where(scans.mask, MEASURED_WEIGHT, 1.0)
-    difference = scans.kspace - estimate
-    squared = weight * (difference.real**2 + difference.imag**2)
-    return torch.log(squared.mean(dim=(-2, -1)) + ERROR_FLOOR).mean()
-
-
-def _error_in_nats(model: HVAE, scans: Scans, estimate: Tensor) -> Tensor:
-    s = likelihood_std(model, scans.noise)[:, None, None]
-    weight = torch.where(scans.mask, MEASURED_WEIGHT, 1.0)
-    return 0.5 * (weight * ((scans.kspace - estimate).abs() / s) ** 2).mean()
+    return log_errors([scans.errors(guess) for guess in guesses[1:]], ERROR_FLOOR)
 
 
 def masked_means(model: HVAE, measured: Tensor, mask: Tensor, guess: Tensor) -> list[Tensor]:

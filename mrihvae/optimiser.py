@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -50,32 +50,52 @@ class MuonAdam(torch.optim.Optimizer):
             with torch.enable_grad():
                 loss = closure()
         for group in self.param_groups:
-            for parameter in group["params"]:
-                if parameter.grad is not None:
-                    update = self._muon if is_matrix(parameter) else self._adam
-                    update(parameter, parameter.grad, group)
+            present = [parameter for parameter in group["params"] if parameter.grad is not None]
+            self._muon([parameter for parameter in present if is_matrix(parameter)], group)
+            self._adam([parameter for parameter in present if not is_matrix(parameter)], group)
         return loss
 
-    def _muon(self, parameter: Tensor, gradient: Tensor, group: dict[str, Any]) -> None:
-        state = self.state[parameter]
-        if not state:
-            state["momentum"] = torch.zeros_like(parameter)
-        state["momentum"].lerp_(gradient, 1 - group["momentum"])
-        ahead = gradient.lerp(state["momentum"], group["momentum"])  # Nesterov
-        matrix = orthogonalised(ahead.flatten(1))
-        parameter.add_(matrix.view_as(ahead.contiguous()), alpha=-group["lr"] * RMS * math.sqrt(max(matrix.shape)))
+    def _muon(self, parameters: list[Tensor], group: dict[str, Any]) -> None:
+        if not parameters:
+            return
+        for parameter in parameters:
+            if not self.state[parameter]:
+                self.state[parameter]["momentum"] = torch.zeros_like(parameter)
+        gradients = [cast(Tensor, parameter.grad) for parameter in parameters]
+        momenta = [self.state[parameter]["momentum"] for parameter in parameters]
+        torch._foreach_lerp_(momenta, gradients, 1 - group["momentum"])
+        ahead = torch._foreach_lerp(gradients, momenta, group["momentum"])  # Nesterov
+        alike: dict[tuple[int, ...], list[int]] = {}
+        for number, parameter in enumerate(parameters):
+            alike.setdefault(tuple(parameter.shape), []).append(number)
+        for (rows, columns, *size), numbers in alike.items():  # kernels of one shape are one batch of matrices
+            # columns in the order of memory that is channels last; it does not matter to singular vectors
+            matrices = orthogonalized(torch.stack([ahead[n].permute(0, 2, 3, 1).flatten(1) for n in numbers]))
+            kernels = matrices.unflatten(-1, (*size, columns)).permute(0, 1, 4, 2, 3)
+            scale = group["lr"] * RMS * math.sqrt(max(rows, columns * math.prod(size)))
+            for number, kernel in zip(numbers, kernels):
+                parameters[number].sub_(kernel, alpha=scale)
 
-    def _adam(self, parameter: Tensor, gradient: Tensor, group: dict[str, Any]) -> None:
-        state = self.state[parameter]
-        if not state:
-            state["step"] = torch.zeros(())
-            state["exp_avg"], state["exp_avg_sq"] = torch.zeros_like(parameter), torch.zeros_like(parameter)
-        state["step"] += 1
-        step, (first, second) = float(state["step"]), group["betas"]
-        state["exp_avg"].lerp_(gradient, 1 - first)
-        state["exp_avg_sq"].mul_(second).addcmul_(gradient, gradient, value=1 - second)
-        deviation = (state["exp_avg_sq"] / (1 - second**step)).sqrt_().add_(1e-8)
-        parameter.addcdiv_(state["exp_avg"], deviation, value=-group["lr"] / (1 - first**step))
+    def _adam(self, parameters: list[Tensor], group: dict[str, Any]) -> None:
+        if not parameters:
+            return
+        for parameter in parameters:
+            state = self.state[parameter]
+            if not state:
+                state["step"] = torch.zeros(())
+                state["exp_avg"], state["exp_avg_sq"] = torch.zeros_like(parameter), torch.zeros_like(parameter)
+            state["step"] += 1
+        states, (first, second) = [self.state[parameter] for parameter in parameters], group["betas"]
+        gradients = [cast(Tensor, parameter.grad) for parameter in parameters]
+        mean, square = ([state[name] for state in states] for name in ("exp_avg", "exp_avg_sq"))
+        torch._foreach_lerp_(mean, gradients, 1 - first)
+        torch._foreach_mul_(square, second)
+        torch._foreach_addcmul_(square, gradients, gradients, value=1 - second)
+        steps = [float(state["step"]) for state in states]
+        deviation = torch._foreach_div(square, [1 - second**step for step in steps])
+        torch._foreach_sqrt_(deviation)
+        torch._foreach_add_(deviation, 1e-8)
+        torch._foreach_addcdiv_(parameters, mean, deviation, [-group["lr"] / (1 - first**step) for step in steps])
 
 
 def is_matrix(parameter: Tensor) -> bool:
@@ -83,18 +103,21 @@ def is_matrix(parameter: Tensor) -> bool:
     return parameter.ndim == 4 and parameter.shape[0] >= LEAST_ROWS and parameter[0].numel() >= LEAST_COLUMNS
 
 
-def orthogonalised(matrix: Tensor) -> Tensor:
-    """Bring the singular values of a matrix (rows, columns) to about 1, by Newton-Schulz iterations.
+def orthogonalized(matrices: Tensor) -> Tensor:
+    """Bring the singular values of matrices (..., rows, columns) to about 1, by Newton-Schulz iterations.
 
-    They are done in bfloat16, which is enough, where there are instructions for it.
+    They are done in bfloat16, which is enough, where there are instructions for it. (Iterating the Gram matrix alone
+    takes fewer products, but not in bfloat16: singular values near 0 then run away.)
     """
     a, b, c = NEWTON_SCHULZ
-    tall = matrix.shape[0] > matrix.shape[1]
-    x = matrix.mT if tall else matrix
-    x = x.bfloat16() if has_bfloat16(matrix.device) else x
-    x = x / (x.norm() + 1e-7)
+    tall = matrices.shape[-2] > matrices.shape[-1]
+    x = matrices.mT if tall else matrices
+    x = x / (torch.linalg.matrix_norm(x, keepdim=True) + 1e-7)
+    x = x.bfloat16() if has_bfloat16(matrices.device) else x
     for _ in range(STEPS):
         gram = x @ x.mT
-        x = a * x + (b * gram + c * gram @ gram) @ x
-    found: Tensor = (x.mT if tall else x).to(matrix.dtype)
+        polynomial = b * gram + c * gram @ gram
+        polynomial.diagonal(dim1=-2, dim2=-1).add_(a)
+        x = polynomial @ x
+    found: Tensor = (x.mT if tall else x).to(matrices.dtype)
     return found

@@ -122,15 +122,15 @@ class Run:
         for shape in settings.shapes:
             if any(size % model.multiple for size in shape):
                 raise InputError(f"training shape {shape} is not a multiple of {model.multiple}; change 'shapes'")
-        if (model.degraded or simulation.several) and settings.masked_start > 0:
+        if (model.degraded or simulation.never_one) and settings.masked_start > 0:
             raise InputError(
-                "a posterior of degraded images, or of several coils, starts from weights: set masked_start 0"
+                "a posterior of degraded images, or of several coils alone, starts from weights: set masked_start 0"
             )
         torch.manual_seed(settings.seed)
         net = HVAE(model).move(device)
         if weights is not None:
             _take(net, weights)
-        if model.degraded or simulation.several:  # r alone is trained: all else stays that of the weights to start from
+        if model.degraded:  # r alone is trained: all else stays that of the weights to start from
             for parameter in net.prior_parameters():
                 parameter.requires_grad_(False)
         average = HVAE(model).move(device).requires_grad_(False)

@@ -51,7 +51,8 @@ class SimulationSettings:
     extra_noise : greatest noise added to measured bins alone, in half of the scans
     rotation : greatest rotation in degrees, in a third of the scans
     partial_resolution : probability that the outermost k-space is empty, as in a scan padded to the network's multiple
-    coils : least and greatest number of coils; (1, 1) for scans of one coil
+    coils : least and greatest number of coils, drawn evenly in the logarithm; (1, 1) for scans of one coil
+    one_coil : share of the batches that have one coil, where `coils` says more; the others then have two or more
     """
 
     max_acceleration: float = 12.0
@@ -60,6 +61,7 @@ class SimulationSettings:
     rotation: float = 15.0
     partial_resolution: float = 0.3
     coils: tuple[int, int] = (1, 1)
+    one_coil: float = 0.0
     least_acceleration: float = 1.3
     tissue_phase: float = 0.0
 
@@ -67,6 +69,11 @@ class SimulationSettings:
     def several(self) -> bool:
         """Whether scans are of several coils."""
         return self.coils[1] > 1
+
+    @property
+    def never_one(self) -> bool:
+        """Whether no batch is of one coil, of which alone prior, decoder and q learn."""
+        return self.several and self.one_coil == 0
 
     def __post_init__(self) -> None:
         if not 1 <= self.least_acceleration <= self.max_acceleration:
@@ -78,6 +85,8 @@ class SimulationSettings:
             raise ValueError(f"noise {self.noise} must be two numbers above 0, the lesser one first")
         if min(self.extra_noise, self.rotation, self.tissue_phase) < 0 or not 0 <= self.partial_resolution <= 1:
             raise ValueError("extra_noise, rotation and tissue_phase must be at least 0, partial_resolution in [0, 1]")
+        if not 0 <= self.one_coil <= 1:
+            raise ValueError(f"one_coil {self.one_coil} must be in [0, 1]")
         if len(self.coils) != 2 or not 1 <= self.coils[0] <= self.coils[1]:
             raise ValueError(f"coils {self.coils} must be two numbers of at least 1, the lesser one first")
 

@@ -46,7 +46,8 @@ def draw_coils(
     settings : of images, noise, masks and number of coils
     rng : every random choice comes from it
     """
-    coils = int(rng.integers(settings.coils[0], settings.coils[1] + 1))
+    least = max(settings.coils[0], 2) if settings.one_coil else settings.coils[0]
+    coils = int(math.exp(rng.uniform(math.log(least), math.log(settings.coils[1] + 1))))
     coils = min([coils, *(len(array) for array, raw in images if raw and array.ndim == 3)])
     drawn = [_draw(array, raw, shape, coils, settings, rng) for array, raw in images]
     maps, mask = torch.stack([one[1] for one in drawn]), torch.stack([one[2] for one in drawn])

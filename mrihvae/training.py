@@ -31,11 +31,9 @@ from mrihvae.objective import (
     PriorTerms,
     Rollout,
     Scans,
-    match_coils,
     match_degraded,
     prior_terms,
     rollout,
-    rollout_coils,
     rollout_degraded,
     train_guess,
 )
@@ -88,9 +86,16 @@ class Batches(Dataset[Batch]):
         images = self.source.draw(count, rng)
         if self.degraded:
             return draw_degraded(images, shape, self.simulation, rng)
-        if self.simulation.several:
+        if self.simulation.several and not self._one_coil(step):
             return draw_coils(images, shape, self.simulation, rng)
         return draw_real(images, shape) if self.real else draw_batch(images, shape, self.simulation, rng)
+
+    def _one_coil(self, step: int) -> bool:
+        """Tell whether the batch of a step has one coil: so many do, and all while the prior trains alone."""
+        settings = self.settings
+        if settings.guess_only <= step < settings.masked_start:
+            return True
+        return float(np.random.default_rng((settings.seed, step, 0)).random()) < self.simulation.one_coil
 
 
 def train_step(run: Run, scans: Batch, rank: int = 0) -> tuple[Rollout | None, PriorTerms | None]:
@@ -98,7 +103,7 @@ def train_step(run: Run, scans: Batch, rank: int = 0) -> tuple[Rollout | None, P
     settings, counters = run.settings, run.counters
     scans = moved(scans, run.model.start.device)
     if isinstance(scans, CoilScans):
-        scans = replace(scans, problem=scans.problem.begun())
+        scans = replace(scans, problem=scans.problem.begun(run.model.settings.start_share))
     torch.manual_seed(int(np.random.SeedSequence((settings.seed, counters.step, rank)).generate_state(1)[0]))
     run.optimiser.zero_grad(set_to_none=True)
     masked_model = run.model.settings.masked
@@ -117,20 +122,21 @@ def train_step(run: Run, scans: Batch, rank: int = 0) -> tuple[Rollout | None, P
             start = "round" if second else "beginning" if counters.step % BEGINNING_EVERY == 0 else "guess"
             masked = rollout_degraded(run.model, scans, "guess" if guess_only else start, guess_only)
             prior = match_degraded(run.model, scans) if with_prior else None
-        elif isinstance(scans, CoilScans):
-            masked = rollout_coils(run.model, scans, second)
-            prior = match_coils(run.model, scans) if with_prior else None
-        elif guess_only:
-            masked = train_guess(run.model, scans)
-        elif with_masked:
-            masked = rollout(run.model, scans, second)
-        if with_prior and isinstance(scans, Scans):
-            prior = prior_terms(run.model, scans, with_masked)
+        else:
+            if guess_only:
+                masked = train_guess(run.model, scans)
+            elif with_masked:
+                masked = rollout(run.model, scans, second)
+            if with_prior:
+                prior = prior_terms(run.model, scans, with_masked, masked.completed if masked else None)
     if masked is not None:
         masked.loss.backward()
     if prior is not None:
         kl_weight = min(1.0, (counters.step + 1) / max(settings.kl_warmup, 1))
-        prior.loss(kl_weight, settings.matching_weight).backward()
+        if isinstance(scans, CoilScans):  # combined by estimated maps, whose errors the prior must not learn
+            (settings.matching_weight * prior.matching.sum()).backward()
+        else:
+            prior.loss(kl_weight, settings.matching_weight).backward()
     _average_gradients(run.model)
     for group in ("prior", "masked"):
         _tame(run, group)

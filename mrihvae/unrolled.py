@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from mrihvae.fourier import fft2c, ifft2c
-from mrihvae.layers import Residual, conv, fold_image, unfold_image
+from mrihvae.layers import Residual, conv, even, fold_image, unfold_image
 
 STEP = 0.1  # about the size of what the first U-Net has to change, in model units
 
@@ -37,11 +37,11 @@ class UNet(nn.Module):
         features, path = self.stem(image), []
         for encode, down in zip(self.encode, self.down):
             path.append(encode(features))
-            features = down(path[-1])
+            features = down(even(path[-1]))
         features = self.encode[-1](features)
         for up, decode in zip(reversed(self.up), reversed(self.decode)):
-            raised = functional.interpolate(up(features), scale_factor=2.0, mode="nearest")
-            features = decode(raised + path.pop())
+            raised, same = functional.interpolate(up(features), scale_factor=2.0, mode="nearest"), path.pop()
+            features = decode(raised[..., : same.shape[-2], : same.shape[-1]] + same)
         output: Tensor = self.head(functional.silu(features))
         return output
 
@@ -56,14 +56,18 @@ class Unrolled(nn.Module):
     memory : channels that a U-Net hands to the next
     fold : pixels per side folded into channels
     levels : number of bands of which it is told how much was measured
+    shared : whether it is one U-Net, applied `cascades` times
     """
 
-    def __init__(self, cascades: int, widths: tuple[int, ...], memory: int, fold: int, levels: int) -> None:
+    def __init__(
+        self, cascades: int, widths: tuple[int, ...], memory: int, fold: int, levels: int, shared: bool = False
+    ) -> None:
         super().__init__()
-        self.fold, self.memory = fold, memory
+        self.fold, self.memory, self.cascades = fold, memory, cascades
         channels = 2 * fold**2
         self.nets = nn.ModuleList(
-            UNet(2 * channels + levels + memory, channels + memory, widths) for _ in range(cascades)
+            UNet(2 * channels + levels + memory, channels + memory, widths)
+            for _ in range(min(cascades, 1) if shared else cascades)
         )
 
     def forward(
@@ -87,7 +91,8 @@ class Unrolled(nn.Module):
         slices, channels, height, width = given.shape
         planes = shares.to(given.dtype).expand(-1, -1, height, width)
         memory = given.new_zeros(slices, self.memory, height, width)
-        for number, net in enumerate(self.nets):
+        for number in range(self.cascades):
+            net = self.nets[number % len(self.nets)]
             image = fold_image(ifft2c(guesses[-1]), self.fold)
             output = net(torch.cat((image, given, planes, memory), dim=1)).float()
             change, memory = output[:, :channels], output[:, channels:]

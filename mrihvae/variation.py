@@ -41,7 +41,7 @@ def first_guess(measured: Tensor, mask: Tensor, strength: float = STRENGTH, iter
     for _ in range(iterations):
         x = torch.fft.ifft2(k, norm="ortho")
         u = u + torch.stack((x - x.roll(1, -2), x - x.roll(1, -1)))
-        split = u * (1 - EDGE / u.abs().clamp_min(1e-12)).clamp_min(0)
+        split = u * (1 - EDGE / torch.view_as_real(u).square().sum(-1).clamp_min(1e-24).sqrt()).clamp_min(0)
         u = u - split
         d = split - u
         adjoint = d[0] - d[0].roll(-1, -2) + d[1] - d[1].roll(-1, -1)

@@ -32,11 +32,9 @@ from mrihvae.objective import (
     guess_loss,
     likelihood_std,
     masked_means,
-    match_coils,
     match_degraded,
     prior_terms,
     rollout,
-    rollout_coils,
     rollout_degraded,
     train_guess,
 )
@@ -476,7 +474,7 @@ def errors_by_hand(scans: CoilScans, kspace: torch.Tensor) -> tuple[float, float
 def test_rollout_of_coils_by_hand(second: bool) -> None:
     model, scans = small_model(settings=THREE_CASCADES), scans_of_coils()
     problem = scans.problem
-    found = rollout_coils(model, scans, second)
+    found = rollout(model, scans, second)
     guesses = problem.guesses(model)
     given = decoded_by_hand(model, problem, guesses[-1]) if second else guesses[-1]
     loss, error = errors_by_hand(scans, decoded_by_hand(model, problem, given))
@@ -492,14 +490,14 @@ def test_rollout_of_coils_by_hand(second: bool) -> None:
     assert number(found.stages[0]) < number(found.zero_filled)  # total variation undoes some aliasing
     assert not any(value.requires_grad for value in (found.error, found.guess, found.zero_filled, *found.stages))
     with torch.no_grad():
-        assert not rollout_coils(model, scans, second).loss.requires_grad
+        assert not rollout(model, scans, second).loss.requires_grad
 
 
 def test_match_coils_is_the_prior_on_complete_scans_and_r_on_the_data() -> None:
     model, scans = small_model(), scans_of_coils()
     problem = scans.problem
     torch.manual_seed(0)
-    found = match_coils(model, scans)
+    found = prior_terms(model, scans)
     guess = problem.guesses(model)[-1].detach()
     complete = Scans(scans.kspace, torch.where(problem.mask, guess, 0), problem.mask, scans.noise)
     torch.manual_seed(0)
@@ -511,7 +509,7 @@ def test_match_coils_is_the_prior_on_complete_scans_and_r_on_the_data() -> None:
 def test_match_coils_by_hand_on_one_level() -> None:
     model, scans = small_model(settings=ONE_LEVEL), scans_of_coils()
     problem = scans.problem
-    terms = match_coils(model, scans)
+    terms = prior_terms(model, scans)
     state = model.enter(0, model.begin(2, (16, 24)))
     q = model.q(0, 0, state, model.q.features(scans.kspace)[0])
     guess = problem.guesses(model)[-1].detach()
@@ -527,9 +525,9 @@ def test_what_coils_move() -> None:
     for parameter in model.prior_parameters():
         parameter.requires_grad_(False)
     losses: list[tuple[Callable[[], torch.Tensor], bool]] = [
-        (lambda: rollout_coils(model, scans).loss, True),
-        (lambda: rollout_coils(model, scans, second_round=True).loss, False),
-        (lambda: match_coils(model, scans).loss(), False),
+        (lambda: rollout(model, scans).loss, True),
+        (lambda: rollout(model, scans, second_round=True).loss, False),
+        (lambda: prior_terms(model, scans).loss(), False),
     ]
     for loss, moves_guess in losses:
         model.zero_grad(set_to_none=True)
@@ -551,7 +549,7 @@ def test_terms_of_coils_do_not_depend_on_the_number_of_slices() -> None:
         one.kspace.repeat(2, 1, 1), CoilProblem(sense, *doubled, torch.ones(2), (16, 24)), one.noise.repeat(2)
     )
     for second in (False, True):
-        first, other, different = (rollout_coils(model, scans, second) for scans in (one, twice, two))
+        first, other, different = (rollout(model, scans, second) for scans in (one, twice, two))
         for name in ("loss", "error", "guess", "zero_filled"):
             assert number(getattr(first, name)) == pytest.approx(number(getattr(other, name)), rel=1e-4)
         assert number(first.loss) != pytest.approx(number(different.loss), rel=1e-4)
