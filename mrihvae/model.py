@@ -26,6 +26,7 @@ from mrihvae.bands import band_mask, fill_hermitian, grids
 from mrihvae.fourier import centre_crop, fft2c, ifft2c
 from mrihvae.layers import (
     Block,
+    Convolution,
     Gaussian,
     Head,
     Residual,
@@ -149,7 +150,7 @@ class BottomUp(nn.Module):
         widths = settings.widths
         self.stem = conv(in_channels, widths[-1], 3, 1.0)
         self.blocks = nn.ModuleList(Residual(width, 0.3, normalise=True) for width in widths)
-        self.down = nn.ModuleList(nn.Conv2d(fine, coarse, 2, stride=2) for coarse, fine in pairwise(widths))
+        self.down = nn.ModuleList(Convolution(fine, coarse, 2, stride=2) for coarse, fine in pairwise(widths))
 
     def forward(self, folded: Tensor) -> list[Tensor]:
         features = self.blocks[-1](self.stem(folded))

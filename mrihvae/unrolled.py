@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from mrihvae.fourier import fft2c, ifft2c
-from mrihvae.layers import Residual, conv, even, fold_image, unfold_image
+from mrihvae.layers import Convolution, Residual, conv, even, fold_image, unfold_image
 
 STEP = 0.1  # about the size of what the first U-Net has to change, in model units
 
@@ -28,8 +28,8 @@ class UNet(nn.Module):
         super().__init__()
         self.stem = conv(in_channels, widths[0], 3, 1.0)
         self.encode = nn.ModuleList(Residual(width, 0.3, normalise=True) for width in widths)
-        self.down = nn.ModuleList(nn.Conv2d(fine, coarse, 2, stride=2) for fine, coarse in pairwise(widths))
-        self.up = nn.ModuleList(nn.Conv2d(coarse, fine, 1) for fine, coarse in pairwise(widths))
+        self.down = nn.ModuleList(Convolution(fine, coarse, 2, stride=2) for fine, coarse in pairwise(widths))
+        self.up = nn.ModuleList(Convolution(coarse, fine, 1) for fine, coarse in pairwise(widths))
         self.decode = nn.ModuleList(Residual(width, 0.3, normalise=True) for width in widths[:-1])
         self.head = conv(widths[0], out, 3, 0.1)
 
