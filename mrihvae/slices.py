@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
@@ -21,6 +22,7 @@ from mrihvae.streams import Head, SliceCache, Stream, read_head
 
 LARGEST_MATRIX = 448  # NIfTI beyond this is resampled
 LARGEST_PICTURE = 256  # JPEG and PNG are often interpolated and coded: only their inner k-space is trusted
+THICK = 1.2  # spacing of slices over that of pixels, beyond which a volume is a stack of slices
 SMALLEST_OBJECT = 0.03  # slices with less than this fraction of bright pixels are left out
 PACKED = "mrihvae slices 1"  # attribute `format` of a file of packed slices; benchmarks/pack_slices.py writes them
 SUFFIXES = (*RAW_SUFFIXES, ".nii", ".nii.gz", ".png", ".jpg", ".jpeg")
@@ -185,7 +187,7 @@ def _read_group(group: h5py.Group) -> Dataset:
 
 
 def magnitude_slices(file: Path, smallest_object: float = SMALLEST_OBJECT) -> list[np.ndarray]:
-    """Read the axial (last-axis) slices of a NIfTI volume, or a picture, as magnitude arrays (h, w).
+    """Read the slices of a NIfTI volume as acquired (`slice_axis`), or a picture, as magnitude arrays (h, w).
 
     Raises
     ------
@@ -197,9 +199,12 @@ def magnitude_slices(file: Path, smallest_object: float = SMALLEST_OBJECT) -> li
         if name.endswith((".nii", ".nii.gz")):
             import nibabel
 
-            volume = np.asanyarray(nibabel.load(file).dataobj)  # type: ignore[attr-defined]
+            source: Any = nibabel.load(file)
+            volume = np.asanyarray(source.dataobj)
             if volume.ndim < 2 or volume.dtype.kind not in "biuf":
                 raise ValueError(f"{volume.dtype} of shape {volume.shape}, no images of magnitudes")
+            if volume.ndim > 2:
+                volume = np.moveaxis(volume, slice_axis(source.header), 2)
             volume = volume.reshape(*volume.shape[:2], -1)
             limit = LARGEST_MATRIX
         else:
@@ -216,6 +221,23 @@ def magnitude_slices(file: Path, smallest_object: float = SMALLEST_OBJECT) -> li
     bright = 0.1 * np.percentile(volume, 99.5)
     kept = [k for k in range(volume.shape[-1]) if (volume[..., k] > bright).mean() >= smallest_object]
     return [_shrunk(np.ascontiguousarray(volume[..., k]), limit) for k in kept]
+
+
+def slice_axis(header: Any) -> int:
+    """Find the axis of a NIfTI volume along which its slices lie: 0, 1 or 2.
+
+    It is the axis that the header calls that of slices (`dim_info`), else the one of clearly the greatest spacing,
+    else, where voxels are as thick as wide, that of the fewest voxels, for 3D scans are thinnest along partitions.
+    """
+    named = header.get_dim_info()[2]
+    if named is not None:
+        return int(named)
+    spacing = [float(size) for size in header.get_zooms()[:3]]
+    shape = header.get_data_shape()[:3]
+    thickest = int(np.argmax(spacing))
+    if spacing[thickest] > THICK * sorted(spacing)[1] > 0 and min(shape) > 1:
+        return thickest
+    return min((2, 0, 1), key=lambda axis: shape[axis])
 
 
 def _shrunk(magnitude: np.ndarray, limit: int) -> np.ndarray:
