@@ -24,8 +24,8 @@ SHARES = {"low field": 0.3, "spin echo": 0.25, "gradient echo": 0.45}
 
 # low field, fitted: offset of k-space's peak in samples, standard deviation along an axis; and the median over the
 # object of what else the phase changes, in radians per 1/128 of the field of view: median and log-deviation over scans
-LOW_FIELD_OFFSET = 1.8
-LOW_FIELD_CHANGE = (0.046, 0.5)
+LOW_FIELD_OFFSET = 1.77
+LOW_FIELD_CHANGE = (0.048, 0.59)
 
 OFFSET = 1.5  # as LOW_FIELD_OFFSET, for other scanners
 GYROMAGNETIC = 42.577  # MHz / T, of hydrogen
@@ -33,30 +33,32 @@ FIELDS = (1.5, 3.0)  # T
 ECHO_TIMES = (2.0, 30.0)  # ms, of gradient echoes; drawn evenly in their logarithm
 SUSCEPTIBILITY = 9.4  # ppm, of air against tissue
 FAT = -3.5  # ppm, of fat against water
+COIL_PHASE = (0.2, 2.0)  # radians, size of the smooth phase with which coils transmit and receive
 INHOMOGENEITY = (0.12, 0.9)  # ppm, what a shim leaves: median and log-deviation of a smooth field's size
 DEPHASING = 1.1  # radians per pixel at which a voxel, thicker than a pixel is wide, keeps exp(-1/2) of its signal
 GRID = 96  # pixels, at most, of the grid on which fields are computed; they are smooth
 
 
-def add_phase(image: Tensor, rng: Generator) -> Tensor:
+def add_phase(image: Tensor, rng: Generator, kind: str | None = None) -> Tensor:
     """Give a magnitude image the phase of a scan drawn at random.
 
     Parameters
     ----------
     image : real (h, w), at least 0, in any unit
     rng : every random choice comes from it
+    kind : of scan, one of `SHARES`; drawn by these, if left out
 
     Returns
     -------
     complex64 (h, w); its magnitude is that of the image, but lower where phase is steep or fat and water cancel
     """
-    kind = str(rng.choice(list(SHARES), p=list(SHARES.values())))
+    kind = kind or str(rng.choice(list(SHARES), p=list(SHARES.values())))
     top = float(image.max())
     tone = image / top if top > 0 else image
     if kind == "low field":
         phase = _low_field(tone, rng)
         return torch.polar(image, phase)
-    phase = smooth_field(image.shape, rng, 2) * rng.uniform(0.1, 1.2) + _ramp(image.shape, OFFSET, rng)
+    phase = rng.uniform(*COIL_PHASE) * smooth_field(image.shape, rng) + _ramp(image.shape, OFFSET, rng)
     phase = phase + _tissue_term(tone, rng)
     if kind == "spin echo":
         return torch.polar(image, phase)
@@ -72,9 +74,9 @@ def add_phase(image: Tensor, rng: Generator) -> Tensor:
     return image
 
 
-def smooth_field(shape: tuple[int, ...] | torch.Size, rng: Generator, most: int = 3) -> Tensor:
-    """Draw a smooth random field of about unit variance from its lowest spatial frequencies, (h, w)."""
-    order = int(rng.integers(1, most + 1))
+def smooth_field(shape: tuple[int, ...] | torch.Size, rng: Generator) -> Tensor:
+    """Draw a smooth random field of variance about 1/2 from its lowest spatial frequencies, (h, w)."""
+    order = int(rng.integers(1, 4))
     coefficients = rng.standard_normal((2 * order + 1, 2 * order + 1)) / math.sqrt((2 * order + 1) ** 2 / 2)
     frequencies = np.pi * np.arange(2 * order + 1) / 2
     offset = rng.uniform(0, 2 * np.pi, 2)
@@ -159,12 +161,19 @@ def _closed(inside: Tensor, reach: int) -> Tensor:
 
 def _low_field(tone: Tensor, rng: Generator) -> Tensor:
     """Draw the phase of a scan at low field: a ramp, and a smooth field of a drawn rate of change."""
-    field = smooth_field(tone.shape, rng, 2)
-    steep = _steepness(field)[::2, ::2] * (max(tone.shape) / 128)
-    object_only = steep[tone[::2, ::2] > 0.15]
-    typical = float((object_only if len(object_only) else steep.flatten()).median())
+    field = smooth_field(tone.shape, rng)
+    if min(tone.shape) < 2:
+        return _ramp(tone.shape, LOW_FIELD_OFFSET, rng)
+    inside = tone[:-1:2, :-1:2] > 0.15
+    if not inside.any():
+        inside = torch.ones_like(inside)
+    down, right = torch.diff(field, dim=0)[::2, :-1:2][inside], torch.diff(field, dim=1)[:-1:2, ::2][inside]
+    middle = float(down.mean()), float(right.mean())  # that is the ramp's
+    rows, columns = (torch.arange(n) * rate for n, rate in zip(tone.shape, middle))
+    field = field - rows[:, None] - columns
+    rate = float(torch.hypot(down - middle[0], right - middle[1]).median()) * max(tone.shape) / 128
     change = LOW_FIELD_CHANGE[0] * math.exp(LOW_FIELD_CHANGE[1] * rng.standard_normal())
-    return field * min(change / max(typical, 1e-6), 10.0) + _ramp(tone.shape, LOW_FIELD_OFFSET, rng)
+    return field * min(change / max(rate, 1e-6), 10.0) + _ramp(tone.shape, LOW_FIELD_OFFSET, rng)
 
 
 def _ramp(shape: torch.Size, offset: float, rng: Generator) -> Tensor:
@@ -216,7 +225,9 @@ def _shimmed(field: Tensor, inside: Tensor, second_order: bool) -> Tensor:
         terms += [down * right, down**2 - right**2, down**2 + right**2]
     basis = torch.stack(terms).flatten(1)
     weighted = basis * (inside.flatten() + 1e-3)
-    amounts = torch.linalg.solve(weighted @ basis.T, weighted @ field.flatten())
+    normal = weighted @ basis.T
+    normal += 1e-5 * normal.trace() * torch.eye(len(normal))  # a single row has no slope
+    amounts = torch.linalg.solve(normal, weighted @ field.flatten())
     shimmed: Tensor = field - (amounts @ basis).view_as(field)
     return shimmed
 

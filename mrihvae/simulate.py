@@ -178,7 +178,7 @@ def simulate_scan(
     if turned:
         image = rotated(image, math.radians(rng.uniform(-settings.rotation, settings.rotation)))
     image = _with_contrast(image, settings, rng)
-    complex_image = _with_phase(image, settings, rng)
+    complex_image = with_phase(image, settings, rng)
     bright = image > 0.1 * percentile99(image)
     sizes, centre = resampled_size(bright, shape, 0.9 if turned else 1.0, settings.fill, settings.anisotropy, rng)
     resampled = ifft2c(resize_kspace(fft2c(complex_image), sizes))
@@ -203,8 +203,8 @@ def _with_contrast(image: Tensor, settings: SimulationSettings, rng: Generator) 
     return image ** math.exp(rng.uniform(-0.35, 0.35)) * torch.exp(0.5 * rng.random() * smooth_field(image.shape, rng))
 
 
-def _with_phase(image: Tensor, settings: SimulationSettings, rng: Generator) -> Tensor:
-    """Give an image (h, w) a phase: complex64."""
+def with_phase(image: Tensor, settings: SimulationSettings, rng: Generator) -> Tensor:
+    """Give a magnitude image (h, w) in 0..1 a random phase: complex64."""
     if _happens(settings.physical_phase, rng):
         return add_phase(image, rng)
     phase = rng.choice([0.3, 1.0, 2.0]) * smooth_field(image.shape, rng) + rng.uniform(-math.pi, math.pi)
