@@ -37,7 +37,7 @@ from mrihvae.files import replacing
 from mrihvae.fourier import fft2c, ifft2c, resize_kspace
 from mrihvae.phases import SHARES, add_phase
 from mrihvae.simulate import SimulationSettings, white_noise, with_phase
-from mrihvae.slices import Mixture, load_mixture
+from mrihvae.slices import Mixture, Reading, load_mixture
 
 HERE = Path(__file__).parent
 WINDOW = 7  # pixels, over which changes are averaged
@@ -74,7 +74,7 @@ def compare(data: Path, slices: int, results: Path) -> None:
     measured = [measure(image) for image in raw_images(data / FITTED)]
     sets = {f"measured: {FITTED}": measured}
     magnitudes = [f"{data}/{source}" for source in SOURCES if not source.startswith(FITTED)]
-    mixture = load_mixture(magnitudes)
+    mixture = load_mixture(magnitudes, reading=Reading(stream_above=0))
     sets["simulated: smooth"] = [measure(image) for image in simulated(mixture, slices, None)]
     for kind in SHARES:
         sets[f"simulated: {kind}"] = [measure(image) for image in simulated(mixture, slices, kind)]

@@ -17,8 +17,9 @@ from small import phantom
 
 from mrihvae.errors import InputError
 from mrihvae.fourier import fft2c, ifft2c, resize_kspace
+from mrihvae.image_slices import LARGEST_MATRIX, LARGEST_PICTURE, magnitude_slices
 from mrihvae.simulate import SimulationSettings, draw_batch
-from mrihvae.slices import LARGEST_MATRIX, LARGEST_PICTURE, PACKED, load_mixture, magnitude_slices
+from mrihvae.slices import PACKED, load_mixture
 
 DEMO_SCANS = Path(__file__).parents[1] / "mrihvae" / "demo_scans"
 
