@@ -43,6 +43,9 @@ def resampled_size(
 ) -> tuple[tuple[int, int], tuple[float, float]]:
     """Choose the matrix to resample an image to, and the point in it that becomes the center of (H, W).
 
+    Where the edge of the image cuts the object off, that of (H, W) does so, too, if the image is large enough: there
+    is no more of the object to show.
+
     Parameters
     ----------
     bright : where the object is, bool (h, w)
@@ -59,13 +62,27 @@ def resampled_size(
     fill = rng.uniform(*filled)
     zoom = min(fill * size / (high - low) for size, (low, high) in zip(shape, box))
     stretch = math.exp(rng.uniform(-anisotropy, anisotropy))
-    zooms = [min(zoom * factor, finest) for factor in (stretch, 1 / stretch)]
-    sizes = [max(16, round(size * factor)) for size, factor in zip(bright.shape, zooms)]
-    jitter = [rng.uniform(-0.04, 0.04) * size for size in shape]
-    centre = [
-        (low + high) / 2 * new / old + shift for (low, high), new, old, shift in zip(box, sizes, bright.shape, jitter)
+    cut = [(_cut(bright, axis, 0), _cut(bright, axis, -1)) for axis in (0, 1)]
+    zooms = [
+        min(max(zoom * factor, want / have if any(ends) else 0.0), finest)
+        for factor, want, have, ends in zip((stretch, 1 / stretch), shape, bright.shape, cut)
     ]
+    sizes = [max(16, round(size * factor)) for size, factor in zip(bright.shape, zooms)]
+    centre = []
+    for (low, high), new, old, want, ends in zip(box, sizes, bright.shape, shape, cut):
+        middle = (low + high) / 2 * new / old + rng.uniform(-0.04, 0.04) * want
+        if ends[1]:
+            middle = min(middle, new - want / 2)
+        if ends[0]:
+            middle = max(middle, want / 2)
+        centre.append(middle)
     return (sizes[0], sizes[1]), (centre[0], centre[1])
+
+
+def _cut(bright: Tensor, axis: int, end: int) -> bool:
+    """Tell whether the image's edge cuts the object off, bool (h, w), at an end (0 or -1) of an axis."""
+    edge = bright.select(axis, end)
+    return float(edge.sum()) > 0.05 * len(edge)
 
 
 def cut_out(image: Tensor, shape: tuple[int, int], centre: tuple[float, float]) -> Tensor:
