@@ -15,10 +15,10 @@ from torch import Tensor
 from mrihvae.data_terms import LeastSquares
 from mrihvae.errors import InputError
 from mrihvae.fourier import centre_pad, fft2c, ifft2c, resize_kspace
+from mrihvae.image_slices import magnitude_slices
 from mrihvae.kernels import gaussian_kernel, transfer_of
 from mrihvae.masks import seed_of
 from mrihvae.operators import Blur, Inpainting, Operator, SuperResolution, denoising
-from mrihvae.slices import magnitude_slices
 from mrihvae.units import image_scale
 
 TASKS = ("deblurring", "super-resolution", "inpainting", "denoising")

@@ -24,10 +24,12 @@ from mrihvae.errors import InputError
 
 HERE = Path(__file__).parent
 SOURCES = (
-    "ulf_singlecoil/train=0.25",
-    "images/t1ce/train=0.3",
-    "images/t1_brain/train=0.15",
-    "images/ms_t1_t2_flair/train=0.3",
+    "ulf_singlecoil/train=0.2",
+    "images/t1ce/train=0.26",
+    "images/t1_brain/train=0.08",
+    "images/ms_t1_t2_flair/train=0.26",
+    "images/t1_sagittal/train=0.12",
+    "images/spine/train=0.08",
 )
 MAGNITUDES = ("images/t1ce/train=0.35", "images/t1_brain/train=0.3", "images/ms_t1_t2_flair/train=0.35")
 RUNS = {  # of settings that begin with weights: their data, and which weights

@@ -66,8 +66,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--stream",
         action=argparse.BooleanOptionalAction,
-        help="read slices of HDF5 when they are drawn, so that memory does not grow with the data; left out, where a "
-        "path has more than 1 GB of it",
+        help="read slices when they are drawn, so that memory does not grow with the data; left out, where they would "
+        "take more than 1 GB of it",
     )
     parser.add_argument(
         "--cache-megabytes", type=float, default=512.0, help="of slices so read that are kept, in each process"

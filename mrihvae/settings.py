@@ -51,7 +51,9 @@ def from_dict(cls: type[T], values: Mapping[str, Any], where: str) -> T:
 def _alike(value: Any, default: Any) -> bool:
     """Check that a value is of its default's kind; numbers must be finite, whole ones may stand for others."""
     if isinstance(default, tuple):
-        return isinstance(value, (list, tuple)) and all(_alike(element, default[0]) for element in value)
+        if not isinstance(value, (list, tuple)):
+            return False
+        return all(_alike(element, default[0] if default else "") for element in value)  # an empty one is of names
     if default is None:  # a number that may be left out
         return value is None or _alike(value, 0.0)
     if isinstance(default, float):

@@ -1,8 +1,9 @@
 """Scans for training: magnitude images and raw k-space become batches of complex scans with masks and noise.
 
 A magnitude image has no phase, no noise and often hidden interpolation ("data crimes", Shimron et al. 2022). So
-each use of one draws phase, receive bias, contrast, orientation, field of view and resolution anew, resampled by
-cropping k-space, and adds complex white noise. Raw k-space keeps its own phase and noise.
+each use of one draws phase (`mrihvae.phases`), receive bias, contrast, orientation, field of view and resolution
+(`mrihvae.augmentation`) anew, resampled by cropping k-space, and adds complex white noise. Raw k-space keeps its own
+phase and noise.
 """
 
 from __future__ import annotations
@@ -15,10 +16,12 @@ import torch
 from numpy.random import Generator
 from torch import Tensor
 
+from mrihvae.augmentation import bright_tissue, cut_out, decay, random_tone, reorient, resampled_size, rotated
 from mrihvae.fourier import centre_pad, fft2c, ifft2c, resize_kspace
 from mrihvae.masks import MASK_TYPES
 from mrihvae.objective import Scans
 from mrihvae.patterns import sampling_pattern
+from mrihvae.phases import add_phase, smooth_field
 from mrihvae.units import noise_std, scale_of
 
 # what masks are drawn; "density" is a fast stand-in for Poisson discs: independent of sigpy, of the same look
@@ -34,6 +37,7 @@ MASK_SHARES = {
     "radial": 0.05,
     "spiral": 0.05,
 }
+EMPTY = (10.0, 400.0)  # noise of slices without signal, over what `noise` draws
 PARTIAL_SHARE = 0.08  # of fastMRI's masks have one side of k-space cut off, along either axis
 
 
@@ -47,12 +51,21 @@ class SimulationSettings:
     least_acceleration : see there; what is rounded to 1 is complete
     tissue_phase : greatest difference in phase, in radians, between bright and dark tissue, such as fat and water have;
         0 for phases that are smooth everywhere
+    physical_phase : probability that the phase is that of a scanner's field, of fat and coils (`mrihvae.phases`);
+        otherwise it is a smooth random one, with `tissue_phase`
     noise : least and greatest noise per complex bin over the image's 99th percentile, drawn evenly in its logarithm
     extra_noise : greatest noise added to measured bins alone, in half of the scans
     rotation : greatest rotation in degrees, in a third of the scans
     partial_resolution : probability that the outermost k-space is empty, as in a scan padded to the network's multiple
     coils : least and greatest number of coils, drawn evenly in the logarithm; (1, 1) for scans of one coil
     one_coil : share of the batches that have one coil, where `coils` says more; the others then have two or more
+    masks : types of masks, of `MASK_SHARES`, evenly; left out, all by their shares
+    fill : least and greatest share of the field of view that the object fills; beyond 1 it is cut off
+    anisotropy : greatest log-factor by which the field of view is stretched along one axis and shrunk along the other
+    tone : probability that the contrast is changed by a random curve
+    inversion : of these, the share in which dark tissue becomes bright; the background stays dark
+    blur : probability that k-space decays away from its center, as along a train of echoes
+    empty : probability of a slice that is noise, with little or no signal
     """
 
     max_acceleration: float = 12.0
@@ -62,8 +75,16 @@ class SimulationSettings:
     partial_resolution: float = 0.3
     coils: tuple[int, int] = (1, 1)
     one_coil: float = 0.0
+    masks: tuple[str, ...] = ()
     least_acceleration: float = 1.3
     tissue_phase: float = 0.0
+    physical_phase: float = 0.0
+    fill: tuple[float, float] = (0.6, 1.0)
+    anisotropy: float = 0.12
+    tone: float = 0.0
+    inversion: float = 0.0
+    blur: float = 0.0
+    empty: float = 0.0
 
     @property
     def several(self) -> bool:
@@ -83,10 +104,16 @@ class SimulationSettings:
             )
         if len(self.noise) != 2 or not 0 < self.noise[0] <= self.noise[1]:
             raise ValueError(f"noise {self.noise} must be two numbers above 0, the lesser one first")
-        if min(self.extra_noise, self.rotation, self.tissue_phase) < 0 or not 0 <= self.partial_resolution <= 1:
-            raise ValueError("extra_noise, rotation and tissue_phase must be at least 0, partial_resolution in [0, 1]")
-        if not 0 <= self.one_coil <= 1:
-            raise ValueError(f"one_coil {self.one_coil} must be in [0, 1]")
+        least_0 = ("extra_noise", "rotation", "tissue_phase", "anisotropy")
+        probabilities = ("partial_resolution", "physical_phase", "tone", "inversion", "blur", "empty", "one_coil")
+        if any(getattr(self, name) < 0 for name in least_0):
+            raise ValueError(f"{', '.join(least_0[:-1])} and {least_0[-1]} must be at least 0")
+        if any(not 0 <= getattr(self, name) <= 1 for name in probabilities):
+            raise ValueError(f"{', '.join(probabilities[:-1])} and {probabilities[-1]} must be in [0, 1]")
+        if len(self.fill) != 2 or not 0 < self.fill[0] <= self.fill[1]:
+            raise ValueError(f"fill {self.fill} must be two numbers above 0, the lesser one first")
+        if unknown := set(self.masks) - set(MASK_SHARES):
+            raise ValueError(f"masks: {', '.join(sorted(unknown))} unknown; choose of {', '.join(MASK_SHARES)}")
         if len(self.coils) != 2 or not 1 <= self.coils[0] <= self.coils[1]:
             raise ValueError(f"coils {self.coils} must be two numbers of at least 1, the lesser one first")
 
@@ -156,34 +183,59 @@ def simulate_scan(
     magnitude: np.ndarray, shape: tuple[int, int], settings: SimulationSettings, rng: Generator
 ) -> tuple[Tensor, tuple[int, int], float]:
     """Turn a magnitude image into a complex scan on (H, W): k-space, its non-empty extent, its noise."""
-    image = torch.from_numpy(_reorient(np.asarray(magnitude, dtype=np.float32), rng))
+    image = torch.from_numpy(reorient(np.asarray(magnitude, dtype=np.float32), rng))
     image = (image / image.max().clamp_min(1e-12)).clamp_min(0)  # resampled volumes undershoot
-    rotate = rng.random() < 1 / 3
-    if rotate:
-        image = _rotate(image, math.radians(rng.uniform(-settings.rotation, settings.rotation)))
-    image = image ** math.exp(rng.uniform(-0.35, 0.35)) * torch.exp(0.5 * rng.random() * _smooth(image.shape, rng))
-    phase = rng.choice([0.3, 1.0, 2.0]) * _smooth(image.shape, rng) + rng.uniform(-math.pi, math.pi)
-    if settings.tissue_phase:
-        phase = phase + settings.tissue_phase * rng.uniform(-1, 1) * _tissue(image, rng)
-    sizes, centre = _resampled_size(image, shape, 0.9 if rotate else 1.0, rng)
-    resampled = ifft2c(resize_kspace(fft2c(torch.polar(image, phase)), sizes))
-    kspace = fft2c(_window(resampled, shape, centre))
+    turned = rng.random() < 1 / 3
+    if turned:
+        image = rotated(image, math.radians(rng.uniform(-settings.rotation, settings.rotation)))
+    image = _with_contrast(image, settings, rng)
+    complex_image = with_phase(image, settings, rng)
+    bright = image > 0.1 * percentile99(image)
+    sizes, centre = resampled_size(bright, shape, 0.9 if turned else 1.0, settings.fill, settings.anisotropy, rng)
+    resampled = ifft2c(resize_kspace(fft2c(complex_image), sizes))
+    kspace = fft2c(cut_out(resampled, shape, centre))
+    if _happens(settings.blur, rng):
+        kspace = kspace * decay(shape, rng)
     extent = shape
     if rng.random() < settings.partial_resolution:
         extent = tuple(size - int(rng.integers(0, min(32, size // 4))) for size in shape)  # type: ignore[assignment]
         kspace = resize_kspace(resize_kspace(kspace, extent), shape)
     noise = percentile99(ifft2c(kspace)) * math.exp(rng.uniform(*np.log(settings.noise)))
+    if _happens(settings.empty, rng):
+        noise *= math.exp(rng.uniform(*np.log(EMPTY)))
     window = centre_pad(torch.ones(extent), shape)
     return kspace + noise * window * white_noise(shape, rng), extent, noise
+
+
+def _with_contrast(image: Tensor, settings: SimulationSettings, rng: Generator) -> Tensor:
+    """Change contrast and receive bias of an image (h, w) in 0..1."""
+    if _happens(settings.tone, rng):
+        image = random_tone(image, rng, inverted=_happens(settings.inversion, rng))
+    return image ** math.exp(rng.uniform(-0.35, 0.35)) * torch.exp(0.5 * rng.random() * smooth_field(image.shape, rng))
+
+
+def with_phase(image: Tensor, settings: SimulationSettings, rng: Generator) -> Tensor:
+    """Give a magnitude image (h, w) in 0..1 a random phase: complex64."""
+    if _happens(settings.physical_phase, rng):
+        return add_phase(image, rng)
+    phase = rng.choice([0.3, 1.0, 2.0]) * smooth_field(image.shape, rng) + rng.uniform(-math.pi, math.pi)
+    if settings.tissue_phase:
+        phase = phase + settings.tissue_phase * rng.uniform(-1, 1) * bright_tissue(image, rng)
+    return torch.polar(image, phase)
+
+
+def _happens(probability: float, rng: Generator) -> bool:
+    """Decide at random; what never happens leaves the generator as it is."""
+    return probability > 0 and rng.random() < probability
 
 
 def place_raw(kspace: Tensor, shape: tuple[int, int], rng: Generator) -> tuple[Tensor, tuple[int, int], float]:
     """Put a raw scan (h, w) on (H, W): cropped image, or image padded with its own noise, or padded k-space."""
     noise = float(noise_std(kspace))
-    image = torch.from_numpy(_reorient(ifft2c(kspace).numpy(), rng))
+    image = torch.from_numpy(reorient(ifft2c(kspace).numpy(), rng))
     if image.shape[-2] > shape[-2] or image.shape[-1] > shape[-1]:
         smaller = (min(image.shape[-2], shape[-2]), min(image.shape[-1], shape[-1]))
-        image = _window(image, smaller, (image.shape[-2] / 2, image.shape[-1] / 2))
+        image = cut_out(image, smaller, (image.shape[-2] / 2, image.shape[-1] / 2))
     extent = tuple(have if want - have < 32 and rng.random() < 0.7 else want for have, want in zip(image.shape, shape))
     padded = centre_pad(image, (extent[0], extent[1]))
     outside = centre_pad(torch.zeros(image.shape), (extent[0], extent[1]), value=1.0)
@@ -197,7 +249,8 @@ def draw_mask(extent: tuple[int, int], settings: SimulationSettings, rng: Genera
     width = extent[1]
     acceleration = round(math.exp(rng.uniform(*np.log((settings.least_acceleration, settings.max_acceleration)))))
     acceleration = min(acceleration, width // 2)  # two central lines at least
-    mask_type = str(rng.choice(list(MASK_SHARES), p=list(MASK_SHARES.values())))
+    shares = dict.fromkeys(settings.masks, 1 / len(settings.masks)) if settings.masks else MASK_SHARES
+    mask_type = str(rng.choice(list(shares), p=list(shares.values())))
     seed = int(rng.integers(2**31))
     if mask_type == "partial_fourier":
         fraction = rng.uniform(0.02, 0.3)
@@ -211,7 +264,7 @@ def draw_mask(extent: tuple[int, int], settings: SimulationSettings, rng: Genera
         return _variable_density(extent, acceleration, rng)
     fraction = max(0.32 / acceleration * rng.uniform(0.6, 1.5), 2.0 / width)
     mask = sampling_pattern(mask_type, extent, acceleration, fraction, seed)
-    if mask_type in MASK_TYPES and rng.random() < PARTIAL_SHARE:
+    if not settings.masks and mask_type in MASK_TYPES and rng.random() < PARTIAL_SHARE:
         _cut_side(mask, rng)
     return torch.from_numpy(mask)
 
@@ -244,76 +297,6 @@ def _variable_density(extent: tuple[int, int], acceleration: float, rng: Generat
             high = middle
     central = (vertical.abs() <= calibration)[:, None] & (horizontal.abs() <= calibration)
     return (rank.view(extent) < high * profile) | central
-
-
-def _resampled_size(
-    image: Tensor, shape: tuple[int, int], finest: float, rng: Generator
-) -> tuple[tuple[int, int], tuple[float, float]]:
-    """Choose the resampled matrix so that the object fills 60 to 100 % of (H, W), never finer than `finest`."""
-    bright = image > 0.1 * percentile99(image)
-    if not bright.any():  # nothing in it, or rotated out of it
-        bright = torch.ones_like(bright)
-    rows, columns = (torch.nonzero(bright.any(dim=axis)).flatten() for axis in (1, 0))
-    box = [(int(rows[0]), int(rows[-1]) + 1), (int(columns[0]), int(columns[-1]) + 1)]
-    fill = rng.uniform(0.6, 1.0)
-    zoom = min(fill * size / (high - low) for size, (low, high) in zip(shape, box))
-    stretch = math.exp(rng.uniform(-0.12, 0.12))
-    zooms = [min(zoom * factor, finest) for factor in (stretch, 1 / stretch)]
-    sizes = [max(16, round(size * factor)) for size, factor in zip(image.shape, zooms)]
-    jitter = [rng.uniform(-0.04, 0.04) * size for size in shape]
-    centre = [
-        (low + high) / 2 * new / old + shift for (low, high), new, old, shift in zip(box, sizes, image.shape, jitter)
-    ]
-    return (sizes[0], sizes[1]), (centre[0], centre[1])
-
-
-def _window(image: Tensor, shape: tuple[int, int], centre: tuple[float, float]) -> Tensor:
-    """Cut (H, W) around `centre` out of an image, with zeros where the image ends."""
-    result = image.new_zeros(shape)
-    source, target = [], []
-    for have, want, middle in zip(image.shape, shape, centre):
-        first = round(middle - want / 2)
-        low, high = max(first, 0), min(first + want, have)
-        source.append(slice(low, high))
-        target.append(slice(low - first, high - first))
-    result[tuple(target)] = image[tuple(source)]
-    return result
-
-
-def _reorient(array: np.ndarray, rng: Generator) -> np.ndarray:
-    """Flip and transpose an image at random."""
-    if rng.random() < 0.5:
-        array = array.T
-    for axis in (0, 1):
-        if rng.random() < 0.5:
-            array = np.flip(array, axis)
-    return array.copy()
-
-
-def _rotate(image: Tensor, angle: float) -> Tensor:
-    """Rotate about the centre by bicubic interpolation; its detail is cut off by the resampling that follows."""
-    height, width = image.shape
-    c, s = math.cos(angle), math.sin(angle)
-    matrix = torch.tensor([[[c, -s * height / width, 0.0], [s * width / height, c, 0.0]]])
-    grid = torch.nn.functional.affine_grid(matrix, [1, 1, height, width], align_corners=False)
-    rotated = torch.nn.functional.grid_sample(image[None, None], grid, mode="bicubic", align_corners=False)
-    return rotated[0, 0].clamp_min(0)
-
-
-def _smooth(shape: tuple[int, ...] | torch.Size, rng: Generator) -> Tensor:
-    """Draw a smooth random field of about unit variance from its lowest spatial frequencies, (h, w)."""
-    order = int(rng.integers(1, 4))
-    coefficients = rng.standard_normal((2 * order + 1, 2 * order + 1)) / math.sqrt((2 * order + 1) ** 2 / 2)
-    frequencies = np.pi * np.arange(2 * order + 1) / 2
-    offset = rng.uniform(0, 2 * np.pi, 2)
-    vertical = np.cos(np.outer(np.linspace(0, 1, shape[0]), frequencies) + offset[0])
-    horizontal = np.cos(np.outer(np.linspace(0, 1, shape[1]), frequencies) + offset[1])
-    return torch.from_numpy((vertical @ coefficients @ horizontal.T).astype(np.float32))
-
-
-def _tissue(image: Tensor, rng: Generator) -> Tensor:
-    """Mark tissue brighter than a random level, with a soft edge: (h, w), from 0 to 1; the image goes from 0 to 1."""
-    return torch.sigmoid((image - rng.uniform(0.15, 0.8)) / rng.uniform(0.02, 0.1))
 
 
 def white_noise(shape: tuple[int, int], rng: Generator) -> Tensor:

@@ -21,10 +21,10 @@ from mrihvae.errors import InputError
 from mrihvae.fastmri_files import TARGETS, new_file
 from mrihvae.fourier import ifft2c
 from mrihvae.header_xml import header_xml
+from mrihvae.image_slices import magnitude_slices
 from mrihvae.masks import effective_acceleration, seed_of
 from mrihvae.patterns import LINE_TYPES, sampling_pattern
 from mrihvae.scanner import ScannerSettings, fields_of, noise_covariance, simulate_slice
-from mrihvae.slices import magnitude_slices
 from mrihvae.volumes import Undersampling
 
 PICTURES_PER_FILE = 10

@@ -3,27 +3,28 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import h5py
 import numpy as np
-import torch
 from numpy.random import Generator
 
 from mrihvae.errors import InputError
-from mrihvae.fourier import fft2c, ifft2c, resize_kspace
+from mrihvae.image_slices import PICTURES, VOLUMES, count_slices, magnitude_slices, usable_slices
 from mrihvae.kspace_files import SUFFIXES as RAW_SUFFIXES
 from mrihvae.kspace_files import kind_of, open_kspace
 from mrihvae.pictures import is_collection, read_collection
-from mrihvae.streams import Head, SliceCache, Stream, read_head
+from mrihvae.streams import FastmriFile, Head, Place, SliceCache, Stream, WholeFile, read_head
 
-LARGEST_MATRIX = 448  # NIfTI beyond this is resampled
-LARGEST_PICTURE = 256  # JPEG and PNG are often interpolated and coded: only their inner k-space is trusted
-SMALLEST_OBJECT = 0.03  # slices with less than this fraction of bright pixels are left out
 PACKED = "mrihvae slices 1"  # attribute `format` of a file of packed slices; benchmarks/pack_slices.py writes them
-SUFFIXES = (*RAW_SUFFIXES, ".nii", ".nii.gz", ".png", ".jpg", ".jpeg")
+SUFFIXES = (*RAW_SUFFIXES, *VOLUMES, *PICTURES)
+COMPRESSION = 6  # in memory, slices of compressed files take up to so many times what they take on disk
+COMPRESSED = (".gz", *PICTURES)
+ZERO = "k-space of all slices is zero"
+NOTHING = "no slice with an object in it"
 
 
 @dataclass(frozen=True)
@@ -32,8 +33,8 @@ class Reading:
 
     Attributes
     ----------
-    stream_above : bytes of HDF5 below a path, beyond which its slices are read when they are drawn, not before; 0 for
-        always. Packed slices and all other formats are read before in any case
+    stream_above : bytes of all data, beyond which slices are read when they are drawn, not before; 0 for always. Those
+        of compressed files count by the most that they take in memory
     cache : bytes of such slices that are kept
     together : whether a raw slice of several coils is one array (coils, h, w), not one (h, w) for each coil
     """
@@ -89,11 +90,11 @@ def load_mixture(
         A path that is not there or holds nothing readable, or a weight that is no positive number.
     """
     reading = reading or Reading()
-    cache = SliceCache(reading.cache)
     datasets = []
     weighted = ["=" in one and not Path(one).exists() for one in specifications]
     if any(weighted) and not all(weighted):
         raise InputError(f"{specifications[weighted.index(False)]}: has no weight but others do; give all one, or none")
+    paths, shares = [], []
     for specification in specifications:
         whole = "=" not in specification or Path(specification).exists()
         name, _, weight = (specification, "", "") if whole else specification.rpartition("=")
@@ -103,7 +104,11 @@ def load_mixture(
             share = -1.0
         if not 0 <= share < math.inf or (weight and share == 0):
             raise InputError(f"{specification}: the weight '{weight}' is not a number above 0; write PATH=1.5")
-        datasets += load_datasets(Path(name), share, progress, reading, cache)
+        paths.append(Path(name))
+        shares.append(share)
+    cache = SliceCache(reading.cache) if sum(_size(path) for path in paths) > reading.stream_above else None
+    for path, share in zip(paths, shares):
+        datasets += load_datasets(path, share, progress, reading.together, cache)
     return Mixture(datasets)
 
 
@@ -111,42 +116,87 @@ def load_datasets(
     path: Path,
     weight: float,
     progress: Callable[[list[Path]], Iterator[Path]],
-    reading: Reading,
-    cache: SliceCache,
+    together: bool,
+    cache: SliceCache | None,
 ) -> list[Dataset]:
-    """Read all slices below `path`, or heads for a stream: raw k-space and magnitude become one dataset each.
+    """Read all slices below `path`, or heads for a stream if there is a cache: raw k-space and magnitude apart.
 
     Undersampled files, which have a mask, are an error, but left out of a stream.
     """
     if not path.exists():
         raise InputError(f"{path}: not there; give a file or folder with {', '.join(SUFFIXES)}")
     if path.is_file() and is_packed(path):
-        packed = read_packed(path)
-        scale = (weight or sum(len(d.arrays) for d in packed)) / sum(d.weight for d in packed)
+        packed = read_packed(path, cache)
+        total = sum(d.weight for d in packed)
+        if not packed or not 0 < total < math.inf or min(d.weight for d in packed) < 0:
+            raise InputError(f"{path}: no packed dataset with a weight above 0; make it with benchmarks/pack_slices.py")
+        if not all(len(d.arrays) for d in packed):
+            raise InputError(f"{path}: a packed dataset without a slice; make it with benchmarks/pack_slices.py")
+        scale = (weight or sum(len(d.arrays) for d in packed)) / total
         return [replace(d, weight=d.weight * scale) for d in packed]
     if path.is_file() and is_collection(path):
         pictures = list(read_collection(path))
-        return [Dataset(path, pictures, False, weight or float(len(pictures)))]
-    files = sorted(p for p in path.rglob("*") if p.name.lower().endswith(SUFFIXES)) if path.is_dir() else [path]
-    streamed = sum(file.stat().st_size for file in files if _is_raw(file) and file.exists()) > reading.stream_above
-    heads: list[Head] = []
-    read: list[np.ndarray] = []
-    magnitude: list[np.ndarray] = []
-    for file in progress(files):
-        if not _is_raw(file):
-            magnitude += magnitude_slices(file)
-        elif streamed and _is_fastmri(file):
-            heads.append(read_head(file))
-        else:
-            read += _raw_slices(file, reading.together)
-    stream: list[np.ndarray] | Stream = Stream(_complete(path, heads), reading.together, cache) if heads else []
-    parts = ((stream, True), (read, True), (magnitude, False))
-    found = [Dataset(path, arrays, flag, 0.0) for arrays, flag in parts if len(arrays)]
-    total = sum(len(arrays) for arrays, _ in parts)
+        kept = pictures if cache is None else Stream([WholeFile(path, len(pictures), _pictures)], cache, NOTHING)
+        return [Dataset(path, kept, False, weight or float(len(pictures)))]
+    read: Iterable[list[np.ndarray] | Stream] = (
+        _stream(path, progress, together, cache) if cache is not None else _read_now(path, progress, together)
+    )
+    found = [Dataset(path, arrays, raw, 0.0) for arrays, raw in zip(read, (True, True, False)) if len(arrays)]
+    total = sum(len(d.arrays) for d in found)
     if not total:
         raise InputError(f"{path}: no usable slice in it; give a file or folder with {', '.join(SUFFIXES)}")
     scale = weight / total if weight else 1.0
     return [Dataset(d.path, d.arrays, d.raw, scale * len(d.arrays)) for d in found]
+
+
+def _files(path: Path) -> list[Path]:
+    return sorted(p for p in path.rglob("*") if p.name.lower().endswith(SUFFIXES)) if path.is_dir() else [path]
+
+
+def _size(path: Path) -> float:
+    """Compute at most how many bytes the slices below a path take in memory."""
+    sizes = ((file.name.lower(), file.stat().st_size) for file in _files(path) if file.exists())
+    return sum(size * (COMPRESSION if name.endswith(COMPRESSED) else 1) for name, size in sizes)
+
+
+def _read_now(
+    path: Path, progress: Callable[[list[Path]], Iterator[Path]], together: bool
+) -> tuple[list[np.ndarray], ...]:
+    """Read all slices below a path: raw k-space, nothing, and magnitudes."""
+    raw: list[np.ndarray] = []
+    magnitude: list[np.ndarray] = []
+    for file in progress(_files(path)):
+        if _is_raw(file):
+            raw += list(_raw_slices(file, together).values())
+        else:
+            magnitude += magnitude_slices(file)
+    return raw, [], magnitude
+
+
+def _stream(
+    path: Path, progress: Callable[[list[Path]], Iterator[Path]], together: bool, cache: SliceCache
+) -> tuple[Stream, Stream, Stream]:
+    """Read heads of all files below a path: fastMRI's, of other raw k-space, and of magnitudes.
+
+    Of other raw k-space the whole file is read, for its head does not tell whether it is complete.
+    """
+    heads: list[Head] = []
+    raw: list[WholeFile] = []
+    magnitude: list[WholeFile] = []
+    for file in progress(_files(path)):
+        if not _is_raw(file):
+            magnitude.append(WholeFile(file, count_slices(file), usable_slices))
+        elif _is_fastmri(file):
+            heads.append(read_head(file))
+        else:
+            load = partial(_raw_slices, together=together)
+            raw.append(WholeFile(file, max(load(file), default=-1) + 1, load))
+    complete = [FastmriFile(head, together) for head in _complete(path, heads)] if heads else []
+    return Stream(complete, cache, ZERO), Stream(raw, cache, ZERO), Stream(magnitude, cache, NOTHING)
+
+
+def _pictures(path: Path) -> dict[int, np.ndarray]:
+    return dict(enumerate(read_collection(path)))
 
 
 def is_packed(path: Path) -> bool:
@@ -158,8 +208,10 @@ def is_packed(path: Path) -> bool:
         return False
 
 
-def read_packed(path: Path) -> list[Dataset]:
-    """Read packed slices: the datasets, with their weights. It needs h5py and numpy alone.
+def read_packed(path: Path, cache: SliceCache | None = None) -> list[Dataset]:
+    """Read packed slices: the datasets, with their weights; with a cache, slices are read when they are drawn.
+
+    It needs h5py and numpy alone.
 
     Raises
     ------
@@ -170,62 +222,64 @@ def read_packed(path: Path) -> list[Dataset]:
         with h5py.File(path, "r") as file:
             if file.attrs.get("format") != PACKED:
                 raise InputError(f"{path}: holds no packed slices; make it with benchmarks/pack_slices.py")
-            return [_read_group(file[name]) for name in sorted(file, key=int)]
+            return [_read_group(file[name], path, cache) for name in sorted(file, key=int)]
     except InputError:
         raise
     except (OSError, KeyError, ValueError, IndexError, RuntimeError) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise InputError(f"{path}: not readable as packed slices ({reason}); copy it again") from error
+        raise _not_packed(path, error) from error
 
 
-def _read_group(group: h5py.Group) -> Dataset:
-    stacks = [np.asarray(group[name][()]) for name in sorted(name for name in group if name != "order")]
-    arrays = [stacks[which][index] for which, index in group["order"][()]]
+def _read_group(group: h5py.Group, path: Path, cache: SliceCache | None) -> Dataset:
+    names = sorted(name for name in group if name != "order")
+    order = group["order"][()]
+    arrays: list[np.ndarray] | Stream
+    if cache is None:
+        stacks = [np.asarray(group[name][()]) for name in names]
+        arrays = [stacks[which][index] for which, index in order]
+    else:
+        arrays = Stream([PackedGroup(path, group.name, names, order)], cache, NOTHING)
     return Dataset(Path(group.attrs["path"]), arrays, bool(group.attrs["raw"]), float(group.attrs["weight"]))
 
 
-def magnitude_slices(file: Path, smallest_object: float = SMALLEST_OBJECT) -> list[np.ndarray]:
-    """Read the axial (last-axis) slices of a NIfTI volume, or a picture, as magnitude arrays (h, w).
+@dataclass(frozen=True)
+class PackedGroup:
+    """One dataset of packed slices, of which each can be read alone.
 
-    Raises
-    ------
-    InputError
-        Not readable, or with NaN.
+    Attributes
+    ----------
+    path : the file
+    group : name of the dataset in it
+    names : of its arrays
+    order : int (slices, 2), of every slice its array and its place there
     """
-    name = file.name.lower()
-    try:
-        if name.endswith((".nii", ".nii.gz")):
-            import nibabel
 
-            volume = np.asanyarray(nibabel.load(file).dataobj)  # type: ignore[attr-defined]
-            if volume.ndim < 2 or volume.dtype.kind not in "biuf":
-                raise ValueError(f"{volume.dtype} of shape {volume.shape}, no images of magnitudes")
-            volume = volume.reshape(*volume.shape[:2], -1)
-            limit = LARGEST_MATRIX
-        else:
-            from PIL import Image
+    path: Path
+    group: str
+    names: list[str]
+    order: np.ndarray
 
-            with Image.open(file) as picture:
-                volume = np.asarray(picture.convert("I" if picture.mode.startswith("I") else "L"))[..., None]
-            limit = LARGEST_PICTURE
-    except Exception as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise InputError(f"{file}: not readable ({reason}); remove or replace it") from error
-    if not np.isfinite(volume).all():
-        raise InputError(f"{file}: holds NaN or infinite values; remove or replace it")
-    bright = 0.1 * np.percentile(volume, 99.5)
-    kept = [k for k in range(volume.shape[-1]) if (volume[..., k] > bright).mean() >= smallest_object]
-    return [_shrunk(np.ascontiguousarray(volume[..., k]), limit) for k in kept]
+    @property
+    def count(self) -> int:
+        """Number of slices."""
+        return len(self.order)
+
+    def place(self, index: int) -> Place:
+        """Give (dataset, slice)."""
+        return int(self.group.strip("/")), index
+
+    def read(self, index: int) -> dict[int, np.ndarray]:
+        """Read one slice."""
+        which, place = self.order[index]
+        try:
+            with h5py.File(self.path, "r") as file:
+                return {index: np.asarray(file[self.group][self.names[which]][place])}
+        except (OSError, KeyError, ValueError, IndexError, RuntimeError) as error:
+            raise _not_packed(self.path, error) from error
 
 
-def _shrunk(magnitude: np.ndarray, limit: int) -> np.ndarray:
-    """Resample by cropping k-space to at most `limit` on either axis; smaller arrays keep their type."""
-    if max(magnitude.shape) <= limit:
-        return magnitude
-    shape = (min(magnitude.shape[0], limit), min(magnitude.shape[1], limit))
-    kspace = fft2c(torch.from_numpy(magnitude.astype(np.complex64)))
-    image = ifft2c(resize_kspace(kspace, shape)).abs()
-    return (image * (60000 / image.max().clamp_min(1e-12))).numpy().astype(np.uint16)
+def _not_packed(path: Path, error: Exception) -> InputError:
+    reason = (str(error).splitlines() or [type(error).__name__])[0]
+    return InputError(f"{path}: not readable as packed slices ({reason}); copy it again")
 
 
 def _is_raw(file: Path) -> bool:
@@ -246,8 +300,8 @@ def _complete(path: Path, heads: list[Head]) -> list[Head]:
     return complete
 
 
-def _raw_slices(file: Path, together: bool) -> list[np.ndarray]:
-    """Read the slices of a fully sampled file; unless `together`, each coil is a slice of its own."""
+def _raw_slices(file: Path, together: bool) -> dict[int, np.ndarray]:
+    """Read the slices of a fully sampled file that are not 0; unless `together`, each coil is a slice of its own."""
     from mrihvae.volumes import is_complete
 
     found: list[np.ndarray] = []
@@ -258,5 +312,5 @@ def _raw_slices(file: Path, together: bool) -> list[np.ndarray]:
         if not masked and not is_complete(scan):
             raise InputError(f"{file}: is undersampled; training needs complete scans")
         slices = scan.kspace if together and scan.coils > 1 else scan.kspace.reshape(-1, *scan.kspace.shape[-2:])
-        found += [kspace for kspace in slices if kspace.any()]
-    return found
+        found += list(slices)
+    return {k: kspace for k, kspace in enumerate(found) if kspace.any()}

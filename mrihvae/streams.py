@@ -1,15 +1,17 @@
-"""Slices of fastMRI's own training folders, read when they are drawn: memory does not grow with the data.
+"""Slices that are read when they are drawn: memory does not grow with the data.
 
-Only the heads of files are read before. A draw opens a file, reads one slice (or one coil of it) and closes the file,
-so nothing stays open, and a copy for another process carries names and numbers alone.
+Only the heads of files are read before. A draw opens a file, reads one slice (of a fastMRI file, perhaps one coil of
+it), or all of a file that can be read only whole, and closes the file. So nothing stays open, and a copy for another
+process carries names and numbers alone.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import h5py
 import numpy as np
@@ -17,7 +19,7 @@ import numpy as np
 from mrihvae.errors import InputError
 from mrihvae.fastmri_files import read_scan
 
-Place = tuple[int, ...]  # of an array within a file's k-space: (slice,) or (slice, coil)
+Place = tuple[int, ...]  # of an array within a file, such as (slice,) or (slice, coil)
 
 
 @dataclass(frozen=True)
@@ -65,6 +67,8 @@ def read_head(path: Path) -> Head:
 class SliceCache:
     """The arrays that were used last, up to a number of bytes; a copy in another process starts empty.
 
+    What was read along with a used array goes first, the oldest of it before the others.
+
     Parameters
     ----------
     limit : bytes of arrays that are held at most; what is larger alone is not kept
@@ -73,80 +77,187 @@ class SliceCache:
     def __init__(self, limit: int) -> None:
         self.limit = limit
         self.held = 0
-        self._arrays: OrderedDict[tuple[Path, Place], np.ndarray] = OrderedDict()
+        self._used: OrderedDict[tuple[Path, Place], np.ndarray] = OrderedDict()
+        self._unused: OrderedDict[tuple[Path, Place], np.ndarray] = OrderedDict()
 
     def get(self, path: Path, place: Place) -> np.ndarray | None:
         """Take an array, if it is held."""
-        array = self._arrays.get((path, place))
+        key = path, place
+        array = self._used.get(key)
         if array is not None:
-            self._arrays.move_to_end((path, place))
+            self._used.move_to_end(key)
+        elif key in self._unused:
+            array = self._used[key] = self._unused.pop(key)
         return array
 
     def keep(self, path: Path, place: Place, array: np.ndarray) -> None:
         """Hold an array that was not, in place of those that were not used for longest."""
-        if array.nbytes > self.limit:
-            return
-        while self.held + array.nbytes > self.limit:
-            self.held -= self._arrays.popitem(last=False)[1].nbytes
-        self._arrays[path, place] = array
-        self.held += array.nbytes
+        if self._make_room(array.nbytes):
+            self._used[path, place] = array
+
+    def add(self, path: Path, arrays: dict[Place, np.ndarray]) -> None:
+        """Hold what was read along with an array; nothing, if it is more than the cache holds."""
+        new = {(path, place): array for place, array in arrays.items()}
+        new = {key: array for key, array in new.items() if key not in self._used and key not in self._unused}
+        if self._make_room(sum(array.nbytes for array in new.values())):
+            self._unused.update(new)
+
+    def _make_room(self, size: int) -> bool:
+        """Let go of arrays until there is room for `size` bytes, which then count as held; tell whether there is."""
+        if size > self.limit:
+            return False
+        while self.held + size > self.limit:
+            self.held -= (self._unused or self._used).popitem(last=False)[1].nbytes
+        self.held += size
+        return True
 
     def __len__(self) -> int:
-        return len(self._arrays)
+        return len(self._used) + len(self._unused)
 
     def __reduce__(self) -> tuple[type[SliceCache], tuple[int]]:
         return SliceCache, (self.limit,)
 
 
+class Source(Protocol):
+    """A file of `count` arrays, some of which may be of no use; `path` names it."""
+
+    @property
+    def path(self) -> Path:
+        """The file."""
+        ...
+
+    @property
+    def count(self) -> int:
+        """Number of arrays."""
+        ...
+
+    def place(self, index: int) -> Place:
+        """Name an array within the file."""
+        ...
+
+    def read(self, index: int) -> dict[int, np.ndarray]:
+        """Read an array, and what can only be read with it; without those that are of no use."""
+        ...
+
+
+@dataclass(frozen=True)
+class FastmriFile:
+    """K-space of a fastMRI file: complex64 (h, w), or (coils, h, w); slices that are 0 all over are of no use.
+
+    Attributes
+    ----------
+    head : of the file
+    together : whether a slice of several coils is one array (coils, h, w), not one (h, w) for each coil
+    """
+
+    head: Head
+    together: bool
+
+    @property
+    def path(self) -> Path:
+        """The file."""
+        return self.head.path
+
+    @property
+    def count(self) -> int:
+        """Number of arrays."""
+        return self.head.shape[0] * self._parts
+
+    @property
+    def _parts(self) -> int:
+        return 1 if self.together else self.head.coils
+
+    def place(self, index: int) -> Place:
+        """Give (slice,), or (slice, coil) of one coil of a fourth axis."""
+        place = divmod(index, self._parts)
+        return place if len(self.head.shape) == 4 and (self.head.coils == 1 or not self.together) else place[:1]
+
+    def read(self, index: int) -> dict[int, np.ndarray]:
+        """Read one slice, or one coil of it."""
+        array = _read(self.path, self.place(index))
+        height, width = array.shape[-2:]
+        # DC seldom is 0, and tells at once
+        return {index: array} if array[..., height // 2, width // 2].any() or array.any() else {}
+
+
+@dataclass(frozen=True)
+class WholeFile:
+    """Arrays of a file that is read as a whole.
+
+    Attributes
+    ----------
+    path : the file
+    count : how many arrays it has, with those that are of no use
+    load : reads the others, by their place; it can be pickled
+    """
+
+    path: Path
+    count: int
+    load: Callable[[Path], dict[int, np.ndarray]]
+
+    def place(self, index: int) -> Place:
+        """Give (index,)."""
+        return (index,)
+
+    def read(self, index: int) -> dict[int, np.ndarray]:
+        """Read all arrays."""
+        return self.load(self.path)
+
+
 class Stream:
-    """Slices of complete fastMRI files, in the files' order; indexed as a list of arrays is, and read at that moment.
+    """Arrays of files, in the files' order; indexed as a list of arrays is, and read at that moment.
 
     Parameters
     ----------
-    heads : of the files, without masks
-    together : whether a slice of several coils comes as one array (coils, h, w), not as one (h, w) for each coil
+    sources : the files
     cache : of what was read; several streams may share one
+    nothing : what is wrong if no array of them is of use
     """
 
-    def __init__(self, heads: Sequence[Head], together: bool, cache: SliceCache) -> None:
-        self.files = [head.path for head in heads]
+    def __init__(self, sources: Iterable[Source], cache: SliceCache, nothing: str) -> None:
+        self.sources = list(sources)
         self.cache = cache
-        # in a slice: arrays that it gives, and whether these are coils of a fourth axis
-        self._parts = np.array([1 if together else head.coils for head in heads], dtype=np.int64)
-        self._apart = np.array([len(head.shape) == 4 and (head.coils == 1 or not together) for head in heads])
-        self._ends = np.cumsum(self._parts * [head.shape[0] for head in heads])
+        self.nothing = nothing
+        self._ends = np.cumsum([source.count for source in self.sources])
+        self._useless: set[int] = set()
 
     def __len__(self) -> int:
         return int(self._ends[-1]) if len(self._ends) else 0
 
     def __getitem__(self, index: int) -> np.ndarray:
-        """Read an array: complex64 (h, w), or (coils, h, w); in place of one that is 0 all over the next that is not.
+        """Read an array, or in place of one that is of no use the next that is.
 
         Raises
         ------
         IndexError
             Beyond the last.
         InputError
-            A file that is not there any more, is not what its head was, or holds NaN; or zeros alone in all files.
+            A file that is not there any more, is not what its head was, or holds NaN; or no array of use in all files.
         """
         if not 0 <= index < len(self):
             raise IndexError(index)
         for k in range(index, index + len(self)):
             array = self._array(k % len(self))
-            height, width = array.shape[-2:]
-            if array[..., height // 2, width // 2].any() or array.any():  # DC seldom is 0, and tells at once
+            if array is not None:
                 return array
-        raise InputError(f"{self.files[0].parent}: k-space of all slices is zero; give other files")
+        raise InputError(f"{self.sources[0].path.parent}: {self.nothing}; give other files")
 
-    def _array(self, index: int) -> np.ndarray:
+    def _array(self, index: int) -> np.ndarray | None:
+        if index in self._useless:
+            return None
         number = int(np.searchsorted(self._ends, index, side="right"))
+        source = self.sources[number]
         within = index - (int(self._ends[number - 1]) if number else 0)
-        part = divmod(within, int(self._parts[number]))
-        path, place = self.files[number], part if self._apart[number] else part[:1]
-        array = self.cache.get(path, place)
+        array = self.cache.get(source.path, source.place(within))
         if array is None:
-            array = _read(path, place)
-            self.cache.keep(path, place, array)
+            # copies, for a part of an array holds all of it
+            found = {k: one if one.base is None else one.copy() for k, one in source.read(within).items()}
+            array = found.pop(within, None)
+            self.cache.add(source.path, {source.place(k): one for k, one in found.items()})
+            if array is None:
+                self._useless.add(index)
+            else:
+                self.cache.keep(source.path, source.place(within), array)
         return array
 
 

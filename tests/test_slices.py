@@ -17,8 +17,9 @@ from small import phantom
 
 from mrihvae.errors import InputError
 from mrihvae.fourier import fft2c, ifft2c, resize_kspace
+from mrihvae.image_slices import LARGEST_MATRIX, LARGEST_PICTURE, magnitude_slices
 from mrihvae.simulate import SimulationSettings, draw_batch
-from mrihvae.slices import LARGEST_MATRIX, LARGEST_PICTURE, PACKED, load_mixture, magnitude_slices
+from mrihvae.slices import PACKED, load_mixture
 
 DEMO_SCANS = Path(__file__).parents[1] / "mrihvae" / "demo_scans"
 
@@ -39,7 +40,7 @@ def volume(slices: int = 3, height: int = 30, width: int = 20) -> np.ndarray:
 
 
 @pytest.mark.parametrize("name", ["scan.nii", "scan.nii.gz", "SCAN.NII.GZ"])
-def test_nifti_gives_its_axial_slices(tmp_path: Path, name: str) -> None:
+def test_nifti_gives_its_slices(tmp_path: Path, name: str) -> None:
     images = volume()
     slices = magnitude_slices(write_nifti(tmp_path / name, images))
     assert len(slices) == 3
@@ -311,3 +312,47 @@ def test_packed_slices_count_by_their_number_beside_others(tmp_path: Path) -> No
     np.testing.assert_allclose(mixture.shares, [1.5 / 9, 4.5 / 9, 3 / 9])
     mixture = load_mixture([f"{path}=1", f"{tmp_path / 'scan.nii'}=3"])
     np.testing.assert_allclose(mixture.shares, [0.25 / 4, 0.75 / 4, 3 / 4])
+
+
+# --- along which axis slices lie --------------------------------------------------------------------------------------
+
+
+def nifti_of(path: Path, images: np.ndarray, spacing: tuple[float, ...], named: int | None = None) -> Path:
+    """Write a volume of this spacing, in mm, whose header may name the axis of slices."""
+    image = nibabel.Nifti1Image(images, np.diag([*spacing, 1.0]))
+    if named is not None:
+        image.header.set_dim_info(slice=named)
+    nibabel.save(image, path)
+    return path
+
+
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_slices_lie_along_the_thickest_spacing(tmp_path: Path, axis: int) -> None:
+    """Even where there are more slices than pixels along a side."""
+    images = volume(40)  # of 30 x 20
+    spacing = [1.0, 1.1]
+    spacing.insert(axis, 4.0)
+    slices = magnitude_slices(nifti_of(tmp_path / "a.nii", np.moveaxis(images, 2, axis), tuple(spacing)))
+    assert len(slices) == 40
+    assert all(np.array_equal(one, images[..., k]) for k, one in enumerate(slices))
+
+
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_slices_of_equal_spacing_lie_along_the_shortest_side(tmp_path: Path, axis: int) -> None:
+    images = volume(12)
+    slices = magnitude_slices(nifti_of(tmp_path / "a.nii", np.moveaxis(images, 2, axis), (1.0, 1.0, 1.1)))
+    assert len(slices) == 12 and np.array_equal(slices[5], images[..., 5])
+
+
+def test_slices_lie_where_the_header_says(tmp_path: Path) -> None:
+    images = volume(12)
+    path = nifti_of(tmp_path / "a.nii", images, (1.0, 1.0, 5.0), named=1)
+    slices = magnitude_slices(path, smallest_object=0.0)
+    assert len(slices) == 20 and np.array_equal(slices[7], images[:, 7])
+
+
+def test_cube_and_single_slice_lie_along_the_last_axis(tmp_path: Path) -> None:
+    cube = volume(20, 20, 20)
+    assert np.array_equal(magnitude_slices(nifti_of(tmp_path / "a.nii", cube, (1, 1, 1)))[3], cube[..., 3])
+    single = magnitude_slices(nifti_of(tmp_path / "b.nii", volume(1), (5.0, 1.0, 1.0)))
+    assert len(single) == 1 and np.array_equal(single[0], volume(1)[..., 0])

@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import gzip
 import itertools
 import json
 import pickle
 import signal
+import sys
 import tracemalloc
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import h5py
+import nibabel
 import numpy as np
 import pytest
 import torch
 from conftest import complex_normal, error_of, run, truncate, write_h5, write_scan
+from PIL import Image
 from safetensors.torch import load_file
 from small import phantom
 from torch import Tensor
@@ -31,11 +35,14 @@ from mrihvae.objective import CoilScans
 from mrihvae.runs import TrainSettings
 from mrihvae.simulate import SimulationSettings
 from mrihvae.simulate_coils import SHIFT, draw_coils, place_coils
-from mrihvae.slices import Mixture, Reading, load_mixture
+from mrihvae.slices import Dataset, Mixture, Reading, load_mixture
 from mrihvae.streams import SliceCache, Stream, read_head
 from mrihvae.training import Batches
 from mrihvae.units import background_noise
 from mrihvae.weights import load_card
+
+sys.path.append(str(Path(__file__).parents[1] / "benchmarks"))
+import pack_slices
 
 STREAMED = Reading(stream_above=0)
 TOGETHER = dataclasses.replace(STREAMED, together=True)
@@ -103,13 +110,130 @@ def test_other_numbers_become_complex64(tmp_path: Path) -> None:
     assert stream[1].dtype == np.complex64 and np.array_equal(stream[1], kspace[1].astype(np.complex64))
 
 
-def test_formats_beside_hdf5_are_read_before(folder: Path) -> None:
-    from PIL import Image
-
-    Image.fromarray((200 * phantom(30, 20)).astype(np.uint8)).save(folder / "picture.png")
+def test_other_formats_are_datasets_of_their_own(folder: Path) -> None:
+    write_picture(folder / "picture.png", phantom(30, 20))
     raw, magnitude = load_mixture([f"{folder}=2"], reading=STREAMED).datasets
-    assert isinstance(raw.arrays, Stream) and isinstance(magnitude.arrays, list)
+    assert isinstance(raw.arrays, Stream) and isinstance(magnitude.arrays, Stream)
     assert (raw.weight, magnitude.weight) == (pytest.approx(2 * 16 / 17), pytest.approx(2 / 17))
+
+
+def write_picture(path: Path, image: np.ndarray) -> Path:
+    Image.fromarray((200 * image / max(image.max(), 1e-9)).astype(np.uint8)).save(path)
+    return path
+
+
+def write_volume(
+    path: Path, slices: int, empty: Sequence[int] = (), size: tuple[int, int] = (30, 20), seed: int = 0
+) -> Path:
+    """Write a NIfTI volume of different phantoms, some slices of which are empty: int16 (h, w, slices)."""
+    images = np.stack([phantom(*size, seed + k) * (k not in empty) for k in range(slices)], axis=-1)
+    nibabel.save(nibabel.Nifti1Image((1000 * images).astype(np.int16), np.diag([1, 1, 5, 1])), path)
+    return path
+
+
+def write_pictures(path: Path, count: int) -> Path:
+    pictures = np.stack([255 * phantom(28, 28, k) / 2 for k in range(count)]).astype(np.uint8)
+    header = bytes((0, 0, 8, 3)) + b"".join(int(n).to_bytes(4, "big") for n in pictures.shape)
+    path.write_bytes(gzip.compress(header + pictures.tobytes()))
+    return path
+
+
+def write_packed(path: Path) -> Path:
+    """Write packed slices: raw ones of two sizes, and magnitudes."""
+    raw = [complex_normal((24, 20 + 2 * (k % 2)), k) for k in range(5)]
+    images = [(1000 * phantom(40, 30, k)).astype(np.uint16) for k in range(7)]
+    datasets = [Dataset(Path("a/raw"), raw, True, 0.25), Dataset(Path("b/images"), images, False, 0.75)]
+    pack_slices.pack(datasets, path, 1e6)
+    return path
+
+
+def write_bart(path: Path) -> Path:
+    """Write k-space of another format than HDF5, two slices of which are 0: (slices, coils, h, w)."""
+    kspace = coil_scan(4, 2, 24, 20)
+    kspace[1:3] = 0
+    np.save(path, kspace)
+    path.with_suffix(".json").write_text(json.dumps({"axes": ["slice", "coil", "H", "W"]}))
+    return path
+
+
+def mixed(path: Path) -> list[str]:
+    """Make data of every kind."""
+    for name in ("volumes", "pictures", "raw", "numpy"):
+        (path / name).mkdir(parents=True)
+    for k in range(3):
+        write_volume(path / "volumes" / f"{k}.nii{'.gz' * (k % 2)}", 6 + k)
+        write_picture(path / "pictures" / f"{k}.png", phantom(30, 20, k))
+        write_scan(path / "raw" / f"{k}.h5", (3, 24, 20), seed=k)
+    write_bart(path / "numpy" / "scan.npy")
+    packed = write_packed(path / "packed.h5")
+    return [*(str(path / name) for name in ("volumes", "pictures", "raw")), str(packed)]
+
+
+def same_slices(ours: Iterable[tuple[np.ndarray, bool]], theirs: Iterable[tuple[np.ndarray, bool]]) -> bool:
+    pairs = zip(ours, theirs, strict=True)
+    return all(a.dtype == b.dtype and np.array_equal(a, b) and x == y for (a, x), (b, y) in pairs)
+
+
+@pytest.mark.parametrize("cache", [0, 20_000, 10**9])
+def test_every_kind_of_data_draws_as_from_memory(tmp_path: Path, cache: int) -> None:
+    paths = mixed(tmp_path)
+    before = load_mixture(paths)
+    streamed = load_mixture(paths, reading=dataclasses.replace(STREAMED, cache=cache))
+    assert all(isinstance(dataset.arrays, Stream) for dataset in streamed.datasets)
+    assert [(d.path, d.raw, len(d.arrays)) for d in streamed.datasets] == [
+        (d.path, d.raw, len(d.arrays)) for d in before.datasets
+    ]
+    np.testing.assert_allclose(streamed.shares, before.shares)
+    for seed in range(3):
+        drawn = streamed.draw(60, rng_of(seed))
+        assert same_slices(drawn, before.draw(60, rng_of(seed)))
+        assert same_slices(drawn, pickle.loads(pickle.dumps(streamed)).draw(60, rng_of(seed)))
+    assert {raw for _, raw in drawn} == {True, False}
+
+
+def test_collections_of_pictures_are_streamed(tmp_path: Path) -> None:
+    path = write_pictures(tmp_path / "train-images-idx3-ubyte.gz", 9)
+    (before,), (after,) = (load_mixture([str(path)], reading=r).datasets for r in (Reading(), STREAMED))
+    assert isinstance(after.arrays, Stream) and after.pictures and len(after.arrays) == 9
+    assert all(np.array_equal(after.arrays[k], before.arrays[k]) for k in range(9))
+
+
+@pytest.mark.parametrize("together", [False, True])
+def test_other_raw_formats_are_streamed(tmp_path: Path, together: bool) -> None:
+    path = write_bart(tmp_path / "scan.npy")
+    stream = stream_of(path, dataclasses.replace(STREAMED, together=together))
+    (before,) = load_mixture([str(path)], reading=Reading(together=together)).datasets
+    parts = 1 if together else 2
+    assert len(stream) == 4 * parts and len(before.arrays) == 2 * parts
+    given = [0, 1, 1, 1] if together else [0, 1, 2, 2, 2, 2, 2, 3]  # in place of an empty one the next
+    assert all(np.array_equal(stream[k], before.arrays[which]) for k, which in enumerate(given))
+
+
+def test_slices_without_an_object_give_the_next(tmp_path: Path) -> None:
+    write_volume(tmp_path / "a.nii.gz", 5, empty=(0, 2, 4))
+    write_volume(tmp_path / "b.nii.gz", 2, seed=9)
+    (dataset,) = load_mixture([str(tmp_path)], reading=STREAMED).datasets
+    (usable,) = load_mixture([str(tmp_path)]).datasets
+    assert len(dataset.arrays) == 7 and len(usable.arrays) == 4
+    for _ in range(2):
+        assert [which_of(dataset.arrays[k], usable.arrays) for k in range(7)] == [0, 0, 1, 1, 2, 2, 3]
+    for path in tmp_path.iterdir():
+        write_volume(path, 3, empty=range(3))
+    with pytest.raises(InputError, match="no slice with an object in it; give other files"):
+        load_mixture([str(tmp_path)], reading=STREAMED).draw(1, rng_of())
+
+
+def which_of(array: np.ndarray, arrays: Any) -> int:
+    return [np.array_equal(array, one) for one in arrays].index(True)
+
+
+def test_heads_alone_are_read_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_volume(tmp_path / "a.nii.gz", 5)
+    write_picture(tmp_path / "b.png", phantom(30, 20))
+    monkeypatch.setattr("mrihvae.image_slices._read_volume", lambda file: pytest.fail("voxels were read"))
+    monkeypatch.setattr("mrihvae.image_slices._read_picture", lambda file: pytest.fail("pixels were read"))
+    (dataset,) = load_mixture([str(tmp_path)], reading=STREAMED).datasets
+    assert len(dataset.arrays) == 6
 
 
 def test_streams_begin_beyond_a_size(folder: Path) -> None:
@@ -222,6 +346,46 @@ def test_cache_keeps_what_was_used_last() -> None:
     assert cache.held == 240 and len(cache) == 2
     copy = pickle.loads(pickle.dumps(cache))
     assert (copy.limit, copy.held, len(copy)) == (240, 0, 0)
+
+
+def test_cache_drops_what_came_along_first() -> None:
+    """A volume of 4 slices of 80 bytes comes with every draw; what was drawn stays as long as there is room."""
+    cache = SliceCache(6 * 80)
+    for name in "abc":
+        arrays = {(k,): np.zeros(10) + k for k in range(4)}
+        drawn = arrays.pop((1,))
+        cache.add(Path(name), arrays)
+        cache.keep(Path(name), (1,), drawn)
+        assert cache.held <= cache.limit
+    assert all(cache.get(Path(name), (1,)) is not None for name in "abc")
+    assert cache.get(Path("a"), (0,)) is None and cache.get(Path("c"), (3,)) is not None
+    cache.add(Path("d"), {(k,): np.zeros(10) for k in range(7)})  # larger than all of it
+    assert cache.get(Path("d"), (0,)) is None and cache.held <= cache.limit
+    cache.add(Path("c"), {(3,): np.zeros(10)})  # is there
+    assert cache.held == 80 * len(cache)
+
+
+def test_memory_of_every_kind_is_bounded(tmp_path: Path) -> None:
+    """Twenty times the cache are drawn from; beside it there is a volume, and what is drawn."""
+    for k in range(12):
+        write_volume(tmp_path / f"{k}.nii.gz", 8, size=(64, 64))  # of 64 kB
+        write_picture(tmp_path / f"{k}.png", phantom(64, 64, k))
+        write_scan(tmp_path / f"{k}.h5", (2, 64, 64), seed=k)
+    limit = 80_000
+    mixture = load_mixture([str(tmp_path)], reading=dataclasses.replace(STREAMED, cache=limit))
+    mixture.draw(20, rng_of(1))  # imports, and buffers of readers
+    tracemalloc.start()
+    rng = rng_of()
+    for _ in range(60):
+        mixture.draw(2, rng)
+        assert all(d.arrays.cache.held <= limit for d in mixture.datasets)  # type: ignore[union-attr]
+    held, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert held < limit + 100_000  # of 12 x (64 + 4 + 64) kB
+    cache = mixture.datasets[0].arrays.cache  # type: ignore[union-attr]
+    arrays = [*cache._used.values(), *cache._unused.values()]
+    assert cache.held == sum(array.nbytes for array in arrays) > 0
+    assert all(array.base is None for array in arrays)  # nothing larger is held by a part of it
 
 
 @pytest.mark.parametrize("kept", [0, 3])
