@@ -6,10 +6,11 @@ import argparse
 import dataclasses
 import hashlib
 import json
+import math
 import os
 import signal
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ import torch.distributed as dist
 from tqdm import tqdm
 
 from mrihvae.errors import InputError
-from mrihvae.model import ModelSettings
+from mrihvae.model import HVAE, ModelSettings
 from mrihvae.runs import Run, TrainSettings, load_checkpoint
 from mrihvae.settings import from_dict
 from mrihvae.simulate import SimulationSettings
@@ -32,8 +33,10 @@ from mrihvae.training_protocols import (
     find_training_protocol,
     read_training_protocol,
 )
+from mrihvae.validation import ValidationSettings, draw_cases, validate
 from mrihvae.weights import load_model
 
+VALIDATE_EVERY = 500  # steps
 STREAMED = 10**9  # bytes of HDF5 below a path, beyond which slices are read when they are drawn
 
 
@@ -72,6 +75,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--cache-megabytes", type=float, default=512.0, help="of slices so read that are kept, in each process"
     )
+    parser.add_argument(
+        "--validation",
+        nargs="+",
+        metavar="PATH",
+        help="score the weights on scans made from these, one set each, every 'validate_every' steps (500 if the "
+        "settings say none), into validation.jsonl",
+    )
     parser.add_argument("--device", default="cpu", help="cpu or cuda; several processes by torchrun")
 
 
@@ -91,6 +101,7 @@ def run(arguments: argparse.Namespace) -> None:
         reading_of(arguments, job.simulation.several),
     )
     check_fit(mixture, job.model.settings, job.settings)
+    validate = _validation(arguments, job) if arguments.validation and first else None
     stop = _Stop(arguments.minutes)
     provenance: dict[str, Any] = {"data": _describe(mixture), "torch": str(torch.__version__)}
     if path is not None:
@@ -105,6 +116,7 @@ def run(arguments: argparse.Namespace) -> None:
             stop,
             provenance,
             max(0, arguments.workers),
+            validate,
         )
     except InputError as error:  # of a worker it comes with that one's traceback
         raise InputError(str(error).splitlines()[-1].removeprefix(f"{InputError.__module__}.InputError: ")) from error
@@ -114,6 +126,28 @@ def run(arguments: argparse.Namespace) -> None:
         training_figure(arguments.output / "log.jsonl", arguments.output / "training.png")
     if dist.is_initialized():
         dist.destroy_process_group()
+
+
+def _validation(arguments: argparse.Namespace, job: Run) -> Callable[[HVAE], Mapping[str, Any]]:
+    """Draw the scans to score weights on, one set a path, and give what scores them."""
+    model = job.model.settings
+    if model.real or model.degraded:
+        raise InputError("--validation: scores undersampled scans; leave it out for models of other images")
+    if not job.settings.validate_every:
+        job.settings = dataclasses.replace(job.settings, validate_every=VALIDATE_EVERY)
+    reading = reading_of(arguments, job.simulation.several)
+    sources = {_name(path): load_mixture([path], iter, reading) for path in arguments.validation}
+    multiple = math.lcm(model.multiple, 2)
+    shape = tuple(multiple * max(1, round(size / multiple)) for size in ValidationSettings().shape)
+    settings = ValidationSettings(shape=(shape[0], shape[1]), coils=(1, 8) if job.simulation.several else (1,))
+    cases = draw_cases(sources, settings, job.simulation, model.start_share)
+    return lambda weights: validate(weights, cases)
+
+
+def _name(path: str) -> str:
+    """Name a set of scans by its folder: that above, where the folder is called by its split."""
+    parts = [part for part in Path(path).parts if part not in ("val", "validation", "test")]
+    return parts[-1] if parts else path
 
 
 def _paths(arguments: argparse.Namespace, protocol: TrainingProtocol | None) -> list[str]:

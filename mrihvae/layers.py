@@ -63,10 +63,12 @@ class _WeightGradientFirst(torch.autograd.Function):
     """A convolution whose weight gradient sees maps that are channels first in memory."""
 
     @staticmethod
-    def forward(ctx: Any, maps: Tensor, weight: Tensor, bias: Tensor, *form: tuple[int, int]) -> Tensor:
+    def forward(
+        ctx: Any, maps: Tensor, weight: Tensor, bias: Tensor, stride: tuple[int, int], padding: tuple[int, int]
+    ) -> Tensor:
         ctx.save_for_backward(maps, weight)
-        ctx.form = form
-        return functional.conv2d(maps, weight, bias, *form)
+        ctx.form = stride, padding
+        return functional.conv2d(maps, weight, bias, stride, padding)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, Tensor, Tensor, None, None]:
@@ -82,8 +84,8 @@ class _WeightGradientFirst(torch.autograd.Function):
 
         of_maps = part(gradient, maps, weight, 0) if ctx.needs_input_grad[0] else None
         first = torch.contiguous_format
-        of_weight = part(*(x.contiguous(memory_format=first) for x in (gradient, maps, weight)), 1)
-        return of_maps, of_weight, gradient.sum(dim=(0, 2, 3)), None, None
+        rows, seen, kernel = (x.contiguous(memory_format=first) for x in (gradient, maps, weight))
+        return of_maps, part(rows, seen, kernel, 1), gradient.sum(dim=(0, 2, 3)), None, None
 
 
 @cache

@@ -41,6 +41,7 @@ class TrainSettings:
     kl_warmup : steps over which the KL term's weight rises to 1
     ema : decay of the averaged weights, which are the ones exported
     clip, skip : over the running mean of a group's gradient norm, it is clipped to, or the step left out
+    validate_every : every so many steps the averaged weights are scored, if there are scans to score them on; 0 never
     bf16 : compute convolutions in bfloat16, where there are instructions for it
     """
 
@@ -61,13 +62,23 @@ class TrainSettings:
     ema: float = 0.999
     clip: float = 2.0
     skip: float = 10.0
+    validate_every: int = 0
     bf16: bool = True
     seed: int = 0
 
     def __post_init__(self) -> None:
         if min(self.steps, self.pixels, *(size for shape in self.shapes for size in shape)) < 1 or not self.shapes:
             raise ValueError("steps, pixels and shapes must not be empty or below 1")
-        least_0 = ("seed", "warmup", "kl_warmup", "guess_only", "masked_start", "second_every", "matching_weight")
+        least_0 = (
+            "seed",
+            "warmup",
+            "kl_warmup",
+            "guess_only",
+            "masked_start",
+            "second_every",
+            "validate_every",
+            "matching_weight",
+        )
         if any(getattr(self, name) < 0 for name in least_0):
             raise ValueError(f"{', '.join(least_0[:-1])} and {least_0[-1]} must be at least 0")
         if not (self.learning_rate > 0 and 0 < self.ema < 1 and self.prior_every >= 1):

@@ -10,7 +10,7 @@ import dataclasses
 import json
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -158,6 +158,7 @@ def train(
     stop: Callable[[], bool] = lambda: False,
     provenance: dict[str, Any] | None = None,
     workers: int = 0,
+    validate: Callable[[HVAE], Mapping[str, Any]] | None = None,
 ) -> None:
     """Train up to `run.settings.steps`, with checkpoints, a log and the averaged weights in `directory`.
 
@@ -171,12 +172,15 @@ def train(
     stop : asked after every step; True ends the run early, with a checkpoint
     provenance : goes into weights.json
     workers : processes that draw batches ahead, for a device that is faster than the drawing; 0 draws in this one
+    validate : scores the averaged weights every `TrainSettings.validate_every` steps, for validation.jsonl; what it
+        takes counts in the seconds of the run
     """
     rank = dist.get_rank() if dist.is_initialized() else 0
     saved = began = time.monotonic()
     before = run.counters.seconds
     if rank == 0 and run.counters.step < run.settings.steps:
-        _cut_log(directory / "log.jsonl", run.counters.step)
+        for name in ("log.jsonl", "validation.jsonl"):
+            _cut_log(directory / name, run.counters.step)
     batches = DataLoader(
         Batches(run.settings, run.simulation, source, rank, run.model.settings.real, run.model.settings.degraded),
         batch_size=None,
@@ -189,11 +193,23 @@ def train(
         finished = run.counters.step == run.settings.steps or stop()
         if rank == 0:
             _write_log(directory / "log.jsonl", run, *terms)
+            if validate is not None and _is_due(run):
+                with _precision(run):
+                    scores = validate(run.average)
+                run.counters.seconds = before + time.monotonic() - began
+                done = {name: getattr(run.counters, name) for name in ("step", "slices", "seconds")}
+                _append(directory / "validation.jsonl", {**done, "scores": scores})
             if finished or time.monotonic() - saved > checkpoint_seconds:
                 save_checkpoint(directory, run, provenance or {})
                 saved = time.monotonic()
         if finished:
             return
+
+
+def _is_due(run: Run) -> bool:
+    """Tell whether it is time to score the weights."""
+    every = run.settings.validate_every
+    return every > 0 and (run.counters.step % every == 0 or run.counters.step == run.settings.steps)
 
 
 def _world() -> int:
@@ -269,6 +285,10 @@ def _write_log(path: Path, run: Run, masked: Rollout | None, prior: PriorTerms |
             "matching": [round(v, 6) for v in prior.matching.tolist()],
             "active": [round(v, 5) for v in prior.active.tolist()],
         }
+    _append(path, line)
+
+
+def _append(path: Path, line: Mapping[str, Any]) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("a") as file:

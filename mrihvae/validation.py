@@ -10,11 +10,10 @@ import math
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
-from numpy.random import Generator
 from torch import Tensor
 
 from mrihvae.bands import merge
@@ -24,15 +23,7 @@ from mrihvae.objective import AnyScans, Scans, masked_means, prior_terms
 from mrihvae.operators import moved
 from mrihvae.simulate import SimulationSettings, draw_batch
 from mrihvae.simulate_coils import draw_coils
-
-
-class SliceSource(Protocol):
-    """Where slices come from: `draw` returns arrays (h, w), magnitude, or raw k-space if flagged.
-
-    For models of real images they are (channels, h, w) in 0..255.
-    """
-
-    def draw(self, count: int, rng: Generator) -> list[tuple[np.ndarray, bool]]: ...
+from mrihvae.training import SliceSource
 
 
 @dataclass(frozen=True)
