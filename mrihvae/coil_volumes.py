@@ -117,16 +117,15 @@ class CoilVolume:
 
     def batch(self, first: int, end: int) -> CoilBatch:
         """Take slices `first` to `end` - 1."""
-        kspace, maps, noise, mixing, original = [], [], [], [], []
-        for k in range(first, end):
-            whole = self.original(k, k + 1)
-            slice_, found, matrix = self._virtual(whole)
-            noise.append(found)
-            mixing.append(matrix)
-            original.append(remove_oversampling(whole, self.rows))
-            kspace.append(remove_oversampling(slice_, self.rows)[0])
-            maps.append(self._maps_of(kspace[-1][None], k, k + 1, matrix)[0])
-        return CoilBatch(alike(kspace), alike(maps), first, torch.cat(noise), mixing, torch.cat(original))
+        whole = self.original(first, end)
+        mixed = whole if self.mixing is None else mix_coils(whole, self.mixing)
+        kspace = remove_oversampling(mixed, self.rows)
+        # of all coils: those of virtual coils change with their number, by more than what the dropped coils hold
+        maps = self._maps_of(kspace, first, end)
+        virtual = [self._virtual(*one) for one in zip(mixed, kspace, maps, strict=True)]
+        slices, kept, noise, mixing = zip(*virtual, strict=True)
+        original = kspace if self.mixing is None else remove_oversampling(whole, self.rows)
+        return CoilBatch(alike(slices), alike(kept), first, torch.cat(noise), mixing, original)
 
     def original(self, first: int, end: int) -> Tensor:
         """Take the acquired k-space of the coils as they are, with readout oversampling."""
@@ -145,33 +144,41 @@ class CoilVolume:
             image, alike(maps).to(image.device), batch.original.to(image.device), self.known.to(image.device)
         )
 
-    def _virtual(self, whole: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
-        """Whiten and compress one slice; gives its k-space (1, virtual coils, H, W), its noise (1,), and the matrix.
+    def _virtual(
+        self, whole: Tensor, kspace: Tensor, maps: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
+        """Compress one slice to as many virtual coils as keep all but the noise, if settings leave the number open.
 
-        Noise is that of the slice with readout oversampling, whose rows beside the object show it best.
+        Parameters
+        ----------
+        whole, kspace, maps : complex (coils, H, W), `whole` with readout oversampling: rows beside the object show the
+            noise best
+
+        Returns
+        -------
+        k-space and maps of the virtual coils, their noise (1,), and the matrix by which all mixing was done
         """
-        matrix = self.mixing
-        kspace = whole if matrix is None else mix_coils(whole, matrix)
-        noise = background_noise(kspace)
-        if self.settings.compress is None:
-            rows = virtual_coils(kspace[0], noise[0])
-            if rows is not None:
-                kspace = mix_coils(kspace, rows)
-                return kspace, background_noise(kspace), rows if matrix is None else rows @ matrix
-        return kspace, noise, matrix
+        noise = background_noise(whole[None])
+        rows = virtual_coils(whole, noise[0]) if self.settings.compress is None else None
+        if rows is None:
+            return kspace, maps, noise, self.mixing
+        kept = mix_coils(maps, rows)
+        kept = kept / kept.abs().square().sum(dim=0).sqrt().clamp_min(1e-12)
+        noise = background_noise(mix_coils(whole, rows)[None])
+        return mix_coils(kspace, rows), kept, noise, rows if self.mixing is None else rows @ self.mixing
 
-    def _maps_of(self, kspace: Tensor, first: int, end: int, mixing: Tensor | None) -> Tensor:
-        """Give the maps of slices of the same mixing matrix: the scan's own, or those estimated."""
+    def _maps_of(self, kspace: Tensor, first: int, end: int) -> Tensor:
+        """Give the maps of slices: the scan's own, or those estimated."""
         own = self.scan.maps
         if own is not None:
             maps = torch.from_numpy(own if len(own) == 1 else own[first:end]).to(torch.complex64)
             maps = centre_crop(maps, (self.rows, maps.shape[-1]))
-            maps = maps if mixing is None else mix_coils(maps, mixing)
+            maps = maps if self.mixing is None else mix_coils(maps, self.mixing)
             maps = maps / maps.abs().square().sum(dim=1, keepdim=True).sqrt().clamp_min(1e-12)
             return maps.expand(end - first, -1, -1, -1)
-        return torch.stack([self._estimated(one, k, mixing) for k, one in enumerate(kspace, first)])
+        return torch.stack([self._estimated(one, k) for k, one in enumerate(kspace, first)])
 
-    def _estimated(self, kspace: Tensor, k: int, mixing: Tensor | None) -> Tensor:
+    def _estimated(self, kspace: Tensor, k: int) -> Tensor:
         """Estimate the maps of slice k; those of the slices before it are kept while they are not too many."""
         if k in self._maps:
             return self._maps[k]
@@ -180,7 +187,7 @@ class CoilVolume:
         calibration = None if self.scan.calibration is None else self.scan.calibration[k]
         try:
             if calibration is not None:
-                return calibration.maps(self.settings, mixing)
+                return calibration.maps(self.settings, self.mixing)
             maps = estimate_maps(kspace[None], self.measured, self.settings)[0]
         except InputError as error:
             raise InputError(f"{self.scan.name}, slice {k}: {error}") from error
