@@ -20,6 +20,7 @@ from mrihvae.coils import (
 from mrihvae.errors import InputError
 from mrihvae.fastmri_files import Scan
 from mrihvae.fourier import centre_crop
+from mrihvae.inference import is_turned
 from mrihvae.multicoil import CoilSettings, estimate_maps, root_sum_of_squares
 from mrihvae.oversampling import remove_oversampling
 from mrihvae.units import background_noise
@@ -76,6 +77,7 @@ class CoilVolume:
             raise InputError(f"{scan.name}: is of one coil; coils need k-space of (slices, coils, H, W)")
         self.scan, self.measured, self.known, self.settings = scan, measured, known, settings
         self.rows = scan.kspace.shape[-2] if rows is None else rows
+        self._turned = is_turned(known.expand(scan.kspace.shape[-2:]))
         self._maps: dict[int, Tensor] = {}
         own, shape = scan.maps, scan.kspace.shape
         if own is not None and (own.shape[1:] != shape[1:] or own.shape[0] not in (1, shape[0])):
@@ -158,14 +160,18 @@ class CoilVolume:
         -------
         k-space and maps of the virtual coils, their noise (1,), and the matrix by which all mixing was done
         """
-        noise = background_noise(whole[None])
+        noise = self._noise(whole)
         rows = virtual_coils(whole, noise[0]) if self.settings.compress is None else None
         if rows is None:
             return kspace, maps, noise, self.mixing
         kept = mix_coils(maps, rows)
         kept = kept / kept.abs().square().sum(dim=0).sqrt().clamp_min(1e-12)
-        noise = background_noise(mix_coils(whole, rows)[None])
+        noise = self._noise(mix_coils(whole, rows))
         return mix_coils(kspace, rows), kept, noise, rows if self.mixing is None else rows @ self.mixing
+
+    def _noise(self, kspace: Tensor) -> Tensor:
+        """Estimate the noise of one slice (coils, H, W), (1,): rows beside the object are along acquired lines."""
+        return background_noise((kspace.mT if self._turned else kspace)[None])
 
     def _maps_of(self, kspace: Tensor, first: int, end: int) -> Tensor:
         """Give the maps of slices: the scan's own, or those estimated."""

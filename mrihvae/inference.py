@@ -267,7 +267,7 @@ def pose(model: HVAE, kspace: Tensor, mask: Tensor, noise: Tensor | None = None)
     shape = check_scans(model, kspace, mask, "(slices, H, W)")
     kspace = kspace.to(device=model.start.device, dtype=torch.complex64)
     mask = mask.to(device=kspace.device, dtype=torch.bool).expand(shape)
-    if bool((mask == mask[:, :1]).all()) and not bool((mask == mask[:1]).all()):
+    if is_turned(mask):
         return replace(pose(model, kspace.mT, mask.mT, noise), turned=True)  # the network has learnt lines along H
     padded = padded_shape(shape, model.settings.multiple)
     # padding k-space, not the image, keeps measured bins on the grid; the bins beyond are known to be 0
@@ -277,6 +277,11 @@ def pose(model: HVAE, kspace: Tensor, mask: Tensor, noise: Tensor | None = None)
     scale = scale_of(measured)
     noise = noise_std(kept) if noise is None else noise.to(scale)
     return Problem(measured / scale[:, None, None], known, noise / scale, scale, shape)
+
+
+def is_turned(mask: Tensor) -> bool:
+    """Tell whether a mask, bool (H, W), is of lines along W, so that H and W are exchanged for the network."""
+    return bool((mask == mask[:, :1]).all()) and not bool((mask == mask[:1]).all())
 
 
 def check_scans(model: HVAE, kspace: Tensor, mask: Tensor, axes: str) -> tuple[int, int]:

@@ -11,7 +11,7 @@ from torch import Tensor
 from mrihvae.coil_problem import CoilProblem
 from mrihvae.errors import InputError
 from mrihvae.fourier import fft2c, ifft2c, resize_kspace
-from mrihvae.inference import InferenceSettings, check_scans, padded_shape, solve
+from mrihvae.inference import InferenceSettings, check_scans, is_turned, padded_shape, solve
 from mrihvae.model import HVAE
 from mrihvae.sense import Sense
 from mrihvae.sensitivities import calibration_data, espirit_maps, fast_maps
@@ -122,7 +122,7 @@ def pose_coils(
     device = model.start.device
     kspace, maps = kspace.to(device, torch.complex64), maps.to(device, torch.complex64)
     mask = mask.to(device, torch.bool).expand(shape)
-    if bool((mask == mask[:, :1]).all()) and not bool((mask == mask[:1]).all()):
+    if is_turned(mask):
         return replace(pose_coils(model, kspace.mT, mask.mT, maps.mT, noise), turned=True)
     padded = padded_shape(shape, model.settings.multiple)
     sense = Sense(maps, mask.expand(len(kspace), *shape))

@@ -8,6 +8,8 @@ the matrix can be cropped, exactly, and a Fourier transform along H of the rest 
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -53,12 +55,11 @@ def remove_oversampling(kspace: Tensor, rows: int) -> Tensor:
     height, width = kspace.shape[-2:]
     if rows == height:
         return kspace
-    acquired = (kspace != 0).flatten(0, -2).any(dim=0) if kspace.ndim > 1 else kspace != 0
-    lines = torch.nonzero(acquired)[:, 0]
-    image = _along(torch.fft.ifft, kspace[..., lines])
-    cropped = _along(torch.fft.fft, centre_crop(image, (rows, len(lines))))
     smaller = kspace.new_zeros(*kspace.shape[:-2], rows, width)
-    smaller[..., lines] = cropped
+    lines = torch.nonzero((kspace != 0).flatten(0, -2).any(dim=0))[:, 0]
+    if len(lines):
+        image = _along(torch.fft.ifft, kspace[..., lines])
+        smaller[..., lines] = _along(torch.fft.fft, centre_crop(image, (rows, len(lines))))
     return smaller
 
 
@@ -71,7 +72,7 @@ def restore_rows(inside: Tensor, image: Tensor) -> Tensor:
     return filled
 
 
-def _along(transform: object, array: Tensor) -> Tensor:
+def _along(transform: Callable[..., Tensor], array: Tensor) -> Tensor:
     """Apply an orthonormal Fourier transform along H, centered."""
     shifted = torch.fft.ifftshift(array, dim=AXIS)
-    return torch.fft.fftshift(transform(shifted, dim=AXIS, norm="ortho"), dim=AXIS)  # type: ignore[operator,no-any-return]
+    return torch.fft.fftshift(transform(shifted, dim=AXIS, norm="ortho"), dim=AXIS)

@@ -138,6 +138,8 @@ def background_noise(kspace: Tensor) -> Tensor:
     present = (kspace != 0).any(dim=-3)
     lines, rows = present.any(dim=-2).sum(dim=-1), present.any(dim=-1).sum(dim=-1)
     there = torch.nonzero(present.flatten(0, -2).any(dim=0))[:, 0]  # other lines add nothing to the image's power
+    if len(there) == 0:
+        return corners
     power = torch.fft.ifft(kspace[..., there], dim=-2, norm="ortho").abs().square().sum(dim=(-3, -1))
     masked = power <= ROUNDING * power.amax(dim=-1, keepdim=True)  # in the image, so that they tell nothing
     power = torch.where(masked, torch.inf, power).sort(dim=-1).values

@@ -17,7 +17,7 @@ from torch import Tensor
 from mrihvae.coils import compression_matrix
 
 LOST = 0.02  # signal energy that may be lost, over the energy of the noise of all coils, in the acquired samples
-FEWEST = 10  # acquired samples a coil, below which eigenvalues say too little of the noise
+FEWEST = 200  # acquired samples a coil, below which eigenvalues of noise alone spread too widely to tell
 
 
 def virtual_coils(kspace: Tensor, noise: Tensor | float) -> Tensor | None:

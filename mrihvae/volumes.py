@@ -15,7 +15,7 @@ from mrihvae.errors import InputError
 from mrihvae.fastmri_files import Scan
 from mrihvae.fourier import centre_crop, fft2c
 from mrihvae.heldout import DRAWS, chosen_slices, error_ratio, ratio_of
-from mrihvae.inference import InferenceSettings, draw, reconstruct, sample
+from mrihvae.inference import InferenceSettings, draw, is_turned, reconstruct, sample
 from mrihvae.masks import seed_of
 from mrihvae.model import HVAE
 from mrihvae.multicoil import CoilSettings, conjugate_gradient_sense, pose_coils, reconstruct_coils
@@ -293,11 +293,11 @@ def _batches(
     measured = torch.from_numpy(mask)
     # lines that the scanner did not encode are known to be zero, not missing
     known, rows = measured | torch.from_numpy(~encoded_lines(scan)), _kept_rows(scan, mask)
-    count = max(1, batch_size // scan.coils)
+    count, turned = max(1, batch_size // scan.coils), is_turned(known.expand(scan.kspace.shape[-2:]))
     for first in range(0, len(scan.kspace), count):
         kspace = torch.from_numpy(scan.kspace[first : first + count])
         kept = torch.where(measured, kspace, torch.zeros((), dtype=kspace.dtype)).reshape(-1, *kspace.shape[-2:])
-        yield remove_oversampling(kept, rows), known, noise_std(kept)
+        yield remove_oversampling(kept, rows), known, noise_std(kept.mT if turned else kept)
         progress(len(kspace))
 
 
