@@ -161,20 +161,22 @@ def total_variation(
     inverse = 1 / (sense.density() + rho * (h[:, None] + w) + LEAST_DENSITY)
 
     def normal(image: Tensor) -> Tensor:
-        return sense.normal(image) + rho * _adjoint_differences(_differences(image))
+        return sense.normal(image) + rho * _laplacian(image)
 
     def precondition(image: Tensor) -> Tensor:
-        filtered: Tensor = torch.fft.ifft2(inverse * torch.fft.fft2(image))
+        filtered: Tensor = torch.fft.ifft2(torch.fft.fft2(image).mul_(inverse))
         return filtered
 
     outer, inner = iterations
+    applied = normal(x)  # what conjugate gradients leave tells it of each further x
     for number in range(outer):
         u = u + _differences(x)
         split = u * (1 - EDGE / u.abs().clamp_min(1e-12)).clamp_min(0)
         u = u - split
-        right = combined + rho * _adjoint_differences(split - u) - normal(x)
+        right = combined + rho * _adjoint_differences(split - u) - applied
         cap = inner if number else 2 * inner  # the zero-filled image is far from the first solution
-        x = x + conjugate_gradients(normal, right, 0.0, precondition, NEAR, cap, double=False).image
+        found = conjugate_gradients(normal, right, 0.0, precondition, NEAR, cap, double=False)
+        x, applied = x + found.image, applied + right - found.remainder
     return x
 
 
@@ -185,3 +187,9 @@ def _differences(image: Tensor) -> Tensor:
 
 def _adjoint_differences(d: Tensor) -> Tensor:
     return d[0] - d[0].roll(-1, -2) + d[1] - d[1].roll(-1, -1)
+
+
+def _laplacian(image: Tensor) -> Tensor:
+    """Compute D^T D x, of circular differences, (slices, H, W)."""
+    columns = image.roll(1, -2).add_(image.roll(-1, -2)).add_(image.roll(1, -1)).add_(image.roll(-1, -1))
+    return torch.sub(4 * image, columns)

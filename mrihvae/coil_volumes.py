@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -18,7 +19,12 @@ from mrihvae.coils import (
 )
 from mrihvae.errors import InputError
 from mrihvae.fastmri_files import Scan
+from mrihvae.fourier import centre_crop
+from mrihvae.inference import is_turned
 from mrihvae.multicoil import CoilSettings, estimate_maps, root_sum_of_squares
+from mrihvae.oversampling import remove_oversampling
+from mrihvae.units import background_noise
+from mrihvae.virtual_coils import alike, virtual_coils
 
 KEPT = 2**28  # bytes of maps that are kept; those of further slices are estimated anew when they are asked for
 
@@ -32,11 +38,18 @@ class CoilBatch:
     kspace : complex64 (slices, coils, H, W), of coils or virtual coils, 0 where not measured
     maps : complex64 (slices, coils, H, W)
     first : number of the first slice in its volume
+    noise : standard deviation of the noise per complex sample of a coil, (slices,)
+    mixing : of each slice, the matrix (virtual coils, coils) that whitened and compressed its coils, or None; slices
+        of fewer virtual coils than others have coils of zeros
+    original : k-space of the coils before it, complex64 (slices, coils, H, W)
     """
 
     kspace: Tensor
     maps: Tensor
     first: int
+    noise: Tensor
+    mixing: Sequence[Tensor | None]
+    original: Tensor
 
 
 class CoilVolume:
@@ -48,6 +61,7 @@ class CoilVolume:
     measured : bool (W,) or (H, W), which bins were measured
     known : the same, with those that are known to be 0
     settings : see `CoilSettings`
+    rows : rows of the image that are kept of its readout (`mrihvae.oversampling`); left out, all
 
     Raises
     ------
@@ -56,10 +70,14 @@ class CoilVolume:
         few calibration lines.
     """
 
-    def __init__(self, scan: Scan, measured: Tensor, known: Tensor, settings: CoilSettings) -> None:
+    def __init__(
+        self, scan: Scan, measured: Tensor, known: Tensor, settings: CoilSettings, rows: int | None = None
+    ) -> None:
         if scan.kspace.ndim != 4:
             raise InputError(f"{scan.name}: is of one coil; coils need k-space of (slices, coils, H, W)")
         self.scan, self.measured, self.known, self.settings = scan, measured, known, settings
+        self.rows = scan.kspace.shape[-2] if rows is None else rows
+        self._turned = is_turned(known.expand(scan.kspace.shape[-2:]))
         self._maps: dict[int, Tensor] = {}
         own, shape = scan.maps, scan.kspace.shape
         if own is not None and (own.shape[1:] != shape[1:] or own.shape[0] not in (1, shape[0])):
@@ -75,19 +93,19 @@ class CoilVolume:
 
     @cached_property
     def mixing(self) -> Tensor | None:
-        """The matrix (virtual coils, coils) that whitens and compresses, or None where coils stay as they are."""
-        matrix, settings = None, self.settings
-        kspace = torch.from_numpy(self.scan.kspace)
+        """The matrix (virtual coils, coils) that whitens and compresses all slices alike; None where coils stay."""
+        matrix, settings, coils = None, self.settings, self.scan.kspace.shape[1]
         if settings.whiten or (settings.whiten is None and self.scan.noise_scan is not None):
             try:
                 if self.scan.noise_scan is not None:
                     covariance = noise_covariance(torch.from_numpy(self.scan.noise_scan))
                 else:
-                    covariance = corner_covariance(kspace, self.measured)
+                    covariance = corner_covariance(torch.from_numpy(np.asarray(self.scan.kspace)), self.measured)
                 matrix = whitening_matrix(covariance)
             except InputError as error:
                 raise InputError(f"{self.scan.name}: {error}") from error
-        if 0 < settings.compress < kspace.shape[1]:
+        if settings.compress and settings.compress < coils:
+            kspace = torch.from_numpy(np.asarray(self.scan.kspace))
             mixed = kspace if matrix is None else mix_coils(kspace, matrix)
             rows = compression_matrix(mixed, settings.compress, self.measured)
             matrix = rows if matrix is None else rows @ matrix
@@ -101,13 +119,18 @@ class CoilVolume:
 
     def batch(self, first: int, end: int) -> CoilBatch:
         """Take slices `first` to `end` - 1."""
-        kspace = self.original(first, end)
-        if self.mixing is not None:
-            kspace = mix_coils(kspace, self.mixing)
-        return CoilBatch(kspace, self._maps_of(kspace, first, end), first)
+        whole = self.original(first, end)
+        mixed = whole if self.mixing is None else mix_coils(whole, self.mixing)
+        kspace = remove_oversampling(mixed, self.rows)
+        # of all coils: those of virtual coils change with their number, by more than what the dropped coils hold
+        maps = self._maps_of(kspace, first, end)
+        virtual = [self._virtual(*one) for one in zip(mixed, kspace, maps, strict=True)]
+        slices, kept, noise, mixing = zip(*virtual, strict=True)
+        original = kspace if self.mixing is None else remove_oversampling(whole, self.rows)
+        return CoilBatch(alike(slices), alike(kept), first, torch.cat(noise), mixing, original)
 
     def original(self, first: int, end: int) -> Tensor:
-        """Take the measured k-space of the coils as they are."""
+        """Take the acquired k-space of the coils as they are, with readout oversampling."""
         kspace = torch.from_numpy(self.scan.kspace[first:end])
         return torch.where(self.measured, kspace, torch.zeros((), dtype=kspace.dtype))
 
@@ -115,17 +138,47 @@ class CoilVolume:
         """Make real (slices, H, W) of coil-combined images, as `CoilSettings.output` says."""
         if self.settings.output == "combined":
             return image.abs()
-        maps = batch.maps.to(image.device)
-        if self.mixing is not None:
-            maps = mix_coils(maps, torch.linalg.pinv(self.mixing).to(maps))
-        kspace = self.original(batch.first, batch.first + len(batch.kspace)).to(image.device)
-        return root_sum_of_squares(image, maps, kspace, self.known.to(image.device))
+        maps = [
+            one if matrix is None else mix_coils(one[: len(matrix)], torch.linalg.pinv(matrix))
+            for one, matrix in zip(batch.maps, batch.mixing, strict=True)
+        ]
+        return root_sum_of_squares(
+            image, alike(maps).to(image.device), batch.original.to(image.device), self.known.to(image.device)
+        )
+
+    def _virtual(
+        self, whole: Tensor, kspace: Tensor, maps: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
+        """Compress one slice to as many virtual coils as keep all but the noise, if settings leave the number open.
+
+        Parameters
+        ----------
+        whole, kspace, maps : complex (coils, H, W), `whole` with readout oversampling: rows beside the object show the
+            noise best
+
+        Returns
+        -------
+        k-space and maps of the virtual coils, their noise (1,), and the matrix by which all mixing was done
+        """
+        noise = self._noise(whole)
+        rows = virtual_coils(whole, noise[0]) if self.settings.compress is None else None
+        if rows is None:
+            return kspace, maps, noise, self.mixing
+        kept = mix_coils(maps, rows)
+        kept = kept / kept.abs().square().sum(dim=0).sqrt().clamp_min(1e-12)
+        noise = self._noise(mix_coils(whole, rows))
+        return mix_coils(kspace, rows), kept, noise, rows if self.mixing is None else rows @ self.mixing
+
+    def _noise(self, kspace: Tensor) -> Tensor:
+        """Estimate the noise of one slice (coils, H, W), (1,): rows beside the object are along acquired lines."""
+        return background_noise((kspace.mT if self._turned else kspace)[None])
 
     def _maps_of(self, kspace: Tensor, first: int, end: int) -> Tensor:
         """Give the maps of slices: the scan's own, or those estimated."""
         own = self.scan.maps
         if own is not None:
             maps = torch.from_numpy(own if len(own) == 1 else own[first:end]).to(torch.complex64)
+            maps = centre_crop(maps, (self.rows, maps.shape[-1]))
             maps = maps if self.mixing is None else mix_coils(maps, self.mixing)
             maps = maps / maps.abs().square().sum(dim=1, keepdim=True).sqrt().clamp_min(1e-12)
             return maps.expand(end - first, -1, -1, -1)

@@ -14,11 +14,20 @@ ENOUGH = 1e-6  # relative residual of the normal equations
 
 @dataclass(frozen=True)
 class Solution:
-    """What conjugate gradients found: the image, its relative residual (slices,), and how many iterations it took."""
+    """What conjugate gradients found.
+
+    Attributes
+    ----------
+    image : x, (slices, H, W)
+    residual : |b - (N + r I) x| over |b|, (slices,)
+    iterations : how many it took
+    remainder : b - (N + r I) x as the iterations update it, (slices, H, W)
+    """
 
     image: Tensor
     residual: Tensor
     iterations: int
+    remainder: Tensor
 
 
 def conjugate_gradients(
@@ -44,7 +53,9 @@ def conjugate_gradients(
     b = right.to(torch.complex128 if right.is_complex() else torch.float64) if double else right
 
     def dot(a: Tensor, c: Tensor) -> Tensor:
-        return (a.conj() * c).real.sum(dim=(-2, -1), keepdim=True)
+        if a.is_complex():
+            a, c = torch.view_as_real(a).flatten(-2), torch.view_as_real(c).flatten(-2)
+        return (a * c).sum(dim=(-2, -1), keepdim=True)
 
     tiny = torch.finfo(b.dtype).tiny
     size = dot(b, b).sqrt().clamp_min(tiny)
@@ -55,16 +66,16 @@ def conjugate_gradients(
     while number < cap:
         number += 1
         applied = normal(direction) + r * direction
-        step = torch.where(done, 0.0, power / dot(direction, applied).clamp_min(tiny))
-        x, remainder = x + step * direction, remainder - step * applied
+        step = torch.where(done, 0.0, power / dot(direction, applied).clamp_min(tiny)).to(b.dtype)
+        x, remainder = x.addcmul_(step, direction), torch.addcmul(remainder, step, applied, value=-1)
         done = dot(remainder, remainder).sqrt() <= tolerance * size
         if bool(done.all()):
             break
         z = precondition(remainder)
         last, power = power, dot(remainder, z)
-        direction = z + power / last.clamp_min(tiny) * direction
+        direction = torch.addcmul(z, (power / last.clamp_min(tiny)).to(b.dtype), direction)
     residual = (dot(remainder, remainder).sqrt() / size)[..., 0, 0]
-    return Solution(x.to(right.dtype), residual.to(right.real.dtype), number)
+    return Solution(x.to(right.dtype), residual.to(right.real.dtype), number, remainder.to(right.dtype))
 
 
 def converged(found: Solution) -> Tensor:

@@ -170,7 +170,13 @@ class Undersampled(Protocol):
         """Turn complete k-space into images in physical scale."""
 
 
-def reconstruct(model: HVAE, kspace: Tensor, mask: Tensor, settings: InferenceSettings | None = None) -> Tensor:
+def reconstruct(
+    model: HVAE,
+    kspace: Tensor,
+    mask: Tensor,
+    settings: InferenceSettings | None = None,
+    noise: Tensor | None = None,
+) -> Tensor:
     """Reconstruct slices of undersampled single-coil k-space.
 
     Each slice is treated by itself: its result does not depend on the others in the batch.
@@ -181,6 +187,8 @@ def reconstruct(model: HVAE, kspace: Tensor, mask: Tensor, settings: InferenceSe
     kspace : complex64 (slices, H, W), any H and W, any physical scale; what is not measured is ignored
     mask : bool, broadcast to (H, W), True where measured: lines along either axis, or any pattern
     settings : see `InferenceSettings`
+    noise : standard deviation of the noise per complex sample in the scale of `kspace`, (slices,); left out, it is
+        estimated (`mrihvae.units.noise_std`)
 
     Returns
     -------
@@ -191,7 +199,7 @@ def reconstruct(model: HVAE, kspace: Tensor, mask: Tensor, settings: InferenceSe
     InputError
         K-space or mask of another shape.
     """
-    return solve(model, pose(model, kspace, mask), settings or InferenceSettings())
+    return solve(model, pose(model, kspace, mask, noise), settings or InferenceSettings())
 
 
 def solve(model: HVAE, problem: Undersampled, settings: InferenceSettings) -> Tensor:
@@ -211,6 +219,7 @@ def sample(
     settings: InferenceSettings | None = None,
     seed: int = 0,
     first: int = 0,
+    noise: Tensor | None = None,
 ) -> Tensor:
     """Draw posterior samples of slices of undersampled single-coil k-space.
 
@@ -219,7 +228,7 @@ def sample(
 
     Parameters
     ----------
-    kspace, mask : as for `reconstruct`
+    kspace, mask, noise : as for `reconstruct`
     samples : number of samples
     seed : equal seeds give equal samples, whatever the batch
     first : number of the first slice in its volume: every slice has draws of its own
@@ -228,7 +237,7 @@ def sample(
     -------
     complex64 images (samples, slices, H, W), free of the scan's noise where nothing was measured
     """
-    return draw(model, pose(model, kspace, mask), samples, settings or InferenceSettings(), seed, first)
+    return draw(model, pose(model, kspace, mask, noise), samples, settings or InferenceSettings(), seed, first)
 
 
 def draw(
@@ -253,20 +262,26 @@ def draw(
     return torch.stack(drawn)
 
 
-def pose(model: HVAE, kspace: Tensor, mask: Tensor) -> Problem:
-    """Bring k-space (slices, H, W) and mask to the network's units, sizes and orientation."""
+def pose(model: HVAE, kspace: Tensor, mask: Tensor, noise: Tensor | None = None) -> Problem:
+    """Bring k-space (slices, H, W), mask and noise (slices,) to the network's units, sizes and orientation."""
     shape = check_scans(model, kspace, mask, "(slices, H, W)")
     kspace = kspace.to(device=model.start.device, dtype=torch.complex64)
     mask = mask.to(device=kspace.device, dtype=torch.bool).expand(shape)
-    if bool((mask == mask[:, :1]).all()) and not bool((mask == mask[:1]).all()):
-        return replace(pose(model, kspace.mT, mask.mT), turned=True)  # the network has learnt lines along H
+    if is_turned(mask):
+        return replace(pose(model, kspace.mT, mask.mT, noise), turned=True)  # the network has learnt lines along H
     padded = padded_shape(shape, model.settings.multiple)
     # padding k-space, not the image, keeps measured bins on the grid; the bins beyond are known to be 0
     known = centre_pad(mask, padded, value=True).expand(len(kspace), *padded)
     kept = torch.where(mask, kspace, torch.zeros((), dtype=kspace.dtype))
     measured = resize_kspace(kept, padded)
     scale = scale_of(measured)
-    return Problem(measured / scale[:, None, None], known, noise_std(kept) / scale, scale, shape)
+    noise = noise_std(kept) if noise is None else noise.to(scale)
+    return Problem(measured / scale[:, None, None], known, noise / scale, scale, shape)
+
+
+def is_turned(mask: Tensor) -> bool:
+    """Tell whether a mask, bool (H, W), is of lines along W, so that H and W are exchanged for the network."""
+    return bool((mask == mask[:, :1]).all()) and not bool((mask == mask[:1]).all())
 
 
 def check_scans(model: HVAE, kspace: Tensor, mask: Tensor, axes: str) -> tuple[int, int]:

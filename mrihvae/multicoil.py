@@ -11,7 +11,7 @@ from torch import Tensor
 from mrihvae.coil_problem import CoilProblem
 from mrihvae.errors import InputError
 from mrihvae.fourier import fft2c, ifft2c, resize_kspace
-from mrihvae.inference import InferenceSettings, check_scans, padded_shape, solve
+from mrihvae.inference import InferenceSettings, check_scans, is_turned, padded_shape, solve
 from mrihvae.model import HVAE
 from mrihvae.sense import Sense
 from mrihvae.sensitivities import calibration_data, espirit_maps, fast_maps
@@ -30,7 +30,8 @@ class CoilSettings:
     maps : how sensitivities are estimated from calibration lines: "fast" (ESPIRiT on a coarse grid) or "espirit"
         (sigpy's, pixel by pixel, which takes many times as long)
     crop : eigenvalue of ESPIRiT below which maps are 0; 0 keeps them everywhere
-    compress : virtual coils that are kept by singular value decomposition; 0 for all
+    compress : number of virtual coils, which are found by singular value decomposition; None for as many in each slice
+        as keep all but the noise (`mrihvae.virtual_coils`), 0 for the coils as they are
     whiten : whether noise is made white, and alike in all coils; its covariance comes from a noise scan, where there is
         one, or else from the corners of k-space; None for scans with a noise scan alone
     output : "rss", root-sum-of-squares of the coil images with measured k-space put back, as fastMRI's targets, or
@@ -39,7 +40,7 @@ class CoilSettings:
 
     maps: str = "fast"
     crop: float = 0.0
-    compress: int = 0
+    compress: int | None = None
     whiten: bool | None = None
     output: str = "rss"
 
@@ -47,7 +48,7 @@ class CoilSettings:
         for name, known in (("maps", MAPS), ("output", OUTPUTS)):
             if getattr(self, name) not in known:
                 raise ValueError(f"{name} '{getattr(self, name)}' is unknown; choose one of {', '.join(known)}")
-        if self.compress < 0 or not 0 <= self.crop < 1:
+        if (self.compress or 0) < 0 or not 0 <= self.crop < 1:
             raise ValueError(f"compress {self.compress} must be at least 0, and crop {self.crop} in [0, 1)")
 
 
@@ -77,7 +78,12 @@ def estimate_maps(kspace: Tensor, mask: Tensor, settings: CoilSettings) -> Tenso
 
 
 def reconstruct_coils(
-    model: HVAE, kspace: Tensor, mask: Tensor, maps: Tensor, settings: InferenceSettings | None = None
+    model: HVAE,
+    kspace: Tensor,
+    mask: Tensor,
+    maps: Tensor,
+    settings: InferenceSettings | None = None,
+    noise: Tensor | None = None,
 ) -> Tensor:
     """Reconstruct slices of undersampled multi-coil k-space (methods: together, with coils).
 
@@ -88,6 +94,8 @@ def reconstruct_coils(
     mask : bool, broadcast to (H, W), True where measured
     maps : complex (slices or 1, coils, H, W), of root-sum-of-squares 1 or 0
     settings : see `InferenceSettings`
+    noise : standard deviation of the noise per complex sample of a coil in the scale of `kspace`, (slices,); left out,
+        it is estimated (`mrihvae.units.background_noise`)
 
     Returns
     -------
@@ -98,11 +106,13 @@ def reconstruct_coils(
     InputError
         K-space, mask or maps of another shape.
     """
-    return solve(model, pose_coils(model, kspace, mask, maps), settings or InferenceSettings())
+    return solve(model, pose_coils(model, kspace, mask, maps, noise), settings or InferenceSettings())
 
 
-def pose_coils(model: HVAE, kspace: Tensor, mask: Tensor, maps: Tensor) -> CoilProblem:
-    """Bring k-space (slices, coils, H, W), mask and maps to the network's units and orientation."""
+def pose_coils(
+    model: HVAE, kspace: Tensor, mask: Tensor, maps: Tensor, noise: Tensor | None = None
+) -> CoilProblem:
+    """Bring k-space (slices, coils, H, W), mask, maps and noise (slices,) to the network's units and orientation."""
     shape = check_scans(model, kspace, mask, "(slices, coils, H, W)")
     if maps.shape[1:] != kspace.shape[1:] or maps.shape[0] not in (1, len(kspace)):
         raise InputError(
@@ -112,14 +122,14 @@ def pose_coils(model: HVAE, kspace: Tensor, mask: Tensor, maps: Tensor) -> CoilP
     device = model.start.device
     kspace, maps = kspace.to(device, torch.complex64), maps.to(device, torch.complex64)
     mask = mask.to(device, torch.bool).expand(shape)
-    if bool((mask == mask[:, :1]).all()) and not bool((mask == mask[:1]).all()):
-        return replace(pose_coils(model, kspace.mT, mask.mT, maps.mT), turned=True)
+    if is_turned(mask):
+        return replace(pose_coils(model, kspace.mT, mask.mT, maps.mT, noise), turned=True)
     padded = padded_shape(shape, model.settings.multiple)
     sense = Sense(maps, mask.expand(len(kspace), *shape))
     kept = sense.masked(kspace)
     combined = sense.adjoint(kept)
     scale = scale_of(resize_kspace(fft2c(combined), padded))
-    noise = background_noise(kept) / scale
+    noise = (background_noise(kept) if noise is None else noise.to(scale)) / scale
     combined = combined / scale[:, None, None]
     return CoilProblem(sense, combined, combined, noise, scale, padded).begun(model.settings.start_share)
 

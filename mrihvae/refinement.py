@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from mrihvae.errors import InputError
+from mrihvae.fixed_weights import FixedWeights
 from mrihvae.layers import Gaussian
 
 STARTS = ("encoder", "prior", "sample")
@@ -301,7 +302,8 @@ def _gauss_newton(objective: Objective, moves: list[Tensor]) -> Step:
     along v: both go through graphs that are recorded once, at half the cost of forward-mode derivatives.
     """
     moves = [d.detach().requires_grad_() for d in moves]
-    values, rest = objective.residuals(*moves)
+    with FixedWeights():
+        values, rest = objective.residuals(*moves)
     before = objective.value([v.detach() for v in values], rest.detach())
     weights = [value.detach().requires_grad_() for value in values]
     gradients = torch.autograd.grad(values, moves, weights, create_graph=True)

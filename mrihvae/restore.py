@@ -189,7 +189,12 @@ class ScanLook:
 
 
 def reconstruct_scans(
-    model: HVAE, kspace: Tensor, mask: Tensor, settings: PnPSettings | None = None, maps: Tensor | None = None
+    model: HVAE,
+    kspace: Tensor,
+    mask: Tensor,
+    settings: PnPSettings | None = None,
+    maps: Tensor | None = None,
+    noise: Tensor | None = None,
 ) -> tuple[Tensor, Restored]:
     """Reconstruct undersampled k-space by PnP-HVAE; parameters as for `mrihvae.inference.reconstruct`.
 
@@ -204,7 +209,7 @@ def reconstruct_scans(
     loop found, in model units
     """
     settings = settings or FOR_SCANS
-    problem, operator, data = _posed(model, kspace, mask, maps)
+    problem, operator, data = _posed(model, kspace, mask, maps, noise)
     term = LeastSquares(operator, data, problem.noise.clamp_min(LEAST_NOISE))
     with torch.no_grad():
         views = [ScanLook(model, problem, number) for number in range(settings.views)]
@@ -218,11 +223,13 @@ def reconstruct_scans(
     return problem.images(problem.kspace(image)), found
 
 
-def _posed(model: HVAE, kspace: Tensor, mask: Tensor, maps: Tensor | None) -> tuple[Undersampled, Operator, Tensor]:
+def _posed(
+    model: HVAE, kspace: Tensor, mask: Tensor, maps: Tensor | None, noise: Tensor | None
+) -> tuple[Undersampled, Operator, Tensor]:
     """Bring a scan to the network's units; gives its operator and its data in them, too."""
     if maps is None:
-        problem = pose(model, kspace, mask)
+        problem = pose(model, kspace, mask, noise)
         return problem, MaskedFourier(problem.mask), problem.measured
-    several = pose_coils(model, kspace, mask, maps)
+    several = pose_coils(model, kspace, mask, maps, noise)
     own = several.sense.masked((kspace.mT if several.turned else kspace).to(several.combined))
     return several, several.sense, own / several.scale[:, None, None, None]

@@ -11,6 +11,8 @@ from torch import Tensor
 from mrihvae.conjugate_gradients import conjugate_gradients, converged
 from mrihvae.fourier import fft2c, ifft2c
 
+CACHED = 2**18  # bytes of one coil's image from which coils are processed one after another
+
 
 @dataclass(frozen=True)
 class Sense:
@@ -43,8 +45,13 @@ class Sense:
         whole, the transform along H changes; so both are left out.
         """
         weights, axes = self._convolution
-        folded = torch.fft.ifftn(weights * torch.fft.fftn(self.maps * image[..., None, :, :], dim=axes), dim=axes)
-        combined: Tensor = (self.maps.conj() * folded).sum(dim=-3)
+        combined: Tensor | None = None
+        for maps, conjugate in self._groups:
+            folded = torch.fft.fftn(maps * image[..., None, :, :], dim=axes)
+            folded = torch.fft.ifftn(folded.mul_(weights), dim=axes).mul_(conjugate)
+            part = folded[..., 0, :, :] if len(self._groups) > 1 else folded.sum(dim=-3)
+            combined = part if combined is None else combined.add_(part)
+        assert combined is not None
         return combined
 
     def density(self) -> Tensor:
@@ -78,6 +85,16 @@ class Sense:
     @cached_property
     def _mask(self) -> Tensor:
         return self.mask if self.mask.ndim < 3 else self.mask[:, None]
+
+    @cached_property
+    def _groups(self) -> list[tuple[Tensor, Tensor]]:
+        """Maps with their conjugates: coil by coil where a coil fills a processor's cache, else all coils together."""
+        one = self.maps[..., :1, :, :]
+        if self.maps.device.type == "cpu" and one.numel() * one.element_size() >= CACHED:
+            groups = self.maps.split(1, dim=-3)
+        else:
+            groups = (self.maps,)
+        return [(maps, maps.conj().resolve_conj()) for maps in groups]
 
     @cached_property
     def _convolution(self) -> tuple[Tensor, tuple[int, ...]]:

@@ -106,13 +106,13 @@ def noise_std(kspace: Tensor, mask: Tensor | None = None) -> Tensor:
     real (...)
     """
     height, width = kspace.shape[-2:]
-    power = kspace.abs() ** 2
-    counted = (power > 0) if mask is None else mask.expand(power.shape)
     rows = torch.arange(height, device=kspace.device)
     columns = torch.arange(width, device=kspace.device)
-    top_and_bottom = ((rows - height // 2).abs() >= (0.5 - EDGE) * height)[:, None]
-    corners = counted & top_and_bottom & ((columns - width // 2).abs() >= width / 4)
-    counted = torch.where(corners.any(dim=-1).any(dim=-1)[..., None, None], corners, counted & top_and_bottom)
+    outer = torch.nonzero((rows - height // 2).abs() >= (0.5 - EDGE) * height)[:, 0]
+    power = kspace[..., outer, :].abs() ** 2
+    counted = (power > 0) if mask is None else mask.expand(kspace.shape)[..., outer, :]
+    corners = counted & ((columns - width // 2).abs() >= width / 4)
+    counted = torch.where(corners.any(dim=-1).any(dim=-1)[..., None, None], corners, counted)
     median = torch.nanmedian(torch.where(counted, power, torch.nan).flatten(-2), dim=-1).values
     return torch.sqrt(torch.nan_to_num(median) / math.log(2))
 
@@ -137,7 +137,10 @@ def background_noise(kspace: Tensor) -> Tensor:
     corners = noise_std(kspace).square().mean(dim=-1).sqrt()
     present = (kspace != 0).any(dim=-3)
     lines, rows = present.any(dim=-2).sum(dim=-1), present.any(dim=-1).sum(dim=-1)
-    power = torch.fft.ifft(kspace, dim=-2, norm="ortho").abs().square().sum(dim=(-3, -1))
+    there = torch.nonzero(present.flatten(0, -2).any(dim=0))[:, 0]  # other lines add nothing to the image's power
+    if len(there) == 0:
+        return corners
+    power = torch.fft.ifft(kspace[..., there], dim=-2, norm="ortho").abs().square().sum(dim=(-3, -1))
     masked = power <= ROUNDING * power.amax(dim=-1, keepdim=True)  # in the image, so that they tell nothing
     power = torch.where(masked, torch.inf, power).sort(dim=-1).values
     height = power.shape[-1]

@@ -15,15 +15,17 @@ from mrihvae.errors import InputError
 from mrihvae.fastmri_files import Scan
 from mrihvae.fourier import centre_crop, fft2c
 from mrihvae.heldout import DRAWS, chosen_slices, error_ratio, ratio_of
-from mrihvae.inference import InferenceSettings, draw, reconstruct, sample
+from mrihvae.inference import InferenceSettings, draw, is_turned, reconstruct, sample
 from mrihvae.masks import seed_of
 from mrihvae.model import HVAE
 from mrihvae.multicoil import CoilSettings, conjugate_gradient_sense, pose_coils, reconstruct_coils
 from mrihvae.operators import MaskedFourier
+from mrihvae.oversampling import kept_rows, remove_oversampling
 from mrihvae.patterns import sampling_pattern
 from mrihvae.pnp import PnPSettings
 from mrihvae.restore import FOR_SCANS, reconstruct_scans
-from mrihvae.units import missing_noise
+from mrihvae.units import missing_noise, noise_std
+from mrihvae.virtual_coils import alike
 
 SAMPLING_METHODS = ("hybrid", "amortised", "samples")  # in which posterior samples can be drawn
 MODEL_METHODS = (*SAMPLING_METHODS, "pnp")
@@ -168,8 +170,8 @@ def reconstruct_volume(
             progress(len(batch.kspace))
         return _cropped(scan, torch.cat(shown))
     images = [
-        _reconstruct_batch(batch, known, method).abs().cpu()
-        for batch, known in _batches(scan, mask, batch_size, progress)
+        _reconstruct_batch(batch, known, noise, method).abs().cpu()
+        for batch, known, noise in _batches(scan, mask, batch_size, progress)
     ]
     return _deliver(scan, torch.cat(images))
 
@@ -213,9 +215,9 @@ def _draw(
         return _draw_coils(scan, mask, method, seed, batch_size, progress)
     drawn: list[Tensor] = []
     means: list[Tensor] = []
-    for batch, known in _batches(scan, mask, batch_size, progress):
+    for batch, known, noise in _batches(scan, mask, batch_size, progress):
         first = sum(images.shape[1] for images in drawn)
-        images = sample(method.model, batch, known, method.samples, settings_of(method), seed, first).cpu()
+        images = sample(method.model, batch, known, method.samples, settings_of(method), seed, first, noise).cpu()
         means.append(images.mean(dim=0).abs())
         drawn.append(images.abs())
     samples = np.stack([_deliver(scan, images) for images in torch.cat(drawn, dim=1)], axis=1)
@@ -231,7 +233,7 @@ def _draw_coils(
     drawn: list[np.ndarray] = []
     means: list[Tensor] = []
     for batch in volume.batches(batch_size):
-        problem = pose_coils(method.model, batch.kspace, volume.known, batch.maps)
+        problem = pose_coils(method.model, batch.kspace, volume.known, batch.maps, batch.noise)
         images = draw(method.model, problem, method.samples, settings_of(method), seed, batch.first)
         means.append(volume.delivered(images.mean(dim=0), batch).cpu())
         shown = [_cropped(scan, volume.delivered(image, batch).cpu()) for image in images]
@@ -246,7 +248,7 @@ def _error_ratio(scan: Scan, mask: np.ndarray, method: Method, settings: Inferen
     model = method.model
     if scan.coils > 1:
         return _coil_error_ratio(scan, mask, model, method.coils, settings, seed)
-    ((kspace, known),) = _batches(scan, mask, scan.kspace.size, lambda slices: None)
+    ((kspace, known, _),) = _batches(scan, mask, len(scan.kspace), lambda slices: None)
     return error_ratio(model, kspace, torch.from_numpy(mask), known, settings, seed)
 
 
@@ -256,7 +258,7 @@ def _coil_error_ratio(
     """Do as `_error_ratio` does, in the k-space of all coils; maps are those of all calibration lines."""
     volume = coil_volume(scan, mask, coils)
     batches = [volume.batch(k, k + 1) for k in chosen_slices(volume.slices)]
-    kspace, maps = torch.cat([one.kspace for one in batches]), torch.cat([one.maps for one in batches])
+    kspace, maps = alike([one.kspace[0] for one in batches]), alike([one.maps[0] for one in batches])
 
     def draws(shown: Tensor, mask: Tensor, number: int) -> Tensor:
         problem = pose_coils(model, shown.unflatten(0, maps.shape[:2]), mask, maps)
@@ -269,7 +271,7 @@ def _coil_error_ratio(
 def coil_volume(scan: Scan, mask: np.ndarray, coils: CoilSettings) -> CoilVolume:
     """Make the coils of a scan ready; bins count as known that were measured, or that the scanner did not encode."""
     measured = torch.from_numpy(mask)
-    return CoilVolume(scan, measured, measured | torch.from_numpy(~encoded_lines(scan)), coils)
+    return CoilVolume(scan, measured, measured | torch.from_numpy(~encoded_lines(scan)), coils, _kept_rows(scan, mask))
 
 
 def _missing_noise(scan: Scan, mask: np.ndarray) -> float:
@@ -283,17 +285,39 @@ def _missing_noise(scan: Scan, mask: np.ndarray) -> float:
 
 def _batches(
     scan: Scan, mask: np.ndarray, batch_size: int, progress: Callable[[int], None]
-) -> Iterator[tuple[Tensor, Tensor]]:
-    """Cut a scan into batches of undersampled coil images (batch, H, W), each with what is known of k-space."""
-    kspace = torch.from_numpy(scan.kspace.reshape(-1, *scan.kspace.shape[-2:]))
+) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    """Cut a scan into batches of undersampled coil images (batch, H, W), without readout oversampling.
+
+    Gives what is known of k-space, too, and the noise of each image, which is that of the readout as it was.
+    """
     measured = torch.from_numpy(mask)
     # lines that the scanner did not encode are known to be zero, not missing
-    known = measured | torch.from_numpy(~encoded_lines(scan))
-    for first in range(0, len(kspace), batch_size):
-        batch = torch.where(measured, kspace[first : first + batch_size], torch.zeros((), dtype=kspace.dtype))
-        yield batch, known
-        if finished := (first + len(batch)) // scan.coils - first // scan.coils:
-            progress(finished)
+    known, rows = measured | torch.from_numpy(~encoded_lines(scan)), _kept_rows(scan, mask)
+    count, turned = max(1, batch_size // scan.coils), is_turned(known.expand(scan.kspace.shape[-2:]))
+    for first in range(0, len(scan.kspace), count):
+        kspace = torch.from_numpy(scan.kspace[first : first + count])
+        kept = torch.where(measured, kspace, torch.zeros((), dtype=kspace.dtype)).reshape(-1, *kspace.shape[-2:])
+        yield remove_oversampling(kept, rows), known, noise_std(kept.mT if turned else kept)
+        progress(len(kspace))
+
+
+def _kept_rows(scan: Scan, mask: np.ndarray) -> int:
+    """Choose the rows of the image that are reconstructed; all where the readout is not sampled fully."""
+    height = scan.kspace.shape[-2]
+    if scan.calibration is not None or scan.matrix is None or scan.matrix[0] >= height:
+        return height
+    rows = kept_rows(height, delivered_shape(scan)[0], scan.matrix, mask)
+    return rows if rows == height or _fills_readout(scan, mask) else height
+
+
+def _fills_readout(scan: Scan, mask: np.ndarray) -> bool:
+    """Tell whether all rows of k-space were acquired, by the first slice that is not empty."""
+    for k in range(len(scan.kspace)):
+        there = (np.asarray(scan.kspace[k : k + 1]) != 0) & mask
+        rows = there.any(axis=tuple(axis for axis in range(there.ndim) if axis != there.ndim - 2))
+        if rows.any():
+            return bool(rows.all())
+    return False
 
 
 def _deliver(scan: Scan, magnitude: Tensor) -> np.ndarray:
@@ -359,12 +383,12 @@ def settings_of(method: Method) -> InferenceSettings:
     return replace(method.inference, sweeps=0) if method.name == "samples" else method.inference
 
 
-def _reconstruct_batch(kspace: Tensor, mask: Tensor, method: Method) -> Tensor:
+def _reconstruct_batch(kspace: Tensor, mask: Tensor, noise: Tensor, method: Method) -> Tensor:
     """Reconstruct undersampled k-space (slices, H, W) to complex images of the same shape."""
     if method.model is not None and method.name == "pnp":
-        return reconstruct_scans(method.model, kspace, mask, method.pnp)[0]
+        return reconstruct_scans(method.model, kspace, mask, method.pnp, noise=noise)[0]
     if method.model is not None and method.name in MODEL_METHODS:
-        return reconstruct(method.model, kspace, mask, settings_of(method))
+        return reconstruct(method.model, kspace, mask, settings_of(method), noise)
     if method.name in ("zero-filled", "sense"):  # the same with one coil of sensitivity 1
         return MaskedFourier(mask).adjoint(kspace)
     solve = classical.wavelet if method.name == "wavelet" else classical.total_variation
@@ -376,9 +400,9 @@ def _reconstruct_batch(kspace: Tensor, mask: Tensor, method: Method) -> Tensor:
 def _reconstruct_coils(batch: CoilBatch, known: Tensor, method: Method) -> Tensor:
     """Reconstruct undersampled k-space of several coils to coil-combined complex images (slices, H, W)."""
     if method.model is not None and method.name == "pnp":
-        return reconstruct_scans(method.model, batch.kspace, known, method.pnp, batch.maps)[0]
+        return reconstruct_scans(method.model, batch.kspace, known, method.pnp, batch.maps, batch.noise)[0]
     if method.model is not None and method.name in MODEL_METHODS:
-        return reconstruct_coils(method.model, batch.kspace, known, batch.maps, settings_of(method))
+        return reconstruct_coils(method.model, batch.kspace, known, batch.maps, settings_of(method), batch.noise)
     strength = classical.COIL_STRENGTH[method.name] if method.strength is None else method.strength
     if method.name == "sense":
         return conjugate_gradient_sense(batch.kspace, known, batch.maps, strength)

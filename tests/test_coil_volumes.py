@@ -22,7 +22,8 @@ from mrihvae.multicoil import CoilSettings, estimate_maps, root_sum_of_squares
 
 LINES = calibrated(40, 12)
 USUAL = CoilSettings()
-WHITE = CoilSettings(whiten=True)
+WHITE = CoilSettings(whiten=True, compress=0)
+AS_THEY_ARE = CoilSettings(compress=0)
 
 
 def scan_of(slices: int = 3, coils: int = 4, noise: float = 0.005, **changes: Any) -> Scan:
@@ -126,7 +127,7 @@ def test_what_is_refused() -> None:
 def test_a_silent_coil_changes_nothing() -> None:
     scan = scan_of()
     with_silent = dataclasses.replace(scan, kspace=np.insert(scan.kspace, 2, 0, axis=1))
-    without, volume = volume_of(scan).batch(0, 3), volume_of(with_silent).batch(0, 3)
+    without, volume = (volume_of(one, AS_THEY_ARE).batch(0, 3) for one in (scan, with_silent))
     assert float(volume.maps[:, 2].abs().max()) < 1e-3
     others = torch.tensor([0, 1, 3, 4])
     where = rss(without.kspace) > 0.1

@@ -1,0 +1,59 @@
+"""How many virtual coils hold all but the noise, slice by slice.
+
+Eigenvectors of the Gram matrix of a slice's k-space over the coils are its virtual coils (`mrihvae.coils`). In one that
+holds noise alone the mean power of a sample is that of the noise; what is beyond it is signal. The weakest virtual
+coils are dropped as long as the signal that is lost with all of them is little beside the noise of the scan. What they
+measured is not lost: acquired samples of the coils are put back where a root-sum-of-squares image is delivered.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from mrihvae.coils import compression_matrix
+
+LOST = 0.02  # signal energy that may be lost, over the energy of the noise of all coils, in the acquired samples
+FEWEST = 200  # acquired samples a coil, below which eigenvalues of noise alone spread too widely to tell
+
+
+def virtual_coils(kspace: Tensor, noise: Tensor | float) -> Tensor | None:
+    """Compute the matrix to the virtual coils of one slice that keep all but the noise.
+
+    Parameters
+    ----------
+    kspace : complex (coils, H, W), 0 where not acquired
+    noise : standard deviation of the noise per complex sample, the root of the coils' mean power, as
+        `mrihvae.units.background_noise` estimates it; above what the weakest virtual coil holds it is too high, and
+        that counts
+
+    Returns
+    -------
+    complex64 (virtual, coils) of orthonormal rows, the strongest virtual coil first; None where all coils are needed,
+    or too little was acquired to tell
+    """
+    coils = len(kspace)
+    samples = int((kspace != 0).any(dim=0).sum())
+    if coils == 1 or samples < FEWEST * coils:
+        return None
+    data = kspace.flatten(1)
+    gram = (data @ data.mH).to(torch.complex128)
+    power = torch.linalg.eigvalsh(gram) / samples
+    # the least eigenvalue of as many samples of white noise lies so far below its power (Marchenko and Pastur 1967)
+    least = float(power[0]) / (1 - math.sqrt(coils / samples)) ** 2
+    level = min(float(noise) ** 2, max(least, 0.0))
+    lost = (power - level).clamp_min(0).cumsum(dim=0)
+    dropped = min(int((lost <= LOST * coils * level).sum()), coils - 1)
+    return compression_matrix(kspace, coils - dropped) if dropped else None
+
+
+def alike(arrays: Sequence[Tensor]) -> Tensor:
+    """Stack (coils, H, W) of several numbers of coils: (slices, most coils, H, W), padded with coils of zeros.
+
+    A coil of zeros in k-space and maps changes nothing, so no slice depends on those beside it.
+    """
+    most = max(len(array) for array in arrays)
+    return torch.stack([torch.cat((array, array.new_zeros(most - len(array), *array.shape[1:]))) for array in arrays])
