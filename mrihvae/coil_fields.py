@@ -18,10 +18,7 @@ from torch import Tensor
 DISTANCE = (1.05, 1.6)  # of a random array's loops from the image's centre, over half the image's side
 RADIUS = (0.4, 1.1)  # of its loops, in the same unit
 OVERLAP = 2.0  # radius of loops, at least, over the angle between neighbors: fewer ones are larger
-CENTER = (
-    1.35,
-    2.4,
-)  # distance of the point behind a loop whose angle is the phase, in the same unit; at least the loop's
+CENTER = (1.5, 2.4)  # distance of the point behind a loop whose angle is the phase: outside of the corners, too
 ROWS = 0.35  # probability of two rows of loops, of which neighbors lie on different sides of the slice
 BESIDE = (0.2, 0.6)  # how far each row lies beside the slice, in the same unit
 UNIFORM = 0.2  # probability of nearly uniform fields, as of a body coil, where there are at most two coils
