@@ -3,13 +3,15 @@
     python benchmarks/train.py --data DIR --output runs/default
     python benchmarks/train.py --data DIR --output runs/restoration --settings restoration
     python benchmarks/train.py --data DIR --output runs/ia_hvae --settings ia_hvae
+    python benchmarks/train.py --data DIR --output runs/default --unpacked
     python benchmarks/train.py --packed slices.h5 --output runs/large --settings large --device cuda
 
 The first call packs the training slices into one file of at most 50 MB, OUTPUT/slices.h5, which machines without the
 data, fastmri, sigpy and nibabel can train from, and starts a run with train_SETTINGS.json; the same call again goes on
 where the run stopped. OUTPUT/weights.safetensors (files of at most 16 MiB) and its card are there after every
-checkpoint; `publish.py OUTPUT` makes them the shipped ones. Further options go to `mrihvae train`, such as
-`--workers 14` for a GPU. Several processes: `torchrun --nproc-per-node N` in front, and --packed.
+checkpoint; `publish.py OUTPUT` makes them the shipped ones. With --unpacked (always the same for one run) nothing is
+packed, and all slices are drawn from, not only those that fit into the file. Further options go to `mrihvae train`,
+such as `--workers 14` for a GPU. Several processes: `torchrun --nproc-per-node N` in front, and --packed.
 """
 
 from __future__ import annotations
@@ -43,12 +45,18 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, default=os.environ.get("MRIHVAE_DATA"), help="default: $MRIHVAE_DATA")
     parser.add_argument("--packed", type=Path, help="slices that were packed before, in place of --data")
+    parser.add_argument("--unpacked", action="store_true", help="train on --data itself")
     parser.add_argument("--output", type=Path, required=True, help="folder of the run")
     parser.add_argument("--settings", default="default", help="which benchmarks/train_NAME.json")
     options, further = parser.parse_known_args(arguments)
     try:
         sources, begun = RUNS.get(options.settings, (SOURCES, []))
-        packed = options.packed or _packed(options.data, options.output, sources)
+        if options.unpacked and (options.packed or options.data is None):
+            raise InputError("--unpacked: needs --data, or MRIHVAE_DATA, and no --packed")
+        if options.unpacked:
+            inputs = [f"{options.data}/{source}" for source in sources]
+        else:
+            inputs = [str(options.packed or _packed(options.data, options.output, sources))]
         settings = HERE / f"train_{options.settings}.json"
         if not settings.is_file():
             raise InputError(f"--settings {options.settings}: {settings} is not there")
@@ -57,7 +65,7 @@ def main(arguments: list[str] | None = None) -> int:
         return 2
     resuming = (options.output / "checkpoint.safetensors").is_file()
     how = ["--resume"] if resuming else ["--settings", str(settings), *begun]
-    return mrihvae(["train", str(packed), "--output", str(options.output), *how, *further])
+    return mrihvae(["train", *inputs, "--output", str(options.output), *how, *further])
 
 
 def _packed(data: Path | None, output: Path, sources: tuple[str, ...]) -> Path:

@@ -200,11 +200,15 @@ def simulate_scan(
     if rng.random() < settings.partial_resolution:
         extent = tuple(size - int(rng.integers(0, min(32, size // 4))) for size in shape)  # type: ignore[assignment]
         kspace = resize_kspace(resize_kspace(kspace, extent), shape)
-    noise = percentile99(ifft2c(kspace)) * math.exp(rng.uniform(*np.log(settings.noise)))
-    if _happens(settings.empty, rng):
-        noise *= math.exp(rng.uniform(*np.log(EMPTY)))
+    noise = draw_noise(ifft2c(kspace), settings, rng)
     window = centre_pad(torch.ones(extent), shape)
     return kspace + noise * window * white_noise(shape, rng), extent, noise
+
+
+def draw_noise(image: Tensor, settings: SimulationSettings, rng: Generator) -> float:
+    """Draw the noise per complex bin of a scan, given its image (H, W); some scans are little else."""
+    noise = percentile99(image) * math.exp(rng.uniform(*np.log(settings.noise)))
+    return noise * math.exp(rng.uniform(*np.log(EMPTY))) if _happens(settings.empty, rng) else noise
 
 
 def _with_contrast(image: Tensor, settings: SimulationSettings, rng: Generator) -> Tensor:

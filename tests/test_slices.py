@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -17,9 +18,12 @@ from small import phantom
 
 from mrihvae.errors import InputError
 from mrihvae.fourier import fft2c, ifft2c, resize_kspace
-from mrihvae.image_slices import LARGEST_MATRIX, LARGEST_PICTURE, magnitude_slices
+from mrihvae.image_slices import LARGEST_MATRIX, LARGEST_PICTURE, count_slices, magnitude_slices
 from mrihvae.simulate import SimulationSettings, draw_batch
-from mrihvae.slices import PACKED, load_mixture
+from mrihvae.slices import PACKED, Reading, load_mixture
+
+sys.path.append(str(Path(__file__).parents[1] / "benchmarks"))
+import train
 
 DEMO_SCANS = Path(__file__).parents[1] / "mrihvae" / "demo_scans"
 
@@ -356,3 +360,69 @@ def test_cube_and_single_slice_lie_along_the_last_axis(tmp_path: Path) -> None:
     assert np.array_equal(magnitude_slices(nifti_of(tmp_path / "a.nii", cube, (1, 1, 1)))[3], cube[..., 3])
     single = magnitude_slices(nifti_of(tmp_path / "b.nii", volume(1), (5.0, 1.0, 1.0)))
     assert len(single) == 1 and np.array_equal(single[0], volume(1)[..., 0])
+
+
+# --- what benchmarks train on -----------------------------------------------------------------------------------------
+
+
+def test_sources_are_all_training_folders(data_dir: Path) -> None:
+    folders = {str(path.relative_to(data_dir)) for path in data_dir.rglob("train") if path.is_dir()}
+    sources = dict(source.split("=") for source in train.SOURCES)
+    assert set(sources) == folders and sum(float(share) for share in sources.values()) == pytest.approx(1)
+    assert all(float(source.split("=")[1]) > 0 for source in train.MAGNITUDES)
+
+
+def test_real_volumes_are_read_slice_by_slice(data_dir: Path) -> None:
+    """The number and size of slices of each anatomy, as acquired."""
+    expected = {
+        "t1_sagittal/train/uih_t1": (140, (230, 256)),
+        "t1_sagittal/train/studyforrest_t1": (90, (274, 384)),
+        "spine/train/sub-01_MToff": (22, (256, 256)),
+        "spine/train/t2_lumbar": (38, (257, 201)),
+        "heart/val/ssfp_cine_sax": (40, (256, 256)),
+        "knee/val/mese_echo1": (24, (256, 256)),
+    }
+    for name, (count, shape) in expected.items():
+        file = data_dir / "images" / f"{name}.nii.gz"
+        found = magnitude_slices(file)
+        assert len(found) == count_slices(file) == count and found[0].shape == shape
+
+
+# --- packed slices that are of no use ---------------------------------------------------------------------------------
+
+
+def write_packed(path: Path, weights: list[float], slices: int = 2) -> Path:
+    with h5py.File(path, "w") as file:
+        file.attrs["format"] = PACKED
+        for name, weight in enumerate(weights):
+            group = file.create_group(str(name))
+            group.attrs.update({"path": f"some/{name}", "raw": False, "weight": weight})
+            group["32x32"] = np.ones((slices, 32, 32), np.uint8)
+            group["order"] = np.array([[0, k] for k in range(slices)], np.int32).reshape(-1, 2)
+    return path
+
+
+@pytest.mark.parametrize("reading", [Reading(), Reading(stream_above=0)])
+@pytest.mark.parametrize(
+    ("weights", "slices", "message"),
+    [
+        ([], 2, "no packed dataset with a weight above 0"),
+        ([0.0, 0.0], 2, "no packed dataset with a weight above 0"),
+        ([1.0, -1.0], 2, "no packed dataset with a weight above 0"),
+        ([float("nan")], 2, "no packed dataset with a weight above 0"),
+        ([1.0], 0, "a packed dataset without a slice"),
+    ],
+)
+def test_packed_data_of_no_use(
+    tmp_path: Path, weights: list[float], slices: int, message: str, reading: Reading
+) -> None:
+    path = write_packed(tmp_path / "slices.h5", weights, slices)
+    with pytest.raises(InputError) as caught:
+        load_mixture([str(path)], reading=reading)
+    text = str(caught.value)
+    assert text.startswith(f"{path}: {message}; make it with benchmarks/pack_slices.py") and "\n" not in text
+
+
+def test_packed_dataset_of_share_0_is_not_drawn(tmp_path: Path) -> None:
+    mixture = load_mixture([str(write_packed(tmp_path / "slices.h5", [0.0, 2.0]))])
+    assert mixture.shares.tolist() == [0.0, 1.0]

@@ -118,6 +118,7 @@ def test_other_formats_are_datasets_of_their_own(folder: Path) -> None:
 
 
 def write_picture(path: Path, image: np.ndarray) -> Path:
+    path.parent.mkdir(exist_ok=True)
     Image.fromarray((200 * image / max(image.max(), 1e-9)).astype(np.uint8)).save(path)
     return path
 
@@ -126,6 +127,7 @@ def write_volume(
     path: Path, slices: int, empty: Sequence[int] = (), size: tuple[int, int] = (30, 20), seed: int = 0
 ) -> Path:
     """Write a NIfTI volume of different phantoms, some slices of which are empty: int16 (h, w, slices)."""
+    path.parent.mkdir(exist_ok=True)
     images = np.stack([phantom(*size, seed + k) * (k not in empty) for k in range(slices)], axis=-1)
     nibabel.save(nibabel.Nifti1Image((1000 * images).astype(np.int16), np.diag([1, 1, 5, 1])), path)
     return path
@@ -314,6 +316,39 @@ def test_what_goes_wrong_in_a_draw_is_named(tmp_path: Path) -> None:
     (tmp_path / "a.h5").unlink()
     with pytest.raises(InputError, match=r"a.h5: slice 2 cannot be read any more \(.*No such file"):
         stream[2]
+
+
+def test_what_goes_wrong_in_a_draw_of_other_kinds_is_named(tmp_path: Path) -> None:
+    """Heads are right, but what follows is not."""
+    write_volume(tmp_path / "a" / "a.nii.gz", 3)
+    write_picture(tmp_path / "b" / "b.png", phantom(30, 20))
+    write_packed(tmp_path / "c.h5")
+    mixture = load_mixture([str(tmp_path / name) for name in ("a", "b", "c.h5")], reading=STREAMED)
+    for path in ("a/a.nii.gz", "b/b.png", "c.h5"):
+        truncate(tmp_path / path)
+    for dataset, message in zip(
+        mixture.datasets,
+        ("a.nii.gz: not readable", "b.png: not readable", *["c.h5: not readable as packed slices"] * 2),
+        strict=True,
+    ):
+        with pytest.raises(InputError, match=message) as caught:
+            dataset.arrays[0]
+        assert "\n" not in str(caught.value)
+    write_volume(tmp_path / "a" / "a.nii.gz", 2)  # a slice less than its head told
+    assert np.array_equal(mixture.datasets[0].arrays[2], mixture.datasets[0].arrays[0])
+
+
+@pytest.mark.parametrize(
+    ("volume", "message"),
+    [
+        (np.zeros((4, 5, 3), np.complex64), "complex64 of shape"),
+        (np.arange(20, dtype=np.int16), r"of shape \(20,\)"),
+    ],
+)
+def test_bad_heads_of_volumes(tmp_path: Path, volume: np.ndarray, message: str) -> None:
+    nibabel.save(nibabel.Nifti1Image(volume, np.eye(4)), tmp_path / "a.nii.gz")
+    with pytest.raises(InputError, match=rf"a.nii.gz: not readable \(.*{message}.*\); remove or replace it"):
+        load_mixture([str(tmp_path)], reading=STREAMED)
 
 
 def test_huge_numbers_are_not_taken_for_infinite(tmp_path: Path) -> None:
