@@ -33,6 +33,15 @@ SOURCES = (
     "images/t1_sagittal/train=0.12",
     "images/spine/train=0.08",
 )
+VALIDATION = {  # sets to score weights on while they train; heart and knee are anatomies that no training data have
+    "raw 0.055 T": "ulf_singlecoil/val",
+    "T1ce": "images/t1ce/val",
+    "T1/T2/FLAIR": "images/ms_t1_t2_flair/val",
+    "T1 brain": "images/t1_brain/val",
+    "spine": "images/spine/val",
+    "heart": "images/heart/val",
+    "knee": "images/knee/val",
+}
 MAGNITUDES = ("images/t1ce/train=0.35", "images/t1_brain/train=0.3", "images/ms_t1_t2_flair/train=0.35")
 RUNS = {  # of settings that begin with weights: their data, and which weights
     "restoration": (MAGNITUDES, ["--weights", "default"]),

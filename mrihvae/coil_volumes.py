@@ -146,9 +146,7 @@ class CoilVolume:
             image, alike(maps).to(image.device), batch.original.to(image.device), self.known.to(image.device)
         )
 
-    def _virtual(
-        self, whole: Tensor, kspace: Tensor, maps: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
+    def _virtual(self, whole: Tensor, kspace: Tensor, maps: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
         """Compress one slice to as many virtual coils as keep all but the noise, if settings leave the number open.
 
         Parameters
