@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
+from typing import Any
+
 import pytest
 import torch
 from conftest import complex_normal
@@ -256,3 +259,84 @@ def test_same_seed_makes_the_same_weights() -> None:
 
     assert all(torch.equal(a, b) for a, b in zip(state(0).values(), state(0).values(), strict=True))
     assert not all(torch.equal(a, b) for a, b in zip(state(0).values(), state(1).values(), strict=True))
+
+
+ANY_SIZE = ModelSettings(
+    widths=(32, 32, 16, 16), layers=(3, 2, 1, 1), fold=1, any_size=True, guess_fold=2, cascades=2,
+    guess_widths=(16, 32, 32),
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("shape", [(16, 16), (22, 34), (18, 50), (14, 46)])
+def test_images_of_any_size_need_no_padding(shape: tuple[int, int]) -> None:
+    model = small_model(settings=ANY_SIZE)
+    assert ANY_SIZE.multiple == 2 and ANY_SIZE.depth == 7
+    kspace = small_kspace(2, *shape)
+    mask = every_third(shape[1]).expand(kspace.shape)
+    measured = torch.where(mask, kspace, 0)
+    with torch.no_grad():
+        guesses = model.r.guesses(measured, mask)
+        bands = masked_means(model, measured, mask, guesses[-1])
+    assert [guess.shape for guess in guesses] == [kspace.shape] * 3
+    assert [tuple(band.shape) for band in bands] == [(2, *grid) for grid in grids(shape, 4)]
+    assert bool((merge(bands).abs() > 0).all())
+
+
+def test_odd_sizes_take_a_network_without_u_nets() -> None:
+    model = small_model(settings=dataclasses.replace(ANY_SIZE, cascades=0))
+    assert model.settings.multiple == 1
+    kspace = small_kspace(1, 17, 23)
+    mask = torch.ones(kspace.shape, dtype=torch.bool)
+    with torch.no_grad():
+        assert merge(masked_means(model, kspace, mask, kspace)).shape == (1, 17, 23)
+
+
+def test_grids_that_halve_evenly_give_the_same_without_any_size() -> None:
+    model = small_model(settings=ANY_SIZE)
+    fixed = HVAE(dataclasses.replace(ANY_SIZE, any_size=False))
+    fixed.load_state_dict(model.state_dict())
+    kspace = small_kspace(1, 24, 32)
+    mask = every_third(32).expand(kspace.shape)
+    with torch.no_grad():
+        one, other = (merge(masked_means(each, kspace * mask, mask, kspace)) for each in (model, fixed))
+    assert torch.equal(one, other)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"layers": (1, 2)}, "layers .* must be one number, or 4"),
+        ({"layers": (1, 2, 0, 1)}, "layers, latents and fold must be at least 1"),
+        ({"fold": 2}, "any_size takes fold 1"),
+        ({"start_share": 0.0}, "start_share above 0"),
+        ({"degraded": True}, "guess_fold 2 must be that of the network"),
+    ],
+)
+def test_settings_of_networks_of_any_size(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        dataclasses.replace(ANY_SIZE, **changes)
+
+
+def test_shared_u_nets_are_one() -> None:
+    shared = small_model(settings=dataclasses.replace(ANY_SIZE, guess_shared=True))
+    assert len(shared.r.guess.nets) == 1
+    kspace = small_kspace(1, 16, 16)
+    mask = every_third(16).expand(kspace.shape)
+    with torch.no_grad():
+        assert len(shared.r.guesses(kspace * mask, mask)) == 3
+
+
+def test_a_lighter_start_takes_fewer_iterations(monkeypatch: pytest.MonkeyPatch) -> None:
+    taken: list[int] = []
+
+    def noted(measured: torch.Tensor, mask: torch.Tensor, iterations: int) -> torch.Tensor:
+        taken.append(iterations)
+        return measured
+
+    monkeypatch.setattr("mrihvae.model.first_guess", noted)
+    kspace = small_kspace(1, 16, 16)
+    mask = torch.ones(kspace.shape, dtype=torch.bool)
+    for share in (1.0, 0.25, 0.01):
+        with torch.no_grad():
+            small_model(settings=dataclasses.replace(ANY_SIZE, start_share=share)).r.guesses(kspace, mask)
+    assert taken == [15, 4, 1]

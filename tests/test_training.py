@@ -1113,3 +1113,57 @@ def test_two_processes_have_the_same_weights(tmp_path: Path, data: Path, setting
     assert not torch.equal(one["model/start"], first["model/start"])  # the other process had a say
     two, alone = (load_card(tmp_path / name / "weights.safetensors")["counters"]["slices"] for name in ("two", "one"))
     assert two == 2 * alone
+
+
+MIXED = dataclasses.replace(COILS, coils=(1, 4), one_coil=0.5)
+
+
+def test_batches_of_one_coil_and_of_several_in_one_run() -> None:
+    run = Run.new(MODEL, dataclasses.replace(coil_run().settings, guess_only=1, masked_start=4), MIXED, "cpu")
+    batches = Batches(run.settings, MIXED, Slices())
+    kinds = [isinstance(batches[step], Scans) for step in range(60)]
+    assert all(kinds[1:4])  # prior, decoder and q learn from one coil alone
+    assert 15 < sum(kinds[4:]) < 41
+    coils = {
+        batch.problem.sense.maps.shape[1]
+        for batch in map(batches.__getitem__, range(60))
+        if isinstance(batch, CoilScans)
+    }
+    assert coils == {2, 3, 4}
+
+
+def test_one_run_trains_on_both(tmp_path: Path) -> None:
+    """The prior learns from one coil alone; r from both; a run that is resumed does the same."""
+    settings = dataclasses.replace(coil_run().settings, guess_only=0, masked_start=0, prior_every=1, steps=6)
+    run = Run.new(MODEL, settings, MIXED, "cpu")
+    batches = Batches(settings, MIXED, Slices())
+    for step in range(6):
+        before, batch = parameters_of(run), batches[step]
+        masked, prior = train_step(run, batch)
+        assert masked is not None and prior is not None
+        moved = {name.startswith("r."): [] for name, _ in run.model.named_parameters()}
+        for name, parameter in run.model.named_parameters():
+            moved[name.startswith("r.")].append(not torch.equal(before[name], parameter))
+        assert any(moved[True]) and any(moved[False]) == isinstance(batch, Scans)
+
+
+def test_first_guess_of_several_coils_trains_by_itself() -> None:
+    run = coil_run(guess_only=2)
+    before = parameters_of(run)
+    masked, prior = train_step(run, coil_batch(run, 0))
+    assert masked is not None and prior is None and float(masked.error) == float(masked.guess)
+    for name, parameter in run.model.named_parameters():
+        assert torch.equal(before[name], parameter) != name.startswith("r.guess."), name
+
+
+def test_the_first_guess_is_computed_once_a_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    run, calls = new_run(**{**TOGETHER, "prior_every": 1}), []
+    guesses = run.model.r.guesses
+
+    def counted(*given: Any) -> Any:
+        calls.append(None)
+        return guesses(*given)
+
+    monkeypatch.setattr(run.model.r, "guesses", counted)
+    train_step(run, Batches(run.settings, run.simulation, Slices())[0])
+    assert len(calls) == 1
