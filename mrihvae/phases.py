@@ -33,10 +33,7 @@ FIELDS = (1.5, 3.0)  # T
 ECHO_TIMES = (2.0, 30.0)  # ms, of gradient echoes; drawn evenly in their logarithm
 SUSCEPTIBILITY = 9.4  # ppm, of air against tissue
 FAT = -3.5  # ppm, of fat against water
-COIL_PHASE = (
-    0.2,
-    2.0,
-)  # size of the smooth phase of coils: 0.7 is that of one loop, which both transmit and receive add
+COIL_PHASE = (0.2, 2.0)  # size of the smooth phase that coils add: that of one receiving loop is about 0.7
 INHOMOGENEITY = (0.12, 0.9)  # ppm, what a shim leaves: median and log-deviation of a smooth field's size
 DEPHASING = 1.1  # radians per pixel at which a voxel, thicker than a pixel is wide, keeps exp(-1/2) of its signal
 GRID = 96  # pixels, at most, of the grid on which fields are computed; they are smooth
