@@ -12,7 +12,8 @@ beyond : share of the energy of exp(i phase), within the object and without the 
 
 Each is given as its median, and 10th and 90th percentile, over slices. Raw scans of `ulf_singlecoil/train` are what
 the phase at low field is fitted to: the standard deviation of offsets, and median and deviation of the logarithm of
-change. `multicoil` is compared with alone. Simulated scans are made of the training images (`train.SOURCES`).
+change. `multicoil` is compared with alone. Simulated scans are made of the training images (`train.SOURCES`), with
+noise as the raw training scans have it, over the image's 99th percentile.
 Writes phase.json, phase.md and phase.png.
 """
 
@@ -38,6 +39,7 @@ from mrihvae.fourier import fft2c, ifft2c, resize_kspace
 from mrihvae.phases import SHARES, add_phase
 from mrihvae.simulate import SimulationSettings, white_noise, with_phase
 from mrihvae.slices import Mixture, Reading, load_mixture
+from mrihvae.units import image_scale, noise_std
 
 HERE = Path(__file__).parent
 WINDOW = 7  # pixels, over which changes are averaged
@@ -45,7 +47,6 @@ OBJECT = 0.3  # of the 99th percentile of the magnitude, above which the phase c
 RADII = (2, 4, 8, 16)  # samples
 CURVE = tuple(range(33))
 MATRIX = 128
-NOISE = (0.02, 0.05)  # as raw scans at low field have it
 FITTED = "ulf_singlecoil/train"
 TESTS = ("usc_mprage", "usc_t2_onecoil", "pulseq_brain16", "pulseq_brain_bodycoil2", "pulseq_phantom16")
 
@@ -71,13 +72,15 @@ def main(arguments: list[str] | None = None) -> int:
 
 def compare(data: Path, slices: int, results: Path) -> None:
     """Measure all sets of images and write the results."""
-    measured = [measure(image) for image in raw_images(data / FITTED)]
+    raw = raw_images(data / FITTED)
+    measured = [measure(image) for image in raw]
+    noise = [float(noise_std(fft2c(image)) / image_scale(image)) for image in raw]
     sets = {f"measured: {FITTED}": measured}
     magnitudes = [f"{data}/{source}" for source in SOURCES if not source.startswith(FITTED)]
     mixture = load_mixture(magnitudes, reading=Reading(stream_above=0))
-    sets["simulated: smooth"] = [measure(image) for image in simulated(mixture, slices, None)]
+    sets["simulated: smooth"] = [measure(image) for image in simulated(mixture, slices, noise, None)]
     for kind in SHARES:
-        sets[f"simulated: {kind}"] = [measure(image) for image in simulated(mixture, slices, kind)]
+        sets[f"simulated: {kind}"] = [measure(image) for image in simulated(mixture, slices, noise, kind)]
     for name in TESTS:
         path = data / "multicoil" / f"{name}.h5"
         if path.is_file():
@@ -153,7 +156,7 @@ def raw_images(path: Path) -> list[Tensor]:
     return found
 
 
-def simulated(mixture: Mixture, slices: int, kind: str | None) -> Iterable[Tensor]:
+def simulated(mixture: Mixture, slices: int, noise: list[float], kind: str | None) -> Iterable[Tensor]:
     """Simulate images with a phase of one kind, or with the smooth one: complex (h, w), of 128 on the longer side."""
     rng = np.random.default_rng(0)
     for array, _ in mixture.draw(slices, rng):
@@ -162,8 +165,8 @@ def simulated(mixture: Mixture, slices: int, kind: str | None) -> Iterable[Tenso
         image = with_phase(magnitude, SimulationSettings(), rng) if kind is None else add_phase(magnitude, rng, kind)
         factor = MATRIX / max(image.shape)
         image = ifft2c(resize_kspace(fft2c(image), [round(factor * size) for size in image.shape]))
-        noise = float(torch.quantile(image.abs(), 0.99)) * rng.uniform(*NOISE)
-        yield image + noise * white_noise((image.shape[0], image.shape[1]), rng)
+        level = float(image_scale(image)) * float(rng.choice(noise))
+        yield image + level * white_noise((image.shape[0], image.shape[1]), rng)
 
 
 def summary(rows: list[dict[str, Any]]) -> dict[str, Any]:

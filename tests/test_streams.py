@@ -679,6 +679,26 @@ def test_fastmri_folder_trains_by_a_protocol_and_resumes_exactly(
     assert "streamed" not in load_card(tmp_path / "memory" / "weights.safetensors")["data"][0]
 
 
+def test_all_kinds_of_data_train_and_resume_exactly_from_a_stream(tmp_path: Path) -> None:
+    paths = mixed(tmp_path / "data")
+    simulation = {"physical_phase": 0.8, "fill": [0.5, 1.2], "tone": 0.5, "inversion": 0.3, "blur": 0.2, "empty": 0.1}
+    sections = {"model": dataclasses.asdict(MODEL), "training": dataclasses.asdict(SETTINGS), "simulation": simulation}
+    (tmp_path / "settings.json").write_text(json.dumps(sections))
+    words = ("train", *paths, "--settings", tmp_path / "settings.json")
+    assert run(*words, "--output", tmp_path / "memory", "--no-stream") == 0
+    stream = ("--stream", "--cache-megabytes", "0.02")
+    monkey = pytest.MonkeyPatch()
+    asked = iter([False, True])
+    monkey.setattr(cli_train, "_Stop", lambda minutes: lambda: next(asked))
+    assert run(*words, "--output", tmp_path / "parts", *stream) == 0
+    monkey.undo()
+    assert run("train", *paths, "--output", tmp_path / "parts", "--resume", *stream) == 0
+    same_weights(tmp_path / "memory", tmp_path / "parts")
+    card = load_card(tmp_path / "parts" / "weights.safetensors")
+    assert [one["streamed"] for one in card["data"]] == [True] * 5
+    assert card["simulation"]["fill"] == [0.5, 1.2]
+
+
 def test_coils_are_slices_of_their_own_for_one_coil(
     tmp_path: Path, fastmri: Path, protocols: Callable[[str], Path]
 ) -> None:
