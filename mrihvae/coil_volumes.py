@@ -26,7 +26,7 @@ from mrihvae.oversampling import remove_oversampling
 from mrihvae.units import background_noise
 from mrihvae.virtual_coils import alike, virtual_coils
 
-KEPT = 2**28  # bytes of maps that are kept; those of further slices are estimated anew when they are asked for
+KEPT = 2**26  # bytes of maps that are kept; those of further slices are estimated anew when they are asked for
 
 
 @dataclass(frozen=True)
@@ -146,9 +146,7 @@ class CoilVolume:
             image, alike(maps).to(image.device), batch.original.to(image.device), self.known.to(image.device)
         )
 
-    def _virtual(
-        self, whole: Tensor, kspace: Tensor, maps: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
+    def _virtual(self, whole: Tensor, kspace: Tensor, maps: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
         """Compress one slice to as many virtual coils as keep all but the noise, if settings leave the number open.
 
         Parameters

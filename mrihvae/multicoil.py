@@ -109,9 +109,7 @@ def reconstruct_coils(
     return solve(model, pose_coils(model, kspace, mask, maps, noise), settings or InferenceSettings())
 
 
-def pose_coils(
-    model: HVAE, kspace: Tensor, mask: Tensor, maps: Tensor, noise: Tensor | None = None
-) -> CoilProblem:
+def pose_coils(model: HVAE, kspace: Tensor, mask: Tensor, maps: Tensor, noise: Tensor | None = None) -> CoilProblem:
     """Bring k-space (slices, coils, H, W), mask, maps and noise (slices,) to the network's units and orientation."""
     shape = check_scans(model, kspace, mask, "(slices, coils, H, W)")
     if maps.shape[1:] != kspace.shape[1:] or maps.shape[0] not in (1, len(kspace)):

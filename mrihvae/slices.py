@@ -257,6 +257,7 @@ def _raw_slices(file: Path, together: bool) -> list[np.ndarray]:
             raise InputError(f"{file}: is undersampled (it has a mask); training needs complete scans")
         if not masked and not is_complete(scan):
             raise InputError(f"{file}: is undersampled; training needs complete scans")
-        slices = scan.kspace if together and scan.coils > 1 else scan.kspace.reshape(-1, *scan.kspace.shape[-2:])
+        whole = np.asarray(scan.kspace)
+        slices = whole if together and scan.coils > 1 else whole.reshape(-1, *whole.shape[-2:])
         found += [kspace for kspace in slices if kspace.any()]
     return found
