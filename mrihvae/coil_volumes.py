@@ -26,7 +26,7 @@ from mrihvae.oversampling import remove_oversampling
 from mrihvae.units import background_noise
 from mrihvae.virtual_coils import alike, virtual_coils
 
-KEPT = 2**28  # bytes of maps that are kept; those of further slices are estimated anew when they are asked for
+KEPT = 2**26  # bytes of maps that are kept; those of further slices are estimated anew when they are asked for
 
 
 @dataclass(frozen=True)

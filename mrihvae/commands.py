@@ -74,7 +74,7 @@ def is_out_of_memory(error: BaseException) -> bool:
 @lru_cache(maxsize=1)
 def opened(file: Path) -> list[Scan]:
     """Open a file with k-space, and keep it for the next of its scans; `cache_clear` before files may have changed."""
-    return open_kspace(file)
+    return open_kspace(file, lazy=True)
 
 
 def reconstruct_file(file: Path, folder: Path, *settings: Any) -> list[dict[str, Any]]:
@@ -86,7 +86,7 @@ def reconstruct_file(file: Path, folder: Path, *settings: Any) -> list[dict[str,
         As `mrihvae.kspace_files.open_kspace` and `reconstruct_scan` do.
     """
     with _caught() as caught:
-        scans = open_kspace(file)
+        scans = open_kspace(file, lazy=True)
     rows = [reconstruct_scan(scan, file, folder, *settings) for scan in scans]
     for row in rows:
         row["warnings"] = sorted({*row["warnings"], *(str(one.message) for one in caught)})

@@ -42,7 +42,7 @@ def write_fastmri(path: Path, scan: Scan) -> None:
 
     Beyond fastMRI's own it has `noise`, maps from calibration lines that stand beside the image, and the geometry.
     """
-    arrays: dict[str, np.ndarray] = {"kspace": scan.kspace}
+    arrays: dict[str, np.ndarray] = {"kspace": np.asarray(scan.kspace)}
     about: dict[str, Any] = {}
     if is_complete(scan):
         volume = images_of(scan) if scan.target is None else Volume(scan.target)
@@ -71,7 +71,8 @@ def write_fastmri(path: Path, scan: Scan) -> None:
 
 def write_bart_kspace(path: Path, scan: Scan) -> None:
     """Write BART's k-space: READ along H, PHS1 along W, COIL and SLICE."""
-    kspace = scan.kspace if scan.kspace.ndim == 4 else scan.kspace[:, None]
+    whole = np.asarray(scan.kspace)
+    kspace = whole if whole.ndim == 4 else whole[:, None]
     if scan.mask is not None:  # zeros alone tell what was not measured
         kspace = np.where(scan.mask, kspace, 0)
     slices, coils, height, width = kspace.shape
@@ -81,7 +82,8 @@ def write_bart_kspace(path: Path, scan: Scan) -> None:
 
 def write_numpy_kspace(path: Path, scan: Scan) -> None:
     """Write NAME.npy, complex64 (slice, coil, H, W), and NAME.json with axes, mask and geometry."""
-    kspace = scan.kspace if scan.kspace.ndim == 4 else scan.kspace[:, None]
+    whole = np.asarray(scan.kspace)
+    kspace = whole if whole.ndim == 4 else whole[:, None]
     about: dict[str, Any] = {"axes": ["slice", "coil", "H", "W"], **as_lists(scan.geometry)}
     if scan.mask is not None:
         about["mask"] = scan.mask.astype(int).tolist()

@@ -17,12 +17,14 @@ import numpy as np
 from mrihvae.errors import InputError
 from mrihvae.files import replacing
 from mrihvae.geometry import Geometry, geometry_of
+from mrihvae.stored_kspace import StoredKspace, opened_dataset
 
 if TYPE_CHECKING:
     from mrihvae.calibration import Calibration
 
 TARGETS = {"singlecoil": "reconstruction_esc", "multicoil": "reconstruction_rss"}
 MAPS_KEY, NOISE_KEY = "sensitivity_maps", "noise"  # beyond fastMRI's schema, for several coils
+KSpace = np.ndarray | StoredKspace
 ROOM_BESIDE = 2**16  # bytes that a file takes beside its arrays
 ISMRMRD = "{http://www.ismrm.org/ISMRMRD}"
 
@@ -34,7 +36,8 @@ class Scan:
     Attributes
     ----------
     name : file name without folder; fastMRI seeds masks with it
-    kspace : complex64 (slice, H, W) or (slice, coil, H, W), centred; W is the phase-encoding axis
+    kspace : complex64 (slice, H, W) or (slice, coil, H, W), centred; W is the phase-encoding axis; an array, or what
+        reads it slice by slice, of which `numpy.asarray` makes one
     mask : bool (W,) of measured lines, or (H, W) of measured bins, or None where the file has none
     target : float32 (slice, h, w), the reference reconstruction, or None
     padding : first and one past the last line that the scanner encoded; the others are empty
@@ -48,7 +51,7 @@ class Scan:
     """
 
     name: str
-    kspace: np.ndarray
+    kspace: KSpace
     mask: np.ndarray | None = None
     target: np.ndarray | None = None
     padding: tuple[int, int] | None = None
@@ -106,25 +109,20 @@ def read_dataset(path: Path, key: str) -> np.ndarray:
     InputError
         File or key missing, truncated or not HDF5, or NaN in it.
     """
-    try:
-        with h5py.File(path, "r") as file:
-            dataset = file.get(key)
-            if not isinstance(dataset, h5py.Dataset):
-                raise InputError(f"{path}: has no dataset '{key}' (it has {', '.join(file) or 'none'}); check the file")
-            array = np.asarray(dataset[()])
-    except FileNotFoundError:
-        raise InputError(f"{path}: not there; check the path") from None
-    except PermissionError:
-        raise InputError(f"{path}: must not be read by you; check its permissions") from None
-    except (OSError, RuntimeError, AttributeError) as error:
-        raise InputError(f"{path}: truncated or not an HDF5 file ({_first_line(error)}); copy it again") from error
+    with opened_dataset(path, key) as dataset:
+        array = np.asarray(dataset[()])
     if array.dtype.kind in "fc" and not np.isfinite(array).all():
         raise InputError(f"{path}: dataset '{key}' holds NaN or infinite values; export the scan again")
     return array
 
 
-def read_scan(path: Path) -> Scan:
+def read_scan(path: Path, lazy: bool = False) -> Scan:
     """Read a fastMRI file.
+
+    Parameters
+    ----------
+    path : the file
+    lazy : look through k-space once, slice by slice, but leave it in the file (`mrihvae.stored_kspace.StoredKspace`)
 
     Raises
     ------
@@ -132,9 +130,12 @@ def read_scan(path: Path) -> Scan:
         File missing, truncated, not HDF5, without k-space, with NaN, of a wrong type or shape, or with a mask that
         does not fit or measures nothing.
     """
-    kspace = read_dataset(path, "kspace")
-    if kspace.dtype.kind != "c":
-        raise InputError(f"{path}: 'kspace' is {kspace.dtype}, not complex; store it as complex64")
+    kspace = StoredKspace(path)
+    samples: KSpace = kspace if lazy else read_dataset(path, "kspace")
+    if lazy:
+        kspace.check_finite()
+    if kspace.stored.kind != "c":
+        raise InputError(f"{path}: 'kspace' is {kspace.stored}, not complex; store it as complex64")
     if kspace.ndim not in (3, 4) or min(kspace.shape) < 1 or min(kspace.shape[-2:]) < 2:
         raise InputError(
             f"{path}: 'kspace' has shape {kspace.shape}; it must be (slices, H, W) or (slices, coils, H, W)"
@@ -159,11 +160,12 @@ def read_scan(path: Path) -> Scan:
         )
     encoding = _read_encoding(path) if "ismrmrd_header" in keys else None
     padding, matrix = _padding(encoding, width), _matrix(encoding)
-    kspace = kspace.astype(np.complex64, copy=False)
+    if isinstance(samples, np.ndarray):
+        samples = samples.astype(np.complex64, copy=False)
     maps, noise_scan = _read_coil_data(path, keys, kspace.shape) if kspace.ndim == 4 else (None, None)
     geometry = geometry_of(path, attributes, len(kspace))
     return Scan(
-        path.name, kspace, mask, target, padding, matrix, attributes, maps, noise_scan, geometry,
+        path.name, samples, mask, target, padding, matrix, attributes, maps, noise_scan, geometry,
         voxel=_voxel(encoding, kspace.shape[-2:]),
     )  # fmt: skip
 

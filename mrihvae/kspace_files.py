@@ -33,13 +33,14 @@ MRD_KEYS = {"xml", "data"}  # header and lines
 JSON_KEYS = ("axes", "mask", "acquisition", *ATTRIBUTES)
 
 
-def open_kspace(path: Path | str) -> list[Scan]:
+def open_kspace(path: Path | str, lazy: bool = False) -> list[Scan]:
     """Read a file with k-space, of whichever format.
 
     Parameters
     ----------
     path : a fastMRI file; an ISMRMRD file with 2D or 3D Cartesian scans; NAME.cfl or NAME.hdr of BART, with dimensions
         READ (along H), PHS1 (along W), COIL and SLICE, or PHS2 of a 3D scan; NAME.npy with NAME.json, see `read_numpy`
+    lazy : leave k-space of fastMRI files where it is, to be read slice by slice; other formats are read at once
 
     Returns
     -------
@@ -62,7 +63,7 @@ def open_kspace(path: Path | str) -> list[Scan]:
         from mrihvae.mrd_files import read_mrd
 
         return read_mrd(path, _mrd_group(path) or "dataset")
-    return [read_scan(path)]
+    return [read_scan(path, lazy)]
 
 
 def kind_of(path: Path) -> str:

@@ -75,4 +75,5 @@ def restore_rows(inside: Tensor, image: Tensor) -> Tensor:
 def _along(transform: Callable[..., Tensor], array: Tensor) -> Tensor:
     """Apply an orthonormal Fourier transform along H, centered."""
     shifted = torch.fft.ifftshift(array, dim=AXIS)
-    return torch.fft.fftshift(transform(shifted, dim=AXIS, norm="ortho"), dim=AXIS)
+    transformed: Tensor = torch.fft.fftshift(transform(shifted, dim=AXIS, norm="ortho"), dim=AXIS)
+    return transformed

@@ -311,6 +311,7 @@ def _raw_slices(file: Path, together: bool) -> dict[int, np.ndarray]:
             raise InputError(f"{file}: is undersampled (it has a mask); training needs complete scans")
         if not masked and not is_complete(scan):
             raise InputError(f"{file}: is undersampled; training needs complete scans")
-        slices = scan.kspace if together and scan.coils > 1 else scan.kspace.reshape(-1, *scan.kspace.shape[-2:])
+        whole = np.asarray(scan.kspace)
+        slices = whole if together and scan.coils > 1 else whole.reshape(-1, *whole.shape[-2:])
         found += list(slices)
     return {k: kspace for k, kspace in enumerate(found) if kspace.any()}

@@ -276,7 +276,8 @@ def coil_volume(scan: Scan, mask: np.ndarray, coils: CoilSettings) -> CoilVolume
 
 def _missing_noise(scan: Scan, mask: np.ndarray) -> float:
     """Compute the deviation that a complete scan has from its noise where nothing was measured; coils' mean power."""
-    kspace = torch.from_numpy(scan.kspace if scan.kspace.ndim == 4 else scan.kspace[:, None])
+    whole = np.asarray(scan.kspace)
+    kspace = torch.from_numpy(whole if whole.ndim == 4 else whole[:, None])
     measured = torch.from_numpy(mask)
     known = (measured | torch.from_numpy(~encoded_lines(scan))).expand(kspace.shape[-2:])
     kept = torch.where(measured, kspace, torch.zeros((), dtype=kspace.dtype))
@@ -348,8 +349,10 @@ def _measured(scan: Scan) -> np.ndarray:
     Where the rest is whole lines, empty rows at either end count as measured: that is how scans are interpolated. A
     scan that left them out needs a mask.
     """
-    present = np.any(scan.kspace != 0, axis=tuple(range(scan.kspace.ndim - 2)))
-    rows, lines = present.any(axis=1), present.any(axis=0)
+    present = np.zeros(scan.kspace.shape[-2:], dtype=bool)
+    for one in scan.kspace:
+        present |= (one != 0).reshape(-1, *present.shape).any(axis=0)
+    rows, lines = np.asarray(present.any(axis=1)), np.asarray(present.any(axis=0))
     if _has_gaps(rows) or np.count_nonzero(present) < 0.999 * np.count_nonzero(rows) * np.count_nonzero(lines):
         return np.asarray(present)
     return np.asarray(lines)
