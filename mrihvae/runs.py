@@ -28,8 +28,10 @@ class TrainSettings:
 
     Attributes
     ----------
-    steps : optimiser steps of the whole run; the learning rate falls along a half cosine over them
+    steps : optimiser steps of the whole run
     learning_rate : its peak, after `warmup` steps
+    decay : share of the steps, the last ones, over which the learning rate falls to 0 along a half cosine. With less
+        than 1 it stays at its peak before, so that a run may be made longer while it goes on
     shapes : image sizes, one drawn per step; multiples of the model's `multiple`
     pixels : pixels per step and process; the number of slices follows from the shape
     guess_only : steps in which r's first guess trains alone, at the start
@@ -48,6 +50,7 @@ class TrainSettings:
     steps: int = 10_000
     learning_rate: float = 1e-3
     warmup: int = 200
+    decay: float = 1.0
     shapes: tuple[tuple[int, int], ...] = (
         (96, 96), (128, 128), (128, 128), (128, 160), (160, 128), (224, 128), (192, 192), (256, 256), (256, 256),
         (320, 256),
@@ -81,6 +84,8 @@ class TrainSettings:
         )
         if any(getattr(self, name) < 0 for name in least_0):
             raise ValueError(f"{', '.join(least_0[:-1])} and {least_0[-1]} must be at least 0")
+        if not 0 <= self.decay <= 1:
+            raise ValueError(f"decay {self.decay} must be in [0, 1]")
         if not (self.learning_rate > 0 and 0 < self.ema < 1 and self.prior_every >= 1):
             raise ValueError("learning_rate must be above 0, ema in (0, 1) and prior_every at least 1")
         if 0 < self.masked_start < self.guess_only:

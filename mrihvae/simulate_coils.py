@@ -21,7 +21,7 @@ from mrihvae.fourier import centre_pad, fft2c, ifft2c, resize_kspace
 from mrihvae.objective import CoilScans
 from mrihvae.sense import Sense
 from mrihvae.sensitivities import LEAST, calibration_box, calibration_data, fast_maps
-from mrihvae.simulate import SimulationSettings, draw_mask, percentile99, place_raw, simulate_scan, white_noise
+from mrihvae.simulate import SimulationSettings, draw_mask, draw_noise, place_raw, simulate_scan, white_noise
 from mrihvae.units import background_noise, image_scale
 
 CLEAN = 1e-6  # noise of an image before it is received by coils
@@ -127,10 +127,10 @@ def _receive(
     array: np.ndarray, raw: bool, shape: tuple[int, int], coils: int, settings: SimulationSettings, rng: Generator
 ) -> tuple[Tensor, float]:
     """Let coils drawn at random receive an image: complete k-space (coils, H, W), and its noise per bin."""
-    clean = replace(settings, noise=(CLEAN, CLEAN), partial_resolution=0.0)
+    clean = replace(settings, noise=(CLEAN, CLEAN), partial_resolution=0.0, empty=0.0)
     tensor = torch.from_numpy(array)
     kspace, _, own = place_raw(tensor, shape, rng) if raw else simulate_scan(array, shape, clean, rng)
     image = ifft2c(kspace)
-    noise = max(percentile99(image) * math.exp(rng.uniform(*np.log(settings.noise))), own)
+    noise = max(draw_noise(image, settings, rng), own)
     white = torch.stack([white_noise(shape, rng) for _ in range(coils)])
     return fft2c(random_fields(shape, coils, rng) * image) + noise * white, noise

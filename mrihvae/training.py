@@ -57,11 +57,12 @@ class SliceSource(Protocol):
 
 
 def learning_rate(settings: TrainSettings, step: int) -> float:
-    """Compute the learning rate of a step: linear warm-up, then a half cosine to 0."""
+    """Compute the learning rate of a step: linear warm-up, its peak, then a half cosine to 0."""
     if step < settings.warmup:
         return settings.learning_rate * (step + 1) / settings.warmup
-    progress = (step - settings.warmup) / max(settings.steps - settings.warmup, 1)
-    return settings.learning_rate * 0.5 * (1 + math.cos(math.pi * min(progress, 1.0)))
+    falling = max(settings.steps - settings.warmup, 1) * settings.decay
+    progress = (step - (settings.steps - falling)) / max(falling, 1)
+    return settings.learning_rate * 0.5 * (1 + math.cos(math.pi * min(max(progress, 0.0), 1.0)))
 
 
 Batch = Scans | CoilScans | DegradedImages

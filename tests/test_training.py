@@ -1167,3 +1167,13 @@ def test_the_first_guess_is_computed_once_a_step(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(run.model.r, "guesses", counted)
     train_step(run, Batches(run.settings, run.simulation, Slices())[0])
     assert len(calls) == 1
+
+
+def test_learning_rate_may_stay_at_its_peak() -> None:
+    settings = dataclasses.replace(new_run().settings, steps=1100, warmup=100, learning_rate=1.0, decay=0.2)
+    rates = [learning_rate(settings, step) for step in (0, 99, 100, 899, 900, 1000, 1100)]
+    assert rates == pytest.approx([0.01, 1.0, 1.0, 1.0, 1.0, 0.5, 0.0], abs=1e-4)
+    longer = dataclasses.replace(settings, steps=5000)  # the same steps, taken again: a run may be made longer
+    assert [learning_rate(longer, step) for step in (0, 50, 100, 899)] == [
+        learning_rate(settings, step) for step in (0, 50, 100, 899)
+    ]
