@@ -40,7 +40,7 @@ from mrihvae.settings import from_dict
 from mrihvae.simulate import SimulationSettings
 from mrihvae.slices import Mixture, load_mixture
 from mrihvae.training import Batches, train_step
-from mrihvae.validation import ValidationCase, ValidationSettings, draw_cases, mean_psnr, validate
+from mrihvae.validation import ValidationCase, ValidationSettings, draw_cases, mean_psnr, started, validate
 
 HERE = Path(__file__).parent
 SHAPES = ((128, 128), (128, 160), (160, 128), (160, 160), (192, 192))
@@ -139,7 +139,7 @@ def trained(name: str, mixture: Mixture, cases: list[ValidationCase], minutes: f
             train_step(run, scans)
             used += time.process_time() - began
             bar.update(round(used) - bar.n)
-    scores = validate(run.average, _begun_for(run.average, cases))
+    scores = validate(run.average, started(cases, run.average.settings.start_share))
     if control:
         scores = {key: {**row, "psnr": row["guess"]} for key, row in scores.items()}
     elbos = [row["elbo"] for row in scores.values() if "elbo" in row]
@@ -156,18 +156,6 @@ def trained(name: str, mixture: Mixture, cases: list[ValidationCase], minutes: f
         "frechet": None if control else round(frechet(run.average, cases), 3),
         "scores": scores,
     }
-
-
-def _begun_for(model: HVAE, cases: list[ValidationCase]) -> list[ValidationCase]:
-    """Let multi-coil scans begin with as much of total variation as the model takes."""
-    share, found = model.settings.start_share, []
-    for case in cases:
-        problem = getattr(case.scans, "problem", None)
-        if problem is not None and share < 1:
-            scans = dataclasses.replace(case.scans, problem=problem.begun(share))  # type: ignore[call-arg]
-            case = dataclasses.replace(case, scans=scans)
-        found.append(case)
-    return found
 
 
 def inference_seconds(model: HVAE, settings: InferenceSettings, control: bool) -> float:

@@ -10,7 +10,7 @@ import math
 import os
 import signal
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +33,7 @@ from mrihvae.training_protocols import (
     find_training_protocol,
     read_training_protocol,
 )
-from mrihvae.validation import ValidationSettings, draw_cases, validate
+from mrihvae.validation import ValidationCase, ValidationSettings, draw_cases, validate
 from mrihvae.weights import load_model
 
 VALIDATE_EVERY = 500  # steps
@@ -129,19 +129,29 @@ def run(arguments: argparse.Namespace) -> None:
 
 
 def _validation(arguments: argparse.Namespace, job: Run) -> Callable[[HVAE], Mapping[str, Any]]:
-    """Draw the scans to score weights on, one set a path, and give what scores them."""
-    model = job.model.settings
-    if model.real or model.degraded:
-        raise InputError("--validation: scores undersampled scans; leave it out for models of other images")
+    """Draw the scans to score weights on, and give what scores them."""
     if not job.settings.validate_every:
         job.settings = dataclasses.replace(job.settings, validate_every=VALIDATE_EVERY)
-    reading = reading_of(arguments, job.simulation.several)
-    sources = {_name(path): load_mixture([path], iter, reading) for path in arguments.validation}
-    multiple = math.lcm(model.multiple, 2)
-    shape = tuple(multiple * max(1, round(size / multiple)) for size in ValidationSettings().shape)
-    settings = ValidationSettings(shape=(shape[0], shape[1]), coils=(1, 8) if job.simulation.several else (1,))
-    cases = draw_cases(sources, settings, job.simulation, model.start_share)
+    cases = validation_cases(arguments.validation, job, reading_of(arguments, job.simulation.several))
     return lambda weights: validate(weights, cases)
+
+
+def validation_cases(paths: Sequence[str], job: Run, reading: Reading | None = None) -> list[ValidationCase]:
+    """Draw the scans that a run is scored on, one set a path.
+
+    Raises
+    ------
+    InputError
+        Paths without anything usable, or a model that is not for undersampled scans.
+    """
+    model = job.model.settings
+    if not model.masked or model.degraded:
+        raise InputError("--validation: scores undersampled scans; leave it out for models of other images")
+    sources = {_name(path): load_mixture([path], iter, reading) for path in paths}
+    multiple = math.lcm(model.multiple, 2)
+    height, width = (multiple * max(1, round(size / multiple)) for size in ValidationSettings().shape)
+    settings = ValidationSettings(shape=(height, width), coils=(1, 8) if job.simulation.several else (1,))
+    return draw_cases(sources, settings, job.simulation, model.start_share)
 
 
 def _name(path: str) -> str:

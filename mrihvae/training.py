@@ -193,7 +193,7 @@ def train(
         run.counters.seconds = before + time.monotonic() - began
         finished = run.counters.step == run.settings.steps or stop()
         if rank == 0:
-            _write_log(directory / "log.jsonl", run, *terms)
+            _write_log(directory / "log.jsonl", run, scans, *terms)
             if validate is not None and _is_due(run):
                 with _precision(run):
                     scores = validate(run.average)
@@ -266,11 +266,11 @@ def _update_average(run: Run) -> None:
         torch._foreach_lerp_(list(run.average.parameters()), list(run.model.parameters()), 1 - decay)
 
 
-def _write_log(path: Path, run: Run, masked: Rollout | None, prior: PriorTerms | None) -> None:
+def _write_log(path: Path, run: Run, scans: Batch, masked: Rollout | None, prior: PriorTerms | None) -> None:
     """Append one line of JSON; numbers are nats per real dimension unless named otherwise."""
-    line = {
-        **dataclasses.asdict(run.counters),
-    }
+    line = dataclasses.asdict(run.counters)
+    if isinstance(scans, Scans | CoilScans):
+        line["coils"] = scans.problem.sense.maps.shape[-3] if isinstance(scans, CoilScans) else 1
     if masked is not None:
         line |= {
             "rollout": round(float(masked.error), 5),

@@ -19,7 +19,7 @@ from torch import Tensor
 from mrihvae.bands import merge
 from mrihvae.fourier import ifft2c
 from mrihvae.model import HVAE
-from mrihvae.objective import AnyScans, Scans, masked_means, prior_terms
+from mrihvae.objective import AnyScans, CoilScans, Scans, masked_means, prior_terms
 from mrihvae.operators import moved
 from mrihvae.simulate import SimulationSettings, draw_batch
 from mrihvae.simulate_coils import draw_coils
@@ -97,10 +97,19 @@ def draw_cases(
                 if coils == 1:
                     scans = draw_batch(images, settings.shape, fixed, rng)
                 else:
-                    drawn = draw_coils(images, settings.shape, fixed, rng)
-                    scans = replace(drawn, problem=drawn.problem.begun(start_share))
+                    scans = draw_coils(images, settings.shape, fixed, rng)
                 cases.append(ValidationCase(name, coils, acceleration, scans))
-    return cases
+    return started(cases, start_share)
+
+
+def started(cases: Sequence[ValidationCase], start_share: float) -> list[ValidationCase]:
+    """Let multi-coil scans begin with as much of total variation as a model takes (`ModelSettings.start_share`)."""
+    found = []
+    for case in cases:
+        if isinstance(case.scans, CoilScans):
+            case = replace(case, scans=replace(case.scans, problem=case.scans.problem.begun(start_share)))
+        found.append(case)
+    return found
 
 
 def validate(
