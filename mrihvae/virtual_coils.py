@@ -10,11 +10,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from mrihvae.coils import compression_matrix
+from mrihvae.coils import compression_matrix, mix_coils
+from mrihvae.units import background_noise
 
 LOST = 0.02  # signal energy that may be lost, over the energy of the noise of all coils, in the acquired samples
 FEWEST = 200  # acquired samples a coil, below which eigenvalues of noise alone spread too widely to tell
@@ -48,6 +50,55 @@ def virtual_coils(kspace: Tensor, noise: Tensor | float) -> Tensor | None:
     lost = (power - level).clamp_min(0).cumsum(dim=0)
     dropped = min(int((lost <= LOST * coils * level).sum()), coils - 1)
     return compression_matrix(kspace, coils - dropped) if dropped else None
+
+
+@dataclass(frozen=True)
+class Compressed:
+    """One slice in virtual coils.
+
+    Attributes
+    ----------
+    kspace, maps : complex (virtual coils, H, W)
+    noise : standard deviation of the noise per complex sample of a coil, (1,)
+    matrix : (virtual coils, coils), or None where all coils are needed
+    """
+
+    kspace: Tensor
+    maps: Tensor
+    noise: Tensor
+    matrix: Tensor | None
+
+
+def compress(whole: Tensor, kspace: Tensor, maps: Tensor, turned: bool, open_number: bool) -> Compressed:
+    """Compress one slice to as many virtual coils as keep all but the noise.
+
+    Parameters
+    ----------
+    whole : k-space (coils, H', W) with readout oversampling: rows beside the object show the noise best
+    kspace, maps : complex (coils, H, W) without it
+    turned : whether lines along W were acquired
+    open_number : False leaves the coils as they are
+    """
+
+    def noise_of(kspace: Tensor) -> Tensor:
+        return background_noise((kspace.mT if turned else kspace)[None])
+
+    noise = noise_of(whole)
+    matrix = virtual_coils(whole, noise[0]) if open_number else None
+    if matrix is None:
+        return Compressed(kspace, maps, noise, None)
+    kept = mix_coils(maps, matrix)
+    kept = kept / kept.abs().square().sum(dim=0).sqrt().clamp_min(1e-12)
+    return Compressed(mix_coils(kspace, matrix), kept, noise_of(mix_coils(whole, matrix)), matrix)
+
+
+def expanded(maps: Tensor, matrices: Sequence[Tensor | None]) -> Tensor:
+    """Turn maps of virtual coils, as `alike` stacks them, into those of the coils: (slices, coils, H, W)."""
+    found = [
+        one if matrix is None else mix_coils(one[: len(matrix)], torch.linalg.pinv(matrix))
+        for one, matrix in zip(maps, matrices, strict=True)
+    ]
+    return torch.stack([one[: min(map(len, found))] for one in found])  # without coils of zeros
 
 
 def alike(arrays: Sequence[Tensor]) -> Tensor:
