@@ -47,8 +47,9 @@ def virtual_coils(kspace: Tensor, noise: Tensor | float) -> Tensor | None:
     # the least eigenvalue of as many samples of white noise lies so far below its power (Marchenko and Pastur 1967)
     least = float(power[0]) / (1 - math.sqrt(coils / samples)) ** 2
     level = min(float(noise) ** 2, max(least, 0.0))
-    lost = (power - level).clamp_min(0).cumsum(dim=0)
-    dropped = min(int((lost <= LOST * coils * level).sum()), coils - 1)
+    lost = (power - level).cumsum(dim=0)  # with its sign: of noise alone eigenvalues lie on both sides of its power
+    few = torch.nonzero(lost <= LOST * coils * level)
+    dropped = min(int(few[-1]) + 1 if len(few) else 0, coils - 1)
     return compression_matrix(kspace, coils - dropped) if dropped else None
 
 
