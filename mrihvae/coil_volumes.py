@@ -23,9 +23,9 @@ from mrihvae.fourier import centre_crop
 from mrihvae.inference import is_turned
 from mrihvae.multicoil import CoilSettings, estimate_maps, root_sum_of_squares
 from mrihvae.oversampling import remove_oversampling
-from mrihvae.virtual_coils import alike, compress, expanded
+from mrihvae.virtual_coils import alike, compress, compressed_maps, expanded
 
-KEPT = 2**26  # bytes of maps that are kept; those of further slices are estimated anew when they are asked for
+KEPT = 2**25  # bytes of maps that are kept; those of further slices are estimated anew when they are asked for
 
 
 @dataclass(frozen=True)
@@ -119,19 +119,16 @@ class CoilVolume:
     def batch(self, first: int, end: int) -> CoilBatch:
         """Take slices `first` to `end` - 1."""
         whole = self.original(first, end)
-        mixed = whole if self.mixing is None else mix_coils(whole, self.mixing)
-        kspace = remove_oversampling(mixed, self.rows)
-        # of all coils: those of virtual coils change with their number, by more than what the dropped coils hold
-        maps = self._maps_of(kspace, first, end)
-        found = [
-            compress(*one, self._turned, self.settings.compress is None)
-            for one in zip(mixed, kspace, maps, strict=True)
-        ]
-        original = kspace if self.mixing is None else remove_oversampling(whole, self.rows)
-        return CoilBatch(
-            alike([one.kspace for one in found]), alike([one.maps for one in found]), first,
-            torch.cat([one.noise for one in found]), [self._mixed_by(one.matrix) for one in found], original,
-        )  # fmt: skip
+        original = remove_oversampling(whole, self.rows)
+        mixed, kspace = whole, original
+        if self.mixing is not None:
+            mixed, kspace = mix_coils(whole, self.mixing), mix_coils(original, self.mixing)
+        few = self.settings.compress is None
+        found = [compress(*one, self._turned, few) for one in zip(mixed, kspace, strict=True)]
+        del whole, mixed  # large, and of no use any more
+        maps = compressed_maps(self._maps_of(kspace, first, end), [one.matrix for one in found])
+        noise, mixing = torch.cat([one.noise for one in found]), [self._mixed_by(one.matrix) for one in found]
+        return CoilBatch(alike([one.kspace for one in found]), maps, first, noise, mixing, original)
 
     def original(self, first: int, end: int) -> Tensor:
         """Take the acquired k-space of the coils as they are, with readout oversampling."""

@@ -17,7 +17,7 @@ from mrihvae.oversampling import kept_rows, remove_oversampling, restore_rows
 from mrihvae.protocols import CALIBRATED, Solver, find_protocol, read_protocol
 from mrihvae.settings import from_dict
 from mrihvae.units import noise_std
-from mrihvae.virtual_coils import alike, compress, expanded
+from mrihvae.virtual_coils import alike, compress, compressed_maps, expanded
 from mrihvae.volumes import SAMPLING_METHODS, Method, settings_of
 from mrihvae.weights import find_weights, load_card
 
@@ -145,13 +145,13 @@ class Reconstructor(nn.Module):
         else:
             maps = estimate_maps(kspace, _centre_of(known, low), self.coils)
             few = self.coils.compress is None
-            found = [compress(*one, turned, few) for one in zip(whole, kspace, maps, strict=True)]
-            virtual, kept = alike([one.kspace for one in found]), alike([one.maps for one in found])
+            found = [compress(*one, turned, few) for one in zip(whole, kspace, strict=True)]
+            matrices, virtual = [one.matrix for one in found], alike([one.kspace for one in found])
+            kept = compressed_maps(maps, matrices)
             image = self._images(virtual, known, kept, torch.cat([one.noise for one in found]))
             inside = image.abs()
             if self.coils.output == "rss":
-                maps = expanded(kept, [one.matrix for one in found])
-                inside = root_sum_of_squares(image, maps, kspace, known)
+                inside = root_sum_of_squares(image, expanded(kept, matrices), kspace, known)
         if rows == whole.shape[-2]:
             return inside
         return restore_rows(inside, ifft2c(whole).abs().square().sum(dim=1).sqrt())

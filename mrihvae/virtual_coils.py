@@ -59,24 +59,23 @@ class Compressed:
 
     Attributes
     ----------
-    kspace, maps : complex (virtual coils, H, W)
+    kspace : complex (virtual coils, H, W)
     noise : standard deviation of the noise per complex sample of a coil, (1,)
     matrix : (virtual coils, coils), or None where all coils are needed
     """
 
     kspace: Tensor
-    maps: Tensor
     noise: Tensor
     matrix: Tensor | None
 
 
-def compress(whole: Tensor, kspace: Tensor, maps: Tensor, turned: bool, open_number: bool) -> Compressed:
+def compress(whole: Tensor, kspace: Tensor, turned: bool, open_number: bool) -> Compressed:
     """Compress one slice to as many virtual coils as keep all but the noise.
 
     Parameters
     ----------
     whole : k-space (coils, H', W) with readout oversampling: rows beside the object show the noise best
-    kspace, maps : complex (coils, H, W) without it
+    kspace : complex (coils, H, W) without it
     turned : whether lines along W were acquired
     open_number : False leaves the coils as they are
     """
@@ -87,10 +86,23 @@ def compress(whole: Tensor, kspace: Tensor, maps: Tensor, turned: bool, open_num
     noise = noise_of(whole)
     matrix = virtual_coils(whole, noise[0]) if open_number else None
     if matrix is None:
-        return Compressed(kspace, maps, noise, None)
-    kept = mix_coils(maps, matrix)
-    kept = kept / kept.abs().square().sum(dim=0).sqrt().clamp_min(1e-12)
-    return Compressed(mix_coils(kspace, matrix), kept, noise_of(mix_coils(whole, matrix)), matrix)
+        return Compressed(kspace, noise, None)
+    return Compressed(mix_coils(kspace, matrix), noise_of(mix_coils(whole, matrix)), matrix)
+
+
+def compressed_maps(maps: Tensor, matrices: Sequence[Tensor | None]) -> Tensor:
+    """Turn maps of the coils, (slices, coils, H, W), into those of each slice's virtual coils, as `alike` stacks them.
+
+    Maps are estimated from all coils: those of virtual coils would change with their number, by more than what the
+    dropped coils hold.
+    """
+    found = [one if matrix is None else mix_coils(one, matrix) for one, matrix in zip(maps, matrices, strict=True)]
+    return alike(
+        [
+            one / one.abs().square().sum(dim=0).sqrt().clamp_min(1e-12) if len(one) < maps.shape[1] else one
+            for one in found
+        ]
+    )
 
 
 def expanded(maps: Tensor, matrices: Sequence[Tensor | None]) -> Tensor:

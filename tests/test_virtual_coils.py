@@ -15,7 +15,7 @@ from mrihvae.fourier import ifft2c
 from mrihvae.inference import InferenceSettings
 from mrihvae.multicoil import CoilSettings
 from mrihvae.reconstructor import Reconstructor
-from mrihvae.virtual_coils import LOST, alike, compress, expanded, virtual_coils
+from mrihvae.virtual_coils import LOST, alike, compress, compressed_maps, expanded, virtual_coils
 from mrihvae.volumes import Method, coil_volume, reconstruct_volume, sample_volume
 
 SHORT = InferenceSettings(views=1, rounds=1, sweeps=0, precision="float32")
@@ -75,12 +75,15 @@ def test_slices_are_padded_with_coils_of_zeros() -> None:
 def test_compressed_slices_and_back() -> None:
     kspace = mixture(2, 6)
     maps = kspace / kspace.abs().square().sum(dim=0).sqrt()
-    found = compress(kspace, kspace, maps, False, True)
-    assert found.matrix is not None and found.kspace.shape == found.maps.shape == (2, 64, 64)
+    found = compress(kspace, kspace, False, True)
+    assert found.matrix is not None and found.kspace.shape == (2, 64, 64)
+    kept = compressed_maps(maps[None], [found.matrix])
+    torch.testing.assert_close(kept.abs().square().sum(dim=1), torch.ones(1, 64, 64))
     torch.testing.assert_close(found.kspace, (found.matrix @ kspace.flatten(1)).view(2, 64, 64))
-    back = expanded(found.maps[None], [found.matrix])[0]
+    back = expanded(kept, [found.matrix])[0]
     assert float((back - maps).abs().square().mean()) < 2e-3
-    as_it_is = compress(kspace, kspace, maps, False, False)
+    as_it_is = compress(kspace, kspace, False, False)
+    assert torch.equal(compressed_maps(maps[None], [None])[0], maps)
     assert as_it_is.matrix is None and as_it_is.kspace is kspace and float(as_it_is.noise) > 0
 
 
