@@ -25,7 +25,7 @@ from mrihvae.multicoil import CoilSettings, estimate_maps, root_sum_of_squares
 from mrihvae.oversampling import remove_oversampling
 from mrihvae.virtual_coils import alike, compress, compressed_maps, expanded
 
-KEPT = 2**25  # bytes of maps that are kept; those of further slices are estimated anew when they are asked for
+KEPT = 2**24  # bytes of maps that are kept; those of further slices are estimated anew when they are asked for
 
 
 @dataclass(frozen=True)
