@@ -7,7 +7,7 @@ import sys
 from contextlib import suppress
 
 MMAP_THRESHOLD = -3  # the number of M_MMAP_THRESHOLD in glibc's malloc.h
-LARGE = 2**24  # bytes
+LARGE = 2**22  # bytes
 
 
 def return_large_blocks() -> None:
