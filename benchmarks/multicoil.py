@@ -204,7 +204,7 @@ def run_job(job: Job, contestants: list[Contestant], options: argparse.Namespace
     if scan.target is None or scan.coils < 2:
         raise InputError(f"{job.file}: has no target, or one coil; leave it out of the protocol")
     mask = mask_of(scan, job.pattern)
-    volume = coil_volume(scan, mask, CoilSettings())
+    volume = coil_volume(scan, mask, CoilSettings(compress=0))  # all methods have the same coils
     pattern = np.broadcast_to(volume.known.numpy(), scan.kspace.shape[-2:])
     wanted, inside = complete_images(scan, volume), support(scan.target)
     rows, shown = [], {}

@@ -111,7 +111,7 @@ def score(file: Path, pattern: Undersampling, name: str, strength: float) -> flo
     scan = whole.one(len(whole.kspace) // 2)
     if scan.target is None:
         raise InputError(f"{file}: has no target to score against ({label(pattern)}); leave it out of the folder")
-    volume = coil_volume(scan, mask_of(scan, pattern), CoilSettings())
+    volume = coil_volume(scan, mask_of(scan, pattern), CoilSettings(compress=0))
     batch = volume.batch(0, 1)
     mask = np.broadcast_to(volume.known.numpy(), scan.kspace.shape[-2:])
     found = multicoil_peers.reconstruct(name, batch.kspace[0].numpy(), mask, batch.maps[0].numpy(), strength)

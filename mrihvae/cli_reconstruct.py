@@ -94,8 +94,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     usual = CoilSettings()
     parser.add_argument("--maps", choices=MAPS, default=usual.maps, help="how coil sensitivities are estimated")
     parser.add_argument(
-        "--virtual-coils", type=int, default=usual.compress, help="compress to so many coils; 0: do not"
-    )
+        "--virtual-coils", type=int, default=usual.compress,
+        help="number of virtual coils; 0: the coils as they are; left out: as many as keep all but the noise",
+    )  # fmt: skip
     parser.add_argument(
         "--whiten",
         action=argparse.BooleanOptionalAction,

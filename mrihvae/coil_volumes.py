@@ -23,10 +23,9 @@ from mrihvae.fourier import centre_crop
 from mrihvae.inference import is_turned
 from mrihvae.multicoil import CoilSettings, estimate_maps, root_sum_of_squares
 from mrihvae.oversampling import remove_oversampling
-from mrihvae.units import background_noise
-from mrihvae.virtual_coils import alike, virtual_coils
+from mrihvae.virtual_coils import alike, compress, compressed_maps, expanded
 
-KEPT = 2**26  # bytes of maps that are kept; those of further slices are estimated anew when they are asked for
+KEPT = 2**24  # bytes of maps that are kept; those of further slices are estimated anew when they are asked for
 
 
 @dataclass(frozen=True)
@@ -120,14 +119,16 @@ class CoilVolume:
     def batch(self, first: int, end: int) -> CoilBatch:
         """Take slices `first` to `end` - 1."""
         whole = self.original(first, end)
-        mixed = whole if self.mixing is None else mix_coils(whole, self.mixing)
-        kspace = remove_oversampling(mixed, self.rows)
-        # of all coils: those of virtual coils change with their number, by more than what the dropped coils hold
-        maps = self._maps_of(kspace, first, end)
-        virtual = [self._virtual(*one) for one in zip(mixed, kspace, maps, strict=True)]
-        slices, kept, noise, mixing = zip(*virtual, strict=True)
-        original = kspace if self.mixing is None else remove_oversampling(whole, self.rows)
-        return CoilBatch(alike(slices), alike(kept), first, torch.cat(noise), mixing, original)
+        original = remove_oversampling(whole, self.rows)
+        mixed, kspace = whole, original
+        if self.mixing is not None:
+            mixed, kspace = mix_coils(whole, self.mixing), mix_coils(original, self.mixing)
+        few = self.settings.compress is None
+        found = [compress(*one, self._turned, few) for one in zip(mixed, kspace, strict=True)]
+        del whole, mixed  # large, and of no use any more
+        maps = compressed_maps(self._maps_of(kspace, first, end), [one.matrix for one in found])
+        noise, mixing = torch.cat([one.noise for one in found]), [self._mixed_by(one.matrix) for one in found]
+        return CoilBatch(alike([one.kspace for one in found]), maps, first, noise, mixing, original)
 
     def original(self, first: int, end: int) -> Tensor:
         """Take the acquired k-space of the coils as they are, with readout oversampling."""
@@ -138,38 +139,14 @@ class CoilVolume:
         """Make real (slices, H, W) of coil-combined images, as `CoilSettings.output` says."""
         if self.settings.output == "combined":
             return image.abs()
-        maps = [
-            one if matrix is None else mix_coils(one[: len(matrix)], torch.linalg.pinv(matrix))
-            for one, matrix in zip(batch.maps, batch.mixing, strict=True)
-        ]
-        return root_sum_of_squares(
-            image, alike(maps).to(image.device), batch.original.to(image.device), self.known.to(image.device)
-        )
+        maps = expanded(batch.maps, batch.mixing).to(image.device)
+        return root_sum_of_squares(image, maps, batch.original.to(image.device), self.known.to(image.device))
 
-    def _virtual(self, whole: Tensor, kspace: Tensor, maps: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
-        """Compress one slice to as many virtual coils as keep all but the noise, if settings leave the number open.
-
-        Parameters
-        ----------
-        whole, kspace, maps : complex (coils, H, W), `whole` with readout oversampling: rows beside the object show the
-            noise best
-
-        Returns
-        -------
-        k-space and maps of the virtual coils, their noise (1,), and the matrix by which all mixing was done
-        """
-        noise = self._noise(whole)
-        rows = virtual_coils(whole, noise[0]) if self.settings.compress is None else None
-        if rows is None:
-            return kspace, maps, noise, self.mixing
-        kept = mix_coils(maps, rows)
-        kept = kept / kept.abs().square().sum(dim=0).sqrt().clamp_min(1e-12)
-        noise = self._noise(mix_coils(whole, rows))
-        return mix_coils(kspace, rows), kept, noise, rows if self.mixing is None else rows @ self.mixing
-
-    def _noise(self, kspace: Tensor) -> Tensor:
-        """Estimate the noise of one slice (coils, H, W), (1,): rows beside the object are along acquired lines."""
-        return background_noise((kspace.mT if self._turned else kspace)[None])
+    def _mixed_by(self, matrix: Tensor | None) -> Tensor | None:
+        """Give the matrix of whitening and compression of a slice, compressed by `matrix` beyond what all are."""
+        if matrix is None or self.mixing is None:
+            return self.mixing if matrix is None else matrix
+        return matrix @ self.mixing
 
     def _maps_of(self, kspace: Tensor, first: int, end: int) -> Tensor:
         """Give the maps of slices: the scan's own, or those estimated."""

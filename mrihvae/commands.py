@@ -22,6 +22,7 @@ from mrihvae.figures import volume_panel
 from mrihvae.geometry import VOXEL
 from mrihvae.kspace_files import open_kspace
 from mrihvae.masks import effective_acceleration
+from mrihvae.memory import return_large_blocks
 from mrihvae.model import HVAE
 from mrihvae.volumes import SAMPLING_METHODS, Method, Undersampling, mask_of, reconstruct_volume, sample_volume
 from mrihvae.weights import load_model
@@ -85,6 +86,7 @@ def reconstruct_file(file: Path, folder: Path, *settings: Any) -> list[dict[str,
     InputError
         As `mrihvae.kspace_files.open_kspace` and `reconstruct_scan` do.
     """
+    return_large_blocks()
     with _caught() as caught:
         scans = open_kspace(file, lazy=True)
     rows = [reconstruct_scan(scan, file, folder, *settings) for scan in scans]

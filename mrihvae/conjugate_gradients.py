@@ -69,7 +69,7 @@ def conjugate_gradients(
         step = torch.where(done, 0.0, power / dot(direction, applied).clamp_min(tiny)).to(b.dtype)
         x, remainder = x.addcmul_(step, direction), torch.addcmul(remainder, step, applied, value=-1)
         done = dot(remainder, remainder).sqrt() <= tolerance * size
-        if bool(done.all()):
+        if number == cap or bool(done.all()):
             break
         z = precondition(remainder)
         last, power = power, dot(remainder, z)

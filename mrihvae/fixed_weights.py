@@ -65,24 +65,27 @@ class _Convolution(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, image: Tensor, weight: Tensor, bias: Tensor | None, geometry: Geometry) -> Tensor:
-        ctx.save_for_backward(image, weight)
-        ctx.geometry = geometry
+        ctx.save_for_backward(weight)  # and not the image, which only derivatives of the weights need
+        ctx.shape, ctx.geometry = image.shape, geometry
         return torch.conv2d(image, weight, bias, *geometry)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None, None]:
-        image, weight = ctx.saved_tensors
-        return _Adjoint.apply(gradients[0], image.detach(), weight, ctx.geometry), None, None, None
+        (weight,) = ctx.saved_tensors
+        return _Adjoint.apply(gradients[0], ctx.shape, weight, ctx.geometry), None, None, None
 
 
 class _Adjoint(torch.autograd.Function):
-    """x = W^T y; of `image` only the shape counts."""
+    """x = W^T y, of images of a shape."""
 
     @staticmethod
-    def forward(ctx: Any, gradient: Tensor, image: Tensor, weight: Tensor, geometry: Geometry) -> Tensor:
+    def forward(ctx: Any, gradient: Tensor, shape: torch.Size, weight: Tensor, geometry: Geometry) -> Tensor:
         ctx.save_for_backward(weight)
         ctx.geometry = geometry
         stride, padding, dilation, groups = geometry
+        image = torch.empty(
+            shape, dtype=gradient.dtype, device=gradient.device, memory_format=torch.channels_last
+        )  # of which nothing is read
         found: Tensor = torch.ops.aten.convolution_backward(
             gradient, image, weight, None, stride, padding, dilation, False, [0, 0], groups, [True, False, False]
         )[0]

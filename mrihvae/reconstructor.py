@@ -9,12 +9,15 @@ from torch import Tensor, nn
 
 from mrihvae.commands import load_on
 from mrihvae.errors import InputError
-from mrihvae.fourier import centre_crop, centre_pad
-from mrihvae.inference import InferenceSettings, draw, pose, solve
+from mrihvae.fourier import centre_crop, centre_pad, ifft2c
+from mrihvae.inference import InferenceSettings, Undersampled, draw, is_turned, pose, solve
 from mrihvae.model import HVAE
 from mrihvae.multicoil import CoilSettings, estimate_maps, pose_coils, root_sum_of_squares
+from mrihvae.oversampling import kept_rows, remove_oversampling, restore_rows
 from mrihvae.protocols import CALIBRATED, Solver, find_protocol, read_protocol
 from mrihvae.settings import from_dict
+from mrihvae.units import noise_std
+from mrihvae.virtual_coils import alike, compress, compressed_maps, expanded
 from mrihvae.volumes import SAMPLING_METHODS, Method, settings_of
 from mrihvae.weights import find_weights, load_card
 
@@ -30,14 +33,23 @@ class Reconstructor(nn.Module):
     ----------
     model : trained weights with r for undersampled scans
     solver : how to reconstruct, see `mrihvae.protocols.Solver`; methods are "hybrid", "amortised" and "samples"
-    coils : what is done with several coils; whitening and compression are of volumes, and not done here
+    coils : what is done with several coils; whitening, and compression to a given number of virtual coils, are of
+        volumes, and not done here
     seed : of posterior samples
+    matrix : (h, w) of the header's reconstruction matrix, which the call is not told: readout oversampling beyond h
+        rows is removed before maps and inference, and the outer rows of the result are zero-filled; None: it stays
     """
 
     def __init__(
-        self, model: HVAE, solver: Solver | None = None, coils: CoilSettings | None = None, seed: int = 0
+        self,
+        model: HVAE,
+        solver: Solver | None = None,
+        coils: CoilSettings | None = None,
+        seed: int = 0,
+        matrix: tuple[int, int] | None = None,
     ) -> None:
         super().__init__()
+        self.matrix = matrix
         self.model, self.solver, self.coils = model, solver or Solver(), coils or CoilSettings()
         self.seed = seed
         if self.solver.method not in SAMPLING_METHODS:
@@ -54,6 +66,7 @@ class Reconstructor(nn.Module):
         name_or_path: str | None = None,
         protocol: str | Path | None = None,
         device: torch.device | str = "cpu",
+        matrix: tuple[int, int] | None = None,
     ) -> Reconstructor:
         """Load weights, and take solver and coil settings from a protocol.
 
@@ -63,6 +76,7 @@ class Reconstructor(nn.Module):
             "default"
         protocol : name of an evaluation protocol (`mrihvae protocols`), or a TOML file; left out, the usual settings
         device : where the module goes
+        matrix : as of the class
 
         Raises
         ------
@@ -74,8 +88,12 @@ class Reconstructor(nn.Module):
         card = load_card(find_weights(weights))
         model = load_on(weights, str(device))
         if chosen is None:
-            return cls(model, from_dict(Solver, {name: card[name] for name in CALIBRATED if name in card}, weights))
-        return cls(model, chosen.solver_with(card), chosen.coil_settings(), chosen.seed)
+            return cls(
+                model,
+                from_dict(Solver, {name: card[name] for name in CALIBRATED if name in card}, weights),
+                matrix=matrix,
+            )
+        return cls(model, chosen.solver_with(card), chosen.coil_settings(), chosen.seed, matrix)
 
     def forward(self, masked_kspace: Tensor, mask: Tensor, num_low_frequencies: int | Tensor | None = None) -> Tensor:
         """Reconstruct a batch.
@@ -113,17 +131,37 @@ class Reconstructor(nn.Module):
                 left = [k for k in left if k not in alike]
         return images
 
-    def _slices(self, kspace: Tensor, mask: Tensor, low: int) -> Tensor:
+    def _slices(self, whole: Tensor, mask: Tensor, low: int) -> Tensor:
         """Reconstruct slices, complex (slices, coils, H, W), of one mask, bool (H, W): magnitude (slices, H, W)."""
+        whole = torch.where(mask, whole, torch.zeros((), dtype=whole.dtype, device=whole.device))
+        rows = kept_rows(whole.shape[-2], 0, self.matrix, mask.cpu().numpy())
+        if not bool((whole != 0).any(dim=-1).flatten(0, 1).any(dim=0).all()):
+            rows = whole.shape[-2]  # the readout is not sampled fully
+        kspace, known = remove_oversampling(whole, rows), mask[:rows]
+        turned = is_turned(mask)
         if kspace.shape[1] == 1:
-            return self._images(kspace[:, 0], mask, None).abs()
-        maps = estimate_maps(kspace, _centre_of(mask, low), self.coils)
-        image = self._images(kspace, mask, maps)
-        return image.abs() if self.coils.output == "combined" else root_sum_of_squares(image, maps, kspace, mask)
+            coil = whole[:, 0]
+            inside = self._images(kspace[:, 0], known, None, noise_std(coil.mT if turned else coil)).abs()
+        else:
+            maps = estimate_maps(kspace, _centre_of(known, low), self.coils)
+            few = self.coils.compress is None
+            found = [compress(*one, turned, few) for one in zip(whole, kspace, strict=True)]
+            matrices, virtual = [one.matrix for one in found], alike([one.kspace for one in found])
+            kept = compressed_maps(maps, matrices)
+            image = self._images(virtual, known, kept, torch.cat([one.noise for one in found]))
+            inside = image.abs()
+            if self.coils.output == "rss":
+                inside = root_sum_of_squares(image, expanded(kept, matrices), kspace, known)
+        if rows == whole.shape[-2]:
+            return inside
+        return restore_rows(inside, ifft2c(whole).abs().square().sum(dim=1).sqrt())
 
-    def _images(self, kspace: Tensor, mask: Tensor, maps: Tensor | None) -> Tensor:
+    def _images(self, kspace: Tensor, mask: Tensor, maps: Tensor | None, noise: Tensor) -> Tensor:
         """Infer the complex images of slices, (slices, H, W)."""
-        problem = pose(self.model, kspace, mask) if maps is None else pose_coils(self.model, kspace, mask, maps)
+        if maps is None:
+            problem: Undersampled = pose(self.model, kspace, mask, noise)
+        else:
+            problem = pose_coils(self.model, kspace, mask, maps, noise)
         if self.solver.method == "samples":
             return draw(self.model, problem, self.solver.samples, self.settings, self.seed).mean(dim=0)
         return solve(self.model, problem, self.settings)

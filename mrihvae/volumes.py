@@ -168,6 +168,7 @@ def reconstruct_volume(
         for batch in volume.batches(batch_size):
             shown.append(volume.delivered(_reconstruct_coils(batch, volume.known, method), batch).cpu())
             progress(len(batch.kspace))
+            del batch  # before the next one is made
         return _cropped(scan, torch.cat(shown))
     images = [
         _reconstruct_batch(batch, known, noise, method).abs().cpu()

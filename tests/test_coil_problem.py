@@ -277,3 +277,14 @@ def test_guesses(model: HVAE, shape: tuple[int, int]) -> None:
     for number in range(8):
         seen = problem.seen(number)
         torch.testing.assert_close(view(seen.guesses(model)[0], number), found[0], rtol=0, atol=1e-5)
+
+
+def test_differences_are_circular_and_adjoint() -> None:
+    image, d = white(2, 9, 7), torch.stack((white(2, 9, 7, seed=1), white(2, 9, 7, seed=2)))
+    expected = torch.stack((image - image.roll(1, -2), image - image.roll(1, -1)))
+    torch.testing.assert_close(coil_problem._differences(image), expected)
+    left, right = (expected.conj() * d).sum(), (image.conj() * coil_problem._adjoint_differences(d)).sum()
+    torch.testing.assert_close(left, right, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(
+        coil_problem._laplacian(image), coil_problem._adjoint_differences(expected), rtol=0, atol=1e-5
+    )

@@ -415,3 +415,17 @@ def test_preconditioner_saves_steps_and_does_not_change_the_answer() -> None:
     helped = conjugate_gradients(normal, right, 0.003, lambda x: near.solve(x, 0.003), 1e-10, 2000)
     torch.testing.assert_close(plain.image, helped.image, rtol=0, atol=1e-6)
     assert helped.iterations < plain.iterations < 2000
+
+
+def test_conjugate_gradients_give_what_is_left() -> None:
+    """The remainder tells N x of the solution, so that who goes on from it need not apply N again."""
+    matrix = normal_numbers((2, 12, 12), torch.float64)
+    right = normal_numbers((2, 3, 4), torch.float64)
+
+    def normal(x: torch.Tensor) -> torch.Tensor:
+        return (matrix.mT @ (matrix @ x.flatten(1)[..., None]))[..., 0].view_as(x)
+
+    found = conjugate_gradients(normal, right, 0.3, tolerance=1e-12, cap=4)
+    torch.testing.assert_close(found.remainder, right - normal(found.image) - 0.3 * found.image)
+    sizes = found.remainder.flatten(1).norm(dim=1) / right.flatten(1).norm(dim=1)
+    torch.testing.assert_close(found.residual, sizes)

@@ -174,3 +174,16 @@ def test_gains() -> None:
         assert received.shape == (1, *shape) and not received[:, :4].any()
         torch.testing.assert_close(received[:, 4:], torch.ones(1, 8, 10))
         assert torch.equal(kept.expand(3, *shape), mask.expand(3, *shape).float())
+
+
+@pytest.mark.parametrize("kind", sorted(MASKS))
+def test_coils_one_after_another_or_together(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """How coils are grouped, by the size of their images, changes rounding alone."""
+    maps, mask = white(3, 3, 16, 12), MASKS[kind](16, 12)
+    image = white(3, 16, 12, seed=1)
+    together = Sense(maps, mask)
+    assert len(together._groups) == 1
+    monkeypatch.setattr("mrihvae.sense.CACHED", 16 * 12 * 8)
+    apart = Sense(maps, mask)
+    assert len(apart._groups) == 3
+    torch.testing.assert_close(apart.normal(image), together.normal(image), rtol=0, atol=1e-5)
