@@ -1,14 +1,21 @@
-"""In which precision the network computes: bfloat16 where there are instructions for it."""
+"""In which precision the network computes: bfloat16 where there are instructions for it.
+
+The environment variable `MRIHVAE_PRECISION` says what "auto" means: "float32" gives the same numbers on every processor.
+"""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import torch
 
+from mrihvae.errors import InputError
+
 PRECISIONS = ("auto", "float32", "bfloat16")
+VARIABLE = "MRIHVAE_PRECISION"
 
 
 @contextmanager
@@ -24,7 +31,18 @@ def is_lower(device: torch.device, precision: str) -> bool:
 
 
 def has_bfloat16(device: torch.device) -> bool:
-    """Tell whether a device multiplies bfloat16 numbers faster than single precision."""
+    """Tell whether a device multiplies bfloat16 numbers faster than single precision, or the environment says so.
+
+    Raises
+    ------
+    InputError
+        The environment variable is none of `PRECISIONS`.
+    """
+    wanted = os.environ.get(VARIABLE) or "auto"
+    if wanted not in PRECISIONS:
+        raise InputError(f"{VARIABLE} is '{wanted}'; set it to one of {', '.join(PRECISIONS)}, or unset it")
+    if wanted != "auto":
+        return wanted == "bfloat16"
     if device.type == "cuda":
         return torch.cuda.get_device_capability(device) >= (8, 0)
     capabilities: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()  # older torch cannot tell

@@ -14,6 +14,7 @@ import torch
 from mrihvae.cli import main
 
 torch.set_num_threads(1)
+os.environ["MRIHVAE_PRECISION"] = "float32"  # numbers are asserted: they must be the same on every processor
 
 # of small scans, for `mrihvae run`
 PROTOCOL = """
