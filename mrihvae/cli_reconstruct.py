@@ -94,6 +94,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     usual = CoilSettings()
     parser.add_argument("--maps", choices=MAPS, default=usual.maps, help="how coil sensitivities are estimated")
     parser.add_argument(
+        "--refine-maps",
+        type=int,
+        default=usual.refine_maps,
+        help="estimate sensitivities again at most so often from completed k-space where calibration lines are few; "
+        "0: do not",
+    )
+    parser.add_argument(
         "--virtual-coils", type=int, default=usual.compress, help="compress to so many coils; 0: do not"
     )
     parser.add_argument(
@@ -212,7 +219,7 @@ def _method(arguments: argparse.Namespace, checkpoint: str) -> Method:
     }
     looped["sweeps"] = FOR_SCANS.sweeps if arguments.sweeps is None else arguments.sweeps
     pnp = from_dict(PnPSettings, {**dataclasses.asdict(FOR_SCANS), **looped}, "pnp settings")
-    named = {"maps": arguments.maps, "compress": arguments.virtual_coils}
+    named = {"maps": arguments.maps, "refine_maps": arguments.refine_maps, "compress": arguments.virtual_coils}
     named |= {"whiten": arguments.whiten, "output": arguments.combine_coils}
     coils = from_dict(CoilSettings, named, "coil settings")
     samples = arguments.samples or Method.samples

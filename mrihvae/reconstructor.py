@@ -117,7 +117,7 @@ class Reconstructor(nn.Module):
         """Reconstruct slices, complex (slices, coils, H, W), of one mask, bool (H, W): magnitude (slices, H, W)."""
         if kspace.shape[1] == 1:
             return self._images(kspace[:, 0], mask, None).abs()
-        maps = estimate_maps(kspace, _centre_of(mask, low), self.coils)
+        maps = estimate_maps(kspace, _centre_of(mask, low), self.coils, mask)
         image = self._images(kspace, mask, maps)
         return image.abs() if self.coils.output == "combined" else root_sum_of_squares(image, maps, kspace, mask)
 
