@@ -27,7 +27,7 @@ from mrihvae.sensitivities import KERNEL, LARGEST, calibration_data, kernel_size
 from mrihvae.units import background_noise, scale_of
 
 ITERATIONS = (8, 3)  # of total variation; 20 give maps that are no better
-CHANGE = 0.01  # of coil images over themselves, below which maps have arrived
+CHANGE = 0.02  # of coil images over themselves, below which maps have arrived
 HELD_OUT = (1, 3)  # every fourth line outside the calibration region, from these on: two times a quarter
 LEAST_HELD_OUT = 2  # lines in each time, below which nothing is compared
 MARGIN = 0.25  # dB by which the usual kernel has to predict better than that which the region allows

@@ -113,8 +113,7 @@ def fast_maps(calibration: Tensor, shape: tuple[int, int], crop: float = 0.0, ke
     _check(calibration)
     calibration = calibration.to(torch.complex128)  # or rounding of the data moves maps where there is little signal
     kernel = _kernel(calibration, kernel)
-    values, vectors = torch.linalg.eigh(_patch_covariance(calibration, kernel))
-    subspace = vectors[:, values > THRESHOLD**2 * values[-1]].mT.reshape(-1, coils, kernel, kernel)
+    subspace = _subspace(calibration, kernel).reshape(-1, coils, kernel, kernel)
     # lags are shorter than a patch, so a grid of twice its side holds the matrices exactly
     images = ifft2c(centre_pad(subspace, (2 * kernel, 2 * kernel))) * 2
     matrices = fft2c(torch.einsum("nchw,ndhw->cdhw", images, images.conj()))
@@ -151,11 +150,22 @@ def _kernel(calibration: Tensor, kernel: int | None) -> int:
     return min(chosen, height, width)
 
 
-def _patch_covariance(calibration: Tensor, kernel: int) -> Tensor:
-    """Sum the outer products of all patches of calibration data: complex (coils kernel^2, coils kernel^2)."""
+def _subspace(calibration: Tensor, kernel: int) -> Tensor:
+    """Compute an orthonormal basis of what all patches of calibration data have in common.
+
+    Returns
+    -------
+    complex (directions, coils kernel^2), of the singular values above `THRESHOLD`
+    """
     patches = calibration.unfold(1, kernel, 1).unfold(2, kernel, 1)  # (coils, y, x, kernel, kernel)
     rows = patches.permute(1, 2, 0, 3, 4).flatten(2).flatten(0, 1)
-    return rows.mT @ rows.conj()
+    few = rows.shape[0] < rows.shape[1]  # the smaller of both Gram matrices has all singular values above 0
+    values, vectors = torch.linalg.eigh(rows @ rows.mH if few else rows.mT @ rows.conj())
+    kept = values > THRESHOLD**2 * values[-1]
+    if few:
+        return (vectors[:, kept].mH @ rows) / values[kept].sqrt()[:, None]
+    basis: Tensor = vectors[:, kept].mT
+    return basis
 
 
 def _turned(maps: Tensor, calibration: Tensor) -> Tensor:
