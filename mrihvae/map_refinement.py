@@ -30,7 +30,10 @@ ITERATIONS = (8, 3)  # of total variation; 20 give maps that are no better
 CHANGE = 0.02  # of coil images over themselves, below which maps have arrived
 HELD_OUT = (1, 3)  # every fourth line outside the calibration region, from these on: two times a quarter
 LEAST_HELD_OUT = 2  # lines in each time, below which nothing is compared
-MARGIN = 0.25  # dB by which the usual kernel has to predict better than that which the region allows
+# By so many dB the usual kernel has to predict better than that which the region allows: where much is sampled, errors
+# of maps weigh more in the end than in what total variation predicts. Where less than SPARSE of k-space is, by any.
+MARGIN = 0.3
+SPARSE = 1 / 6
 
 
 class Estimate(Protocol):
@@ -79,7 +82,8 @@ def refined_maps(
         return maps
     usual = estimate(calibration, shape, crop, KERNEL)
     kspace = torch.where(sampled, kspace, torch.zeros((), dtype=kspace.dtype, device=kspace.device))
-    if _prediction(kspace, sampled, usual, folds) > _prediction(kspace, sampled, maps, folds) + MARGIN:
+    margin = MARGIN if float(sampled.float().mean()) >= SPARSE else 0.0
+    if _prediction(kspace, sampled, usual, folds) > _prediction(kspace, sampled, maps, folds) + margin:
         return usual
     for _ in range(repetitions):
         images = maps * _quick(kspace, sampled, maps)

@@ -162,9 +162,7 @@ def _subspace(calibration: Tensor, kernel: int) -> Tensor:
     few = rows.shape[0] < rows.shape[1]  # the smaller of both Gram matrices has all singular values above 0
     values, vectors = torch.linalg.eigh(rows @ rows.mH if few else rows.mT @ rows.conj())
     kept = values > THRESHOLD**2 * values[-1]
-    if few:
-        return (vectors[:, kept].mH @ rows) / values[kept].sqrt()[:, None]
-    basis: Tensor = vectors[:, kept].mT
+    basis: Tensor = (vectors[:, kept].mH @ rows) / values[kept].sqrt()[:, None] if few else vectors[:, kept].mT
     return basis
 
 
