@@ -190,14 +190,15 @@ def contestant(
         strength = strength_for(strengths, tuned, acceleration, "simulated")
 
     def run(kspace: np.ndarray, known: np.ndarray, maps: np.ndarray) -> Answer:
-        kernel = multicoil_peers.kernel_for(kernels or [], calibration_box(torch.from_numpy(known.copy()))[1])
+        lines = calibration_box(torch.from_numpy(known.copy()))[1]
+        kernel = multicoil_peers.kernel_for(kernels or [], lines, acceleration)
         found = multicoil_peers.reconstruct(name, kspace, known, maps, strength, kernel=kernel)
         own = None if name == "nlinv" or name.startswith(multicoil_peers.OWN_MAPS) else found.image
         return Answer(multicoil_peers.to_rss(found.image, found.maps, kspace, known), own)
 
     made_by = multicoil_peers.arguments(name, strength)
     if name.startswith(multicoil_peers.OWN_MAPS) and kernels:
-        by_lines = ", ".join(f"{row['kernel']} at {row['lines']} lines" for row in kernels)
+        by_lines = ", ".join(f"{row['kernel']} at {row['lines']} lines {row['acceleration']}x" for row in kernels)
         made_by += f", kernel {by_lines}"
     return Contestant(name, run, made_by)
 

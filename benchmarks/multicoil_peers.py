@@ -99,17 +99,20 @@ def reconstruct(
     return Combined((image * scale).astype(np.complex64), used)
 
 
-def kernel_for(kernels: list[dict[str, Any]], lines: int) -> int:
-    """Give BART's kernel that was tuned at the nearest number of calibration lines, by their ratio.
+def kernel_for(kernels: list[dict[str, Any]], lines: int, acceleration: float) -> int:
+    """Give BART's kernel that was tuned at the nearest number of calibration lines and acceleration, by their ratios.
 
     Parameters
     ----------
     kernels : "kernels" of results/tune_multicoil.json; `KERNEL` is the answer where there are none
-    lines : calibration lines
+    lines : calibration lines; the kernel is smaller, since BART takes an even number of them
+    acceleration : of the pattern
     """
-    if not kernels:
-        return KERNEL
-    return int(min(kernels, key=lambda row: abs(math.log(row["lines"] / max(lines, 1))))["kernel"])
+
+    def distance(row: dict[str, Any]) -> float:
+        return abs(math.log(row["lines"] / max(lines, 1))) + abs(math.log(row["acceleration"] / acceleration))
+
+    return min(int(min(kernels, key=distance)["kernel"]) if kernels else KERNEL, max(lines - 1, 1))
 
 
 def arguments(method: str, strength: float | None = None, iterations: int | None = None, kernel: int = KERNEL) -> str:

@@ -55,7 +55,8 @@ SETS = (
     ScanSet("T1 brain", "images/t1_brain/train", every=9, limit=1, coils=8),
 )
 KERNELS = (3, 4, 5, 6)
-OWN = "ecalib-wavelet"  # the method for which BART's kernel is tuned
+PENALTY = "bart-wavelet"
+OWN = "ecalib-wavelet"  # the same with maps of BART's own, for which its kernel is tuned
 FEW_LINES = 128  # matrix of the scans of few calibration lines
 FEW_LINES_COILS = 16
 IMAGES = tuple(scans.path for scans in SETS)
@@ -84,8 +85,8 @@ def main(arguments: list[str] | None = None) -> int:
                 "means": means(rows, ("method", "acceleration", "kind", "strength")),
             }
         tried = tune_kernels(options, results["best"]) if bart.version() else []
-        results["kernels"] = best_kernels(tried)
-        results["kernel means"] = means(tried, ("lines", "kernel"))
+        results["kernels"] = best_of(tried, ("lines", "acceleration"), "kernel")
+        results["kernel means"] = means(tried, ("lines", "acceleration", "kernel"))
         results["bart"] = bart.version()
         with replacing(path) as temporary:
             temporary.write_text(layout(results))
@@ -128,7 +129,12 @@ def tune(options: argparse.Namespace) -> Rows:
 
 
 def tune_kernels(options: argparse.Namespace, best: Rows) -> Rows:
-    """Score BART's ESPIRiT with every kernel; gives a row for each scan, acceleration and kernel."""
+    """Score BART's ESPIRiT with every kernel; gives a row for each scan, acceleration and kernel.
+
+    The strength is the best of `PENALTY`; where that was not tuned, there is nothing to do.
+    """
+    if not any(row["method"] == PENALTY for row in best):
+        return []
     scans = [
         whole.one(len(whole.kspace) // 2)
         for whole in (read_scan(file) for sets in SETS for file in scan_files(sets, options.data, options.work))
@@ -139,23 +145,15 @@ def tune_kernels(options: argparse.Namespace, best: Rows) -> Rows:
         mask = np.broadcast_to(mask_of(scan, pattern), scan.kspace.shape[-2:])
         lines = calibration_box(torch.from_numpy(mask.copy()))[1]
         kspace = np.where(mask, scan.kspace[0], 0)
-        strength = strength_for(best, "bart-wavelet", pattern.acceleration, "simulated")
-        for kernel in (kernel for kernel in KERNELS if kernel <= lines):
+        strength = strength_for(best, PENALTY, pattern.acceleration, "simulated")
+        for kernel in (kernel for kernel in KERNELS if kernel < lines):
             found = multicoil_peers.reconstruct(OWN, kspace, mask, strength=strength, kernel=kernel)
             image = multicoil_peers.to_rss(found.image, found.maps, kspace, mask)[None]
             assert scan.target is not None
             psnr = score_volume(scan.target, image)["PSNR"]
-            rows.append({"scan": scan.name, "lines": lines, "kernel": kernel, "PSNR": round(psnr, 4)})
+            row = {"scan": scan.name, "lines": lines, "acceleration": pattern.acceleration, "kernel": kernel}
+            rows.append({**row, "PSNR": round(psnr, 4)})
     return rows
-
-
-def best_kernels(rows: Rows) -> Rows:
-    """Choose the kernel of the greatest mean PSNR for every number of calibration lines."""
-    table = means(rows, ("lines", "kernel"))
-    return [
-        max((row for row in table if row["lines"] == lines), key=lambda row: float(row["PSNR"]))
-        for lines in sorted({row["lines"] for row in table})
-    ]
 
 
 def few_lines_scan(images: Path) -> Scan | None:

@@ -28,11 +28,12 @@ from mrihvae.units import background_noise, scale_of
 
 ITERATIONS = (8, 3)  # of total variation; 20 give maps that are no better
 CHANGE = 0.02  # of coil images over themselves, below which maps have arrived
-HELD_OUT = (1, 3)  # every fourth line outside the calibration region, from these on: two times a quarter
+HELD_OUT = (0, 2)  # every fourth line outside the calibration region, from these on: two times a quarter
 LEAST_HELD_OUT = 2  # lines in each time, below which nothing is compared
 # By so many dB the usual kernel has to predict better than that which the region allows: where much is sampled, errors
-# of maps weigh more in the end than in what total variation predicts. Where less than SPARSE of k-space is, by any.
-MARGIN = 0.3
+# of maps weigh more in the end than in what total variation predicts. Where less than SPARSE of k-space is sampled, the
+# other one has to be clearly better instead.
+MARGIN, SPARSE_MARGIN = 0.3, -0.1
 SPARSE = 1 / 6
 
 
@@ -82,7 +83,7 @@ def refined_maps(
         return maps
     usual = estimate(calibration, shape, crop, KERNEL)
     kspace = torch.where(sampled, kspace, torch.zeros((), dtype=kspace.dtype, device=kspace.device))
-    margin = MARGIN if float(sampled.float().mean()) >= SPARSE else 0.0
+    margin = MARGIN if float(sampled.float().mean()) >= SPARSE else SPARSE_MARGIN
     if _prediction(kspace, sampled, usual, folds) > _prediction(kspace, sampled, maps, folds) + margin:
         return usual
     for _ in range(repetitions):

@@ -92,7 +92,7 @@ def test_a_head_of_few_lines_gets_better(data_dir: Path) -> None:
     truth = torch.fft.fftshift(torch.fft.ifft2(torch.fft.ifftshift(complete, dim=(-2, -1)), norm="ortho"), dim=(-2, -1))
     kspace = torch.where(mask, complete, torch.zeros(()))
     usual = fast_maps(calibration_data(kspace, mask), (128, 128), kernel=KERNEL)
-    assert unexplained(refined_maps(kspace, mask, mask, fast_maps, 2), truth) < 0.9 * unexplained(usual, truth)
+    assert unexplained(refined_maps(kspace, mask, mask, fast_maps, 2), truth) < 0.95 * unexplained(usual, truth)
 
 
 @pytest.mark.parametrize(("lines", "coils"), [(24, 12), (20, 8), (10, 4)])
@@ -120,9 +120,10 @@ def test_the_kernel_that_predicts_better_is_taken(monkeypatch: pytest.MonkeyPatc
         answers = iter((5 + ahead, 5.0))
         monkeypatch.setattr(map_refinement, "_prediction", lambda *_: next(answers))  # noqa: B023
         assert torch.equal(refined_maps(kspace[0], mask, mask, fast_maps, 0), usual) == taken
-    monkeypatch.setattr(map_refinement, "SPARSE", 0.5)  # where little is sampled, any lead counts
-    answers = iter((5.01, 5.0))
-    assert torch.equal(refined_maps(kspace[0], mask, mask, fast_maps, 2), usual)
+    monkeypatch.setattr(map_refinement, "SPARSE", 0.5)  # where little is sampled, the other has to be better
+    for ahead, taken in ((-0.09, True), (-0.11, False)):
+        answers = iter((5 + ahead, 5.0))
+        assert torch.equal(refined_maps(kspace[0], mask, mask, fast_maps, 0), usual) == taken
 
 
 def test_true_maps_predict_better_than_wrong_ones() -> None:
