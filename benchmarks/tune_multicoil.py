@@ -137,7 +137,7 @@ def tune_kernels(options: argparse.Namespace, best: Rows) -> Rows:
         return []
     scans = [
         whole.one(len(whole.kspace) // 2)
-        for whole in (read_scan(file) for sets in SETS for file in scan_files(sets, options.data, options.work))
+        for whole in (read_scan(file) for sets in SETS for file in scan_files(sets, options.data, options.work)[:1])
     ]
     scans += [scan for path in IMAGES if (scan := few_lines_scan(options.data / path)) is not None]
     rows: Rows = []
@@ -147,7 +147,10 @@ def tune_kernels(options: argparse.Namespace, best: Rows) -> Rows:
         kspace = np.where(mask, scan.kspace[0], 0)
         strength = strength_for(best, PENALTY, pattern.acceleration, "simulated")
         for kernel in (kernel for kernel in KERNELS if kernel < lines):
-            found = multicoil_peers.reconstruct(OWN, kspace, mask, strength=strength, kernel=kernel)
+            try:
+                found = multicoil_peers.reconstruct(OWN, kspace, mask, strength=strength, kernel=kernel)
+            except InputError:  # BART may find fewer lines than there are, and then takes no such kernel
+                continue
             image = multicoil_peers.to_rss(found.image, found.maps, kspace, mask)[None]
             assert scan.target is not None
             psnr = score_volume(scan.target, image)["PSNR"]

@@ -71,6 +71,12 @@ def refined_maps(
     InputError
         Too few calibration lines, or coils that are zero all over, or not finite.
     """
+    if bool((sampled == sampled[:, :1]).all()) and not bool((sampled == sampled[:1]).all()):
+
+        def turned(calibration: Tensor, shape: tuple[int, int], crop: float = 0.0, kernel: int | None = None) -> Tensor:
+            return estimate(calibration.mT, shape[::-1], crop, kernel).mT
+
+        return refined_maps(kspace.mT, mask.mT, sampled.mT, turned, repetitions, crop).mT
     shape = (kspace.shape[-2], kspace.shape[-1])
     calibration = calibration_data(kspace, mask)
     box = (calibration.shape[-2], calibration.shape[-1])
