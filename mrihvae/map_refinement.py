@@ -32,8 +32,8 @@ HELD_OUT = (0, 2)  # every fourth line outside the calibration region, from thes
 LEAST_HELD_OUT = 2  # lines in each time, below which nothing is compared
 # By so many dB the usual kernel has to predict better than that which the region allows: where much is sampled, errors
 # of maps weigh more in the end than in what total variation predicts. Where less than SPARSE of k-space is sampled, the
-# other one has to be clearly better instead.
-MARGIN, SPARSE_MARGIN = 0.3, -0.1
+# other one has to be better by as much instead.
+MARGIN = 0.3
 SPARSE = 1 / 6
 
 
@@ -89,7 +89,7 @@ def refined_maps(
         return maps
     usual = estimate(calibration, shape, crop, KERNEL)
     kspace = torch.where(sampled, kspace, torch.zeros((), dtype=kspace.dtype, device=kspace.device))
-    margin = MARGIN if float(sampled.float().mean()) >= SPARSE else SPARSE_MARGIN
+    margin = MARGIN if float(sampled.float().mean()) >= SPARSE else -MARGIN
     if _prediction(kspace, sampled, usual, folds) > _prediction(kspace, sampled, maps, folds) + margin:
         return usual
     for _ in range(repetitions):
