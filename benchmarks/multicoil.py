@@ -9,9 +9,9 @@ A row is one volume, method and pattern, with fastMRI's scores of two images:
 - coil-combined: the magnitude of the image that the maps combine, against that of complete k-space by the same maps,
   where there is an object (`support`): outside of it maps mean nothing. Methods that give none have no such score.
 
-All methods have the same maps, `mrihvae.sensitivities.fast_maps` of the calibration lines, but for those that find
-their own (nlinv, VarNet). --resume keeps rows that are there and were made by the same weights and settings. Seconds to
-quote are of
+All methods have the same maps, `mrihvae.multicoil.estimate_maps`, but for those that find their own (nlinv, VarNet,
+and BART's ESPIRiT, `ecalib-...`). --resume keeps rows that are there and were made by the same weights and settings.
+Seconds to quote are of
 
     python benchmarks/multicoil.py protocols/multicoil.toml --time --varnet FILE
 
@@ -55,6 +55,7 @@ from mrihvae.kernels import filtered, gaussian_kernel, transfer_of
 from mrihvae.masks import effective_acceleration
 from mrihvae.model import HVAE
 from mrihvae.multicoil import CoilSettings, reconstruct_coils, root_sum_of_squares
+from mrihvae.sensitivities import calibration_box
 from mrihvae.volumes import coil_volume, mask_of
 from mrihvae.weights import find_weights, fingerprint, load_card, load_model, weights_for
 
@@ -119,7 +120,8 @@ def main(arguments: list[str] | None = None) -> int:
         if options.time:
             from multicoil_seconds import write_seconds
 
-            write_seconds(lambda name: contestant(name, ours, varnet, _strengths(options), 4.0), methods, options)
+            best, kernels = _tuned(options), _tuned(options, "kernels")
+            write_seconds(lambda name: contestant(name, ours, varnet, best, 4.0, kernels), methods, options)
         else:
             benchmark(protocol, ours, varnet, methods, options)
     except InputError as error:
@@ -151,8 +153,9 @@ def benchmark(
         "varnet": None if varnet is None else {"weights": varnet.fingerprint, "minutes": varnet.settings.minutes},
         "seconds_are": SECONDS_NOTE,
     }
+    kernels = _tuned(options, "kernels")
     for job in tqdm(jobs, options.protocol.stem):
-        ready = [contestant(name, ours, varnet, _strengths(options), job.pattern.acceleration) for name in methods]
+        ready = [contestant(name, ours, varnet, _tuned(options), job.pattern.acceleration, kernels) for name in methods]
         missing = [c for c in ready if not is_current(rows.get(job.key(c.name)), c, job)]
         if missing:
             rows |= {job.key(row["method"]): row for row in run_job(job, missing, options)}
@@ -163,9 +166,14 @@ def benchmark(
 
 
 def contestant(
-    name: str, ours: Ours, varnet: TrainedVarNet | None, strengths: list[dict[str, Any]], acceleration: float
+    name: str,
+    ours: Ours,
+    varnet: TrainedVarNet | None,
+    strengths: list[dict[str, Any]],
+    acceleration: float,
+    kernels: list[dict[str, Any]] | None = None,
 ) -> Contestant:
-    """Prepare a method for an acceleration."""
+    """Prepare a method for an acceleration; `kernels` are those of BART's ESPIRiT by number of calibration lines."""
     if name in OURS:
         settings = OURS[name]
         told = ", ".join(f"{key} {value}" for key, value in dataclasses.asdict(settings).items())
@@ -182,11 +190,17 @@ def contestant(
         strength = strength_for(strengths, tuned, acceleration, "simulated")
 
     def run(kspace: np.ndarray, known: np.ndarray, maps: np.ndarray) -> Answer:
-        found = multicoil_peers.reconstruct(name, kspace, known, maps, strength)
-        own = None if name == "nlinv" else found.image
+        lines = calibration_box(torch.from_numpy(known.copy()))[1]
+        kernel = multicoil_peers.kernel_for(kernels or [], lines, acceleration)
+        found = multicoil_peers.reconstruct(name, kspace, known, maps, strength, kernel=kernel)
+        own = None if name == "nlinv" or name.startswith(multicoil_peers.OWN_MAPS) else found.image
         return Answer(multicoil_peers.to_rss(found.image, found.maps, kspace, known), own)
 
-    return Contestant(name, run, multicoil_peers.arguments(name, strength))
+    made_by = multicoil_peers.arguments(name, strength)
+    if name.startswith(multicoil_peers.OWN_MAPS) and kernels:
+        by_lines = ", ".join(f"{row['kernel']} at {row['lines']} lines {row['acceleration']}x" for row in kernels)
+        made_by += f", kernel {by_lines}"
+    return Contestant(name, run, made_by)
 
 
 def _ours(model: HVAE, settings: InferenceSettings) -> Solve:
@@ -262,10 +276,11 @@ def support(target: np.ndarray) -> np.ndarray:
     return (blurred > limit[:, None, None]).numpy()
 
 
-def _strengths(options: argparse.Namespace) -> list[dict[str, Any]]:
-    """Read the best strengths from the results of `benchmarks/tune_multicoil.py`."""
+def _tuned(options: argparse.Namespace, what: str = "best") -> list[dict[str, Any]]:
+    """Read the best strengths, or the best "kernels" if there are any, from `benchmarks/tune_multicoil.py`."""
     try:
-        best: list[dict[str, Any]] = json.loads(options.strengths.read_text())["best"]
+        results = json.loads(options.strengths.read_text())
+        best: list[dict[str, Any]] = results.get(what, []) if what == "kernels" else results[what]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(
             f"{options.strengths}: no results of tuning ({type(error).__name__}: {error}); run "

@@ -15,6 +15,7 @@ Wavelets are those of `mrihvae.classical` and benchmarks/bart.py. Scores are of 
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -35,8 +36,9 @@ METHODS = ("zero-filled", *APPS, *BART)
 # of BART's ADMM, steps of its conjugate gradients are counted; nlinv counts Newton steps
 ITERATIONS = {"sense": 30, **COIL_ITERATIONS, "bart-sense": 30, **bart.ITERATIONS, "nlinv": 9}
 # Where few central lines are measured, as at 8x, BART's own crop at eigenvalue 0.8 cuts into the object and loses 2 to
-# 10 dB; a kernel of 5 instead of 6 adds 0.1 to 0.6 dB there.
-ECALIB = ("-m", "1", "-c", "0", "-k", "5")
+# 10 dB. The kernel matters as much: benchmarks/tune_multicoil.py finds the best by the number of lines.
+ECALIB = ("-m", "1", "-c", "0")
+KERNEL = 5  # of BART's ESPIRiT where none is given
 UNIT = 1.01  # root-sum-of-squares of maps up to which step sizes are safe
 
 
@@ -55,6 +57,7 @@ def reconstruct(
     maps: np.ndarray | None = None,
     strength: float | None = None,
     iterations: int | None = None,
+    kernel: int = KERNEL,
 ) -> Combined:
     """Reconstruct one slice.
 
@@ -67,6 +70,7 @@ def reconstruct(
         maps of their own
     strength : weight of the penalty in model units; "zero-filled" and "nlinv" have none
     iterations : as in `ITERATIONS` if left out
+    kernel : of BART's ESPIRiT, for "ecalib-..."
 
     Raises
     ------
@@ -81,7 +85,11 @@ def reconstruct(
     if method == "nlinv":
         image, found = bart.nlinv(posed, mask, _nlinv_options(iterations))
         return Combined((image * scale).astype(np.complex64), found)
-    used = bart.ecalib(posed, ECALIB) if method.startswith(OWN_MAPS) else np.asarray(maps, dtype=np.complex64)
+    used = (
+        bart.ecalib(posed, _ecalib_options(kernel))
+        if method.startswith(OWN_MAPS)
+        else np.asarray(maps, dtype=np.complex64)
+    )
     if method == "zero-filled":
         image = (used.conj() * _images(posed)).sum(axis=0)
     elif method in APPS:
@@ -91,7 +99,23 @@ def reconstruct(
     return Combined((image * scale).astype(np.complex64), used)
 
 
-def arguments(method: str, strength: float | None = None, iterations: int | None = None) -> str:
+def kernel_for(kernels: list[dict[str, Any]], lines: int, acceleration: float) -> int:
+    """Give BART's kernel that was tuned at the nearest number of calibration lines and acceleration, by their ratios.
+
+    Parameters
+    ----------
+    kernels : "kernels" of results/tune_multicoil.json; `KERNEL` is the answer where there are none
+    lines : calibration lines; the kernel is smaller, since BART takes an even number of them
+    acceleration : of the pattern
+    """
+
+    def distance(row: dict[str, Any]) -> float:
+        return abs(math.log(row["lines"] / max(lines, 1))) + abs(math.log(row["acceleration"] / acceleration))
+
+    return min(int(min(kernels, key=distance)["kernel"]) if kernels else KERNEL, max(lines - 1, 1))
+
+
+def arguments(method: str, strength: float | None = None, iterations: int | None = None, kernel: int = KERNEL) -> str:
     """Tell what is run: sigpy's application and its parameters, or BART's commands."""
     if method == "zero-filled":
         return "A^H y"
@@ -100,7 +124,7 @@ def arguments(method: str, strength: float | None = None, iterations: int | None
     if method in APPS:
         chosen = {"lamda": strength, **_sigpy_options(method, float(strength or 0), iterations)}
         return f"sigpy.mri.app.{APPS[method]}({', '.join(f'{key}={value}' for key, value in chosen.items())})"
-    first = " ".join(("bart ecalib", *ECALIB, "&& ")) if method.startswith(OWN_MAPS) else ""
+    first = " ".join(("bart ecalib", *_ecalib_options(kernel), "&& ")) if method.startswith(OWN_MAPS) else ""
     return first + " ".join(("bart pics", *_pics_options(method, float(strength or 0), iterations)))
 
 
@@ -179,6 +203,10 @@ def _pics_options(method: str, strength: float, iterations: int | None) -> tuple
     if name == "bart-sense":
         return "-w", "1", "-l2", "-r", str(strength), "-i", str(iterations or ITERATIONS[name])
     return bart.arguments(name, strength, iterations or ITERATIONS[name])
+
+
+def _ecalib_options(kernel: int) -> tuple[str, ...]:
+    return *ECALIB, "-k", str(kernel)
 
 
 def _nlinv_options(iterations: int | None) -> tuple[str, ...]:

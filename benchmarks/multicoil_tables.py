@@ -13,6 +13,7 @@ LABELS = {
     "tv": "TV (sigpy)",
     "bart-wavelet": "ESPIRiT + L1-wavelet (BART)",
     "bart-tv": "ESPIRiT + TV (BART)",
+    "ecalib-wavelet": "ESPIRiT of its own + L1-wavelet (BART)",
     "nlinv": "nlinv (BART)",
     "varnet": "VarNet (fastMRI)",
     "amortised": "ours, amortised",

@@ -136,9 +136,9 @@ def convergence(scan: Scan, kind: str, methods: list[str], best: Rows) -> dict[s
     return gained
 
 
-def best_of(rows: Rows, keys: tuple[str, ...] = ("method", "acceleration", "kind")) -> Rows:
-    """Choose the strength of the greatest mean PSNR for every combination of `keys`."""
-    table = means(rows, (*keys, "strength"))
+def best_of(rows: Rows, keys: tuple[str, ...] = ("method", "acceleration", "kind"), chosen: str = "strength") -> Rows:
+    """Choose the strength, or what else is `chosen`, of the greatest mean PSNR for every combination of `keys`."""
+    table = means(rows, (*keys, chosen))
     groups = dict.fromkeys(tuple(row[key] for key in keys) for row in table)
     return [max((row for row in table if tuple(row[k] for k in keys) == group), key=psnr_of) for group in groups]
 

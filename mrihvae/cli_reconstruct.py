@@ -94,6 +94,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     usual = CoilSettings()
     parser.add_argument("--maps", choices=MAPS, default=usual.maps, help="how coil sensitivities are estimated")
     parser.add_argument(
+        "--refine-maps", type=int, default=usual.refine_maps,
+        help="estimate sensitivity maps again at most so often from completed k-space where calibration lines are few; "
+        "0: never",
+    )  # fmt: skip
+    parser.add_argument(
         "--virtual-coils", type=int, default=usual.compress,
         help="number of virtual coils; 0: the coils as they are; left out: as many as keep all but the noise",
     )  # fmt: skip
@@ -213,7 +218,7 @@ def _method(arguments: argparse.Namespace, checkpoint: str) -> Method:
     }
     looped["sweeps"] = FOR_SCANS.sweeps if arguments.sweeps is None else arguments.sweeps
     pnp = from_dict(PnPSettings, {**dataclasses.asdict(FOR_SCANS), **looped}, "pnp settings")
-    named = {"maps": arguments.maps, "compress": arguments.virtual_coils}
+    named = {"maps": arguments.maps, "refine_maps": arguments.refine_maps, "compress": arguments.virtual_coils}
     named |= {"whiten": arguments.whiten, "output": arguments.combine_coils}
     coils = from_dict(CoilSettings, named, "coil settings")
     samples = arguments.samples or Method.samples

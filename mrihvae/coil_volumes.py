@@ -169,7 +169,7 @@ class CoilVolume:
         try:
             if calibration is not None:
                 return calibration.maps(self.settings, self.mixing)
-            maps = estimate_maps(kspace[None], self.measured, self.settings)[0]
+            maps = estimate_maps(kspace[None], self.measured, self.settings, self.known)[0]
         except InputError as error:
             raise InputError(f"{self.scan.name}, slice {k}: {error}") from error
         if self._maps and (len(self._maps) + 1) * maps.nbytes > KEPT:

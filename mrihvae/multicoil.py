@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import torch
@@ -12,13 +11,15 @@ from mrihvae.coil_problem import CoilProblem
 from mrihvae.errors import InputError
 from mrihvae.fourier import fft2c, ifft2c, resize_kspace
 from mrihvae.inference import InferenceSettings, check_scans, is_turned, padded_shape, solve
+from mrihvae.map_refinement import refined_maps
 from mrihvae.model import HVAE
 from mrihvae.sense import Sense
-from mrihvae.sensitivities import calibration_data, espirit_maps, fast_maps
+from mrihvae.sensitivities import espirit_maps, fast_maps
 from mrihvae.units import background_noise, scale_of
 
 MAPS = ("fast", "espirit")
 OUTPUTS = ("rss", "combined")
+MOST_REPETITIONS = 10  # of refined maps; from the third on they hardly change
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,8 @@ class CoilSettings:
     ----------
     maps : how sensitivities are estimated from calibration lines: "fast" (ESPIRiT on a coarse grid) or "espirit"
         (sigpy's, pixel by pixel, which takes many times as long)
+    refine_maps : how often maps are estimated again from the k-space that a quick reconstruction completed, at most,
+        where the calibration region is small for the coils (`mrihvae.map_refinement`); elsewhere, and with 0, never
     crop : eigenvalue of ESPIRiT below which maps are 0; 0 keeps them everywhere
     compress : number of virtual coils, which are found by singular value decomposition; None for as many in each slice
         as keep all but the noise (`mrihvae.virtual_coils`), 0 for the coils as they are
@@ -39,6 +42,7 @@ class CoilSettings:
     """
 
     maps: str = "fast"
+    refine_maps: int = 2
     crop: float = 0.0
     compress: int | None = None
     whiten: bool | None = None
@@ -50,15 +54,19 @@ class CoilSettings:
                 raise ValueError(f"{name} '{getattr(self, name)}' is unknown; choose one of {', '.join(known)}")
         if (self.compress or 0) < 0 or not 0 <= self.crop < 1:
             raise ValueError(f"compress {self.compress} must be at least 0, and crop {self.crop} in [0, 1)")
+        if not 0 <= self.refine_maps <= MOST_REPETITIONS:
+            raise ValueError(f"refine_maps {self.refine_maps} must be 0 to {MOST_REPETITIONS}")
 
 
-def estimate_maps(kspace: Tensor, mask: Tensor, settings: CoilSettings) -> Tensor:
-    """Estimate the sensitivity maps of slices from their calibration lines.
+def estimate_maps(kspace: Tensor, mask: Tensor, settings: CoilSettings, sampled: Tensor | None = None) -> Tensor:
+    """Estimate the sensitivity maps of slices from their calibration region, each slice by itself.
 
     Parameters
     ----------
     kspace : complex (slices, coils, H, W)
-    mask : bool, broadcast to (H, W)
+    mask : bool, broadcast to (H, W), of the samples among which the calibration region is looked for
+    settings : see `CoilSettings`
+    sampled : the same, of all samples that are known, which refined maps are to agree with; None for `mask`
 
     Returns
     -------
@@ -70,11 +78,12 @@ def estimate_maps(kspace: Tensor, mask: Tensor, settings: CoilSettings) -> Tenso
         Too few calibration lines, or coils that are all zero.
     """
     shape = (kspace.shape[-2], kspace.shape[-1])
-    mask = mask.to(kspace.device).expand(shape)
-    estimate: Callable[[Tensor, tuple[int, int], float], Tensor] = fast_maps
-    if settings.maps == "espirit":
-        estimate = espirit_maps
-    return torch.stack([estimate(one, shape, settings.crop) for one in calibration_data(kspace, mask)])
+    mask = mask.to(kspace.device, torch.bool).expand(shape)
+    known = mask if sampled is None else mask | sampled.to(kspace.device, torch.bool).expand(shape)
+    estimate = espirit_maps if settings.maps == "espirit" else fast_maps
+    return torch.stack(
+        [refined_maps(one, mask, known, estimate, settings.refine_maps, settings.crop) for one in kspace]
+    )
 
 
 def reconstruct_coils(

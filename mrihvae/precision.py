@@ -1,6 +1,6 @@
 """In which precision the network computes: bfloat16 where there are instructions for it.
 
-The environment variable `MRIHVAE_PRECISION` says what "auto" means: "float32" gives the same numbers on every processor.
+The environment variable `MRIHVAE_PRECISION` says what "auto" means; "float32" gives the same numbers everywhere.
 """
 
 from __future__ import annotations

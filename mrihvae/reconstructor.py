@@ -143,7 +143,7 @@ class Reconstructor(nn.Module):
             coil = whole[:, 0]
             inside = self._images(kspace[:, 0], known, None, noise_std(coil.mT if turned else coil)).abs()
         else:
-            maps = estimate_maps(kspace, _centre_of(known, low), self.coils)
+            maps = estimate_maps(kspace, _centre_of(known, low), self.coils, known)
             few = self.coils.compress is None
             found = [compress(*one, turned, few) for one in zip(whole, kspace, strict=True)]
             matrices, virtual = [one.matrix for one in found], alike([one.kspace for one in found])

@@ -13,7 +13,11 @@ from torch import Tensor
 from mrihvae.errors import InputError
 from mrihvae.fourier import centre_crop, centre_pad, fft2c, ifft2c, resize_kspace
 
-KERNEL = 6  # bins on a side of a patch
+KERNEL = 6  # k-space samples on a side of a patch, where the calibration region is large enough for the coils
+LEAST_KERNEL = 2
+# Patches per unknown of a kernel (coils times its samples). From FEW on the usual kernel is the best on simulated scans
+# of training images; below it, the largest kernel that has at least as many patches as unknowns.
+FEW = 0.45
 LARGEST = 24  # bins on either axis of the calibration region that are used
 LEAST = 4  # bins on either axis below which nothing can be said of the coils
 THRESHOLD = 0.02  # singular value, over the greatest, from which on a direction belongs to the subspace
@@ -62,7 +66,30 @@ def calibration_data(kspace: Tensor, mask: Tensor) -> Tensor:
     return centre_crop(kspace, (min(box[0], LARGEST), min(box[1], LARGEST)))
 
 
-def fast_maps(calibration: Tensor, shape: tuple[int, int], crop: float = 0.0) -> Tensor:
+def kernel_size(box: tuple[int, int], coils: int) -> int:
+    """Choose the side of ESPIRiT's patches for a calibration region.
+
+    A large patch resolves maps better; one with more unknowns than the region has patches fits noise instead.
+
+    Parameters
+    ----------
+    box : (h, w) of the calibration region, in k-space samples
+    coils : number of coils
+
+    Returns
+    -------
+    `KERNEL` where that has enough patches; else the largest, `LEAST_KERNEL` at least, with as many patches as unknowns
+    """
+
+    def patches_per_unknown(kernel: int) -> float:
+        return max(box[0] - kernel + 1, 0) * max(box[1] - kernel + 1, 0) / (coils * kernel**2)
+
+    if patches_per_unknown(KERNEL) >= FEW:
+        return KERNEL
+    return next((k for k in range(KERNEL - 1, LEAST_KERNEL, -1) if patches_per_unknown(k) >= 1), LEAST_KERNEL)
+
+
+def fast_maps(calibration: Tensor, shape: tuple[int, int], crop: float = 0.0, kernel: int | None = None) -> Tensor:
     """Estimate sensitivity maps of one slice on a coarse grid, and interpolate.
 
     Parameters
@@ -70,6 +97,7 @@ def fast_maps(calibration: Tensor, shape: tuple[int, int], crop: float = 0.0) ->
     calibration : complex (coils, h, w), the central bins of k-space, all of them measured
     shape : (H, W) of the maps
     crop : eigenvalue (1 where coils agree on an image, 0 where they hold noise) below which maps are 0
+    kernel : k-space samples on a side of a patch, at most those of the region; None for `kernel_size`
 
     Returns
     -------
@@ -84,9 +112,8 @@ def fast_maps(calibration: Tensor, shape: tuple[int, int], crop: float = 0.0) ->
     coils = len(calibration)
     _check(calibration)
     calibration = calibration.to(torch.complex128)  # or rounding of the data moves maps where there is little signal
-    kernel = min(KERNEL, *calibration.shape[-2:])
-    values, vectors = torch.linalg.eigh(_patch_covariance(calibration, kernel))
-    subspace = vectors[:, values > THRESHOLD**2 * values[-1]].mT.reshape(-1, coils, kernel, kernel)
+    kernel = _kernel(calibration, kernel)
+    subspace = _subspace(calibration, kernel).reshape(-1, coils, kernel, kernel)
     # lags are shorter than a patch, so a grid of twice its side holds the matrices exactly
     images = ifft2c(centre_pad(subspace, (2 * kernel, 2 * kernel))) * 2
     matrices = fft2c(torch.einsum("nchw,ndhw->cdhw", images, images.conj()))
@@ -99,7 +126,7 @@ def fast_maps(calibration: Tensor, shape: tuple[int, int], crop: float = 0.0) ->
     return maps * (fine[-1].real >= crop)
 
 
-def espirit_maps(calibration: Tensor, shape: tuple[int, int], crop: float = 0.0) -> Tensor:
+def espirit_maps(calibration: Tensor, shape: tuple[int, int], crop: float = 0.0, kernel: int | None = None) -> Tensor:
     """Estimate sensitivity maps of one slice by sigpy's ESPIRiT; parameters, result and errors as for `fast_maps`.
 
     sigpy takes a square calibration region: of the bins given, as many on either axis.
@@ -108,18 +135,35 @@ def espirit_maps(calibration: Tensor, shape: tuple[int, int], crop: float = 0.0)
 
     _check(calibration)
     width = min(calibration.shape[-2:])
+    kernel = _kernel(calibration, kernel)
     kspace = centre_pad(calibration, (max(shape[0], width), max(shape[1], width))).cpu().numpy()
     found = sigpy.mri.app.EspiritCalib(
-        kspace, calib_width=width, kernel_width=min(KERNEL, width), thresh=THRESHOLD, crop=crop, show_pbar=False
+        kspace, calib_width=width, kernel_width=kernel, thresh=THRESHOLD, crop=crop, show_pbar=False
     ).run()
     return _turned(torch.from_numpy(found).to(calibration.device), calibration)
 
 
-def _patch_covariance(calibration: Tensor, kernel: int) -> Tensor:
-    """Sum the outer products of all patches of calibration data: complex (coils kernel^2, coils kernel^2)."""
+def _kernel(calibration: Tensor, kernel: int | None) -> int:
+    """Choose the kernel for calibration data (coils, h, w) where none is given, and keep it within them."""
+    height, width = calibration.shape[-2:]
+    chosen = kernel_size((height, width), len(calibration)) if kernel is None else kernel
+    return min(chosen, height, width)
+
+
+def _subspace(calibration: Tensor, kernel: int) -> Tensor:
+    """Compute an orthonormal basis of what all patches of calibration data have in common.
+
+    Returns
+    -------
+    complex (directions, coils kernel^2), of the singular values above `THRESHOLD`
+    """
     patches = calibration.unfold(1, kernel, 1).unfold(2, kernel, 1)  # (coils, y, x, kernel, kernel)
     rows = patches.permute(1, 2, 0, 3, 4).flatten(2).flatten(0, 1)
-    return rows.mT @ rows.conj()
+    few = rows.shape[0] < rows.shape[1]  # the smaller of both Gram matrices has all singular values above 0
+    values, vectors = torch.linalg.eigh(rows @ rows.mH if few else rows.mT @ rows.conj())
+    kept = values > THRESHOLD**2 * values[-1]
+    basis: Tensor = (vectors[:, kept].mH @ rows) / values[kept].sqrt()[:, None] if few else vectors[:, kept].mT
+    return basis
 
 
 def _turned(maps: Tensor, calibration: Tensor) -> Tensor:

@@ -61,9 +61,9 @@ def test_batches_are_the_scan_slice_by_slice(lines: Tensor) -> None:
 def test_maps_are_estimated_once(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[int] = []
 
-    def counting(kspace: Tensor, mask: Tensor, settings: CoilSettings) -> Tensor:
+    def counting(kspace: Tensor, mask: Tensor, settings: CoilSettings, known: Tensor) -> Tensor:
         asked.append(len(kspace))
-        return estimate_maps(kspace, mask, settings)
+        return estimate_maps(kspace, mask, settings, known)
 
     monkeypatch.setattr(coil_volumes, "estimate_maps", counting)
     volume = volume_of(scan_of())

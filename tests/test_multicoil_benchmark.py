@@ -15,6 +15,8 @@ from small import small_model
 from small_coils import coil_scans
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
+import bart
+import maps as maps_benchmark
 import multicoil
 import multicoil_seconds
 import tune_multicoil
@@ -181,4 +183,51 @@ def test_tuning_keeps_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
         best = json.loads((tmp_path / "tune_multicoil.json").read_text())["best"]
         assert [(row["method"], row["strength"]) for row in best] == [("sense", 0.003)]
         assert len((tmp_path / "work/rows.jsonl").read_text().splitlines()) == 2
+    torch.set_num_threads(threads)
+
+
+@pytest.mark.skipif(bart.version() is None, reason="bart is not installed")
+def test_kernels_are_tuned_and_used(bench: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tune_multicoil, "SETS", (ScanSet("x", "scans"),))
+    monkeypatch.setattr(tune_multicoil, "KERNELS", (3, 5))
+    monkeypatch.setattr(tune_multicoil, "PATTERNS", (Undersampling("random", 2, 0.25),))
+    tuned = {"method": "bart-wavelet", "acceleration": 2, "kind": "simulated", "strength": 0.002}
+    (tmp_path / "tune_multicoil.json").write_text(json.dumps({"best": [tuned], "means": []}))
+    words = ["--data", str(bench["data"]), "--work", str(tmp_path / "work"), "--results", str(tmp_path)]
+    threads = torch.get_num_threads()
+    assert tune_multicoil.main([*words, "--kernels"]) == 0
+    torch.set_num_threads(threads)
+    results = json.loads((tmp_path / "tune_multicoil.json").read_text())
+    assert results["best"] == [tuned] and [row["kernel"] for row in results["kernel means"]] == [3, 5]
+    [best] = results["kernels"]
+    assert best["PSNR"] == max(row["PSNR"] for row in results["kernel means"]) and best["lines"] >= 8
+    bench["small.toml"].write_text(SMALL.replace('"sense", "amortised"', '"ecalib-wavelet"'))
+    bench["tuned.json"].write_text(json.dumps(results))
+    assert run(bench) == 0
+    row = next(row for row in rows_of(bench) if row["method"] == "ecalib-wavelet")
+    assert f"kernel {best['kernel']} at {best['lines']} lines 2x" in row["made_by"] and "combined PSNR" not in row
+    assert row["PSNR"] == pytest.approx(best["PSNR"], abs=3)
+
+
+def test_maps_benchmark_scores_every_kind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    kspace, _, _ = coil_scans(1, 12, 48, 48, noise=0.01)
+    target = ifft2c(kspace).abs().square().sum(dim=1).sqrt().numpy()
+    write_scan(tmp_path / "multicoil/a.h5", (1, 12, 48, 48), kspace=kspace.numpy(), reconstruction_rss=target)
+    save_weights(tmp_path / "weights.safetensors", small_model(), {"counters": {"step": 7}})
+    monkeypatch.setattr(maps_benchmark, "REAL", ("a",))
+    monkeypatch.setattr(maps_benchmark, "REAL_PATTERNS", (Undersampling("random", 3, 0.17),))
+    monkeypatch.setattr(maps_benchmark, "SIMULATED", ())
+    monkeypatch.setattr(bart, "version", lambda: None)
+    words = ["--data", str(tmp_path), "--results", str(tmp_path), "--checkpoint", str(tmp_path / "weights.safetensors")]
+    threads = torch.get_num_threads()
+    assert maps_benchmark.main(words) == 0
+    made = (tmp_path / "maps.json").read_text()
+    [row] = json.loads(made)["scans"]
+    assert set(row["maps"]) == {"kernel 6", "chosen kernel", "refined", "complete"} and row["lines"] == 9
+    assert len({scores["PSNR"] for scores in row["maps"].values()}) == 4
+    assert "| a, random 3x | 9 |" in capsys.readouterr().out and (tmp_path / "maps.png").stat().st_size > 5000
+    assert maps_benchmark.main([*words, "--resume"]) == 0
+    assert (tmp_path / "maps.json").read_text() == made
     torch.set_num_threads(threads)

@@ -14,7 +14,7 @@ from small import phantom
 sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
 import bart
 import multicoil_peers
-from multicoil_peers import BART, METHODS, arguments, reconstruct, to_rss
+from multicoil_peers import BART, METHODS, arguments, kernel_for, reconstruct, to_rss
 
 from mrihvae.coil_fields import birdcage_fields
 from mrihvae.errors import InputError
@@ -119,7 +119,20 @@ def test_arguments_tell_what_is_run() -> None:
     assert arguments("bart-sense", 0.01, 7) == "bart pics -w 1 -l2 -r 0.01 -i 7"
     wavelet = "bart ecalib -m 1 -c 0 -k 5 && bart pics -w 1 --wavelet haar -i 100 -R W:3:0:0.001"
     assert arguments("ecalib-wavelet", 0.001) == wavelet
+    assert arguments("ecalib-wavelet", 0.001, kernel=3) == wavelet.replace("-k 5", "-k 3")
     assert arguments("nlinv", iterations=8) == "bart nlinv -S -i 8"
+
+
+def test_kernel_is_that_of_the_nearest_lines_and_acceleration() -> None:
+    tuned = [
+        {"lines": 5, "acceleration": 8, "kernel": 3},
+        {"lines": 10, "acceleration": 4, "kernel": 4},
+        {"lines": 20, "acceleration": 4, "kernel": 6},
+    ]
+    wanted = {(5, 8): 3, (9, 4): 4, (10, 5): 4, (24, 4): 6, (4, 8.3): 3}
+    assert {key: kernel_for(tuned, *key) for key in wanted} == wanted
+    assert kernel_for(tuned, 3, 8) == 2  # smaller than the region
+    assert kernel_for([], 24, 4) == 5
 
 
 def test_mistakes_are_named() -> None:

@@ -28,6 +28,7 @@ from mrihvae.errors import InputError
 from mrihvae.fastmri_files import read_dataset, read_scan
 from mrihvae.fourier import fft2c, ifft2c
 from mrihvae.inference import reconstruct, sample
+from mrihvae.map_refinement import refined_maps
 from mrihvae.multicoil import CoilSettings, reconstruct_coils
 from mrihvae.protocols import Solver
 from mrihvae.reconstructor import Reconstructor
@@ -266,11 +267,19 @@ def test_one_coil_is_the_single_coil_path(ours: Reconstructor) -> None:
     assert torch.equal(ours(kspace, mask.float()), expected)  # fastMRI's masks may be of floats
 
 
-def test_several_coils_by_hand(ours: Reconstructor) -> None:
-    """Maps of the calibration lines, inference, measured k-space put in, root-sum-of-squares."""
-    pairs, mask = batch_of(1, 4, 48, 40)
+@pytest.mark.parametrize("coils", [3, 8])
+def test_several_coils_by_hand(ours: Reconstructor, coils: int) -> None:
+    """Maps of the calibration lines, or refined ones, inference, measured k-space put in, root-sum-of-squares."""
+    pairs, mask = batch_of(1, coils, 48, 40)
     kspace, lines = torch.view_as_complex(pairs), calibrated(40)
     maps = fast_maps(kspace[0, :, 12:36, 16:24], (48, 40))
+    if coils == 8:  # for as many the lines are few
+        pattern = lines.expand(48, 40)
+        low = torch.zeros_like(pattern)
+        low[:, 16:24] = True
+        maps = refined_maps(kspace[0], low, pattern, fast_maps, CoilSettings().refine_maps)
+        low_given = ours(pairs, mask, 8)
+        assert torch.equal(low_given, ours(pairs, mask))
     image = reconstruct_coils(ours.model, kspace, lines, maps[None], SHORT)
     completed = torch.where(lines, kspace, fft2c(maps * image[:, None]))
     expected = ifft2c(completed).abs().square().sum(dim=1).sqrt()
