@@ -9,7 +9,8 @@
 The first call packs the training slices into one file of at most 50 MB, OUTPUT/slices.h5, which machines without the
 data, fastmri, sigpy and nibabel can train from, and starts a run with train_SETTINGS.json; the same call again goes on
 where the run stopped. OUTPUT/weights.safetensors (files of at most 16 MiB) and its card are there after every
-checkpoint; `publish.py OUTPUT` makes them the shipped ones. With --unpacked (always the same for one run) nothing is
+checkpoint; `publish.py OUTPUT` makes them the shipped ones. Settings with `validate_every` are scored on `val` folders meanwhile,
+where --data is given. With --unpacked (always the same for one run) nothing is
 packed, and all slices are drawn from, not only those that fit into the file. Further options go to `mrihvae train`,
 such as `--workers 14` for a GPU. Several processes: `torchrun --nproc-per-node N` in front, and --packed.
 """
@@ -17,6 +18,7 @@ such as `--workers 14` for a GPU. Several processes: `torchrun --nproc-per-node 
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import sys
 from pathlib import Path
@@ -74,6 +76,8 @@ def main(arguments: list[str] | None = None) -> int:
         return 2
     resuming = (options.output / "checkpoint.safetensors").is_file()
     how = ["--resume"] if resuming else ["--settings", str(settings), *begun]
+    if options.data is not None and "validate_every" in json.loads(settings.read_text()).get("training", {}):
+        how += ["--validation", *(f"{options.data}/{folder}" for folder in VALIDATION.values())]
     return mrihvae(["train", *inputs, "--output", str(options.output), *how, *further])
 
 
