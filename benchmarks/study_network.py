@@ -50,6 +50,7 @@ LEARNING_RATE = 1.5e-3
 FIRST = {"cascades": 2, "guess_widths": [64, 96, 128, 160], "guess_memory": 16}  # the network of version 0.1.0
 FINE = {**FIRST, "guess_fold": 2, "fold": 1, "any_size": True, "widths": [64, 64, 48, 32, 16]}
 DEEP = {**FINE, "widths": [96, 96, 96, 64, 48, 32, 16], "layers": [4, 4, 3, 2, 2, 1, 1]}
+SIX = {**FINE, "widths": [64, 96, 64, 48, 32, 16], "layers": [3, 3, 2, 2, 1, 1]}
 VARIANTS: dict[str, dict[str, Any]] = {
     "version 0.1.0": FIRST,
     "fold 1": FINE,
@@ -60,6 +61,11 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "fold 1, 7 levels, three narrow U-Nets": {**DEEP, "cascades": 3, "guess_widths": [48, 80, 112, 128]},
     "fold 1, 7 levels, two shared U-Nets": {**DEEP, "guess_shared": True},
     "fold 1, 7 levels, K = 2": {**DEEP, "layers": 2},
+    "no U-Nets: version 0.1.0": {**FIRST, "cascades": 0},
+    "no U-Nets: fold 1": {**FINE, "cascades": 0},
+    "no U-Nets: fold 1, 6 levels": {**SIX, "cascades": 0},
+    "no U-Nets: fold 1, 7 levels": {**DEEP, "cascades": 0},
+    "fold 1, 6 levels, half of the start": {**SIX, "start_share": 0.5},
 }
 CONTROL = "control"
 SIMULATION = SimulationSettings(
