@@ -10,8 +10,8 @@ The first call packs the training slices into one file of at most 50 MB, OUTPUT/
 data, fastmri, sigpy and nibabel can train from, and starts a run with train_SETTINGS.json; the same call again goes on
 where the run stopped. OUTPUT/weights.safetensors (files of at most 16 MiB) and its card are there after every
 checkpoint; `publish.py OUTPUT` makes them the shipped ones. With --data, settings that have `validate_every` are scored
-on the `val` folders meanwhile. With --unpacked (always the same for one run) nothing is packed, and all slices are drawn
-from, not only those that fit into the file. Further options go to `mrihvae train`, such as `--workers 14` for a GPU.
+on the `val` folders meanwhile. With --unpacked (always the same for one run) nothing is packed, and all slices are
+used, not only those that fit into the file. Further options go to `mrihvae train`, such as `--workers 14` for a GPU.
 Several processes: `torchrun --nproc-per-node N` in front, and --packed.
 """
 
