@@ -26,12 +26,15 @@ from conftest import write_scan
 from numpy.random import Generator
 from safetensors.torch import load_file, save_file
 from small import phantom, small_kspace, small_scans
+from small_coils import calibrated, coil_scans
 
 import mrihvae
 from mrihvae import cli_train, training
 from mrihvae.cli import main
 from mrihvae.errors import InputError
+from mrihvae.inference import reconstruct
 from mrihvae.model import HVAE, ModelSettings
+from mrihvae.multicoil import reconstruct_coils
 from mrihvae.objective import CoilScans, PriorTerms, Rollout, Scans, prior_terms, rollout
 from mrihvae.restoration import DegradedImages
 from mrihvae.runs import Counters, Run, TrainSettings, load_checkpoint, save_checkpoint
@@ -1177,3 +1180,17 @@ def test_learning_rate_may_stay_at_its_peak() -> None:
     assert [learning_rate(longer, step) for step in (0, 50, 100, 899)] == [
         learning_rate(settings, step) for step in (0, 50, 100, 899)
     ]
+
+
+def test_one_file_of_weights_reconstructs_one_coil_and_several(tmp_path: Path) -> None:
+    settings = dataclasses.replace(coil_run().settings, guess_only=0, masked_start=0, prior_every=1, steps=4)
+    train(Run.new(MODEL, settings, MIXED, "cpu"), Slices(), tmp_path)
+    logged = [json.loads(line)["coils"] for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    assert len(logged) == 4 and set(logged) <= {1, 2, 3, 4}
+    model = load_model(str(tmp_path / "weights.safetensors"))
+    kspace, maps, _ = coil_scans(2, 3, 32, 32)
+    mask = calibrated(32)
+    one = reconstruct(model, torch.where(mask, kspace[:, 0], 0), mask)
+    several = reconstruct_coils(model, torch.where(mask, kspace, 0), mask, maps[None])
+    assert one.shape == several.shape == (2, 32, 32)
+    assert bool(one.abs().isfinite().all()) and bool(several.abs().isfinite().all())
