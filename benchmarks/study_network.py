@@ -140,7 +140,7 @@ def trained(name: str, mixture: Mixture, cases: list[ValidationCase], minutes: f
             if not control and share > PRIOR_UNTIL and run.settings.masked_start == never:
                 changes["masked_start"] = step
             run.settings = dataclasses.replace(run.settings, **changes)
-            scans = Batches(run.settings, run.simulation, mixture)[step]
+            scans = Batches(run.settings, run.simulation, mixture, guesses=run.model.settings.cascades > 0)[step]
             began = time.process_time()
             train_step(run, scans)
             used += time.process_time() - began

@@ -78,6 +78,7 @@ class Batches(Dataset[Batch]):
     rank: int = 0
     real: bool = False  # whether slices are real images, (channels, h, w), for a model of such
     degraded: bool = False  # whether r is for degraded images
+    guesses: bool = True  # whether there are U-Nets, which train alone at the start
 
     def __getitem__(self, step: int) -> Batch:
         settings = self.settings
@@ -94,7 +95,7 @@ class Batches(Dataset[Batch]):
     def _one_coil(self, step: int) -> bool:
         """Tell whether the batch of a step has one coil: so many do, and all while the prior trains alone."""
         settings = self.settings
-        if settings.guess_only <= step < settings.masked_start:
+        if (settings.guess_only if self.guesses else 0) <= step < settings.masked_start:
             return True
         return float(np.random.default_rng((settings.seed, step, 0)).random()) < self.simulation.one_coil
 
@@ -182,8 +183,9 @@ def train(
     if rank == 0 and run.counters.step < run.settings.steps:
         for name in ("log.jsonl", "validation.jsonl"):
             _cut_log(directory / name, run.counters.step)
+    model = run.model.settings
     batches = DataLoader(
-        Batches(run.settings, run.simulation, source, rank, run.model.settings.real, run.model.settings.degraded),
+        Batches(run.settings, run.simulation, source, rank, model.real, model.degraded, model.cascades > 0),
         batch_size=None,
         sampler=range(run.counters.step, run.settings.steps),
         num_workers=workers,

@@ -1127,6 +1127,8 @@ def test_batches_of_one_coil_and_of_several_in_one_run() -> None:
     kinds = [isinstance(batches[step], Scans) for step in range(60)]
     assert all(kinds[1:4])  # prior, decoder and q learn from one coil alone
     assert 15 < sum(kinds[4:]) < 41
+    without = Batches(run.settings, MIXED, Slices(), guesses=False)  # of no U-Nets the prior trains from the start
+    assert all(isinstance(without[step], Scans) for step in range(4))
     coils = {
         batch.problem.sense.maps.shape[1]
         for batch in map(batches.__getitem__, range(60))
