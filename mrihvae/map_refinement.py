@@ -46,7 +46,13 @@ class Estimate(Protocol):
 
 
 def refined_maps(
-    kspace: Tensor, mask: Tensor, sampled: Tensor, estimate: Estimate, repetitions: int, crop: float = 0.0
+    kspace: Tensor,
+    mask: Tensor,
+    sampled: Tensor,
+    estimate: Estimate,
+    repetitions: int,
+    crop: float = 0.0,
+    margin: float | None = None,
 ) -> Tensor:
     """Estimate the sensitivity maps of one slice, by alternation where its calibration region is small for its coils.
 
@@ -61,6 +67,8 @@ def refined_maps(
     estimate : how maps are made of calibration data
     repetitions : how often at most; fewer if maps no longer change; 0 for maps of the calibration region alone
     crop : eigenvalue of ESPIRiT below which maps are 0
+    margin : lead of the usual kernel, in dB, above which its maps are kept; left out, `MARGIN`, or -`MARGIN` where
+        less than `SPARSE` is sampled
 
     Returns
     -------
@@ -76,22 +84,22 @@ def refined_maps(
         def turned(calibration: Tensor, shape: tuple[int, int], crop: float = 0.0, kernel: int | None = None) -> Tensor:
             return estimate(calibration.mT, shape[::-1], crop, kernel).mT
 
-        return refined_maps(kspace.mT, mask.mT, sampled.mT, turned, repetitions, crop).mT
+        return refined_maps(kspace.mT, mask.mT, sampled.mT, turned, repetitions, crop, margin).mT
     shape = (kspace.shape[-2], kspace.shape[-1])
     calibration = calibration_data(kspace, mask)
     box = (calibration.shape[-2], calibration.shape[-1])
     kernel = kernel_size(box, len(kspace))
     maps = estimate(calibration, shape, crop, kernel)
-    if kernel == KERNEL:
-        return maps
     folds = list(_held_out(sampled, box))
-    if not folds:  # no sample outside the calibration region: there is nothing to learn from
+    if kernel == KERNEL or not folds:  # without samples outside the calibration region there is nothing to learn from
         return maps
-    usual = estimate(calibration, shape, crop, KERNEL)
     kspace = torch.where(sampled, kspace, torch.zeros((), dtype=kspace.dtype, device=kspace.device))
-    margin = MARGIN if float(sampled.float().mean()) >= SPARSE else -MARGIN
-    if _prediction(kspace, sampled, usual, folds) > _prediction(kspace, sampled, maps, folds) + margin:
-        return usual
+    if margin is None:
+        margin = MARGIN if float(sampled.float().mean()) >= SPARSE else -MARGIN
+    if math.isfinite(margin):
+        usual = estimate(calibration, shape, crop, KERNEL)
+        if _prediction(kspace, sampled, usual, folds) > _prediction(kspace, sampled, maps, folds) + margin:
+            return usual
     for _ in range(repetitions):
         images = maps * _quick(kspace, sampled, maps)
         center = centre_crop(
@@ -101,6 +109,23 @@ def refined_maps(
         if _change(last, maps, images) < CHANGE:
             break
     return maps
+
+
+def lead_of_usual_kernel(kspace: Tensor, mask: Tensor, sampled: Tensor, estimate: Estimate, crop: float = 0.0) -> float:
+    """Compute by how many dB maps of the usual kernel predict held-out samples better than those of a smaller kernel.
+
+    The smaller one is that which the calibration region allows. Parameters are those of `refined_maps`.
+    """
+    shape = (kspace.shape[-2], kspace.shape[-1])
+    calibration = calibration_data(kspace, mask)
+    box = (calibration.shape[-2], calibration.shape[-1])
+    kspace = torch.where(sampled, kspace, torch.zeros((), dtype=kspace.dtype, device=kspace.device))
+    folds = list(_held_out(sampled, box))
+    usual, smaller = (
+        _prediction(kspace, sampled, estimate(calibration, shape, crop, kernel), folds)
+        for kernel in (KERNEL, kernel_size(box, len(kspace)))
+    )
+    return usual - smaller
 
 
 def _quick(kspace: Tensor, sampled: Tensor, maps: Tensor) -> Tensor:
