@@ -30,9 +30,9 @@ ITERATIONS = (8, 3)  # of total variation; 20 give maps that are no better
 CHANGE = 0.02  # of coil images over themselves, below which maps have arrived
 HELD_OUT = (0, 2)  # every fourth line outside the calibration region, from these on: two times a quarter
 LEAST_HELD_OUT = 2  # lines in each time, below which nothing is compared
-# By so many dB the usual kernel has to predict better than that which the region allows: where much is sampled, errors
-# of maps weigh more in the end than in what total variation predicts. Where less than SPARSE of k-space is sampled, the
-# other one has to be better by as much instead.
+# By so many dB the usual kernel has to predict better than that which the region allows, for its maps to be kept. Where
+# less than SPARSE of k-space is sampled, the other one has to be better by as much instead: that does without what
+# refinement now and then loses there. On training images both are near their best (benchmarks/tune_maps.py).
 MARGIN = 0.3
 SPARSE = 1 / 6
 
