@@ -66,7 +66,11 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "no U-Nets: fold 1, 6 levels": {**SIX, "cascades": 0},
     "no U-Nets: fold 1, 7 levels": {**DEEP, "cascades": 0},
     "no U-Nets: fold 1, 6 levels, K = 2 at the finest two": {**SIX, "layers": [3, 3, 2, 2, 2, 2], "cascades": 0},
-    "fold 1, 6 levels, half of the start": {**SIX, "start_share": 0.5},
+    "fold 1, 6 levels, K = 2 at the finest two, half of the start": {
+        **SIX,
+        "layers": [3, 3, 2, 2, 2, 2],
+        "start_share": 0.5,
+    },
 }
 CONTROL = "control"
 SIMULATION = SimulationSettings(
