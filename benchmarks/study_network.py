@@ -246,17 +246,19 @@ def markdown(rows: list[dict[str, Any]]) -> str:
 
 
 def plot(rows: list[dict[str, Any]], path: Path) -> None:
-    """Draw quality over the seconds of the hybrid, a mark per run."""
-    figure, axes = plt.subplots(1, 2, figsize=(11, 4.5), layout="constrained")
+    """Draw quality over the seconds of one encoder pass, a mark per run."""
+    figure, axes = plt.subplots(1, 2, figsize=(12, 4.5), layout="constrained")
+    names = [name for name in VARIANTS if any(row["variant"] == name for row in rows)]
     for axis, part in zip(axes, ("1 coil", "8 coils")):
-        for number, name in enumerate(VARIANTS):
+        for number, name in enumerate(names):
             found = [row for row in rows if row["variant"] == name]
-            points = [(row["seconds"]["hybrid"], mean_psnr(row["scores"], part)) for row in found]
-            axis.plot(*zip(*points), "o", color=f"C{number}", label=name) if points else None
+            points = [(row["seconds"]["amortized"], mean_psnr(row["scores"], part)) for row in found]
+            marker = "os^D"[number // 5 % 4]
+            axis.plot(*zip(*points), marker, color=f"C{number % 5}", label=name)
         axis.set_title(part)
-        axis.set_xlabel(f"CPU seconds, hybrid, {TIMED[0]} x {TIMED[1]}")
-        axis.set_ylabel("PSNR of one encoder pass, dB")
-    axes[1].legend(fontsize=7)
+        axis.set_xlabel(f"CPU seconds of one encoder pass, {TIMED[0]} x {TIMED[1]}")
+        axis.set_ylabel("PSNR, dB")
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside right upper", fontsize=7)
     save(figure, path)
 
 
