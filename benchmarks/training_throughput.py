@@ -23,7 +23,6 @@ from typing import Any
 import torch
 from train import SOURCES
 
-import mrihvae
 from mrihvae.errors import InputError
 from mrihvae.files import replacing
 from mrihvae.model import ModelSettings
@@ -45,7 +44,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, default=os.environ.get("MRIHVAE_DATA"), help="default: $MRIHVAE_DATA")
     parser.add_argument("--packed", type=Path, help="slices of benchmarks/pack_slices.py, in place of --data")
-    parser.add_argument("--label", default=f"{mrihvae.__version__} and after", help="of the version that is measured")
+    parser.add_argument("--label", default="unreleased", help="of the version that is measured")
     parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--float32", action="store_true", help="without bfloat16, as on processors that have none")
