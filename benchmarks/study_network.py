@@ -237,7 +237,8 @@ def markdown(rows: list[dict[str, Any]]) -> str:
         cells = [f"{np.mean([mean_psnr(row['scores'], f'{one},') for row in found]):.2f}" for one in sets]
         lines.append(f"| {name} | " + " | ".join(cells) + " |")
     minutes = ", ".join(f"{m:g}" for m in sorted({row["minutes"] for row in rows}))
-    seeds = len({row["seed"] for row in rows})
+    counts = sorted({sum(row["variant"] == name for row in rows) for name in names})
+    seeds = " or ".join(map(str, counts))
     note = (
         "PSNR in dB of one encoder pass; evidence bound in nats per real dimension (less is better); CPU seconds of a "
         f"{TIMED[0]} x {TIMED[1]} slice of one coil on one thread. CPU minutes of each run: {minutes}; seeds: {seeds}."

@@ -1,4 +1,4 @@
-"""Choose, on training images alone, when maps of the kernel that a small calibration region allows are refined.
+"""Show on training images what it is worth to refine maps of the kernel that a small calibration region allows.
 
     python benchmarks/tune_maps.py --data DIR
 

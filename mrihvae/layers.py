@@ -47,8 +47,8 @@ class Gaussian:
 class Convolution(nn.Conv2d):
     """`torch.nn.Conv2d`, whose weight gradient is computed channels first where that is the faster.
 
-    Without AVX-512, oneDNN computes the weight gradient of maps that are channels last at half the rate of those that
-    are channels first; all else is faster channels last (`benchmarks/training_throughput.py`).
+    Without AVX-512, oneDNN computes the weight gradient of large maps more slowly channels last than channels first;
+    all else is faster channels last (benchmarks/training_throughput.md).
     """
 
     def forward(self, maps: Tensor) -> Tensor:
