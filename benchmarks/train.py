@@ -48,6 +48,7 @@ MAGNITUDES = ("images/t1ce/train=0.35", "images/t1_brain/train=0.3", "images/ms_
 RUNS = {  # of settings that begin with weights: their data, and which weights
     "restoration": (MAGNITUDES, ["--weights", "default"]),
     "multicoil": (SOURCES, ["--weights", "default"]),
+    "model2": (SOURCES, ["--guess-weights", "multicoil"]),
 }
 
 

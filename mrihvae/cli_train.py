@@ -34,7 +34,7 @@ from mrihvae.training_protocols import (
     read_training_protocol,
 )
 from mrihvae.validation import ValidationCase, ValidationSettings, draw_cases, validate
-from mrihvae.weights import load_model
+from mrihvae.weights import find_weights, fingerprint, load_card, load_model
 
 VALIDATE_EVERY = 500  # steps
 STREAMED = 10**9  # bytes of HDF5 below a path, beyond which slices are read when they are drawn
@@ -61,6 +61,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--resume", action="store_true", help="go on exactly where the run in --output stopped")
     parser.add_argument("--settings", type=Path, help='JSON with any of "model", "training", "simulation"')
     parser.add_argument("--weights", help="start from these: a name of shipped weights, or a .safetensors file")
+    parser.add_argument(
+        "--guess-weights", metavar="WEIGHTS", help="start the U-Nets of the first guess from these, of any model"
+    )
     parser.add_argument("--steps", type=int, help="steps of the whole run; also when resuming")
     parser.add_argument("--minutes", type=float, help="stop, with a checkpoint, after this long")
     parser.add_argument("--checkpoint-seconds", type=float, default=240.0, help="time between checkpoints")
@@ -106,6 +109,8 @@ def run(arguments: argparse.Namespace) -> None:
     provenance: dict[str, Any] = {"data": _describe(mixture), "torch": str(torch.__version__)}
     if path is not None:
         provenance["protocol"] = {"name": path.stem, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
+    if begun := _begun(arguments, protocol):
+        provenance["begun"] = begun
     try:
         train(
             job,
@@ -126,6 +131,20 @@ def run(arguments: argparse.Namespace) -> None:
         training_figure(arguments.output / "log.jsonl", arguments.output / "training.png")
     if dist.is_initialized():
         dist.destroy_process_group()
+
+
+def _begun(arguments: argparse.Namespace, protocol: TrainingProtocol | None) -> dict[str, str]:
+    """Name the weights that a run began with, and their checksums; of a resumed one as its card says."""
+    if arguments.resume:
+        weights = arguments.output / "weights.safetensors"
+        return dict(load_card(weights).get("begun", {})) if weights.is_file() else {}
+    start = arguments.weights or (protocol.weights if protocol else None)
+    begun = {}
+    for part, name in (("all", start), ("first guess", arguments.guess_weights)):
+        if name:
+            path = find_weights(name)
+            begun[part] = f"{path.stem}, SHA-256 {fingerprint(path)}"
+    return begun
 
 
 def _validation(arguments: argparse.Namespace, job: Run) -> Callable[[HVAE], Mapping[str, Any]]:
@@ -196,8 +215,9 @@ def _job(arguments: argparse.Namespace, path: Path | None = None, protocol: Trai
     if arguments.resume:
         if arguments.settings:
             raise InputError("--settings: a resumed run keeps its settings; leave this option out")
-        if arguments.weights:
-            raise InputError("--weights: a resumed run has weights already; leave this option out")
+        for option, value in (("--weights", arguments.weights), ("--guess-weights", arguments.guess_weights)):
+            if value:
+                raise InputError(f"{option}: a resumed run has weights already; leave this option out")
         return load_checkpoint(arguments.output, arguments.device, **changes)
     if (arguments.output / "checkpoint.safetensors").exists():
         raise InputError(f"{arguments.output}: already holds a run; add --resume, or choose another --output")
@@ -208,7 +228,9 @@ def _job(arguments: argparse.Namespace, path: Path | None = None, protocol: Trai
         settings = _read_settings(arguments.settings)
     where = str(path or arguments.settings or "options")
     start = arguments.weights or (protocol.weights if protocol else None)
-    weights = load_model(start, torch.device(arguments.device)) if start else None
+    device = torch.device(arguments.device)
+    weights = load_model(start, device) if start else None
+    guess = load_model(arguments.guess_weights, device) if arguments.guess_weights else None
     model = dataclasses.asdict(weights.settings) if weights else {}
     return Run.new(
         from_dict(ModelSettings, {**model, **settings.get("model", {})}, f"{where}, model"),
@@ -216,6 +238,7 @@ def _job(arguments: argparse.Namespace, path: Path | None = None, protocol: Trai
         from_dict(SimulationSettings, settings.get("simulation", {}), f"{where}, simulation"),
         arguments.device,
         weights,
+        guess,
     )
 
 

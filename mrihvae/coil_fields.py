@@ -1,4 +1,4 @@
-"""Receive fields of simulated coil arrays: birdcages, and random loops around the object, in one row or two.
+"""Receive fields of simulated coil arrays: birdcages, and random loops around the object.
 
 A small loop receives in proportion to the field that it would make (reciprocity, Hoult and Richards 1976). On its axis
 that falls as (1 + d^2 / a^2)^(-3/2) with the distance d over its radius a; off the axis this is an approximation, and
@@ -15,14 +15,9 @@ import torch
 from numpy.random import Generator
 from torch import Tensor
 
-DISTANCE = (1.05, 1.6)  # of a random array's loops from the image's centre, over half the image's side
-RADIUS = (0.4, 1.1)  # of its loops, in the same unit
-OVERLAP = 2.0  # radius of loops, at least, over the angle between neighbors: fewer ones are larger
-CENTER = (1.5, 2.4)  # distance of the point behind a loop whose angle is the phase: outside of the corners, too
-ROWS = 0.35  # probability of two rows of loops, of which neighbors lie on different sides of the slice
-BESIDE = (0.2, 0.6)  # how far each row lies beside the slice, in the same unit
-UNIFORM = 0.2  # probability of nearly uniform fields, as of a body coil, where there are at most two coils
-BEHIND = 1.0  # how far that point of a birdcage's rung lies behind it
+DISTANCE = (1.1, 1.6)  # of a random loop's centre from that of the image, over half the image's side
+RADIUS = (0.5, 1.1)  # of a random loop, in the same unit
+BEHIND = 1.0  # how far behind the loop lies the point whose angle is the phase: outside of the image's corners, too
 BIRDCAGE = (1.3, 0.9)  # distance and radius of every rung of a birdcage
 
 
@@ -56,35 +51,24 @@ def random_fields(shape: tuple[int, int], coils: int, rng: Generator) -> Tensor:
     complex64 (coils, H, W), scaled as by `birdcage_fields`; one coil may be of any smooth field
     """
     angles = 2 * math.pi * (np.arange(coils) + rng.uniform(-0.3, 0.3, coils) + rng.random()) / coils
-    distance = rng.uniform(*DISTANCE)
-    least = min(max(RADIUS[0], OVERLAP / coils), RADIUS[1])
-    radius = math.exp(rng.uniform(math.log(least), math.log(RADIUS[1])))
-    behind = max(rng.uniform(*CENTER) - distance, 0.1)
-    rows = rng.uniform(*BESIDE) if coils >= 4 and rng.random() < ROWS else 0.0
-    if coils <= 2 and rng.random() < UNIFORM:
-        distance, radius, behind = 2.0, 3.0, 2.0
     fields = []
-    for number, angle in enumerate(angles):
-        away, size = distance * rng.uniform(0.95, 1.1), radius * rng.uniform(0.85, 1.15)
-        beside = rows * rng.uniform(0.7, 1.3) * (1 if number % 2 else -1)
-        field = _loop(shape, angle, away, size, behind, beside)
+    for angle in angles:
+        field = _loop(shape, angle, rng.uniform(*DISTANCE), rng.uniform(*RADIUS))
         gain = math.exp(rng.uniform(-0.3, 0.3))
         fields.append(field * gain * _turn(rng.uniform(0, 2 * math.pi)))
     return _scaled(torch.stack(fields))
 
 
-def _loop(
-    shape: tuple[int, int], angle: float, distance: float, radius: float, behind: float = BEHIND, beside: float = 0.0
-) -> Tensor:
-    """Compute the field of a loop at an angle and a distance from the centre, `beside` the slice, complex (H, W)."""
+def _loop(shape: tuple[int, int], angle: float, distance: float, radius: float) -> Tensor:
+    """Compute the field of a loop at an angle and a distance from the centre, complex (H, W)."""
     rows, columns = (torch.linspace(-1, 1, n) for n in shape)
 
     def offset(away: float) -> tuple[Tensor, Tensor]:
         return (rows - away * math.sin(angle))[:, None], columns - away * math.cos(angle)
 
     down, right = offset(distance)
-    magnitude = (1 + (down**2 + right**2 + beside**2) / radius**2) ** -1.5
-    down, right = offset(distance + behind)
+    magnitude = (1 + (down**2 + right**2) / radius**2) ** -1.5
+    down, right = offset(distance + BEHIND)
     return torch.polar(magnitude, 2 * torch.atan2(-down, -right))
 
 

@@ -19,6 +19,8 @@ from mrihvae.settings import from_dict
 from mrihvae.simulate import SimulationSettings
 from mrihvae.weights import save_weights, write_tensors
 
+GUESS = "r.guess."  # what names of the U-Nets' weights begin with
+STEM = "stem.weight"  # and that of the convolution which takes images and measured shares ends with
 STATE = ("step", "exp_avg", "exp_avg_sq", "momentum")  # what the optimiser keeps of a parameter
 
 
@@ -127,13 +129,17 @@ class Run:
         simulation: SimulationSettings,
         device: torch.device | str,
         weights: HVAE | None = None,
+        guess: HVAE | None = None,
     ) -> Run:
         """Start with freshly drawn weights, or with those of `weights`; its first guess may be of another shape.
+
+        The U-Nets of the first guess are those of `guess`, if it is given: they need not be of the same model.
 
         Raises
         ------
         InputError
-            Training shapes that the model cannot take, or weights of another shape beyond the first guess.
+            Training shapes that the model cannot take, weights of another shape beyond the first guess, or another
+            first guess than that of `guess`.
         """
         for shape in settings.shapes:
             if any(size % model.multiple for size in shape):
@@ -146,6 +152,8 @@ class Run:
         net = HVAE(model).move(device)
         if weights is not None:
             _take(net, weights)
+        if guess is not None:
+            _take_guess(net, guess)
         if model.degraded:  # r alone is trained: all else stays that of the weights to start from
             for parameter in net.prior_parameters():
                 parameter.requires_grad_(False)
@@ -159,7 +167,7 @@ def _take(net: HVAE, weights: HVAE) -> None:
     """Copy weights by name; those of the first guess stay freshly drawn where they do not fit."""
     there = dict(weights.named_parameters())
     own = dict(net.named_parameters())
-    lost = [name for name in there if name not in own and not name.startswith("r.guess.")]
+    lost = [name for name in there if name not in own and not name.startswith(GUESS)]
     if lost:
         raise InputError(
             f"the weights to start from have '{lost[0]}' and the model has not; give their own model settings"
@@ -168,8 +176,32 @@ def _take(net: HVAE, weights: HVAE) -> None:
         for name, parameter in own.items():
             if name in there and there[name].shape == parameter.shape:
                 parameter.copy_(there[name])
-            elif not name.startswith("r.guess."):
+            elif not name.startswith(GUESS):
                 raise InputError(f"the weights to start from have another '{name}'; give their own model settings")
+
+
+def _take_guess(net: HVAE, weights: HVAE) -> None:
+    """Copy the U-Nets of the first guess.
+
+    A model of more levels parts the coarsest band of the other one; the weights of that band's measured share go to the
+    largest of the parts.
+    """
+    more = net.settings.levels - weights.settings.levels
+    before = 4 * (weights.settings.guess_fold or weights.settings.fold) ** 2  # channels of two complex images
+    own = {name: value for name, value in net.named_parameters() if name.startswith(GUESS)}
+    there = {name: value for name, value in weights.named_parameters() if name.startswith(GUESS)}
+    for name, value in there.items():
+        if name.endswith(STEM) and more > 0:
+            images, rest = value[:, :before], value[:, before:]
+            there[name] = torch.cat((images, value.new_zeros(len(value), more, *value.shape[2:]), rest), dim=1)
+    same = own.keys() == there.keys() and all(own[name].shape == there[name].shape for name in own)
+    if not own or not same:
+        names = ("cascades", "guess_widths", "guess_memory", "guess_fold", "guess_shared")
+        wanted = ", ".join(f"{name} {getattr(weights.settings, name)}" for name in names)
+        raise InputError(f"the weights of the first guess are of another one than the model's; set {wanted}")
+    with torch.no_grad():
+        for name, parameter in own.items():
+            parameter.copy_(there[name])
 
 
 def save_checkpoint(directory: Path, run: Run, provenance: dict[str, Any]) -> None:

@@ -34,8 +34,7 @@ def test_scale(make: Callable[[tuple[int, int], int], Tensor], shape: tuple[int,
 @pytest.mark.parametrize("coils", [4, 8, 32])
 def test_no_part_of_the_image_is_lost(make: Callable[[tuple[int, int], int], Tensor], coils: int) -> None:
     together = combined(make((64, 64), coils))
-    assert float(together.min()) > (0.4 if make is birdcage_fields else 0.25)  # arrays are closer, or farther
-    assert float(together.max()) < (2.5 if make is birdcage_fields else 5)
+    assert float(together.min()) > 0.4 and float(together.max()) < 2.5
 
 
 def test_birdcage_turns_from_rung_to_rung() -> None:
@@ -62,14 +61,10 @@ def test_field_on_the_axis_of_a_loop() -> None:
 @pytest.mark.parametrize("make", [birdcage_fields, drawn])
 def test_fields_are_smooth_and_complex(make: Callable[[tuple[int, int], int], Tensor]) -> None:
     fields = make((64, 64), 8)
-    place = torch.linspace(-1, 1, 64)
-    inside = place[:, None] ** 2 + place**2 < 0.8
     for axis in (-1, -2):
         left, right = fields.narrow(axis, 0, 63), fields.narrow(axis, 1, 63)
-        change = (right * left.conj()).angle().abs()
-        assert float(change[:, inside.narrow(axis, 0, 63)].max()) < 0.1  # no jump of phase from pixel to pixel
-        step = (right - left).abs()[:, inside.narrow(axis, 0, 63)]
-        assert float(step.max() / combined(fields).max()) < 0.1
+        assert float((right * left.conj()).angle().abs().max()) < 0.1  # no jump of phase from pixel to pixel
+        assert float(((right - left).abs() / combined(fields).max()).max()) < 0.1
     window = torch.hann_window(64, periodic=False)
     spectrum = fft2c(fields * window[:, None] * window).abs().square()
     assert float(spectrum[:, 28:37, 28:37].sum() / spectrum.sum()) > 0.999
@@ -89,25 +84,3 @@ def test_random_fields_come_from_the_generator() -> None:
     assert float((first.abs() - second.abs()).abs().mean()) > 0.02
     gains = first.abs().amax(dim=(-2, -1))
     assert float(gains.max() / gains.min()) > 1.2
-
-
-def test_arrays_are_of_many_kinds() -> None:
-    """Close and distant, of small and large loops, in one row and two: how alike the coils of an array are varies."""
-    alike, bright = [], []
-    for seed in range(60):
-        fields = drawn((48, 48), 8, seed)
-        values = torch.linalg.svdvals(fields.flatten(start_dim=1)).square()
-        alike.append(float(values[0] / values.sum()))
-        together = combined(fields)
-        bright.append(float(together.max() / together.min()))
-    assert min(alike) < 0.4 and max(alike) > 0.5
-    assert min(bright) < 3 and max(bright) > 7
-
-
-def test_one_or_two_coils_may_be_nearly_uniform() -> None:
-    spreads = []
-    for seed in range(60):
-        magnitude = drawn((48, 48), 2, seed).abs()
-        spreads.append(float(magnitude.amax() / magnitude.amin()))
-    uniform = sum(spread < 8 for spread in spreads)
-    assert 4 <= uniform < 30 and max(spreads) > 30

@@ -159,7 +159,7 @@ def test_maps_are_the_true_ones(fields: str, tmp_path: Path) -> None:
 
 
 def test_noise_scan_has_the_covariance_of_the_noise(tmp_path: Path) -> None:
-    settings = ScannerSettings(4, "random", 48, noise=0.08, noise_correlation=0.8)
+    settings = ScannerSettings(4, "random", 48, noise=0.05, noise_correlation=0.8)
     path = scan(tmp_path, settings)
     arrays, attributes = read(path)
     noise = arrays["noise"]
