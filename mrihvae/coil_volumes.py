@@ -23,6 +23,7 @@ from mrihvae.fourier import centre_crop
 from mrihvae.inference import is_turned
 from mrihvae.multicoil import CoilSettings, estimate_maps, root_sum_of_squares
 from mrihvae.oversampling import remove_oversampling
+from mrihvae.stages import stage
 from mrihvae.virtual_coils import alike, compress, compressed_maps, expanded
 
 KEPT = 2**24  # bytes of maps that are kept; those of further slices are estimated anew when they are asked for
@@ -126,7 +127,9 @@ class CoilVolume:
         few = self.settings.compress is None
         found = [compress(*one, self._turned, few) for one in zip(mixed, kspace, strict=True)]
         del whole, mixed  # large, and of no use any more
-        maps = compressed_maps(self._maps_of(kspace, first, end), [one.matrix for one in found])
+        with stage("maps"):
+            estimated = self._maps_of(kspace, first, end)
+        maps = compressed_maps(estimated, [one.matrix for one in found])
         noise, mixing = torch.cat([one.noise for one in found]), [self._mixed_by(one.matrix) for one in found]
         return CoilBatch(alike([one.kspace for one in found]), maps, first, noise, mixing, original)
 

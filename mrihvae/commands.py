@@ -24,6 +24,7 @@ from mrihvae.kspace_files import open_kspace
 from mrihvae.masks import effective_acceleration
 from mrihvae.memory import return_large_blocks
 from mrihvae.model import HVAE
+from mrihvae.stages import recorded
 from mrihvae.volumes import SAMPLING_METHODS, Method, Undersampling, mask_of, reconstruct_volume, sample_volume
 from mrihvae.weights import load_model
 
@@ -121,7 +122,8 @@ def reconstruct_scan(
 
     Returns
     -------
-    what to tell of the volume (see `told`): file, slices, effective_acceleration, seconds_per_slice, warnings
+    what to tell of the volume (see `told`): file, slices, effective_acceleration, seconds_per_slice, which of these
+    its stages took ("maps": sensitivity maps, of several coils), warnings
 
     Raises
     ------
@@ -133,7 +135,11 @@ def reconstruct_scan(
     effective = round(effective_acceleration(mask), 3)
     began = time.perf_counter()
     caught: list[warnings.WarningMessage]
-    with tqdm(total=len(scan.kspace), desc=scan.name, unit="slice", leave=False) as bar, _caught() as caught:
+    with (
+        tqdm(total=len(scan.kspace), desc=scan.name, unit="slice", leave=False) as bar,
+        _caught() as caught,
+        recorded() as stages,
+    ):
         try:
             if sampled:
                 posterior = sample_volume(scan, mask, method, seed, batch_size, bar.update)
@@ -170,6 +176,7 @@ def reconstruct_scan(
         "slices": len(volume),
         "effective_acceleration": effective,
         "seconds_per_slice": seconds,
+        "stages": {name: round(total / len(volume), 4) for name, total in stages.items()},
         "warnings": sorted({str(one.message) for one in caught}),
     }
 
@@ -177,7 +184,9 @@ def reconstruct_scan(
 def told(row: Mapping[str, Any]) -> str:
     """Write the line that tells of a volume that `reconstruct_file` made."""
     effective, seconds = row["effective_acceleration"], row["seconds_per_slice"]
-    parts = [f"{row['slices']} slices", f"R = {effective:.2f}", f"{seconds:.2f} s per slice", *row["warnings"]]
+    stages = "".join(f", {name} {part:.2f}" for name, part in row.get("stages", {}).items())
+    within = f" ({stages.removeprefix(', ')})" if stages else ""
+    parts = [f"{row['slices']} slices", f"R = {effective:.2f}", f"{seconds:.2f} s per slice{within}", *row["warnings"]]
     return f"{row['file']}: {', '.join(parts)}"
 
 

@@ -106,6 +106,15 @@ def test_strength_that_is_written_is_that_which_was_used(method: str, tmp_path: 
     assert json.loads((output / "reconstruct.json").read_text())["strength"] == expected
 
 
+def test_seconds_of_maps_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    lines = abs(np.arange(20) - 10) < 5
+    scan, output = write_scan(tmp_path / "file0.h5", (2, 4, 24, 20), mask=lines), tmp_path / "out"
+    assert run("reconstruct", scan, "--output", output, "--method", "sense") == 0
+    (volume,) = json.loads((output / "reconstruct.json").read_text())["volumes"]
+    assert 0 < volume["stages"]["maps"] < volume["seconds_per_slice"]
+    assert f"s per slice (maps {volume['stages']['maps']:.2f})" in capsys.readouterr().out
+
+
 def test_folder_of_scans_with_their_own_masks(scans: Path, tmp_path: Path, checkpoint: Path) -> None:
     (scans / "notes.txt").write_text("left alone")
     output = tmp_path / "out"

@@ -40,7 +40,7 @@ from mrihvae.restoration import DegradedImages
 from mrihvae.runs import Counters, Run, TrainSettings, load_checkpoint, save_checkpoint
 from mrihvae.simulate import SimulationSettings
 from mrihvae.training import Batches, learning_rate, train, train_step
-from mrihvae.weights import load_card, load_model
+from mrihvae.weights import fingerprint, load_card, load_model
 
 MODEL = ModelSettings(
     widths=(16, 16), layers=1, cascades=1, guess_widths=(16, 16), guess_memory=2
@@ -519,6 +519,60 @@ def test_weights_to_start_from(changes: dict[str, Any]) -> None:
     before = {name: parameter.clone() for name, parameter in given.items()}
     train_step(run, batch_of_step(run, Slices(), 0, 0))
     assert_same(before, given)  # they are copied
+
+
+@pytest.mark.parametrize("changes", [{}, {"widths": (32, 16)}, {"fold": 1, "guess_fold": 2, "layers": 2}])
+def test_first_guess_of_other_weights(changes: dict[str, Any]) -> None:
+    """The U-Nets are taken, whatever else the model is; all else is drawn as without them."""
+    guess = new_run(seed=5).model
+    model = dataclasses.replace(MODEL, **changes)
+    run = Run.new(model, SETTINGS, SimulationSettings(), "cpu", guess=guess)
+    fresh = Run.new(model, SETTINGS, SimulationSettings(), "cpu")
+    given, drawn = dict(guess.named_parameters()), dict(fresh.model.named_parameters())
+    for name, parameter in run.model.named_parameters():
+        assert torch.equal(parameter, (given if name.startswith("r.guess.") else drawn)[name]), name
+    assert_same(parameters_of(run), dict(run.average.named_parameters()))
+
+
+def test_first_guess_where_more_levels_part_the_coarsest_band() -> None:
+    """The share of the coarsest band, which is not parted there, counts as that of its largest part."""
+    guess = new_run(seed=5).model
+    model = dataclasses.replace(MODEL, widths=(16, 16, 16, 16))
+    run = Run.new(model, dataclasses.replace(SETTINGS, shapes=((16, 16),)), SimulationSettings(), "cpu", guess=guess)
+    kspace, mask = small_kspace(1, 16, 16), calibrated(16).expand(1, 16, 16)
+    measured, shares = torch.where(mask, kspace, 0), torch.tensor([0.8, 0.3])
+    split = torch.cat((torch.tensor([0.1, 0.9]), shares))
+    answers = [
+        net.r.guess(measured, measured, given[None, :, None, None], lambda k, _: k)[-1]
+        for net, given in ((guess, shares), (run.model, split))
+    ]
+    torch.testing.assert_close(answers[1], answers[0])
+
+
+@pytest.mark.parametrize("changes", [{"cascades": 2}, {"cascades": 0}, {"guess_widths": (32, 16)}, {"fold": 1}])
+def test_first_guess_that_does_not_fit(changes: dict[str, Any]) -> None:
+    model = dataclasses.replace(MODEL, **changes)
+    with pytest.raises(InputError, match=r"another one than the model's; set cascades 1, guess_widths \(16, 16\)"):
+        Run.new(model, SETTINGS, SimulationSettings(), "cpu", guess=new_run().model)
+
+
+def test_card_names_the_weights_that_a_run_began_with(
+    tmp_path: Path, data: Path, settings: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Also after it was resumed; a resumed run takes no others."""
+    first, second = tmp_path / "first", tmp_path / "second"
+    assert main(command(data, first, "--settings", settings, "--steps", "1")) == 0
+    weights = first / "weights.safetensors"
+    assert "begun" not in load_card(weights)
+    words = ("--guess-weights", str(weights), "--settings", str(settings))
+    assert main(command(data, second, *words, "--steps", "1")) == 0
+    begun = load_card(second / "weights.safetensors")["begun"]
+    assert begun == {"first guess": f"weights, SHA-256 {fingerprint(weights)}"}
+    assert main(command(data, second, "--resume", "--steps", "2")) == 0
+    assert load_card(second / "weights.safetensors")["begun"] == begun
+    capsys.readouterr()
+    assert main(command(data, second, "--resume", "--guess-weights", str(weights))) == 2
+    assert "--guess-weights: a resumed run has weights already" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
