@@ -116,14 +116,11 @@ def test_without_other_samples_maps_are_those_of_the_calibration_region() -> Non
 def test_the_kernel_that_predicts_better_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
     kspace, mask, _ = few_lines()
     usual = fast_maps(calibration_data(kspace, mask)[0], SHAPE, kernel=KERNEL)
-    for ahead, taken in ((0.31, True), (0.29, False)):
+    for ahead, margin, taken in ((0.01, 0, True), (-0.01, 0, False), (0.29, 0.3, False), (0.31, 0.3, True)):
         answers = iter((5 + ahead, 5.0))
         monkeypatch.setattr(map_refinement, "_prediction", lambda *_: next(answers))  # noqa: B023
-        assert torch.equal(refined_maps(kspace[0], mask, mask, fast_maps, 0), usual) == taken
-    monkeypatch.setattr(map_refinement, "SPARSE", 0.5)  # where little is sampled, the other has to be better
-    for ahead, taken in ((-0.29, True), (-0.31, False)):
-        answers = iter((5 + ahead, 5.0))
-        assert torch.equal(refined_maps(kspace[0], mask, mask, fast_maps, 0), usual) == taken
+        assert torch.equal(refined_maps(kspace[0], mask, mask, fast_maps, 0, margin=margin), usual) == taken
+    assert map_refinement.MARGIN == 0
 
 
 def test_true_maps_predict_better_than_wrong_ones() -> None:
