@@ -4,7 +4,8 @@
 
 simulates slices of training images with 8 and 16 random coils. For each with a calibration region that is small for
 its coils it notes by how many dB the usual kernel predicts held-out samples better than the kernel that the region
-allows (the lead), and the root-sum-of-squares PSNR of the hybrid with maps of the usual kernel and with refined maps.
+allows (the lead), and the root-sum-of-squares PSNR of the hybrid with maps of the usual kernel, with those of the
+smaller kernel alone, and with refined maps.
 `mrihvae.map_refinement.MARGIN` is the lead up to which refined maps are taken; results/tune_maps.json has every slice,
 what each margin gives on average, over all and where little was sampled, and the share of slices that it harms. Chosen
 is the margin of the largest gain among those that harm at most one slice in 20.
@@ -122,12 +123,16 @@ def row_of(scan: Scan, pattern: Undersampling, model: HVAE) -> dict[str, Any] | 
         found = root_sum_of_squares(image, maps[None], kspace[None], mask).numpy().astype(np.float32)
         return round(score_volume(scan.target, found)["PSNR"], 3)
 
-    refined = refined_maps(kspace, mask, mask, fast_maps, REPETITIONS, margin=float("inf"))
+    smaller, refined = (
+        refined_maps(kspace, mask, mask, fast_maps, repetitions, margin=float("inf"))
+        for repetitions in (0, REPETITIONS)
+    )
     return {
         "R": round(effective_acceleration(mask.numpy()), 2),
         "lines": calibration_box(mask)[1],
         "lead": round(lead_of_usual_kernel(kspace, mask, mask, fast_maps), 3),
         "usual": quality(fast_maps(calibration, shape, kernel=KERNEL)),
+        "smaller": quality(smaller),
         "refined": quality(refined),
     }
 
