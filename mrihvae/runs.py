@@ -189,7 +189,7 @@ def _take_guess(net: HVAE, weights: HVAE) -> None:
     more = net.settings.levels - weights.settings.levels
     before = 4 * (weights.settings.guess_fold or weights.settings.fold) ** 2  # channels of two complex images
     own = {name: value for name, value in net.named_parameters() if name.startswith(GUESS)}
-    there = {name: value for name, value in weights.named_parameters() if name.startswith(GUESS)}
+    there: dict[str, Tensor] = {name: value for name, value in weights.named_parameters() if name.startswith(GUESS)}
     for name, value in there.items():
         if name.endswith(STEM) and more > 0:
             images, rest = value[:, :before], value[:, before:]
