@@ -150,7 +150,9 @@ def benchmark(
         "weights": ours.fingerprint,
         "training_steps": ours.steps,
         "inference": dataclasses.asdict(OURS["hybrid"]),
-        "varnet": None if varnet is None else {"weights": varnet.fingerprint, "minutes": varnet.settings.minutes},
+        "varnet": _kept_varnet(output, options)
+        if varnet is None
+        else {"weights": varnet.fingerprint, "minutes": varnet.settings.minutes},
         "seconds_are": SECONDS_NOTE,
     }
     kernels = _tuned(options, "kernels")
@@ -163,6 +165,11 @@ def benchmark(
             write_results(output, provenance, [rows[key] for key in kept], multicoil_tables)
     if rows:
         print(output.with_suffix(".md").read_text())
+
+
+def _kept_varnet(output: Path, options: argparse.Namespace) -> Any:
+    """Say of which VarNet the rows are that --resume keeps where no weights of it are given."""
+    return json.loads(output.read_text()).get("varnet") if options.resume and output.is_file() else None
 
 
 def contestant(
