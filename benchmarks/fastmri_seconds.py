@@ -3,7 +3,8 @@
     python benchmarks/fastmri_seconds.py --threads 2
 
 times one slice of 15 coils and one of a single coil, from k-space to the image that is delivered, maps included, by the
-function that `mrihvae reconstruct` calls, and writes fastmri_seconds.json and .md. Beside it stand BART (`ecalib` and
+function that `mrihvae reconstruct` calls, and writes fastmri_seconds_avx2.json
+and .md, or what the processor has else. Beside it stand BART (`ecalib` and
 `pics`, on k-space as it is and without readout oversampling) and fastMRI's VarNet of its default size with random
 weights, which takes k-space as it is. Times are medians of repeats after a warm-up: seconds of the clock, and seconds
 of the processor, which tell the same on a busy machine. --slices N also runs the command on a file of N slices in a
@@ -187,7 +188,7 @@ def main(arguments: list[str] | None = None) -> int:
         "seconds": found,
         "file": of_file(options.slices, options) if options.slices else None,
     }
-    path = options.results / "fastmri_seconds.json"
+    path = options.results / f"fastmri_seconds_{results['instructions'].lower()}.json"
     with replacing(path) as temporary:
         temporary.write_text(json.dumps(results, indent=1) + "\n")
     text = table(results)
