@@ -41,7 +41,6 @@ from mrihvae.simulate import SimulationSettings
 from mrihvae.slices import Mixture, load_mixture
 from mrihvae.training import Batches, train_step
 from mrihvae.validation import ValidationCase, ValidationSettings, draw_cases, mean_psnr, psnr, started, validate
-from mrihvae.weights import load_model
 
 HERE = Path(__file__).parent
 SHAPES = ((128, 128), (128, 160), (160, 128), (160, 160), (192, 192))
@@ -74,7 +73,6 @@ VARIANTS: dict[str, dict[str, Any]] = {
     },
 }
 CONTROL = "control"
-SHIPPED = {f"weights '{name}' of version 0.1.0": name for name in ("default", "multicoil")}  # after hours of training
 SIMULATION = SimulationSettings(
     coils=(1, 16), one_coil=0.5, physical_phase=0.7, tissue_phase=2.5, tone=0.5, inversion=0.2, blur=0.2, empty=0.02
 )
@@ -113,12 +111,6 @@ def study(options: argparse.Namespace) -> None:
     mixture = load_mixture([f"{options.data}/{source}" for source in SOURCES])
     cases = validation_cases(options.data)
     options.work.mkdir(parents=True, exist_ok=True)
-    for title, name in SHIPPED.items():
-        path = options.work / f"{name}_0.json"
-        if not path.is_file():
-            row = {"variant": title, "seed": 0, "minutes": None, "slices": None, **scored(load_model(name), cases)}
-            with replacing(path) as temporary:
-                temporary.write_text(json.dumps(row, indent=1) + "\n")
     for seed in options.seeds:
         for name in options.variants:
             path = options.work / f"{list(VARIANTS).index(name)}_{seed}.json"
@@ -158,28 +150,25 @@ def trained(name: str, mixture: Mixture, cases: list[ValidationCase], minutes: f
             train_step(run, scans)
             used += time.process_time() - began
             bar.update(round(used) - bar.n)
-    done = {"minutes": minutes, "steps": run.counters.step, "slices": run.counters.slices}
-    return {**done, **scored(run.average, cases, control)}
-
-
-def scored(model: HVAE, cases: list[ValidationCase], control: bool = False) -> dict[str, Any]:
-    """Score weights, and time them."""
-    scores = validate(model, started(cases, model.settings.start_share))
+    scores = validate(run.average, started(cases, run.average.settings.start_share))
     if control:
         scores = {key: {**row, "psnr": row["guess"]} for key, row in scores.items()}
     else:
         for case in cases:
             if case.coils == 1:
-                scores[case.key]["hybrid"] = hybrid_psnr(model, case)
+                scores[case.key]["hybrid"] = hybrid_psnr(run.average, case)
     elbos = [row["elbo"] for row in scores.values() if "elbo" in row]
     return {
-        "parameters": sum(p.numel() for p in model.parameters()),
+        "minutes": minutes,
+        "steps": run.counters.step,
+        "slices": run.counters.slices,
+        "parameters": sum(p.numel() for p in run.average.parameters()),
         "seconds": {
-            "amortized": inference_seconds(model, InferenceSettings(views=1, rounds=1, sweeps=0), control),
-            "hybrid": inference_seconds(model, InferenceSettings(), control),
+            "amortized": inference_seconds(run.average, InferenceSettings(views=1, rounds=1, sweeps=0), control),
+            "hybrid": inference_seconds(run.average, InferenceSettings(), control),
         },
         "elbo": None if control else round(float(np.mean(elbos)), 4),
-        "frechet": None if control else round(frechet(model, cases), 3),
+        "frechet": None if control else round(frechet(run.average, cases), 3),
         "scores": scores,
     }
 
@@ -221,7 +210,7 @@ def frechet(model: HVAE, cases: list[ValidationCase]) -> float:
 
 def collect(options: argparse.Namespace) -> None:
     """Write the tables and the plot of all rows that are there."""
-    order = [*SHIPPED, *VARIANTS]
+    order = list(VARIANTS)
     rows = [json.loads(path.read_text()) for path in sorted(options.work.glob("*_*.json"))]
     rows.sort(key=lambda row: (order.index(row["variant"]), row["seed"]))
     if not rows:
@@ -241,7 +230,6 @@ def markdown(rows: list[dict[str, Any]]) -> str:
     names = list(dict.fromkeys(row["variant"] for row in rows))
     parts = ["1 coil, 4x", "1 coil, 8x", "8 coils, 4x", "8 coils, 8x"]
     head = ["network", *parts, "spread of seeds", "evidence bound", "Fréchet", "amortized, s", "hybrid, s", "slices"]
-    head += [f"hybrid, {part}" for part in parts[:2]]
     lines = ["| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
     for name in names:
         found = [row for row in rows if row["variant"] == name]
@@ -252,14 +240,7 @@ def markdown(rows: list[dict[str, Any]]) -> str:
             values = [row[key] for row in found if row[key] is not None]
             cells.append(form.format(np.mean(values)) if values else "")
         cells += [f"{np.mean([row['seconds'][way] for row in found]):.2f}" for way in ("amortized", "hybrid")]
-        seen = [row["slices"] for row in found if row["slices"] is not None]
-        cells.append(f"{np.mean(seen):.0f}" if seen else "")
-        for part in parts[:2]:
-            hybrid = [
-                one["hybrid"] for row in found for key, one in row["scores"].items() if part in key and "hybrid" in one
-            ]
-            cells.append(f"{np.mean(hybrid):.2f}" if hybrid else "")
-        lines.append(f"| {name} | " + " | ".join(cells) + " |")
+        lines.append(f"| {name} | " + " | ".join([*cells, f"{np.mean([row['slices'] for row in found]):.0f}"]) + " |")
     sets = list(dict.fromkeys(key.split(",")[0] for key in rows[0]["scores"]))
     lines += ["", "By set, mean over coils and accelerations:", "", "| network | " + " | ".join(sets) + " |"]
     lines.append("|---" * (len(sets) + 1) + "|")
@@ -267,8 +248,8 @@ def markdown(rows: list[dict[str, Any]]) -> str:
         found = [row for row in rows if row["variant"] == name]
         cells = [f"{np.mean([mean_psnr(row['scores'], f'{one},') for row in found]):.2f}" for one in sets]
         lines.append(f"| {name} | " + " | ".join(cells) + " |")
-    minutes = ", ".join(f"{m:g}" for m in sorted({row["minutes"] for row in rows if row["minutes"]}))
-    counts = sorted({sum(row["variant"] == name for row in rows) for name in names if name not in SHIPPED})
+    minutes = ", ".join(f"{m:g}" for m in sorted({row["minutes"] for row in rows}))
+    counts = sorted({sum(row["variant"] == name for row in rows) for name in names})
     seeds = " or ".join(map(str, counts))
     note = (
         "PSNR in dB of one encoder pass; evidence bound in nats per real dimension (less is better); CPU seconds of a "
@@ -280,7 +261,7 @@ def markdown(rows: list[dict[str, Any]]) -> str:
 def plot(rows: list[dict[str, Any]], path: Path) -> None:
     """Draw quality over the seconds of one encoder pass, a mark per run."""
     figure, axes = plt.subplots(1, 2, figsize=(12, 4.5), layout="constrained")
-    names = [name for name in (*SHIPPED, *VARIANTS) if any(row["variant"] == name for row in rows)]
+    names = [name for name in VARIANTS if any(row["variant"] == name for row in rows)]
     for axis, part in zip(axes, ("1 coil", "8 coils")):
         for number, name in enumerate(names):
             found = [row for row in rows if row["variant"] == name]
