@@ -230,6 +230,9 @@ def markdown(rows: list[dict[str, Any]]) -> str:
     names = list(dict.fromkeys(row["variant"] for row in rows))
     parts = ["1 coil, 4x", "1 coil, 8x", "8 coils, 4x", "8 coils, 8x"]
     head = ["network", *parts, "spread of seeds", "evidence bound", "Fréchet", "amortized, s", "hybrid, s", "slices"]
+    rows_have_hybrid = any("hybrid" in one for row in rows for one in row["scores"].values())
+    one_coil = parts[:2] if rows_have_hybrid else []
+    head += [f"hybrid, {part}" for part in one_coil]
     lines = ["| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
     for name in names:
         found = [row for row in rows if row["variant"] == name]
@@ -240,7 +243,12 @@ def markdown(rows: list[dict[str, Any]]) -> str:
             values = [row[key] for row in found if row[key] is not None]
             cells.append(form.format(np.mean(values)) if values else "")
         cells += [f"{np.mean([row['seconds'][way] for row in found]):.2f}" for way in ("amortized", "hybrid")]
-        lines.append(f"| {name} | " + " | ".join([*cells, f"{np.mean([row['slices'] for row in found]):.0f}"]) + " |")
+        cells.append(f"{np.mean([row['slices'] for row in found]):.0f}")
+        for part in one_coil:
+            scores = [one for row in found for key, one in row["scores"].items() if part in key]
+            hybrid = [one["hybrid"] for one in scores if "hybrid" in one]
+            cells.append(f"{np.mean(hybrid):.2f}" if hybrid else "")
+        lines.append(f"| {name} | " + " | ".join(cells) + " |")
     sets = list(dict.fromkeys(key.split(",")[0] for key in rows[0]["scores"]))
     lines += ["", "By set, mean over coils and accelerations:", "", "| network | " + " | ".join(sets) + " |"]
     lines.append("|---" * (len(sets) + 1) + "|")
