@@ -1,7 +1,7 @@
 """Render results as Markdown: the tables beside the results, and those of the README, which are generated.
 
-    python benchmarks/tables.py            # writes the README's tables and the plots
-    python benchmarks/tables.py --check    # fails if the README's tables are not those of the results
+    python -m benchmarks.tables            # writes the README's tables and the plots
+    python -m benchmarks.tables --check    # fails if the README's tables are not those of the results
 
 The README has a table of benchmarks/results/NAME.json between the lines `<!-- results:NAME -->` and
 `<!-- /results -->`: of a protocol, of `seconds` (quality.py --time), of `calibration` (calibration.py), or of
@@ -21,16 +21,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from multicoil_tables import multicoil_seconds_table, multicoil_tables
-from plots import seconds_of, write_plots
-from protocol import LABELS
-from restoration_tables import overview
-from scanner_tables import scanner_tables
 
+from benchmarks import HERE
+from benchmarks.common.plots import seconds_of, write_plots
+from benchmarks.common.protocol import LABELS
+from benchmarks.multicoil.tables import multicoil_seconds_table, multicoil_tables
+from benchmarks.restoration.tables import overview
+from benchmarks.scanner.tables import scanner_tables
 from mrihvae.errors import InputError
-from mrihvae.files import replacing
+from mrihvae.utils.files import atomic_write
 
-HERE = Path(__file__).parent
 METRICS = ("PSNR", "SSIM", "NMSE")
 DIGITS = {"PSNR": 2, "SSIM": 3, "NMSE": 4}
 MARKED = re.compile(r"(<!-- results:([\w.-]+) -->\n)(.*?)(<!-- /results -->)", flags=re.DOTALL)
@@ -64,7 +64,7 @@ def main(arguments: list[str] | None = None) -> int:
         if options.check and rendered != text:
             raise InputError(f"{options.readme}: its tables are not those of the results; run benchmarks/tables.py")
         if not options.check:
-            with replacing(options.readme) as temporary:
+            with atomic_write(options.readme) as temporary:
                 temporary.write_text(rendered)
             for path in write_plots(options.results):
                 print(path)

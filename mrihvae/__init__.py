@@ -6,7 +6,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from mrihvae.kspace_files import open_kspace
+    from mrihvae.io.kspace import open_kspace
     from mrihvae.reconstructor import Reconstructor
 
 __all__ = ["Reconstructor", "__version__", "open_kspace"]
@@ -24,7 +24,7 @@ def __getattr__(name: str) -> Any:
 
         return Reconstructor
     if name == "open_kspace":
-        from mrihvae.kspace_files import open_kspace
+        from mrihvae.io.kspace import open_kspace
 
         return open_kspace
     raise AttributeError(f"module 'mrihvae' has no attribute '{name}'")

@@ -2,6 +2,6 @@
 
 import sys
 
-from mrihvae.cli import main
+from mrihvae.cli.main import main
 
 sys.exit(main())

@@ -1,4 +1,9 @@
-"""The one error that mrihvae raises for a user's mistake."""
+"""The one error that mrihvae raises for a user's mistake, and what its messages are made of."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
 
 
 class InputError(ValueError):
@@ -7,3 +12,13 @@ class InputError(ValueError):
     The message is one line that names the thing, what is wrong with it and what to do. Commands print it
     and end with status 2; library callers can catch it as a `ValueError`.
     """
+
+
+def reason(error: BaseException, line: int = 0) -> str:
+    """Give one line of an error's message, the first if not told otherwise, or its type where it has no message."""
+    return (str(error).splitlines() or [type(error).__name__])[line].strip()
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """Give the known name that is most like an unknown one."""
+    return difflib.get_close_matches(name, list(known), n=1, cutoff=0.0)[0]

@@ -11,9 +11,9 @@ from typing import Any
 import ismrmrd
 
 from mrihvae.errors import InputError
-from mrihvae.mrd_stream import Config, Header, Message
-from mrihvae.online import Ready, make_ready, respond
-from mrihvae.scanner_requests import Request
+from mrihvae.io.mrd.messages import Config, Header, Message
+from mrihvae.server.request import Request
+from mrihvae.server.session import Engine, make_ready, reconstruct_stream
 
 STORED = Request(pixels="short")  # scanners store 16 bits
 
@@ -24,12 +24,12 @@ def process(connection: Any, config: Any, metadata: Any) -> None:
     Parameters
     ----------
     connection : of python-ismrmrd-server: gives acquisitions, sends images, texts and the close
-    config : name of a configuration, JSON or dictionary of parameters (see `mrihvae.scanner_requests.Request`)
+    config : name of a configuration, JSON or dictionary of parameters (see `mrihvae.server.request.Request`)
     metadata : the header, as `ismrmrd.xsd` reads it, or its text
     """
     replies = _Replies(connection)
     try:
-        respond(_messages(connection, config, metadata), _ready(), replies)
+        reconstruct_stream(_messages(connection, config, metadata), _ready(), replies)
     except InputError as error:
         connection.send_logging("ERROR   ", f"mrihvae: {error}")
     except Exception:
@@ -40,7 +40,7 @@ def process(connection: Any, config: Any, metadata: Any) -> None:
 
 
 @lru_cache(maxsize=1)
-def _ready() -> Ready:
+def _ready() -> Engine:
     """Load weights once in a process."""
     return replace(make_ready(None), request=STORED)
 

@@ -7,19 +7,25 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from mrihvae.commands import load_on
+from mrihvae.coils.combine import root_sum_of_squares
+from mrihvae.coils.maps import estimate_maps
+from mrihvae.coils.settings import CoilSettings
+from mrihvae.coils.virtual_coils import alike, compress, compressed_maps, expanded
 from mrihvae.errors import InputError
-from mrihvae.fourier import centre_crop, centre_pad, ifft2c
-from mrihvae.inference import InferenceSettings, Undersampled, draw, is_turned, pose, solve
-from mrihvae.model import HVAE
-from mrihvae.multicoil import CoilSettings, estimate_maps, pose_coils, root_sum_of_squares
-from mrihvae.oversampling import kept_rows, remove_oversampling, restore_rows
-from mrihvae.protocols import CALIBRATED, Solver, find_protocol, read_protocol
-from mrihvae.settings import from_dict
-from mrihvae.units import noise_std
-from mrihvae.virtual_coils import alike, compress, compressed_maps, expanded
-from mrihvae.volumes import SAMPLING_METHODS, Method, settings_of
-from mrihvae.weights import find_weights, load_card
+from mrihvae.inference.coil_problem import pose_coils
+from mrihvae.inference.problem import Undersampled, pose
+from mrihvae.inference.reconstruct import draw, solve
+from mrihvae.inference.settings import InferenceSettings
+from mrihvae.model.hvae import HVAE
+from mrihvae.model.shipped import find_weights
+from mrihvae.model.weights import load_card, load_on
+from mrihvae.physics.fourier import centre_crop, centre_pad, ifft2c, masked
+from mrihvae.physics.noise import noise_std
+from mrihvae.physics.sampling import lines_differ_along_h
+from mrihvae.protocols.evaluation import CALIBRATED, Solver, find_protocol, read_protocol
+from mrihvae.recon.methods import SAMPLING_METHODS, Method, settings_of
+from mrihvae.recon.oversampling import kept_rows, remove_oversampling, restore_rows
+from mrihvae.utils.config import from_dict
 
 DEFAULT = "default"  # weights that are taken where neither a name nor a protocol says which
 
@@ -32,7 +38,8 @@ class Reconstructor(nn.Module):
     Parameters
     ----------
     model : trained weights with r for undersampled scans
-    solver : how to reconstruct, see `mrihvae.protocols.Solver`; methods are "hybrid", "amortised" and "samples"
+    solver : how to reconstruct, see `mrihvae.protocols.evaluation.Solver`; methods are "hybrid", "amortised" and
+        "samples"
     coils : what is done with several coils; whitening, and compression to a given number of virtual coils, are of
         volumes, and not done here
     seed : of posterior samples
@@ -133,12 +140,12 @@ class Reconstructor(nn.Module):
 
     def _slices(self, whole: Tensor, mask: Tensor, low: int) -> Tensor:
         """Reconstruct slices, complex (slices, coils, H, W), of one mask, bool (H, W): magnitude (slices, H, W)."""
-        whole = torch.where(mask, whole, torch.zeros((), dtype=whole.dtype, device=whole.device))
+        whole = masked(whole, mask)
         rows = kept_rows(whole.shape[-2], 0, self.matrix, mask.cpu().numpy())
         if not bool((whole != 0).any(dim=-1).flatten(0, 1).any(dim=0).all()):
             rows = whole.shape[-2]  # the readout is not sampled fully
         kspace, known = remove_oversampling(whole, rows), mask[:rows]
-        turned = is_turned(mask)
+        turned = lines_differ_along_h(mask)
         if kspace.shape[1] == 1:
             coil = whole[:, 0]
             inside = self._images(kspace[:, 0], known, None, noise_std(coil.mT if turned else coil)).abs()

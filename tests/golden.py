@@ -1,7 +1,7 @@
 """What the package gives today, kept by commands alone, so that a change of its code can be compared with it.
 
-    python tests/golden.py store DIR --package CHECKOUT
-    python tests/golden.py compare DIR [--tolerance 1e-6] [--package CHECKOUT]
+    python -m tests.golden store DIR --package CHECKOUT
+    python -m tests.golden compare DIR [--tolerance 1e-6] [--package CHECKOUT]
 
 `store` runs commands of the package at CHECKOUT (left out: this one) and writes DIR/golden.npz: reconstructions of one
 coil and of several by every method, posterior samples and their deviation, restored images, an MRD file, the server,
@@ -24,10 +24,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import h5py
-import mrd_client as mrd
 import nibabel
 import numpy as np
 from safetensors.numpy import load_file
+
+from tests.support import REPOSITORY, mrd
 
 SMALL = {
     "model": {"widths": [16, 16, 16], "layers": 1, "cascades": 1, "guess_widths": [16, 16], "guess_memory": 2},
@@ -229,7 +230,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=["store", "compare"])
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--package", type=Path, default=Path(__file__).parents[1])
+    parser.add_argument("--package", type=Path, default=REPOSITORY)
     parser.add_argument("--data", type=Path, default=os.environ.get("MRIHVAE_DATA"))
     parser.add_argument("--tolerance", type=float, default=0.0)
     options = parser.parse_args()

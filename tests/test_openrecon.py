@@ -13,14 +13,14 @@ import pytest
 pytest.importorskip("ismrmrd")
 
 import ismrmrd
-import mrd_client as mrd
-from serving import cheap, expected, lines_of, scan
 
 from mrihvae import openrecon
-from mrihvae.mrd_stream import read_messages
+from mrihvae.io.mrd.messages import read_messages
 from mrihvae.openrecon import STORED, process
-from mrihvae.scanner_requests import Request
-from mrihvae.volumes import Method
+from mrihvae.recon.methods import Method
+from mrihvae.server.request import Request
+from tests.support import mrd
+from tests.support.serving import cheap, expected, lines_of, scan
 
 
 class Connection:
@@ -117,7 +117,7 @@ def test_mistakes_are_logged() -> None:
 
 
 def test_other_failures_close_and_go_on_to_the_server(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(openrecon, "respond", lambda *_: 1 / 0)
+    monkeypatch.setattr(openrecon, "reconstruct_stream", lambda *_: 1 / 0)
     connection = Connection([])
     with pytest.raises(ZeroDivisionError):
         process(connection, None, "")

@@ -13,30 +13,34 @@ import nibabel
 import numpy as np
 import pytest
 import torch
-from conftest import complex_normal, header, write_scan
 from fastmri.data import SliceDataset
 from fastmri.data.subsample import create_mask_for_mask_type
 from fastmri.data.transforms import VarNetDataTransform, center_crop
 from fastmri.evaluate import METRIC_FUNCS, evaluate
 from fastmri.models import VarNet
-from small import SMALL, phantom, small_kspace, small_model
-from small_coils import calibrated, coil_scans, some_bins
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
+from mrihvae.coils.espirit import fast_maps
+from mrihvae.coils.map_refinement import refined_maps
+from mrihvae.coils.settings import CoilSettings
 from mrihvae.errors import InputError
-from mrihvae.fastmri_files import read_dataset, read_scan
-from mrihvae.fourier import fft2c, ifft2c
-from mrihvae.inference import reconstruct, sample
-from mrihvae.map_refinement import refined_maps
-from mrihvae.multicoil import CoilSettings, reconstruct_coils
-from mrihvae.protocols import Solver
+from mrihvae.inference.reconstruct import reconstruct, reconstruct_coils, sample
+from mrihvae.io.fastmri import read_scan
+from mrihvae.io.hdf5 import read_dataset
+from mrihvae.model.weights import load_model, save_weights
+from mrihvae.physics.fourier import fft2c, ifft2c
+from mrihvae.physics.sampling import Undersampling
+from mrihvae.protocols.evaluation import Solver
+from mrihvae.recon.methods import Method
+from mrihvae.recon.undersampling import mask_of
+from mrihvae.recon.volumes import reconstruct_volume
 from mrihvae.reconstructor import Reconstructor
-from mrihvae.scanner import ScannerSettings
-from mrihvae.sensitivities import fast_maps
-from mrihvae.simulated_files import image_groups, simulate_file, undersample_file
-from mrihvae.volumes import Method, Undersampling, mask_of, reconstruct_volume
-from mrihvae.weights import load_model, save_weights
+from mrihvae.simulation.files import image_groups, simulate_file, undersample_file
+from mrihvae.simulation.settings import ScannerSettings
+from tests.support.files import complex_normal, header, write_scan
+from tests.support.small import SMALL, phantom, small_kspace, small_model
+from tests.support.small_coils import calibrated, coil_scans, some_bins
 
 SHORT = Solver(views=2, rounds=1, sweeps=0, precision="float32")
 FULL = Solver(views=2, rounds=2, sweeps=1, precision="float32")

@@ -1,0 +1,1 @@
+"""What benchmarks share: protocols, plots, measures."""

@@ -1,0 +1,1 @@
+"""IA-HVAE against the paper: seconds of inference and quality."""

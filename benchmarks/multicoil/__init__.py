@@ -1,0 +1,1 @@
+"""Several coils: quality, sensitivity maps, seconds."""

@@ -1,0 +1,1 @@
+"""Other reconstructions and restorations to compare with."""

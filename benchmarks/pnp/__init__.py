@@ -1,0 +1,1 @@
+"""PnP-HVAE against the paper: contraction and temperatures."""

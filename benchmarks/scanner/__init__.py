@@ -1,0 +1,1 @@
+"""The server: seconds and robustness."""

@@ -1,0 +1,1 @@
+"""One coil: quality, calibration, refinement, seconds."""

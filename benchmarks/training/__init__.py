@@ -1,0 +1,1 @@
+"""Training of the weights, and what is known of it."""

@@ -1,0 +1,3 @@
+"""The command line."""
+
+from mrihvae.cli.main import main as main

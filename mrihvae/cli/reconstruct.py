@@ -1,0 +1,162 @@
+"""`mrihvae reconstruct`: undersampled scans of any format in, reconstructions in fastMRI's form and pictures out."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from mrihvae import __version__
+from mrihvae.cli.common import finished_before
+from mrihvae.cli.options.reconstruct import AXES, CHALLENGES
+from mrihvae.cli.reconstruct_files import reconstruct_file, told
+from mrihvae.coils.settings import CoilSettings
+from mrihvae.errors import InputError
+from mrihvae.inference.settings import InferenceSettings
+from mrihvae.io.kspace import check_names, head_of, list_kspace
+from mrihvae.model.shipped import find_weights, weights_for
+from mrihvae.model.weights import fingerprint, load_card, load_on
+from mrihvae.physics.sampling import Undersampling
+from mrihvae.pnp.settings import FOR_SCANS, PnPSettings
+from mrihvae.recon.classical import COIL_STRENGTH, DEFAULT_STRENGTH
+from mrihvae.recon.methods import MODEL_METHODS, SAMPLING_METHODS, Method, inference_of
+from mrihvae.utils.config import from_dict
+from mrihvae.utils.files import atomic_write
+
+SAME = (  # in a folder
+    "method", "checkpoint", "weights", "inference", "samples", "pnp", "strength", "coils", "undersampling",
+)  # fmt: skip
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Reconstruct; prints progress on standard error and a line per volume on standard output."""
+    undersampling = _undersampling(arguments)
+    files = list_kspace(_input(arguments))
+    heads = {file: head_of(file) for file in files}
+    check_names((file, name) for file, (names, _) in heads.items() for name in names)
+    checkpoints = {file: _checkpoint(file, coils, arguments) for file, (_, coils) in heads.items()}
+    methods = {name: _method(arguments, name) for name in dict.fromkeys(checkpoints.values())}
+    summary = _summary(arguments, methods, undersampling)
+    done = finished_before(arguments.output / "reconstruct.json", summary, SAME, "volumes") if arguments.resume else {}
+    for file in files:
+        if _is_there(file, done, arguments.output / "reconstructions"):
+            print(f"{file.name}: already there")
+            continue
+        sampled, kept = arguments.samples is not None, arguments.keep_samples
+        method = methods[checkpoints[file]]
+        for row in reconstruct_file(file, arguments.output, method, undersampling, arguments.batch_size, sampled, kept):
+            print(told(row))
+            done[row["file"]] = row
+        with atomic_write(arguments.output / "reconstruct.json") as temporary:
+            temporary.write_text(json.dumps({**summary, "volumes": list(done.values())}, indent=2) + "\n")
+
+
+def _is_there(file: Path, done: Mapping[str, Any], folder: Path) -> bool:
+    """Tell whether all scans of a file were reconstructed, and their files are there still."""
+    rows = [row for row in done.values() if row.get("source", row["file"]) == file.name]
+    whole = bool(rows) and len(rows) == rows[0].get("scans", 1)
+    return whole and all((folder / row["file"]).is_file() for row in rows)
+
+
+def _input(arguments: argparse.Namespace) -> Path:
+    """Take INPUT, or --data_path for it."""
+    if (arguments.input is None) == (arguments.data_path is None):
+        raise InputError("INPUT: give a file with k-space or a folder of them, here or by --data_path")
+    path: Path = arguments.input or arguments.data_path
+    return path
+
+
+def _checkpoint(file: Path, coils: int | None, arguments: argparse.Namespace) -> str:
+    """Choose the weights for a file, and see that it is of the challenge."""
+    if arguments.challenge is not None and coils is not None and min(coils, 2) != CHALLENGES[arguments.challenge]:
+        kind = "one coil" if coils == 1 else f"{coils} coils"
+        raise InputError(f"{file}: is of {kind}, not of challenge '{arguments.challenge}'; leave it out, or the option")
+    return arguments.checkpoint or weights_for(coils or 1)
+
+
+def _summary(
+    arguments: argparse.Namespace, methods: dict[str, Method], undersampling: Undersampling | None
+) -> dict[str, Any]:
+    """Say how volumes are reconstructed: all that must be the same in one output folder."""
+    method = next(iter(methods.values()))
+    modelled = method.name in MODEL_METHODS
+    samples = method.samples if arguments.samples is not None or method.name == "samples" else None
+    return {
+        "mrihvae": __version__,
+        "input": str(_input(arguments)),
+        "torch": str(torch.__version__),
+        "method": method.name,
+        "checkpoint": ", ".join(methods) if modelled else None,
+        "weights": ", ".join(fingerprint(find_weights(name)) for name in methods) if modelled else None,
+        "inference": inference_of(method),
+        "samples": samples,
+        "pnp": dataclasses.asdict(method.pnp) if method.name == "pnp" else None,
+        "strength": method.strength or _usual_strength(method.name),
+        "coils": dataclasses.asdict(method.coils),
+        "undersampling": dataclasses.asdict(undersampling) if undersampling else None,
+        "device": arguments.device,
+        "threads": torch.get_num_threads(),
+    }
+
+
+def _usual_strength(name: str) -> dict[str, float | None] | None:
+    """Give the strength of a classical method for one coil and for several; None for other methods."""
+    if name not in COIL_STRENGTH:
+        return None
+    return {"one coil": DEFAULT_STRENGTH.get(name), "several coils": COIL_STRENGTH[name]}
+
+
+def _method(arguments: argparse.Namespace, checkpoint: str) -> Method:
+    """Read the options of the method, and load the model if it needs one."""
+    if arguments.batch_size < 1:
+        raise InputError(f"--batch-size {arguments.batch_size}: must be at least 1")
+    if arguments.strength is not None and not arguments.strength > 0:
+        raise InputError(f"--strength {arguments.strength}: must be above 0")
+    if arguments.samples is not None and arguments.samples < 2:
+        raise InputError(f"--samples {arguments.samples}: a deviation takes at least 2")
+    if arguments.samples is not None and arguments.method not in SAMPLING_METHODS:
+        raise InputError(f"--samples: {arguments.method} draws none; choose --method {' or '.join(SAMPLING_METHODS)}")
+    if arguments.samples is None and (arguments.keep_samples or arguments.temperature is not None):
+        raise InputError("--keep-samples and --temperature: go with --samples; add it, or leave them out")
+    names = ("views", "rounds", "rule", "step", "anchor", "combine", "precision")
+    options = {name: getattr(arguments, name) for name in names}
+    usual = InferenceSettings.sweeps if arguments.samples is None else 0
+    options["sweeps"] = usual if arguments.sweeps is None else arguments.sweeps
+    model = None
+    if arguments.method in MODEL_METHODS:
+        model = load_on(checkpoint, arguments.device)
+        card = load_card(find_weights(checkpoint))
+        options |= {name: card.get(name, 1.0) for name in ("temperature", "spread")}
+        if arguments.temperature is not None:
+            options["temperature"] = arguments.temperature
+    inference = from_dict(InferenceSettings, options, "inference settings")
+    looped = {
+        name: getattr(arguments, name) for name in ("iterations", "gamma", "tau", "encoder", "views", "precision")
+    }
+    looped["sweeps"] = FOR_SCANS.sweeps if arguments.sweeps is None else arguments.sweeps
+    pnp = from_dict(PnPSettings, {**dataclasses.asdict(FOR_SCANS), **looped}, "pnp settings")
+    named = {"maps": arguments.maps, "refine_maps": arguments.refine_maps, "compress": arguments.virtual_coils}
+    named |= {"whiten": arguments.whiten, "output": arguments.combine_coils}
+    coils = from_dict(CoilSettings, named, "coil settings")
+    samples = arguments.samples or Method.samples
+    return Method(arguments.method, model, inference, samples, arguments.strength, pnp, coils)
+
+
+def _undersampling(arguments: argparse.Namespace) -> Undersampling | None:
+    """Read the options of the mask; without --mask-type the file's own mask counts."""
+    if arguments.mask_type is None:
+        for name in ("center_fraction", "axis"):
+            if getattr(arguments, name) is not None:
+                raise InputError(f"--{name.replace('_', '-')}: goes with --mask-type; add it, or leave this option out")
+        return None
+    fraction = arguments.center_fraction
+    if fraction is None:
+        fraction = 0.32 / max(arguments.acceleration, 1)
+    acceleration = float(arguments.acceleration)
+    acceleration = int(acceleration) if acceleration.is_integer() else acceleration
+    return Undersampling(arguments.mask_type, acceleration, fraction, AXES[arguments.axis or "W"])

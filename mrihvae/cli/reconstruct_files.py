@@ -1,0 +1,193 @@
+"""From a file of scans to reconstructions, panels, and what to tell of them: for `reconstruct` and `run`."""
+
+from __future__ import annotations
+
+import time
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from mrihvae.data.geometry import VOXEL
+from mrihvae.data.scan import Scan
+from mrihvae.errors import InputError
+from mrihvae.evaluation.figures import volume_panel
+from mrihvae.io.fastmri import write_reconstruction
+from mrihvae.io.kspace import open_kspace
+from mrihvae.physics.fastmri_masks import effective_acceleration
+from mrihvae.physics.sampling import Undersampling
+from mrihvae.recon.methods import Method
+from mrihvae.recon.undersampling import mask_of
+from mrihvae.recon.volumes import PosteriorVolume, reconstruct_volume, sample_volume
+from mrihvae.utils.memory import is_out_of_memory, return_large_blocks
+from mrihvae.utils.stages import recorded
+
+
+@lru_cache(maxsize=1)
+def open_cached(file: Path) -> list[Scan]:
+    """Open a file with k-space, and keep it for the next of its scans; `cache_clear` before files may have changed."""
+    return open_kspace(file, lazy=True)
+
+
+def reconstruct_file(file: Path, folder: Path, *settings: Any) -> list[dict[str, Any]]:
+    """Reconstruct the scans of a file of any format, with `settings` as `reconstruct_scan` takes them; gives its rows.
+
+    Raises
+    ------
+    InputError
+        As `mrihvae.io.kspace.open_kspace` and `reconstruct_scan` do.
+    """
+    return_large_blocks()
+    with _caught() as caught:
+        scans = open_kspace(file, lazy=True)
+    rows = [reconstruct_scan(scan, file, folder, *settings) for scan in scans]
+    for row in rows:
+        row["warnings"] = sorted({*row["warnings"], *(str(one.message) for one in caught)})
+    if len(rows) == 1 and rows[0]["file"] == file.name:
+        return rows
+    return [{**row, "source": file.name, "scans": len(rows)} for row in rows]
+
+
+def reconstruct_scan(
+    scan: Scan,
+    file: Path,
+    folder: Path,
+    method: Method,
+    undersampling: Undersampling | None,
+    batch_size: int,
+    sampled: bool = False,
+    kept: bool = False,
+    seed: int = 0,
+    options: str = "--",
+) -> dict[str, Any]:
+    """Reconstruct a scan: `reconstructions/NAME.h5` and `panels/NAME.png` below `folder`, with the scan's name.
+
+    Parameters
+    ----------
+    file : where the scan comes from, for errors
+    undersampling : for complete scans; None takes the file's own mask
+    sampled : draw `method.samples` posterior samples, with `seed`; write their mean, and `uncertainty` beside it
+    kept : write the samples, too
+    options : what stands before the name of a setting where the user gives it, for errors
+
+    Returns
+    -------
+    what to tell of the volume (see `told`): file, slices, effective_acceleration, seconds_per_slice, which of these
+    its stages took ("maps": sensitivity maps, of several coils), warnings
+
+    Raises
+    ------
+    InputError
+        As `mrihvae.recon.undersampling.mask_of` does; too little memory, a reconstruction that is not finite, or files
+        that cannot be written.
+    """
+    mask = mask_of(scan, undersampling)
+    effective = round(effective_acceleration(mask), 3)
+    began = time.perf_counter()
+    caught: list[warnings.WarningMessage]
+    with (
+        tqdm(total=len(scan.kspace), desc=scan.name, unit="slice", leave=False) as bar,
+        _caught() as caught,
+        recorded() as stages,
+    ):
+        volume, posterior = _computed(scan, file, mask, method, batch_size, sampled, seed, options, bar.update)
+    seconds = (time.perf_counter() - began) / len(volume)
+    attributes = _attributes(scan, method, undersampling, effective)
+    further = {} if posterior is None else {"uncertainty": posterior.std}
+    if posterior is not None:
+        attributes["uncertainty_factor"] = posterior.widened
+        further |= {"samples": posterior.samples} if kept else {}
+    write_reconstruction(folder / "reconstructions" / scan.name, volume, attributes, further)
+    panel = folder / "panels" / f"{Path(scan.name).stem}.png"
+    _panel(panel, scan, mask, method, volume, effective, None if posterior is None else posterior.std)
+    return {
+        "file": scan.name,
+        "slices": len(volume),
+        "effective_acceleration": effective,
+        "seconds_per_slice": seconds,
+        "stages": {name: round(total / len(volume), 4) for name, total in stages.items()},
+        "warnings": sorted({str(one.message) for one in caught}),
+    }
+
+
+def _computed(
+    scan: Scan,
+    file: Path,
+    mask: np.ndarray,
+    method: Method,
+    batch_size: int,
+    sampled: bool,
+    seed: int,
+    options: str,
+    progress: Callable[[int], None],
+) -> tuple[np.ndarray, PosteriorVolume | None]:
+    """Reconstruct a scan, or draw samples: the volume, and what samples say of it."""
+    posterior: PosteriorVolume | None
+    try:
+        if sampled:
+            posterior = sample_volume(scan, mask, method, seed, batch_size, progress)
+            volume = posterior.mean
+        else:
+            volume, posterior = reconstruct_volume(scan, mask, method, batch_size, progress), None
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        size = " x ".join(map(str, scan.kspace.shape[-2:]))
+        fewer = f"--batch-size or {options}samples" if sampled else "--batch-size"
+        raise InputError(f"{file}: too little memory for slices of {size}; lower {fewer}") from error
+    if not np.isfinite(volume).all():
+        hint = f"lower {options}step, or leave {options}rule and {options}step out"
+        hint = f"lower {options}gamma or {options}tau" if method.name == "pnp" else hint
+        raise InputError(f"{file}: the reconstruction is not finite; {hint}")
+    return volume, posterior
+
+
+def _attributes(scan: Scan, method: Method, undersampling: Undersampling | None, effective: float) -> dict[str, Any]:
+    """Say in attributes of HDF5 how a volume was made, and where it lies."""
+    attributes: dict[str, Any] = {"method": method.name, "effective_acceleration": effective}
+    acceleration = undersampling.acceleration if undersampling else scan.attributes.get("acceleration")
+    if acceleration is not None:
+        attributes["acceleration"] = acceleration
+    attributes |= {} if scan.voxel is None else {VOXEL: scan.voxel}
+    return attributes | ({} if scan.geometry is None else scan.geometry.attributes())
+
+
+def told(row: Mapping[str, Any]) -> str:
+    """Write the line that tells of a volume that `reconstruct_file` made."""
+    effective, seconds = row["effective_acceleration"], row["seconds_per_slice"]
+    stages = "".join(f", {name} {part:.2f}" for name, part in row.get("stages", {}).items())
+    within = f" ({stages.removeprefix(', ')})" if stages else ""
+    parts = [f"{row['slices']} slices", f"R = {effective:.2f}", f"{seconds:.2f} s per slice{within}", *row["warnings"]]
+    return f"{row['file']}: {', '.join(parts)}"
+
+
+@contextmanager
+def _caught() -> Iterator[list[warnings.WarningMessage]]:
+    """Collect the package's own warnings, to tell of them in its own words."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", RuntimeWarning)
+        yield caught
+
+
+def _panel(
+    path: Path,
+    scan: Scan,
+    mask: np.ndarray,
+    method: Method,
+    volume: np.ndarray,
+    effective: float,
+    uncertainty: np.ndarray | None,
+) -> None:
+    """Draw the middle slice: zero-filled, reconstruction, target, errors, and the uncertainty map if there is one."""
+    middle = len(volume) // 2
+    one = scan.one(middle)
+    zero_filled = reconstruct_volume(one, mask, Method("zero-filled"))
+    name = method.name if uncertainty is None else "mean of samples"
+    images = {"zero-filled": zero_filled, name: volume[middle : middle + 1]}
+    shown = None if uncertainty is None else uncertainty[middle : middle + 1]
+    volume_panel(path, f"{scan.name}, slice {middle}, R = {effective:.2f}", images, one.target, uncertainty=shown)

@@ -1,0 +1,284 @@
+"""`mrihvae train`: from any mixture of raw k-space and magnitude images to weights."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import hashlib
+import json
+import math
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from tqdm import tqdm
+
+from mrihvae.datasets.lazy import LazySlices
+from mrihvae.datasets.mixture import Reading, WeightedDatasets, load_mixture
+from mrihvae.errors import InputError, reason
+from mrihvae.model.hvae import HVAE
+from mrihvae.model.settings import ModelSettings
+from mrihvae.model.shipped import find_weights
+from mrihvae.model.weights import fingerprint, load_card, load_model
+from mrihvae.protocols.training import (
+    SECTIONS,
+    TrainingProtocol,
+    data_paths,
+    find_training_protocol,
+    read_training_protocol,
+)
+from mrihvae.training.draw import SimulationSettings
+from mrihvae.training.loop import Batch, train
+from mrihvae.training.run import Run, TrainSettings, continue_weights, load_checkpoint
+from mrihvae.training.validation import ValidationCase, ValidationSettings, draw_cases, validate
+from mrihvae.utils.config import from_dict
+
+VALIDATE_EVERY = 500  # steps
+STREAMED = 10**9  # bytes of HDF5 below a path, beyond which slices are read when they are drawn
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Train; prints progress on standard error."""
+    torch.set_num_threads(max(1, arguments.threads))
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        dist.init_process_group("gloo")
+    first = not dist.is_initialized() or dist.get_rank() == 0
+    path = find_training_protocol(arguments.protocol) if arguments.protocol else None
+    protocol = read_training_protocol(path) if path else None
+    paths = _paths(arguments, protocol)
+    job = _job(arguments, path, protocol)
+    mixture = load_mixture(
+        paths,
+        lambda files: iter(tqdm(files, "reading", disable=not first)),
+        reading_of(arguments, job.simulation.several),
+    )
+    check_fit(mixture, job.model.settings, job.settings)
+    validate = _validation(arguments, job) if arguments.validation and first else None
+    stop = _Stop(arguments.minutes)
+    provenance: dict[str, Any] = {"data": _describe(mixture), "torch": str(torch.__version__)}
+    if path is not None:
+        provenance["protocol"] = {"name": path.stem, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
+    if begun := _begun(arguments, protocol):
+        provenance["begun"] = begun
+    try:
+        train(
+            job,
+            mixture,
+            arguments.output,
+            arguments.checkpoint_seconds,
+            lambda steps: _progress(steps, job, first),
+            stop,
+            provenance,
+            max(0, arguments.workers),
+            validate,
+        )
+    except InputError as error:  # of a worker it comes with that one's traceback
+        raise InputError(str(error).splitlines()[-1].removeprefix(f"{InputError.__module__}.InputError: ")) from error
+    if first:
+        from mrihvae.evaluation.figures import training_figure
+
+        training_figure(arguments.output / "log.jsonl", arguments.output / "training.png")
+    if dist.is_initialized():
+        dist.destroy_process_group()
+
+
+def _begun(arguments: argparse.Namespace, protocol: TrainingProtocol | None) -> dict[str, str]:
+    """Name the weights that a run began with, and their checksums; of a resumed one as its card says."""
+    if arguments.resume:
+        weights = arguments.output / "weights.safetensors"
+        return dict(load_card(weights).get("begun", {})) if weights.is_file() else {}
+    if arguments.go_on:
+        path = find_weights(arguments.go_on)
+        return {**load_card(path).get("begun", {}), "went on from": f"{path.stem}, SHA-256 {fingerprint(path)}"}
+    start = arguments.weights or (protocol.weights if protocol else None)
+    begun = {}
+    for part, name in (("all", start), ("first guess", arguments.guess_weights)):
+        if name:
+            path = find_weights(name)
+            begun[part] = f"{path.stem}, SHA-256 {fingerprint(path)}"
+    return begun
+
+
+def _validation(arguments: argparse.Namespace, job: Run) -> Callable[[HVAE], Mapping[str, Any]]:
+    """Draw the scans to score weights on, and give what scores them."""
+    if not job.settings.validate_every:
+        job.settings = dataclasses.replace(job.settings, validate_every=VALIDATE_EVERY)
+    cases = validation_cases(arguments.validation, job, reading_of(arguments, job.simulation.several))
+    return lambda weights: validate(weights, cases)
+
+
+def validation_cases(paths: Sequence[str], job: Run, reading: Reading | None = None) -> list[ValidationCase]:
+    """Draw the scans that a run is scored on, one set a path.
+
+    Raises
+    ------
+    InputError
+        Paths without anything usable, or a model that is not for undersampled scans.
+    """
+    model = job.model.settings
+    if not model.masked or model.degraded:
+        raise InputError("--validation: scores undersampled scans; leave it out for models of other images")
+    sources = {_name(path): load_mixture([path], iter, reading) for path in paths}
+    multiple = math.lcm(model.multiple, 2)
+    height, width = (multiple * max(1, round(size / multiple)) for size in ValidationSettings().shape)
+    settings = ValidationSettings(shape=(height, width), coils=(1, 8) if job.simulation.several else (1,))
+    return draw_cases(sources, settings, job.simulation, model.start_share)
+
+
+def _name(path: str) -> str:
+    """Name a set of scans by its folder: that above, where the folder is called by its split."""
+    parts = [part for part in Path(path).parts if part not in ("val", "validation", "test")]
+    return parts[-1] if parts else path
+
+
+def _paths(arguments: argparse.Namespace, protocol: TrainingProtocol | None) -> list[str]:
+    """Choose the data: PATH or PATH=WEIGHT of each."""
+    if protocol is None and arguments.root is not None:
+        raise InputError("--data: is where the folders of a --protocol lie; without one give PATHs")
+    if protocol is not None and arguments.settings:
+        raise InputError("--settings: a protocol has settings of its own; change a copy ('mrihvae protocols NAME')")
+    if arguments.data:
+        if arguments.root is not None:
+            raise InputError("--data: PATHs take the place of the protocol's folders; leave one of them out")
+        return list(arguments.data)
+    if protocol is None:
+        raise InputError("PATH: nothing to train on; give data, or --protocol NAME and --data DIR")
+    if arguments.root is None:
+        raise InputError(f"--data: left out; give the directory with {', '.join(protocol.data)}, or PATHs")
+    return data_paths(protocol, arguments.root)
+
+
+def reading_of(arguments: argparse.Namespace, several: bool) -> Reading:
+    """Choose how data are read, of one or `several` coils."""
+    if not 0 <= arguments.cache_megabytes < float("inf"):
+        raise InputError(f"--cache-megabytes {arguments.cache_megabytes}: must be at least 0")
+    above = {True: 0.0, False: float("inf"), None: float(STREAMED)}[arguments.stream]
+    return Reading(above, int(arguments.cache_megabytes * 1e6), several)
+
+
+def _job(arguments: argparse.Namespace, path: Path | None = None, protocol: TrainingProtocol | None = None) -> Run:
+    """Make a new run, by settings or a protocol, or continue the one in the output folder."""
+    try:
+        torch.zeros(1, device=arguments.device)
+    except (RuntimeError, AssertionError) as error:
+        why = reason(error)
+        raise InputError(f"--device {arguments.device}: cannot be used ({why}); try cpu") from error
+    changes = {} if arguments.steps is None else {"steps": arguments.steps}
+    if arguments.resume:
+        if arguments.settings:
+            raise InputError("--settings: a resumed run keeps its settings; leave this option out")
+        for option in ("--weights", "--guess-weights", "--go-on"):
+            if getattr(arguments, option[2:].replace("-", "_")):
+                raise InputError(f"{option}: a resumed run has weights already; leave this option out")
+        return load_checkpoint(arguments.output, arguments.device, **changes)
+    if (arguments.output / "checkpoint.safetensors").exists():
+        raise InputError(f"{arguments.output}: already holds a run; add --resume, or choose another --output")
+    if arguments.go_on:
+        if protocol is not None or arguments.settings or arguments.weights or arguments.guess_weights:
+            raise InputError("--go-on: keeps settings and weights; leave out --protocol, --settings and other weights")
+        return continue_weights(find_weights(arguments.go_on), arguments.device, **changes)
+    settings: Mapping[str, Mapping[str, Any]] = {}
+    if protocol is not None:
+        settings = protocol.settings
+    elif arguments.settings:
+        settings = _read_settings(arguments.settings)
+    where = str(path or arguments.settings or "options")
+    start = arguments.weights or (protocol.weights if protocol else None)
+    device = torch.device(arguments.device)
+    weights = load_model(start, device) if start else None
+    guess = load_model(arguments.guess_weights, device) if arguments.guess_weights else None
+    model = dataclasses.asdict(weights.settings) if weights else {}
+    return Run.new(
+        from_dict(ModelSettings, {**model, **settings.get("model", {})}, f"{where}, model"),
+        from_dict(TrainSettings, {**settings.get("training", {}), **changes}, f"{where}, training"),
+        from_dict(SimulationSettings, settings.get("simulation", {}), f"{where}, simulation"),
+        arguments.device,
+        weights,
+        guess,
+    )
+
+
+def _read_settings(path: Path) -> dict[str, Any]:
+    try:
+        settings = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: not readable as JSON ({error}); check the file") from error
+    if not isinstance(settings, dict):
+        raise InputError(f"{path}: holds no dictionary; use sections model, training or simulation")
+    for key, values in settings.items():
+        if key not in SECTIONS:
+            raise InputError(f"{path}: unknown section '{key}'; use model, training or simulation")
+        if not isinstance(values, dict):
+            raise InputError(f"{path}, {key}: holds no dictionary; write names and values of settings")
+    return settings
+
+
+def check_fit(mixture: WeightedDatasets, model: ModelSettings, training: TrainSettings) -> None:
+    """Check that slices are what the model is of.
+
+    Raises
+    ------
+    InputError
+        Pictures for a model of scans, scans for one of real images, pictures of other channels or too large, or raw
+        k-space for one of degraded images.
+    """
+    for dataset in mixture.datasets:
+        shape = dataset.arrays[0].shape
+        if model.degraded and dataset.raw:
+            raise InputError(
+                f"{dataset.path}: raw k-space has noise of its own; degraded images are made of magnitudes"
+            )
+        if dataset.pictures != model.real:
+            wanted = "collections of pictures (.bin, idx3-ubyte)" if model.real else "scans or magnitude images"
+            raise InputError(f"{dataset.path}: does not fit the model, which is of {wanted}; change data or 'real'")
+        if model.real and shape[0] != model.channels:
+            raise InputError(f"{dataset.path}: pictures of {shape[0]} channels; set the model's 'channels' to it")
+        if model.real and any(size < have for one in training.shapes for size, have in zip(one, shape[1:])):
+            raise InputError(f"{dataset.path}: pictures of {shape[1]} x {shape[2]} are larger than training 'shapes'")
+
+
+def _describe(mixture: WeightedDatasets) -> list[dict[str, Any]]:
+    return [
+        {
+            "path": "/".join(dataset.path.parts[-2:]),
+            "slices": len(dataset.arrays),
+            "kind": "raw k-space" if dataset.raw else "pictures" if dataset.pictures else "magnitude",
+            "share": round(float(share), 4),
+            **({"streamed": True} if isinstance(dataset.arrays, LazySlices) else {}),
+        }
+        for dataset, share in zip(mixture.datasets, mixture.shares)
+    ]
+
+
+class _Stop:
+    """True once the time is over or the process was asked to end (SIGINT, SIGTERM), in any of the processes."""
+
+    def __init__(self, minutes: float | None) -> None:
+        self.end = float("inf") if minutes is None else time.monotonic() + 60 * minutes
+        self.asked = False
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, self._ask)
+
+    def _ask(self, *_: object) -> None:
+        self.asked = True
+
+    def __call__(self) -> bool:
+        over = self.asked or time.monotonic() > self.end
+        if dist.is_initialized():
+            flag = torch.tensor(float(over))
+            dist.all_reduce(flag)
+            over = bool(flag > 0)
+        return over
+
+
+def _progress(batches: Iterator[Batch], job: Run, show: bool) -> Iterator[Batch]:
+    with tqdm(batches, "training", initial=job.counters.step, total=job.settings.steps, disable=not show) as bar:
+        for scans in bar:
+            yield scans
+            skipped = job.counters.skipped_prior + job.counters.skipped_masked
+            bar.set_postfix(skipped=skipped, refresh=False)

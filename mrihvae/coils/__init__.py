@@ -1,0 +1,1 @@
+"""Receive coils: whitening, compression, sensitivity maps, combination."""

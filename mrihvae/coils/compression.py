@@ -1,0 +1,101 @@
+"""Coil compression: virtual coils from the eigenvectors of k-space's Gram matrix (Buehrer et al. 2007)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from mrihvae.coils.checks import _check_finite
+from mrihvae.errors import InputError
+
+ALIKE = 0.99  # entries of at least this share of the largest one count as largest, for phases that are stable
+
+
+def mix_coils(kspace: Tensor, matrix: Tensor) -> Tensor:
+    """Multiply data by a matrix along the coil axis, as whitening and compression do; coil maps change alike.
+
+    Parameters
+    ----------
+    kspace : complex (..., coils, H, W), k-space or images
+    matrix : complex (new, coils)
+
+    Returns
+    -------
+    complex (..., new, H, W), of the type of `kspace`; zeros stay zeros
+
+    Raises
+    ------
+    InputError
+        Numbers of coils that differ.
+    """
+    if matrix.ndim != 2 or kspace.ndim < 3 or matrix.shape[1] != kspace.shape[-3]:
+        raise InputError(
+            f"matrix over coils has shape {tuple(matrix.shape)} and k-space {tuple(kspace.shape)}; they must be "
+            "(new, coils) and (..., coils, H, W)"
+        )
+    mixed: Tensor = (matrix.to(kspace) @ kspace.flatten(-2)).unflatten(-1, kspace.shape[-2:])
+    return mixed
+
+
+def compression_matrix(kspace: Tensor, coils: int, mask: Tensor | None = None) -> Tensor:
+    """Compute the matrix to the virtual coils that keep the most energy, by singular value decomposition.
+
+    The left singular vectors of the data (coils, bins), which are the eigenvectors of its Gram matrix over coils:
+    Buehrer et al. 2007 (Magn Reson Med 57:1131), Huang et al. 2008 (Magn Reson Imaging 26:133). Whiten before:
+    else loud noise counts as signal.
+
+    Parameters
+    ----------
+    kspace : complex (..., coils, H, W), all slices of a volume, so that they get the same virtual coils
+    coils : virtual coils; at least as many as there are give a unitary matrix
+    mask : bool, broadcast to `kspace`: bins to look at, such as a calibration region; left out, all
+
+    Returns
+    -------
+    complex64 (virtual, coils) of orthonormal rows, the strongest first; the largest entry of a row is real and above
+    0, the first one if several are alike, so that equal data give equal phases
+
+    Raises
+    ------
+    InputError
+        No virtual coil, another shape, NaN or infinite values, or zeros alone.
+    """
+    if coils < 1:
+        raise InputError(f"coils {coils} must be at least 1; give the number of virtual coils")
+    rows = torch.linalg.eigh(_gram(kspace, mask)).eigenvectors.flip(-1)[:, :coils].mH
+    magnitude = rows.abs()
+    largest = (magnitude >= ALIKE * magnitude.amax(dim=1, keepdim=True)).int().argmax(dim=1, keepdim=True)
+    turned: Tensor = rows / torch.sgn(rows.gather(1, largest))
+    return turned.to(torch.complex64)
+
+
+def kept_energy(kspace: Tensor, matrix: Tensor) -> float:
+    """Compute the share of the energy of k-space (..., coils, H, W) that a compression matrix (new, coils) keeps.
+
+    Raises
+    ------
+    InputError
+        As `mix_coils` and `compression_matrix`.
+    """
+    gram = _gram(kspace)
+    if matrix.ndim != 2 or matrix.shape[1] != len(gram):
+        raise InputError(f"matrix over coils has shape {tuple(matrix.shape)}, not (new, {len(gram)}) as the data need")
+    matrix = matrix.to(gram)
+    return float((matrix @ gram @ matrix.mH).trace().real / gram.trace().real)
+
+
+def _gram(kspace: Tensor, mask: Tensor | None = None) -> Tensor:
+    """Compute the sum of k k^H over the bins of (..., coils, H, W), slice by slice: complex128 (coils, coils)."""
+    if kspace.ndim < 3:
+        raise InputError(f"k-space has shape {tuple(kspace.shape)}; it must be (..., coils, H, W)")
+    _check_finite(kspace, "k-space")
+    coils = kspace.shape[-3]
+    gram = torch.zeros(coils, coils, dtype=torch.complex128, device=kspace.device)
+    masks = None if mask is None else mask.expand(kspace.shape).reshape(-1, *kspace.shape[-3:])
+    for number, one in enumerate(kspace.reshape(-1, *kspace.shape[-3:])):
+        looked_at = one if masks is None else torch.where(masks[number], one, 0)
+        data = looked_at.flatten(1).to(torch.complex128)
+        gram += data @ data.mH
+    if not float(gram.trace().real) > 0:
+        raise InputError("k-space is zero in all bins that count; there are no coils to compress")
+    return gram

@@ -1,0 +1,207 @@
+"""Coil sensitivity maps from the calibration region of k-space: ESPIRiT (Uecker et al. 2014).
+
+Small patches of calibration data lie in a subspace; what it says in k-space becomes, at each pixel, a matrix over the
+coils whose eigenvector of eigenvalue 1 is the map there. These matrices hold few spatial frequencies, so `fast_maps`
+takes eigenvectors on a coarse grid and interpolates them; `espirit_maps` is sigpy's, pixel by pixel.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from mrihvae.errors import InputError
+from mrihvae.physics.fourier import centre_crop, centre_pad, fft2c, ifft2c, resize_kspace
+
+KERNEL = 6  # k-space samples on a side of a patch, where the calibration region is large enough for the coils
+LEAST_KERNEL = 2
+# Patches per unknown of a kernel (coils times its samples). From FEW on the usual kernel is the best on simulated scans
+# of training images; below it, the largest kernel that has at least as many patches as unknowns.
+FEW = 0.45
+LARGEST = 24  # bins on either axis of the calibration region that are used
+LEAST = 4  # bins on either axis below which nothing can be said of the coils
+THRESHOLD = 0.02  # singular value, over the greatest, from which on a direction belongs to the subspace
+GRID = 64  # points on either axis of the coarse grid
+
+
+def calibration_box(mask: Tensor) -> tuple[int, int]:
+    """Find the largest box around DC in which every bin was measured.
+
+    Parameters
+    ----------
+    mask : bool (H, W)
+
+    Returns
+    -------
+    (h, w) as `centre_crop` cuts it; (0, 0) if DC was not measured
+    """
+
+    def whole(h: int, w: int) -> bool:
+        return h <= mask.shape[0] and w <= mask.shape[1] and bool(centre_crop(mask, (h, w)).all())
+
+    h = w = 0
+    while whole(h + 1, w + 1):
+        h, w = h + 1, w + 1
+    while h and whole(h + 1, w):
+        h += 1
+    while w and whole(h, w + 1):
+        w += 1
+    return h, w
+
+
+def calibration_data(kspace: Tensor, mask: Tensor) -> Tensor:
+    """Cut the calibration region out of k-space (..., H, W): at most `LARGEST` bins on either axis.
+
+    Raises
+    ------
+    InputError
+        Fewer than `LEAST` bins around DC on an axis were measured.
+    """
+    box = calibration_box(mask.expand(kspace.shape[-2:]))
+    if min(box) < LEAST:
+        raise InputError(
+            f"only {box[0]} x {box[1]} bins around the centre of k-space were all measured; sensitivity maps take at "
+            f"least {LEAST} x {LEAST}: measure more central lines, or give maps"
+        )
+    return centre_crop(kspace, (min(box[0], LARGEST), min(box[1], LARGEST)))
+
+
+def kernel_size(box: tuple[int, int], coils: int) -> int:
+    """Choose the side of ESPIRiT's patches for a calibration region.
+
+    A large patch resolves maps better; one with more unknowns than the region has patches fits noise instead.
+
+    Parameters
+    ----------
+    box : (h, w) of the calibration region, in k-space samples
+    coils : number of coils
+
+    Returns
+    -------
+    `KERNEL` where that has enough patches; else the largest, `LEAST_KERNEL` at least, with as many patches as unknowns
+    """
+
+    def patches_per_unknown(kernel: int) -> float:
+        return max(box[0] - kernel + 1, 0) * max(box[1] - kernel + 1, 0) / (coils * kernel**2)
+
+    if patches_per_unknown(KERNEL) >= FEW:
+        return KERNEL
+    return next((k for k in range(KERNEL - 1, LEAST_KERNEL, -1) if patches_per_unknown(k) >= 1), LEAST_KERNEL)
+
+
+def fast_maps(calibration: Tensor, shape: tuple[int, int], crop: float = 0.0, kernel: int | None = None) -> Tensor:
+    """Estimate sensitivity maps of one slice on a coarse grid, and interpolate.
+
+    Parameters
+    ----------
+    calibration : complex (coils, h, w), the central bins of k-space, all of them measured
+    shape : (H, W) of the maps
+    crop : eigenvalue (1 where coils agree on an image, 0 where they hold noise) below which maps are 0
+    kernel : k-space samples on a side of a patch, at most those of the region; None for `kernel_size`
+
+    Returns
+    -------
+    complex64 (coils, H, W), of root-sum-of-squares 1, or 0 where cropped. The phase is that against the virtual coil
+    that is strongest in the calibration data.
+
+    Raises
+    ------
+    InputError
+        No coil, or coils that are zero all over, or not finite.
+    """
+    coils = len(calibration)
+    _check(calibration)
+    calibration = calibration.to(torch.complex128)  # or rounding of the data moves maps where there is little signal
+    kernel = _kernel(calibration, kernel)
+    subspace = _subspace(calibration, kernel).reshape(-1, coils, kernel, kernel)
+    # lags are shorter than a patch, so a grid of twice its side holds the matrices exactly
+    images = ifft2c(centre_pad(subspace, (2 * kernel, 2 * kernel))) * 2
+    matrices = fft2c(torch.einsum("nchw,ndhw->cdhw", images, images.conj()))
+    grid = (min(GRID, shape[0]), min(GRID, shape[1]))
+    coarse = ifft2c(resize_kspace(matrices, grid)) * ((grid[0] * grid[1]) ** 0.5 / (2 * kernel))
+    agreed, eigenvectors = torch.linalg.eigh(coarse.permute(2, 3, 0, 1))
+    maps = _turned(eigenvectors[..., -1].permute(2, 0, 1), calibration)
+    fine = _interpolated(torch.cat((maps, agreed[None, ..., -1])).to(torch.complex64), shape)
+    maps = fine[:-1] / fine[:-1].abs().square().sum(dim=0).sqrt().clamp_min(1e-12)
+    return maps * (fine[-1].real >= crop)
+
+
+def espirit_maps(calibration: Tensor, shape: tuple[int, int], crop: float = 0.0, kernel: int | None = None) -> Tensor:
+    """Estimate sensitivity maps of one slice by sigpy's ESPIRiT; parameters, result and errors as for `fast_maps`.
+
+    sigpy takes a square calibration region: of the bins given, as many on either axis.
+    """
+    import sigpy.mri.app
+
+    _check(calibration)
+    width = min(calibration.shape[-2:])
+    kernel = _kernel(calibration, kernel)
+    kspace = centre_pad(calibration, (max(shape[0], width), max(shape[1], width))).cpu().numpy()
+    found = sigpy.mri.app.EspiritCalib(
+        kspace, calib_width=width, kernel_width=kernel, thresh=THRESHOLD, crop=crop, show_pbar=False
+    ).run()
+    return _turned(torch.from_numpy(found).to(calibration.device), calibration)
+
+
+def _kernel(calibration: Tensor, kernel: int | None) -> int:
+    """Choose the kernel for calibration data (coils, h, w) where none is given, and keep it within them."""
+    height, width = calibration.shape[-2:]
+    chosen = kernel_size((height, width), len(calibration)) if kernel is None else kernel
+    return min(chosen, height, width)
+
+
+def _subspace(calibration: Tensor, kernel: int) -> Tensor:
+    """Compute an orthonormal basis of what all patches of calibration data have in common.
+
+    Returns
+    -------
+    complex (directions, coils kernel^2), of the singular values above `THRESHOLD`
+    """
+    patches = calibration.unfold(1, kernel, 1).unfold(2, kernel, 1)  # (coils, y, x, kernel, kernel)
+    rows = patches.permute(1, 2, 0, 3, 4).flatten(2).flatten(0, 1)
+    few = rows.shape[0] < rows.shape[1]  # the smaller of both Gram matrices has all singular values above 0
+    values, vectors = torch.linalg.eigh(rows @ rows.mH if few else rows.mT @ rows.conj())
+    kept = values > THRESHOLD**2 * values[-1]
+    basis: Tensor = (vectors[:, kept].mH @ rows) / values[kept].sqrt()[:, None] if few else vectors[:, kept].mT
+    return basis
+
+
+def _turned(maps: Tensor, calibration: Tensor) -> Tensor:
+    """Give maps (coils, h, w) the phase that they have against the combination of coils of most energy."""
+    data = calibration.flatten(1)
+    strongest = torch.linalg.eigh(data @ data.mH)[1][:, -1]
+    # eigenvectors are known but for a phase: that of their sum is taken to be 0
+    angle = torch.einsum("c,chw->hw", strongest.conj(), maps).angle() + strongest.sum().angle()
+    turned: Tensor = maps * torch.polar(torch.ones_like(angle), -angle)
+    return turned
+
+
+def _interpolated(coarse: Tensor, shape: tuple[int, int]) -> Tensor:
+    """Interpolate periodic images (..., h, w), complex, to (..., H, W) by cubic convolution (Keys 1981)."""
+    rows, columns = (_weights(have, want).to(coarse) for have, want in zip(coarse.shape[-2:], shape))
+    return rows @ coarse @ columns.mT
+
+
+def _weights(have: int, want: int) -> Tensor:
+    """Make the matrix (want, have) that interpolates along an axis; the centre stays the centre."""
+    at = (torch.arange(want, dtype=torch.float64) - want // 2) * (have / want) + have // 2
+    first = at.floor()
+    matrix = torch.zeros(want, have, dtype=torch.float64)
+    for offset in (-1, 0, 1, 2):
+        distance = (at - first - offset).abs()
+        near = 1.5 * distance**3 - 2.5 * distance**2 + 1
+        far = -0.5 * distance**3 + 2.5 * distance**2 - 4 * distance + 2
+        index = (first.long() + offset).remainder(have)
+        matrix[torch.arange(want), index] += torch.where(distance <= 1, near, far)
+    return matrix
+
+
+def _check(calibration: Tensor) -> None:
+    if calibration.ndim != 3 or not calibration.is_complex():
+        raise InputError(
+            f"calibration data are {calibration.dtype} of shape {tuple(calibration.shape)}; give complex (coils, h, w)"
+        )
+    if not torch.isfinite(torch.view_as_real(calibration)).all():
+        raise InputError("calibration data hold NaN or infinite values; export the scan again")
+    if not calibration.any():
+        raise InputError("all coils are zero at the centre of k-space; there is nothing to estimate maps from")

@@ -1,0 +1,46 @@
+"""Settings of what is done with several coils."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+MAPS = ("fast", "espirit")
+OUTPUTS = ("rss", "combined")
+MOST_REPETITIONS = 10  # of refined maps; from the third on they hardly change
+
+
+@dataclass(frozen=True)
+class CoilSettings:
+    """What is done with the coils of a scan.
+
+    Attributes
+    ----------
+    maps : how sensitivities are estimated from calibration lines: "fast" (ESPIRiT on a coarse grid) or "espirit"
+        (sigpy's, pixel by pixel, which takes many times as long)
+    refine_maps : how often maps are estimated again from the k-space that a quick reconstruction completed, at most,
+        where the calibration region is small for the coils (`mrihvae.coils.map_refinement`); elsewhere, and with 0,
+        never
+    crop : eigenvalue of ESPIRiT below which maps are 0; 0 keeps them everywhere
+    compress : number of virtual coils, which are found by singular value decomposition; None for as many in each slice
+        as keep all but the noise (`mrihvae.coils.virtual_coils`), 0 for the coils as they are
+    whiten : whether noise is made white, and alike in all coils; its covariance comes from a noise scan, where there is
+        one, or else from the corners of k-space; None for scans with a noise scan alone
+    output : "rss", root-sum-of-squares of the coil images with measured k-space put back, as fastMRI's targets, or
+        "combined", the magnitude of the image that the maps combine
+    """
+
+    maps: str = "fast"
+    refine_maps: int = 2
+    crop: float = 0.0
+    compress: int | None = None
+    whiten: bool | None = None
+    output: str = "rss"
+
+    def __post_init__(self) -> None:
+        for name, known in (("maps", MAPS), ("output", OUTPUTS)):
+            if getattr(self, name) not in known:
+                raise ValueError(f"{name} '{getattr(self, name)}' is unknown; choose one of {', '.join(known)}")
+        if (self.compress or 0) < 0 or not 0 <= self.crop < 1:
+            raise ValueError(f"compress {self.compress} must be at least 0, and crop {self.crop} in [0, 1)")
+        if not 0 <= self.refine_maps <= MOST_REPETITIONS:
+            raise ValueError(f"refine_maps {self.refine_maps} must be 0 to {MOST_REPETITIONS}")

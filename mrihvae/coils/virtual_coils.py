@@ -1,0 +1,124 @@
+"""How many virtual coils hold all but the noise, slice by slice.
+
+Eigenvectors of the Gram matrix of a slice's k-space over the coils are its virtual coils
+(`mrihvae.coils.prewhitening`). In one that holds noise alone the mean power of a sample is that of the noise; what is
+beyond it is signal. The weakest virtual coils are dropped as long as the signal that is lost with all of them is little
+beside the noise of the scan. What they measured is not lost: acquired samples of the coils are put back where a
+root-sum-of-squares image is delivered.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from mrihvae.coils.compression import compression_matrix, mix_coils
+from mrihvae.physics.noise import background_noise
+
+LOST = 0.02  # signal energy that may be lost, over the energy of the noise of all coils, in the acquired samples
+FEWEST = 200  # acquired samples a coil, below which eigenvalues of noise alone spread too widely to tell
+
+
+def virtual_coils(kspace: Tensor, noise: Tensor | float) -> Tensor | None:
+    """Compute the matrix to the virtual coils of one slice that keep all but the noise.
+
+    Parameters
+    ----------
+    kspace : complex (coils, H, W), 0 where not acquired
+    noise : standard deviation of the noise per complex sample, the root of the coils' mean power, as
+        `mrihvae.physics.noise.background_noise` estimates it; above what the weakest virtual coil holds it is too high,
+        and that counts
+
+    Returns
+    -------
+    complex64 (virtual, coils) of orthonormal rows, the strongest virtual coil first; None where all coils are needed,
+    or too little was acquired to tell
+    """
+    coils = len(kspace)
+    samples = int((kspace != 0).any(dim=0).sum())
+    if coils == 1 or samples < FEWEST * coils:
+        return None
+    data = kspace.flatten(1)
+    gram = (data @ data.mH).to(torch.complex128)
+    power = torch.linalg.eigvalsh(gram) / samples
+    # the least eigenvalue of as many samples of white noise lies so far below its power (Marchenko and Pastur 1967)
+    least = float(power[0]) / (1 - math.sqrt(coils / samples)) ** 2
+    level = min(float(noise) ** 2, max(least, 0.0))
+    lost = (power - level).cumsum(dim=0)  # with its sign: of noise alone eigenvalues lie on both sides of its power
+    few = torch.nonzero(lost <= LOST * coils * level)
+    dropped = min(int(few[-1]) + 1 if len(few) else 0, coils - 1)
+    return compression_matrix(kspace, coils - dropped) if dropped else None
+
+
+@dataclass(frozen=True)
+class Compressed:
+    """One slice in virtual coils.
+
+    Attributes
+    ----------
+    kspace : complex (virtual coils, H, W)
+    noise : standard deviation of the noise per complex sample of a coil, (1,)
+    matrix : (virtual coils, coils), or None where all coils are needed
+    """
+
+    kspace: Tensor
+    noise: Tensor
+    matrix: Tensor | None
+
+
+def compress(whole: Tensor, kspace: Tensor, turned: bool, open_number: bool) -> Compressed:
+    """Compress one slice to as many virtual coils as keep all but the noise.
+
+    Parameters
+    ----------
+    whole : k-space (coils, H', W) with readout oversampling: rows beside the object show the noise best
+    kspace : complex (coils, H, W) without it
+    turned : whether lines along W were acquired
+    open_number : False leaves the coils as they are
+    """
+
+    def noise_of(kspace: Tensor) -> Tensor:
+        return background_noise((kspace.mT if turned else kspace)[None])
+
+    noise = noise_of(whole)
+    matrix = virtual_coils(whole, noise[0]) if open_number else None
+    if matrix is None:
+        return Compressed(kspace, noise, None)
+    return Compressed(mix_coils(kspace, matrix), noise_of(mix_coils(whole, matrix)), matrix)
+
+
+def compressed_maps(maps: Tensor, matrices: Sequence[Tensor | None]) -> Tensor:
+    """Turn maps of the coils, (slices, coils, H, W), into those of each slice's virtual coils, as `alike` stacks them.
+
+    Maps are estimated from all coils: those of virtual coils would change with their number, by more than what the
+    dropped coils hold.
+    """
+    found = [one if matrix is None else mix_coils(one, matrix) for one, matrix in zip(maps, matrices, strict=True)]
+    return alike(
+        [
+            one / one.abs().square().sum(dim=0).sqrt().clamp_min(1e-12) if len(one) < maps.shape[1] else one
+            for one in found
+        ]
+    )
+
+
+def expanded(maps: Tensor, matrices: Sequence[Tensor | None]) -> Tensor:
+    """Turn maps of virtual coils, as `alike` stacks them, into those of the coils: (slices, coils, H, W)."""
+    found = [
+        one if matrix is None else mix_coils(one[: len(matrix)], torch.linalg.pinv(matrix))
+        for one, matrix in zip(maps, matrices, strict=True)
+    ]
+    return torch.stack([one[: min(map(len, found))] for one in found])  # without coils of zeros
+
+
+def alike(arrays: Sequence[Tensor]) -> Tensor:
+    """Stack (coils, H, W) of several numbers of coils: (slices, most coils, H, W), padded with coils of zeros.
+
+    A coil of zeros in k-space and maps changes nothing, so no slice depends on those beside it.
+    """
+    most = max(len(array) for array in arrays)
+    return torch.stack([torch.cat((array, array.new_zeros(most - len(array), *array.shape[1:]))) for array in arrays])

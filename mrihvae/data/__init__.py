@@ -1,0 +1,1 @@
+"""What is passed around, NumPy only: scans, geometry, volumes of images."""

@@ -1,0 +1,150 @@
+"""A scan: k-space with its mask, target, and what its header says."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+
+from mrihvae.data.calibration import Calibration
+from mrihvae.data.geometry import Geometry
+
+if TYPE_CHECKING:
+    pass
+
+
+class StoredArray(Protocol):
+    """An array that stays in its file, such as `mrihvae.io.stored_kspace.StoredKspace`: indexing reads its slices."""
+
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+
+    @property
+    def ndim(self) -> int:
+        """Number of axes."""
+
+    @property
+    def size(self) -> int:
+        """Number of samples."""
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the whole."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: Any) -> np.ndarray: ...
+
+    def __iter__(self) -> Iterator[np.ndarray]: ...
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray: ...
+
+
+def is_complete(scan: Scan) -> bool:
+    """Tell whether all lines were measured that the scanner encodes, by the mask or by what is not zero."""
+    measured = _measured(scan) if scan.mask is None else scan.mask
+    return bool(measured[..., encoded_lines(scan)].all())
+
+
+def delivered_shape(scan: Scan) -> tuple[int, int]:
+    """Compute the (h, w) to deliver: the target's, else the header's matrix as fastMRI's transforms crop to it."""
+    height, width = scan.kspace.shape[-2:]
+    if scan.target is not None:
+        return min(height, scan.target.shape[-2]), min(width, scan.target.shape[-1])
+    wanted = scan.matrix or (height, width)
+    if width < wanted[1]:
+        wanted = (width, width)
+    return min(height, wanted[0]), wanted[1]
+
+
+def _measured(scan: Scan) -> np.ndarray:
+    """Find the bins that are not exactly zero: (W,) if whole lines along H are, (H, W) otherwise.
+
+    Where the rest is whole lines, empty rows at either end count as measured: that is how scans are interpolated. A
+    scan that left them out needs a mask.
+    """
+    present = np.zeros(scan.kspace.shape[-2:], dtype=bool)
+    for one in scan.kspace:
+        present |= (one != 0).reshape(-1, *present.shape).any(axis=0)
+    rows, lines = np.asarray(present.any(axis=1)), np.asarray(present.any(axis=0))
+    if _has_gaps(rows) or np.count_nonzero(present) < 0.999 * np.count_nonzero(rows) * np.count_nonzero(lines):
+        return np.asarray(present)
+    return np.asarray(lines)
+
+
+def _has_gaps(present: np.ndarray) -> bool:
+    """Tell whether something is missing between the first and the last that is there, or anywhere in a pattern."""
+    if present.ndim > 1:
+        return not bool(present.all())
+    there = np.flatnonzero(present)
+    return len(there) > 0 and not bool(present[there[0] : there[-1] + 1].all())
+
+
+def encoded_lines(scan: Scan) -> np.ndarray:
+    """Mark the lines that the scanner encoded, bool (W,)."""
+    encoded = np.ones(scan.kspace.shape[-1], dtype=bool)
+    if scan.padding is not None:
+        encoded[: scan.padding[0]] = encoded[scan.padding[1] :] = False
+    return encoded
+
+
+KSpace = np.ndarray | StoredArray
+
+
+@dataclass(frozen=True)
+class Scan:
+    """One volume.
+
+    Attributes
+    ----------
+    name : file name without folder; fastMRI seeds masks with it
+    kspace : complex64 (slice, H, W) or (slice, coil, H, W), centred; W is the phase-encoding axis; an array, or what
+        reads it slice by slice, of which `numpy.asarray` makes one
+    mask : bool (W,) of measured lines, or (H, W) of measured bins, or None where the file has none
+    target : float32 (slice, h, w), the reference reconstruction, or None
+    padding : first and one past the last line that the scanner encoded; the others are empty
+    matrix : (h, w) of the image to deliver, from the header's reconSpace, or None
+    attributes : the file's HDF5 attributes
+    maps : complex (slice or 1, coil, H, W), sensitivities of the coils, where the file has `sensitivity_maps`
+    noise_scan : complex (coil, sample), where the file has `noise`
+    geometry : where the slices lie in the patient, or None where the file does not tell
+    calibration : of each slice, what its maps are estimated from; None for its own k-space
+    voxel : size along H, W and across slices, mm, for scans without geometry, where the file tells it
+    """
+
+    name: str
+    kspace: KSpace
+    mask: np.ndarray | None = None
+    target: np.ndarray | None = None
+    padding: tuple[int, int] | None = None
+    matrix: tuple[int, int] | None = None
+    attributes: Mapping[str, Any] = field(default_factory=dict)
+    maps: np.ndarray | None = None
+    noise_scan: np.ndarray | None = None
+    geometry: Geometry | None = None
+    calibration: Sequence[Calibration] | None = None
+    voxel: tuple[float, float, float] | None = None
+
+    @property
+    def coils(self) -> int:
+        """Number of coils."""
+        return self.kspace.shape[1] if self.kspace.ndim == 4 else 1
+
+    def one(self, k: int) -> Scan:
+        """Take slice k as a scan of its own."""
+        target = None if self.target is None else self.target[k : k + 1]
+        attributes = dict(self.attributes)
+        if len(np.atleast_1d(attributes.get("noise", 0))) == len(self.kspace) > 1:  # simulated scans: one a slice
+            attributes["noise"] = attributes["noise"][k : k + 1]
+        maps = self.maps if self.maps is None or len(self.maps) == 1 else self.maps[k : k + 1]
+        calibration = None if self.calibration is None else self.calibration[k : k + 1]
+        geometry = None if self.geometry is None else self.geometry.one(k)
+        return replace(
+            self, kspace=self.kspace[k : k + 1], target=target, attributes=attributes, maps=maps, geometry=geometry,
+            calibration=calibration,
+        )  # fmt: skip
+
+
+TARGETS = {"singlecoil": "reconstruction_esc", "multicoil": "reconstruction_rss"}

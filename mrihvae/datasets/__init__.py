@@ -1,0 +1,1 @@
+"""Slices to train on: mixtures of files, lazy reading, collections of pictures."""

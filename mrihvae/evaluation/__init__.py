@@ -1,0 +1,1 @@
+"""Numbers and pictures of results: scores, figures, the report."""

@@ -1,0 +1,1 @@
+"""IA-HVAE: latents, their refinement, problems, reconstruction and samples."""

@@ -1,0 +1,162 @@
+"""Settings of inference: refinement of latents, views, rounds, samples."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TypeVar
+
+from mrihvae.errors import InputError
+from mrihvae.utils.precision import PRECISIONS
+
+STARTS = ("encoder", "prior", "sample")
+ORDERS = ("together", "layer")
+ANCHORS = ("posterior", "prior")
+LOSSES = ("l2", "l1")
+STEPS = {"adam": 0.1, "gradient": 3e-6}  # usual sizes; thirty times as large, a plain step diverges
+RULES = (*STEPS, "gauss-newton")
+Number = TypeVar("Number", int, float)
+
+
+@dataclass(frozen=True)
+class RefinementSettings:
+    """How latents are refined. Numbers per level may be one for all, or a tuple, coarsest level first.
+
+    Attributes
+    ----------
+    start : where latents start: "encoder", its means (hybrid inference; amortised with no sweeps), or, for iterative
+        inference, "prior", the prior's means, or "sample", a draw from the prior
+    order : "together" refines all latents of a level at once; "layer", one layer after the other, each completed by
+        the later layers of its level where they start (Algorithm 1)
+    sweeps : N, refinement steps of each latent, per level; 0 takes what it starts from
+    rule : how a step is taken: "gradient", a plain step in z, as eq. 7 has it; "adam", in units of each latent's
+        deviation under what it starts from; or "gauss-newton", with L2 alone, which finds its own step and never goes
+        up
+    step : lambda, the size of a step of the first two, per level; None for the usual one (`STEPS`)
+    iterations : conjugate gradient iterations of a Gauss-Newton step; 1 is an exact line search along the gradient
+    anchor : what the data term is weighed against: "prior", -log p(z_l | z_<l), as in IA-HVAE, or "posterior", -log of
+        what the latents start from, about where they start: r's means, which keep what r has seen in the data (better
+        by what benchmarks/results/refinement.md says), or draws
+    beta : weight of the data term against the anchor, per level
+    loss : "l2", |h - hhat|^2 / s^2, the likelihood's own, or "l1", |h - hhat| / s
+    tolerance : a slice stops once its gradient has fallen to this part of its first one, and a batch once all have; 0
+        does all sweeps
+    """
+
+    start: str = "encoder"
+    order: str = "together"
+    sweeps: int | tuple[int, ...] = 1
+    rule: str = "gauss-newton"
+    step: float | tuple[float, ...] | None = None
+    iterations: int = 3
+    anchor: str = "posterior"
+    beta: float | tuple[float, ...] = 1.0
+    loss: str = "l2"
+    tolerance: float = 0.0
+
+    def __post_init__(self) -> None:
+        if () in (self.sweeps, self.step, self.beta):
+            raise ValueError("sweeps, step and beta must be numbers, one for all levels or one a level")
+        if min(_all(self.sweeps)) < 0 or not all(0 <= beta < math.inf for beta in _all(self.beta)):
+            raise ValueError(f"sweeps {self.sweeps} and beta {self.beta} must be at least 0")
+        if self.step is not None and not all(0 < step < math.inf for step in _all(self.step)):
+            raise ValueError(f"step {self.step} must be above 0")
+        if not 0 <= self.tolerance < 1:
+            raise ValueError(f"tolerance {self.tolerance} must be at least 0 and below 1")
+        for name, known in zip(("start", "order", "anchor", "rule", "loss"), (STARTS, ORDERS, ANCHORS, RULES, LOSSES)):
+            if getattr(self, name) not in known:
+                raise ValueError(f"{name} '{getattr(self, name)}' is unknown; choose one of {', '.join(known)}")
+        if self.iterations < 1:
+            raise ValueError(f"iterations {self.iterations} must be at least 1")
+        if self.rule == "gauss-newton" and self.loss != "l2":
+            raise ValueError(f"rule 'gauss-newton' takes loss 'l2', not '{self.loss}'")
+        if self.rule == "gauss-newton" and self.step is not None:
+            raise ValueError("rule 'gauss-newton' finds its own step; leave out step, or choose another rule")
+
+    def check(self, levels: int, separable: bool = True) -> None:
+        """Refuse numbers per level that do not fit a model.
+
+        Raises
+        ------
+        InputError
+            More or fewer of them than levels, or any that levels with one head cannot have each for itself.
+        """
+        for name in ("sweeps", "step", "beta"):
+            value = getattr(self, name)
+            if isinstance(value, tuple) and len(value) != levels:
+                raise InputError(f"{name} {value}: {len(value)} numbers for {levels} levels; give one, or one a level")
+            if isinstance(value, tuple) and not separable and (self.order == "together" or name == "beta"):
+                raise InputError(f"{name} {value}: the vanilla decoder has one head for all levels; give one number")
+
+    @property
+    def refines(self) -> bool:
+        """Tell whether there is any sweep to do."""
+        return any(_all(self.sweeps))
+
+    def sweeps_at(self, j: int) -> int:
+        """Give N of level j."""
+        return at(self.sweeps, j)
+
+    def beta_at(self, j: int) -> float:
+        """Give beta of level j."""
+        return at(self.beta, j)
+
+    def step_at(self, j: int) -> float:
+        """Give lambda of level j."""
+        return STEPS[self.rule] if self.step is None else at(self.step, j)
+
+
+def at(values: Number | tuple[Number, ...], j: int) -> Number:
+    """Take what holds for level j."""
+    return values[j] if isinstance(values, tuple) else values
+
+
+def _all(values: Number | tuple[Number, ...]) -> tuple[Number, ...]:
+    return values if isinstance(values, tuple) else (values,)
+
+
+COMBINATIONS = ("measured", "variance")
+Sweeps = int | tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class InferenceSettings(RefinementSettings):
+    """How undersampled scans are reconstructed; `sweeps` and the other settings of `RefinementSettings` are the last
+    round's.
+
+    Attributes
+    ----------
+    views : copies of the scan, mirrored or conjugated, whose reconstructions are averaged in the first round, 1 to 8
+    rounds : passes of r down all levels; each after the first is given the last one's reconstruction as its guess
+    blend : share of a further round's reconstruction where nothing was measured; the rest stays as it was
+    combine : what measured bins become: "measured" keeps y; "variance" weighs y and hhat by their variances
+    temperature : factor on the deviation of r from which posterior samples are drawn
+    spread : factor on the deviation of samples in maps of uncertainty, beside what the scan itself says of it
+        (`mrihvae.inference.held_out`); the card of weights tells what calibrates them
+    precision : of the network's arithmetic, "float32", "bfloat16", or "auto", which takes bfloat16 where the processor
+        has instructions for it; k-space and Fourier transforms are in single precision always
+    """
+
+    views: int = 2
+    rounds: int = 2
+    blend: float = 0.7
+    combine: str = "measured"
+    temperature: float = 1.0
+    spread: float = 1.0
+    precision: str = "auto"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 1 <= self.views <= 8 or self.rounds < 1:
+            raise ValueError(f"views {self.views} must be 1 to 8, and rounds {self.rounds} at least 1")
+        if self.start != "encoder" and (self.views, self.rounds) != (1, 1):
+            raise ValueError(f"start '{self.start}' does not look at the scan: views and rounds must be 1")
+        if not 0 <= self.blend <= 1:
+            raise ValueError(f"blend {self.blend} must be in [0, 1]")
+        for name in ("temperature", "spread"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise ValueError(f"{name} {getattr(self, name)} must be at least 0")
+        if self.combine not in COMBINATIONS:
+            raise ValueError(f"combine '{self.combine}' is unknown; choose one of {', '.join(COMBINATIONS)}")
+        if self.precision not in PRECISIONS:
+            raise ValueError(f"precision '{self.precision}' is unknown; choose one of {', '.join(PRECISIONS)}")

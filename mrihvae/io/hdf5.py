@@ -1,0 +1,88 @@
+"""HDF5 files: their lists, datasets, and writing that leaves no part of a file behind."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import h5py
+import numpy as np
+
+from mrihvae.errors import InputError, reason
+from mrihvae.io.stored_kspace import opened_dataset
+from mrihvae.utils.files import atomic_write
+
+if TYPE_CHECKING:
+    pass
+ROOM_BESIDE = 2**16  # bytes that a file takes beside its arrays
+
+
+def list_files(path: Path, what: str = "fastMRI HDF5") -> list[Path]:
+    """List the .h5 files of a folder, or the one file.
+
+    Raises
+    ------
+    InputError
+        Not there, or no .h5 file in it.
+    """
+    if path.is_dir():
+        files = sorted(p for p in path.iterdir() if p.suffix == ".h5" and not p.name.startswith("."))
+        if not files:
+            raise InputError(f"{path}: no .h5 file in this folder; give a {what} file or a folder of them")
+        return files
+    if not path.is_file():
+        raise InputError(f"{path}: not there; give a {what} file or a folder of them")
+    return [path]
+
+
+def read_dataset(path: Path, key: str) -> np.ndarray:
+    """Read one dataset of an HDF5 file.
+
+    Raises
+    ------
+    InputError
+        File or key missing, truncated or not HDF5, or NaN in it.
+    """
+    with opened_dataset(path, key) as dataset:
+        array = np.asarray(dataset[()])
+    if array.dtype.kind in "fc" and not np.isfinite(array).all():
+        raise InputError(f"{path}: dataset '{key}' holds NaN or infinite values; export the scan again")
+    return array
+
+
+def write_datasets(path: Path, arrays: Mapping[str, np.ndarray], attributes: Mapping[str, Any] | None = None) -> None:
+    """Write arrays and attributes to an HDF5 file; all or nothing."""
+    with new_file(path, sum(array.nbytes for array in arrays.values())) as file:
+        for name, array in arrays.items():
+            file.create_dataset(name, data=array)
+        file.attrs.update(attributes or {})
+
+
+@contextmanager
+def new_file(path: Path, size: int) -> Iterator[h5py.File]:
+    """Open an HDF5 file for `size` bytes of data; it is in its place once it is whole."""
+    with atomic_write(path) as temporary:
+        _try_room(temporary, size + ROOM_BESIDE)
+        file = h5py.File(temporary, "w")
+        try:
+            yield file
+        finally:
+            try:
+                file.close()
+            except RuntimeError as error:  # how h5py tells of a full disk when it closes the file
+                raise OSError(reason(error)) from error
+
+
+def _try_room(path: Path, size: int) -> None:
+    """Raise OSError if a file of so many bytes cannot be: HDF5 may crash where it finds that out while it closes."""
+    if hasattr(os, "posix_fallocate"):
+        with path.open("wb") as file:
+            try:
+                os.posix_fallocate(file.fileno(), 0, size)
+            except OSError as error:
+                if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL):  # by which a file system says that it cannot
+                    raise

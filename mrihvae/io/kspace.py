@@ -1,0 +1,154 @@
+"""Files with k-space of any format, told by their content: fastMRI and ISMRMRD HDF5, BART's arrays, NumPy's."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import h5py
+
+from mrihvae.data.scan import Scan
+from mrihvae.errors import InputError
+from mrihvae.io.bart import SIZES, _read_bart
+from mrihvae.io.fastmri import read_head, read_scan
+from mrihvae.io.formats import FORMATS, SUFFIXES
+from mrihvae.io.npy import read_numpy
+
+MISSING = "'mrihvae[mrd]'"
+MRD_KEYS = {"xml", "data"}  # header and lines
+
+
+def open_kspace(path: Path | str, lazy: bool = False) -> list[Scan]:
+    """Read a file with k-space, of whichever format.
+
+    Parameters
+    ----------
+    path : a fastMRI file; an ISMRMRD file with 2D or 3D Cartesian scans; NAME.cfl or NAME.hdr of BART, with dimensions
+        READ (along H), PHS1 (along W), COIL and SLICE, or PHS2 of a 3D scan; NAME.npy with NAME.json, see `read_numpy`
+    lazy : leave k-space of fastMRI files where it is, to be read slice by slice; other formats are read at once
+
+    Returns
+    -------
+    scans, each with slices of complex64 (coils, H, W), or (H, W) of one coil, the mask of what was measured, noise scan
+    and geometry, as far as the file has them. Files of fastMRI hold one; contrasts, repetitions, phases and sets are
+    scans of their own, named by what they are.
+
+    Raises
+    ------
+    InputError
+        Not there, none of these formats, or wrong in a way that the message says.
+    """
+    path = Path(path)
+    kind = kind_of(path)
+    if kind == "bart":
+        return _read_bart(path)
+    if kind == "numpy":
+        return [read_numpy(path)]
+    if kind == "mrd":
+        from mrihvae.io.mrd.files import read_mrd
+
+        return read_mrd(path, _mrd_group(path) or "dataset")
+    return [read_scan(path, lazy)]
+
+
+def kind_of(path: Path) -> str:
+    """Tell the format of a file: "fastmri", "mrd", "bart" or "numpy".
+
+    Raises
+    ------
+    InputError
+        Not there, none of these, or ISMRMRD without the package for it.
+    """
+    if path.is_dir():
+        raise InputError(f"{path}: is a folder; give a file in it: {FORMATS}")
+    if path.with_name(f"{path.name}.hdr").is_file() and not path.is_file():
+        return "bart"
+    if not path.is_file():
+        raise InputError(f"{path}: not there; give {FORMATS}")
+    try:
+        with path.open("rb") as file:
+            start = file.read(1024)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror}); check its permissions") from error
+    if start.startswith(b"\x93NUMPY"):
+        return "numpy"
+    if SIZES.encode() in start or path.suffix == ".cfl":
+        return "bart"
+    if start.startswith(b"\x89HDF") and _mrd_group(path):
+        try:
+            import ismrmrd  # noqa: F401
+        except ImportError as error:
+            raise InputError(f"{path}: ISMRMRD files take the package ismrmrd; pip install {MISSING}") from error
+        return "mrd"
+    if start.startswith(b"\x89HDF") or path.suffix in (".h5", ".hdf5", ".mrd"):
+        return "fastmri"  # its reader says what is wrong
+    raise InputError(f"{path}: is of no format that is known; give {FORMATS}")
+
+
+def list_kspace(path: Path) -> list[Path]:
+    """List the files with k-space of a folder, or the one file.
+
+    Raises
+    ------
+    InputError
+        Not there, none in it, or two whose reconstructions would have the same name.
+    """
+    if not path.is_dir():
+        kind_of(path)
+        return [path]
+    files = sorted(p for p in path.iterdir() if p.suffix in SUFFIXES and not p.name.startswith("."))
+    if not files:
+        raise InputError(f"{path}: no file with k-space in this folder; give {FORMATS}")
+    check_names((file, file.name) for file in files)
+    return files
+
+
+def head_of(path: Path) -> tuple[list[str], int | None]:
+    """Find the names of the scans in a file, and the number of coils; of fastMRI files from the head.
+
+    None where only reading it all tells what is wrong.
+    """
+    if kind_of(path) == "fastmri":
+        try:
+            return [path.name], read_head(path).coils
+        except InputError:
+            return [path.name], None
+    scans = open_kspace(path)
+    return [scan.name for scan in scans], max(scan.coils for scan in scans)
+
+
+def check_names(scans: Iterable[tuple[Path, str]]) -> None:
+    """Refuse scans whose reconstructions would have the same name, given as their files and names.
+
+    Raises
+    ------
+    InputError
+        Two of one name.
+    """
+    files: dict[str, Path] = {}
+    for file, name in scans:
+        if Path(name).stem in files:
+            other = files[Path(name).stem].name
+            raise InputError(
+                f"{file}: has a scan that would be reconstructed to one file with one of {other}; rename it"
+            )
+        files[Path(name).stem] = file
+
+
+def _mrd_group(path: Path) -> str | None:
+    """Find the group of an HDF5 file with ISMRMRD's header and lines, or part of them, or images; None if none is."""
+    try:
+        with h5py.File(path, "r") as file:
+            groups = {name: set(file[name]) for name in file if isinstance(file.get(name), h5py.Group)}
+            if "kspace" in file:
+                return None
+            images = [name for name in groups if any(_is_image(one) for one in file[name].values())]
+    except (OSError, RuntimeError, AttributeError):
+        return None
+    whole = [name for name, keys in groups.items() if keys >= MRD_KEYS]
+    found = [*whole, *(name for name, keys in groups.items() if keys & MRD_KEYS), *images]
+    return found[0] if found else None
+
+
+def _is_image(one: object) -> bool:
+    return isinstance(one, h5py.Group) and {"data", "header"} <= set(one)

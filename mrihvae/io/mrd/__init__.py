@@ -1,0 +1,1 @@
+"""The ISMRMRD (MRD) format: header, lines, files, messages of a stream, images."""

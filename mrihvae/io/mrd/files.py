@@ -1,0 +1,178 @@
+"""ISMRMRD (MRD) files: lines of k-space in HDF5, as converters of scanner data write them."""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from collections.abc import Iterator, Sequence
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+
+from mrihvae.data.geometry import Geometry
+from mrihvae.data.scan import Scan
+from mrihvae.errors import InputError, reason
+from mrihvae.io.mrd.header import ScanHeader, parse_header
+from mrihvae.io.mrd.sorter import Slice, SliceAssembler
+
+XML, DATA = "xml", "data"
+CHUNK = 256  # lines that are read at once
+PARALLEL = 1e-3  # by which directions may differ that are to be the same
+
+
+def read_mrd(path: Path, group: str = "dataset") -> list[Scan]:
+    """Read the scans of a file: each contrast, repetition, phase and set is one.
+
+    Parameters
+    ----------
+    group : which holds header and lines
+
+    Raises
+    ------
+    InputError
+        Truncated, not ISMRMRD, without lines, or lines that cannot be sorted (see
+        `mrihvae.io.mrd.sorter.SliceAssembler`).
+    """
+    try:
+        with h5py.File(path, "r") as file:
+            there = file[group]
+            for name in (XML, DATA):
+                if not isinstance(there.get(name), h5py.Dataset):
+                    raise InputError(
+                        f"{path}: its group '{group}' has no '{name}' (it has {', '.join(there) or 'nothing'}), which "
+                        "k-space needs; export the scan with header and lines"
+                    )
+            xml, data = there[XML][()], there[DATA]
+            text = np.ravel(xml)[0]
+            header = parse_header(text.decode() if isinstance(text, bytes) else str(text), str(path))
+            sorter = SliceAssembler(header, early=False, held=sys.maxsize)
+            slices = [one for line in _lines(path, data) for one in sorter.add(line)] + sorter.end()
+        for warning in sorter.warnings:
+            warnings.warn(warning, RuntimeWarning, stacklevel=2)
+        return scans_of(slices, header, path.name, sorter.noise)
+    except InputError as error:
+        raise error if str(error).startswith(str(path)) else InputError(f"{path}: {error}") from error
+    except MemoryError as error:
+        raise InputError(
+            f"{path}: too little memory for this scan; take a larger computer, or split the file"
+        ) from error
+    except (OSError, KeyError, IndexError, ValueError, TypeError, RuntimeError, AttributeError) as error:
+        why = reason(error)
+        raise InputError(f"{path}: truncated or not an ISMRMRD file ({why}); copy it again") from error
+
+
+def scans_of(slices: Sequence[Slice], header: ScanHeader, name: str, noise: np.ndarray | None) -> list[Scan]:
+    """Put slices together to scans, in the order of their keys, or of their places, where these go another way.
+
+    Slices of other directions or with other lines are scans of their own. Their names tell what is special of them.
+
+    Raises
+    ------
+    InputError
+        No slice at all.
+    """
+    if not slices:
+        raise InputError("holds no line of an image; there is nothing to reconstruct")
+    ordered = sorted(slices, key=lambda one: one.key)
+    stacks = []
+    for _, group in groupby(ordered, key=lambda one: one.key[:-1]):
+        rest = list(group)
+        while rest:
+            alike = [one for one in rest if _belong(one, rest[0])]
+            stacks.append(_by_place(alike))
+            rest = [one for one in rest if not any(one is other for other in alike)]
+    names = _names([stack[0] for stack in stacks], stacks, Path(name))
+    return [_scan(stack, header, each, noise) for stack, each in zip(stacks, names, strict=True)]
+
+
+def scan_of(one: Slice, header: ScanHeader, name: str, noise: np.ndarray | None) -> Scan:
+    """Make a scan of a single slice."""
+    return _scan([one], header, name, noise)
+
+
+def _scan(stack: Sequence[Slice], header: ScanHeader, name: str, noise: np.ndarray | None) -> Scan:
+    first = stack[0]
+    kspace = np.stack([one.kspace for one in stack])
+    if kspace.shape[1] == 1:
+        kspace = kspace[:, 0]
+    positions = np.concatenate([one.geometry.positions for one in stack])
+    geometry: Geometry | None = Geometry(
+        positions,
+        first.geometry.read, first.geometry.phase, first.geometry.normal, first.geometry.voxel,
+    )  # fmt: skip
+    if len(stack) > 1 and not np.ptp(positions, axis=0).any():
+        geometry = None  # simulators do not tell where slices lie
+    calibration = [one.calibration for one in stack if one.calibration is not None]
+    attributes: dict[str, Any] = {"acquisition": header.protocol or "unknown"}
+    names = ("contrast", "repetition", "phase", "set")
+    attributes |= {each: value for each, value in zip(names, first.key[1:-1]) if value}
+    return Scan(
+        name, kspace, first.mask, None, first.padding, first.matrix, attributes, None, noise, geometry,
+        calibration if len(calibration) == len(stack) else None, first.geometry.voxel,
+    )  # fmt: skip
+
+
+def _belong(one: Slice, other: Slice) -> bool:
+    """Tell whether slices are of one volume: the same size, lines and directions."""
+    mine, theirs = (np.stack((g.read, g.phase, g.normal)) for g in (one.geometry, other.geometry))
+    return (
+        one.kspace.shape == other.kspace.shape
+        and one.mask.shape == other.mask.shape
+        and bool((one.mask == other.mask).all())
+        and float(np.abs(mine - theirs).max()) < PARALLEL
+    )
+
+
+def _by_place(stack: list[Slice]) -> list[Slice]:
+    """Order slices along their normal, unless their numbers do so already, in either direction."""
+    along = np.array([one.geometry.positions[0] @ one.geometry.normal for one in stack])
+    steps = np.diff(along)
+    if len(steps) == 0 or (steps >= 0).all() or (steps <= 0).all():
+        return stack
+    return [stack[k] for k in np.argsort(along, kind="stable")]
+
+
+def _names(firsts: Sequence[Slice], stacks: Sequence[Sequence[Slice]], path: Path) -> list[str]:
+    """Name scans by what differs between them."""
+    if len(firsts) == 1:
+        return [f"{path.stem}.h5"]
+    fields = [name for name in firsts[0].key._fields[:-1] if len({getattr(one.key, name) for one in firsts}) > 1]
+    told = ["".join(f"_{name}{getattr(one.key, name)}" for name in fields) for one in firsts]
+    least = [f"_slice{min(one.key.slice for one in stack)}" for stack in stacks]
+    whole = [name + (number if told.count(name) > 1 else "") for name, number in zip(told, least)]
+    return [f"{path.stem}{name}.h5" for name in whole]
+
+
+def _lines(path: Path, data: h5py.Dataset) -> Iterator[Any]:
+    """Read the lines of a file."""
+    import ismrmrd
+
+    if len(data) == 0:
+        raise InputError(f"{path}: holds no line; there is nothing to reconstruct")
+    packed = np.dtype(ismrmrd.AcquisitionHeader)
+    for start in range(0, len(data), CHUNK):
+        rows = data[start : start + CHUNK]
+        heads = np.zeros(len(rows), packed)
+        _copy(rows["head"], heads)
+        for number, (head, numbers) in enumerate(zip(heads, rows["data"]), start):
+            coils, samples = int(head["active_channels"]), int(head["number_of_samples"])
+            if coils * samples * 2 != len(numbers):
+                raise InputError(
+                    f"{path}: line {number} holds {len(numbers)} numbers, its header tells of {coils * samples * 2}; "
+                    "export it again"
+                )
+            values = np.asarray(numbers, np.float32).view(np.complex64).reshape(coils, samples)
+            head["trajectory_dimensions"] = 0  # not used
+            yield ismrmrd.Acquisition(ismrmrd.AcquisitionHeader.from_buffer_copy(head.tobytes()), values)
+
+
+def _copy(source: np.ndarray, target: np.ndarray) -> None:
+    """Copy records field by field: files have padding between fields, and messages none."""
+    for name in target.dtype.names or ():
+        if target.dtype[name].names:
+            _copy(source[name], target[name])
+        else:
+            target[name] = source[name]

@@ -1,0 +1,227 @@
+"""The XML header of ISMRMRD: what was encoded, what is to be imaged, and what the user asked for."""
+
+from __future__ import annotations
+
+import math
+import xml.etree.ElementTree as ElementTree
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from xml.sax.saxutils import escape
+
+from mrihvae.errors import InputError
+
+ANY = "{*}"  # namespace: not all writers give it
+LARGEST = 2**14  # matrix on a side, beyond which a header must be damaged
+Three = tuple[float, float, float]
+
+
+@dataclass(frozen=True)
+class Limit:
+    """Which numbers an index runs over, and which of them is the centre of k-space."""
+
+    minimum: int = 0
+    maximum: int = 0
+    center: int = 0
+
+    @property
+    def count(self) -> int:
+        """How many numbers these are."""
+        return self.maximum - self.minimum + 1
+
+
+@dataclass(frozen=True)
+class Space:
+    """A grid: `matrix` (x, y, z), readout, phase and partition, and its field of view in mm, 0 where not known."""
+
+    matrix: tuple[int, int, int]
+    fov: Three
+
+
+@dataclass(frozen=True)
+class Encoding:
+    """How lines were encoded.
+
+    Attributes
+    ----------
+    encoded, recon : grid of k-space as measured, and that of the image
+    trajectory : such as "cartesian"
+    limits : by index, such as "kspace_encoding_step_1"
+    calibration_mode : such as "embedded" or "separate"; empty where not told
+    """
+
+    encoded: Space
+    recon: Space
+    trajectory: str = "cartesian"
+    limits: Mapping[str, Limit] = field(default_factory=dict)
+    calibration_mode: str = ""
+
+    def limit(self, index: str) -> Limit:
+        """Give the limits of an index; those of a single number where the header tells none."""
+        return self.limits.get(index, Limit())
+
+    def kept(self, axis: int) -> int:
+        """Compute the size along an axis (0 to 2) of what is imaged of the field of view, in measured voxels."""
+        size, wanted = self.encoded.matrix[axis], self.recon.matrix[axis]
+        whole, part = self.encoded.fov[axis], self.recon.fov[axis]
+        if whole > 0 and part > 0:
+            wanted = max(1, round(size * part / whole))
+        return min(size, wanted)
+
+    def voxel(self) -> Three:
+        """Compute the size of a voxel as measured, mm; 1 where the header tells no field of view."""
+        pairs = zip(self.encoded.fov, self.encoded.matrix)
+        x, y, z = (fov / size if fov > 0 else 1.0 for fov, size in pairs)
+        return x, y, z
+
+
+@dataclass(frozen=True)
+class ScanHeader:
+    """What is used of a header.
+
+    Attributes
+    ----------
+    encodings : at least one
+    parameters : the user's, of all types, by name
+    protocol : name of the measurement's protocol; empty where not told
+    """
+
+    encodings: tuple[Encoding, ...]
+    parameters: Mapping[str, str] = field(default_factory=dict)
+    protocol: str = ""
+
+
+def parse_header(xml: str, source: str = "stream") -> ScanHeader:
+    """Read a header; zeros at its end, which usual clients send, do not matter.
+
+    Parameters
+    ----------
+    xml : text of an `ismrmrdHeader`
+    source : what errors name: the file, or the stream
+
+    Raises
+    ------
+    InputError
+        Not XML, no encoding, or a matrix that none can have.
+    """
+    if "<!DOCTYPE" in xml:  # entities in it can grow to any size
+        raise InputError(f"{source}: the header has a document type, which ISMRMRD's have not; write it without")
+    try:
+        root = ElementTree.fromstring(xml.rstrip("\0").strip())
+    except (ElementTree.ParseError, ValueError) as error:
+        raise InputError(f"{source}: the header is no XML ({error}); check who wrote it") from error
+    encodings = tuple(_encoding(element, source) for element in root.findall(f"{ANY}encoding"))
+    if not encodings:
+        raise InputError(f"{source}: the header has no 'encoding', so that lines have no place; check who wrote it")
+    parameters = {
+        name: _text(one, "value")
+        for group in root.findall(f"{ANY}userParameters")
+        for one in group
+        if (name := _text(one, "name"))
+    }
+    return ScanHeader(encodings, parameters, _text(root, "measurementInformation", "protocolName"))
+
+
+def _encoding(element: ElementTree.Element, source: str) -> Encoding:
+    """Read an `encoding`; without a grid for the image it is that of k-space."""
+    encoded = _space(element, "encodedSpace", source)
+    if encoded is None:
+        raise InputError(f"{source}: the header tells no size of 'encodedSpace'; check who wrote it")
+    limits: dict[str, Limit] = {}
+    for one in element.iterfind(f"{ANY}encodingLimits/*"):
+        low, high, centre = (_whole(_text(one, name)) for name in ("minimum", "maximum", "center"))
+        if low is not None and high is not None and low <= high:
+            limits[one.tag.rpartition("}")[2]] = Limit(low, high, (low + high + 1) // 2 if centre is None else centre)
+    return Encoding(
+        encoded,
+        _space(element, "reconSpace", source) or encoded,
+        _text(element, "trajectory") or "cartesian",
+        limits,
+        _text(element, "parallelImaging", "calibrationMode"),
+    )
+
+
+def _space(element: ElementTree.Element, name: str, source: str) -> Space | None:
+    """Read a grid; None where it has no size."""
+    matrix = [_whole(_text(element, name, "matrixSize", axis)) for axis in "xyz"]
+    x, y, z = (1 if size is None and axis == "z" else size for size, axis in zip(matrix, "xyz"))
+    if x is None or y is None or z is None:
+        return None
+    if not all(1 <= size <= LARGEST for size in (x, y, z)):
+        raise InputError(f"{source}: '{name}' of the header is {x} x {y} x {z}; sizes must be 1 to {LARGEST}")
+    a, b, c = (_length(_text(element, name, "fieldOfView_mm", axis)) for axis in "xyz")
+    return Space((x, y, z), (a, b, c))
+
+
+def _text(element: ElementTree.Element, *path: str) -> str:
+    return (element.findtext("/".join(ANY + tag for tag in path)) or "").strip()
+
+
+def _whole(text: str) -> int | None:
+    try:
+        return int(text)
+    except ValueError:
+        return None
+
+
+def _length(text: str) -> float:
+    """Read mm; 0 where there is no length."""
+    try:
+        length = float(text)
+    except ValueError:
+        return 0.0
+    return length if math.isfinite(length) and length > 0 else 0.0
+
+
+HEADER = """<?xml version="1.0" encoding="utf-8"?>
+<ismrmrdHeader xmlns="http://www.ismrm.org/ISMRMRD">{about}
+  <experimentalConditions><H1resonanceFrequency_Hz>0</H1resonanceFrequency_Hz></experimentalConditions>
+  <encoding>
+    <encodedSpace>{encoded}</encodedSpace>
+    <reconSpace>{recon}</reconSpace>
+    <encodingLimits>
+      <kspace_encoding_step_1><minimum>0</minimum><maximum>{last}</maximum><center>{center}</center></kspace_encoding_step_1>
+    </encodingLimits>
+    <trajectory>cartesian</trajectory>
+  </encoding>
+</ismrmrdHeader>
+"""
+PROTOCOL = """
+  <measurementInformation><protocolName>{protocol}</protocolName></measurementInformation>"""
+CHANNELS = """
+  <acquisitionSystemInformation><receiverChannels>{coils}</receiverChannels></acquisitionSystemInformation>"""
+
+
+def header_xml(
+    shape: tuple[int, int],
+    coils: int = 1,
+    matrix: tuple[int, int] | None = None,
+    padding: tuple[int, int] | None = None,
+    voxel: tuple[float, float, float] = (1.0, 1.0, 1.0),
+    protocol: str = "",
+) -> str:
+    """Write a header.
+
+    Parameters
+    ----------
+    shape : (H, W) of k-space
+    coils : number of them; told where there are several
+    matrix : (h, w) of the image; left out, that of k-space
+    padding : first and one past the last line that is encoded; left out, all are
+    voxel : size along H, W and across slices, mm
+    protocol : name of it, if there is one
+    """
+    first, end = padding or (0, shape[1])
+    about = PROTOCOL.format(protocol=escape(protocol)) if protocol else ""
+    return HEADER.format(
+        about=about + (CHANNELS.format(coils=coils) if coils > 1 else ""),
+        encoded=_space_xml(shape, voxel),
+        recon=_space_xml(matrix or shape, voxel),
+        last=end - first - 1,
+        center=shape[1] // 2 - first,
+    )
+
+
+def _space_xml(size: tuple[int, int], voxel: tuple[float, float, float]) -> str:
+    (h, w), (x, y, z) = size, voxel
+    matrix = f"<matrixSize><x>{h}</x><y>{w}</y><z>1</z></matrixSize>"
+    return f"{matrix}<fieldOfView_mm><x>{h * x:.9g}</x><y>{w * y:.9g}</y><z>{z:.9g}</z></fieldOfView_mm>"

@@ -1,0 +1,198 @@
+"""Lines of k-space on their grid: where the header's encoding puts a line, without its readout oversampling."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import ismrmrd
+import numpy as np
+import torch
+
+from mrihvae.coils.espirit import LEAST, calibration_box
+from mrihvae.data.geometry import Geometry, make_geometry
+from mrihvae.errors import InputError
+from mrihvae.io.mrd.header import Encoding, Limit
+from mrihvae.io.partitions import transformed
+
+STEP_1, STEP_2 = "kspace_encoding_step_1", "kspace_encoding_step_2"
+LINE = 2**22  # numbers of a line with its oversampling, which a short one may be laid out to
+GRID = 2**28  # numbers of the grid of a slice or slab, 2 GiB, beyond which
+SPARSE = 64  # a grid must not be so many times as large as what was measured
+ALIKE = 0.02  # by which fields of view may differ that are to be the same
+FEW_ROWS = 32  # a part of H so small may be missing at the ends of a readout without being taken for undersampling
+
+
+@dataclass
+class Lines:
+    """Lines of one slice or slab: sums (coils, H) and their number, by the place (step 1, step 2)."""
+
+    encoding: Encoding
+    head: ismrmrd.AcquisitionHeader
+    rows: tuple[float, float]  # first and last of H that were measured
+    sums: dict[tuple[int, int], np.ndarray] = field(default_factory=dict)
+    counts: dict[tuple[int, int], int] = field(default_factory=dict)
+
+    def include(self, other: Lines) -> None:
+        """Take the lines of others of the same coils and encoding, too."""
+        for place, total in other.sums.items():
+            self.sums[place] = self.sums[place] + total if place in self.sums else total
+            self.counts[place] = self.counts.get(place, 0) + other.counts[place]
+        self.rows = max(self.rows[0], other.rows[0]), min(self.rows[1], other.rows[1])
+
+
+def step_limit(encoding: Encoding, name: str, size: int) -> Limit:
+    """Give the limits of an encoding step; where the header tells none, the whole matrix."""
+    return encoding.limits.get(name) or Limit(0, max(size - 1, 0), size // 2)
+
+
+def place_of(step: int, limit: Limit, size: int, what: str) -> int:
+    """Compute the index in k-space of `size` from the scanner's counter."""
+    place = step - limit.center + size // 2
+    if not 0 <= place < size:
+        raise InputError(
+            f"{what} {step} lies outside of the {size} that the header tells of, with centre {limit.center}; "
+            "check the header's limits"
+        )
+    return place
+
+
+def readout(line: ismrmrd.Acquisition, encoding: Encoding) -> tuple[np.ndarray, tuple[float, float]]:
+    """Take a line without readout oversampling, complex64 (coils, H), and the first and last row it measured."""
+    size, before, after = encoding.encoded.matrix[0], line.discard_pre, line.discard_post
+    data = line.data[:, before : max(line.number_of_samples - after, 0)]
+    count, centre = data.shape[1], line.center_sample - before
+    if count == size and (line.center_sample == 0 or abs(centre - size // 2) == 1):  # not told, or one beside it
+        centre = size // 2
+
+    def fits(centre: int) -> bool:
+        return bool(0 <= centre < count and 0 <= size // 2 - centre <= size - count)
+
+    if line.is_flag_set(ismrmrd.ACQ_IS_REVERSE):
+        data, stored = data[:, ::-1], count - 1 - centre
+        if fits(stored) or not fits(centre):  # else the centre is told as for lines that are read forwards
+            centre = stored
+    start = size // 2 - centre
+    if len(data) == 0:
+        raise InputError(f"line {line.scan_counter}: has no coil; check how it was written")
+    if not fits(centre):
+        raise InputError(
+            f"line {line.scan_counter}: has {count} samples to use with the centre at {centre}, which do not fit the "
+            f"header's {size}; check its 'encodedSpace'"
+        )
+    kept = encoding.kept(0)
+    if line.number_of_samples == count == kept and centre == kept // 2:  # whoever sent it took oversampling away
+        return data.astype(np.complex64), (0.0, kept - 1.0)
+    if len(data) * size > LINE:
+        raise InputError(
+            f"line {line.scan_counter}: has {len(data)} coils, and the header's readout is {size} long, together more "
+            f"than {LINE} numbers; check its 'encodedSpace'"
+        )
+    whole = np.zeros((len(data), size), np.complex64)
+    whole[:, start : start + count] = data
+    factor = size / kept
+    rows = (start - size // 2) / factor + kept // 2, (start + count - 1 - size // 2) / factor + kept // 2
+    if kept == size:
+        return whole, rows
+    image = np.fft.fftshift(np.fft.ifft(np.fft.ifftshift(whole, axes=1), axis=1, norm="ortho"), axes=1)
+    first = size // 2 - kept // 2
+    image = image[:, first : first + kept]
+    kspace = np.fft.fftshift(np.fft.fft(np.fft.ifftshift(image, axes=1), axis=1, norm="ortho"), axes=1)
+    return kspace.astype(np.complex64, copy=False), rows
+
+
+def gridded(group: Lines, partitions: int) -> tuple[np.ndarray, np.ndarray]:
+    """Lay out a group: complex64 (partitions, coils, H, W), transformed across partitions; lines, bool (W, partitions).
+
+    Partitions beyond those that are wanted, as calibration may have, are left out.
+    """
+    columns, own = group.encoding.encoded.matrix[1:]
+    coils, height = next(iter(group.sums.values())).shape
+    if partitions * columns > max(GRID // (coils * height), SPARSE * len(group.sums)):
+        raise InputError(
+            f"a slice or slab of {coils} coils, {height} x {columns} x {partitions} is more than {GRID} numbers, of "
+            f"which {len(group.sums)} lines are there; check the header's matrix"
+        )
+    grid = np.zeros((partitions, coils, height, columns), np.complex64)
+    lines = np.zeros((columns, partitions), bool)
+    for (column, step), total in group.sums.items():
+        partition = step - own // 2 + partitions // 2
+        if 0 <= partition < partitions:
+            grid[partition, :, :, column] = total / group.counts[column, step]
+            lines[column, partition] = True
+    return (transformed(grid, 0) if partitions > 1 else grid), lines
+
+
+def fitted(group: Lines, image: Encoding) -> tuple[np.ndarray, np.ndarray]:
+    """Lay out calibration lines on the grid of the image: (partitions, coils, H, W), and the mask, (H, W)."""
+    own = group.encoding
+    for axis, name in enumerate("xyz"):
+        ratio = own.voxel()[axis] * own.encoded.matrix[axis] / (image.voxel()[axis] * image.encoded.matrix[axis])
+        if own != image and not abs(ratio - 1) < ALIKE:
+            raise InputError(
+                f"calibration lines are of another field of view along {name} than the image, {ratio:.3g} times as "
+                "large; measure them with the same"
+            )
+    partitions = image.encoded.matrix[2]
+    shape = (image.kept(0), image.encoded.matrix[1])
+    kspaces, lines = gridded(group, partitions)
+    mask = np.broadcast_to(mask_of_lines(own, np.asarray(lines.any(axis=1)), group.rows), kspaces.shape[-2:])
+    return _resized(kspaces, shape), _resized(mask, shape)
+
+
+def _resized(array: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
+    """Crop or zero-pad (..., H, W) per axis, as `physics.fourier.resize_kspace` does, without torch's threads."""
+    resized = np.zeros((*array.shape[:-2], *shape), array.dtype)
+    ours, theirs = [], []
+    for new, old in zip(shape, array.shape[-2:]):
+        kept = min(new, old)
+        ours.append(slice(new // 2 - kept // 2, new // 2 - kept // 2 + kept))
+        theirs.append(slice(old // 2 - kept // 2, old // 2 - kept // 2 + kept))
+    resized[..., ours[0], ours[1]] = array[..., theirs[0], theirs[1]]
+    return resized
+
+
+def calibrates(group: Lines, image: Encoding) -> bool:
+    """Tell whether lines have the region around the centre of k-space that maps are estimated from."""
+    return min(calibration_box(torch.from_numpy(fitted(group, image)[1]))) >= LEAST
+
+
+def mask_of_lines(encoding: Encoding, lines: np.ndarray, rows: tuple[float, float]) -> np.ndarray:
+    """Mark what was measured: (W,), or (H, W) where the readout is partial.
+
+    Rows beyond what either side of the centre reaches count as measured: they are known to be 0.
+    """
+    height = encoding.kept(0)
+    reach = max(height // 2 - rows[0], rows[1] + 1 - height // 2)
+    row = np.arange(height)
+    encoded = (row >= height // 2 - reach) & (row < height // 2 + reach)
+    missing = encoded & ((row < rows[0] - 0.5) | (row > rows[1] + 0.5))
+    if np.count_nonzero(missing) * FEW_ROWS <= height:
+        return lines
+    return np.asarray(~missing[:, None] & lines)
+
+
+def partitions_of(encoding: Encoding) -> int:
+    """Compute how many partitions a complete scan has: as far as the longer side of the centre reaches, on both."""
+    size = encoding.encoded.matrix[2]
+    limit = step_limit(encoding, STEP_2, size)
+    return min(size, max(2 * (limit.center - limit.minimum), 2 * (limit.maximum - limit.center) + 1))
+
+
+def padding_of(encoding: Encoding) -> tuple[int, int] | None:
+    """Find which lines would be encoded: as far as the longer side of the centre reaches, on both sides."""
+    size = encoding.encoded.matrix[1]
+    limit = step_limit(encoding, STEP_1, size)
+    reach = max(limit.center - limit.minimum, limit.maximum + 1 - limit.center)
+    first, end = max(0, size // 2 - reach), min(size, size // 2 + reach)
+    return None if (first, end) == (0, size) or first >= end else (first, end)
+
+
+def geometry_of_line(head: ismrmrd.AcquisitionHeader, encoding: Encoding, z: int) -> Geometry:
+    """Place a slice, or partition z of a slab, in the patient."""
+    x, y, thickness = encoding.voxel()
+    geometry = make_geometry(
+        np.array(head.position[:]), np.array(head.read_dir[:]), np.array(head.phase_dir[:]),
+        np.array(head.slice_dir[:]), (x, y, thickness),
+    )  # fmt: skip
+    offset = (z - encoding.encoded.matrix[2] // 2) * thickness * geometry.normal
+    return Geometry(geometry.positions + offset, geometry.read, geometry.phase, geometry.normal, geometry.voxel)

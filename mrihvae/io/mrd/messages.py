@@ -1,0 +1,200 @@
+"""Messages of the ISMRMRD protocol, version 1, from a stream of bytes: what a scanner sends over TCP or a pipe.
+
+A message is a little-endian number of two bytes and a payload. Waveforms, which reconstruction has no use for, are read
+over. Lengths are checked against limits before anything is read or allocated for them. The reader of `ismrmrd` does not
+do that; nor does it take the zero that usual clients send at the end of a header.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import struct
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import ismrmrd
+import numpy as np
+from ismrmrd.serialization import ISMRMRDMessageID as Number
+
+from mrihvae.errors import InputError
+
+NAME = 1024  # bytes of the name of a configuration, padded with zeros
+PIECE = 2**20  # bytes that are asked for at once
+Read = Callable[[int], bytes]
+
+
+class StreamError(InputError):
+    """A stream that cannot be gone on with."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What one message may hold.
+
+    Attributes
+    ----------
+    text : bytes of a configuration, header or text
+    numbers : samples times channels of an acquisition or waveform
+    """
+
+    text: int = 2**24
+    numbers: int = 2**24
+
+
+@dataclass(frozen=True)
+class Config:
+    """How the client wants its data reconstructed: the name of a configuration, or its text."""
+
+    text: str
+    is_name: bool
+
+
+@dataclass(frozen=True)
+class Header:
+    """The XML header of the scan."""
+
+    xml: str
+
+
+@dataclass(frozen=True)
+class Note:
+    """Text beside the scan, such as parameters in JSON."""
+
+    text: str
+
+
+Message: TypeAlias = Config | Header | Note | ismrmrd.Acquisition
+
+
+def read_messages(
+    read: Read, limits: Limits | None = None, begun: Callable[[], object] = lambda: None
+) -> Iterator[Message]:
+    """Give the messages of a stream up to its close message, or to its end between two messages.
+
+    Parameters
+    ----------
+    read : gives at most so many bytes, at least one unless the stream has ended, as `read1` of a buffered stream does
+    limits : see `Limits`
+    begun : called before each message is waited for, those that are read over too
+
+    Raises
+    ------
+    StreamError
+        The stream ends within a message, has one that is not known or not expected, or one beyond the limits.
+    """
+    limits = limits or Limits()
+    while True:
+        begun()
+        start = _exactly(read, 2, "the number of a message", may_end=True)
+        if not start:
+            return
+        (number,) = struct.unpack("<H", start)
+        if number == Number.CLOSE:
+            return
+        if number == Number.CONFIG_FILE:
+            yield Config(_as_text(_exactly(read, NAME, "the name of a configuration")), True)
+        elif number == Number.CONFIG_TEXT:
+            yield Config(_text(read, limits, "a configuration"), False)
+        elif number == Number.HEADER:
+            yield Header(_text(read, limits, "the header"))
+        elif number == Number.TEXT:
+            yield Note(_text(read, limits, "a text"))
+        elif number == Number.ACQUISITION:
+            yield _acquisition(read, limits)
+        elif number == Number.WAVEFORM:
+            _skip_waveform(read, limits)
+        else:
+            what = "an image" if number == Number.IMAGE else f"message {number}"
+            raise StreamError(f"stream: {what} is not expected here; send configuration, header and acquisitions")
+
+
+def _acquisition(read: Read, limits: Limits) -> ismrmrd.Acquisition:
+    """Read a line of k-space."""
+    size = ctypes.sizeof(ismrmrd.AcquisitionHeader)
+    head = ismrmrd.AcquisitionHeader.from_buffer_copy(_exactly(read, size, "the header of an acquisition"))
+    samples, channels, axes = head.number_of_samples, head.active_channels, head.trajectory_dimensions
+    if not samples or not channels:
+        raise StreamError(f"stream: an acquisition has {samples} samples of {channels} channels; leave it out")
+    if max(channels, axes) * samples > limits.numbers:
+        raise StreamError(
+            f"stream: an acquisition claims {samples} samples of {channels} channels and {axes} axes, more than "
+            f"{limits.numbers} numbers; the stream may be damaged"
+        )
+    trajectory = _exactly(read, 4 * axes * samples, "the trajectory of an acquisition")
+    data = _exactly(read, 8 * channels * samples, "the data of an acquisition")
+    found = ismrmrd.Acquisition(head)
+    found.traj[:] = np.frombuffer(trajectory, "<f4").reshape(samples, axes)
+    found.data[:] = np.frombuffer(data, "<c8").reshape(channels, samples)
+    return found
+
+
+def _skip_waveform(read: Read, limits: Limits) -> None:
+    """Read over the curve of a pulse or breath sensor."""
+    size = ctypes.sizeof(ismrmrd.WaveformHeader)
+    head = ismrmrd.WaveformHeader.from_buffer_copy(_exactly(read, size, "the header of a waveform"))
+    count = head.number_of_samples * head.channels
+    if count > limits.numbers:
+        raise StreamError(f"stream: a waveform claims {count} numbers, more than {limits.numbers}; it may be damaged")
+    _exactly(read, 4 * count, "a waveform")
+
+
+def _text(read: Read, limits: Limits, what: str) -> str:
+    (length,) = struct.unpack("<I", _exactly(read, 4, f"the length of {what}"))
+    if length > limits.text:
+        raise StreamError(f"stream: {what} claims {length} bytes, more than {limits.text}; the stream may be damaged")
+    return _as_text(_exactly(read, length, what))
+
+
+def _as_text(payload: bytes) -> str:
+    """Decode text; usual clients send zeros at its end."""
+    try:
+        return payload.rstrip(b"\0").decode()
+    except UnicodeDecodeError as error:
+        raise StreamError(f"stream: text that is no UTF-8 ({error.reason}); the stream may be damaged") from error
+
+
+def _exactly(read: Read, count: int, what: str, may_end: bool = False) -> bytes:
+    """Read so many bytes, in pieces, so that memory grows with what comes and not with what was claimed."""
+    found = bytearray()
+    while len(found) < count:
+        piece = read(min(count - len(found), PIECE))
+        if not piece:
+            if may_end and not found:
+                break
+            raise StreamError(f"stream: ended within {what}, after {len(found)} of {count} bytes")
+        found += piece
+    return bytes(found)
+
+
+TOLD = 500  # letters of an error, which may quote what a client sent
+
+
+def one_line(error: Exception) -> str:
+    """Tell of an error in a line."""
+    return " ".join(str(error).split())[:TOLD]
+
+
+class ReplyWriter:
+    """Writes answers to a stream.
+
+    Parameters
+    ----------
+    write : takes the bytes of one whole message
+    """
+
+    def __init__(self, write: Callable[[bytes], object]) -> None:
+        self._write = write
+
+    def image(self, image: ismrmrd.Image) -> None:
+        """Write an image."""
+        self._write(struct.pack("<H", Number.IMAGE) + image.to_bytes())
+
+    def text(self, text: str) -> None:
+        """Write a text."""
+        payload = text.encode(errors="replace")  # a client may have sent half a character, which errors quote
+        self._write(struct.pack("<HI", Number.TEXT, len(payload)) + payload)
+
+    def close(self) -> None:
+        """Write that nothing follows."""
+        self._write(struct.pack("<H", Number.CLOSE))

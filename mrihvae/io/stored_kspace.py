@@ -1,0 +1,140 @@
+"""K-space that stays in its HDF5 file: slices are read when they are asked for, and the next ones ahead."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+
+from mrihvae.errors import InputError, reason
+
+_READER = ThreadPoolExecutor(1, thread_name_prefix="read-ahead")
+
+
+@contextmanager
+def opened_dataset(path: Path, key: str) -> Iterator[h5py.Dataset]:
+    """Open one dataset of an HDF5 file.
+
+    Raises
+    ------
+    InputError
+        File or key missing, truncated or not HDF5, also where that shows only while the dataset is read.
+    """
+    try:
+        with h5py.File(path, "r") as file:
+            dataset = file.get(key)
+            if not isinstance(dataset, h5py.Dataset):
+                raise InputError(f"{path}: has no dataset '{key}' (it has {', '.join(file) or 'none'}); check the file")
+            yield dataset
+    except FileNotFoundError:
+        raise InputError(f"{path}: not there; check the path") from None
+    except PermissionError:
+        raise InputError(f"{path}: must not be read by you; check its permissions") from None
+    except (OSError, RuntimeError, AttributeError) as error:
+        why = reason(error)
+        raise InputError(f"{path}: truncated or not an HDF5 file ({why}); copy it again") from error
+
+
+class StoredKspace:
+    """K-space (slices, ..., H, W) of a file, indexed along slices like an array; `numpy.asarray` reads all of it.
+
+    The file is opened for each read, so that nothing stays open. Whenever slices were read, as many that follow them
+    are read by a thread meanwhile.
+
+    Parameters
+    ----------
+    path : the HDF5 file
+    key : name of the dataset, complex
+
+    Raises
+    ------
+    InputError
+        As `opened_dataset`; when slices are read, also for a dataset that is not what it was.
+    """
+
+    def __init__(self, path: Path, key: str = "kspace") -> None:
+        self.path, self.key = path, key
+        with opened_dataset(path, key) as dataset:
+            self.shape = tuple(int(size) for size in dataset.shape or ())
+            self.stored = dataset.dtype
+        self.dtype = np.dtype(np.complex64)
+        self._ahead: tuple[tuple[int, int], Future[np.ndarray]] | None = None
+
+    @property
+    def ndim(self) -> int:
+        """Number of axes."""
+        return len(self.shape)
+
+    @property
+    def size(self) -> int:
+        """Number of samples."""
+        return int(np.prod(self.shape))
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the whole as complex64."""
+        return self.size * self.dtype.itemsize
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, index: Any) -> np.ndarray:
+        """Read slices, complex64; `index` is as of an array."""
+        first, *rest = index if isinstance(index, tuple) else (index,)
+        if isinstance(first, slice):
+            begin, end, step = first.indices(len(self))
+            array = self._slices(begin, max(begin, end))[::step] if step > 0 else self._read(0, len(self))[first]
+        elif isinstance(first, int | np.integer):
+            if not -len(self) <= first < len(self):
+                raise IndexError(f"slice {first} of {len(self)}")
+            begin = int(first) % len(self)
+            array = self._slices(begin, begin + 1)
+            return np.asarray(array[(0, *rest)])
+        else:
+            return np.asarray(self._read(0, len(self))[index])
+        return np.asarray(array[(slice(None), *rest)])
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        return (self[k] for k in range(len(self)))
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        """Read all slices."""
+        array = self._read(0, len(self))
+        return array if dtype is None else array.astype(dtype, copy=False)
+
+    def check_finite(self) -> None:
+        """Read it once, slice by slice.
+
+        Raises
+        ------
+        InputError
+            NaN or infinite values.
+        """
+        for k in range(len(self) if self.ndim and self.stored.kind in "fc" else 0):
+            with np.errstate(all="ignore"):
+                one = self[k]
+                finite = np.isfinite(np.vdot(one, one)) or np.isfinite(one).all()  # the sum alone may be too large
+            if not finite:
+                raise InputError(
+                    f"{self.path}: dataset '{self.key}' holds NaN or infinite values; export the scan again"
+                )
+
+    def _slices(self, begin: int, end: int) -> np.ndarray:
+        """Take slices that were read ahead, or read them; then begin to read those after them."""
+        ahead, self._ahead = self._ahead, None
+        found = ahead[1].result() if ahead is not None and ahead[0] == (begin, end) else self._read(begin, end)
+        following = end, min(2 * end - begin, len(self))
+        if begin < end < len(self):
+            self._ahead = following, _READER.submit(self._read, *following)
+        return found
+
+    def _read(self, begin: int, end: int) -> np.ndarray:
+        with opened_dataset(self.path, self.key) as dataset:
+            if dataset.shape != self.shape or dataset.dtype != self.stored:
+                raise InputError(f"{self.path}: '{self.key}' has changed; put back the file that was there")
+            return np.asarray(dataset[begin:end]).astype(self.dtype, copy=False)

@@ -1,0 +1,153 @@
+"""Images to files: NIfTI with the scan's geometry, MRD images, fastMRI HDF5, BART and NumPy arrays, PNG."""
+
+from __future__ import annotations
+
+import io
+import math
+from pathlib import Path
+
+import h5py
+import nibabel
+import numpy as np
+from PIL import Image as Picture
+
+from mrihvae.data.geometry import VOXEL, geometry_of, make_geometry, voxel_of
+from mrihvae.data.volume import DATASETS, Volume
+from mrihvae.errors import InputError
+from mrihvae.io.bart import SLICE, write_cfl
+from mrihvae.io.hdf5 import read_dataset, write_datasets
+from mrihvae.io.npy import write_numpy
+from mrihvae.utils.files import atomic_write
+
+WHITE = 99.5  # percentile that is white in pictures
+GAP = 2  # pixels between slices of a picture
+
+
+def has_images(path: Path) -> bool:
+    """Tell whether a file is HDF5 with images and no k-space, as reconstructions are."""
+    try:
+        with h5py.File(path, "r") as file:
+            return "kspace" not in file and any(name in file for name in DATASETS)
+    except (OSError, RuntimeError):
+        return False
+
+
+def read_volume(path: Path, dataset: str) -> Volume:
+    """Read images of an HDF5 file.
+
+    Raises
+    ------
+    InputError
+        As `mrihvae.io.hdf5.read_dataset`, another shape, or a geometry that does not fit.
+    """
+    pixels = read_dataset(path, dataset)
+    if pixels.ndim != 3 or pixels.dtype.kind != "f" or not pixels.size:
+        raise InputError(f"{path}: '{dataset}' is {pixels.dtype} of shape {pixels.shape}, not images (slices, h, w)")
+    with h5py.File(path, "r") as file:
+        attributes = dict(file.attrs.items())
+    geometry = geometry_of(path, attributes, len(pixels))
+    return Volume(pixels.astype(np.float32, copy=False), geometry, attributes, dataset, voxel_of(attributes))
+
+
+def write_nifti(path: Path, volume: Volume) -> None:
+    """Write a NIfTI file; its affine is the scan's, in scanner coordinates, or unknown without geometry.
+
+    Raises
+    ------
+    InputError
+        Slices that do not lie in an even row, or the file cannot be written.
+    """
+    pixels, geometry = volume.pixels.transpose(1, 2, 0), volume.geometry
+    try:
+        affine = None if geometry is None else geometry.affine((pixels.shape[0], pixels.shape[1]))
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error
+    image = nibabel.Nifti1Image(pixels, affine)
+    image.header.set_xyzt_units("mm")
+    if affine is None and volume.voxel is not None:
+        image.header.set_zooms(volume.voxel)
+    if affine is not None:
+        image.set_sform(affine, 1)
+        image.set_qform(affine, 1)
+    with atomic_write(path) as temporary:
+        content = image.to_bytes()
+        if path.suffix == ".gz":
+            import gzip
+
+            content = gzip.compress(content, mtime=0)
+        temporary.write_bytes(content)
+
+
+def write_mrd_images(path: Path, volume: Volume) -> None:
+    """Write an HDF5 file of ISMRMRD images, one of float32 for each slice, in group `dataset`, series `image_1`.
+
+    Raises
+    ------
+    InputError
+        The package `ismrmrd` is missing, or the file cannot be written.
+    """
+    from mrihvae.io.mrd.extra import require_ismrmrd
+
+    require_ismrmrd(f"{path.name}: MRD")
+    import ismrmrd
+
+    from mrihvae.io.mrd.images import ImageSeries
+    from mrihvae.io.mrd.sorter import Key, Slice
+
+    pixels, voxel = volume.pixels, volume.voxel or (1.0, 1.0, 1.0)
+    geometry = volume.geometry or make_geometry(
+        np.arange(len(pixels))[:, None] * [0.0, 0.0, voxel[2]], np.zeros(3), np.zeros(3), np.zeros(3), voxel
+    )
+    method = str(volume.attributes.get("method", volume.dataset))
+    series = ImageSeries(1, f"mrihvae {method}", ["Image"], ["MRIHVAE", method])
+    nothing = np.empty((0, 0, 0), np.complex64)
+    with atomic_write(path) as temporary, ismrmrd.Dataset(str(temporary), "dataset") as file:
+        for k, one in enumerate(pixels):
+            place = Slice(
+                Key(0, 0, 0, 0, 0, k), nothing, np.empty(0, bool), None, (one.shape[0], one.shape[1]),
+                geometry.one(k), ismrmrd.AcquisitionHeader(), None,
+            )  # fmt: skip
+            file.append_image("image_1", series.image(one, place, volume.dataset))
+
+
+def write_hdf5(path: Path, volume: Volume) -> None:
+    """Write an HDF5 file as `mrihvae reconstruct` does."""
+    attributes = {**volume.attributes, **({} if volume.voxel is None else {VOXEL: volume.voxel})}
+    attributes |= {} if volume.geometry is None else volume.geometry.attributes()
+    write_datasets(path, {volume.dataset: volume.pixels}, attributes)
+
+
+def write_bart(path: Path, volume: Volume) -> None:
+    """Write BART's array: READ along h, PHS1 along w, and SLICE."""
+    pixels = volume.pixels.transpose(1, 2, 0)
+    write_cfl(path, pixels.reshape(*pixels.shape[:2], *[1] * (SLICE - 2), pixels.shape[2]))
+
+
+def write_picture(path: Path, volume: Volume) -> None:
+    """Write a PNG of 8 bits: all slices side by side, in rows, white at the 99.5th percentile of the volume."""
+    pixels = volume.pixels
+    count, height, width = pixels.shape
+    white = float(np.percentile(pixels, WHITE)) or 1.0
+    grey = np.rint(255 * np.clip(pixels / white, 0, 1)).astype(np.uint8)
+    columns = math.ceil(math.sqrt(count * height / width))
+    rows = math.ceil(count / columns)
+    page = np.zeros((rows * (height + GAP) - GAP, columns * (width + GAP) - GAP), np.uint8)
+    for k, one in enumerate(grey):
+        top, left = k // columns * (height + GAP), k % columns * (width + GAP)
+        page[top : top + height, left : left + width] = one
+    content = io.BytesIO()
+    Picture.fromarray(page).save(content, "PNG")
+    with atomic_write(path) as temporary:
+        temporary.write_bytes(content.getvalue())
+
+
+WRITERS = {
+    ".h5": write_hdf5,
+    ".nii": write_nifti,
+    ".nii.gz": write_nifti,
+    ".mrd": write_mrd_images,
+    ".cfl": write_bart,
+    ".hdr": write_bart,
+    ".npy": write_numpy,
+    ".png": write_picture,
+}

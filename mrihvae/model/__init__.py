@@ -1,0 +1,1 @@
+"""The network: frequency bands, layers, U-Nets, the hierarchical VAE, weights on disk."""

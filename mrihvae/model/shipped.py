@@ -1,0 +1,32 @@
+"""The weights that come with the package: their names, and where they lie."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from mrihvae.errors import InputError
+
+SHIPPED = Path(__file__).parents[1] / "checkpoints"
+
+
+def find_weights(name_or_path: str) -> Path:
+    """Find weights by shipped name or by path.
+
+    Raises
+    ------
+    InputError
+        Neither a shipped name nor a file.
+    """
+    shipped = SHIPPED / f"{name_or_path}.safetensors"
+    if shipped.is_file():
+        return shipped
+    path = Path(name_or_path)
+    if path.is_file() and path.suffix == ".safetensors":
+        return path
+    names = ", ".join(sorted(file.stem for file in SHIPPED.glob("*.json"))) or "none"
+    raise InputError(f"{name_or_path}: neither shipped weights ({names}) nor a .safetensors file; give one of them")
+
+
+def weights_for(coils: int) -> str:
+    """Name the shipped weights that are for scans of one coil, or of several."""
+    return "multicoil" if coils > 1 else "default"

@@ -1,0 +1,1 @@
+"""The measurement y = A x + n: Fourier transforms, masks, operators, noise, solvers."""

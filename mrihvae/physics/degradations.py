@@ -1,0 +1,198 @@
+"""Operators of image restoration: missing pixels, blur, and a coarser grid."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from mrihvae.errors import InputError
+from mrihvae.physics.conjugate_gradients import conjugate_gradients, converged
+from mrihvae.physics.kernels import apply_transfer, gaussian_kernel, sinc_upsample, squared, transfer_of
+
+BLANK = 0.25  # width of the widest Gaussian that fills holes, over the longer side of the image
+
+
+@dataclass(frozen=True)
+class Inpainting:
+    """Pixels that are known, A = M; with all of them, plain noise (denoising).
+
+    Attributes
+    ----------
+    mask : bool, broadcast to (slices, H, W), True where the image is known
+    """
+
+    mask: Tensor
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Compute y = M x, 0 where nothing is known."""
+        return image * self.mask
+
+    def adjoint(self, data: Tensor) -> Tensor:
+        """Compute M y."""
+        return data * self.mask
+
+    def solve(self, right: Tensor, r: Tensor | float) -> Tensor:
+        """Divide every pixel by M + r."""
+        return right / (self.mask + r)
+
+    def first_image(self, data: Tensor) -> Tensor:
+        """Fill holes with means of what is known near them, by Gaussians that grow until they find something."""
+        known = self.mask.expand(data.shape).to(data.real.dtype)
+        filled, weight = data * known, known
+        width = 1.0
+        while width < BLANK * max(data.shape[-2:]):
+            transfer = transfer_of(gaussian_kernel(width, size=min(data.shape[-2:])), data.shape[-2:]).to(data.device)
+            total = apply_transfer(transfer, known).clamp_min(0)
+            near = apply_transfer(transfer, data * known) / total.clamp_min(1e-6)
+            share = (total / 0.1).clamp_max(1) * (1 - weight)
+            filled, weight = filled + share * near, weight + share
+            width *= 2
+        return filled / weight.clamp_min(1e-6)
+
+    def gains(self, shape: tuple[int, int]) -> tuple[Tensor, Tensor]:
+        """Pixels that are known are kept."""
+        mask = self.mask.float()
+        return mask.reshape((1,) * (3 - mask.ndim) + mask.shape), torch.ones(1, 1, 1)
+
+
+def denoising() -> Inpainting:
+    """Make the operator of an image that is only noisy, A = I."""
+    return Inpainting(torch.ones(1, 1, 1, dtype=torch.bool))
+
+
+@dataclass(frozen=True)
+class Blur:
+    """Circular convolution with a known kernel: diagonal in k-space.
+
+    Attributes
+    ----------
+    transfer : complex (slices or 1, H, W), the kernel's Fourier transform, zero frequency first (`transfer_of`)
+    """
+
+    transfer: Tensor
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Compute y = k * x."""
+        return apply_transfer(self.transfer, image)
+
+    def adjoint(self, data: Tensor) -> Tensor:
+        """Correlate with the kernel."""
+        return apply_transfer(self.transfer.conj(), data)
+
+    def solve(self, right: Tensor, r: Tensor | float) -> Tensor:
+        """Divide every frequency by |K|^2 + r."""
+        return apply_transfer(1 / (squared(self.transfer) + r), right)
+
+    def first_image(self, data: Tensor) -> Tensor:
+        """Take the blurred image as it is."""
+        return data
+
+    def gains(self, shape: tuple[int, int]) -> tuple[Tensor, Tensor]:
+        """Frequencies are kept as the kernel has them."""
+        return torch.ones(1, 1, 1), torch.fft.fftshift(squared(self.transfer), dim=(-2, -1))
+
+
+@dataclass(frozen=True)
+class PaddedBlur:
+    """Convolution of an image that is zero outside of its frame, seen inside of it: not diagonal anywhere.
+
+    Attributes
+    ----------
+    kernel : (slices or 1, h, w), h and w odd, its middle at `[h // 2, w // 2]`; real, or complex for complex images
+    tolerance, cap : relative residual of `solve`, and its most iterations
+    """
+
+    kernel: Tensor
+    tolerance: float = 3e-7
+    cap: int = 500
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Compute y = crop(k * pad(x))."""
+        return self._convolved(image, conjugate=False)
+
+    def adjoint(self, data: Tensor) -> Tensor:
+        """Correlate with the kernel, zero outside."""
+        return self._convolved(data, conjugate=True)
+
+    def solve(self, right: Tensor, r: Tensor | float) -> Tensor:
+        """Solve by conjugate gradients, preconditioned by the circular convolution."""
+        near = Blur(transfer_of(self.kernel, (right.shape[-2], right.shape[-1])))
+        found = conjugate_gradients(
+            lambda x: self.adjoint(self.forward(x)), right, r, lambda x: near.solve(x, r), self.tolerance, self.cap
+        )
+        return converged(found)
+
+    def first_image(self, data: Tensor) -> Tensor:
+        """Take the blurred image as it is."""
+        return data
+
+    def gains(self, shape: tuple[int, int]) -> tuple[Tensor, Tensor]:
+        """Frequencies are kept about as the circular convolution does."""
+        return Blur(transfer_of(self.kernel, shape)).gains(shape)
+
+    def _convolved(self, image: Tensor, conjugate: bool) -> Tensor:
+        height, width = image.shape[-2:]
+        margin = (self.kernel.shape[-1] // 2, self.kernel.shape[-2] // 2)
+        padded = functional.pad(image, (0, margin[0], 0, margin[1]))
+        transfer = transfer_of(self.kernel, (padded.shape[-2], padded.shape[-1]))
+        return apply_transfer(transfer.conj() if conjugate else transfer, padded)[..., :height, :width]
+
+
+@dataclass(frozen=True)
+class SuperResolution:
+    """Circular blur, then every `factor`-th pixel of every `factor`-th row, A = S K.
+
+    Pixel (i, j) of the data lies where pixel (factor i, factor j) of the image is.
+
+    Attributes
+    ----------
+    transfer : complex (slices or 1, H, W) of the blur; H and W are multiples of `factor`
+    factor : how much finer the image is than the data
+    """
+
+    transfer: Tensor
+    factor: int
+
+    def __post_init__(self) -> None:
+        if self.factor < 1 or any(size % self.factor for size in self.transfer.shape[-2:]):
+            raise InputError(f"factor {self.factor} must be at least 1 and divide {tuple(self.transfer.shape[-2:])}")
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Compute y = S K x, (slices, H / factor, W / factor)."""
+        return apply_transfer(self.transfer, image)[..., :: self.factor, :: self.factor]
+
+    def adjoint(self, data: Tensor) -> Tensor:
+        """Put pixels apart, zeros between them, and correlate with the kernel."""
+        apart = data.new_zeros(*data.shape[:-2], *self.transfer.shape[-2:])
+        apart[..., :: self.factor, :: self.factor] = data
+        return apply_transfer(self.transfer.conj(), apart)
+
+    def solve(self, right: Tensor, r: Tensor | float) -> Tensor:
+        """Solve by Woodbury's identity: A A^H is a convolution of the data (Zhao et al. 2016); in double precision."""
+        b = right.to(torch.complex128)  # real ones, too: half of a spectrum is not exactly the conjugate of the other
+        wide = SuperResolution(self.transfer.to(torch.complex128), self.factor)
+        r = r.double() if isinstance(r, Tensor) else r
+        inner = apply_transfer(1 / (r + wide.aliased_power()), wide.forward(b))
+        found: Tensor = (b - wide.adjoint(inner)) / r
+        return (found if right.is_complex() else found.real).to(right.dtype)
+
+    def aliased_power(self) -> Tensor:
+        """Compute the transfer function of A A^H: the mean of |K|^2 over frequencies that alias into one."""
+        height, width = (size // self.factor for size in self.transfer.shape[-2:])
+        folded = squared(self.transfer).unflatten(-1, (self.factor, width)).unflatten(-3, (self.factor, height))
+        aliased: Tensor = folded.mean(dim=(-4, -2))
+        return aliased
+
+    def first_image(self, data: Tensor) -> Tensor:
+        """Interpolate by zero-padding the data's spectrum."""
+        return sinc_upsample(data, self.factor)
+
+    def gains(self, shape: tuple[int, int]) -> tuple[Tensor, Tensor]:
+        """Tell how much of a frequency is seen beside those that alias onto it, times the mean that data keep."""
+        power = squared(self.transfer)
+        aliased = self.aliased_power().repeat(1, self.factor, self.factor)
+        share = power / self.factor**2 / aliased.clamp_min(torch.finfo(power.dtype).tiny)
+        return torch.ones(1, 1, 1), torch.fft.fftshift(share * power, dim=(-2, -1))

@@ -1,0 +1,142 @@
+"""The multi-coil acquisition A = M F S: sensitivities, Fourier transform, sampling (SENSE, Pruessmann et al. 2001)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from mrihvae.physics.conjugate_gradients import conjugate_gradients, converged
+from mrihvae.physics.fourier import fft2c, ifft2c, masked
+
+CACHED = 2**18  # bytes of one coil's image from which coils are processed one after another
+
+
+@dataclass(frozen=True)
+class Sense:
+    """Images (slices, H, W) to masked k-space of all coils (slices, coils, H, W).
+
+    Attributes
+    ----------
+    maps : S, complex (slices or 1, coils, H, W), of root-sum-of-squares 1 or 0, so that |A| <= 1
+    mask : M, bool, broadcast to (slices, H, W)
+    tolerance, cap : relative residual of `solve`, and its most iterations
+    """
+
+    maps: Tensor
+    mask: Tensor
+    tolerance: float = 1e-6
+    cap: int = 300
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Compute y = M F S x, +0 where nothing is measured."""
+        return self.masked(fft2c(self.maps * image[..., None, :, :]))
+
+    def adjoint(self, kspace: Tensor) -> Tensor:
+        """Compute A^H y = sum_c conj(S_c) F^H M y_c."""
+        return (self.maps.conj() * ifft2c(self.masked(kspace))).sum(dim=-3)
+
+    def normal(self, image: Tensor) -> Tensor:
+        """Compute A^H A x.
+
+        M between F and F^H is a circular convolution, which neither centring nor, where lines along H are measured
+        whole, the transform along H changes; so both are left out.
+        """
+        weights, axes = self._convolution
+        combined: Tensor | None = None
+        for maps, conjugate in self._groups:
+            folded = torch.fft.fftn(maps * image[..., None, :, :], dim=axes)
+            folded = torch.fft.ifftn(folded.mul_(weights), dim=axes).mul_(conjugate)
+            part = folded[..., 0, :, :] if len(self._groups) > 1 else folded.sum(dim=-3)
+            combined = part if combined is None else combined.add_(part)
+        assert combined is not None
+        return combined
+
+    def density(self) -> Tensor:
+        """Compute how much of each frequency, uncentred, the data hold: the diagonal of F A^H A F^H, (slices, H, W).
+
+        It is the mask, circularly correlated with the power of the maps' spectra.
+        """
+        power = torch.fft.fft2(self.maps, norm="forward").abs().square().sum(dim=-3)
+        mask = self.mask.expand(torch.broadcast_shapes(self.mask.shape, power.shape)).to(power.dtype)
+        spectrum = torch.fft.fft2(torch.fft.ifftshift(mask, dim=(-2, -1)))
+        density: Tensor = torch.fft.ifft2(torch.fft.fft2(power).conj() * spectrum).real.clamp_min(0)
+        return density
+
+    def solve(self, right: Tensor, r: Tensor | float) -> Tensor:
+        """Solve (A^H A + r I) x = `right` by conjugate gradients, r > 0, a number or (slices, 1, 1)."""
+        return converged(conjugate_gradients(self.normal, right, r, tolerance=self.tolerance, cap=self.cap))
+
+    def first_image(self, data: Tensor) -> Tensor:
+        """Combine the coils of zero-filled data."""
+        return self.adjoint(data)
+
+    def gains(self, shape: tuple[int, int]) -> tuple[Tensor, Tensor]:
+        """Bins that were measured are kept, where any coil receives."""
+        received = self.maps.abs().square().sum(dim=-3)
+        return received, self.mask.float().expand(1, *shape) if self.mask.ndim < 3 else self.mask.float()
+
+    def masked(self, kspace: Tensor) -> Tensor:
+        """Put +0 where nothing is measured, (slices, coils, H, W)."""
+        return masked(kspace, self._mask)
+
+    @cached_property
+    def _mask(self) -> Tensor:
+        return self.mask if self.mask.ndim < 3 else self.mask[:, None]
+
+    @cached_property
+    def _groups(self) -> list[tuple[Tensor, Tensor]]:
+        """Maps with their conjugates: coil by coil where a coil fills a processor's cache, else all coils together."""
+        one = self.maps[..., :1, :, :]
+        if self.maps.device.type == "cpu" and one.numel() * one.element_size() >= CACHED:
+            groups = self.maps.split(1, dim=-3)
+        else:
+            groups = (self.maps,)
+        return [(maps, maps.conj().resolve_conj()) for maps in groups]
+
+    @cached_property
+    def _convolution(self) -> tuple[Tensor, tuple[int, ...]]:
+        """The mask as weights of uncentred frequencies, and the axes to transform."""
+        mask = self._mask if self._mask.ndim > 1 else self._mask[None]
+        weights = torch.fft.ifftshift(mask.to(self.maps.real.dtype), dim=(-2, -1))
+        lines = bool((weights == weights[..., :1, :]).all())
+        return (weights[..., :1, :], (-1,)) if lines else (weights, (-2, -1))
+
+
+@dataclass(frozen=True)
+class MaskedFourier:
+    """The single-coil acquisition A = M F: the bins of centred k-space that were measured.
+
+    Attributes
+    ----------
+    mask : bool, broadcast to (..., H, W)
+    """
+
+    mask: Tensor
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Compute y = M F x, complex (..., H, W) to (..., H, W), +0 where nothing is measured."""
+        kspace = fft2c(image)
+        return masked(kspace, self.mask)
+
+    def adjoint(self, kspace: Tensor) -> Tensor:
+        """Compute A^H y = F^H M y, the zero-filled image, complex (..., H, W) to (..., H, W)."""
+        return ifft2c(masked(kspace, self.mask))
+
+    def normal(self, image: Tensor) -> Tensor:
+        """Compute A^H A x = F^H M F x."""
+        return self.adjoint(fft2c(image))
+
+    def solve(self, right: Tensor, r: Tensor | float) -> Tensor:
+        """Divide every bin by M + r."""
+        return ifft2c(fft2c(right) / (self.mask + r))
+
+    def first_image(self, data: Tensor) -> Tensor:
+        """Take the zero-filled image."""
+        return self.adjoint(data)
+
+    def gains(self, shape: tuple[int, int]) -> tuple[Tensor, Tensor]:
+        """Bins that were measured are kept."""
+        return torch.ones(1, 1, 1), self.mask.float().expand(1, *shape) if self.mask.ndim < 3 else self.mask.float()

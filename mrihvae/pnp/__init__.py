@@ -1,0 +1,1 @@
+"""PnP-HVAE: the loop, degraded images, restoration."""

@@ -1,0 +1,141 @@
+"""How far a map on images is from a contraction: ratios of distances on noisy pairs, and norms of its Jacobian.
+
+The loop of PnP-HVAE converges where x -> HVAE_tau(x) brings any two images nearer to each other (Prost et al. 2023,
+section 4). Ratios on pairs are what the paper measures; the largest singular value of the Jacobian is the worst ratio
+of images that are near to one. Neither proves anything of images that were not tried.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from mrihvae.model.hvae import HVAE
+from mrihvae.physics.data_fidelity import DataTerm
+from mrihvae.physics.kernels import squared
+from mrihvae.pnp.loop import Look, hvae_tau, relaxed
+from mrihvae.pnp.settings import PnPSettings
+
+Map = Callable[[Tensor], Tensor]
+
+
+def encode_and_decode(model: HVAE, look: Look, settings: PnPSettings) -> Map:
+    """Make the map x -> HVAE_tau(x) of images (slices, H, W) in model units, through which gradients pass."""
+    return lambda x: hvae_tau(model, [look], x, settings, settings.beta)[0]
+
+
+def whole_loop(model: HVAE, look: Look, term: DataTerm, settings: PnPSettings) -> Map:
+    """Make the map of an iteration, x -> prox(HVAE_tau(x)), relaxed as settings say."""
+    function, gamma = encode_and_decode(model, look, settings), settings.gamma / math.sqrt(settings.beta)
+    return lambda x: relaxed(x, term.prox(function(x), gamma), settings.relaxation)
+
+
+def contraction_ratios(function: Map, images: Tensor, noise: float, pairs: int, seed: int = 0) -> Tensor:
+    """Compute |F(x1) - F(x2)| / |x1 - x2|, x1 and x2 the same image with independent noise (PnP-HVAE, section 4).
+
+    Parameters
+    ----------
+    function : F, of images (slices, H, W), slices apart
+    images : real or complex (slices, H, W)
+    noise : its deviation in a pixel, sqrt(E|n|^2) if complex
+    pairs : how many of each image
+    seed : of noise
+
+    Returns
+    -------
+    (pairs, slices)
+    """
+    with torch.no_grad():
+        ratios = [ratio((function(a), function(b)), (a, b)) for a, b in noisy_pairs(images, noise, pairs, seed)]
+    return torch.stack(ratios)
+
+
+def noisy_pairs(images: Tensor, noise: float, pairs: int, seed: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
+    """Draw images (slices, H, W) twice with independent noise, as often as there are pairs."""
+    generator = torch.Generator().manual_seed(seed)
+    for _ in range(pairs):
+        first, second = (
+            images + noise * torch.randn(images.shape, dtype=images.dtype, generator=generator).to(images.device)
+            for _ in range(2)
+        )
+        yield first, second
+
+
+def ratio(mapped: tuple[Tensor, Tensor], pair: tuple[Tensor, Tensor]) -> Tensor:
+    """Compute the distance of two images after a map over that before it, (slices,)."""
+    return _norm(mapped[0] - mapped[1]) / _norm(pair[0] - pair[1]).clamp_min(torch.finfo(torch.float32).tiny)
+
+
+@dataclass(frozen=True)
+class SpectralNorm:
+    """What power iteration found.
+
+    Attributes
+    ----------
+    history : bound of each iteration, (iterations, slices); it rises, but for rounding
+    direction : the singular vector so far, of norm 1, like the image: where to go on, or to start nearby
+    """
+
+    history: Tensor
+    direction: Tensor
+
+    @property
+    def bound(self) -> Tensor:
+        """The largest singular value is at least this, (slices,)."""
+        return self.history[-1]
+
+
+def spectral_norm(
+    function: Map, image: Tensor, iterations: int, seed: int = 0, start: Tensor | None = None
+) -> SpectralNorm:
+    """Bound the largest singular value of a map's Jacobian J at an image from below, by power iteration on J^T J.
+
+    J^T w is linear in w, and J v the derivative of <J^T w, v> along w: both go through graphs that are recorded once.
+    Of complex images, real and imaginary part are numbers of their own.
+
+    Parameters
+    ----------
+    function : differentiable twice, of images (slices, H, W), slices apart
+    image : where, real or complex (slices, H, W)
+    iterations : one or more
+    seed : of the direction to begin with
+    start : the direction to begin with, if there is one to go on from
+
+    Returns
+    -------
+    see `SpectralNorm`
+    """
+    if start is None:
+        generator = torch.Generator().manual_seed(seed)
+        start = torch.randn(image.shape, dtype=image.dtype, generator=generator).to(image.device)
+    v = _normalised(_parts(start))
+    with torch.enable_grad():
+        at = _parts(image).detach().clone().requires_grad_()
+        mapped = _parts(function(torch.view_as_complex(at) if image.is_complex() else at))
+        weights = torch.zeros_like(mapped).requires_grad_()
+        (pulled,) = torch.autograd.grad(mapped, at, weights, create_graph=True)  # J^T w
+    history = []
+    for _ in range(iterations):
+        (pushed,) = torch.autograd.grad(pulled, weights, v, retain_graph=True)  # J v
+        (back,) = torch.autograd.grad(mapped, at, pushed, retain_graph=True)
+        history.append(_norm(pushed))
+        v = _normalised(back)
+    return SpectralNorm(torch.stack(history), torch.view_as_complex(v) if image.is_complex() else v)
+
+
+def _parts(image: Tensor) -> Tensor:
+    """Give real and imaginary parts of complex images an axis of their own."""
+    return torch.view_as_real(image).contiguous() if image.is_complex() else image
+
+
+def _norm(values: Tensor) -> Tensor:
+    return squared(values).flatten(1).sum(dim=1).sqrt()
+
+
+def _normalised(values: Tensor) -> Tensor:
+    size = _norm(values).clamp_min(torch.finfo(values.dtype).tiny)
+    return values / size.view(-1, *[1] * (values.ndim - 1))

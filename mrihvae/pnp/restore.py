@@ -1,0 +1,160 @@
+"""Restoration and reconstruction by PnP-HVAE in the user's units: what its loop is given and gives."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from mrihvae.errors import InputError
+from mrihvae.model.hvae import HVAE
+from mrihvae.physics.data_fidelity import LeastSquares
+from mrihvae.physics.degradations import Inpainting
+from mrihvae.physics.fourier import masked
+from mrihvae.physics.mri import MaskedFourier
+from mrihvae.physics.noise import LEAST_NOISE
+from mrihvae.physics.operators import Operator, to_device
+from mrihvae.physics.scaling import image_scale
+from mrihvae.pnp.degraded import BEGINNING, VIEWS, DegradedPosterior, ReflectionPadding
+from mrihvae.pnp.loop import Complete, Look, Restored, restore
+from mrihvae.pnp.settings import PnPSettings
+from mrihvae.utils.precision import arithmetic
+
+
+def restore_images(
+    model: HVAE,
+    operator: Operator,
+    data: Tensor,
+    noise: Tensor | float,
+    settings: PnPSettings | None = None,
+    start: Tensor | None = None,
+    progress: Callable[[int], None] = lambda iteration: None,
+    first: int = 0,
+) -> Restored:
+    """Restore images from y = A x + n.
+
+    Parameters
+    ----------
+    model : weights with r for degraded images, or any for scans with `PnPSettings.encoder` "complete"
+    operator : A, see `mrihvae.physics.operators`
+    data : y, real or complex (slices, h, w), in any unit; images are real if it is. What masks say is not known may be
+        anything
+    noise : standard deviation of the noise in a number of `data`, one for all or (slices,); of complex noise
+        sqrt(E|n|^2)
+    settings : see `mrihvae.pnp.settings.PnPSettings`
+    start : x to begin with, (slices, H, W) in the unit of the image; left out, r's first guess, or without r that of
+        the data
+    progress : told the number of each iteration when it is done
+    first : number of the first slice in its volume, of account to draws alone
+
+    Returns
+    -------
+    see `mrihvae.pnp.loop.Restored`; images in the unit of `data`, on the model's device
+
+    Raises
+    ------
+    InputError
+        Data or a start of another shape, not finite or all zero, noise below 0, or weights without the posterior that
+        is asked for.
+    """
+    settings = settings or PnPSettings()
+    if data.ndim != 3:
+        raise InputError(f"data are of shape {tuple(data.shape)}; give (slices, h, w)")
+    device = model.start.device
+    operator = to_device(operator, device)
+    data, noise = _checked(operator, data.to(device, torch.complex64 if data.is_complex() else torch.float32), noise)
+    with torch.no_grad():
+        image = _first_image(operator, data)
+        real = not data.is_complex()
+        term, scale = in_model_units(LeastSquares(operator, data, noise, real), image)
+        if bool((scale <= torch.finfo(scale.dtype).tiny).any()):
+            raise InputError("data are zero all over in an image; leave it out")
+        factor = scale[:, None, None]
+        if start is not None and (start.shape != image.shape or not torch.isfinite(start).all()):
+            raise InputError(f"start is of shape {tuple(start.shape)}, or not finite; give finite {tuple(image.shape)}")
+        looks, begun = look_at(model, term, settings, image / factor)
+        begun = begun if start is None else start.to(begun) / factor
+        found = restore(model, term, looks, begun, settings, progress, first)
+    return replace(found, decoded=found.decoded * factor, image=found.image * factor)
+
+
+def _checked(operator: Operator, data: Tensor, noise: Tensor | float) -> tuple[Tensor, Tensor]:
+    """Check data (slices, h, w), 0 where masks say that they are not known, and the noise, (slices,)."""
+    if isinstance(operator, Inpainting | MaskedFourier):
+        data = masked(data, _mask_for(operator.mask, data))
+    if not torch.isfinite(data).all():
+        raise InputError("data hold NaN or infinite values; give finite ones")
+    noise = torch.as_tensor(noise, dtype=torch.float32, device=data.device)
+    if noise.ndim > 1 or noise.numel() not in (1, len(data)):
+        raise InputError(
+            f"noise has shape {tuple(noise.shape)} for {len(data)} images; give one number, or one an image"
+        )
+    noise = noise.expand(len(data))
+    if not bool((noise >= 0).all()) or not bool(torch.isfinite(noise).all()):
+        raise InputError(f"noise {noise.tolist()} must be at least 0")
+    return data, noise
+
+
+def in_model_units(term: LeastSquares, first: Tensor | None = None) -> tuple[LeastSquares, Tensor]:
+    """Scale data such that the 99th percentile of their first image is 1; also gives the scale, (slices,).
+
+    Parameters
+    ----------
+    first : the first image, if it is there already
+    """
+    scale = image_scale(term.first_image() if first is None else first)
+    term = term.scaled(scale)
+    return replace(term, noise=term.noise.clamp_min(LEAST_NOISE)), scale
+
+
+def look_at(
+    model: HVAE, term: LeastSquares, settings: PnPSettings, first: Tensor | None = None
+) -> tuple[list[Look], Tensor]:
+    """Make the network look at degraded images in model units; also gives the image to begin with.
+
+    Parameters
+    ----------
+    first : the term's first image, if it is there already
+
+    Raises
+    ------
+    InputError
+        Weights without the posterior that is asked for, or refinement with one that has nothing to refine against.
+    """
+    first = term.first_image() if first is None else first
+    shape = (first.shape[-2], first.shape[-1])
+    order = VIEWS[: min(settings.views, 4)] if term.real else VIEWS[: settings.views]  # conjugates of real images
+    if settings.encoder == "complete":
+        if model.settings.real:
+            raise InputError("these weights are of pictures, not of scans; choose others, such as default")
+        frames = [ReflectionPadding(model, shape, term.real, number) for number in order]
+        return [Complete(model, frame, term.real) for frame in frames], term.prox(first, BEGINNING)
+    if not model.settings.degraded:
+        raise InputError("these weights have no posterior of degraded images; choose restoration, or encoder complete")
+    if settings.sweeps:
+        raise InputError("sweeps: go with encoder complete; leave them out")
+    sights = [DegradedPosterior(model, term, number, first) for number in order]
+    with arithmetic(model.start.device, settings.precision):
+        guesses = [sight.image(sight.guesses()[-1].to(torch.complex64)) for sight in sights]
+    return list(sights), torch.stack(guesses).mean(dim=0)
+
+
+def _first_image(operator: Operator, data: Tensor) -> Tensor:
+    """Make the first image, and see whether data are the operator's."""
+    try:
+        image = operator.first_image(data)
+        fits = operator.forward(image).shape == data.shape
+    except (RuntimeError, IndexError):
+        fits = False
+    if not fits:
+        raise InputError(f"data of shape {tuple(data.shape)} are not what the operator gives; check both")
+    return image
+
+
+def _mask_for(mask: Tensor, data: Tensor) -> Tensor:
+    try:
+        return mask.expand(data.shape)
+    except RuntimeError as error:
+        raise InputError(f"mask of shape {tuple(mask.shape)} does not fit data of {tuple(data.shape)}") from error

@@ -1,0 +1,107 @@
+"""Settings of the loop of PnP-HVAE."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from mrihvae.errors import InputError
+from mrihvae.inference.settings import at
+from mrihvae.utils.precision import PRECISIONS
+
+ENCODERS = ("data", "complete")
+RESULTS = ("decoded", "image")
+
+
+@dataclass(frozen=True)
+class PnPSettings:
+    """How the loop is run.
+
+    Attributes
+    ----------
+    iterations : K, passes of the encoder at most
+    gamma : deviation of x about the decoder's image, in model units; the larger, the more the data say
+    tau : temperature of the prior of each level's latents, from 0, its mean, to 1, plain reconstruction; one for all
+        levels, or one a level, coarsest first
+    tau_finest : if given, tau goes from `tau` at the coarsest level to this at the finest, linearly
+    relaxation : part of the step to the new x that is taken, above 0 and at most 1; below 1 the loop is an averaged one
+        (Krasnoselskii-Mann), and x keeps a part of what it began with
+    beta : weight of the bond between x and the decoder's image, at most 1
+    beta_start, beta_steps : with steps, beta grows from the first to its full weight in so many, geometrically
+    encoder : "data", r, which is told of the data, or "complete", q, which takes x for a complete image (the paper's)
+    draw : whether latents are drawn, and not their most likely values
+    views : mirrored copies of x whose decoded images are averaged
+    sweeps : refinement steps per level in each pass (hybrid z-steps); with "complete" against x, with r of undersampled
+        scans against what was measured
+    tolerance : a slice stops once |x_k - x_k-1| is this part of |x_k|; 0 does all iterations
+    patience : or once this distance was not at its least for so many iterations; 0 for never
+    result : which of the two images those take that want one: "decoded", mu(z), or "image", x
+    seed : of draws
+    precision : of the network, see `mrihvae.utils.precision`
+    """
+
+    iterations: int = 2
+    gamma: float = 0.05
+    tau: float | tuple[float, ...] = 1.0
+    tau_finest: float | None = None
+    relaxation: float = 1.0
+    beta: float = 1.0
+    beta_start: float = 1.0
+    beta_steps: int = 0
+    encoder: str = "data"
+    draw: bool = False
+    views: int = 1
+    sweeps: int = 0
+    tolerance: float = 0.0
+    patience: int = 0
+    result: str = "decoded"
+    seed: int = 0
+    precision: str = "auto"
+
+    def __post_init__(self) -> None:
+        for tau in (*(self.tau if isinstance(self.tau, tuple) else (self.tau,)), self.tau_finest or 0.0):
+            if not 0 <= tau <= 1:
+                raise ValueError(f"tau {tau} must be in [0, 1]: above 1 the prior would count negative")
+        if self.tau_finest is not None and isinstance(self.tau, tuple):
+            raise ValueError("tau_finest goes with one tau; leave it out, or give tau as one number")
+        if not (0 < self.beta <= 1 and 0 < self.beta_start <= 1):
+            raise ValueError(f"beta {self.beta} and beta_start {self.beta_start} must be in (0, 1]")
+        if self.beta_steps and self.beta_start > self.beta:
+            raise ValueError(f"beta_start {self.beta_start} must not be above beta {self.beta}, to which it grows")
+        if not 0 < self.gamma < math.inf or not 0 < self.relaxation <= 1:
+            raise ValueError(f"gamma {self.gamma} must be above 0, and relaxation {self.relaxation} in (0, 1]")
+        if self.iterations < 1 or not 1 <= self.views <= 8:
+            raise ValueError(f"iterations {self.iterations} must be at least 1, and views {self.views} 1 to 8")
+        if min(self.sweeps, self.beta_steps, self.patience, self.seed) < 0 or not 0 <= self.tolerance < 1:
+            raise ValueError("sweeps, beta_steps, patience and seed must be at least 0, and tolerance in [0, 1)")
+        for name, known in (("encoder", ENCODERS), ("result", RESULTS), ("precision", PRECISIONS)):
+            if getattr(self, name) not in known:
+                raise ValueError(f"{name} '{getattr(self, name)}' is unknown; choose one of {', '.join(known)}")
+
+    def tau_at(self, j: int, levels: int) -> float:
+        """Give tau of level j.
+
+        Raises
+        ------
+        InputError
+            More or fewer of them than levels.
+        """
+        if isinstance(self.tau, tuple):
+            if len(self.tau) != levels:
+                raise InputError(
+                    f"tau {self.tau}: {len(self.tau)} numbers for {levels} levels; give one, or one a level"
+                )
+            return at(self.tau, j)
+        if self.tau_finest is None:
+            return self.tau
+        return self.tau + (self.tau_finest - self.tau) * j / max(levels - 1, 1)
+
+    def beta_at(self, iteration: int) -> float:
+        """Give beta of an iteration, from 0."""
+        if iteration >= self.beta_steps:
+            return self.beta
+        return self.beta_start * float((self.beta / self.beta_start) ** (iteration / self.beta_steps))
+
+
+# Of undersampled scans; benchmarks/singlecoil/refinement.py has others on training scans.
+FOR_SCANS = PnPSettings(iterations=2, gamma=0.2, views=2, sweeps=1, result="image")

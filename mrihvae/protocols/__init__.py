@@ -1,0 +1,1 @@
+"""Protocols of evaluation and of training, in TOML."""

@@ -1,0 +1,285 @@
+"""Evaluation protocols: data, masks, weights, solver and metrics that make scores comparable, read from TOML.
+
+kind = "evaluation"             # left out, what the keys say; others are "training" and "benchmark"
+description = "fastMRI knee, single coil, random 4x"
+challenge = "singlecoil"        # or "multicoil"
+data = "singlecoil_val"         # folder below the data directory
+acquisitions = ["CORPD_FBK"]    # optional: only files with one of these as attribute `acquisition`
+weights = "default"             # a shipped name, or a .safetensors file; left out, by challenge
+metrics = ["PSNR", "SSIM"]      # optional: some of fastMRI's four, for the table
+seed = 0                        # optional: of posterior samples (method "samples")
+
+[mask]                          # of complete files; those with a mask of their own keep it
+type = "random"
+acceleration = 4
+center_fraction = 0.08
+seed = "file name"              # optional: as fastMRI does for validation; there is no other
+
+[solver]                        # optional: method, and settings of `mrihvae.inference.settings.InferenceSettings`
+method = "hybrid"
+
+[coils]                         # optional, multicoil alone: settings of `mrihvae.coils.settings.CoilSettings`
+maps = "fast"
+
+The folder holds others, too, which have other keys: of training (`mrihvae.protocols.training`), and of benchmarks,
+whose `run` is the command that takes them, in a checkout of the repository.
+"""
+
+from __future__ import annotations
+
+import difflib
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mrihvae.data.scan import TARGETS
+from mrihvae.errors import InputError
+from mrihvae.evaluation.scores import METRICS
+from mrihvae.inference.settings import InferenceSettings
+from mrihvae.model.shipped import weights_for
+from mrihvae.physics.sampling import Undersampling, sampling_pattern
+from mrihvae.recon.methods import METHODS, SAMPLING_METHODS
+from mrihvae.utils.config import from_dict
+
+if TYPE_CHECKING:
+    from mrihvae.coils.settings import CoilSettings
+
+SEED = "file name"
+CALIBRATED = ("temperature", "spread")  # settings whose values are the weights' own where a protocol leaves them out
+KINDS = ("evaluation", "training", "benchmark")
+TRAINING_PREFIX = "train_"  # of the names of shipped training protocols; the command does without it
+
+
+@dataclass(frozen=True)
+class MaskSettings:
+    """How complete files are undersampled; a protocol must say the first three.
+
+    Attributes
+    ----------
+    type : one of `mrihvae.physics.sampling.PATTERNS`
+    acceleration : nominal
+    center_fraction : fraction of the lines that is fully sampled around DC
+    seed : what seeds the mask of a file
+    """
+
+    type: str = ""
+    acceleration: float = 0.0
+    center_fraction: float = 0.0
+    seed: str = SEED
+
+    def __post_init__(self) -> None:
+        if self.seed != SEED:
+            raise ValueError(f"seed '{self.seed}' is unknown; masks are seeded by the '{SEED}'")
+        shape = (128, 128)  # any will do: a mistake is to show before anything is reconstructed
+        sampling_pattern(self.type, shape, self.acceleration, self.center_fraction, 0)
+
+    def undersampling(self) -> Undersampling:
+        """Give the pattern as `mrihvae.recon.volumes` takes it."""
+        return Undersampling(self.type, self.acceleration, self.center_fraction)
+
+
+@dataclass(frozen=True)
+class Solver(InferenceSettings):
+    """The way to reconstruct, and the settings of its inference.
+
+    Attributes
+    ----------
+    method : one of `mrihvae.recon.methods.METHODS`
+    samples : how many "samples" draws
+    """
+
+    method: str = "hybrid"
+    samples: int = 8
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.method not in METHODS:
+            raise ValueError(f"method '{self.method}' is unknown; choose one of {', '.join(METHODS)}")
+        if self.samples < 1:
+            raise ValueError(f"samples {self.samples} must be at least 1")
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """What is evaluated; see the module.
+
+    Attributes
+    ----------
+    mask : of files that have none of their own
+    challenge : "singlecoil" or "multicoil", what the files are
+    data : their folder below the data directory
+    description : one line
+    acquisitions : only files with one of these; all if empty
+    weights : name or path; left out in a file, those for its challenge
+    solver : what the protocol says of its `Solver`; `solver_with` completes it
+    coils : what it says of its `CoilSettings`; `coil_settings` completes it
+    metrics : some of `mrihvae.evaluation.scores.METRICS`, in the order of the table
+    seed : of posterior samples
+    """
+
+    mask: MaskSettings
+    challenge: str = ""
+    data: str = ""
+    description: str = ""
+    acquisitions: tuple[str, ...] = field(default_factory=tuple)
+    weights: str = "default"
+    solver: Mapping[str, Any] = field(default_factory=dict)
+    coils: Mapping[str, Any] = field(default_factory=dict)
+    metrics: tuple[str, ...] = METRICS
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.challenge not in TARGETS:
+            raise ValueError(f"challenge '{self.challenge}' is unknown; choose one of {', '.join(TARGETS)}")
+        if not self.data:
+            raise ValueError("data is left out; name the folder of the files below the data directory")
+        if not isinstance(self.acquisitions, tuple) or not all(isinstance(name, str) for name in self.acquisitions):
+            raise ValueError(f"acquisitions is {self.acquisitions!r}; it must be a list of names")
+        if not self.metrics or set(self.metrics) - set(METRICS):
+            raise ValueError(f"metrics {', '.join(self.metrics) or '[]'}: must be some of {', '.join(METRICS)}")
+        if self.seed < 0:
+            raise ValueError(f"seed {self.seed} must be at least 0")
+        if self.coils and self.challenge != "multicoil":
+            raise ValueError("[coils] goes with challenge 'multicoil'; leave it out")
+        self.solver_with({})
+        self.coil_settings()
+
+    def solver_with(self, card: Mapping[str, Any]) -> Solver:
+        """Complete the solver by what the `card` of the weights says (see `mrihvae.model.weights.load_card`).
+
+        Raises
+        ------
+        InputError
+            An unknown setting, a bad value, or a setting that the method has no use for.
+        """
+        own = {name: card[name] for name in CALIBRATED if name in card}
+        if not isinstance(self.solver, Mapping):
+            raise InputError(f"solver is {self.solver!r}; write a table [solver]")
+        solver = from_dict(Solver, own | dict(self.solver), "solver")
+        idle = set(self.solver) - {"method"}
+        if solver.method in SAMPLING_METHODS:
+            idle &= {"samples"} if solver.method != "samples" else set()
+        if idle:
+            raise InputError(f"solver: method '{solver.method}' has no use for {', '.join(sorted(idle))}; leave it out")
+        return solver
+
+    def coil_settings(self) -> CoilSettings:
+        """Complete what is said of coils by defaults; InputError for an unknown setting or a bad value."""
+        from mrihvae.coils.settings import CoilSettings
+
+        return from_dict(CoilSettings, self.coils, "coils")
+
+
+def read_protocol(path: Path) -> Protocol:
+    """Read an evaluation protocol.
+
+    Raises
+    ------
+    InputError
+        Not there, no TOML, a benchmark's protocol, an unknown key (the nearest known one is named), a value of a wrong
+        type or that cannot be, or a mask that cannot be drawn.
+    """
+    kind, values = read_kind(path)
+    if kind == "benchmark":
+        command = values.get("run", "the benchmark that it is of")
+        raise InputError(f"{path}: is the protocol of a benchmark; run, in a checkout of the repository: {command}")
+    if kind == "training":
+        name = path.stem.removeprefix(TRAINING_PREFIX) if path.parent == protocol_folder() else path
+        command = f"mrihvae train --protocol {name} --data DIR --output RUN"
+        raise InputError(f"{path}: is a training protocol; run: {command}")
+    values.setdefault("weights", weights_for(1 if values.get("challenge") == "singlecoil" else 2))
+    values["mask"] = from_dict(MaskSettings, values.get("mask", {}), f"{path}, mask")
+    return from_dict(Protocol, values, str(path))
+
+
+def protocol_folder() -> Path:
+    """Find the protocols that come with the package: inside of it, or beside it in a checkout."""
+    package = Path(__file__).parents[1]
+    inside = package / "protocol_files"
+    return inside if inside.is_dir() else package.parent / "protocols"
+
+
+def find_protocol(name_or_path: str) -> Path:
+    """Find a protocol by shipped name or by path.
+
+    Raises
+    ------
+    InputError
+        Neither of them; shipped names that are near to it are named.
+    """
+    shipped = {path.stem: path for path in sorted(protocol_folder().glob("*.toml"))}
+    return find_among(shipped, name_or_path, "protocol")
+
+
+def find_among(shipped: Mapping[str, Path], name_or_path: str, what: str) -> Path:
+    """Find a file by shipped name or by path, as `find_protocol` does; `what` says what they are."""
+    if name_or_path in shipped:
+        return shipped[name_or_path]
+    path = Path(name_or_path)
+    if path.is_file():
+        return path
+    near = difflib.get_close_matches(path.stem, shipped, n=3, cutoff=0.5)
+    known = f"near ones are {', '.join(near)}" if near else "'mrihvae protocols' lists them"
+    raise InputError(f"{name_or_path}: neither a {what} of the package ({known}) nor a TOML file; give one of them")
+
+
+def list_protocols() -> tuple[dict[str, str], dict[str, tuple[str, str]]]:
+    """List what comes with the package, by name: descriptions of evaluations; those of benchmarks, and commands."""
+    evaluations: dict[str, str] = {}
+    benchmarks: dict[str, tuple[str, str]] = {}
+    for path in sorted(protocol_folder().glob("*.toml")):
+        kind, values = read_kind(path)
+        if kind == "benchmark":
+            about = path.read_text().partition("\n")[0].lstrip("# ")
+            whole, dot, rest = about.rpartition(". ")
+            about = whole + "." if dot and not rest.endswith(".") else about  # the rest goes on in the next line
+            benchmarks[path.stem] = about, str(values.get("run", ""))
+        elif kind == "evaluation":
+            evaluations[path.stem] = values.get("description", "")
+    return evaluations, benchmarks
+
+
+def list_training_protocols() -> dict[str, str]:
+    """List the training protocols that come with the package: descriptions by name."""
+    read = {path.stem: read_kind(path) for path in sorted(protocol_folder().glob("*.toml"))}
+    return {name: values.get("description", "") for name, (kind, values) in read.items() if kind == "training"}
+
+
+def kind_of(values: Mapping[str, Any]) -> str:
+    """Give the kind of a protocol, one of `KINDS`, by its content; left out, by its keys: [[patterns]], [data]...
+
+    Raises
+    ------
+    InputError
+        A kind that there is not, or a benchmark that does not say what runs it.
+    """
+    if "kind" not in values:
+        if "patterns" in values:
+            return "benchmark"
+        tables = isinstance(values.get("data"), Mapping) or "training" in values
+        return "training" if tables and "challenge" not in values else "evaluation"
+    kind = values["kind"]
+    if kind not in KINDS:
+        raise InputError(f"kind is {kind!r}; it must be one of {', '.join(KINDS)}")
+    return str(kind)
+
+
+def read_kind(path: Path) -> tuple[str, dict[str, Any]]:
+    """Read a protocol of any kind: its kind, and what it says beside it; errors as of `read_toml` and `kind_of`."""
+    values = read_toml(path)
+    try:
+        kind = kind_of(values)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error
+    values.pop("kind", None)
+    return kind, values
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """Read a protocol of any kind; InputError if it is not there, or no TOML."""
+    try:
+        return tomllib.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: not a readable protocol ({error}); check the file") from error

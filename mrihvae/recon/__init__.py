@@ -1,0 +1,1 @@
+"""A scan to a volume: methods, masks, coils, classical methods, restored volumes."""

@@ -1,0 +1,120 @@
+"""K-space to files: fastMRI HDF5, BART and NumPy arrays."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from mrihvae.coils.settings import CoilSettings
+from mrihvae.data.scan import TARGETS, Scan, is_complete
+from mrihvae.data.volume import Volume
+from mrihvae.errors import InputError
+from mrihvae.io.bart import SLICE, write_cfl
+from mrihvae.io.fastmri import MAPS_KEY, NOISE_KEY
+from mrihvae.io.hdf5 import new_file
+from mrihvae.io.mrd.header import header_xml
+from mrihvae.io.npy import as_lists, save_numpy
+from mrihvae.recon.coil_volume import calibration_maps
+from mrihvae.recon.methods import Method
+from mrihvae.recon.undersampling import mask_of
+from mrihvae.recon.volumes import reconstruct_volume
+
+
+def images_of(scan: Scan) -> Volume:
+    """Compute the images of a complete scan: magnitude, or root-sum-of-squares of coils, as fastMRI's targets.
+
+    Raises
+    ------
+    InputError
+        Undersampled, so that it must be reconstructed.
+    """
+    if not is_complete(scan):
+        raise InputError(
+            f"{scan.name}: is undersampled, so that it has no images yet; run 'mrihvae reconstruct', and convert what "
+            "that writes"
+        )
+    everything = np.ones(scan.kspace.shape[-1], bool)
+    return Volume(
+        reconstruct_volume(scan, everything, Method("zero-filled")), scan.geometry, scan.attributes, voxel=scan.voxel
+    )
+
+
+def write_fastmri(path: Path, scan: Scan) -> None:
+    """Write fastMRI's file: `kspace`, `ismrmrd_header`, and `mask`, or the target of a complete scan.
+
+    Beyond fastMRI's own it has `noise`, maps from calibration lines that stand beside the image, and the geometry.
+    """
+    arrays: dict[str, np.ndarray] = {"kspace": np.asarray(scan.kspace)}
+    about: dict[str, Any] = {}
+    if is_complete(scan):
+        volume = images_of(scan) if scan.target is None else Volume(scan.target)
+        arrays[TARGETS["multicoil" if scan.coils > 1 else "singlecoil"]] = volume.pixels
+        about = {"max": float(volume.pixels.max()), "norm": float(np.linalg.norm(volume.pixels))}
+    else:
+        arrays["mask"] = mask_of(scan, None)
+    if scan.noise_scan is not None:
+        arrays[NOISE_KEY] = scan.noise_scan
+    if scan.maps is not None:
+        arrays[MAPS_KEY] = scan.maps
+    elif scan.calibration is not None and scan.coils > 1:
+        maps = [calibration_maps(one, CoilSettings(), None) for one in scan.calibration]
+        arrays[MAPS_KEY] = torch.stack(maps).numpy()
+    attributes: dict[str, Any] = {"acquisition": "unknown", "patient_id": "unknown", **scan.attributes, **about}
+    attributes |= {} if scan.geometry is None else scan.geometry.attributes()
+    with new_file(path, sum(array.nbytes for array in arrays.values())) as file:
+        for name, array in arrays.items():
+            file[name] = array
+        file["ismrmrd_header"] = header_xml(
+            (scan.kspace.shape[-2], scan.kspace.shape[-1]), scan.coils, scan.matrix, scan.padding,
+            scan.geometry.voxel if scan.geometry else scan.voxel or (1.0, 1.0, 1.0), str(attributes["acquisition"]),
+        ).encode()  # fmt: skip
+        file.attrs.update(attributes)
+
+
+def write_bart_kspace(path: Path, scan: Scan) -> None:
+    """Write BART's k-space: READ along H, PHS1 along W, COIL and SLICE."""
+    whole = np.asarray(scan.kspace)
+    kspace = whole if whole.ndim == 4 else whole[:, None]
+    if scan.mask is not None:  # zeros alone tell what was not measured
+        kspace = np.where(scan.mask, kspace, 0)
+    slices, coils, height, width = kspace.shape
+    array = kspace.transpose(2, 3, 1, 0)
+    write_cfl(path, array.reshape(height, width, 1, coils, *[1] * (SLICE - 4), slices))
+
+
+def write_numpy_kspace(path: Path, scan: Scan) -> None:
+    """Write NAME.npy, complex64 (slice, coil, H, W), and NAME.json with axes, mask and geometry."""
+    whole = np.asarray(scan.kspace)
+    kspace = whole if whole.ndim == 4 else whole[:, None]
+    about: dict[str, Any] = {"axes": ["slice", "coil", "H", "W"], **as_lists(scan.geometry)}
+    if scan.mask is not None:
+        about["mask"] = scan.mask.astype(int).tolist()
+    save_numpy(path, kspace, about)
+
+
+def left_out(scan: Scan, suffix: str) -> list[str]:
+    """Name what a scan has that a format has no place for."""
+    if suffix == ".h5":
+        return []
+    has = {
+        "noise scan": scan.noise_scan is not None,
+        "calibration lines": scan.calibration is not None,
+        "sensitivity maps": scan.maps is not None,
+        "lines that are not encoded": scan.padding not in (None, (0, scan.kspace.shape[-1])),
+        "geometry": scan.geometry is not None and suffix != ".npy",
+        "partial readouts, whose empty ends look like those of interpolation": (
+            scan.mask is not None and scan.mask.ndim == 2 and suffix != ".npy"
+        ),
+    }
+    return [name for name, there in has.items() if there]
+
+
+KSPACE_WRITERS = {
+    ".h5": write_fastmri,
+    ".cfl": write_bart_kspace,
+    ".hdr": write_bart_kspace,
+    ".npy": write_numpy_kspace,
+}

@@ -1,0 +1,1 @@
+"""Reconstruction of MRD streams: requests, sessions, TCP."""

@@ -1,0 +1,105 @@
+"""What a scanner may ask of a reconstruction, by the name of a configuration, a text, or the user's parameters."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+from mrihvae.errors import InputError, nearest
+from mrihvae.recon.methods import METHODS
+
+PREFIX = "mrihvae_"  # of names among a header's user parameters, which belong to all sorts of programs
+PIXELS = ("float", "short")
+MOST_SAMPLES = 256
+QUOTED = 40  # letters of a client's that errors quote
+YES, NO = ("true", "1", "1.0", "yes", "on"), ("false", "0", "0.0", "no", "off", "")
+
+
+@dataclass(frozen=True)
+class Request:
+    """How a scan is reconstructed.
+
+    Attributes
+    ----------
+    method : one of `mrihvae.recon.methods.METHODS`, or empty for the server's own
+    uncertainty : whether a second series shows the deviation of posterior samples
+    samples : how many are drawn for it
+    pixels : "float", the values themselves as float32, or "short", int16 as scanners store them, with one factor for
+        all images of a series
+    """
+
+    method: str = ""
+    uncertainty: bool = False
+    samples: int = 8
+    pixels: str = "float"
+
+    def __post_init__(self) -> None:
+        for name, value, known in (("method", self.method or METHODS[0], METHODS), ("pixels", self.pixels, PIXELS)):
+            if value not in known:
+                choice = ", ".join(known)
+                raise InputError(f"parameter {name} '{_quoted(value)}': is unknown; choose one of {choice}")
+        if not 2 <= self.samples <= MOST_SAMPLES:
+            raise InputError(f"parameter samples {self.samples}: must be 2 to {MOST_SAMPLES}")
+
+    def changed(self, parameters: Mapping[str, Any]) -> Request:
+        """Take the parameters that are known by their name, with or without `PREFIX`; others are for other programs.
+
+        Raises
+        ------
+        InputError
+            A value that is not of its kind, or a name with `PREFIX` that none has.
+        """
+        values: dict[str, Any] = {}
+        known = {one.name: one.default for one in fields(self)}
+        for name, value in parameters.items():
+            key = name.removeprefix(PREFIX)
+            if key in known:
+                values[key] = _read(name, value, known[key])
+            elif key != name:
+                near = nearest(key[:QUOTED], known)
+                raise InputError(f"parameter {_quoted(name)}: is unknown; the nearest known one is '{PREFIX}{near}'")
+        return replace(self, **values)
+
+    def told(self, text: str) -> Request:
+        """Take the parameters of a configuration or a text: JSON of them, by themselves or below "parameters".
+
+        Any other text is the name of a configuration: that of a method chooses it, others say nothing.
+        """
+        try:
+            found = json.loads(text)
+        except (ValueError, RecursionError):
+            name = text.strip().removesuffix(".xml")
+            return replace(self, method=name) if name in METHODS else self
+        if not isinstance(found, dict):
+            return self
+        inner = found.get("parameters")
+        return self.changed(found).changed(inner) if isinstance(inner, dict) else self.changed(found)
+
+    def asked(self, header: Mapping[str, str]) -> Request:
+        """Take the user's parameters of a header, those whose names begin with `PREFIX`."""
+        return self.changed({name: value for name, value in header.items() if name.startswith(PREFIX)})
+
+
+def _quoted(text: str) -> str:
+    """Shorten what an error quotes; half a character, which JSON can hold, cannot be written."""
+    return text[:QUOTED].encode(errors="replace").decode()
+
+
+def _read(name: str, value: Any, usual: object) -> Any:
+    """Read a value that may come as text, to the kind of its default."""
+    text = str(value).strip()
+    if isinstance(usual, bool):
+        if text.lower() not in (*YES, *NO):
+            raise InputError(f"parameter {name} '{_quoted(text)}': must be true or false")
+        return text.lower() in YES
+    if isinstance(usual, int):
+        try:
+            number = float(text)
+        except ValueError:
+            number = float("nan")
+        if not number.is_integer():
+            raise InputError(f"parameter {name} '{_quoted(text)}': must be a whole number")
+        return int(number)
+    return text

@@ -1,0 +1,261 @@
+"""Reconstruction while the scan runs: messages in, and images out as soon as the lines of a slice are there."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+from concurrent.futures import Executor
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any, Protocol
+
+import ismrmrd
+import numpy as np
+import torch
+
+from mrihvae import __version__
+from mrihvae.data.scan import Scan
+from mrihvae.errors import InputError
+from mrihvae.inference.settings import InferenceSettings
+from mrihvae.io.mrd.files import scan_of
+from mrihvae.io.mrd.header import ScanHeader, parse_header
+from mrihvae.io.mrd.images import ImageSeries
+from mrihvae.io.mrd.messages import Config, Header, Message, Note, StreamError
+from mrihvae.io.mrd.sorter import HELD, Slice, SliceAssembler
+from mrihvae.model.shipped import find_weights, weights_for
+from mrihvae.model.weights import fingerprint, load_card, load_on
+from mrihvae.physics.fastmri_masks import effective_acceleration
+from mrihvae.protocols.evaluation import CALIBRATED, find_protocol, read_protocol
+from mrihvae.recon.methods import MODEL_METHODS, Method
+from mrihvae.recon.undersampling import mask_of
+from mrihvae.recon.volumes import reconstruct_volume, sample_volume
+from mrihvae.server.request import Request
+from mrihvae.utils.config import from_dict
+from mrihvae.utils.memory import is_out_of_memory
+
+NAME = "stream"  # of scans that have no file
+SEVERAL = 2  # coils: how many is all the same from here on
+BATCH = 8
+LARGEST = 2**22  # pixels of a slice: more, of which a damaged header may tell, would take all memory
+TITLE = 64  # letters of a protocol's name that series show
+USUAL = Request()
+
+
+class Replies(Protocol):
+    """Where answers go."""
+
+    def image(self, image: ismrmrd.Image) -> None:
+        """Send an image."""
+
+    def text(self, text: str) -> None:
+        """Send a text."""
+
+
+@dataclass(frozen=True)
+class Engine:
+    """Ways to reconstruct, with weights that are loaded: by the number of coils, 1 or 2 for several.
+
+    Attributes
+    ----------
+    methods : the usual one
+    weights : fingerprint of the weights of each
+    request : what is asked for where a scan asks for nothing else
+    held : numbers of k-space that may be held of a scan
+    turn : reconstructs slices of several connections one after another, or None: each thread that does it takes memory
+        of its own, which it keeps
+    """
+
+    methods: dict[int, Method]
+    weights: dict[int, str]
+    request: Request = USUAL
+    held: int = HELD
+    turn: Executor | None = None
+
+    def method(self, coils: int, request: Request) -> Method:
+        """Choose the method for a scan."""
+        kind = min(coils, SEVERAL)
+        if kind not in self.methods:
+            raise InputError(
+                f"scan of {coils} {'coil' if coils == 1 else 'coils'}: the server's protocol is for others; start it "
+                "with another, or without one"
+            )
+        usual = self.methods[kind]
+        return replace(usual, name=request.method or usual.name, samples=request.samples)
+
+
+def make_ready(protocol: str | None, device: str = "cpu") -> Engine:
+    """Load weights: those of a protocol, or the shipped ones for one coil and for several.
+
+    Raises
+    ------
+    InputError
+        Protocol, weights or device that cannot be used.
+    """
+    methods: dict[int, Method] = {}
+    weights: dict[int, str] = {}
+    if protocol is None:
+        for kind in (1, SEVERAL):
+            name = weights_for(kind)
+            card = load_card(find_weights(name))
+            told: dict[str, Any] = {key: card[key] for key in CALIBRATED if key in card}
+            settings = from_dict(InferenceSettings, told, f"weights {name}")
+            methods[kind] = Method("hybrid", load_on(name, device), settings)
+            weights[kind] = fingerprint(find_weights(name))
+        return Engine(methods, weights)
+    chosen = read_protocol(find_protocol(protocol))
+    kind = 1 if chosen.challenge == "singlecoil" else SEVERAL
+    solver = chosen.solver_with({})
+    model = None
+    if solver.method in MODEL_METHODS:
+        solver = chosen.solver_with(load_card(find_weights(chosen.weights)))
+        model, weights[kind] = load_on(chosen.weights, device), fingerprint(find_weights(chosen.weights))
+    methods[kind] = Method(solver.method, model, solver, solver.samples, coils=chosen.coil_settings())
+    return Engine(methods, weights, Request(samples=max(2, solver.samples)))
+
+
+def warm_up(ready: Engine) -> None:
+    """Reconstruct noise once with each method, for the first slice takes longer than those after it."""
+    lines = np.zeros(64, bool)
+    lines[::3] = lines[26:38] = True
+    for kind, method in ready.methods.items():
+        noise = (
+            np.random.default_rng(0).standard_normal((1, 4, 64, 64, 2)).astype(np.float32).view(np.complex64)[..., 0]
+        )
+        scan = Scan(NAME, noise if kind == SEVERAL else noise[:, 0], lines)
+        reconstruct_volume(scan, mask_of(scan, None), method)
+
+
+def reconstruct_stream(messages: Iterable[Message], ready: Engine, replies: Replies) -> int:
+    """Reconstruct a scan from its messages; gives the number of its images.
+
+    Parameters
+    ----------
+    messages : as `mrihvae.io.mrd.messages.read_messages` gives them, to the end of the scan
+    ready : what to reconstruct with
+    replies : gets images and texts
+
+    Raises
+    ------
+    InputError
+        Messages, lines or parameters that are wrong, or slices that cannot be reconstructed.
+    """
+    request, scan = ready.request, None
+    for message in messages:
+        if isinstance(message, Header):
+            if scan is not None:
+                raise StreamError("stream: a second header within a scan; open another connection for another scan")
+            header = parse_header(message.xml)
+            scan = _Running(header, request.asked(header.parameters), ready, replies)
+        elif isinstance(message, Config | Note):
+            request = request.told(message.text)
+            if scan is not None:
+                scan.ask(scan.request.told(message.text))
+        elif scan is None:
+            raise StreamError("stream: a line came before the header; send configuration and header first")
+        else:
+            scan.show(scan.sorter.add(message))
+    if scan is None:
+        return 0
+    scan.show(scan.sorter.end())
+    return scan.close()
+
+
+class _Running:
+    """A scan that is running."""
+
+    def __init__(self, header: ScanHeader, request: Request, ready: Engine, replies: Replies) -> None:
+        self.header, self.request, self.ready, self.replies = header, request, ready, replies
+        for encoding in header.encodings:
+            height, width = encoding.kept(0), encoding.encoded.matrix[1]
+            if height * width > LARGEST:
+                raise InputError(
+                    f"stream: slices of {height} x {width} are larger than {LARGEST} pixels; the header may be damaged"
+                )
+        self.sorter = SliceAssembler(header, held=ready.held)
+        self.warned: list[str] = []
+        self.series: dict[tuple[str, tuple[int, int]], ImageSeries] = {}
+        self.slices = self.images = 0
+
+    def ask(self, request: Request) -> None:
+        """Take another request, while nothing was reconstructed."""
+        if self.slices and request != self.request:
+            raise StreamError("stream: parameters came after the first image; send them before the lines")
+        self.request = request
+
+    def show(self, slices: list[Slice]) -> None:
+        """Reconstruct slices, and send them."""
+        for one in slices:
+            began = time.perf_counter()
+            scan = scan_of(one, self.header, NAME, self.sorter.noise)
+            mask = mask_of(scan, None)
+            told = f"R = {effective_acceleration(mask):.2f}"
+            for text in self.sorter.warnings:
+                self._warn(text)
+            if not mask[..., mask.shape[-1] // 2].any():
+                self._warn("the centre of k-space was not measured; images without it are made up")
+            work, turn = partial(self._reconstructed, scan, mask), self.ready.turn
+            magnitude, deviation = work() if turn is None else turn.submit(work).result()
+            self.slices += 1
+            method = self.request.method or self.ready.method(scan.coils, self.request).name
+            self._send(method, magnitude, one, f"{self._made_by(method, scan)}, {told}")
+            if deviation is not None:
+                made_by = self._made_by("samples", scan)
+                self._send("uncertainty", deviation, one, f"{made_by}, {told}, standard deviation")
+            self.replies.text(
+                f"INFO mrihvae: slice {one.key.slice}, contrast {one.key.contrast}, repetition {one.key.repetition}: "
+                f"{told}, {time.perf_counter() - began:.2f} s"
+            )
+
+    def close(self) -> int:
+        """Tell how the scan ended; gives the number of images."""
+        if self.sorter.late:
+            late = f"lines that came after their slice was complete, and were not used: {self.sorter.late}"
+            self.replies.text(f"WARNING mrihvae: {late}")
+        if not self.slices:
+            self.replies.text("WARNING mrihvae: the scan had no line of an image")
+        return self.images
+
+    def _warn(self, text: str) -> None:
+        """Tell of something, once in a scan."""
+        if text not in self.warned:
+            self.warned.append(text)
+            self.replies.text(f"WARNING mrihvae: {text}")
+
+    def _made_by(self, method: str, scan: Scan) -> str:
+        weights = self.ready.weights.get(min(scan.coils, SEVERAL)) if method in MODEL_METHODS else None
+        return f"mrihvae {__version__}" + (f", weights {weights[:12]}" if weights else "")
+
+    def _reconstructed(self, scan: Scan, mask: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
+        """Reconstruct a single slice: magnitude (h, w), and its deviation if that is asked for."""
+        method = self.ready.method(scan.coils, self.request)
+        try:
+            with torch.no_grad():
+                image = reconstruct_volume(scan, mask, method, BATCH)[0]
+                deviation = self._deviation(scan, mask, method) if self.request.uncertainty else None
+        except (MemoryError, RuntimeError) as error:
+            if not is_out_of_memory(error):
+                raise
+            size = " x ".join(map(str, scan.kspace.shape[1:]))
+            raise InputError(f"stream: too little memory for a slice of {size}") from error
+        if not (np.isfinite(image).all() and (deviation is None or np.isfinite(deviation).all())):
+            raise InputError("stream: a reconstruction is not finite; the scan may be damaged")
+        return image, deviation
+
+    def _deviation(self, scan: Scan, mask: np.ndarray, method: Method) -> np.ndarray:
+        drawn = replace(
+            method, name="samples", samples=self.request.samples, inference=replace(method.inference, sweeps=0)
+        )
+        deviation: np.ndarray = sample_volume(scan, mask, drawn, 0, BATCH).std[0]
+        return deviation
+
+    def _send(self, kind: str, pixels: np.ndarray, one: Slice, comment: str) -> None:
+        """Send an image in the series of its kind and shape."""
+        shape = (pixels.shape[0], pixels.shape[1])
+        if (kind, shape) not in self.series:
+            role = ["Image", "Uncertainty"] if kind == "uncertainty" else ["Image"]
+            description = f"{self.header.protocol[:TITLE] or 'scan'} mrihvae {kind}"
+            self.series[kind, shape] = ImageSeries(
+                len(self.series) + 1, description, role, ["MRIHVAE", kind], self.request.pixels == "short"
+            )
+        self.replies.image(self.series[kind, shape].image(pixels, one, comment))
+        self.images += 1

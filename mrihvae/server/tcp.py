@@ -1,0 +1,255 @@
+"""A server of the ISMRMRD protocol over TCP: each connection is a scan, whose images go back while it runs."""
+
+from __future__ import annotations
+
+import logging
+import queue
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+
+from mrihvae.errors import InputError
+from mrihvae.io.mrd.messages import Limits, Message, ReplyWriter, StreamError, one_line, read_messages
+from mrihvae.server.session import Engine, reconstruct_stream
+
+LOG = logging.getLogger("mrihvae.serve")
+RECEIVED = 2**18  # bytes that are taken from the network at once
+POLL = 0.25  # seconds in which a worker notices that the server stops
+TEXT = 2**22  # bytes of a header or text: a longer one would take seconds to read, in which others wait
+QUEUED = 2**30  # bytes of answers that wait for a client to take them
+DRAINED = 2.0  # seconds without bytes after which nothing is expected of a client that got its last answer
+GRACE = 8.0  # seconds that scans have to end in when the server stops
+CUT = 1.0  # seconds that they have then, cut off
+
+
+@dataclass(frozen=True)
+class ServerSettings:
+    """How a server listens.
+
+    Attributes
+    ----------
+    host, port : where; port 0 takes one that is free
+    connections : how many scans are served at once; further ones wait
+    timeout : seconds in which a client must send its next message whole, and take a message
+    limits : of one message
+    """
+
+    host: str = "127.0.0.1"
+    port: int = 9002
+    connections: int = 4
+    timeout: float = 120.0
+    limits: Limits = field(default_factory=lambda: Limits(text=TEXT))
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.port < 2**16:
+            raise InputError(f"port {self.port}: must be 0 to 65535")
+        if self.connections < 1:
+            raise InputError(f"max-connections {self.connections}: must be at least 1")
+        if not 0 < self.timeout <= 86400:
+            raise InputError(f"timeout {self.timeout}: must be above 0 and at most 86400 seconds")
+
+
+class Server:
+    """Listens from the moment it is made; `serve` answers until `stop` is called, from another thread or a signal.
+
+    Raises
+    ------
+    InputError
+        A host or port on which nothing can listen.
+    """
+
+    def __init__(self, ready: Engine, settings: ServerSettings | None = None) -> None:
+        self.settings = settings or ServerSettings()
+        self._turn = ready.turn or ThreadPoolExecutor(1, "reconstruction")
+        self.ready = replace(ready, turn=self._turn)
+        self._stopped = False  # an Event's lock could be held when a signal comes
+        self._open: set[socket.socket] = set()
+        host, port = self.settings.host, self.settings.port
+        try:
+            family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+            self._listener = socket.create_server(address[:2], family=family, backlog=64)
+        except (OSError, UnicodeError) as error:
+            reason = getattr(error, "strerror", None) or str(error)
+            raise InputError(f"{host}:{port}: nothing can listen there ({reason}); choose another") from error
+        self._listener.settimeout(POLL)
+        self.port = int(self._listener.getsockname()[1])
+
+    def serve(self) -> bool:
+        """Answer until stopped; then let scans that run end, for a few seconds, and close.
+
+        Returns
+        -------
+        whether all have ended; what a thread computes cannot be interrupted
+        """
+        # always the same threads: memory that they took once they use again
+        workers = [
+            threading.Thread(target=self._work, name=f"connection {k}", daemon=True)
+            for k in range(self.settings.connections)
+        ]
+        for worker in workers:
+            worker.start()
+        while not self._stopped:
+            time.sleep(POLL)
+        self._listener.close()
+        _join(workers, GRACE)
+        for connection in list(self._open):
+            LOG.warning("a scan was cut off, for the server stops")
+            with suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
+        ended = _join(workers, CUT)
+        self._turn.shutdown(wait=False)
+        return ended
+
+    def stop(self) -> None:
+        """Ask the server to stop."""
+        self._stopped = True
+
+    def _work(self) -> None:
+        """Serve connections, one after another."""
+        while not self._stopped:
+            try:
+                connection, address = self._listener.accept()
+            except TimeoutError:
+                continue
+            except OSError as error:
+                if not self._stopped:
+                    LOG.error("no connection could be accepted: %s", error)
+                    time.sleep(POLL)
+                continue
+            self._open.add(connection)
+            try:
+                self._answer(connection, f"{address[0]}:{address[1]}")
+            except Exception:  # of one connection, whatever it is: the others go on
+                LOG.exception("%s:%s: the connection failed", *address[:2])
+            finally:
+                self._open.discard(connection)
+                connection.close()
+
+    def _answer(self, connection: socket.socket, client: str) -> None:
+        """Serve a scan, and end its connection so that the client gets all answers."""
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        began, images = time.monotonic(), 0
+        with _Sender(connection, self.settings.timeout) as sender:
+            replies = ReplyWriter(sender.send)
+            try:
+                images = reconstruct_stream(self._messages(connection), self.ready, replies)
+                wrong = ""
+            except InputError as error:
+                wrong = one_line(error)
+                LOG.warning("%s: %s", client, wrong)
+            except ConnectionError as error:
+                wrong = f"the client has gone ({error})"
+                LOG.warning("%s: %s", client, wrong)
+            except Exception:
+                wrong = "the reconstruction failed; see the server's log"
+                LOG.exception("%s: the scan failed", client)
+            with suppress(ConnectionError):
+                if wrong:
+                    replies.text(f"ERROR mrihvae: {wrong}")
+                replies.close()
+        if not wrong:
+            LOG.info("%s: %d images in %.2f s", client, images, time.monotonic() - began)
+        _hang_up(connection, self.settings.timeout)
+
+    def _messages(self, connection: socket.socket) -> Iterator[Message]:
+        """Give the messages of a client, each of which has its time."""
+        receiver = _Receiver(connection, self.settings.timeout)
+        try:
+            yield from read_messages(receiver.read, self.settings.limits, receiver.begin)
+        except TimeoutError as error:
+            raise StreamError(
+                f"stream: no whole message came for {self.settings.timeout:g} s; the connection is closed"
+            ) from error
+
+
+class _Receiver:
+    """Takes bytes from a connection, those of a message within its time."""
+
+    def __init__(self, connection: socket.socket, timeout: float) -> None:
+        self._connection, self._timeout = connection, timeout
+        self._held = memoryview(b"")  # a slice of it is no copy
+        self._deadline = 0.0
+
+    def begin(self) -> None:
+        """Begin a message."""
+        self._deadline = time.monotonic() + self._timeout
+
+    def read(self, count: int) -> bytes:
+        """Give at least one byte and at most `count`; none at the end."""
+        if not self._held:
+            left = self._deadline - time.monotonic()
+            if left <= 0:
+                raise TimeoutError
+            self._connection.settimeout(left)
+            self._held = memoryview(self._connection.recv(RECEIVED))
+        given, self._held = self._held[:count], self._held[count:]
+        return bytes(given)
+
+
+class _Sender:
+    """Sends messages from a thread of its own: a client may send a whole scan before it reads."""
+
+    def __init__(self, connection: socket.socket, timeout: float) -> None:
+        self._connection = connection.dup()  # a time-out of its own
+        self._connection.settimeout(timeout)
+        self._messages: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
+        self._failed: Exception | None = None
+        self._given = self._taken = 0  # bytes; each is counted by one thread alone
+        self._thread = threading.Thread(target=self._run, name="sender", daemon=True)
+
+    def __enter__(self) -> _Sender:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._messages.put(None)
+        self._thread.join()
+        self._connection.close()
+
+    def send(self, message: bytes) -> None:
+        """Send a message, some time.
+
+        Raises
+        ------
+        ConnectionError
+            An earlier one could not be sent, or too many wait.
+        """
+        if self._failed is not None:
+            raise ConnectionError(f"answers cannot be sent: {self._failed}")
+        self._given += len(message)
+        if self._given - self._taken > QUEUED:
+            raise ConnectionError(f"answers of more than {QUEUED} bytes were not taken")
+        self._messages.put(message)
+
+    def _run(self) -> None:
+        while (message := self._messages.get()) is not None:
+            if self._failed is not None:
+                continue
+            try:
+                self._connection.sendall(message)
+                self._taken += len(message)
+            except OSError as error:
+                self._failed = error
+
+
+def _hang_up(connection: socket.socket, timeout: float) -> None:
+    """End a connection: what a client still sends is thrown away, for a reset would take answers from it."""
+    with suppress(OSError):
+        connection.shutdown(socket.SHUT_WR)
+        deadline = time.monotonic() + timeout
+        while (left := deadline - time.monotonic()) > 0:
+            connection.settimeout(min(left, DRAINED))
+            if not connection.recv(RECEIVED):
+                return
+
+
+def _join(workers: list[threading.Thread], seconds: float) -> bool:
+    """Wait for all of them together; tells whether they have ended."""
+    deadline = time.monotonic() + seconds
+    for worker in workers:
+        worker.join(max(0.0, deadline - time.monotonic()))
+    return not any(worker.is_alive() for worker in workers)

@@ -1,0 +1,1 @@
+"""Simulated scans: coil arrays, phase, a scanner, its files."""

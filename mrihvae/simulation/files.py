@@ -1,0 +1,237 @@
+"""Simulated scans as fastMRI HDF5 files, complete ones with their target and undersampled ones, made of images.
+
+Seeds are the names of files, so that equal images and settings give equal scans, bit for bit.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import torch
+from numpy.random import RandomState
+from torch import Tensor
+
+from mrihvae.data.scan import TARGETS
+from mrihvae.errors import InputError
+from mrihvae.io.hdf5 import new_file
+from mrihvae.io.magnitudes import magnitude_slices
+from mrihvae.io.mrd.header import header_xml
+from mrihvae.physics.fastmri_masks import effective_acceleration, seed_of
+from mrihvae.physics.fourier import ifft2c
+from mrihvae.physics.sampling import LINE_TYPES, Undersampling, sampling_pattern
+from mrihvae.simulation.scanner import fields_of, noise_covariance, simulate_slice
+from mrihvae.simulation.settings import ScannerSettings
+
+PICTURES_PER_FILE = 10
+NOISE_SAMPLES = 16384  # of a noise scan: its covariance is then known to 0.8 %
+VOLUMES = (".nii", ".nii.gz")
+PICTURES = (".jpg", ".jpeg", ".png")
+
+
+@dataclass(frozen=True)
+class ImageGroup:
+    """Images that become one scan: a NIfTI volume, or some pictures.
+
+    Attributes
+    ----------
+    name : of the scan's file, without ending
+    acquisition : name of the images' folder
+    files : the volume, or the pictures
+    every : which slices of the volume are taken, every N-th
+    """
+
+    name: str
+    acquisition: str
+    files: tuple[Path, ...]
+    every: int = 1
+
+
+def image_groups(images: Path, every: int = 1, limit: int | None = None) -> list[ImageGroup]:
+    """Sort images into scans: one for each NIfTI volume, and one for 10 pictures.
+
+    Parameters
+    ----------
+    images : folder of volumes or pictures, or a single one; pictures are taken by the numbers in their names
+    every : take every N-th slice with an object in it, or every N-th picture
+    limit : make at most this many scans, spread evenly over the folder
+
+    Raises
+    ------
+    InputError
+        No image, two that would become files of one name, or a number below 1.
+    """
+    for name, number in (("every", every), ("limit", limit)):
+        if number is not None and number < 1:
+            raise InputError(f"{name} {number}: must be at least 1")
+    wanted = "give NIfTI volumes (.nii, .nii.gz), JPEG or PNG pictures"
+    if not images.exists():
+        raise InputError(f"{images}: not there; {wanted} in a folder, or one of them")
+    folder = images if images.is_dir() else images.parent
+    found = sorted(images.iterdir(), key=_natural) if images.is_dir() else [images]
+    files = [file for file in found if file.is_file() and not file.name.startswith(".")]
+    pictures = [file for file in files if file.name.lower().endswith(PICTURES)][::every]
+    groups: list[tuple[Path, ...]] = [(file,) for file in files if file.name.lower().endswith(VOLUMES)]
+    groups += [tuple(pictures[k : k + PICTURES_PER_FILE]) for k in range(0, len(pictures), PICTURES_PER_FILE)]
+    if not groups:
+        where = "in it" if images.is_dir() else "but something else"
+        raise InputError(f"{images}: no NIfTI volume, JPEG or PNG picture {where}; {wanted}")
+    if limit is not None and limit < len(groups):
+        groups = [groups[k * len(groups) // limit] for k in range(limit)]
+    acquisition = folder.resolve().name if folder.name not in ("train", "val", "test") else folder.resolve().parent.name
+    named: dict[str, ImageGroup] = {}
+    for group in groups:
+        stems = [re.sub(r"\.nii(\.gz)?$|\.[^.]+$", "", file.name, flags=re.IGNORECASE) for file in group]
+        name = stems[0] if len(stems) == 1 else f"{acquisition}_{stems[0]}_to_{stems[-1]}"
+        if name in named:
+            other = named[name].files[0].name
+            raise InputError(f"{images}: {other} and {group[0].name} would both become {name}.h5; rename one")
+        named[name] = ImageGroup(name, acquisition, group, every if group[0].name.lower().endswith(VOLUMES) else 1)
+    return list(named.values())
+
+
+def simulate_file(
+    group: ImageGroup,
+    path: Path,
+    settings: ScannerSettings,
+    keep_maps: bool = False,
+    progress: Callable[[list[Any]], Iterable[Any]] = iter,
+) -> int:
+    """Write a complete scan with its target; all or nothing.
+
+    Parameters
+    ----------
+    group : the images
+    path : file to write; its name seeds what is drawn once a file, the images' names what is drawn for each slice
+    settings : see there
+    keep_maps : write dataset `sensitivity_maps`, too: complex64 (1, coils, H, W), root-sum-of-squares 1
+    progress : wraps the list of slices, as tqdm does
+
+    Returns
+    -------
+    number of slices; 0 if none has an object in it: then nothing is written
+
+    Raises
+    ------
+    InputError
+        An image that cannot be read or has NaN or nearly nothing in it, or a file that cannot be written.
+    """
+    rng = np.random.default_rng([settings.seed, *seed_of(path.name)])
+    fields = fields_of(settings, rng)
+    mixing = _mixing(fields, settings)
+    images = [(file, k, magnitude) for file in group.files for k, magnitude in _slices(file, group.every)]
+    if not images:
+        return 0
+    size, coils = (settings.matrix, settings.matrix), () if fields is None else (settings.coils,)
+    target, deviations = np.empty((len(images), *size), dtype=np.float32), []
+    room = target.nbytes + 8 * len(images) * settings.coils * size[0] * size[1]
+    room += 8 * settings.coils * (NOISE_SAMPLES + size[0] * size[1])
+    with new_file(path, room) as file:
+        kspace = file.create_dataset("kspace", (len(images), *coils, *size), np.complex64)
+        for row, (source, k, magnitude) in enumerate(progress(images)):
+            seeds = [*seed_of(source.name), k] + ([settings.seed] if settings.seed else [])
+            measured, deviation = simulate_slice(magnitude, RandomState(seeds), settings, fields, mixing)
+            kspace[row] = measured.numpy() if coils else measured[0].numpy()
+            coil_images = ifft2c(measured).abs()
+            target[row] = (coil_images.square().sum(dim=0).sqrt() if coils else coil_images[0]).numpy()
+            deviations.append(deviation)
+        if settings.noise and not any(deviations):
+            what = f"nearly nothing but 0 in a matrix of {size[0]} x {size[1]}"
+            raise InputError(f"{images[0][0]}: {what}; lower the matrix, or remove it")
+        file[TARGETS["multicoil" if coils else "singlecoil"]] = target
+        file["ismrmrd_header"] = header_xml(size, settings.coils).encode()
+        if mixing is not None:
+            level = float(np.sqrt(np.mean(np.square(deviations)))) / math.sqrt(2)
+            white = rng.standard_normal((2, settings.coils, NOISE_SAMPLES))
+            file["noise"] = (level * (mixing.numpy() @ (white[0] + 1j * white[1]))).astype(np.complex64)
+        if keep_maps and fields is not None:
+            file["sensitivity_maps"] = (fields / fields.abs().square().sum(dim=0).sqrt())[None].numpy()
+        size_of = {"max": float(target.max()), "norm": float(np.linalg.norm(target))}
+        about = {"acquisition": f"SIMULATED_{group.acquisition}", "patient_id": group.name, "noise": deviations}
+        file.attrs.update({**size_of, **about})
+    return len(images)
+
+
+def _mixing(fields: Tensor | None, settings: ScannerSettings) -> Tensor | None:
+    """Compute what makes white noise that of the coils, complex64 (coils, coils); None where it stays white."""
+    if fields is None or settings.noise_correlation is None:
+        return None
+    mixing: Tensor = torch.linalg.cholesky(noise_covariance(fields, settings.noise_correlation)).to(torch.complex64)
+    return mixing
+
+
+def draw_lines(undersampling: Undersampling, width: int, name: str) -> np.ndarray:
+    """Draw which lines are measured in a file of this name, bool (W,): what fastMRI draws, and `mrihvae reconstruct`.
+
+    Raises
+    ------
+    InputError
+        A pattern that is not of lines, or numbers that none can have.
+    """
+    u = undersampling
+    if u.mask_type not in LINE_TYPES or u.axis != -1:
+        raise InputError(
+            f"mask type '{u.mask_type}': masks in fastMRI files are of lines along H; choose one of "
+            f"{', '.join(LINE_TYPES)}, and axis W"
+        )
+    pattern = sampling_pattern(u.mask_type, (2, width), u.acceleration, u.center_fraction, seed_of(name))
+    return np.asarray(pattern[0])
+
+
+def calibration_lines(undersampling: Undersampling, width: int) -> int:
+    """Compute how many lines a mask measures around DC on purpose, fastMRI's `num_low_frequency`."""
+    lines = round(width * undersampling.center_fraction)
+    fewest = max(1, round(width / undersampling.acceleration))
+    if undersampling.mask_type == "center":
+        return fewest
+    return max(min(lines, fewest), 1) if undersampling.mask_type == "magic_fraction" else lines
+
+
+def undersample_file(complete: Path, path: Path, undersampling: Undersampling) -> float:
+    """Write what is left of a simulated scan if few lines are measured, as fastMRI's test files are; all or nothing.
+
+    They have no target and nothing that tells of it, the dataset `mask`, bool (W,), and its numbers as attributes. The
+    rest is copied.
+
+    Returns
+    -------
+    acceleration that the mask really has
+
+    Raises
+    ------
+    InputError
+        As `draw_lines`, or a file that cannot be written.
+    """
+    with h5py.File(complete, "r") as source, new_file(path, complete.stat().st_size) as file:
+        kspace = source["kspace"]
+        width = kspace.shape[-1]
+        mask = draw_lines(undersampling, width, path.name)
+        measured = file.create_dataset("kspace", kspace.shape, kspace.dtype)
+        for k in range(len(kspace)):
+            measured[k] = np.where(mask, kspace[k], np.complex64(0))
+        file["mask"] = mask
+        for name in source:
+            if name not in ("kspace", *TARGETS.values()):
+                source.copy(name, file)
+        file.attrs.update({key: value for key, value in source.attrs.items() if key not in ("max", "norm")})
+        file.attrs["acceleration"] = undersampling.acceleration
+        file.attrs["num_low_frequency"] = calibration_lines(undersampling, width)
+    return effective_acceleration(mask)
+
+
+def _slices(file: Path, every: int) -> Iterator[tuple[int, np.ndarray]]:
+    """Read a picture, or every N-th slice with an object, each with its number among those."""
+    volume = file.name.lower().endswith(VOLUMES)
+    slices = magnitude_slices(file) if volume else magnitude_slices(file, smallest_object=0.0)
+    yield from ((k, slices[k]) for k in range(0, len(slices), every))
+
+
+def _natural(path: Path) -> list[tuple[int, str]]:
+    """Sort key by which 10.jpg comes after 9.jpg."""
+    return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", path.name)]

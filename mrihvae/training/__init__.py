@@ -1,0 +1,1 @@
+"""Training: random draws, batches, the objective, the optimizer, runs."""

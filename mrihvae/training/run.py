@@ -1,0 +1,288 @@
+"""A training run in memory and on disk: settings, weights, optimiser, counters, in one file without pickles."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import safe_open
+from torch import Tensor
+
+from mrihvae.errors import InputError, reason
+from mrihvae.model.hvae import HVAE
+from mrihvae.model.settings import ModelSettings
+from mrihvae.model.weights import load_card, load_model, save_weights, write_tensors
+from mrihvae.training.draw import SimulationSettings
+from mrihvae.training.muon import MuonAdam
+from mrihvae.utils.config import from_dict
+
+GUESS = "r.guess."  # what names of the U-Nets' weights begin with
+STEM = "stem.weight"  # and that of the convolution which takes images and measured shares ends with
+STATE = ("step", "exp_avg", "exp_avg_sq", "momentum")  # what the optimiser keeps of a parameter
+
+
+@dataclass(frozen=True)
+class TrainSettings:
+    """How a model is trained.
+
+    Attributes
+    ----------
+    steps : optimiser steps of the whole run
+    learning_rate : its peak, after `warmup` steps
+    decay : share of the steps, the last ones, over which the learning rate falls to 0 along a half cosine. With less
+        than 1 it stays at its peak before, so that a run may be made longer while it goes on
+    shapes : image sizes, one drawn per step; multiples of the model's `multiple`
+    pixels : pixels per step and process; the number of slices follows from the shape
+    guess_only : steps in which r's first guess trains alone, at the start
+    masked_start : step before which prior, decoder and q train alone; there r starts as q on the first guess. With 0
+        all train from the start and r stays as it is, as a run that goes on from trained weights wants it
+    prior_every : from then on prior, decoder and q train on every so manieth step only: r has more to learn
+    second_every : every so manieth step gives r its own reconstruction as the guess (a second round); 0 for none
+    matching_weight : of posterior matching against the log-error of what r's means decode to
+    kl_warmup : steps over which the KL term's weight rises to 1
+    ema : decay of the averaged weights, which are the ones exported
+    clip, skip : over the running mean of a group's gradient norm, it is clipped to, or the step left out
+    validate_every : every so many steps the averaged weights are scored, if there are scans to score them on; 0 never
+    bf16 : compute convolutions in bfloat16, where there are instructions for it
+    """
+
+    steps: int = 10_000
+    learning_rate: float = 1e-3
+    warmup: int = 200
+    decay: float = 1.0
+    shapes: tuple[tuple[int, int], ...] = (
+        (96, 96), (128, 128), (128, 128), (128, 160), (160, 128), (224, 128), (192, 192), (256, 256), (256, 256),
+        (320, 256),
+    )  # fmt: skip
+    pixels: int = 65_536
+    guess_only: int = 1000
+    masked_start: int = 3000
+    prior_every: int = 4
+    second_every: int = 3
+    matching_weight: float = 0.1
+    kl_warmup: int = 500
+    ema: float = 0.999
+    clip: float = 2.0
+    skip: float = 10.0
+    validate_every: int = 0
+    bf16: bool = True
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if min(self.steps, self.pixels, *(size for shape in self.shapes for size in shape)) < 1 or not self.shapes:
+            raise ValueError("steps, pixels and shapes must not be empty or below 1")
+        least_0 = (
+            "seed",
+            "warmup",
+            "kl_warmup",
+            "guess_only",
+            "masked_start",
+            "second_every",
+            "validate_every",
+            "matching_weight",
+        )
+        if any(getattr(self, name) < 0 for name in least_0):
+            raise ValueError(f"{', '.join(least_0[:-1])} and {least_0[-1]} must be at least 0")
+        if not 0 <= self.decay <= 1:
+            raise ValueError(f"decay {self.decay} must be in [0, 1]")
+        if not (self.learning_rate > 0 and 0 < self.ema < 1 and self.prior_every >= 1):
+            raise ValueError("learning_rate must be above 0, ema in (0, 1) and prior_every at least 1")
+        if 0 < self.masked_start < self.guess_only:
+            raise ValueError(f"masked_start {self.masked_start} must be 0, or at least guess_only {self.guess_only}")
+        object.__setattr__(self, "shapes", tuple((int(h), int(w)) for h, w in self.shapes))
+
+
+@dataclass
+class Counters:
+    """What a run has done so far; part of the checkpoint."""
+
+    step: int = 0
+    slices: int = 0
+    seconds: float = 0.0
+    skipped_prior: int = 0
+    skipped_masked: int = 0
+    clipped_prior: int = 0
+    clipped_masked: int = 0
+    norm_prior: float = 0.0
+    norm_masked: float = 0.0
+
+
+@dataclass
+class Run:
+    """A run in memory: model, averaged model, optimiser, settings, counters."""
+
+    model: HVAE
+    average: HVAE
+    optimiser: MuonAdam
+    settings: TrainSettings
+    simulation: SimulationSettings
+    counters: Counters = field(default_factory=Counters)
+
+    @classmethod
+    def new(
+        cls,
+        model: ModelSettings,
+        settings: TrainSettings,
+        simulation: SimulationSettings,
+        device: torch.device | str,
+        weights: HVAE | None = None,
+        guess: HVAE | None = None,
+    ) -> Run:
+        """Start with freshly drawn weights, or with those of `weights`; its first guess may be of another shape.
+
+        The U-Nets of the first guess are those of `guess`, if it is given: they need not be of the same model.
+
+        Raises
+        ------
+        InputError
+            Training shapes that the model cannot take, weights of another shape beyond the first guess, or another
+            first guess than that of `guess`.
+        """
+        for shape in settings.shapes:
+            if any(size % model.multiple for size in shape):
+                raise InputError(f"training shape {shape} is not a multiple of {model.multiple}; change 'shapes'")
+        if (model.degraded or simulation.never_one) and settings.masked_start > 0:
+            raise InputError(
+                "a posterior of degraded images, or of several coils alone, starts from weights: set masked_start 0"
+            )
+        torch.manual_seed(settings.seed)
+        net = HVAE(model).move(device)
+        if weights is not None:
+            _take(net, weights)
+        if guess is not None:
+            _take_guess(net, guess)
+        if model.degraded:  # r alone is trained: all else stays that of the weights to start from
+            for parameter in net.prior_parameters():
+                parameter.requires_grad_(False)
+        average = HVAE(model).move(device).requires_grad_(False)
+        average.load_state_dict(net.state_dict())
+        optimiser = MuonAdam(net.parameters(), lr=0.0)
+        return cls(net, average, optimiser, settings, simulation)
+
+
+def _take(net: HVAE, weights: HVAE) -> None:
+    """Copy weights by name; those of the first guess stay freshly drawn where they do not fit."""
+    there = dict(weights.named_parameters())
+    own = dict(net.named_parameters())
+    lost = [name for name in there if name not in own and not name.startswith(GUESS)]
+    if lost:
+        raise InputError(
+            f"the weights to start from have '{lost[0]}' and the model has not; give their own model settings"
+        )
+    with torch.no_grad():
+        for name, parameter in own.items():
+            if name in there and there[name].shape == parameter.shape:
+                parameter.copy_(there[name])
+            elif not name.startswith(GUESS):
+                raise InputError(f"the weights to start from have another '{name}'; give their own model settings")
+
+
+def _take_guess(net: HVAE, weights: HVAE) -> None:
+    """Copy the U-Nets of the first guess.
+
+    A model of more levels parts the coarsest band of the other one; the weights of that band's measured share go to the
+    largest of the parts.
+    """
+    more = net.settings.levels - weights.settings.levels
+    before = 4 * (weights.settings.guess_fold or weights.settings.fold) ** 2  # channels of two complex images
+    own = {name: value for name, value in net.named_parameters() if name.startswith(GUESS)}
+    there: dict[str, Tensor] = {name: value for name, value in weights.named_parameters() if name.startswith(GUESS)}
+    for name, value in there.items():
+        if name.endswith(STEM) and more > 0:
+            images, rest = value[:, :before], value[:, before:]
+            there[name] = torch.cat((images, value.new_zeros(len(value), more, *value.shape[2:]), rest), dim=1)
+    same = own.keys() == there.keys() and all(own[name].shape == there[name].shape for name in own)
+    if not own or not same:
+        names = ("cascades", "guess_widths", "guess_memory", "guess_fold", "guess_shared")
+        wanted = ", ".join(f"{name} {getattr(weights.settings, name)}" for name in names)
+        raise InputError(f"the weights of the first guess are of another one than the model's; set {wanted}")
+    with torch.no_grad():
+        for name, parameter in own.items():
+            parameter.copy_(there[name])
+
+
+def save_checkpoint(directory: Path, run: Run, provenance: dict[str, Any]) -> None:
+    """Write everything that continuing needs to one file, and the averaged weights beside it."""
+    tensors: dict[str, Tensor] = {}
+    for name, parameter in run.model.named_parameters():
+        tensors[f"model/{name}"] = parameter.detach()
+        for key, value in run.optimiser.state.get(parameter, {}).items():
+            tensors[f"optimiser/{key}/{name}"] = value
+    for name, parameter in run.average.named_parameters():
+        tensors[f"average/{name}"] = parameter
+    state = {
+        "model": dataclasses.asdict(run.model.settings),
+        "training": dataclasses.asdict(run.settings),
+        "simulation": dataclasses.asdict(run.simulation),
+        "counters": dataclasses.asdict(run.counters),
+    }
+    held = {name: tensor.cpu().contiguous() for name, tensor in tensors.items()}
+    write_tensors(directory / "checkpoint.safetensors", held, {"state": json.dumps(state)})
+    card = {key: state[key] for key in ("training", "simulation", "counters")}
+    save_weights(directory / "weights.safetensors", run.average, {**provenance, **card})
+
+
+def load_checkpoint(directory: Path, device: torch.device | str, **changes: Any) -> Run:
+    """Continue a run from its folder; `changes` replace training settings (more steps, say).
+
+    Raises
+    ------
+    InputError
+        No checkpoint there, or a damaged one.
+    """
+    path = directory / "checkpoint.safetensors"
+    if not path.is_file():
+        raise InputError(f"{path}: not there, so there is nothing to resume; leave out --resume to start anew")
+    try:
+        with safe_open(path, framework="pt", device=str(device)) as file:
+            state = json.loads(file.metadata()["state"])
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+        training = from_dict(TrainSettings, {**state["training"], **changes}, str(path))
+        run = Run.new(
+            from_dict(ModelSettings, state["model"], str(path)),
+            training,
+            from_dict(SimulationSettings, state["simulation"], str(path)),
+            device,
+        )
+        run.counters = Counters(**state["counters"])
+        run.model.load_state_dict(_part(tensors, "model/"))
+        run.average.load_state_dict(_part(tensors, "average/"))
+    except InputError:
+        raise
+    except Exception as error:
+        why = reason(error, -1)
+        raise InputError(f"{path}: not a checkpoint of this version ({why}); start the run anew") from error
+    for name, parameter in run.model.named_parameters():
+        found = {key: tensors[f"optimiser/{key}/{name}"] for key in STATE if f"optimiser/{key}/{name}" in tensors}
+        if found:
+            run.optimiser.state[parameter] = {k: v.cpu() if k == "step" else v for k, v in found.items()}
+    return run
+
+
+def continue_weights(path: Path, device: torch.device | str, **changes: Any) -> Run:
+    """Continue the run that weights are of, by the settings and counters of their card, with a fresh optimizer.
+
+    It is for runs whose checkpoint is lost; `changes` replace training settings.
+
+    Raises
+    ------
+    InputError
+        Weights that cannot be loaded, or whose card does not say how they were trained.
+    """
+    weights, card = load_model(str(path), device), load_card(path)
+    lacking = [name for name in ("training", "simulation", "counters") if not isinstance(card.get(name), dict)]
+    if lacking:
+        raise InputError(f"{path}: its card has no '{lacking[0]}', so that its run is not known; use --weights")
+    training = from_dict(TrainSettings, {**card["training"], **changes}, f"{path}, training")
+    simulation = from_dict(SimulationSettings, card["simulation"], f"{path}, simulation")
+    run = Run.new(weights.settings, training, simulation, device, weights)
+    run.counters = Counters(**card["counters"])
+    return run
+
+
+def _part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}

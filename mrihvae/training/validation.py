@@ -1,0 +1,153 @@
+"""Scores on fixed scans while a model trains: how good it is at reconstruction, set by set, by coils and acceleration.
+
+The scans are drawn once, by the simulation that training uses but with seeds of their own, from people that are in no
+training data; masks are fastMRI's random ones. One encoder pass is scored, which is what training improves.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mrihvae.model.bands import merge
+from mrihvae.model.hvae import HVAE
+from mrihvae.physics.fourier import ifft2c
+from mrihvae.physics.operators import to_device
+from mrihvae.training.batches import CoilScans, Scans
+from mrihvae.training.draw import SimulationSettings, draw_batch
+from mrihvae.training.draw_coils import draw_coils
+from mrihvae.training.loop import SliceSource
+from mrihvae.training.objective import AnyScans, decode_means, prior_terms
+
+
+@dataclass(frozen=True)
+class ValidationSettings:
+    """What is drawn to score a model on, of each set.
+
+    Attributes
+    ----------
+    slices : number of slices for each number of coils and acceleration
+    shape : (H, W)
+    coils : numbers of coils
+    accelerations : of fastMRI's random masks, with a calibration region of about 0.32 / R of the lines
+    seed : of all random choices
+    """
+
+    slices: int = 4
+    shape: tuple[int, int] = (192, 192)
+    coils: tuple[int, ...] = (1, 8)
+    accelerations: tuple[int, ...] = (4, 8)
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class ValidationCase:
+    """Scans to score a model on, and what they are: the name of their set, number of coils, acceleration."""
+
+    name: str
+    coils: int
+    acceleration: int
+    scans: AnyScans
+
+    @property
+    def key(self) -> str:
+        """The case in one string."""
+        return f"{self.name}, {self.coils} {'coil' if self.coils == 1 else 'coils'}, {self.acceleration}x"
+
+
+def draw_cases(
+    sources: Mapping[str, SliceSource],
+    settings: ValidationSettings,
+    simulation: SimulationSettings,
+    start_share: float = 1.0,
+) -> list[ValidationCase]:
+    """Draw the scans of all cases; equal arguments give equal scans.
+
+    Parameters
+    ----------
+    sources : slices of each set, by name
+    settings : see `ValidationSettings`
+    simulation : of images, phase and noise; its masks, coils and share of empty slices are left aside
+    start_share : of the model, see `mrihvae.model.settings.ModelSettings`
+    """
+    cases = []
+    for name, source in sources.items():
+        for coils in settings.coils:
+            for acceleration in settings.accelerations:
+                # the same slices at every acceleration and number of coils
+                images = source.draw(settings.slices, np.random.default_rng((settings.seed, 1)))
+                rng = np.random.default_rng((settings.seed, 2))
+                fixed = replace(
+                    simulation,
+                    masks=("random",),
+                    least_acceleration=float(acceleration),
+                    max_acceleration=float(acceleration),
+                    extra_noise=0.0,
+                    empty=0.0,
+                    coils=(coils, coils),
+                    one_coil=0.0,
+                )
+                scans: AnyScans
+                if coils == 1:
+                    scans = draw_batch(images, settings.shape, fixed, rng)
+                else:
+                    scans = draw_coils(images, settings.shape, fixed, rng)
+                cases.append(ValidationCase(name, coils, acceleration, scans))
+    return started(cases, start_share)
+
+
+def started(cases: Sequence[ValidationCase], start_share: float) -> list[ValidationCase]:
+    """Let multi-coil scans begin with as much of total variation as a model takes (`ModelSettings.start_share`)."""
+    found = []
+    for case in cases:
+        if isinstance(case.scans, CoilScans):
+            case = replace(case, scans=replace(case.scans, problem=case.scans.problem.begun(start_share)))
+        found.append(case)
+    return found
+
+
+def validate(
+    model: HVAE, cases: Sequence[ValidationCase], precision: AbstractContextManager[Any] | None = None
+) -> dict[str, dict[str, float]]:
+    """Score a model on every case.
+
+    Returns
+    -------
+    by the key of the case: mean PSNR in dB over the slices' maximum, of the magnitude of one encoder pass ("psnr"), of
+    the first guess ("guess") and of the data alone ("zero_filled"); of one coil also the negative evidence lower bound
+    of the fully sampled scans, in nats per real dimension ("elbo")
+    """
+    found: dict[str, dict[str, float]] = {}
+    device = model.start.device
+    for case in cases:
+        scans: AnyScans = to_device(case.scans, device)
+        with torch.no_grad(), precision or nullcontext():
+            guess = scans.guesses(model)[-1]
+            decoded = merge(decode_means(model, scans.measured_bins(guess), scans.mask, guess))
+            answers = {"psnr": scans.consistent(decoded, guess), "guess": guess, "zero_filled": scans.zero_filled}
+            row = {name: round(psnr(kspace, scans.kspace), 3) for name, kspace in answers.items()}
+            if isinstance(scans, Scans):
+                torch.manual_seed(0)
+                row["elbo"] = round(float(prior_terms(model, scans, matched=False).elbo), 4)
+        found[case.key] = row
+    return found
+
+
+def psnr(kspace: Tensor, truth: Tensor) -> float:
+    """Compute the mean PSNR in dB of the magnitude images of k-space (slices, H, W), over each slice's maximum."""
+    image, wanted = ifft2c(kspace).abs(), ifft2c(truth).abs()
+    error = (image - wanted).square().mean(dim=(-2, -1)).clamp_min(1e-20)
+    return float((20 * torch.log10(wanted.amax(dim=(-2, -1))) - 10 * torch.log10(error)).mean())
+
+
+def mean_psnr(scores: Mapping[str, Mapping[str, float]], containing: str = "") -> float:
+    """Average the PSNR of the cases in whose key a text stands; NaN without any."""
+    values = [row["psnr"] for key, row in scores.items() if containing in key]
+    return sum(values) / len(values) if values else math.nan

@@ -1,0 +1,1 @@
+"""Help without any MRI in it: settings, files, precision, memory, seconds of stages."""

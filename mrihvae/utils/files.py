@@ -1,0 +1,32 @@
+"""Output files that are never half written: written beside their place, then renamed into it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from mrihvae.errors import InputError, reason
+
+
+@contextmanager
+def atomic_write(path: Path) -> Iterator[Path]:
+    """Give a temporary path beside `path`; on success rename it to `path`, on any failure remove it.
+
+    Raises
+    ------
+    InputError
+        The folder cannot be made or written, or the disk is full.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield temporary
+        temporary.replace(path)
+    except OSError as error:
+        why = os.strerror(error.errno) if error.errno else reason(error)
+        raise InputError(f"{path}: cannot be written ({why}); free space or choose another place") from error
+    finally:
+        with suppress(OSError):  # the error that is on its way says more
+            temporary.unlink(missing_ok=True)

@@ -1,0 +1,228 @@
+"""Weights on disk: round trip, shipped names, and files that are missing, damaged or do not fit."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import safetensors.torch
+import torch
+from safetensors.torch import load_file, save_file
+
+from mrihvae.errors import InputError
+from mrihvae.inference.reconstruct import reconstruct
+from mrihvae.inference.settings import InferenceSettings
+from mrihvae.model import shipped, weights
+from mrihvae.model.hvae import HVAE
+from mrihvae.model.shipped import find_weights
+from mrihvae.model.weights import fingerprint, load_card, load_model, save_weights
+from tests.support.small import SMALL, every_third, small_kspace, small_model
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    """Weights of a small network."""
+    path = tmp_path / "folder" / "small.v1.safetensors"
+    save_weights(path, small_model(), {"steps": 7, "data": ["a", "b"]})
+    return path
+
+
+def test_round_trip(path: Path) -> None:
+    model, loaded = small_model(), load_model(str(path))
+    assert loaded.settings == model.settings == SMALL
+    ours, theirs = model.state_dict(), loaded.state_dict()
+    assert ours.keys() == theirs.keys()
+    assert all(torch.equal(ours[name].half().float(), theirs[name]) for name in ours)  # stored in half precision
+    assert not loaded.training and not any(parameter.requires_grad for parameter in loaded.parameters())
+    kspace, mask = small_kspace(1, 16, 24), every_third(24)
+    settings = InferenceSettings(sweeps=1, precision="float32")
+    images = reconstruct(model.requires_grad_(False), kspace, mask, settings)
+    torch.testing.assert_close(reconstruct(loaded, kspace, mask, settings), images, rtol=0, atol=5e-3)
+
+
+def test_files_and_card(path: Path) -> None:
+    assert sorted(file.name for file in path.parent.iterdir()) == ["small.v1.json", "small.v1.safetensors"]
+    card = load_card(path)
+    assert card["steps"] == 7 and card["data"] == ["a", "b"]
+    assert card["model"]["widths"] == [16, 16, 16] and card["model"]["noise_floor"] == 0.03
+    tensors = load_file(path)
+    assert tensors.keys() == small_model().state_dict().keys()
+    assert all(tensor.dtype == torch.float16 for tensor in tensors.values())
+
+
+def test_saving_again_replaces(path: Path) -> None:
+    save_weights(path, small_model(1), {})
+    assert torch.equal(load_model(str(path)).start, small_model(1).start.half().float())
+    assert load_card(path).keys() == {"model"}
+    assert len(list(path.parent.iterdir())) == 2
+
+
+def test_weights_by_number_of_coils() -> None:
+    assert (shipped.weights_for(1), shipped.weights_for(2), shipped.weights_for(15)) == ("default", *["multicoil"] * 2)
+    assert find_weights(shipped.weights_for(4)).is_file()
+
+
+def test_shipped_weights_are_found_by_name(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shipped, "SHIPPED", path.parent)
+    assert find_weights("small.v1") == path
+    assert find_weights(str(path)) == path
+    with pytest.raises(InputError) as caught:
+        find_weights("large")
+    assert str(caught.value) == ("large: neither shipped weights (small.v1) nor a .safetensors file; give one of them")
+
+
+@pytest.mark.parametrize("largest", [10_000, 40_000, 10**6])
+def test_large_weights_go_on_in_further_files(largest: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(weights, "LARGEST_FILE", largest)
+    path, model = tmp_path / "small.safetensors", small_model()
+    save_weights(path, model, {"steps": 7})
+    names = load_card(path).get("parts", [])
+    assert names == [f"small.part{number}.safetensors" for number in range(2, len(names) + 2)]
+    files = [path, *(tmp_path / name for name in names)]
+    assert sorted(tmp_path.iterdir()) == sorted([*files, tmp_path / "small.json"])
+    tensors = [load_file(file) for file in files]
+    assert sorted(name for part in tensors for name in part) == sorted(model.state_dict())
+    sizes = [sum(2 * tensor.numel() for tensor in part.values()) for part in tensors]
+    assert all(size <= largest or len(part) == 1 for size, part in zip(sizes, tensors, strict=True))
+    assert (len(files) == 1) == (sum(sizes) <= largest)
+    loaded = load_model(str(path)).state_dict()
+    assert all(torch.equal(loaded[name], tensor.half().float()) for name, tensor in model.state_dict().items())
+
+
+def test_parts_that_are_missing_or_damaged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(weights, "LARGEST_FILE", 40_000)
+    path, part = tmp_path / "small.safetensors", tmp_path / "small.part2.safetensors"
+    save_weights(path, small_model(), {})
+    one = fingerprint(path)
+    other = small_model()
+    with torch.no_grad():
+        list(other.parameters())[-1].add_(1)
+    save_weights(path, other, {})
+    assert fingerprint(path) != one and len(one) == 12  # all parts count
+    card = json.loads(path.with_suffix(".json").read_text())
+    for names in (["a/b.safetensors"], [3], 3, None, "small.part2.safetensors"):
+        path.with_suffix(".json").write_text(json.dumps({**card, "parts": names}))
+        with pytest.raises(InputError, match="'parts' is no list of file names"):
+            load_model(str(path))
+    path.with_suffix(".json").write_text(json.dumps(card))
+    content = part.read_bytes()
+    part.write_bytes(content[:100])
+    with pytest.raises(InputError) as caught:
+        load_model(str(path))
+    assert str(caught.value).startswith(f"{part}: not a readable safetensors file (")
+    part.unlink()
+    with pytest.raises(InputError) as caught:
+        load_model(str(path))
+    assert str(caught.value) == f"{part}: missing; it is a part of small.safetensors and must lie beside it"
+    monkeypatch.setattr(shipped, "SHIPPED", tmp_path)
+    with pytest.raises(InputError, match=r"neither shipped weights \(small\) nor a"):  # parts have no name of their own
+        find_weights("large")
+
+
+def rewrite(change: Callable[[dict[str, torch.Tensor]], object]) -> Callable[[Path], None]:
+    def spoil(path: Path) -> None:
+        tensors = load_file(path)
+        change(tensors)
+        save_file(tensors, path)
+
+    return spoil
+
+
+def card(change: Callable[[dict[str, Any]], object]) -> Callable[[Path], None]:
+    def spoil(path: Path) -> None:
+        beside = path.with_suffix(".json")
+        content = json.loads(beside.read_text())
+        change(content)
+        beside.write_text(json.dumps(content))
+
+    return spoil
+
+
+def text(content: str) -> Callable[[Path], object]:
+    return lambda path: path.with_suffix(".json").write_text(content)
+
+
+BAD: list[tuple[Callable[[Path], object], str, str]] = [
+    (lambda path: path.unlink(), ".safetensors", "neither shipped weights"),
+    (lambda path: path.with_suffix(".json").unlink(), ".json", "missing; it must lie beside small.v1.safetensors"),
+    (lambda path: path.write_bytes(path.read_bytes()[:5000]), ".safetensors", "not a readable safetensors file"),
+    (lambda path: path.write_bytes(path.read_bytes()[:-100]), ".safetensors", "not a readable safetensors file"),
+    (lambda path: path.write_bytes(b""), ".safetensors", "not a readable safetensors file"),
+    (lambda path: path.write_text("weights"), ".safetensors", "not a readable safetensors file"),
+    (rewrite(lambda tensors: tensors.pop("start")), ".safetensors", "does not fit the settings beside it"),
+    (
+        rewrite(lambda tensors: tensors.update(more=torch.ones(3))),
+        ".safetensors",
+        "does not fit the settings beside it",
+    ),
+    (
+        rewrite(lambda tensors: tensors.update(start=torch.ones(1, 17, 1, 1))),
+        ".safetensors",
+        "does not fit the settings beside it",
+    ),
+    (card(lambda c: c["model"].update(widths=[16, 16])), ".safetensors", "does not fit the settings beside it"),
+    (
+        card(lambda c: c["model"].update(width=16)),
+        ".json",
+        "unknown setting 'width'; the nearest known one is 'widths'",
+    ),
+    (card(lambda c: c["model"].update(widths=[15])), ".json", "must be multiples of 16"),
+    (card(lambda c: c["model"].update(layers="two")), ".json", "layers"),
+    (card(lambda c: c.pop("model")), ".json", "has no 'model' settings; copy it again"),
+    (card(lambda c: c.update(model=[1])), ".json", "has no 'model' settings"),
+    (text("[]"), ".json", "has no 'model' settings"),
+    (text("{"), ".json", "not readable as JSON"),
+    (text(""), ".json", "not readable as JSON"),
+    (lambda path: path.with_suffix(".json").write_bytes(b"\xff\xfe{}"), ".json", "not readable as JSON"),
+]
+
+
+@pytest.mark.parametrize(("spoil", "suffix", "message"), BAD)
+def test_bad_file_is_named_in_one_line(path: Path, spoil: Callable[[Path], object], suffix: str, message: str) -> None:
+    spoil(path)
+    with pytest.raises(InputError) as caught:
+        load_model(str(path))
+    words = str(caught.value)
+    assert words.startswith(str(path.with_suffix(suffix))) and message in words and "\n" not in words
+
+
+@pytest.mark.parametrize("name", ["", "default2", "folder", "folder/small.v1.json"])
+def test_what_is_no_weights(path: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(path.parents[1])
+    with pytest.raises(InputError, match=r"neither shipped weights .* nor a \.safetensors file; give one of them"):
+        load_model(name)
+
+
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), None])
+def test_full_disk_keeps_the_old_weights(path: Path, error: OSError | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """safetensors tells of a full disk by an error of its own."""
+
+    def full(tensors: dict[str, torch.Tensor], filename: Path, metadata: object = None) -> None:
+        Path(filename).write_bytes(b"half")
+        raise error or safetensors.SafetensorError("I/O error: No space left on device (os error 28)")
+
+    before = path.read_bytes()
+    monkeypatch.setattr(weights, "save_file", full)
+    with pytest.raises(InputError) as caught:
+        save_weights(path, small_model(1), {})
+    assert str(caught.value).startswith(f"{path}: cannot be written (") and "No space left" in str(caught.value)
+    assert path.read_bytes() == before
+    assert sorted(file.name for file in path.parent.iterdir()) == ["small.v1.json", "small.v1.safetensors"]
+
+
+def test_really_full_disk_is_told_in_one_line(path: Path) -> None:
+    resource = pytest.importorskip("resource")
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    before = path.read_bytes()
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, hard))  # a write beyond this fails as on a full disk
+    try:
+        with pytest.raises(InputError) as caught:
+            save_weights(path, HVAE(SMALL), {})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert str(caught.value).startswith(f"{path}: cannot be written (") and "\n" not in str(caught.value)
+    assert path.read_bytes() == before
+    assert len(list(path.parent.iterdir())) == 2

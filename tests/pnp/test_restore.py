@@ -1,0 +1,401 @@
+"""Restoration and reconstruction by PnP-HVAE in the user's units, and what is refused."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from mrihvae.errors import InputError
+from mrihvae.inference.coil_problem import pose_coils
+from mrihvae.inference.problem import pose
+from mrihvae.inference.views import view
+from mrihvae.model.hvae import HVAE
+from mrihvae.physics.data_fidelity import LeastSquares
+from mrihvae.physics.degradations import Blur, Inpainting, PaddedBlur, SuperResolution, denoising
+from mrihvae.physics.fourier import fft2c, ifft2c
+from mrihvae.physics.kernels import gaussian_kernel, transfer_of
+from mrihvae.physics.mri import MaskedFourier
+from mrihvae.physics.noise import LEAST_NOISE
+from mrihvae.physics.operators import Linear, Operator
+from mrihvae.physics.scaling import image_scale
+from mrihvae.pnp.degraded import BEGINNING, VIEWS, DegradedPosterior
+from mrihvae.pnp.loop import Complete, restore
+from mrihvae.pnp.reconstruct import ScanPosterior, reconstruct_scans
+from mrihvae.pnp.restore import look_at, restore_images
+from mrihvae.pnp.settings import PnPSettings
+from tests.support.small import SMALL, every_third, phantom, small_kspace, small_model
+from tests.support.small_coils import calibrated, coil_scans, some_bins
+
+SHAPE = (28, 24)
+KERNEL = gaussian_kernel(1.0)
+KNOWN = torch.rand(SHAPE, generator=torch.Generator().manual_seed(0)) < 0.6
+OPERATORS: dict[str, Operator] = {
+    "noise": denoising(),
+    "holes": Inpainting(KNOWN),
+    "blur": Blur(transfer_of(KERNEL, SHAPE)),
+    "padded": PaddedBlur(KERNEL),
+    "coarse": SuperResolution(transfer_of(KERNEL, SHAPE), 2),
+    "fourier": MaskedFourier(every_third(SHAPE[1])),
+}
+
+
+@pytest.fixture(scope="module")
+def scans() -> HVAE:
+    return small_model()
+
+
+@pytest.fixture(scope="module")
+def degraded() -> HVAE:
+    return small_model(settings=dataclasses.replace(SMALL, degraded=True))
+
+
+def exactly(**values: Any) -> PnPSettings:
+    return PnPSettings(**{"precision": "float32", **values})
+
+
+COMPLETE = exactly(encoder="complete", tau=0.9, gamma=0.1)
+
+
+def truths(real: bool, size: float = 1.0) -> torch.Tensor:
+    images = size * torch.from_numpy(np.stack([phantom(*SHAPE), phantom(*SHAPE, 1)]))
+    return images if real else torch.polar(images, torch.linspace(0, 1, SHAPE[0])[:, None].expand_as(images))
+
+
+def white(like: torch.Tensor, seed: int = 5) -> torch.Tensor:
+    return torch.randn(like.shape, dtype=like.dtype, generator=torch.Generator().manual_seed(seed))
+
+
+def degrade(name: str, real: bool, noise: float = 0.03) -> torch.Tensor:
+    clean = OPERATORS[name].forward(truths(real))
+    data = clean + noise * white(clean)
+    return data * KNOWN if name == "holes" else data
+
+
+CASES = [(name, real) for name in OPERATORS for real in (True, False) if (name, real) != ("fourier", True)]
+
+
+@pytest.mark.parametrize(("name", "real"), CASES)
+def test_result_follows_the_unit_of_the_data(scans: HVAE, degraded: HVAE, name: str, real: bool) -> None:
+    data, A = degrade(name, real), OPERATORS[name]
+    for model, settings in ((scans, COMPLETE), (degraded, exactly(tau=0.9))):
+        one = restore_images(model, A, data, 0.03, settings)
+        assert one.image.shape == one.decoded.shape == (2, *SHAPE)
+        assert one.image.dtype == one.decoded.dtype == (torch.float32 if real else torch.complex64)
+        for factor in (2.0, 1e-6):
+            other = restore_images(model, A, factor * data, factor * 0.03, settings)
+            size = float(one.image.abs().max())
+            torch.testing.assert_close(other.image / factor, one.image, rtol=0, atol=1e-5 * size)
+            torch.testing.assert_close(other.decoded / factor, one.decoded, rtol=0, atol=1e-5 * size)
+            torch.testing.assert_close(other.objective[-1], one.objective[-1], rtol=1e-4, atol=0)
+
+
+def test_slices_have_units_and_noise_of_their_own(degraded: HVAE) -> None:
+    data = degrade("noise", True)
+    together = restore_images(
+        degraded, denoising(), data * torch.tensor([1.0, 300.0])[:, None, None], torch.tensor([0.03, 60.0]), exactly()
+    )
+    first = restore_images(degraded, denoising(), data[:1], 0.03, exactly())
+    second = restore_images(degraded, denoising(), data[1:] * 300, 60.0, exactly())
+    torch.testing.assert_close(together.image[:1], first.image, rtol=0, atol=1e-5)
+    torch.testing.assert_close(together.image[1:], second.image, rtol=0, atol=3e-3)
+    louder = restore_images(degraded, denoising(), data[1:] * 300, 9.0, exactly())
+    assert float((louder.image - second.image).abs().max()) > 1
+
+
+@pytest.mark.parametrize("real", [True, False])
+def test_restore_images_by_hand(degraded: HVAE, real: bool) -> None:
+    """Divide by the 99th percentile of the first image, begin at the mean of the views' guesses, loop, multiply."""
+    data, A = degrade("coarse", real), OPERATORS["coarse"]
+    settings = exactly(views=3, tau=0.8, iterations=2)
+    scale = image_scale(A.first_image(data))
+    term = LeastSquares(A, data / scale[:, None, None], 0.03 / scale, real)
+    with torch.no_grad():
+        looks = [DegradedPosterior(degraded, term, number) for number in (0, 6, 2)]
+        assert VIEWS[:3] == (0, 6, 2)
+        begun = sum((look.image(look.guesses()[-1]) for look in looks), torch.zeros(())) / 3
+        theirs = restore(degraded, term, looks, begun, settings)
+    ours = restore_images(degraded, A, data, 0.03, settings)
+    torch.testing.assert_close(ours.image, theirs.image * scale[:, None, None], rtol=0, atol=1e-5)
+    torch.testing.assert_close(ours.decoded, theirs.decoded * scale[:, None, None], rtol=0, atol=1e-5)
+
+
+def test_complete_encoder_begins_at_a_proximal_step(scans: HVAE) -> None:
+    term = LeastSquares(OPERATORS["holes"], degrade("holes", True), torch.tensor([0.03, 0.03]), real=True)
+    looks, begun = look_at(scans, term, exactly(encoder="complete", views=4))
+    assert len(looks) == 4 and all(isinstance(look, Complete) for look in looks)
+    torch.testing.assert_close(begun, term.prox(term.first_image(), BEGINNING))
+
+
+@pytest.mark.parametrize("real", [True, False])
+def test_start(scans: HVAE, real: bool) -> None:
+    """One iteration from an image is one of the loop from there, in the unit of the image."""
+    data, start = 50 * degrade("blur", real), 50 * truths(real).flip(-1)
+    A, settings = OPERATORS["blur"], dataclasses.replace(COMPLETE, iterations=1)
+    found = restore_images(scans, A, data, 1.5, settings, start)
+    scale = image_scale(data)
+    term = LeastSquares(A, data / scale[:, None, None], 1.5 / scale, real)
+    looks, begun = look_at(scans, term, settings)
+    by_hand = restore(scans, term, looks, start / scale[:, None, None], settings)
+    torch.testing.assert_close(found.image, by_hand.image * scale[:, None, None], rtol=0, atol=1e-3)
+    without = restore_images(scans, A, data, 1.5, settings)
+    theirs = restore(scans, term, looks, begun, settings)
+    torch.testing.assert_close(without.image, theirs.image * scale[:, None, None], rtol=0, atol=1e-3)
+    assert float((found.image - without.image).abs().max()) > 0.5
+
+
+def test_data_without_noise(degraded: HVAE) -> None:
+    data = degrade("holes", True, 0.0)
+    found = restore_images(degraded, OPERATORS["holes"], data, 0.0, exactly())
+    torch.testing.assert_close(found.image * KNOWN, data, rtol=0, atol=1e-3)
+    same = restore_images(degraded, OPERATORS["holes"], data, LEAST_NOISE * image_scale(data).min() / 2, exactly())
+    torch.testing.assert_close(same.image, found.image, rtol=0, atol=1e-5)
+
+
+def test_progress_is_told(degraded: HVAE) -> None:
+    told: list[int] = []
+    restore_images(degraded, denoising(), degrade("noise", True), 0.03, exactly(iterations=3), progress=told.append)
+    assert told == [0, 1, 2]
+
+
+@pytest.mark.parametrize("shape", [(17, 13), (1, 9), (5, 40)])
+def test_any_size(degraded: HVAE, scans: HVAE, shape: tuple[int, int]) -> None:
+    data = torch.rand(1, *shape, generator=torch.Generator().manual_seed(0))
+    for model, settings in ((degraded, exactly(views=4)), (scans, COMPLETE)):
+        found = restore_images(model, denoising(), data, 0.1, settings)
+        assert found.image.shape == data.shape and bool(torch.isfinite(found.image).all())
+
+
+def spoilt(value: float) -> torch.Tensor:
+    data = degrade("noise", True)
+    data[1, 3, 4] = value
+    return data
+
+
+REFUSED: list[tuple[Callable[[], torch.Tensor], Any, str]] = [
+    (lambda: spoilt(math.nan), 0.1, "data hold NaN or infinite values; give finite ones"),
+    (lambda: spoilt(-math.inf), 0.1, "data hold NaN or infinite values; give finite ones"),
+    (lambda: degrade("noise", True) * torch.tensor([1.0, 0.0])[:, None, None], 0.1, "zero all over in an image"),
+    (lambda: degrade("noise", True), -0.1, "must be at least 0"),
+    (lambda: degrade("noise", True), math.nan, "must be at least 0"),
+    (lambda: degrade("noise", True), math.inf, "must be at least 0"),
+    (lambda: degrade("noise", True), torch.tensor([0.1, -1.0]), "must be at least 0"),
+    (lambda: degrade("noise", True), torch.full((3,), 0.1), r"noise has shape \(3,\) for 2 images; give one number"),
+    (lambda: degrade("noise", True), torch.full((2, 1), 0.1), r"noise has shape \(2, 1\) for 2 images"),
+]
+
+
+@pytest.mark.parametrize(("data", "noise", "message"), REFUSED)
+def test_data_that_are_refused(scans: HVAE, data: Callable[[], torch.Tensor], noise: Any, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        restore_images(scans, denoising(), data(), noise, COMPLETE)
+
+
+def test_data_that_do_not_fit(scans: HVAE) -> None:
+    data = degrade("noise", True)
+    for operator, given in (
+        (OPERATORS["blur"], data[:, :20]),
+        (OPERATORS["coarse"], data),
+        (denoising(), data[0]),
+        (Inpainting(KNOWN), data[..., :-1]),
+    ):
+        with pytest.raises(InputError, match="are not what the operator gives|give .slices, h, w.|does not fit data"):
+            restore_images(scans, operator, given, 0.03, COMPLETE)
+    for start in (data[:1], torch.full_like(data, math.nan)):
+        with pytest.raises(InputError, match="start is of shape"):
+            restore_images(scans, denoising(), data, 0.03, COMPLETE, start)
+
+
+def test_what_is_not_known_may_be_anything(scans: HVAE) -> None:
+    data = degrade("holes", True)
+    clean = restore_images(scans, OPERATORS["holes"], data, 0.03, COMPLETE)
+    spoilt = restore_images(scans, OPERATORS["holes"], torch.where(KNOWN, data, math.nan), 0.03, COMPLETE)
+    assert torch.equal(clean.image, spoilt.image) and torch.equal(clean.misfit[-1], spoilt.misfit[-1])
+
+
+def test_any_operator_by_its_two_functions(scans: HVAE) -> None:
+    """Conjugate gradients find what closed forms do."""
+    blur, data = OPERATORS["blur"], degrade("blur", True)
+    plain = Linear(blur.forward, blur.adjoint)
+    r = torch.tensor([0.01, 1.0])[:, None, None]
+    torch.testing.assert_close(plain.solve(data, r), blur.solve(data, r), rtol=1e-4, atol=1e-4)
+    term = LeastSquares(plain, data, torch.full((2,), 0.03), True)
+    exact = dataclasses.replace(term, operator=blur)
+    looks, begun = look_at(scans, exact, COMPLETE)
+    one, other = (restore(scans, each, looks, begun, COMPLETE).image for each in (term, exact))
+    torch.testing.assert_close(one, other, rtol=0, atol=1e-3)
+    found = restore_images(scans, plain, data, 0.03, COMPLETE)
+    assert float((found.image - data).norm() / data.norm()) < 0.5
+
+
+def test_draws_do_not_depend_on_the_batch(scans: HVAE) -> None:
+    data, drawn = degrade("noise", True), dataclasses.replace(COMPLETE, draw=True)
+    both = restore_images(scans, denoising(), data, 0.03, drawn)
+    second = restore_images(scans, denoising(), data[1:], 0.03, drawn, first=1)
+    torch.testing.assert_close(second.decoded[0], both.decoded[1], rtol=1e-4, atol=1e-4)
+
+
+def test_refinement_needs_something_to_refine_against(degraded: HVAE) -> None:
+    with pytest.raises(InputError, match="sweeps: go with encoder complete"):
+        restore_images(degraded, denoising(), degrade("noise", True), 0.03, exactly(sweeps=1))
+
+
+def test_conjugates_of_real_images_are_not_views(degraded: HVAE) -> None:
+    for real, views in ((True, 4), (False, 8)):
+        data = degrade("noise", real)
+        term = LeastSquares(denoising(), data, torch.full((2,), 0.05), real)
+        assert len(look_at(degraded, term, exactly(views=8))[0]) == views
+
+
+def test_weights_that_are_refused(scans: HVAE, degraded: HVAE) -> None:
+    data, without = degrade("noise", True), dataclasses.replace(SMALL, masked=False)
+    for model in (scans, small_model(settings=without)):
+        with pytest.raises(InputError, match="no posterior of degraded images; choose restoration, or encoder comp"):
+            restore_images(model, denoising(), data, 0.03)
+    pictures = small_model(settings=dataclasses.replace(without, real=True))
+    with pytest.raises(InputError, match="are of pictures, not of scans; choose others, such as default"):
+        restore_images(pictures, denoising(), data, 0.03, COMPLETE)
+    restore_images(small_model(settings=without), denoising(), data, 0.03, COMPLETE)  # q is enough
+    restore_images(degraded, denoising(), data, 0.03, COMPLETE)
+    with pytest.raises(InputError, match="no posterior for undersampled scans"):
+        reconstruct_scans(degraded, small_kspace(1, 16, 24), every_third(24))
+    with pytest.raises(InputError, match="2 numbers for 3 levels"):
+        restore_images(degraded, denoising(), data, 0.03, exactly(tau=(0.5, 1.0)))
+
+
+def test_model_is_left_as_it_was(degraded: HVAE) -> None:
+    before = {name: p.clone() for name, p in degraded.named_parameters()}
+    found = restore_images(degraded, denoising(), degrade("noise", True), 0.03, exactly())
+    assert not found.image.requires_grad and not found.decoded.requires_grad
+    assert all(torch.equal(p, before[name]) and p.requires_grad for name, p in degraded.named_parameters())
+
+
+@pytest.mark.parametrize("number", range(8))
+def test_a_look_at_scans_is_a_view_of_them(scans: HVAE, number: int) -> None:
+    problem = pose(scans, small_kspace(2, 15, 21), every_third(21))
+    look = ScanPosterior(scans, problem, number)
+    image = ifft2c(problem.measured)
+    assert torch.equal(look.kspace(image), view(fft2c(image), number))
+    torch.testing.assert_close(look.image(look.kspace(image)), image, rtol=0, atol=1e-6)
+    bins, where, s = look.settled(look.kspace(image), 0.05)
+    assert torch.equal(bins, view(problem.measured, number)) and torch.equal(where, view(problem.mask, number))
+    assert torch.equal(s, torch.sqrt(scans.settings.noise_floor**2 + problem.noise**2))
+
+
+@pytest.mark.parametrize("shape", [(16, 24), (19, 22)])
+@pytest.mark.parametrize("encoder", ["data", "complete"])
+def test_scans_keep_their_scale_and_shape(scans: HVAE, shape: tuple[int, int], encoder: str) -> None:
+    kspace, mask = small_kspace(2, *shape), every_third(shape[1])
+    settings = exactly(encoder=encoder, tau=0.9, views=2, gamma=0.1)
+    image, found = reconstruct_scans(scans, kspace, mask, settings)
+    assert image.shape == (2, *shape) and image.dtype == torch.complex64 and len(found.residual) == 2
+    large, _ = reconstruct_scans(scans, 1e5 * kspace, mask, settings)
+    torch.testing.assert_close(large / 1e5, image, rtol=0, atol=1e-5)
+    turned, _ = reconstruct_scans(scans, kspace.mT, mask[:, None], settings)
+    torch.testing.assert_close(turned, image.mT, rtol=0, atol=1e-5)
+    noisy = kspace + torch.where(mask, 0, 5.0)  # what was not measured counts nothing
+    torch.testing.assert_close(reconstruct_scans(scans, noisy, mask, settings)[0], image)
+    of_x, found = reconstruct_scans(scans, kspace, mask, dataclasses.replace(settings, result="image"))
+    assert not torch.allclose(of_x, image, atol=1e-3)
+    alone, _ = reconstruct_scans(scans, kspace[1:], mask, settings)
+    torch.testing.assert_close(alone[0], image[1], rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("shape", [(16, 24), (19, 22)])
+@pytest.mark.parametrize("encoder", ["data", "complete"])
+def test_complete_scans_come_back_where_the_decoder_counts_little(
+    scans: HVAE, shape: tuple[int, int], encoder: str
+) -> None:
+    kspace = small_kspace(2, *shape, noise=0.0)
+    settings = exactly(encoder=encoder, gamma=100.0, result="image")
+    image, _ = reconstruct_scans(scans, kspace, torch.ones(shape[1], dtype=torch.bool), settings)
+    torch.testing.assert_close(image, ifft2c(kspace), rtol=0, atol=1e-3)
+
+
+def test_measured_bins_hold_the_image(scans: HVAE) -> None:
+    """x on measured bins is (y + r F mu) / (1 + r), and F mu elsewhere (methods: the x-step for one coil)."""
+    kspace, mask = small_kspace(1, 16, 24, noise=0.05), every_third(24)
+    settings = exactly(iterations=1, gamma=0.1)
+    _, found = reconstruct_scans(scans, kspace, mask, settings)
+    problem = pose(scans, kspace, mask)
+    r = (problem.noise[:, None, None] / 0.1) ** 2
+    mu = fft2c(found.decoded)
+    expected = torch.where(mask, (problem.measured + r * mu) / (1 + r), mu)
+    torch.testing.assert_close(fft2c(found.image), expected, rtol=0, atol=1e-5)
+
+
+# --- scans of several coils ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("shape", [(16, 24), (19, 22)])
+@pytest.mark.parametrize("encoder", ["data", "complete"])
+def test_scans_of_coils_keep_their_scale_and_shape(scans: HVAE, shape: tuple[int, int], encoder: str) -> None:
+    kspace, maps, _ = coil_scans(2, 3, *shape)
+    mask, settings = calibrated(shape[1]), exactly(encoder=encoder, tau=0.9, views=2, gamma=0.1)
+    image, found = reconstruct_scans(scans, kspace, mask, settings, maps[None])
+    assert image.shape == (2, *shape) and image.dtype == torch.complex64 and len(found.residual) == 2
+    for factor in (2.0, 1e-8, 1e4):
+        other, _ = reconstruct_scans(scans, factor * kspace, mask, settings, maps[None])
+        torch.testing.assert_close(other / factor, image, rtol=0, atol=2e-5)
+    turned, _ = reconstruct_scans(scans, kspace.mT, mask[:, None], settings, maps.mT[None])
+    torch.testing.assert_close(turned, image.mT, rtol=0, atol=2e-5)
+    noisy = kspace + torch.where(mask, 0, 5.0)  # what was not measured counts nothing
+    torch.testing.assert_close(reconstruct_scans(scans, noisy, mask, settings, maps[None])[0], image)
+    each, _ = reconstruct_scans(scans, kspace, mask, settings, maps.expand(2, -1, -1, -1))
+    torch.testing.assert_close(each, image, rtol=0, atol=1e-5)
+    alone, _ = reconstruct_scans(scans, kspace[1:].to(torch.complex128), mask, settings, maps[None])
+    torch.testing.assert_close(alone[0], image[1], rtol=0, atol=1e-5)
+    of_x, _ = reconstruct_scans(scans, kspace, mask, dataclasses.replace(settings, result="image"), maps[None])
+    assert not torch.allclose(of_x, image, atol=1e-3)
+
+
+@pytest.mark.parametrize("mask", [calibrated(24), some_bins(19, 24), torch.ones(24, dtype=torch.bool)])
+def test_coils_hold_the_image(scans: HVAE, mask: torch.Tensor) -> None:
+    """x solves (A^H A + r) x = A^H y + r mu (methods: the x-step with coils)."""
+    kspace, maps, _ = coil_scans(2, 3, 19, 24, noise=0.05)
+    settings = exactly(iterations=1, gamma=0.1, result="image")
+    image, found = reconstruct_scans(scans, kspace, mask, settings, maps[None])
+    problem = pose_coils(scans, kspace, mask, maps[None])
+    r = (problem.noise[:, None, None] / 0.1) ** 2
+    left = problem.sense.normal(found.image) + r * found.image
+    torch.testing.assert_close(left, problem.combined + r * found.decoded, rtol=0, atol=1e-4)
+    torch.testing.assert_close(image, found.image * problem.scale[:, None, None], rtol=0, atol=1e-5)
+    misfit = (problem.sense.forward(found.image) - problem.sense.masked(kspace) / problem.scale.view(2, 1, 1, 1)).abs()
+    expected = misfit.square().flatten(1).sum(dim=1) / problem.noise**2
+    torch.testing.assert_close(found.misfit[-1], expected, rtol=1e-3, atol=0)
+
+
+def test_complete_scans_of_coils_come_back_where_the_decoder_counts_little(scans: HVAE) -> None:
+    kspace, maps, images = coil_scans(2, 3, 19, 22, noise=0.0)
+    settings = exactly(gamma=100.0, result="image")
+    image, _ = reconstruct_scans(scans, kspace, torch.ones(22, dtype=torch.bool), settings, maps[None])
+    torch.testing.assert_close(image, images, rtol=0, atol=1e-3)
+
+
+@pytest.mark.parametrize("number", range(8))
+def test_a_look_at_coils_is_a_view_of_them(scans: HVAE, number: int) -> None:
+    kspace, maps, _ = coil_scans(2, 3, 15, 21)
+    problem = pose_coils(scans, kspace, calibrated(21), maps[None])
+    look, image = ScanPosterior(scans, problem, number), problem.combined
+    torch.testing.assert_close(look.image(look.kspace(image)), image, rtol=0, atol=1e-6)
+    guess = look.kspace(image)
+    bins, where, s = look.settled(guess, 0.05)
+    assert torch.equal(where, view(problem.mask, number)) and torch.equal(bins, torch.where(where, guess, 0))
+    assert torch.equal(s, torch.sqrt(scans.settings.noise_floor**2 + problem.noise**2))
+
+
+def test_maps_that_do_not_fit_scans(scans: HVAE) -> None:
+    kspace, maps, _ = coil_scans(2, 3, 16, 24)
+    for given, mask, sensitivities, message in (
+        (kspace, calibrated(24), maps[None, 1:], "maps of shape"),
+        (kspace, calibrated(24), maps, "maps of shape"),
+        (kspace[:, 0], calibrated(24), maps[None], "give complex .slices, coils, H, W."),
+        (kspace, calibrated(23), maps[None], "mask of shape .23,. does not fit"),
+    ):
+        with pytest.raises(InputError, match=message):
+            reconstruct_scans(scans, given, mask, exactly(), sensitivities)

@@ -1,0 +1,660 @@
+"""The MRD server: images while the scan runs, limits, time-outs, connections beside each other, and how it stops."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import socket
+import struct
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tests.support.files import complex_normal, error_of
+
+pytest.importorskip("ismrmrd")
+
+from mrihvae.data.scan import Scan
+from mrihvae.errors import InputError
+from mrihvae.io.kspace import open_kspace
+from mrihvae.io.mrd.messages import Limits
+from mrihvae.recon import coil_volume
+from mrihvae.recon.methods import Method
+from mrihvae.recon.undersampling import mask_of
+from mrihvae.recon.volumes import reconstruct_volume
+from mrihvae.server import session as online
+from mrihvae.server import tcp as server
+from mrihvae.server.session import Engine
+from mrihvae.server.tcp import Server, ServerSettings
+from tests.support import mrd
+from tests.support.serving import (
+    HOST,
+    Client,
+    cheap,
+    expected,
+    lines_of,
+    pictures,
+    process,
+    scan,
+    serving,
+    small_ready,
+    some_kspace,
+    stream,
+)
+
+WIDTH = 24
+ZERO = Method("zero-filled")
+
+
+@pytest.fixture(autouse=True)
+def _soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let clients that do not hang up keep a connection for less long."""
+    monkeypatch.setattr(server, "DRAINED", 0.2)
+
+
+@pytest.fixture(scope="module")
+def port() -> Iterator[int]:
+    with serving() as running:
+        yield running.port
+
+
+@pytest.fixture(scope="module")
+def good() -> tuple[bytes, list[np.ndarray]]:
+    """A scan, and its images."""
+    xml, lines = scan(coils=2)
+    return stream(xml, lines), [expected(lines, WIDTH, ZERO, k) for k in range(2)]
+
+
+def assert_good(port: int, good: tuple[bytes, list[np.ndarray]]) -> None:
+    replies = mrd.reconstruct(HOST, port, good[0], timeout=20)
+    assert replies.close and replies.connection_closed and not replies.reset
+    assert [one.slice for one in replies.images] == [0, 1]
+    for found, image in zip(pictures(replies), good[1], strict=True):
+        np.testing.assert_array_equal(found, image)
+
+
+def assert_refused(replies: mrd.Replies, word: str) -> None:
+    """A text that says what is wrong, and a proper end."""
+    assert not replies.images and replies.close and replies.connection_closed and not replies.reset
+    assert len(replies.texts) == 1 and replies.texts[0].startswith("ERROR mrihvae: "), replies.texts
+    assert word in replies.texts[0] and "\n" not in replies.texts[0]
+
+
+# Images
+
+
+@pytest.mark.parametrize("coils", [1, 3])
+@pytest.mark.parametrize("name", ["zero-filled", "sense", "amortised", "hybrid"])
+def test_images_are_those_of_reconstruct_volume(coils: int, name: str) -> None:
+    xml, lines = scan(coils=coils, mask=lines_of(WIDTH))
+    ready = small_ready()
+    method = Method(name, ready.methods[1].model, ready.methods[1].inference)
+    with serving(ready) as running:
+        replies = mrd.reconstruct(HOST, running.port, stream(xml, lines, name))
+    assert len(replies.images) == 2 and replies.close and replies.connection_closed
+    for k, image in enumerate(replies.images):
+        assert image.data.dtype == np.float32 and image.data.shape == (1, 1, WIDTH, 32)
+        np.testing.assert_array_equal(image.data[0, 0], expected(lines, WIDTH, method, k))
+        assert image.meta["ImageProcessingHistory"] == ["MRIHVAE", name]
+
+
+def test_oversampled_noisy_scan_is_that_of_its_file(port: int, tmp_path: Path) -> None:
+    kspace = some_kspace(1, 3)
+    lines = mrd.cartesian_lines(kspace, noise_scans=4, noise_covariance=[[1, 0.3, 0], [0.3, 2, 0], [0, 0, 1]])
+    xml = mrd.cartesian_xml(kspace.shape)
+    mrd.write_mrd(tmp_path / "scan.h5", xml, lines)
+    (of_file,) = open_kspace(tmp_path / "scan.h5")
+    image = reconstruct_volume(of_file, mask_of(of_file, None), Method("sense"))[0].T
+    for noise_first in (True, False):  # without whitening the image is another
+        sent = lines if noise_first else lines[4:]
+        (found,) = pictures(mrd.reconstruct(HOST, port, stream(xml, sent, "sense")))
+        assert np.array_equal(found, image) or not of_file.mask.all()
+
+
+@pytest.mark.parametrize("order", ["ascending", "odd_even"])
+def test_images_come_before_the_next_lines_are_sent(port: int, order: str) -> None:
+    xml, lines = scan(slices=4, slice_order=order)
+    slices = list(dict.fromkeys(line.slice for line in lines))
+    with Client(port) as client:
+        client.send(stream(xml, [], closing=False))
+        for k in slices:
+            client.send(b"".join(mrd.acquisition(line) for line in lines if line.slice == k))
+            image = client.image()
+            assert image.slice == k
+            np.testing.assert_array_equal(image.data[0, 0], expected(lines, WIDTH, ZERO, k))
+        client.send(mrd.close())
+        assert [one for one in client.rest() if not isinstance(one, str)] == [None]
+
+
+@pytest.mark.parametrize("flags", ["repetition", "none"])
+def test_lines_of_slices_in_turn(port: int, flags: str) -> None:
+    xml, lines = scan(slices=3, slice_order="by_line", slice_flags=flags, shuffle=True, last_in_measurement=False)
+    replies = mrd.reconstruct(HOST, port, stream(xml, lines))
+    assert sorted(one.slice for one in replies.images) == [0, 1, 2]
+    for image in replies.images:
+        np.testing.assert_array_equal(image.data[0, 0], expected(lines, WIDTH, ZERO, image.slice))
+
+
+@pytest.mark.parametrize("ending", ["close message", "end of the stream"])
+def test_scan_that_ends_by_its_close_alone(port: int, ending: str) -> None:
+    xml, lines = scan(mask=lines_of(WIDTH), slice_flags="none", last_in_measurement=False)
+    message = ending == "close message"
+    replies = mrd.reconstruct(HOST, port, stream(xml, lines, closing=message), half_close=not message)
+    assert replies.close and replies.connection_closed
+    for k, found in enumerate(pictures(replies)):
+        np.testing.assert_array_equal(found, expected(lines, WIDTH, ZERO, k))
+    assert len(replies.images) == 2
+
+
+def test_maps_of_the_first_repetition_are_used_again(port: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    estimated = []
+    usual = coil_volume.estimate_maps
+
+    def counted(kspace: object, *rest: object) -> object:
+        estimated.append(kspace)
+        return usual(kspace, *rest)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(coil_volume, "estimate_maps", counted)
+    kspace = np.stack([some_kspace(1, 3, seed=seed) for seed in range(3)])
+    calibrating, sparse = lines_of(WIDTH), np.arange(WIDTH) % 3 == 0
+    mask = np.stack([calibrating, sparse, sparse])[:, None]
+    lines = mrd.cartesian_lines(kspace, mask=mask, oversampling=1)
+    xml = mrd.cartesian_xml(kspace.shape, 1)
+    replies = mrd.reconstruct(HOST, port, stream(xml, lines, "sense"))
+    assert [one.repetition for one in replies.images] == [0, 1, 2] and len(estimated) == 1
+    np.testing.assert_array_equal(replies.images[0].data[0, 0], expected(lines, WIDTH, Method("sense")))
+    with pytest.raises(InputError, match="give maps"):  # they have too few lines for maps of their own
+        expected(lines, WIDTH, Method("sense"), 0, 1)
+
+
+def test_late_lines_are_told_of(port: int) -> None:
+    xml, lines = scan()
+    replies = mrd.reconstruct(HOST, port, stream(xml, [*lines, lines[3], lines[4]]))
+    assert len(replies.images) == 2 and replies.close
+    assert [one for one in replies.texts if one.startswith("WARNING")] == [
+        "WARNING mrihvae: lines that came after their slice was complete, and were not used: 2"
+    ]
+
+
+def test_texts_tell_of_slices(port: int) -> None:
+    xml, lines = scan(slices=1, mask=lines_of(WIDTH))
+    (told,) = mrd.reconstruct(HOST, port, stream(xml, lines)).texts
+    assert told.startswith("INFO mrihvae: slice 0, contrast 0, repetition 0: R = 1.60, ")
+
+
+@pytest.mark.parametrize("payload", [b"", mrd.close(), mrd.config_file("hybrid") + mrd.close(), mrd.text("{}")])
+def test_connection_without_a_scan(port: int, payload: bytes) -> None:
+    replies = mrd.reconstruct(HOST, port, payload, half_close=True)
+    assert replies.messages == [] and replies.close and replies.connection_closed
+
+
+def test_scan_without_lines(port: int) -> None:
+    replies = mrd.reconstruct(HOST, port, stream(scan()[0], []))
+    assert replies.texts == ["WARNING mrihvae: the scan had no line of an image"] and replies.close
+
+
+@pytest.mark.parametrize("nul", [True, False])
+def test_zero_at_the_end_of_texts(port: int, nul: bool) -> None:
+    xml, lines = scan(slices=1)
+    payload = stream(xml, lines, mrd.config_text('{"method": "sense"}', nul), {"pixels": "short"}, nul=nul)
+    (image,) = mrd.reconstruct(HOST, port, payload).images
+    assert image.data.dtype == np.int16 and image.meta["ImageProcessingHistory"] == ["MRIHVAE", "sense"]
+
+
+def test_waveforms_are_read_over(port: int, good: tuple[bytes, list[np.ndarray]]) -> None:
+    xml, lines = scan(coils=2)
+    assert_good(port, (stream(xml, lines, waveforms=[mrd.waveform(np.arange(40).reshape(4, 10))] * 3), good[1]))
+
+
+# What clients ask for
+
+
+def test_request_may_come_in_any_way(port: int) -> None:
+    _, lines = scan(slices=1)
+    shape = (1, 1, 32, WIDTH)
+    plain = mrd.cartesian_xml(shape, 1)
+    header = mrd.cartesian_xml(shape, 1, user={"mrihvae_method": "sense", "samples": "of another program"})
+    streams = [
+        stream(plain, lines, "sense"),
+        stream(plain, lines, "sense.xml"),
+        stream(plain, lines, mrd.config_text('{"parameters": {"method": "sense"}}')),
+        stream(plain, lines, "openrecon", {"parameters": {"mrihvae_method": "sense", "customconfig": ""}}),
+        stream(plain, lines, None, {"method": "sense", "version": "1.0"}),
+        stream(header, lines, None),
+        stream(header, lines, "tv"),  # what comes later counts
+        mrd.text('{"method": "sense"}') + stream(plain, lines, None),
+    ]
+    for payload in streams:
+        (image,) = mrd.reconstruct(HOST, port, payload).images
+        assert image.meta["ImageProcessingHistory"] == ["MRIHVAE", "sense"]
+
+
+@pytest.mark.parametrize(
+    "parameters, word",
+    [
+        ({"method": "magic"}, "parameter method 'magic': is unknown; choose one of hybrid"),
+        ({"method": "x" * 10000}, "parameter method 'xxxx"),
+        ({"method": "\ud800\n"}, "parameter method '?': is unknown"),  # half a character, in JSON's writing
+        ({"uncertainty": "perhaps"}, "parameter uncertainty 'perhaps': must be true or false"),
+        ({"samples": "many"}, "parameter samples 'many': must be a whole number"),
+        ({"samples": 1e300}, "must be 2 to 256"),
+        ({"pixels": "double"}, "parameter pixels 'double'"),
+        ({"mrihvae_samplse": 4}, "parameter mrihvae_samplse: is unknown; the nearest known one is 'mrihvae_samples'"),
+        ({"method": "hybrid"}, "method 'hybrid' needs a model"),
+        ({"uncertainty": True}, "needs a model"),
+    ],
+)
+def test_wrong_parameters(
+    port: int, parameters: dict[str, object], word: str, good: tuple[bytes, list[np.ndarray]]
+) -> None:
+    xml, lines = scan(slices=1)
+    assert_refused(mrd.reconstruct(HOST, port, stream(xml, lines, parameters=parameters)), word)
+    assert_good(port, good)
+
+
+def test_wrong_user_parameter(port: int) -> None:
+    xml = mrd.cartesian_xml((1, 1, 32, WIDTH), 1, user={"mrihvae_samples": 1})
+    assert_refused(mrd.reconstruct(HOST, port, stream(xml, scan(slices=1)[1])), "must be 2 to 256")
+
+
+def test_parameters_after_the_first_image(port: int) -> None:
+    xml, lines = scan()
+    first = b"".join(mrd.acquisition(line) for line in lines if line.slice == 0)
+    same, other = mrd.text('{"method": "zero-filled", "note": 1}'), mrd.text('{"method": "sense"}')
+    start = stream(xml, [], "zero-filled", closing=False) + first
+    replies = mrd.reconstruct(HOST, port, start + same + other + mrd.close())
+    assert len(replies.images) == 1 and replies.close
+    assert "parameters came after the first image" in replies.texts[-1]
+
+
+def test_uncertainty_is_a_second_series() -> None:
+    xml, lines = scan(coils=2, mask=lines_of(WIDTH))
+    with serving(small_ready()) as running:
+        parameters = {"uncertainty": "true", "samples": 3, "pixels": "short"}
+        replies = mrd.reconstruct(HOST, running.port, stream(xml, lines, parameters=parameters))
+    assert [(one.image_series_index, one.image_index, one.slice) for one in replies.images] == [
+        (1, 1, 0), (2, 1, 0), (1, 2, 1), (2, 2, 1),
+    ]  # fmt: skip
+    assert {one.data.dtype for one in replies.images} == {np.dtype("<i2")}
+    assert [one.meta["DataRole"] for one in replies.images[:2]] == ["Image", ["Image", "Uncertainty"]]
+    assert [one.data.max() for one in replies.images[:2]] == [2047, 2047]
+
+
+def test_samples_are_as_many_as_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of the mean of samples, too, not of its uncertainty alone."""
+    counts = []
+    usual = online.reconstruct_volume
+
+    def counted(one: Scan, mask: np.ndarray, method: Method, *rest: Any) -> np.ndarray:
+        counts.append(method.samples)
+        return usual(one, mask, method, *rest)
+
+    monkeypatch.setattr(online, "reconstruct_volume", counted)
+    xml, lines = scan(coils=2, slices=1, mask=lines_of(WIDTH))
+    with serving(small_ready()) as running:
+        for samples in (3, 5):
+            parameters = {"method": "samples", "samples": samples}
+            assert len(mrd.reconstruct(HOST, running.port, stream(xml, lines, parameters=parameters)).images) == 1
+    assert counts == [3, 5]
+
+
+def test_what_could_be_done_without_is_told(port: int) -> None:
+    """A noise scan of other coils, wrong directions, and no centre of k-space: one warning each, and the images."""
+    xml, lines = scan(coils=2, mask=np.arange(WIDTH) % 3 == (WIDTH // 2 + 1) % 3)
+    lines = [replace(line, read_dir=(0.8, 0.6, 0)) for line in lines]
+    noise = mrd.Line(complex_normal((3, 64)), flags=mrd.flags(mrd.NOISE))
+    replies = mrd.reconstruct(HOST, port, stream(xml, [noise, *lines]))
+    told = [text for text in replies.texts if text.startswith("WARNING")]
+    assert len(told) == 3 and len(replies.images) == 2
+    for part in ("noise scan of 3 coils is left out", "placed as an axial one", "centre of k-space was not measured"):
+        assert sum(part in text for text in told) == 1
+
+
+def test_server_of_one_kind_of_scans() -> None:
+    with serving(Engine({1: Method("zero-filled")}, {})) as running:
+        replies = mrd.reconstruct(HOST, running.port, stream(*scan(coils=2)))
+    assert_refused(replies, "scan of 2 coils: the server's protocol is for others")
+
+
+# Messages that are wrong
+
+
+def test_wrong_messages_end_their_own_connection_only(port: int, good: tuple[bytes, list[np.ndarray]]) -> None:
+    xml, lines = scan(coils=2)
+    half = len(lines) // 2
+    start = stream(xml, lines[:half], closing=False)
+    bad = {
+        "line came before the header": mrd.acquisition(lines[0]),
+        "second header": start + mrd.header(xml),
+        "message 1007 is not expected": start + struct.pack("<H", 1007),
+        "an image is not expected": start + mrd.image(mrd.Image(np.zeros((1, 1, 2, 2), np.float32))),
+        "header is no XML": mrd.header("<ismrmrdHeader>"),
+        "no 'encoding'": mrd.header("<ismrmrdHeader/>"),
+        "no UTF-8": struct.pack("<HI", 5, 1) + b"\xff",
+        "0 samples": start + mrd.acquisition(lines[0], number_of_samples=0),
+        "NaN": start + mrd.acquisition(mrd.Line(np.full((2, 32), np.nan, np.complex64))),
+        "ended within": start + mrd.acquisition(lines[0])[:100],
+        "line 0: has 65535 coils": mrd.header(mrd.cartesian_xml((1, 1, 64, 64)))
+        + mrd.acquisition(mrd.Line(np.zeros((65535, 1), np.complex64))),
+        "larger than 4194304 pixels": mrd.header(mrd.cartesian_xml((1, 1, 2048, 2056))),
+    }
+    with Client(port) as beside:
+        beside.send(start)
+        for word, payload in bad.items():
+            replies = mrd.reconstruct(HOST, port, payload, half_close=True)
+            assert replies.close and replies.connection_closed and not replies.reset, word
+            assert word in replies.texts[-1] and replies.texts[-1].startswith("ERROR mrihvae: "), replies.texts
+        beside.send(b"".join(map(mrd.acquisition, lines[half:])) + mrd.close())
+        found = [one.data[0, 0] for one in beside.rest() if isinstance(one, mrd.Image)]
+    np.testing.assert_array_equal(found, good[1])
+
+
+def test_answers_reach_a_client_that_goes_on_sending(port: int) -> None:
+    xml, lines = scan(slices=1, height=128, width=128)
+    rest = b"".join(map(mrd.acquisition, lines)) * 40  # more than buffers hold
+    with Client(port) as client:
+        client.send(mrd.header(xml) + mrd.header(xml) + rest)
+        text, end = client.rest()
+    assert "second header" in text and end is None
+
+
+def test_limits_of_messages(good: tuple[bytes, list[np.ndarray]]) -> None:
+    with serving(limits=Limits(text=4000, numbers=64)) as running:
+        assert_good(running.port, good)
+        long = mrd.text(" " * 4001)
+        assert_refused(mrd.reconstruct(HOST, running.port, long), "claims 4001 bytes, more than 4000")
+        line = mrd.acquisition(mrd.Line(np.zeros((5, 13), np.complex64)))
+        replies = mrd.reconstruct(HOST, running.port, mrd.header(scan()[0]) + line)
+        assert_refused(replies, "claims 13 samples of 5 channels and 0 axes, more than 64 numbers")
+        assert_good(running.port, good)
+
+
+def test_what_lengths_claim_is_not_allocated(port: int) -> None:
+    claims = [
+        *(struct.pack("<HI", number, length) for number in (2, 3, 5) for length in (2**24, 2**31, 2**32 - 1)),
+        *(
+            mrd.acquisition(scan()[1][0], number_of_samples=samples, active_channels=channels)
+            for samples, channels in ((65535, 256), (65535, 65535), (1, 65535))
+        ),
+        mrd.waveform(np.zeros((1, 1)))[: 2 + 28] + struct.pack("<HHfHxx", 65535, 65535, 1.0, 0),
+    ]
+    Path("/proc/self/clear_refs").write_text("5")  # forgets the peak
+    before = _memory("VmRSS")
+    for payload in claims:
+        replies = mrd.reconstruct(HOST, port, payload, half_close=True)
+        assert_refused(replies, "stream: ")
+    assert _memory("VmHWM") < before + 16
+
+
+def _memory(key: str, process: str = "self") -> float:
+    """Read a line of the memory of a process, MiB."""
+    lines = Path(f"/proc/{process}/status").read_text().splitlines()
+    return next(float(line.split()[1]) / 1024 for line in lines if line.startswith(key))
+
+
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")  # of values near the largest
+def test_300_mutated_streams(good: tuple[bytes, list[np.ndarray]], caplog: pytest.LogCaptureFixture) -> None:
+    kspace = some_kspace(2, 2, 16, 16)
+    lines = mrd.cartesian_lines(kspace, mask=lines_of(16), noise_scans=1)
+    xml = mrd.cartesian_xml(kspace.shape, user={"mrihvae_method": "zero-filled"})
+    payload = stream(xml, lines, "zero-filled", {"method": "zero-filled"}, waveforms=[mrd.waveform([[1, 2]])])
+    mutator, rng = mrd.Mutator(payload), np.random.default_rng(0)
+    broken = [mutator.draw(rng) for _ in range(300)]
+    with serving(connections=4, timeout=10.0) as running, ThreadPoolExecutor(4) as clients:
+
+        def send(number: int) -> tuple[str, mrd.Replies]:
+            if number % 50 == 49:
+                assert_good(running.port, good)
+            kind, payload = broken[number]
+            return kind, mrd.reconstruct(HOST, running.port, payload, 20, half_close=True)
+
+        for kind, replies in clients.map(send, range(300)):
+            errors = [one for one in replies.texts if one.startswith("ERROR")]
+            assert replies.connection_closed and replies.close and not replies.reset, (kind, str(replies))
+            assert len(errors) <= 1 and not any("failed" in one for one in errors), (kind, errors)
+            assert all(np.isfinite(one.data).all() for one in replies.images)
+        assert_good(running.port, good)
+    assert not [one for one in caplog.records if one.levelno >= logging.ERROR]
+
+
+def test_unexpected_failure_is_told(
+    good: tuple[bytes, list[np.ndarray]], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    with serving() as running:
+        for error, word in ((ZeroDivisionError("inner"), "failed; see the server's log"), (MemoryError(), "memory")):
+            with monkeypatch.context() as patch:
+
+                def broken(*_: object, error: Exception = error) -> None:
+                    raise error
+
+                patch.setattr(online, "reconstruct_volume", broken)
+                assert_refused(mrd.reconstruct(HOST, running.port, good[0]), word)
+            assert_good(running.port, good)
+    assert "ZeroDivisionError: inner" in caplog.text
+
+
+# Clients that are slow, silent, or gone
+
+
+def test_silent_and_slow_clients_time_out(good: tuple[bytes, list[np.ndarray]]) -> None:
+    word = "no whole message came for 0.6 s"
+    with serving(timeout=0.6) as running, ThreadPoolExecutor() as clients:
+        began = time.monotonic()
+        start = good[0][:5000]
+        silent = [clients.submit(mrd.reconstruct, HOST, running.port, payload) for payload in (b"", start)]
+        slow = clients.submit(mrd.reconstruct, HOST, running.port, good[0], chunk=1, delay=0.01)
+        for one in (*silent, slow):
+            assert_refused(one.result(), word)
+        assert time.monotonic() - began < 5
+        assert_good(running.port, good)
+
+
+def test_each_message_has_its_time() -> None:
+    xml, lines = scan(slices=1)
+    payload = stream(xml, lines, waveforms=[mrd.waveform([[1]])] * 8)
+    with serving(timeout=0.5) as running:
+        replies = mrd.reconstruct(
+            HOST, running.port, payload, delay=0.07
+        )  # all of it takes 2 s, waveforms more than 0.5
+    assert len(replies.images) == 1 and replies.finished - replies.started > 1.5
+
+
+def test_client_that_sends_all_before_it_reads(port: int) -> None:
+    xml, lines = scan(slices=1, height=128, width=128, repetitions=80)
+    with Client(port) as client:
+        client.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2**16)  # the answers are more than buffers hold
+        client.send(stream(xml, lines))
+        answers = client.rest()
+    images = [one for one in answers if isinstance(one, mrd.Image)]
+    assert [one.repetition for one in images] == list(range(80)) and answers[-1] is None
+    np.testing.assert_array_equal(images[-1].data[0, 0], expected(lines, 128, ZERO, 0, 79))
+
+
+@pytest.mark.parametrize("queued", [2**30, 2**20])
+def test_client_that_never_reads(
+    queued: int, good: tuple[bytes, list[np.ndarray]], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(server, "QUEUED", queued)
+    caplog.set_level(logging.INFO)
+    xml, lines = scan(slices=1, height=128, width=128, repetitions=80)
+    with serving(connections=1, timeout=1.0) as running, Client(running.port) as client:
+        client.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        client.send(stream(xml, lines, closing=False))
+        assert_good(running.port, good)  # the only place is free again
+    assert "the client has gone" in caplog.text or "no whole message" in caplog.text
+    assert not [one for one in caplog.records if one.levelno >= logging.ERROR]
+
+
+@pytest.mark.parametrize("reset", [True, False])
+def test_client_that_goes_in_the_middle(
+    port: int, reset: bool, good: tuple[bytes, list[np.ndarray]], caplog: pytest.LogCaptureFixture
+) -> None:
+    for size in (0, 1, 700, 5000, len(good[0]) // 2, len(good[0]) - 1, len(good[0])):
+        client = Client(port)
+        client.send(good[0][:size])
+        if reset:
+            client.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        client.socket.close()
+    assert_good(port, good)
+    assert not [one for one in caplog.records if one.levelno >= logging.ERROR]
+
+
+# Connections beside each other
+
+
+def test_further_connections_wait(good: tuple[bytes, list[np.ndarray]]) -> None:
+    with (
+        serving(connections=2) as running,
+        ThreadPoolExecutor() as clients,
+        Client(running.port) as one,
+        Client(running.port) as other,
+    ):
+        one.send(good[0][:700])
+        other.send(good[0][:700])
+        time.sleep(0.3)
+        third = clients.submit(assert_good, running.port, good)
+        time.sleep(0.7)
+        assert not third.done()
+        one.send(good[0][700:])
+        assert len([answer for answer in one.rest() if isinstance(answer, mrd.Image)]) == 2
+        third.result(10)
+        other.send(good[0][700:])
+        assert len([answer for answer in other.rest() if isinstance(answer, mrd.Image)]) == 2
+
+
+def test_8_scans_at_once() -> None:
+    scans = [scan(slices=1 + k % 2, coils=1 + k // 4, seed=k, mask=lines_of(WIDTH)) for k in range(8)]
+    ready = small_ready()
+    with serving(ready, connections=8) as running, ThreadPoolExecutor(8) as clients:
+        replies = clients.map(lambda one: mrd.reconstruct(HOST, running.port, stream(*one)), scans)
+        for number, (one, (_, lines)) in enumerate(zip(replies, scans, strict=True)):
+            images = [expected(lines, WIDTH, ready.methods[1], k) for k in range(1 + number % 2)]
+            np.testing.assert_array_equal(pictures(one), images)
+
+
+def test_one_thread_reconstructs(good: tuple[bytes, list[np.ndarray]], monkeypatch: pytest.MonkeyPatch) -> None:
+    threads = set()
+
+    def told(*arguments: object) -> np.ndarray:
+        threads.add(threading.get_ident())
+        return reconstruct_volume(*arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(online, "reconstruct_volume", told)
+    with serving(connections=3) as running, ThreadPoolExecutor(3) as clients:
+        list(clients.map(lambda _: assert_good(running.port, good), range(6)))
+    assert len(threads) == 1  # each would keep the memory that it took
+
+
+# Start and stop
+
+
+def test_settings_that_cannot_be() -> None:
+    for changes, word in (
+        ({"port": -1}, "port -1: must be 0 to 65535"),
+        ({"connections": 0}, "max-connections 0: must be at least 1"),
+        ({"timeout": float("nan")}, "timeout nan: must be above 0"),
+        ({"timeout": 1e6}, "at most 86400"),
+    ):
+        with pytest.raises(InputError, match=word):
+            ServerSettings(**changes)
+
+
+@pytest.mark.parametrize("host", ["no such host", "192.0.2.1"])
+def test_host_that_is_not_here(host: str) -> None:
+    with pytest.raises(InputError, match=f"{host}:0: nothing can listen there"):
+        Server(cheap(), ServerSettings(host, 0))
+
+
+@pytest.mark.skipif(not socket.has_ipv6, reason="no IPv6")
+def test_ipv6(good: tuple[bytes, list[np.ndarray]]) -> None:
+    try:
+        with serving(host="::1") as running:
+            replies = mrd.reconstruct("::1", running.port, good[0])
+    except InputError:
+        pytest.skip("no IPv6 here")
+    assert len(replies.images) == 2
+
+
+@pytest.mark.parametrize(
+    "options, word",
+    [
+        (["--port", "70000"], "--port 70000: must be 0 to 65535"),
+        (["--max-connections", "0"], "--max-connections 0: must be at least 1"),
+        (["--timeout", "-1"], "--timeout -1.0: must be above 0"),
+        (["--protocol", "no_such"], "no_such"),
+        (["--protocol", "fastmri_knee_singlecoil_4x", "--device", "warp"], "--device warp: cannot be used"),
+    ],
+)
+def test_wrong_options(options: list[str], word: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert word in error_of(capsys, "serve", *options)
+
+
+def test_port_in_use(port: int, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(online, "make_ready", lambda *_: cheap())
+    assert error_of(capsys, "serve", "--port", port).startswith(f"127.0.0.1:{port}: nothing can listen there (Address")
+
+
+def test_stop_cuts_off_what_does_not_end(monkeypatch: pytest.MonkeyPatch, good: tuple[bytes, list[np.ndarray]]) -> None:
+    monkeypatch.setattr(server, "GRACE", 0.5)
+    running = Server(cheap(), ServerSettings(port=0))
+    ended: list[bool] = []
+    thread = threading.Thread(target=lambda: ended.append(running.serve()))
+    thread.start()
+    with Client(running.port) as silent, Client(running.port) as middle:
+        middle.send(good[0][:5000])
+        time.sleep(0.5)
+        running.stop()
+        thread.join(5)
+        assert ended == [True]
+        for client in (silent, middle):
+            client.rest()
+    with pytest.raises(ConnectionRefusedError):
+        Client(running.port)
+
+
+CHEAP = (
+    "import mrihvae.server.session as online; from tests.support import serving; "
+    "online.make_ready = lambda *_: serving.{}(); "
+)
+
+
+def test_process_lets_scans_end() -> None:
+    xml, lines = scan(slices=2)
+    with process("--max-connections", "2", "--pixels", "short", before=CHEAP.format("cheap")) as (running, port):
+        with Client(port) as client:
+            client.send(stream(xml, lines[:30], closing=False))
+            assert client.image().data.dtype == np.int16
+            running.send_signal(signal.SIGTERM)
+            time.sleep(1)
+            client.send(b"".join(map(mrd.acquisition, lines[30:])) + mrd.close())
+            assert client.image().slice == 1 and client.rest()[-1] is None
+        assert running.wait(20) == 0
+        assert running.stderr is not None
+        told = running.stderr.read()
+        assert "2 images in" in told and "Traceback" not in told
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_idle_process_stops(number: signal.Signals) -> None:
+    with process(before=CHEAP.format("cheap")) as (running, _):
+        running.send_signal(number)
+        assert running.wait(20) == 0
+        assert running.stderr is not None and running.stderr.read() == ""
+
+
+def test_process_that_computes_stops_cleanly() -> None:
+    before = CHEAP.format("small_ready") + "import mrihvae.server.tcp as server; server.GRACE = server.CUT = 0.2; "
+    xml, lines = scan(slices=1, height=768, width=768, mask=lines_of(768))
+    with process(before=before) as (running, port), Client(port) as client:
+        client.send(stream(xml, lines, "hybrid"))
+        time.sleep(1)
+        running.send_signal(signal.SIGTERM)
+        assert running.wait(20) == 0  # torch aborts if the interpreter ends while its threads compute
+        assert running.stderr is not None and "cut off" in running.stderr.read()
