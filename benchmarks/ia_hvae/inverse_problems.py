@@ -244,7 +244,7 @@ def _plot(shown: dict[tuple[str, str], dict[str, Tensor]], path: Path) -> None:
     sets = list(dict.fromkeys(one for one, _ in shown))
     cases = [(one, task) for task in TASKS for one in dict.fromkeys((sets[0], sets[-1]))]
     columns = max(len(shown[case]) for case in cases)
-    figure, axes = subplots(2 * len(cases), columns, size=(1.9 * columns, 3.9 * len(cases)), squeeze=False)  # fmt: skip
+    figure, axes = subplots(2 * len(cases), columns, size=(1.9 * columns, 3.9 * len(cases)), squeeze=False)
     for axis in axes.flat:
         axis.axis("off")
     for row, case in enumerate(cases):

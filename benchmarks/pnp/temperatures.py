@@ -244,7 +244,7 @@ def markdown(results: dict[str, Any]) -> str:
 
 def _plot(results: dict[str, Any], path: Path) -> None:
     """Draw PSNR, and consistency, of mu and x over constant temperatures; schedules as marks at their finest."""
-    figure, axes = subplots(4, len(TASKS), size=(3.5 * len(TASKS), 12), sharex=True, squeeze=False)  # fmt: skip
+    figure, axes = subplots(4, len(TASKS), size=(3.5 * len(TASKS), 12), sharex=True, squeeze=False)
     colours = dict(zip(results["noises"], colormaps["viridis"](np.linspace(0, 0.85, len(results["noises"])))))
     for row, (encoder, name) in enumerate((e, n) for e in ENCODERS for n in ("PSNR", "consistency")):
         for column, task in enumerate(TASKS):

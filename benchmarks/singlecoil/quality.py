@@ -1,7 +1,7 @@
 """Reconstruct the scans of a protocol with every method on the same masks, and score them with fastMRI's metrics.
 
-    python -m benchmarks.singlecoil.quality protocols/singlecoil_random_4x.toml --data DIR --unet random:4=FILE
-    random:8=FILE
+    python -m benchmarks.singlecoil.quality protocols/singlecoil_random_4x.toml --data DIR --unet random:4=FILE \\
+        random:8=FILE
 
 writes benchmarks/results/PROTOCOL.json after every volume, tables beside it (.md), and a panel per volume below
 --work. A row is one volume, method and pattern: fastMRI's scores, the noise-limited ceiling of the PSNR, effective

@@ -1,7 +1,7 @@
 """Pack training slices into one small HDF5 file, for machines without the data and without fastmri, sigpy and nibabel.
 
-    python -m benchmarks.training.pack_slices DIR/ulf_singlecoil/train=0.25 DIR/images/t1ce/train=0.75 --output
-    slices.h5
+    python -m benchmarks.training.pack_slices DIR/ulf_singlecoil/train=0.25 DIR/images/t1ce/train=0.75 \\
+        --output slices.h5
 
 Slices are read as for training (`mrihvae.datasets.mixture`). Raw k-space is kept as it is; magnitude images are
 resampled to at most 256 on a side by cropping k-space, by one factor on both axes, scaled to their own maximum and

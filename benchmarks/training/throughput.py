@@ -1,12 +1,12 @@
 """How many slices a second training takes, and how much of that is drawing them: one coil and eight, CPU and GPU.
 
     python -m benchmarks.training.throughput --data DIR
-    PYTHONPATH=OLDER_CHECKOUT python -m benchmarks.training.throughput --data DIR --label 0.1.0
 
 Steps of the network and loss of the shipped weights (train_default.json, all parts together), at 128 x 128 and
 256 x 256, on one and two CPU threads, and on a GPU where there is one; in seconds, with the machine left alone, and in
-CPU seconds. The second call measures another version of the package in the same way. Rows of one label and processor
-replace each other: results/training_throughput.json, .md.
+CPU seconds. Rows of one label (--label; in the checkout of another version, its name) and processor replace each other:
+results/training_throughput.json, .md. Those of 0.1.0 were measured by an earlier form of this script, before modules had
+the places that they have now.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """How many virtual coils hold all but the noise, slice by slice.
 
 Eigenvectors of the Gram matrix of a slice's k-space over the coils are its virtual coils
-(`mrihvae.coils.prewhitening`). In one that holds noise alone the mean power of a sample is that of the noise; what is
+(`mrihvae.coils.compression`). In one that holds noise alone the mean power of a sample is that of the noise; what is
 beyond it is signal. The weakest virtual coils are dropped as long as the signal that is lost with all of them is little
 beside the noise of the scan. What they measured is not lost: acquired samples of the coils are put back where a
 root-sum-of-squares image is delivered.

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
 from mrihvae.data.calibration import Calibration
 from mrihvae.data.geometry import Geometry
-
-if TYPE_CHECKING:
-    pass
 
 
 class StoredArray(Protocol):

@@ -20,9 +20,8 @@ from mrihvae.io.formats import SUFFIXES as RAW_SUFFIXES
 from mrihvae.io.kspace import kind_of, open_kspace
 from mrihvae.io.magnitudes import PICTURES, VOLUMES, count_slices, magnitude_slices, usable_slices
 
-PACKED = (
-    "mrihvae slices 1"  # attribute `format` of a file of packed slices; benchmarks/training/pack_slices.py writes them
-)
+# attribute `format` of a file of packed slices, which benchmarks/training/pack_slices.py writes
+PACKED = "mrihvae slices 1"
 SUFFIXES = (*RAW_SUFFIXES, *VOLUMES, *PICTURES)
 COMPRESSION = 6  # in memory, slices of compressed files take up to so many times what they take on disk
 COMPRESSED = (".gz", *PICTURES)

@@ -121,8 +121,7 @@ Sweeps = int | tuple[int, ...]
 
 @dataclass(frozen=True)
 class InferenceSettings(RefinementSettings):
-    """How undersampled scans are reconstructed; `sweeps` and the other settings of `RefinementSettings` are the last
-    round's.
+    """How undersampled scans are reconstructed; refinement is that of the last round.
 
     Attributes
     ----------

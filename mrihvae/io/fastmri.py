@@ -3,27 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import h5py
 import numpy as np
-
-from mrihvae.data.geometry import geometry_of
-from mrihvae.errors import InputError
-from mrihvae.io.mrd.header import Encoding, parse_header
-from mrihvae.io.stored_kspace import StoredKspace
-
-if TYPE_CHECKING:
-    pass
-from dataclasses import dataclass
-
 import torch
 from torch import Tensor
 
 from mrihvae.coils.checks import _checked_noise
+from mrihvae.data.geometry import geometry_of
 from mrihvae.data.scan import TARGETS, KSpace, Scan
+from mrihvae.errors import InputError
 from mrihvae.io.hdf5 import read_dataset, write_datasets
+from mrihvae.io.mrd.header import Encoding, parse_header
+from mrihvae.io.stored_kspace import StoredKspace
 
 MAPS_KEY, NOISE_KEY = "sensitivity_maps", "noise"  # beyond fastMRI's schema, for several coils
 
@@ -137,9 +132,14 @@ def _read_encoding(path: Path) -> Encoding | None:
     try:
         with h5py.File(path, "r") as file:
             header = file["ismrmrd_header"][()]
-        return parse_header(header.decode() if isinstance(header, bytes) else str(header), str(path)).encodings[0]
-    except (InputError, UnicodeDecodeError, OSError):
+        return parse_header(_as_text(header), str(path)).encodings[0]
+    except (InputError, OSError):
         return None
+
+
+def _as_text(header: Any) -> str:
+    """Decode a header; letters of names that are not UTF-8 matter to nothing here."""
+    return header.decode(errors="replace") if isinstance(header, bytes) else str(header)
 
 
 def _padding(encoding: Encoding | None, width: int) -> tuple[int, int] | None:

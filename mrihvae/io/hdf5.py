@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import h5py
 import numpy as np
@@ -16,8 +16,6 @@ from mrihvae.errors import InputError, reason
 from mrihvae.io.stored_kspace import opened_dataset
 from mrihvae.utils.files import atomic_write
 
-if TYPE_CHECKING:
-    pass
 ROOM_BESIDE = 2**16  # bytes that a file takes beside its arrays
 
 

@@ -89,8 +89,8 @@ def total_variation(
         return sense.normal(image) + rho * _laplacian(image)
 
     def precondition(image: Tensor) -> Tensor:
-        apply_transfer: Tensor = torch.fft.ifft2(torch.fft.fft2(image).mul_(inverse))
-        return apply_transfer
+        filtered: Tensor = torch.fft.ifft2(torch.fft.fft2(image).mul_(inverse))
+        return filtered
 
     outer, inner = iterations
     applied = normal(x)  # what conjugate gradients leave tells it of each further x

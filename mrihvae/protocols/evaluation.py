@@ -253,7 +253,7 @@ def kind_of(values: Mapping[str, Any]) -> str:
     Raises
     ------
     InputError
-        A kind that there is not, or a benchmark that does not say what runs it.
+        A kind that there is not.
     """
     if "kind" not in values:
         if "patterns" in values:

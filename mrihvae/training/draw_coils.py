@@ -65,8 +65,7 @@ def draw_coils(
 def fit_coils_to_matrix(
     kspace: Tensor, coils: int, shape: tuple[int, int], rng: Generator
 ) -> tuple[Tensor, tuple[int, int], float]:
-    """Put a raw scan of several coils on (H, W), as `mrihvae.training.draw.fit_to_matrix` does with one: all coils
-    alike.
+    """Put a raw scan of several coils on (H, W), all coils alike, as `mrihvae.training.draw.fit_to_matrix` does one.
 
     Parameters
     ----------

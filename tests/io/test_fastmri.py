@@ -222,6 +222,16 @@ def test_padding_that_makes_no_sense_is_ignored(tmp_path: Path, text: str) -> No
     assert read_scan(write_scan(tmp_path / "file1.h5", ismrmrd_header=text)).padding is None
 
 
+def test_header_in_another_encoding_is_read(tmp_path: Path) -> None:
+    """Names of protocols and places are not always UTF-8."""
+    named = header(24, 20, 8, 15).replace("</encoding>", "</encoding><a>Kopf \u00e4</a>").encode("latin-1")
+    scans = [
+        read_scan(write_scan(tmp_path / f"file{k}.h5", ismrmrd_header=np.bytes_(text)))
+        for k, text in enumerate((named, header(24, 20, 8, 15).encode()))
+    ]
+    assert scans[0].padding == scans[1].padding is not None and scans[0].matrix == scans[1].matrix == (24, 20)
+
+
 def test_no_header_is_no_padding(tmp_path: Path) -> None:
     assert read_scan(write_scan(tmp_path / "file1.h5", ismrmrd_header=None)).padding is None
 
