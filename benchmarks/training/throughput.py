@@ -5,8 +5,8 @@
 Steps of the network and loss of the shipped weights (train_default.json, all parts together), at 128 x 128 and
 256 x 256, on one and two CPU threads, and on a GPU where there is one; in seconds, with the machine left alone, and in
 CPU seconds. Rows of one label (--label; in the checkout of another version, its name) and processor replace each other:
-results/training_throughput.json, .md. Those of 0.1.0 were measured by an earlier form of this script, before modules had
-the places that they have now.
+results/training_throughput.json, .md. Those of 0.1.0 were measured by an earlier form of this script, before modules
+had the places that they have now.
 """
 
 from __future__ import annotations
