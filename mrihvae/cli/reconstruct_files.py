@@ -21,7 +21,7 @@ from mrihvae.io.fastmri import write_reconstruction
 from mrihvae.io.kspace import open_kspace
 from mrihvae.physics.fastmri_masks import effective_acceleration
 from mrihvae.physics.sampling import Undersampling
-from mrihvae.recon.methods import Method
+from mrihvae.recon.methods import Method, PnPMethod, ZeroFilledMethod
 from mrihvae.recon.undersampling import mask_of
 from mrihvae.recon.volumes import PosteriorVolume, reconstruct_volume, sample_volume
 from mrihvae.utils.memory import is_out_of_memory, return_large_blocks
@@ -100,7 +100,7 @@ def reconstruct_scan(
     attributes = _attributes(scan, method, undersampling, effective)
     further = {} if posterior is None else {"uncertainty": posterior.std}
     if posterior is not None:
-        attributes["uncertainty_factor"] = posterior.widened
+        attributes["uncertainty_factor"] = posterior.factor
         further |= {"samples": posterior.samples} if kept else {}
     write_reconstruction(folder / "reconstructions" / scan.name, volume, attributes, further)
     panel = folder / "panels" / f"{Path(scan.name).stem}.png"
@@ -142,7 +142,7 @@ def _computed(
         raise InputError(f"{file}: too little memory for slices of {size}; lower {fewer}") from error
     if not np.isfinite(volume).all():
         hint = f"lower {options}step, or leave {options}rule and {options}step out"
-        hint = f"lower {options}gamma or {options}tau" if method.name == "pnp" else hint
+        hint = f"lower {options}gamma or {options}tau" if isinstance(method, PnPMethod) else hint
         raise InputError(f"{file}: the reconstruction is not finite; {hint}")
     return volume, posterior
 
@@ -186,7 +186,7 @@ def _panel(
     """Draw the middle slice: zero-filled, reconstruction, target, errors, and the uncertainty map if there is one."""
     middle = len(volume) // 2
     one = scan.one(middle)
-    zero_filled = reconstruct_volume(one, mask, Method("zero-filled"))
+    zero_filled = reconstruct_volume(one, mask, ZeroFilledMethod())
     name = method.name if uncertainty is None else "mean of samples"
     images = {"zero-filled": zero_filled, name: volume[middle : middle + 1]}
     shown = None if uncertainty is None else uncertainty[middle : middle + 1]

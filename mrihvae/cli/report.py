@@ -27,7 +27,7 @@ from mrihvae.io.hdf5 import read_dataset
 from mrihvae.io.kspace import kind_of
 from mrihvae.physics.fastmri_masks import effective_acceleration
 from mrihvae.physics.sampling import Undersampling
-from mrihvae.recon.methods import Method
+from mrihvae.recon.methods import ZeroFilledMethod
 from mrihvae.recon.undersampling import mask_of
 from mrihvae.recon.volumes import reconstruct_volume
 from mrihvae.utils.config import from_dict
@@ -199,7 +199,7 @@ def _volume(record: Record, row: Mapping[str, Any], places: Sequence[Path], limi
                 "the scans that were reconstructed"
             )
         shown = {
-            "zero-filled": reconstruct_volume(scan, _mask(record, row, source, scan), Method("zero-filled")),
+            "zero-filled": reconstruct_volume(scan, _mask(record, row, source, scan), ZeroFilledMethod()),
             "reconstruction": images,
         }
         challenge = "singlecoil" if scan.kspace.ndim == 3 else "multicoil"

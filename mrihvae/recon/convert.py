@@ -17,8 +17,8 @@ from mrihvae.io.fastmri import MAPS_KEY, NOISE_KEY
 from mrihvae.io.hdf5 import new_file
 from mrihvae.io.mrd.header import header_xml
 from mrihvae.io.npy import as_lists, save_numpy
-from mrihvae.recon.coil_volume import calibration_maps
-from mrihvae.recon.methods import Method
+from mrihvae.recon.methods import ZeroFilledMethod
+from mrihvae.recon.sliced_scan import calibration_maps
 from mrihvae.recon.undersampling import mask_of
 from mrihvae.recon.volumes import reconstruct_volume
 
@@ -38,7 +38,7 @@ def images_of(scan: Scan) -> Volume:
         )
     everything = np.ones(scan.kspace.shape[-1], bool)
     return Volume(
-        reconstruct_volume(scan, everything, Method("zero-filled")), scan.geometry, scan.attributes, voxel=scan.voxel
+        reconstruct_volume(scan, everything, ZeroFilledMethod()), scan.geometry, scan.attributes, voxel=scan.voxel
     )
 
 

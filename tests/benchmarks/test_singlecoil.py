@@ -28,7 +28,7 @@ from mrihvae.io.fastmri import read_scan
 from mrihvae.model.weights import save_weights
 from mrihvae.physics.fourier import fft2c, ifft2c
 from mrihvae.physics.sampling import Undersampling, sampling_pattern
-from mrihvae.recon.methods import Method
+from mrihvae.recon.methods import make_method
 from mrihvae.recon.volumes import reconstruct_volume
 from tests.support import REPOSITORY
 from tests.support.files import complex_normal, write_scan
@@ -257,7 +257,7 @@ def test_slicewise_delivers_as_the_package_does() -> None:
         return ifft2c(torch.from_numpy(y)).numpy()
 
     volume = contestants.slicewise(scan, mask, solve)
-    np.testing.assert_allclose(volume, reconstruct_volume(scan, mask, Method("zero-filled")), atol=1e-6)
+    np.testing.assert_allclose(volume, reconstruct_volume(scan, mask, make_method("zero-filled")), atol=1e-6)
     assert seen[0].shape == (24, 20) and seen[0][:, 16:].all() and seen[0][0, :16].tolist() == mask[:16].tolist()
 
 

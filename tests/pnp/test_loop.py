@@ -26,6 +26,7 @@ from mrihvae.pnp import loop as pnp
 from mrihvae.pnp.degraded import DegradedPosterior, ReflectionPadding
 from mrihvae.pnp.loop import Complete, Restored, Tempered, log_prior, restore, z_step
 from mrihvae.pnp.settings import PnPSettings
+from mrihvae.utils.config import with_settings
 from tests.support.small import SMALL, phantom, small_model
 
 DEGRADED = dataclasses.replace(SMALL, degraded=True)
@@ -220,7 +221,7 @@ def test_what_is_reported_of_each_iteration(model: HVAE) -> None:
     found = restore(model, term, looks, term.data, settings, told.append)
     path = [term.data]
     for number in range(1, 6):
-        one = restore(model, term, looks, term.data, dataclasses.replace(settings, iterations=number))
+        one = restore(model, term, looks, term.data, with_settings(settings, iterations=number))
         path.append(one.image)
         torch.testing.assert_close(one.objective[-1], found.objective[number - 1])
     assert told == [0, 1, 2, 3, 4] and torch.equal(path[-1], found.image)

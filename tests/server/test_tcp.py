@@ -25,8 +25,8 @@ from mrihvae.data.scan import Scan
 from mrihvae.errors import InputError
 from mrihvae.io.kspace import open_kspace
 from mrihvae.io.mrd.messages import Limits
-from mrihvae.recon import coil_volume
-from mrihvae.recon.methods import Method
+from mrihvae.recon import sliced_scan
+from mrihvae.recon.methods import Method, make_method
 from mrihvae.recon.undersampling import mask_of
 from mrihvae.recon.volumes import reconstruct_volume
 from mrihvae.server import session as online
@@ -50,7 +50,7 @@ from tests.support.serving import (
 )
 
 WIDTH = 24
-ZERO = Method("zero-filled")
+ZERO = make_method("zero-filled")
 
 
 @pytest.fixture(autouse=True)
@@ -95,7 +95,7 @@ def assert_refused(replies: mrd.Replies, word: str) -> None:
 def test_images_are_those_of_reconstruct_volume(coils: int, name: str) -> None:
     xml, lines = scan(coils=coils, mask=lines_of(WIDTH))
     ready = small_ready()
-    method = Method(name, ready.methods[1].model, ready.methods[1].inference)
+    method = make_method(name, ready.methods[1].model, ready.methods[1].inference)
     with serving(ready) as running:
         replies = mrd.reconstruct(HOST, running.port, stream(xml, lines, name))
     assert len(replies.images) == 2 and replies.close and replies.connection_closed
@@ -111,7 +111,7 @@ def test_oversampled_noisy_scan_is_that_of_its_file(port: int, tmp_path: Path) -
     xml = mrd.cartesian_xml(kspace.shape)
     mrd.write_mrd(tmp_path / "scan.h5", xml, lines)
     (of_file,) = open_kspace(tmp_path / "scan.h5")
-    image = reconstruct_volume(of_file, mask_of(of_file, None), Method("sense"))[0].T
+    image = reconstruct_volume(of_file, mask_of(of_file, None), make_method("sense"))[0].T
     for noise_first in (True, False):  # without whitening the image is another
         sent = lines if noise_first else lines[4:]
         (found,) = pictures(mrd.reconstruct(HOST, port, stream(xml, sent, "sense")))
@@ -155,13 +155,13 @@ def test_scan_that_ends_by_its_close_alone(port: int, ending: str) -> None:
 
 def test_maps_of_the_first_repetition_are_used_again(port: int, monkeypatch: pytest.MonkeyPatch) -> None:
     estimated = []
-    usual = coil_volume.estimate_maps
+    usual = sliced_scan.estimate_maps
 
     def counted(kspace: object, *rest: object) -> object:
         estimated.append(kspace)
         return usual(kspace, *rest)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(coil_volume, "estimate_maps", counted)
+    monkeypatch.setattr(sliced_scan, "estimate_maps", counted)
     kspace = np.stack([some_kspace(1, 3, seed=seed) for seed in range(3)])
     calibrating, sparse = lines_of(WIDTH), np.arange(WIDTH) % 3 == 0
     mask = np.stack([calibrating, sparse, sparse])[:, None]
@@ -169,9 +169,9 @@ def test_maps_of_the_first_repetition_are_used_again(port: int, monkeypatch: pyt
     xml = mrd.cartesian_xml(kspace.shape, 1)
     replies = mrd.reconstruct(HOST, port, stream(xml, lines, "sense"))
     assert [one.repetition for one in replies.images] == [0, 1, 2] and len(estimated) == 1
-    np.testing.assert_array_equal(replies.images[0].data[0, 0], expected(lines, WIDTH, Method("sense")))
+    np.testing.assert_array_equal(replies.images[0].data[0, 0], expected(lines, WIDTH, make_method("sense")))
     with pytest.raises(InputError, match="give maps"):  # they have too few lines for maps of their own
-        expected(lines, WIDTH, Method("sense"), 0, 1)
+        expected(lines, WIDTH, make_method("sense"), 0, 1)
 
 
 def test_late_lines_are_told_of(port: int) -> None:
@@ -318,7 +318,7 @@ def test_what_could_be_done_without_is_told(port: int) -> None:
 
 
 def test_server_of_one_kind_of_scans() -> None:
-    with serving(Engine({1: Method("zero-filled")}, {})) as running:
+    with serving(Engine({1: make_method("zero-filled")}, {})) as running:
         replies = mrd.reconstruct(HOST, running.port, stream(*scan(coils=2)))
     assert_refused(replies, "scan of 2 coils: the server's protocol is for others")
 

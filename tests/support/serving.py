@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 
 from mrihvae.data.scan import Scan
-from mrihvae.inference.settings import InferenceSettings
-from mrihvae.recon.methods import Method
+from mrihvae.inference.settings import InferenceSettings, RefinementSettings
+from mrihvae.recon.methods import Method, make_method
 from mrihvae.recon.volumes import reconstruct_volume
 from mrihvae.server.session import Engine
 from mrihvae.server.tcp import Server, ServerSettings
@@ -30,12 +30,14 @@ WEIGHTS = {1: "1" * 64, 2: "2" * 64}
 
 def cheap() -> Engine:
     """Reconstruct by zero-filling."""
-    return Engine({1: Method("zero-filled"), 2: Method("zero-filled")}, {})
+    return Engine({1: make_method("zero-filled"), 2: make_method("zero-filled")}, {})
 
 
 def small_ready() -> Engine:
     """Reconstruct with a small network of random weights."""
-    method = Method("hybrid", small_model(), InferenceSettings(sweeps=1, views=1, rounds=1))
+    method = make_method(
+        "hybrid", small_model(), InferenceSettings(views=1, rounds=1, refinement=RefinementSettings(sweeps=1))
+    )
     return Engine({1: method, 2: method}, WEIGHTS)
 
 

@@ -23,7 +23,7 @@ from tests.support.files import run
 
 pytest.importorskip("ismrmrd")
 
-from mrihvae.recon.methods import Method
+from mrihvae.recon.methods import make_method
 from mrihvae.server import session as online
 from mrihvae.server.session import Engine
 from tests.support import REPOSITORY, mrd
@@ -32,7 +32,7 @@ from tests.support.serving import HOST, cheap, expected, lines_of, pictures, pro
 GENERATOR = "ismrmrd_generate_cartesian_shepp_logan"
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
 FILTER = [sys.executable, "-m", "mrihvae", "filter"]
-ZERO = Method("zero-filled")
+ZERO = make_method("zero-filled")
 # a filter that starts fast
 CHEAP = [
     sys.executable, "-c",

@@ -10,8 +10,8 @@ import pytest
 import torch
 from torch.distributions import Normal
 
-from mrihvae.inference.coil_problem import CoilProblem
 from mrihvae.inference.latents import likelihood_std
+from mrihvae.inference.problem import MultiCoilProblem
 from mrihvae.model.bands import merge, split
 from mrihvae.model.hvae import HVAE
 from mrihvae.model.layers import band_coverage
@@ -24,7 +24,7 @@ from mrihvae.physics.mri import Sense
 from mrihvae.physics.operators import Operator
 from mrihvae.physics.total_variation import first_guess
 from mrihvae.pnp.degraded import DegradedPosterior
-from mrihvae.training.batches import MEASURED_WEIGHT, CoilScans, DegradedImages, Scans
+from mrihvae.training.batches import MEASURED_WEIGHT, DegradedImages, Scans
 from mrihvae.training.objective import (
     DEGRADED_FLOOR,
     ERROR_FLOOR,
@@ -446,24 +446,24 @@ def test_degraded_images_without_cascades() -> None:
 # --- several coils ---------------------------------------------------------------------------------------------------
 
 
-def scans_of_coils(slices: int = 2, coils: int = 3) -> CoilScans:
+def scans_of_coils(slices: int = 2, coils: int = 3) -> Scans:
     """Make complete scans of coils, combined by their maps, and the problem that the network is given; model units."""
     kspace, maps, _ = coil_scans(slices, coils, 16, 24, noise=0.02)
     sense = Sense(maps.expand(slices, -1, -1, -1), calibrated(24).expand(slices, 16, 24))
     combined = sense.adjoint(kspace)
     noise = torch.full((slices,), 0.02)
-    problem = CoilProblem(sense, combined, combined, noise, torch.ones(slices), (16, 24)).begun()
-    return CoilScans(fft2c((maps.conj() * ifft2c(kspace)).sum(dim=1)), problem, noise)
+    problem = MultiCoilProblem(sense, combined, combined, noise, torch.ones(slices), (16, 24)).with_tv_initialization()
+    return Scans(fft2c((maps.conj() * ifft2c(kspace)).sum(dim=1)), problem, noise)
 
 
-def decoded_by_hand(model: HVAE, problem: CoilProblem, guess: torch.Tensor) -> torch.Tensor:
+def decoded_by_hand(model: HVAE, problem: MultiCoilProblem, guess: torch.Tensor) -> torch.Tensor:
     """Decode r's means from a guess whose bins on measured lines count as measured, and let the data settle it."""
     measured = torch.where(problem.mask, guess, 0)
     means = merge(decode_means(model, measured, problem.mask, guess))
-    return problem.settle(torch.where(problem.mask, guess, means))
+    return problem.make_consistent(torch.where(problem.mask, guess, means))
 
 
-def errors_by_hand(scans: CoilScans, kspace: torch.Tensor) -> tuple[float, float]:
+def errors_by_hand(scans: Scans, kspace: torch.Tensor) -> tuple[float, float]:
     """Compute the mean log-error, and the error in nats per real dimension."""
     squared = (kspace.detach() - scans.kspace).abs().double().square().mean(dim=(-2, -1))
     logarithm = torch.log(squared + ERROR_FLOOR).mean()
@@ -545,8 +545,8 @@ def test_terms_of_coils_do_not_depend_on_the_number_of_slices() -> None:
     problem = one.problem
     sense = Sense(problem.sense.maps.repeat(2, 1, 1, 1), problem.sense.mask.repeat(2, 1, 1))
     doubled = [value.repeat(2, *(1,) * (value.ndim - 1)) for value in (problem.combined, problem.first, problem.noise)]
-    twice = CoilScans(
-        one.kspace.repeat(2, 1, 1), CoilProblem(sense, *doubled, torch.ones(2), (16, 24)), one.noise.repeat(2)
+    twice = Scans(
+        one.kspace.repeat(2, 1, 1), MultiCoilProblem(sense, *doubled, torch.ones(2), (16, 24)), one.noise.repeat(2)
     )
     for second in (False, True):
         first, other, different = (rollout(model, scans, second) for scans in (one, twice, two))
