@@ -23,19 +23,19 @@ class Plot {
     this.low = least - margin;
     this.high = most + margin;
     this.last = Math.max(...scored.map(({ volume }) => volume.slices)) - 1;
-    this.svg = drawn("svg", { viewBox: `0 0 ${WIDTH} ${HEIGHT}`, "aria-hidden": "true" });
-    this.svg.append(drawn("text", { class: "name", x: LEFT, y: 15 }, unit ? `${metric} / ${unit}` : metric));
+    this.svg = makeSvg("svg", { viewBox: `0 0 ${WIDTH} ${HEIGHT}`, "aria-hidden": "true" });
+    this.svg.append(makeSvg("text", { class: "name", x: LEFT, y: 15 }, unit ? `${metric} / ${unit}` : metric));
     for (const [value, text] of ticks(this.low, this.high)) {
       const y = this.y(value);
-      this.svg.append(drawn("line", { class: "grid", x1: LEFT, x2: WIDTH - RIGHT, y1: y, y2: y }));
-      this.svg.append(drawn("text", { x: LEFT - 7, y: y + 4, "text-anchor": "end" }, text));
+      this.svg.append(makeSvg("line", { class: "grid", x1: LEFT, x2: WIDTH - RIGHT, y1: y, y2: y }));
+      this.svg.append(makeSvg("text", { x: LEFT - 7, y: y + 4, "text-anchor": "end" }, text));
     }
     for (const [k, text] of ticks(0, this.last, true)) {
-      this.svg.append(drawn("text", { x: this.x(k), y: HEIGHT - BOTTOM + 18, "text-anchor": "middle" }, text));
+      this.svg.append(makeSvg("text", { x: this.x(k), y: HEIGHT - BOTTOM + 18, "text-anchor": "middle" }, text));
     }
-    this.svg.append(drawn("text", { x: (LEFT + WIDTH - RIGHT) / 2, y: HEIGHT - 3, "text-anchor": "middle" }, "slice"));
+    this.svg.append(makeSvg("text", { x: (LEFT + WIDTH - RIGHT) / 2, y: HEIGHT - 3, "text-anchor": "middle" }, "slice"));
     this.groups = scored.map((entry) => this.line(entry));
-    this.ring = drawn("circle", { class: "current", r: 7, visibility: "hidden" });
+    this.ring = makeSvg("circle", { class: "current", r: 7, visibility: "hidden" });
     this.svg.append(...this.groups, this.ring);
   }
 
@@ -48,12 +48,12 @@ class Plot {
   }
 
   line({ volume, number }) {
-    const group = drawn("g", number < COLOURS ? {} : { class: "again" });
-    group.style.setProperty("--colour", `var(--c${number % COLOURS})`);
+    const group = makeSvg("g", number < COLORS ? {} : { class: "again" });
+    group.style.setProperty("--color", `var(--c${number % COLORS})`);
     const points = volume.scores[this.metric].flatMap((value, k) => (value === null ? [] : [[this.x(k), this.y(value)]]));
-    group.append(drawn("polyline", { points: points.map((point) => point.join(",")).join(" ") }));
+    group.append(makeSvg("polyline", { points: points.map((point) => point.join(",")).join(" ") }));
     const radius = volume.slices > 60 ? 2 : 3.5;
-    for (const [cx, cy] of points) group.append(drawn("circle", { cx, cy, r: radius }));
+    for (const [cx, cy] of points) group.append(makeSvg("circle", { cx, cy, r: radius }));
     return group;
   }
 }
@@ -72,8 +72,8 @@ class Chart {
     this.plots = [new Plot("PSNR", "dB", this.scored), new Plot("SSIM", "", this.scored)];
     element.querySelector(".plots").append(...this.plots.map((plot) => plot.svg));
     for (const { volume, number } of this.scored) {
-      const item = make("li", number < COLOURS ? {} : { class: "again" }, volume.file);
-      item.style.setProperty("--colour", `var(--c${number % COLOURS})`);
+      const item = make("li", number < COLORS ? {} : { class: "again" }, volume.file);
+      item.style.setProperty("--color", `var(--c${number % COLORS})`);
       element.querySelector(".legend").append(item);
     }
     for (const plot of this.plots) {
@@ -107,7 +107,7 @@ class Chart {
     this.row = clamp(row, 0, this.scored.length - 1);
     const { volume } = this.scored[this.row];
     this.k = clamp(k, 0, volume.slices - 1);
-    const scores = this.plots.map(({ metric }) => told(metric, volume.scores[metric][this.k]));
+    const scores = this.plots.map(({ metric }) => formatScore(metric, volume.scores[metric][this.k]));
     this.readout.textContent = `${volume.file}, slice ${this.k}: ${scores.join(", ")}`;
     for (const plot of this.plots) {
       const value = volume.scores[plot.metric][this.k];

@@ -2,7 +2,7 @@
 
 const volumes = JSON.parse(document.getElementById("facts").textContent).volumes;
 const SVG = document.getElementById("filters").namespaceURI;
-const COLOURS = 8; // of lines in the chart; then they repeat, dashed
+const COLORS = 8; // of lines in the chart; then they repeat, dashed
 const clamp = (value, low, high) => Math.min(Math.max(value, low), high);
 
 /** Make an element; text goes in as text, whatever it holds. */
@@ -13,4 +13,4 @@ function make(tag, attributes = {}, text = null, namespace = null) {
   return element;
 }
 
-const drawn = (tag, attributes, text = null) => make(tag, attributes, text, SVG);
+const makeSvg = (tag, attributes, text = null) => make(tag, attributes, text, SVG);

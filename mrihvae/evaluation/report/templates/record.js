@@ -3,13 +3,13 @@
 const raw = document.getElementById("raw");
 
 document.getElementById("copy").addEventListener("click", async () => {
-  const told = document.getElementById("copied");
+  const message = document.getElementById("copied");
   try {
     await navigator.clipboard.writeText(raw.textContent);
-    told.textContent = "copied";
+    message.textContent = "copied";
   } catch {
     getSelection().selectAllChildren(raw); // where the browser keeps the clipboard to itself
-    told.textContent = "selected; copy it with Ctrl + C";
+    message.textContent = "selected; copy it with Ctrl + C";
   }
 });
 

@@ -4,7 +4,7 @@ class Viewer {
   constructor(volume, number) {
     this.volume = volume;
     this.number = number;
-    this.seen = false; // pictures are decoded once the viewer comes near the window
+    this.visible = false; // pictures are decoded once the viewer comes near the window
     this.element = document.getElementById("viewer").content.firstElementChild.cloneNode(true);
     this.element.id = `volume-${number}`;
     this.element.querySelector("h3").textContent = volume.file;
@@ -24,11 +24,11 @@ class Viewer {
     this.reset();
   }
 
-  /** Add the filter that maps grey values through level and window; all grey panels share it. */
+  /** Add the filter that maps gray values through level and window; all gray panels share it. */
   addFilter() {
-    const filter = drawn("filter", { id: `window-${this.number}`, "color-interpolation-filters": "sRGB" });
-    const transfer = drawn("feComponentTransfer", {});
-    this.transfers = ["R", "G", "B"].map((channel) => drawn(`feFunc${channel}`, { type: "linear" }));
+    const filter = makeSvg("filter", { id: `window-${this.number}`, "color-interpolation-filters": "sRGB" });
+    const transfer = makeSvg("feComponentTransfer", {});
+    this.transfers = ["R", "G", "B"].map((channel) => makeSvg(`feFunc${channel}`, { type: "linear" }));
     transfer.append(...this.transfers);
     filter.append(transfer);
     document.querySelector("#filters defs").append(filter);
@@ -41,9 +41,9 @@ class Viewer {
       const caption = make("figcaption", { title: panel.title }, panel.title);
       const frame = make("div", { class: "frame" });
       const picture = make("img", { draggable: "false" });
-      const coloured = panel.kind === "error" || panel.kind === "uncertainty";
-      if (!coloured) figure.classList.add("grey");
-      if (!coloured) frame.style.filter = `url(#window-${this.number})`;
+      const colored = panel.kind === "error" || panel.kind === "uncertainty";
+      if (!colored) figure.classList.add("grey");
+      if (!colored) frame.style.filter = `url(#window-${this.number})`;
       frame.append(picture);
       figure.append(caption, frame);
       figure.append(make("div", { class: "bar", "aria-hidden": "true" }), make("div", { class: "range" }, panel.range));
@@ -132,7 +132,7 @@ class Viewer {
   /** Bring what is on the screen in line with slice, window, zoom and pan. */
   update() {
     const k = this.volume.shown[this.position];
-    const scores = Object.entries(this.volume.scores).map(([metric, values]) => told(metric, values[k]));
+    const scores = Object.entries(this.volume.scores).map(([metric, values]) => formatScore(metric, values[k]));
     const which = [`slice ${k} (0 to ${this.volume.slices - 1})`, ...scores].join(", ");
     this.slicePart.value = this.position;
     this.slicePart.setAttribute("aria-valuetext", `slice ${k}`);
@@ -150,7 +150,7 @@ class Viewer {
     this.element.style.setProperty("--y", `${100 * this.y}%`);
     this.element.classList.toggle("zoomed", this.zoom > 1);
     this.element.classList.toggle("near", this.zoom > 3);
-    if (this.seen) this.decode(k);
+    if (this.visible) this.decode(k);
   }
 
   decode(k) {
@@ -169,7 +169,7 @@ class Viewer {
   }
 }
 
-function told(metric, value) {
+function formatScore(metric, value) {
   if (value === null) return `${metric} ∞`;
   return metric === "PSNR" ? `PSNR ${value.toFixed(2)} dB` : `${metric} ${value.toFixed(4)}`;
 }
@@ -178,7 +178,7 @@ const viewers = volumes.map((volume, number) => new Viewer(volume, number));
 document.getElementById("volumes").append(...viewers.map((viewer) => viewer.element));
 
 function reveal(viewer) {
-  viewer.seen = true;
+  viewer.visible = true;
   viewer.update();
 }
 
