@@ -141,7 +141,7 @@ def slices_of(scan: Scan, pattern: Undersampling, method: Method) -> Iterator[di
     if scan.target is None:
         raise InputError(f"{scan.name}: has no target to compare with; leave it out of the folder")
     posterior = sample_volume(scan, mask_of(scan, pattern), method)
-    volumes = (scan.target, posterior.mean, posterior.std, posterior.samples, pixel_noise(scan))
+    volumes = (scan.target, posterior.magnitude, posterior.std, posterior.samples, pixel_noise(scan))
     for target, mean, std, samples, noise in zip(*volumes, strict=True):
         inside = head_mask(target, noise)
         if inside.any():

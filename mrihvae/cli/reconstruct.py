@@ -133,7 +133,9 @@ def _method(arguments: argparse.Namespace, checkpoint: str) -> Method:
     named = {"maps": arguments.maps, "refine_maps": arguments.refine_maps, "compress": arguments.virtual_coils}
     named |= {"whiten": arguments.whiten, "output": arguments.combine_coils}
     coils = from_dict(CoilSettings, named, "coil settings")
-    known = setting_names_of(arguments.method)
+    known = set(setting_names_of(arguments.method))
+    if arguments.method in SAMPLING_METHODS:
+        known -= {"iterations"}  # the option is of pnp; of refinement it is not one
     settings = {name: value for name, value in vars(arguments).items() if name in known and value is not None}
     if arguments.samples is not None and "sweeps" in settings:
         settings["sample_sweeps"] = settings["sweeps"]

@@ -21,7 +21,7 @@ from tqdm import tqdm
 from mrihvae import __version__
 from mrihvae.cli.common import finished_before
 from mrihvae.cli.evaluate import as_dict
-from mrihvae.cli.reconstruct_files import open_cached, reconstruct_scan
+from mrihvae.cli.reconstruct_files import open_cached, reconstruct_to_files
 from mrihvae.data.scan import TARGETS
 from mrihvae.errors import InputError
 from mrihvae.evaluation.scores import METRICS, Evaluation, VolumeScores, evaluate
@@ -232,7 +232,7 @@ def _reconstruct(volume: Volume, protocol: Protocol, method: Method, arguments: 
     undersampling = None if volume.masked else protocol.mask.undersampling()
     sampled = isinstance(method, SampleMeanMethod)
     scan = next(one for one in open_cached(volume.file) if one.name == volume.name)
-    row = reconstruct_scan(
+    row = reconstruct_to_files(
         scan, volume.file, arguments.output, method, undersampling, arguments.batch_size, sampled, False, protocol.seed,
         options="[solver] ",
     )  # fmt: skip

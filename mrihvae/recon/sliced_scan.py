@@ -27,6 +27,7 @@ from mrihvae.physics.fourier import centre_crop, masked
 from mrihvae.physics.noise import noise_std
 from mrihvae.physics.sampling import lines_differ_along_h
 from mrihvae.recon.oversampling import kept_rows, remove_oversampling
+from mrihvae.utils.notices import warn
 from mrihvae.utils.stages import stage
 
 _shared_maps: WeakKeyDictionary[Calibration, tuple[object, Tensor]] = WeakKeyDictionary()
@@ -95,6 +96,8 @@ class SlicedScan:
         self.measured, self.known = (one[: self.rows] if one.ndim > 1 else one for one in (self._acquired, known))
         self._calibration = self.measured if calibration is None else calibration[: self.rows]
         self._maps: dict[int, Tensor] = {}
+        if not _has_center(mask, scan.kspace.shape[-2:]):
+            warn("the center of k-space was not acquired: contrast is not reliable")
         own, shape = scan.maps, scan.kspace.shape
         if self.combine and own is not None and (own.shape[1:] != shape[1:] or own.shape[0] not in (1, shape[0])):
             raise InputError(
@@ -260,3 +263,10 @@ def _fills_readout(scan: Scan, mask: np.ndarray) -> bool:
         if rows.any():
             return bool(rows.all())
     return False
+
+
+def _has_center(mask: np.ndarray, shape: tuple[int, ...]) -> bool:
+    """Return whether any sample next to DC was acquired."""
+    pattern = np.broadcast_to(mask, shape)
+    around = tuple(slice(max(size // 2 - 1, 0), size // 2 + 2) for size in shape)
+    return bool(pattern[around].any())

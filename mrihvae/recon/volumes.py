@@ -15,33 +15,38 @@ from mrihvae.errors import InputError
 from mrihvae.inference.held_out import chosen_slices, error_ratio
 from mrihvae.physics.fourier import centre_crop, masked
 from mrihvae.physics.noise import missing_noise
-from mrihvae.recon.methods import HybridMethod, Method, ZeroFilledMethod
+from mrihvae.recon.methods import HybridMethod, Method, ZeroFilledMethod, change_method, load_method
 from mrihvae.recon.settings import SAMPLING_METHODS
 from mrihvae.recon.sliced_scan import SlicedScan
+from mrihvae.recon.undersampling import mask_of
 
 Progress = Callable[[int], None]
 
 
 @dataclass(frozen=True)
-class PosteriorVolume:
-    """What posterior samples say of a scan; magnitudes in the scan's own scale, cropped as `delivered_shape` says.
+class Reconstruction:
+    """What was made of a scan, in its own scale, cropped as `delivered_shape` says.
 
     Attributes
     ----------
-    mean : float32 (slice, h, w), magnitude of the samples' complex mean: that of magnitudes would lift the background
-    std : float32 (slice, h, w), the deviation of the samples, times `factor`, and of the scan's noise where nothing
-        was measured: what to expect between `mean` and a complete scan of the same noise
-    samples : float32 (slice, sample, h, w), without that noise
-    noise : deviation of that noise in a bright pixel
-    ratio : what the scan itself says of its errors over the samples' deviation
-        (`mrihvae.inference.held_out.error_ratio`)
-    factor : on the deviation of the samples: `InferenceSettings.spread` times `ratio`; 1 for a single sample
+    magnitude : float32 (slice, h, w); with samples the magnitude of their complex mean: a mean of magnitudes would
+        lift the background
+    image : complex64 (slice, h, w), of several coils combined by the maps, or coil images (slice, coil, h, w) where a
+        method does not combine; None where it was not asked for
+    std : float32 (slice, h, w), the standard deviation of the samples, times `factor`, and of the scan's noise where
+        nothing was acquired: what to expect between `magnitude` and a fully sampled scan of the same noise; None
+        without samples
+    samples : float32 (slice, sample, h, w), magnitudes without that noise; None without samples
+    noise : standard deviation of that noise in a bright pixel
+    ratio : error over the samples' standard deviation, by the scan itself (`mrihvae.inference.held_out.error_ratio`)
+    factor : on the standard deviation of the samples: `InferenceSettings.spread` times `ratio`; 1 for a single sample
     """
 
-    mean: np.ndarray
-    std: np.ndarray
-    samples: np.ndarray
-    noise: float
+    magnitude: np.ndarray
+    image: np.ndarray | None = None
+    std: np.ndarray | None = None
+    samples: np.ndarray | None = None
+    noise: float = 0.0
     ratio: float = 1.0
     factor: float = 1.0
 
@@ -53,30 +58,63 @@ def reconstruct_volume(
     batch_size: int = 8,
     progress: Progress = lambda slices: None,
 ) -> np.ndarray:
+    """Reconstruct all slices of a scan: `Reconstruction.magnitude`; parameters as for `reconstruct_scan`."""
+    return reconstruct_scan(scan, mask, method, batch_size=batch_size, progress=progress).magnitude
+
+
+def reconstruct_scan(
+    scan: Scan,
+    mask: np.ndarray | None = None,
+    method: Method | None = None,
+    *,
+    samples: int = 0,
+    seed: int = 0,
+    batch_size: int = 8,
+    progress: Progress = lambda slices: None,
+    complex_image: bool = False,
+) -> Reconstruction:
     """Reconstruct all slices of a scan.
 
     Parameters
     ----------
     scan : fully sampled or undersampled
-    mask : bool (W,) or (H, W), what was acquired; the rest is ignored even where the scan holds it
-    method : see `mrihvae.recon.methods`
+    mask : bool (W,) or (H, W), what was acquired; the rest is ignored even where the scan holds it; None for the
+        scan's own (`mrihvae.recon.undersampling.mask_of`)
+    method : see `mrihvae.recon.methods`; None for the hybrid one with shipped weights
+    samples : number of posterior samples, of which the mean is then returned, and the uncertainty; 0 for none
+    seed : of the samples
     batch_size : coil images reconstructed together; it changes speed and memory, not results
     progress : called after each batch with the number of its slices
+    complex_image : whether complex images are kept, too
 
     Returns
     -------
-    float32 magnitude (slice, h, w) in the scan's own scale, cropped to the target's or the header's matrix. Of several
-    coils it is what `CoilSettings.output` says; zero-filled, root-sum-of-squares.
+    see `Reconstruction`; magnitudes of several coils are what `CoilSettings.output` says, zero-filled ones
+    root-sum-of-squares
+
+    Raises
+    ------
+    InputError
+        A scan without a mask of its own, too few calibration lines, or a method without posterior sampling.
     """
-    if scan.coils > 1 and method.coils.output == "rss" and bool((mask | ~encoded_lines(scan)).all()):
+    mask = mask_of(scan, None) if mask is None else mask
+    method = load_method(several_coils=scan.coils > 1) if method is None else method
+    if samples:
+        sampling = change_method(method, "", samples)
+        return sample_volume(scan, mask, sampling, seed, batch_size, progress, complex_image)
+    complete = bool((mask | ~encoded_lines(scan)).all())
+    if scan.coils > 1 and method.coils.output == "rss" and complete and not complex_image:
         method = ZeroFilledMethod()  # acquired k-space is all that is delivered
     slices = SlicedScan(scan, mask, method.coils, method.combines)
-    found = []
+    magnitudes, images = [], []
     for batch in slices.batches(batch_size):
-        found.append(slices.magnitude(method.reconstruct(batch), batch).cpu())
+        image = method.reconstruct(batch)
+        magnitudes.append(slices.magnitude(image, batch).cpu())
+        images += [image.cpu()] if complex_image else []
         progress(len(batch.kspace))
-        del batch  # before the next one is made
-    return _cropped(scan, torch.cat(found))
+        del batch, image  # before the next ones are made
+    found = _cropped(scan, torch.cat(magnitudes))
+    return Reconstruction(found, _cropped(scan, torch.cat(images)) if images else None)
 
 
 def sample_volume(
@@ -86,8 +124,9 @@ def sample_volume(
     seed: int = 0,
     batch_size: int = 8,
     progress: Progress = lambda slices: None,
-) -> PosteriorVolume:
-    """Draw `method.samples` posterior samples of all slices of a scan; parameters as for `reconstruct_volume`.
+    complex_image: bool = False,
+) -> Reconstruction:
+    """Draw `method.samples` posterior samples of all slices of a scan; parameters as for `reconstruct_scan`.
 
     Every slice and coil has draws of its own, which do not depend on `batch_size`.
 
@@ -99,21 +138,24 @@ def sample_volume(
     if not isinstance(method, HybridMethod):
         raise InputError(f"method '{method.name}' draws no samples; choose one of {', '.join(SAMPLING_METHODS)}")
     slices = SlicedScan(scan, mask, method.coils)
-    means, drawn = [], []
+    means, drawn, kept = [], [], []
     for batch in slices.batches(batch_size):
         images = method.sample(batch, seed)
-        means.append(slices.magnitude(images.mean(dim=0), batch).cpu())
+        mean = images.mean(dim=0)
+        means.append(slices.magnitude(mean, batch).cpu())
         drawn.append(torch.stack([slices.magnitude(image, batch).cpu() for image in images], dim=1))
+        kept += [mean.cpu()] if complex_image else []
         progress(len(batch.kspace))
-        del batch
-    mean, samples = _cropped(scan, torch.cat(means)), _cropped(scan, torch.cat(drawn))
+        del batch, images
+    magnitude, samples = _cropped(scan, torch.cat(means)), _cropped(scan, torch.cat(drawn))
+    image = _cropped(scan, torch.cat(kept)) if kept else None
     noise = _missing_noise(scan, mask)
     if method.samples < 2:
-        return PosteriorVolume(mean, np.full_like(mean, noise), samples, noise)
+        return Reconstruction(magnitude, image, np.full_like(magnitude, noise), samples, noise)
     ratio = _error_ratio(slices, method, seed)
     factor = method.inference.spread * ratio
     std = np.sqrt(factor**2 * samples.var(axis=1, ddof=1) + noise**2)
-    return PosteriorVolume(mean, std, samples, noise, ratio, factor)
+    return Reconstruction(magnitude, image, std, samples, noise, ratio, factor)
 
 
 def _error_ratio(slices: SlicedScan, method: HybridMethod, seed: int) -> float:
@@ -135,5 +177,6 @@ def _missing_noise(scan: Scan, mask: np.ndarray) -> float:
 
 
 def _cropped(scan: Scan, images: Tensor) -> np.ndarray:
-    """Crop images (slice, ..., H, W) to what is delivered, float32 (slice, ..., h, w)."""
-    return centre_crop(images, delivered_shape(scan)).contiguous().numpy()
+    """Crop images (slice, ..., H, W) to what is delivered, (slice, ..., h, w)."""
+    cropped: np.ndarray = centre_crop(images, delivered_shape(scan)).contiguous().numpy()
+    return cropped

@@ -29,6 +29,7 @@ from mrihvae.recon.undersampling import mask_of
 from mrihvae.recon.volumes import reconstruct_volume, sample_volume
 from mrihvae.server.request import Request
 from mrihvae.utils.memory import is_out_of_memory
+from mrihvae.utils.notices import collected
 
 NAME = "stream"  # of scans that have no file
 SEVERAL = 2  # coils: how many is all the same from here on
@@ -172,10 +173,10 @@ class _Running:
             told = f"R = {effective_acceleration(mask):.2f}"
             for text in self.sorter.warnings:
                 self._warn(text)
-            if not mask[..., mask.shape[-1] // 2].any():
-                self._warn("the centre of k-space was not measured; images without it are made up")
             work, turn = partial(self._reconstructed, scan, mask), self.ready.turn
-            magnitude, deviation = work() if turn is None else turn.submit(work).result()
+            magnitude, deviation, notices = work() if turn is None else turn.submit(work).result()
+            for text in notices:
+                self._warn(text)
             self.slices += 1
             method = self.ready.method(scan.coils, self.request)
             self._send(method.name, magnitude, one, f"{_made_by(method)}, {told}")
@@ -202,15 +203,15 @@ class _Running:
             self.warned.append(text)
             self.replies.text(f"WARNING mrihvae: {text}")
 
-    def _reconstructed(self, scan: Scan, mask: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
-        """Reconstruct a single slice: magnitude (h, w), and its deviation if that is asked for."""
+    def _reconstructed(self, scan: Scan, mask: np.ndarray) -> tuple[np.ndarray, np.ndarray | None, list[str]]:
+        """Reconstruct a single slice: magnitude (h, w), its deviation if that is asked for, and warnings."""
         method = self.ready.method(scan.coils, self.request)
         try:
-            with torch.no_grad():
-                image = reconstruct_volume(scan, mask, method, BATCH)[0]
-                deviation = None
+            with torch.no_grad(), collected() as notices:
+                image, deviation = reconstruct_volume(scan, mask, method, BATCH)[0], None
                 if self.request.uncertainty:
-                    deviation = sample_volume(scan, mask, self._sampling(scan), 0, BATCH).std[0]
+                    std = sample_volume(scan, mask, self._sampling(scan), 0, BATCH).std
+                    deviation = None if std is None else std[0]
         except (MemoryError, RuntimeError) as error:
             if not is_out_of_memory(error):
                 raise
@@ -218,7 +219,7 @@ class _Running:
             raise InputError(f"stream: too little memory for a slice of {size}") from error
         if not (np.isfinite(image).all() and (deviation is None or np.isfinite(deviation).all())):
             raise InputError("stream: a reconstruction is not finite; the scan may be damaged")
-        return image, deviation
+        return image, deviation, notices
 
     def _sampling(self, scan: Scan) -> Method:
         """Choose the method that draws the posterior samples of a scan."""

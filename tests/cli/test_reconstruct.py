@@ -230,8 +230,8 @@ def test_samples(scans: Path, tmp_path: Path, checkpoint: Path) -> None:
         path = tmp_path / folder / "reconstructions" / "file0.h5"
         with h5py.File(path) as file:
             assert sorted(file) == names and all(file[name].dtype == np.float32 for name in names)
-            assert file.attrs["method"] == "hybrid" and file.attrs["uncertainty_factor"] == expected.widened
-        assert np.array_equal(read_dataset(path, "reconstruction"), expected.mean)
+            assert file.attrs["method"] == "hybrid" and file.attrs["uncertainty_factor"] == expected.factor
+        assert np.array_equal(read_dataset(path, "reconstruction"), expected.magnitude)
         assert np.array_equal(read_dataset(path, "uncertainty"), expected.std)
         assert (tmp_path / folder / "panels" / "file0.png").is_file()
     samples = read_dataset(tmp_path / "kept" / "reconstructions" / "file0.h5", "samples")

@@ -526,15 +526,15 @@ def test_samples_of_a_volume_by_hand(count: int, pattern: str, model: HVAE) -> N
     found = sample_volume(scan, mask, make_method("samples", model, SHORT, samples=count), seed=3)
     images = sample(model, kspace, torch.from_numpy(mask), count, None, DRAWS, 3).numpy()
     drawn = np.abs(images)
-    assert found.samples.shape == (3, count, 24, 20) and found.mean.shape == found.std.shape == (3, 24, 20)
-    assert {array.dtype for array in (found.mean, found.std, found.samples)} == {np.dtype(np.float32)}
+    assert found.samples.shape == (3, count, 24, 20) and found.magnitude.shape == found.std.shape == (3, 24, 20)
+    assert {array.dtype for array in (found.magnitude, found.std, found.samples)} == {np.dtype(np.float32)}
     np.testing.assert_allclose(found.samples, drawn.swapaxes(0, 1), atol=1e-5)
-    np.testing.assert_allclose(found.mean, np.abs(images.mean(axis=0)), atol=1e-5)
+    np.testing.assert_allclose(found.magnitude, np.abs(images.mean(axis=0)), atol=1e-5)
     variance = ((drawn - drawn.mean(axis=0)) ** 2).sum(axis=0) / max(count - 1, 1)
     noise = missing_noise(kspace, torch.from_numpy(np.broadcast_to(mask, (24, 20)).copy()))
     assert noise > 0
-    assert found.widened == (TYPICAL if count > 1 else 1.0)  # these scans have too few lines to say it themselves
-    np.testing.assert_allclose(found.std**2, found.widened**2 * variance + noise**2, rtol=1e-3, atol=1e-7)
+    assert found.factor == (TYPICAL if count > 1 else 1.0)  # these scans have too few lines to say it themselves
+    np.testing.assert_allclose(found.std**2, found.factor**2 * variance + noise**2, rtol=1e-3, atol=1e-7)
 
 
 @pytest.mark.parametrize("axis", [-1, -2])
@@ -587,8 +587,8 @@ def test_scan_with_enough_lines_says_itself_how_wide(model: HVAE) -> None:
     found = sample_volume(scan, lines, method, seed=4)
     kspace, measured = torch.from_numpy(np.where(lines, scan.kspace, 0)), torch.from_numpy(lines)
     ratio = error_ratio(model, kspace, measured, measured, method.inference, 4)
-    assert ratio != TYPICAL and found.widened == pytest.approx(1.5 * ratio, rel=1e-6)
-    variance = found.widened**2 * found.samples.var(axis=1, ddof=1)
+    assert ratio != TYPICAL and found.factor == pytest.approx(1.5 * ratio, rel=1e-6)
+    variance = found.factor**2 * found.samples.var(axis=1, ddof=1)
     np.testing.assert_allclose(found.std**2, variance + found.noise**2, rtol=1e-3, atol=1e-7)
 
 
@@ -608,11 +608,11 @@ def test_samples_of_several_coils(model: HVAE, output: str) -> None:
 
     expected = np.stack([delivered(image) for image in images], axis=1)
     np.testing.assert_allclose(found.samples, expected, atol=1e-4 * expected.max())
-    np.testing.assert_allclose(found.mean, delivered(images.mean(dim=0)), atol=1e-4 * expected.max())
-    assert np.array_equal(reconstruct_volume(scan, lines, method), sample_volume(scan, lines, method).mean)
+    np.testing.assert_allclose(found.magnitude, delivered(images.mean(dim=0)), atol=1e-4 * expected.max())
+    assert np.array_equal(reconstruct_volume(scan, lines, method), sample_volume(scan, lines, method).magnitude)
     powers = [missing_noise(kspace[:, c], measured.expand(24, 20)) ** 2 for c in range(3)]
     assert powers[1] > 2 * powers[0] and found.noise == pytest.approx(np.sqrt(np.mean(powers)), rel=1e-5)
-    variance = found.widened**2 * found.samples.var(axis=1, ddof=1) + found.noise**2
+    variance = found.factor**2 * found.samples.var(axis=1, ddof=1) + found.noise**2
     np.testing.assert_allclose(found.std**2, variance, rtol=1e-3, atol=1e-6)
 
 
@@ -623,10 +623,10 @@ def test_coils_say_themselves_how_wide_along_either_axis(model: HVAE, shape: tup
     scan.kspace[...] += 0.02 * complex_normal(shape)
     method = make_method("samples", model, DRAWS, samples=2, coils=CoilSettings(compress=0))
     found = sample_volume(scan, lines, method, seed=1)
-    assert found.widened != TYPICAL and BOUNDS[0] < found.widened < BOUNDS[1]
+    assert found.factor != TYPICAL and BOUNDS[0] < found.factor < BOUNDS[1]
     turned = dataclasses.replace(scan, kspace=np.ascontiguousarray(scan.kspace.swapaxes(-2, -1)))
     other = sample_volume(turned, lines[:, None] & np.ones(shape[-2], dtype=bool), method, seed=1)
-    assert other.ratio == pytest.approx(found.ratio, rel=1e-3) and found.widened == found.ratio
+    assert other.ratio == pytest.approx(found.ratio, rel=1e-3) and found.factor == found.ratio
     tolerance = 1e-3 * found.samples.max()
     np.testing.assert_allclose(other.samples, found.samples.swapaxes(-2, -1), atol=tolerance)
     np.testing.assert_allclose(other.std, found.std.swapaxes(-2, -1), atol=tolerance)
@@ -646,7 +646,7 @@ def test_samples_are_cropped_as_the_volume_is(model: HVAE) -> None:
     scan, lines, method = scan_of(), every_third(20).numpy(), make_method("samples", model, DRAWS, samples=2)
     whole = sample_volume(scan, lines, method)
     cropped = sample_volume(dataclasses.replace(scan, matrix=(24, 10)), lines, method)
-    assert cropped.samples.shape == (3, 2, 24, 10) and cropped.mean.shape == cropped.std.shape == (3, 24, 10)
+    assert cropped.samples.shape == (3, 2, 24, 10) and cropped.magnitude.shape == cropped.std.shape == (3, 24, 10)
     for name in ("mean", "std", "samples"):
         assert np.array_equal(getattr(cropped, name), getattr(whole, name)[..., 5:15])
     fewer = sample_volume(dataclasses.replace(scan, matrix=(12, 10)), lines, method)  # without readout oversampling
@@ -678,7 +678,7 @@ def test_what_each_method_draws(model: HVAE) -> None:
         found = sample_volume(scan, lines, method)
         np.testing.assert_allclose(found.samples, drawn.swapaxes(0, 1), atol=1e-5, err_msg=name)
     method = make_method("samples", model, settings, samples=2)
-    assert np.array_equal(reconstruct_volume(scan, lines, method), sample_volume(scan, lines, method).mean)
+    assert np.array_equal(reconstruct_volume(scan, lines, method), sample_volume(scan, lines, method).magnitude)
 
 
 def test_methods_that_draw_no_samples(model: HVAE) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-import warnings
 from collections.abc import Iterator, Sequence
 from itertools import groupby
 from pathlib import Path
@@ -17,6 +16,7 @@ from mrihvae.data.scan import Scan
 from mrihvae.errors import InputError, reason
 from mrihvae.io.mrd.header import ScanHeader, parse_header
 from mrihvae.io.mrd.sorter import Slice, SliceAssembler
+from mrihvae.utils.notices import warn
 
 XML, DATA = "xml", "data"
 CHUNK = 256  # lines that are read at once
@@ -51,7 +51,7 @@ def read_mrd(path: Path, group: str = "dataset") -> list[Scan]:
             sorter = SliceAssembler(header, early=False, held=sys.maxsize)
             slices = [one for line in _lines(path, data) for one in sorter.add(line)] + sorter.end()
         for warning in sorter.warnings:
-            warnings.warn(warning, RuntimeWarning, stacklevel=2)
+            warn(warning)
         return scans_of(slices, header, path.name, sorter.noise)
     except InputError as error:
         raise error if str(error).startswith(str(path)) else InputError(f"{path}: {error}") from error
