@@ -7,7 +7,21 @@ import torch
 from torch.distributions import Normal, kl_divergence
 
 from mrihvae.model import layers
-from mrihvae.model.layers import Convolution, Gaussian, band_coverage, even, fold_image, unfold_image
+from mrihvae.model.bands import grids, split
+from mrihvae.model.layers import (
+    Block,
+    Convolution,
+    Gaussian,
+    Residual,
+    band_coverage,
+    band_images,
+    conv,
+    even,
+    fold_image,
+    pointwise,
+    unfold_image,
+)
+from mrihvae.physics.fourier import ifft2c
 from tests.support.files import complex_normal
 
 
@@ -103,3 +117,74 @@ def test_sampled_fractions_of_hand_made_masks() -> None:
     assert fractions[2].tolist() == pytest.approx([1, 16 / 48, 32 / 192])
     assert fractions[3].tolist() == [1 / 16, 0, 0]
     assert band_coverage(centre[None], 1).tolist() == [[[[0.25]]]]
+
+
+def test_samples_let_gradients_pass_and_detached_ones_do_not() -> None:
+    """z = mu + sigma e: dz / dmu = 1, dz / dsigma = e."""
+    mu, sigma = torch.zeros(3, 4, requires_grad=True), torch.full((3, 4), 2.0, requires_grad=True)
+    z = Gaussian(mu, sigma).sample()
+    z.sum().backward()
+    assert mu.grad is not None and sigma.grad is not None
+    assert bool((mu.grad == 1).all())
+    torch.testing.assert_close(sigma.grad, z.detach() / 2)
+    assert not Gaussian(mu, sigma).detach().sample().requires_grad
+
+
+@pytest.mark.parametrize(("size", "gain"), [(1, 0.5), (3, 2.0**0.5)])
+def test_variance_after_a_new_convolution(size: int, gain: float) -> None:
+    torch.manual_seed(0)
+    layer = conv(64, 96, size, gain)
+    assert not layer.bias.any()  # type: ignore[union-attr]
+    mapped = layer(torch.randn(2, 64, 24, 24)).detach()[..., 1:-1, 1:-1]
+    assert mapped.shape[1] == 96 and float(mapped.var()) == pytest.approx(gain**2, rel=0.05)
+
+
+def test_parts_of_a_block_are_its_channels_with_gradients_of_their_own() -> None:
+    torch.manual_seed(0)
+    block, features = Block(6, 4, 5, 1.0), torch.randn(2, 6, 8, 8)
+    whole, (first, rest) = block(features), block.parts(features, 2)
+    torch.testing.assert_close(torch.cat((first, rest), dim=1), whole)
+    first.sum().backward()
+    for layer in (block.expand, block.shortcut):
+        assert layer.weight.grad is not None
+        assert layer.weight.grad[:2].abs().min() > 0 and not layer.weight.grad[2:].any()
+
+
+def test_a_block_is_linear_where_its_branch_is_zero() -> None:
+    """The shortcut lets an image through from the first step on."""
+    block, (x, y) = Block(6, 4, 5, 1.0), torch.randn(2, 1, 6, 8, 8)
+    with torch.no_grad():
+        block.expand.weight.zero_()
+        torch.testing.assert_close(block(x + 2 * y), block(x) + 2 * block(y))
+
+
+@pytest.mark.parametrize("normalise", [True, False])
+def test_residual_of_scale_0_is_the_identity(normalise: bool) -> None:
+    features = torch.randn(2, 32, 6, 6)
+    assert torch.equal(Residual(32, 0.0, normalise)(features), features)
+    assert not torch.equal(Residual(32, 0.1, normalise)(features), features)
+
+
+def test_pointwise_is_the_convolution() -> None:
+    layer, maps = conv(3, 5, 1), torch.randn(2, 3, 7, 6)
+    with torch.no_grad():
+        layer.bias.copy_(torch.arange(5.0))  # type: ignore[union-attr]
+    torch.testing.assert_close(pointwise(layer, maps), layer(maps))
+
+
+@pytest.mark.parametrize("shape", [(16, 24), (15, 21)])
+def test_band_images_by_hand(shape: tuple[int, int]) -> None:
+    """Each band's bins on its own grid, as an image of the same intensities, over the usual size of the band."""
+    kspace = draw(2, *shape)
+    found = band_images(kspace, 3)
+    for j, (bins, grid) in enumerate(zip(split(kspace, 3), grids(shape, 3), strict=True)):
+        factor = (grid[0] * grid[1] / (shape[0] * shape[1])) ** 0.5 / (0.3 if j == 0 else 0.05)
+        torch.testing.assert_close(found[j], ifft2c(bins) * factor, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_fold_of_several_channels(channels: int) -> None:
+    image = draw(2, channels, 6, 4)
+    folded = fold_image(image, 2)
+    assert folded.shape == (2, 8 * channels, 3, 2) and folded.is_contiguous(memory_format=torch.channels_last)
+    assert torch.equal(unfold_image(folded, 2, channels), image)

@@ -28,3 +28,37 @@ ANY_SIZE = ModelSettings(
 def test_settings_of_networks_of_any_size(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         dataclasses.replace(ANY_SIZE, **changes)
+
+
+def test_what_is_derived() -> None:
+    settings = ModelSettings(
+        widths=(32, 16, 16), layers=(3, 2, 1), fold=2, cascades=1, guess_widths=(16,), guess_fold=3
+    )
+    assert (settings.levels, settings.depth, settings.image_channels) == (3, 6, 8)
+    assert [settings.layers_at(j) for j in range(3)] == [3, 2, 1]
+    assert settings.multiple == 24  # of 2 * 2^2 for the levels, and 3 for the U-Nets
+    assert dataclasses.replace(settings, guess_fold=0).multiple == 8
+    pictures = ModelSettings(widths=(16, 16), layers=1, real=True, channels=3, masked=False, guess_widths=(16,))
+    assert pictures.image_channels == 24 and pictures.depth == 2
+
+
+def test_sizes_that_a_network_of_any_size_takes() -> None:
+    assert ANY_SIZE.multiple == 2  # its U-Nets'
+    assert dataclasses.replace(ANY_SIZE, cascades=0).multiple == 1
+    assert dataclasses.replace(ANY_SIZE, masked=False).multiple == 1
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"noise_floor": 0.0}, "noise_floor 0.0 must be above 0"),
+        ({"channels": 2}, "channels 2 must be at least 1, and 1 where images are not real"),
+        ({"degraded": True, "masked": False}, "masked must be true"),
+        ({"real": True}, "masked must be false"),
+        ({"guess_widths": (16,) * 6}, "guess_widths no more than widths"),
+        ({"cascades": -1}, "cascades and guess_memory must be at least 0"),
+    ],
+)
+def test_settings_that_contradict_each_other(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        ModelSettings(**changes)

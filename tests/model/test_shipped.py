@@ -33,3 +33,10 @@ def test_shipped_weights_are_found_by_name(path: Path, monkeypatch: pytest.Monke
     with pytest.raises(InputError) as caught:
         find_weights("large")
     assert str(caught.value) == ("large: neither shipped weights (small.v1) nor a .safetensors file; give one of them")
+
+
+def test_a_path_takes_the_suffix_of_weights(tmp_path: Path) -> None:
+    other = tmp_path / "weights.bin"
+    other.write_bytes(b"")
+    with pytest.raises(InputError, match="weights.bin: neither shipped weights"):
+        find_weights(str(other))

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 
 import pytest
 import torch
 
-from mrihvae.physics.conjugate_gradients import Solution, conjugate_gradients
+from mrihvae.physics.conjugate_gradients import Solution, conjugate_gradients, converged
 from mrihvae.physics.degradations import Blur, PaddedBlur
 from mrihvae.physics.kernels import gaussian_kernel, transfer_of
 from tests.support.kernels import normal_numbers, wider
@@ -76,3 +77,38 @@ def test_conjugate_gradients_give_what_is_left() -> None:
     torch.testing.assert_close(found.remainder, right - normal(found.image) - 0.3 * found.image)
     sizes = found.remainder.flatten(1).norm(dim=1) / right.flatten(1).norm(dim=1)
     torch.testing.assert_close(found.residual, sizes)
+
+
+def test_a_system_by_hand() -> None:
+    """Of two unknowns: (N + I) x = b with N of eigenvalues 1 and 4 is x = (b_1 / 2, b_2 / 5), found in two steps."""
+    weights = torch.tensor([[1.0, 4.0]])
+    found = conjugate_gradients(lambda x: weights * x, torch.tensor([[[6.0, -10.0]]]), 1.0, tolerance=1e-7)
+    assert found.iterations == 2
+    torch.testing.assert_close(found.image, torch.tensor([[[3.0, -2.0]]]))
+    first = conjugate_gradients(lambda x: weights * x, torch.tensor([[[6.0, -10.0]]]), 1.0, cap=1)
+    step = (36 + 100) / (2 * 36 + 5 * 100)  # |b|^2 / b^T (N + I) b
+    torch.testing.assert_close(first.image, step * torch.tensor([[[6.0, -10.0]]]))
+    torch.testing.assert_close(first.remainder, torch.tensor([[[6 - 12 * step, -10 + 50 * step]]]))
+
+
+@pytest.mark.parametrize("double", [True, False])
+def test_precision_in_which_it_computes(double: bool) -> None:
+    dtypes: set[torch.dtype] = set()
+
+    def normal(x: torch.Tensor) -> torch.Tensor:
+        dtypes.add(x.dtype)
+        return x
+
+    found = conjugate_gradients(normal, normal_numbers((2, 3, 4), torch.complex64), 1.0, double=double)
+    assert dtypes == {torch.complex128 if double else torch.complex64}
+    assert found.image.dtype == found.remainder.dtype == torch.complex64 and found.residual.dtype == torch.float32
+
+
+def test_solution_that_is_not_there_yet_is_told() -> None:
+    image = torch.ones(2, 1, 1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert converged(Solution(image, torch.tensor([1e-6, 0.0]), 5, image)) is image
+    told = r"stopped after 7 iterations at a relative residual of 3.0e-04; lower gamma, or raise their cap"
+    with pytest.warns(RuntimeWarning, match=told):
+        assert converged(Solution(image, torch.tensor([1e-9, 3e-4]), 7, image)) is image

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from mrihvae.physics.fourier import fft2c
-from mrihvae.physics.scaling import kspace_scale
+from mrihvae.physics.scaling import image_scale, kspace_scale
 from tests.support.files import complex_normal
 
 
@@ -28,3 +28,9 @@ def test_scale_is_the_99th_percentile_per_slice() -> None:
 def test_scale_of_nothing_is_above_zero() -> None:
     scale = kspace_scale(torch.zeros(2, 8, 8, dtype=torch.complex64))
     assert bool((scale > 0).all()) and bool(torch.isfinite(scale).all())
+
+
+def test_scale_of_an_image_is_that_of_its_kspace() -> None:
+    image = noise(2, 3, 20, 15)
+    torch.testing.assert_close(image_scale(image), kspace_scale(fft2c(image)), rtol=1e-5, atol=0)
+    assert image_scale(image.abs()).tolist() == image_scale(image).tolist()
