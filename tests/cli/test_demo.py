@@ -6,14 +6,17 @@ import dataclasses
 from pathlib import Path
 
 import pytest
+import torch
 
 from mrihvae.cli import demo as cli_demo
-from mrihvae.cli.demo import SCANS
+from mrihvae.cli.demo import SCANS, table
 from mrihvae.cli.main import main
 from mrihvae.data.scan import Scan
 from mrihvae.io.fastmri import read_scan
 from mrihvae.io.hdf5 import list_files
 from mrihvae.model.weights import save_weights
+from mrihvae.physics.fourier import ifft2c, resize_kspace
+from tests.support.files import error_of
 from tests.support.small import small_model
 
 
@@ -26,15 +29,6 @@ def weights(tmp_path: Path) -> Path:
     return path
 
 
-def one_line(capsys: pytest.CaptureFixture[str]) -> str:
-    """Take what was printed on standard error, which must be a single error line."""
-    lines = [line for line in capsys.readouterr().err.splitlines() if line.strip()]
-    errors = [line for line in lines if line.startswith("mrihvae: error: ")]
-    assert len(errors) == 1 and lines[-1] == errors[0], lines
-    assert "Traceback" not in "".join(lines)
-    return errors[0].removeprefix("mrihvae: error: ")
-
-
 def files_below(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.rglob("*") if path.is_file()) if folder.exists() else []
 
@@ -42,12 +36,13 @@ def files_below(folder: Path) -> list[str]:
 def test_demo_prints_its_table(
     weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """With one slice of each scan; tests/system/test_readme.py has all of it, with the shipped weights."""
+    """With one small slice of each scan; tests/system/test_readme.py has all of it, with the shipped weights."""
 
     def one_slice(path: Path) -> Scan:
         scan = read_scan(path)
-        assert scan.target is not None
-        return dataclasses.replace(scan, kspace=scan.kspace[:1], target=scan.target[:1])
+        kspace = resize_kspace(torch.from_numpy(scan.kspace[:1]), (48, 40))
+        target = ifft2c(kspace).abs().numpy()
+        return dataclasses.replace(scan, kspace=kspace.numpy(), target=target, padding=None, matrix=None)
 
     monkeypatch.setattr(cli_demo, "read_scan", one_slice)
     assert main(["demo", "--output", str(tmp_path / "demo"), "--checkpoint", str(weights)]) == 0
@@ -59,9 +54,17 @@ def test_demo_prints_its_table(
 
 
 def test_demo_mistakes(weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    words = ["demo", "--output", str(tmp_path / "out"), "--checkpoint"]
-    assert main([*words, "nowhere"]) == 2
-    assert one_line(capsys).startswith("nowhere: neither shipped weights")
-    assert main([*words, str(weights), "--acceleration", "0"]) == 2
-    assert "acceleration 0 is not a number of at least 1" in one_line(capsys)
+    words = ("demo", "--output", tmp_path / "out", "--checkpoint")
+    assert error_of(capsys, *words, "nowhere").startswith("nowhere: neither shipped weights")
+    told = error_of(capsys, *words, weights, "--acceleration", "0")
+    assert "acceleration 0 is not a number of at least 1" in told
     assert not (tmp_path / "out").exists()
+
+
+def test_table_has_the_means_of_volumes() -> None:
+    rows = [{"PSNR": psnr, "SSIM": 0.5, "NMSE": 0.125, "seconds": 1.0} for psnr in (30.0, 31.0)]
+    head, first, second = table({"tv": rows, "unnamed": rows[:1]}).splitlines()
+    assert head.split() == ["PSNR", "/", "dB", "SSIM", "NMSE", "s", "/", "slice"]
+    assert first == "TV (sigpy)               30.50  0.5000  0.12500      1.000"
+    assert len(first) == len(second) == len(head)
+    assert second.split() == ["unnamed", "30.00", "0.5000", "0.12500", "1.000"]

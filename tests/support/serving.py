@@ -25,7 +25,7 @@ from tests.support.small import small_kspace, small_model
 from tests.support.small_coils import calibrated, coil_scans
 
 HOST = "127.0.0.1"
-ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
+ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}  # sums in another order differ in the last digit
 WEIGHTS = {1: "1" * 64, 2: "2" * 64}
 
 
