@@ -34,8 +34,8 @@ def test_call_with_other_settings(tmp_path: Path) -> None:
     path = written(tmp_path / "summary.json", {"method": "tv", "volumes": FILES})
     with pytest.raises(InputError) as caught:
         finished_before(path, SUMMARY, ["method", "seed"], "volumes")
-    told = f"{path}: was made with seed None, not 3; choose another --output, or leave out --resume to replace it"
-    assert str(caught.value) == told
+    message = f"{path}: was made with seed None, not 3; choose another --output, or leave out --resume to replace it"
+    assert str(caught.value) == message
 
 
 @pytest.mark.parametrize("content", ["{", "[]", "3", {"files": FILES}, {"volumes": [{"name": "a.h5"}]}, {"volumes": 3}])

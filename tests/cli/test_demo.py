@@ -56,8 +56,8 @@ def test_demo_prints_its_table(
 def test_demo_mistakes(weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = ("demo", "--output", tmp_path / "out", "--checkpoint")
     assert error_of(capsys, *words, "nowhere").startswith("nowhere: neither shipped weights")
-    told = error_of(capsys, *words, weights, "--acceleration", "0")
-    assert "acceleration 0 is not a number of at least 1" in told
+    message = error_of(capsys, *words, weights, "--acceleration", "0")
+    assert "acceleration 0 is not a number of at least 1" in message
     assert not (tmp_path / "out").exists()
 
 

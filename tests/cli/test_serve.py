@@ -46,8 +46,8 @@ def test_wrong_options(options: list[str], word: str, capsys: pytest.CaptureFixt
 def test_port_in_use(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(online, "make_ready", lambda *_: cheap())
     with serving() as running:
-        told = error_of(capsys, "serve", "--port", str(running.port))
-    assert told.startswith(f"127.0.0.1:{running.port}: nothing can listen there (Address")
+        message = error_of(capsys, "serve", "--port", str(running.port))
+    assert message.startswith(f"127.0.0.1:{running.port}: nothing can listen there (Address")
 
 
 def test_process_lets_scans_end() -> None:
@@ -62,8 +62,8 @@ def test_process_lets_scans_end() -> None:
             assert client.image().slice == 1 and client.rest()[-1] is None
         assert running.wait(20) == 0
         assert running.stderr is not None
-        told = running.stderr.read()
-        assert "2 images in" in told and "Traceback" not in told
+        log = running.stderr.read()
+        assert "2 images in" in log and "Traceback" not in log
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -124,13 +124,13 @@ def test_options_reach_server_and_engine(monkeypatch: pytest.MonkeyPatch, capsys
 
 
 def test_memory_is_kept_where_the_c_library_can(monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[tuple[int, int]] = []
+    calls: list[tuple[int, int]] = []
 
     class Library:
         def mallopt(self, threshold: int, size: int) -> None:
-            asked.append((threshold, size))
+            calls.append((threshold, size))
 
     for library in (Library(), object()):  # the second is not glibc
         monkeypatch.setattr(cli_serve.ctypes, "CDLL", lambda _, library=library: library)
         cli_serve._keep_memory()
-    assert asked == [(-1, 2**25), (-3, 2**25)]
+    assert calls == [(-1, 2**25), (-3, 2**25)]

@@ -77,8 +77,8 @@ def test_options_that_contradict_each_other(
 def test_output_that_holds_a_run(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "checkpoint.safetensors").write_bytes(b"a run")
-    told = error_of(capsys, "train", data, "--output", tmp_path / "run")
-    assert told == f"{tmp_path / 'run'}: already holds a run; add --resume, or choose another --output"
+    message = error_of(capsys, "train", data, "--output", tmp_path / "run")
+    assert message == f"{tmp_path / 'run'}: already holds a run; add --resume, or choose another --output"
     assert (tmp_path / "run" / "checkpoint.safetensors").read_bytes() == b"a run"
 
 

@@ -56,7 +56,7 @@ def test_a_bin_that_any_slice_or_coil_has_is_measured() -> None:
     ("padding", "lines"), [(None, [1, 1, 1, 1, 1, 1]), ((1, 5), [0, 1, 1, 1, 1, 0]), ((0, 4), [1, 1, 1, 1, 0, 0])]
 )
 def test_encoded_lines(padding: tuple[int, int] | None, lines: list[int]) -> None:
-    assert encoded_lines(Scan("a", KSPACE, padding=padding)).tolist() == [bool(one) for one in lines]
+    assert encoded_lines(Scan("a", KSPACE, padding=padding)).tolist() == [bool(line) for line in lines]
 
 
 @pytest.mark.parametrize(
@@ -90,14 +90,16 @@ def test_a_slice_has_what_is_its_own() -> None:
         {"noise": np.array([1.0, 2.0, 3.0]), "max": 7.0}, complex_normal((3, 2, 8, 6), 1), complex_normal((2, 50)),
         geometry, calibration,
     )  # fmt: skip
-    one = scan.one(1)
-    np.testing.assert_array_equal(one.kspace, scan.kspace[1:2])
-    assert one.target is not None and one.maps is not None and one.geometry is not None and scan.maps is not None
-    assert one.target.tolist() == [[[1.0]]] and one.geometry.positions.tolist() == [[0, 0, 5]]
-    np.testing.assert_array_equal(one.maps, scan.maps[1:2])
-    assert one.attributes == {"noise": [2.0], "max": 7.0} and one.calibration == calibration[1:2]
+    single = scan.one(1)
+    np.testing.assert_array_equal(single.kspace, scan.kspace[1:2])
+    assert (
+        single.target is not None and single.maps is not None and single.geometry is not None and scan.maps is not None
+    )
+    assert single.target.tolist() == [[[1.0]]] and single.geometry.positions.tolist() == [[0, 0, 5]]
+    np.testing.assert_array_equal(single.maps, scan.maps[1:2])
+    assert single.attributes == {"noise": [2.0], "max": 7.0} and single.calibration == calibration[1:2]
     for name in ("name", "mask", "padding", "matrix", "noise_scan"):
-        assert getattr(one, name) is getattr(scan, name)
+        assert getattr(single, name) is getattr(scan, name)
     assert len(scan.attributes["noise"]) == 3  # the whole is left as it was
 
 

@@ -11,9 +11,9 @@ from mrihvae.data.volume import Volume
 def test_a_slice_keeps_its_place() -> None:
     pixels = np.arange(24, dtype=np.float32).reshape(3, 4, 2)
     axial = make_geometry(np.arange(9.0).reshape(3, 3), *np.eye(3), (1.0, 2.0, 3.0))  # type: ignore[arg-type]
-    one = Volume(pixels, axial, {"method": "tv"}, "uncertainty").one(1)
-    np.testing.assert_array_equal(one.pixels, pixels[1:2])
-    assert one.geometry is not None and one.geometry.positions.tolist() == [[3, 4, 5]]
-    assert one.attributes == {"method": "tv"} and one.dataset == "uncertainty"
+    single = Volume(pixels, axial, {"method": "tv"}, "uncertainty").one(1)
+    np.testing.assert_array_equal(single.pixels, pixels[1:2])
+    assert single.geometry is not None and single.geometry.positions.tolist() == [[3, 4, 5]]
+    assert single.attributes == {"method": "tv"} and single.dataset == "uncertainty"
     other = Volume(pixels, voxel=(1.0, 2.0, 3.0)).one(2)
     assert other.geometry is None and other.voxel == (1.0, 2.0, 3.0) and other.pixels.min() == 16

@@ -30,8 +30,8 @@ def entered(model: HVAE, j: int) -> tuple[Tensor, Gaussian]:
     return state, prior
 
 
-def same(one: Gaussian, other: Gaussian) -> bool:
-    return torch.equal(one.mu, other.mu) and torch.equal(one.sigma, other.sigma)
+def same(first: Gaussian, second: Gaussian) -> bool:
+    return torch.equal(first.mu, second.mu) and torch.equal(first.sigma, second.sigma)
 
 
 @pytest.mark.parametrize("j", [0, 2])
@@ -76,7 +76,7 @@ def test_the_prior_is_itself(model: HVAE) -> None:
     assert encoder(1, 0, state, prior) is prior
 
 
-def test_beyond_its_last_level_an_encoder_is_not_asked(model: HVAE) -> None:
+def test_beyond_its_last_level_an_encoder_is_not_called(model: HVAE) -> None:
     calls: list[tuple[str, int]] = []
 
     class Noted:

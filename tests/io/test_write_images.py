@@ -95,8 +95,8 @@ def test_datasets_that_are_no_images(array: np.ndarray, tmp_path: Path) -> None:
     path = write_h5(tmp_path / "a.h5", reconstruction=array)
     with pytest.raises(InputError) as caught:
         read_volume(path, "reconstruction")
-    told = f"{path}: 'reconstruction' is {array.dtype} of shape {array.shape}, not images (slices, h, w)"
-    assert str(caught.value) == told
+    message = f"{path}: 'reconstruction' is {array.dtype} of shape {array.shape}, not images (slices, h, w)"
+    assert str(caught.value) == message
 
 
 @pytest.mark.parametrize(

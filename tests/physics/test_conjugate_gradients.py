@@ -104,11 +104,11 @@ def test_precision_in_which_it_computes(double: bool) -> None:
     assert found.image.dtype == found.remainder.dtype == torch.complex64 and found.residual.dtype == torch.float32
 
 
-def test_solution_that_is_not_there_yet_is_told() -> None:
+def test_solution_that_has_not_converged_warns() -> None:
     image = torch.ones(2, 1, 1)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert converged(Solution(image, torch.tensor([1e-6, 0.0]), 5, image)) is image
-    told = r"stopped after 7 iterations at a relative residual of 3.0e-04; lower gamma, or raise their cap"
-    with pytest.warns(RuntimeWarning, match=told):
+    message = r"stopped after 7 iterations at a relative residual of 3.0e-04; lower gamma, or raise their cap"
+    with pytest.warns(RuntimeWarning, match=message):
         assert converged(Solution(image, torch.tensor([1e-9, 3e-4]), 7, image)) is image

@@ -141,7 +141,7 @@ def test_noise_that_cannot_be_estimated(model: HVAE) -> None:
 def test_record_is_all_but_the_images(model: HVAE) -> None:
     found, _ = restore(stack(1), job(model))
     record = found.record()
-    fields = {one.name for one in dataclasses.fields(found)}
+    fields = {field.name for field in dataclasses.fields(found)}
     assert record.keys() == fields - {"first", "restored"}
     assert record["settings"] == dataclasses.asdict(found.settings or PnPSettings()) and record["noise"] == 5.0
 

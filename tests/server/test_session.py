@@ -44,11 +44,11 @@ class Answers:
 
     @property
     def images(self) -> list[ismrmrd.Image]:
-        return [one for one in self.all if not isinstance(one, str)]
+        return [answer for answer in self.all if not isinstance(answer, str)]
 
     @property
     def texts(self) -> list[str]:
-        return [one for one in self.all if isinstance(one, str)]
+        return [answer for answer in self.all if isinstance(answer, str)]
 
 
 def messages(payload: bytes) -> Iterator[Message]:
@@ -56,7 +56,7 @@ def messages(payload: bytes) -> Iterator[Message]:
 
 
 def answered(payload: bytes, engine: Engine | None = None) -> Answers:
-    """Reconstruct a stream; the number of images is told, too."""
+    """Reconstruct a stream; the number that it gives is that of images."""
     answers = Answers()
     assert reconstruct_stream(messages(payload), engine or cheap(), answers) == len(answers.images)
     return answers
@@ -66,7 +66,7 @@ def answered(payload: bytes, engine: Engine | None = None) -> Answers:
 def test_images_and_texts_in_their_order(coils: int) -> None:
     xml, lines = scan(coils=coils)
     answers = answered(stream(xml, lines))
-    assert [isinstance(one, str) for one in answers.all] == [False, True] * 2
+    assert [isinstance(answer, str) for answer in answers.all] == [False, True] * 2
     for k, image in enumerate(answers.images):
         np.testing.assert_array_equal(image.data[0, 0], expected(lines, WIDTH, ZERO, k))
         assert (image.slice, image.image_series_index, image.image_index) == (k, 1, k + 1)
@@ -107,8 +107,8 @@ def test_one_executor_reconstructs() -> None:
 def test_uncertainty_has_a_series_of_its_own() -> None:
     xml, lines = scan(coils=2, mask=lines_of(WIDTH))
     answers = answered(stream(xml, lines, parameters={"uncertainty": True, "samples": 2}), small_ready())
-    assert [(one.slice, one.image_series_index) for one in answers.images] == [(0, 1), (0, 2), (1, 1), (1, 2)]
-    metas = [ismrmrd.Meta.deserialize(one.attribute_string) for one in answers.images[:2]]
+    assert [(image.slice, image.image_series_index) for image in answers.images] == [(0, 1), (0, 2), (1, 1), (1, 2)]
+    metas = [ismrmrd.Meta.deserialize(image.attribute_string) for image in answers.images[:2]]
     assert [meta["DataRole"] for meta in metas] == ["Image", ["Image", "Uncertainty"]]
     assert [meta["SeriesDescription"].rpartition(" ")[2] for meta in metas] == ["hybrid", "uncertainty"]
     assert f"weights {WEIGHTS[2][:12]}" in metas[0]["ImageComments"]
@@ -162,11 +162,11 @@ def test_nothing_at_all_is_no_scan() -> None:
     assert answered(b"").all == [] and answered(mrd.text("hello") + mrd.close()).all == []
 
 
-def test_warnings_are_told_once() -> None:
+def test_warnings_are_sent_once() -> None:
     xml, lines = scan(mask=np.arange(WIDTH) % 3 == (WIDTH // 2 + 1) % 3)
     warnings = [text for text in answered(stream(xml, lines)).texts if text.startswith("WARNING")]
-    told = "the centre of k-space was not measured; images without it are made up"
-    assert warnings == [f"WARNING mrihvae: {told}"]  # of two slices
+    warning = "the centre of k-space was not measured; images without it are made up"
+    assert warnings == [f"WARNING mrihvae: {warning}"]  # of two slices
 
 
 @pytest.mark.parametrize(
@@ -194,10 +194,10 @@ def test_image_that_is_not_finite(monkeypatch: pytest.MonkeyPatch) -> None:
         reconstruct_stream(messages(stream(*scan())), cheap(), Answers())
 
 
-@pytest.mark.parametrize(("coils", "told"), [(1, "scan of 1 coil: "), (8, "scan of 8 coils: ")])
-def test_engines_of_one_kind_of_scans(coils: int, told: str) -> None:
+@pytest.mark.parametrize(("coils", "start"), [(1, "scan of 1 coil: "), (8, "scan of 8 coils: ")])
+def test_engines_of_one_kind_of_scans(coils: int, start: str) -> None:
     other = Engine({2 if coils == 1 else 1: ZERO}, {})
-    with pytest.raises(InputError, match=f"^{told}the server's protocol is for others"):
+    with pytest.raises(InputError, match=f"^{start}the server's protocol is for others"):
         other.method(coils, Request())
     assert cheap().method(coils, Request(method="sense", samples=5)) == Method("sense", samples=5)
 
@@ -211,12 +211,12 @@ def test_engine_of_a_protocol_without_weights(tmp_path: Path) -> None:
 
 
 def test_warming_up_reconstructs_once_with_each_method(monkeypatch: pytest.MonkeyPatch) -> None:
-    seen: list[tuple[tuple[int, ...], str]] = []
+    reconstructed: list[tuple[tuple[int, ...], str]] = []
 
-    def noted(one: Any, mask: np.ndarray, method: Method) -> None:
+    def noted(noise: Any, mask: np.ndarray, method: Method) -> None:
         assert mask.tolist() == [k % 3 == 0 or 26 <= k < 38 for k in range(64)]
-        seen.append((one.kspace.shape, method.name))
+        reconstructed.append((noise.kspace.shape, method.name))
 
     monkeypatch.setattr(session, "reconstruct_volume", noted)
     warm_up(Engine({1: ZERO, 2: Method("sense")}, {}))
-    assert seen == [((1, 64, 64), "zero-filled"), ((1, 4, 64, 64), "sense")]
+    assert reconstructed == [((1, 64, 64), "zero-filled"), ((1, 4, 64, 64), "sense")]

@@ -74,11 +74,11 @@ def test_card_that_does_not_say_how_weights_were_trained(name: str, run: Run, tm
 
 
 def test_new_runs_of_one_seed_are_alike() -> None:
-    one, same, other = (Run.new(SMALL, replace(SETTINGS, seed=seed), SIMULATION, "cpu") for seed in (3, 3, 4))
-    pairs = list(zip(one.model.parameters(), same.model.parameters(), other.model.parameters(), strict=True))
+    first, same, other = (Run.new(SMALL, replace(SETTINGS, seed=seed), SIMULATION, "cpu") for seed in (3, 3, 4))
+    pairs = list(zip(first.model.parameters(), same.model.parameters(), other.model.parameters(), strict=True))
     assert all(torch.equal(a, b) for a, b, _ in pairs) and not all(torch.equal(a, c) for a, _, c in pairs)
-    assert all(torch.equal(a, b) for a, b in zip(one.model.parameters(), one.average.parameters(), strict=True))
-    assert not any(parameter.requires_grad for parameter in one.average.parameters())
+    assert all(torch.equal(a, b) for a, b in zip(first.model.parameters(), first.average.parameters(), strict=True))
+    assert not any(parameter.requires_grad for parameter in first.average.parameters())
 
 
 def test_posteriors_of_degraded_images_and_of_coils_start_from_weights(tmp_path: Path) -> None:

@@ -35,7 +35,7 @@ def test_what_fails_leaves_the_old_file(error: BaseException, tmp_path: Path) ->
     ("error", "why"),
     [(OSError(errno.ENOSPC, "whatever"), "No space left on device"), (OSError("HDF5 says\nmore"), "HDF5 says")],
 )
-def test_disk_that_is_full_is_told_in_one_line(error: OSError, why: str, tmp_path: Path) -> None:
+def test_full_disk_is_one_line(error: OSError, why: str, tmp_path: Path) -> None:
     path = tmp_path / "a.txt"
     with pytest.raises(InputError) as caught, atomic_write(path) as temporary:
         temporary.write_text("half")
