@@ -1,4 +1,4 @@
-"""Reconstruction from several coils: settings, SENSE against other programs, inference, what is delivered."""
+"""Reconstruction from several coils: maps slice by slice, SENSE against other programs, inference."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import fastmri
 import numpy as np
 import pytest
 import torch
@@ -41,24 +40,6 @@ def model() -> HVAE:
 
 def white(*shape: int, seed: int = 0) -> Tensor:
     return torch.from_numpy(complex_normal(shape, seed))
-
-
-# --- settings --------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"maps": "magic"}, "maps 'magic' is unknown; choose one of fast, espirit"),
-        ({"output": "sos"}, "output 'sos' is unknown; choose one of rss, combined"),
-        ({"compress": -1}, "compress -1 must be at least 0, and crop 0.0 in"),
-        ({"crop": 1.0}, "and crop 1.0 in"),
-        ({"crop": -0.1}, "and crop -0.1 in"),
-    ],
-)
-def test_bad_settings(changes: dict[str, Any], message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        CoilSettings(**changes)
 
 
 def test_maps_are_estimated_slice_by_slice() -> None:
@@ -130,39 +111,6 @@ def test_sense_needs_a_strength(strength: float) -> None:
     kspace, maps, _ = coil_scans(1, 2, 12, 10)
     with pytest.raises(InputError, match=r"strength .* must be above 0"):
         conjugate_gradient_sense(kspace, calibrated(10, 4), maps[None], strength)
-
-
-# --- root-sum-of-squares ---------------------------------------------------------------------------------------------
-
-
-def test_rss_of_complete_kspace_is_fastmris_target() -> None:
-    """Whatever the image says."""
-    kspace, maps, images = coil_scans(2, 4, 24, 20)
-    coils = fastmri.complex_abs(fastmri.ifft2c(torch.view_as_real(kspace)))
-    found = root_sum_of_squares(100 * images, maps[None], kspace, torch.ones(20, dtype=torch.bool))
-    torch.testing.assert_close(found, fastmri.rss(coils, dim=1), rtol=0, atol=1e-5)
-
-
-def test_rss_without_kspace_is_the_image() -> None:
-    """Maps have root-sum-of-squares 1."""
-    kspace, maps, images = coil_scans(2, 4, 24, 20)
-    found = root_sum_of_squares(images, maps[None], kspace, torch.zeros(20, dtype=torch.bool))
-    torch.testing.assert_close(found, images.abs(), rtol=0, atol=1e-5)
-
-
-@pytest.mark.parametrize("mask", [calibrated(20), some_bins(24, 20)])
-def test_rss_of_undersampled_kspace(mask: Tensor) -> None:
-    """With the true image it is the target's but for noise; it is that of VarNet's coils with the data put in."""
-    kspace, maps, images = coil_scans(2, 4, 24, 20, noise=0.0)
-    found = root_sum_of_squares(images, maps[None], torch.where(mask, kspace, 7.0), mask)
-    torch.testing.assert_close(found, ifft2c(kspace).abs().square().sum(dim=1).sqrt(), rtol=0, atol=1e-5)
-    wrong = root_sum_of_squares(images.flip(0), maps[None], kspace, mask)
-    expanded = fastmri.fft2c(
-        fastmri.complex_mul(torch.view_as_real(images.flip(0))[:, None], torch.view_as_real(maps[None]))
-    )
-    completed = torch.where(mask[..., None], torch.view_as_real(kspace), expanded)
-    expected = fastmri.rss(fastmri.complex_abs(fastmri.ifft2c(completed)), dim=1)
-    torch.testing.assert_close(wrong, expected, rtol=0, atol=1e-5)
 
 
 # --- inference -------------------------------------------------------------------------------------------------------

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import signal
 import socket
 import struct
 import threading
@@ -17,7 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.support.files import complex_normal, error_of
+from tests.support.files import complex_normal
 
 pytest.importorskip("ismrmrd")
 
@@ -41,7 +40,6 @@ from tests.support.serving import (
     expected,
     lines_of,
     pictures,
-    process,
     scan,
     serving,
     small_ready,
@@ -582,25 +580,6 @@ def test_ipv6(good: tuple[bytes, list[np.ndarray]]) -> None:
     assert len(replies.images) == 2
 
 
-@pytest.mark.parametrize(
-    "options, word",
-    [
-        (["--port", "70000"], "--port 70000: must be 0 to 65535"),
-        (["--max-connections", "0"], "--max-connections 0: must be at least 1"),
-        (["--timeout", "-1"], "--timeout -1.0: must be above 0"),
-        (["--protocol", "no_such"], "no_such"),
-        (["--protocol", "fastmri_knee_singlecoil_4x", "--device", "warp"], "--device warp: cannot be used"),
-    ],
-)
-def test_wrong_options(options: list[str], word: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert word in error_of(capsys, "serve", *options)
-
-
-def test_port_in_use(port: int, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(online, "make_ready", lambda *_: cheap())
-    assert error_of(capsys, "serve", "--port", port).startswith(f"127.0.0.1:{port}: nothing can listen there (Address")
-
-
 def test_stop_cuts_off_what_does_not_end(monkeypatch: pytest.MonkeyPatch, good: tuple[bytes, list[np.ndarray]]) -> None:
     monkeypatch.setattr(server, "GRACE", 0.5)
     running = Server(cheap(), ServerSettings(port=0))
@@ -617,44 +596,3 @@ def test_stop_cuts_off_what_does_not_end(monkeypatch: pytest.MonkeyPatch, good: 
             client.rest()
     with pytest.raises(ConnectionRefusedError):
         Client(running.port)
-
-
-CHEAP = (
-    "import mrihvae.server.session as online; from tests.support import serving; "
-    "online.make_ready = lambda *_: serving.{}(); "
-)
-
-
-def test_process_lets_scans_end() -> None:
-    xml, lines = scan(slices=2)
-    with process("--max-connections", "2", "--pixels", "short", before=CHEAP.format("cheap")) as (running, port):
-        with Client(port) as client:
-            client.send(stream(xml, lines[:30], closing=False))
-            assert client.image().data.dtype == np.int16
-            running.send_signal(signal.SIGTERM)
-            time.sleep(1)
-            client.send(b"".join(map(mrd.acquisition, lines[30:])) + mrd.close())
-            assert client.image().slice == 1 and client.rest()[-1] is None
-        assert running.wait(20) == 0
-        assert running.stderr is not None
-        told = running.stderr.read()
-        assert "2 images in" in told and "Traceback" not in told
-
-
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_idle_process_stops(number: signal.Signals) -> None:
-    with process(before=CHEAP.format("cheap")) as (running, _):
-        running.send_signal(number)
-        assert running.wait(20) == 0
-        assert running.stderr is not None and running.stderr.read() == ""
-
-
-def test_process_that_computes_stops_cleanly() -> None:
-    before = CHEAP.format("small_ready") + "import mrihvae.server.tcp as server; server.GRACE = server.CUT = 0.2; "
-    xml, lines = scan(slices=1, height=768, width=768, mask=lines_of(768))
-    with process(before=before) as (running, port), Client(port) as client:
-        client.send(stream(xml, lines, "hybrid"))
-        time.sleep(1)
-        running.send_signal(signal.SIGTERM)
-        assert running.wait(20) == 0  # torch aborts if the interpreter ends while its threads compute
-        assert running.stderr is not None and "cut off" in running.stderr.read()
