@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 
 from mrihvae.errors import InputError
+from mrihvae.utils.config import PART
 from mrihvae.utils.precision import PRECISIONS
 
 STARTS = ("encoder", "prior", "sample")
@@ -137,7 +138,7 @@ class InferenceSettings:
         has instructions for it; k-space and Fourier transforms are in single precision always
     """
 
-    refinement: RefinementSettings = field(default_factory=RefinementSettings)
+    refinement: RefinementSettings = field(default_factory=RefinementSettings, metadata=PART)
     views: int = 2
     rounds: int = 2
     blend: float = 0.7
