@@ -49,7 +49,8 @@ def error_ratio(
 
     Parameters
     ----------
-    kspace : complex (slices, H, W) on the CPU, or with maps (slices, coils, H, W), 0 where not measured
+    kspace : complex (slices, H, W) on the CPU, or with maps (slices, coils, H, W), 0 where not measured; at most
+        `SLICES` of them are used
     measured : bool, broadcast to (H, W)
     known : the same, with bins that are known to be 0
     settings : how samples are drawn
@@ -61,6 +62,8 @@ def error_ratio(
     a factor on the samples' deviation, in `BOUNDS`; `TYPICAL` where too little lies outside of a fully sampled centre
     """
 
+    chosen = torch.from_numpy(chosen_slices(len(kspace)))
+    kspace, maps = kspace[chosen], None if maps is None else maps[chosen]
     drawn = replace(settings, refinement=replace(settings.refinement, sweeps=0))
 
     def draws(shown: Tensor, mask: Tensor, number: int) -> Tensor:

@@ -25,6 +25,7 @@ from mrihvae.recon.methods import make_method
 from mrihvae.recon.undersampling import mask_of
 from mrihvae.recon.volumes import reconstruct_volume
 from mrihvae.training.objective import decode_means
+from mrihvae.utils.config import from_dict
 from tests.support.small import phantom, small_kspace, small_model
 
 RANDOM = Undersampling("random", 4, 0.1)
@@ -55,7 +56,7 @@ def test_variants_are_what_the_package_does() -> None:
         volume = reconstruct_volume(scan, mask, make_method(name, model))
         found, _ = refinement._psnr_and_seconds(model, scan, mask, variant)
         assert found == pytest.approx(score_volume(scan.target, volume)["PSNR"], abs=1e-4)
-    assert InferenceSettings(**refinement.VARIANTS[refinement.SHIPPED]) == InferenceSettings()
+    assert from_dict(InferenceSettings, refinement.VARIANTS[refinement.SHIPPED], "") == InferenceSettings()
     assert replace(FOR_SCANS, **refinement.PNP[refinement.LOOP]) == FOR_SCANS
     for on_training, on_others in refinement.STUDIES.values():
         assert set(on_others) < set(on_training) <= set(refinement.ALL) and refinement.ALONE in on_others

@@ -30,6 +30,7 @@ from mrihvae.physics.sampling import Undersampling
 from mrihvae.recon.methods import make_method
 from mrihvae.recon.undersampling import mask_of
 from mrihvae.recon.volumes import reconstruct_volume, sample_volume
+from mrihvae.utils.config import from_dict
 from tests.support.files import PROTOCOL, complex_normal, error_of, run, truncate, write_scan
 from tests.support.small import small_kspace, small_model
 
@@ -147,7 +148,7 @@ def test_hybrid_inference_with_settings_and_weights(data: Path, tmp_path: Path, 
     assert (settings["sweeps"], settings["views"], settings["temperature"], settings["spread"]) == (2, 1, 0.25, 2.0)
     (row,) = summary["volumes"]  # --limit
     scan = read_scan(data / "val" / "file0.h5")
-    method = make_method("hybrid", load_model(str(checkpoint)), InferenceSettings(**settings))
+    method = make_method("hybrid", load_model(str(checkpoint)), from_dict(InferenceSettings, settings, ""))
     found = read_dataset(tmp_path / "out/reconstructions/file0.h5", "reconstruction")
     np.testing.assert_array_equal(found, reconstruct_volume(scan, mask_of(scan, DOUBLE), method))
     assert row["file"] == "file0.h5" and summary["limit"] == 1

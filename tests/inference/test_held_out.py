@@ -87,7 +87,9 @@ def drawn_around(truth: Tensor, deviation: float, spread: float) -> object:
         shape = (count, *truth.shape, 2)
         return torch.view_as_complex(torch.from_numpy(rng.standard_normal(shape).astype(np.float32))) / 2**0.5
 
-    def sample(model: HVAE, kspace: Tensor, mask: Tensor, samples: int, settings: object, seed: int) -> Tensor:
+    def sample(
+        model: HVAE, kspace: Tensor, mask: Tensor, samples: int, maps: None, settings: object, seed: int
+    ) -> Tensor:
         shown = torch.where(mask, 0, kspace)
         assert not shown.any()  # what is held out is not shown
         centre = truth + deviation * white(1)

@@ -13,7 +13,7 @@ import torch
 from mrihvae.errors import InputError
 from mrihvae.inference import reconstruct as inference
 from mrihvae.inference.latents import mixed_seed
-from mrihvae.inference.problem import Problem, padded_shape, prepare
+from mrihvae.inference.problem import Problem, SingleCoilProblem, padded_shape, prepare
 from mrihvae.inference.reconstruct import first_estimate, infer, reconstruct, sample, view
 from mrihvae.inference.settings import InferenceSettings
 from mrihvae.model.bands import merge
@@ -31,7 +31,7 @@ from tests.support.small import SMALL, every_third, small_kspace, small_model
 
 def exactly(**values: Any) -> InferenceSettings:
     """Settings in single precision, in which what should be equal is equal."""
-    return InferenceSettings(**{"precision": "float32", **values})
+    return with_settings(InferenceSettings(precision="float32"), **values)
 
 
 AMORTISED = exactly(views=1, rounds=1, sweeps=0)
@@ -47,7 +47,8 @@ def problem_of(kspace: torch.Tensor, mask: torch.Tensor, noise: torch.Tensor) ->
     """Pose a problem that is in model units already, and on sizes that the network takes."""
     mask = mask.expand(kspace.shape)
     shape = (kspace.shape[-2], kspace.shape[-1])
-    return Problem(torch.where(mask, kspace, 0), mask, noise, torch.ones(len(kspace)), shape)
+    measured, scale = torch.where(mask, kspace, 0), torch.ones(len(kspace))
+    return SingleCoilProblem(mask=mask, noise=noise, scale=scale, padded=shape, measured=measured, shape=shape)
 
 
 def bins_of(height: int, width: int, share: float = 0.4) -> torch.Tensor:
@@ -653,7 +654,7 @@ def test_variance_in_the_physical_scale(model: HVAE) -> None:
 )
 def test_refused_settings(values: dict[str, float]) -> None:
     with pytest.raises(ValueError, match="must be|unknown; choose one of"):
-        InferenceSettings(**values)  # type: ignore[arg-type]
+        with_settings(InferenceSettings(), **values)
 
 
 def test_padded_shape() -> None:
