@@ -12,7 +12,7 @@ ALIKE = 0.99  # entries of at least this share of the largest one count as large
 
 
 def mix_coils(kspace: Tensor, matrix: Tensor) -> Tensor:
-    """Multiply data by a matrix along the coil axis, as whitening and compression do; coil maps change alike.
+    """Compute matrix times data along the coil axis, as whitening and compression do; maps change alike.
 
     Parameters
     ----------

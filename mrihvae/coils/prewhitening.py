@@ -23,7 +23,7 @@ SINGULAR = 1e-5  # share of a coil's noise that is its own, below which whitenin
 
 
 def noise_covariance(noise: Tensor) -> Tensor:
-    """Compute the sample covariance E n n^H of a noise scan; the mean, which noise does not have, is not removed.
+    """Compute the sample covariance C = E n n^H of a noise scan; its mean is not removed, since noise has none.
 
     Parameters
     ----------
@@ -37,6 +37,16 @@ def noise_covariance(noise: Tensor) -> Tensor:
     ------
     InputError
         NaN or infinite values, fewer than 10 samples a coil, or a coil of zeros.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from mrihvae.coils import noise_covariance, whitening_matrix
+    >>> _ = torch.manual_seed(0)
+    >>> covariance = noise_covariance(torch.randn(2, 1000, dtype=torch.complex64))
+    >>> whitener = whitening_matrix(covariance, unit=True)
+    >>> (whitener @ covariance @ whitener.mH).allclose(torch.eye(2, dtype=torch.complex64), atol=1e-5)
+    True
     """
     noise = _checked_noise(noise, "noise scan")
     return (noise @ noise.mH / noise.shape[1]).to(torch.complex64)

@@ -1,3 +1,4 @@
+from . import mrd as mrd
 from .bart import read_cfl as read_cfl
 from .bart import write_cfl as write_cfl
 from .fastmri import read_scan as read_scan

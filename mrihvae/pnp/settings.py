@@ -15,29 +15,49 @@ RESULTS = ("decoded", "image")
 
 @dataclass(frozen=True)
 class PnPSettings:
-    """How the loop is run.
+    """Settings of the PnP-HVAE loop.
+
+    It minimizes, over the image x and the latents z in turns (all but the last term halved for real images),
+
+        J(x, z) = f(x) + beta |x - mu(z)|^2 / gamma^2 - sum_l tau_l^-2 log p(z_l | z_<l).
 
     Attributes
     ----------
-    iterations : K, passes of the encoder at most
-    gamma : deviation of x about the decoder's image, in model units; the larger, the more the data say
+    iterations : K, encoder passes at most
+    gamma : standard deviation of x about the decoded image, in model units; the larger, the stronger the data
     tau : temperature of the prior of each level's latents, from 0, its mean, to 1, plain reconstruction; one for all
         levels, or one a level, coarsest first
     tau_finest : if given, tau goes from `tau` at the coarsest level to this at the finest, linearly
-    relaxation : part of the step to the new x that is taken, above 0 and at most 1; below 1 the loop is an averaged one
-        (Krasnoselskii-Mann), and x keeps a part of what it began with
-    beta : weight of the bond between x and the decoder's image, at most 1
+    relaxation : part of the step to the new x that is taken, above 0 and at most 1; below 1 the iteration is averaged
+        (Krasnoselskii-Mann), and x keeps a part of where it began
+    beta : weight of the coupling between x and the decoded image, at most 1
     beta_start, beta_steps : with steps, beta grows from the first to its full weight in so many, geometrically
-    encoder : "data", r, which is told of the data, or "complete", q, which takes x for a complete image (the paper's)
+    encoder : "data", the measurement-conditioned posterior r, or "complete", the full-data posterior q, to which x is a
+        complete image (as in the paper)
     draw : whether latents are drawn, and not their most likely values
-    views : mirrored copies of x whose decoded images are averaged
+    views : test-time augmentation: mirrored copies of x whose decoded images are averaged
     sweeps : refinement steps per level in each pass (hybrid z-steps); with "complete" against x, with r of undersampled
-        scans against what was measured
+        scans against the acquired k-space
     tolerance : a slice stops once |x_k - x_k-1| is this part of |x_k|; 0 does all iterations
     patience : or once this distance was not at its least for so many iterations; 0 for never
-    result : which of the two images those take that want one: "decoded", mu(z), or "image", x
+    result : the image that is returned where there is one alone: "decoded", mu(z), or "image", x
     seed : of draws
     precision : of the network, see `mrihvae.utils.precision`
+
+    Raises
+    ------
+    InputError
+        A number outside of its range, or an unknown name.
+
+    Examples
+    --------
+    >>> import mrihvae
+    >>> mrihvae.PnPSettings(iterations=50, tau=0.95, tau_finest=0.6, encoder="complete").iterations
+    50
+
+    References
+    ----------
+    * Prost et al. 2023 (PnP-HVAE), https://doi.org/10.48550/arXiv.2303.11217
     """
 
     iterations: int = 2

@@ -126,17 +126,18 @@ def draw_batch(
     settings: SimulationSettings,
     rng: Generator,
 ) -> Scans:
-    """Draw complete scans and their undersampled measurement, in model units.
+    """Return fully sampled scans and their undersampled acquisition, drawn at random, in model units.
 
     Parameters
     ----------
     images : arrays (h, w): real magnitude, or complex raw k-space where the flag beside it is True
     shape : (H, W) of the batch
+    settings : ranges that are drawn from
     rng : every random choice comes from it, so equal generators give equal batches
 
     Returns
     -------
-    Scans, complex (slices, H, W)
+    see `mrihvae.training.Scans`, complex (slices, H, W)
     """
     scans = [_draw_scan(array, raw, shape, settings, rng) for array, raw in images]
     kspace = torch.stack([scan[0] for scan in scans])

@@ -113,7 +113,7 @@ class Counters:
 
 @dataclass
 class Run:
-    """A run in memory: model, averaged model, optimiser, settings, counters."""
+    """A training run in memory: model, averaged model, optimizer, settings, counters."""
 
     model: HVAE
     average: HVAE
@@ -206,7 +206,7 @@ def _take_guess(net: HVAE, weights: HVAE) -> None:
 
 
 def save_checkpoint(directory: Path, run: Run, provenance: dict[str, Any]) -> None:
-    """Write everything that continuing needs to one file, and the averaged weights beside it."""
+    """Write what a run needs to resume to one file, and the averaged weights beside it."""
     tensors: dict[str, Tensor] = {}
     for name, parameter in run.model.named_parameters():
         tensors[f"model/{name}"] = parameter.detach()
@@ -227,7 +227,7 @@ def save_checkpoint(directory: Path, run: Run, provenance: dict[str, Any]) -> No
 
 
 def load_checkpoint(directory: Path, device: torch.device | str, **changes: Any) -> Run:
-    """Continue a run from its folder; `changes` replace training settings (more steps, say).
+    """Return an interrupted run, from its folder; `changes` replace training settings, such as `steps`.
 
     Raises
     ------
