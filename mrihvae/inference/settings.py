@@ -30,20 +30,20 @@ class RefinementSettings:
 
     Attributes
     ----------
-    start : where latents start: "encoder", its means (hybrid inference; amortized with no sweeps), or, for iterative
+    start : where latents start: "encoder", its means (hybrid inference; amortised with no sweeps), or, for iterative
         inference, "prior", the prior's means, or "sample", a draw from the prior
     order : "together" refines all latents of a level at once; "layer", one layer after the other, each completed by
         the later layers of its level where they start (Algorithm 1)
     sweeps : N, refinement steps of each latent, per level; 0 takes what it starts from
     rule : how a step is taken: "gradient", a plain step in z, as eq. 7 has it; "adam", in units of each latent's
-        standard deviation under what it starts from; or "gauss-newton", with L2 alone, which finds its own step and
-        never increases the objective
+        deviation under what it starts from; or "gauss-newton", with L2 alone, which finds its own step and never goes
+        up
     step : lambda, the size of a step of the first two, per level; None for the usual one (`STEPS`)
     iterations : conjugate gradient iterations of a Gauss-Newton step; 1 is an exact line search along the gradient
-    anchor : distribution that latents are regularized towards: "prior", as in the equation, or "posterior", the
-        distribution that they start from, about where they start: r's means, which keep what r takes from the data
-        (better in benchmarks/results/refinement.md), or draws
-    beta : data-consistency weight, per level
+    anchor : what the data term is weighed against: "prior", -log p(z_l | z_<l), as in IA-HVAE, or "posterior", -log of
+        what the latents start from, about where they start: r's means, which keep what r has seen in the data (better
+        by what benchmarks/results/refinement.md says), or draws
+    beta : weight of the data term against the anchor, per level
     loss : "l2", |h - hhat|^2 / s^2, the likelihood's own, or "l1", |h - hhat| / s
     tolerance : a slice stops once its gradient has fallen to this part of its first one, and a batch once all have; 0
         does all sweeps
@@ -142,15 +142,13 @@ class InferenceSettings:
     Attributes
     ----------
     refinement : of the last round
-    views : test-time augmentation: number of copies of the scan, mirrored or conjugated, whose reconstructions are
-        averaged in the first round, 1 to 8
-    rounds : encoder passes; each after the first takes the last one's reconstruction as its guess
-    blend : share of a further round's reconstruction where nothing was acquired; the rest stays as it was
-    combine : data consistency: "measured" replaces the model's k-space by y where it was acquired; "variance" weighs y
-        and hhat by their variances
-    temperature : factor on the standard deviation of r from which posterior samples are drawn
-    spread : factor on the standard deviation of samples in uncertainty maps, beside the one that the scan itself gives
-        (`mrihvae.inference.error_ratio`); the card of weights has the one that calibrates them
+    views : copies of the scan, mirrored or conjugated, whose reconstructions are averaged in the first round, 1 to 8
+    rounds : passes of r down all levels; each after the first is given the last one's reconstruction as its guess
+    blend : share of a further round's reconstruction where nothing was measured; the rest stays as it was
+    combine : what measured bins become: "measured" keeps y; "variance" weighs y and hhat by their variances
+    temperature : factor on the deviation of r from which posterior samples are drawn
+    spread : factor on the deviation of samples in maps of uncertainty, beside what the scan itself says of it
+        (`mrihvae.inference.held_out`); the card of weights tells what calibrates them
     precision : of the network's arithmetic, "float32", "bfloat16", or "auto", which takes bfloat16 where the processor
         has instructions for it; k-space and Fourier transforms are in single precision always
 

@@ -23,24 +23,23 @@ class PnPSettings:
 
     Attributes
     ----------
-    iterations : K, encoder passes at most
-    gamma : standard deviation of x about the decoded image, in model units; the larger, the stronger the data
+    iterations : K, passes of the encoder at most
+    gamma : deviation of x about the decoder's image, in model units; the larger, the more the data say
     tau : temperature of the prior of each level's latents, from 0, its mean, to 1, plain reconstruction; one for all
         levels, or one a level, coarsest first
     tau_finest : if given, tau goes from `tau` at the coarsest level to this at the finest, linearly
-    relaxation : part of the step to the new x that is taken, above 0 and at most 1; below 1 the iteration is averaged
-        (Krasnoselskii-Mann), and x keeps a part of where it began
-    beta : weight of the coupling between x and the decoded image, at most 1
+    relaxation : part of the step to the new x that is taken, above 0 and at most 1; below 1 the loop is an averaged one
+        (Krasnoselskii-Mann), and x keeps a part of what it began with
+    beta : weight of the bond between x and the decoder's image, at most 1
     beta_start, beta_steps : with steps, beta grows from the first to its full weight in so many, geometrically
-    encoder : "data", the measurement-conditioned posterior r, or "complete", the full-data posterior q, to which x is a
-        complete image (as in the paper)
+    encoder : "data", r, which is told of the data, or "complete", q, which takes x for a complete image (the paper's)
     draw : whether latents are drawn, and not their most likely values
-    views : test-time augmentation: mirrored copies of x whose decoded images are averaged
+    views : mirrored copies of x whose decoded images are averaged
     sweeps : refinement steps per level in each pass (hybrid z-steps); with "complete" against x, with r of undersampled
-        scans against the acquired k-space
+        scans against what was measured
     tolerance : a slice stops once |x_k - x_k-1| is this part of |x_k|; 0 does all iterations
     patience : or once this distance was not at its least for so many iterations; 0 for never
-    result : the image that is returned where there is one alone: "decoded", mu(z), or "image", x
+    result : which of the two images those take that want one: "decoded", mu(z), or "image", x
     seed : of draws
     precision : of the network, see `mrihvae.utils.precision`
 

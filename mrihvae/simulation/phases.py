@@ -40,13 +40,13 @@ GRID = 96  # pixels, at most, of the grid on which fields are computed; they are
 
 
 def add_phase(image: Tensor, rng: Generator, kind: str | None = None) -> Tensor:
-    """Return a magnitude image with the phase of a scan drawn at random.
+    """Give a magnitude image the phase of a scan drawn at random.
 
     Parameters
     ----------
     image : real (h, w), at least 0, in any unit
     rng : every random choice comes from it
-    kind : of scan, one of `SHARES`; None: drawn by these
+    kind : of scan, one of `SHARES`; drawn by these, if left out
 
     Returns
     -------
