@@ -190,7 +190,7 @@ def trained(
 def hybrid_psnr(model: HVAE, case: ValidationCase) -> float:
     """Compute the mean PSNR in dB of scans of one coil by the default inference: views, rounds and refinement."""
     scans, images = case.scans, []
-    for kspace, mask in zip(scans.zero_filled, scans.mask):  # their masks differ
+    for kspace, mask in zip(scans.measured, scans.mask):  # their masks differ
         images.append(reconstruct(model, kspace[None], mask))
     return round(psnr(fft2c(torch.cat(images)), scans.kspace), 3)
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 
 from mrihvae.errors import InputError
+from mrihvae.utils.config import PART
 from mrihvae.utils.precision import PRECISIONS
 
 STARTS = ("encoder", "prior", "sample")
@@ -165,7 +166,7 @@ class InferenceSettings:
     * "Iterative Amortized Hierarchical VAE" (IA-HVAE), https://doi.org/10.48550/arXiv.2601.15894
     """
 
-    refinement: RefinementSettings = field(default_factory=RefinementSettings)
+    refinement: RefinementSettings = field(default_factory=RefinementSettings, metadata=PART)
     views: int = 2
     rounds: int = 2
     blend: float = 0.7

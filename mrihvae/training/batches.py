@@ -55,6 +55,16 @@ class Scans:
         return cls(kspace, problem, noise)
 
     @property
+    def mask(self) -> Tensor:
+        """Mark the bins that count as acquired, bool (slices, H, W)."""
+        return self.problem.mask
+
+    @property
+    def measured(self) -> Tensor:
+        """The data alone, of several coils combined by the maps: complex (slices, H, W)."""
+        return self.problem.zero_filled
+
+    @property
     def coils(self) -> int:
         """Number of coils."""
         return self.problem.sense.maps.shape[-3] if isinstance(self.problem, MultiCoilProblem) else 1
@@ -67,7 +77,7 @@ class Scans:
 
     def consistent(self, decoded: Tensor, guess: Tensor) -> Tensor:
         """Take the guess on the acquired lines, the decoder's bins elsewhere, and make both consistent with data."""
-        return self.problem.make_consistent(torch.where(self.problem.mask, guess, decoded))
+        return self.problem.make_consistent(torch.where(self.mask, guess, decoded))
 
     def scored(self, decoded: Tensor, guess: Tensor) -> Tensor:
         """Return what counts as the answer of r.
@@ -80,7 +90,7 @@ class Scans:
         """Compute the mean squared error of each slice, (slices,); acquired samples count by `MEASURED_WEIGHT`."""
         error = squared(self.kspace - estimate)
         if self.coils == 1:
-            error = torch.where(self.problem.mask, MEASURED_WEIGHT, 1.0) * error
+            error = torch.where(self.mask, MEASURED_WEIGHT, 1.0) * error
         return error.mean(dim=(-2, -1))
 
 

@@ -1,7 +1,7 @@
 """Frozen settings dataclasses to and from plain dictionaries, with errors that name the bad key.
 
-Settings are composed: a field may be another settings dataclass. In dictionaries, and so in files and options, the
-names of both lie on one level. Types are those of the annotations; pydantic checks them.
+Settings are composed: a field with the metadata `PART` is another settings dataclass. In dictionaries, and so in files
+and options, the names of both lie on one level. Types are those of the annotations; pydantic checks them.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 from mrihvae.errors import InputError, nearest
 
 T = TypeVar("T")
+PART = {"part": True}  # metadata of fields that are other settings dataclasses
 
 
 def from_dict(cls: type[T], values: Mapping[str, Any], where: str) -> T:
@@ -53,8 +54,9 @@ def from_dict(cls: type[T], values: Mapping[str, Any], where: str) -> T:
 def as_dict(settings: Any) -> dict[str, Any]:
     """Return settings as a dictionary on one level, from which `from_dict` builds them again."""
     values: dict[str, Any] = {}
-    for name, value in ((field.name, getattr(settings, field.name)) for field in dataclasses.fields(settings)):
-        values |= as_dict(value) if dataclasses.is_dataclass(value) else {name: value}
+    for field in dataclasses.fields(settings):
+        value = getattr(settings, field.name)
+        values |= as_dict(value) if field.metadata == PART else {field.name: value}
     return values
 
 
@@ -66,8 +68,9 @@ def with_settings(settings: T, **changes: Any) -> T:
 def setting_names(cls: Any) -> dict[str, Any]:
     """Return the names of all settings on one level, and which dataclass has them."""
     names: dict[str, Any] = {}
-    for name, hint in _hints(cls).items():
-        names |= setting_names(hint) if dataclasses.is_dataclass(hint) else {name: cls}
+    hints = typing.get_type_hints(cls)
+    for field in dataclasses.fields(cls):
+        names |= setting_names(hints[field.name]) if field.metadata == PART else {field.name: cls}
     return names
 
 
@@ -82,12 +85,6 @@ def schema(cls: type[Any]) -> dict[str, Any]:
     return {"type": "object", "properties": properties, "required": required, "additionalProperties": False}
 
 
-def _hints(cls: Any) -> dict[str, Any]:
-    """Return the types of a dataclass's fields."""
-    hints = typing.get_type_hints(cls)
-    return {field.name: hints[field.name] for field in dataclasses.fields(cls)}
-
-
 @cache
 def _model(cls: Any) -> Any:
     """Make a pydantic model of a dataclass's own fields, none of which is converted silently."""
@@ -95,9 +92,10 @@ def _model(cls: Any) -> Any:
 
     config = pydantic.ConfigDict(strict=True, allow_inf_nan=False, arbitrary_types_allowed=True)
     fields = {}
-    for name, hint in _hints(cls).items():
+    hints = typing.get_type_hints(cls)
+    for name in (field.name for field in dataclasses.fields(cls) if field.metadata != PART):
         usual = _default(cls, name)
-        fields[name] = (hint, ... if usual is dataclasses.MISSING else usual)
+        fields[name] = (hints[name], ... if usual is dataclasses.MISSING else usual)
     return pydantic.create_model(cls.__name__, __config__=config, **fields)  # type: ignore[call-overload]
 
 
@@ -118,11 +116,13 @@ def _is_valid(cls: Any, name: str, value: Any) -> bool:
 def _built(cls: type[T], values: Mapping[str, Any]) -> T:
     """Build settings of names on one level."""
     own: dict[str, Any] = {}
-    for name, hint in _hints(cls).items():
-        if dataclasses.is_dataclass(hint) and isinstance(hint, type):
-            own[name] = _built(hint, {key: values[key] for key in setting_names(hint) if key in values})
-        elif name in values:
-            own[name] = values[name]
+    hints = typing.get_type_hints(cls)
+    for field in dataclasses.fields(cls):  # type: ignore[arg-type]
+        if field.metadata == PART:
+            kind = hints[field.name]
+            own[field.name] = _built(kind, {key: values[key] for key in setting_names(kind) if key in values})
+        elif field.name in values:
+            own[field.name] = values[field.name]
     return cls(**own)
 
 

@@ -13,7 +13,7 @@ from mrihvae.inference.problem import LEAST_WEIGHT, WEIGHT, MultiCoilProblem, pr
 from mrihvae.inference.views import view
 from mrihvae.model.hvae import HVAE
 from mrihvae.physics import total_variation as variation
-from mrihvae.physics.fourier import centre_crop, fft2c, ifft2c, resize_kspace
+from mrihvae.physics.fourier import centre_crop, centre_pad, fft2c, ifft2c, resize_kspace
 from mrihvae.physics.mri import Sense
 from mrihvae.physics.total_variation import VARIATION, first_guess, total_variation
 from tests.support.files import complex_normal
@@ -36,7 +36,10 @@ def problem_of(model: HVAE, shape: tuple[int, int], coils: int = 3, mask: Tensor
 def problem_by_hand(sense: Sense, data: Tensor, noise: Tensor, padded: tuple[int, int]) -> MultiCoilProblem:
     """Pose a problem without a model; `total_variation` is of no account."""
     combined = sense.adjoint(data)
-    return MultiCoilProblem(sense, combined, combined, noise, torch.ones(len(data)), padded)
+    scale, mask = torch.ones(len(data)), centre_pad(sense.mask.expand(combined.shape), padded, value=True)
+    return MultiCoilProblem(
+        mask=mask, noise=noise, scale=scale, padded=padded, sense=sense, combined=combined, first=combined
+    )
 
 
 def white(*shape: int, seed: int = 0) -> Tensor:

@@ -397,7 +397,7 @@ def test_elbo_of_real_images_by_hand() -> None:
     model = small_model(settings=REAL).requires_grad_(False)
     images = torch.rand(2, 3, *SHAPE, generator=torch.Generator().manual_seed(0))
     kspace = fft2c(images.to(torch.complex64))
-    scans = Scans(kspace, kspace, torch.ones(kspace.shape, dtype=torch.bool), torch.tensor([0.0, 0.2]))
+    scans = Scans.of_one_coil(kspace, kspace, torch.ones(kspace.shape, dtype=torch.bool), torch.tensor([0.0, 0.2]))
     torch.manual_seed(3)
     terms = prior_terms(model, scans, matched=False)
     torch.manual_seed(3)

@@ -8,6 +8,7 @@ import pytest
 
 from mrihvae.errors import InputError
 from mrihvae.inference.settings import STEPS, InferenceSettings, RefinementSettings, at
+from mrihvae.utils.config import with_settings
 
 
 def test_one_number_for_all_levels_or_one_for_each() -> None:
@@ -68,8 +69,9 @@ def test_levels_with_one_head(order: str, name: str, refused: bool) -> None:
 )
 def test_settings_that_cannot_be(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        InferenceSettings(**changes)
+        with_settings(InferenceSettings(), **changes)
 
 
 def test_starts_without_the_scan_take_one_view() -> None:
-    assert InferenceSettings(views=1, rounds=1, refinement=RefinementSettings(start="sample")).start == "sample"
+    without = InferenceSettings(views=1, rounds=1, refinement=RefinementSettings(start="sample"))
+    assert without.refinement.start == "sample"

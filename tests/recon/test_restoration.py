@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import warnings
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +21,7 @@ from mrihvae.pnp.restore import restore_images
 from mrihvae.pnp.settings import PnPSettings
 from mrihvae.recon import restoration
 from mrihvae.recon.restoration import Degradation, Job, check_size, completed, restore_volume
+from mrihvae.utils import notices
 from tests.support.small import SMALL, phantom, small_model
 
 FILE, CPU = Path("a.nii"), torch.device("cpu")
@@ -174,7 +174,7 @@ def test_warnings_of_the_loop_are_kept_once(model: HVAE, monkeypatch: pytest.Mon
     usual = restoration.restore_images
 
     def warn(*given: Any) -> Any:
-        warnings.warn("beware", RuntimeWarning, stacklevel=1)
+        notices.warn("beware")
         return usual(*given)
 
     monkeypatch.setattr(restoration, "restore_images", warn)

@@ -559,7 +559,7 @@ def test_samples_do_not_depend_on_the_batch_size(shape: tuple[int, ...], model: 
     whole = sample_volume(scan, bins_of(), method, batch_size=100)
     for size in (1, 3):
         found = sample_volume(scan, bins_of(), method, batch_size=size)
-        for name in ("mean", "std", "samples"):
+        for name in ("magnitude", "std", "samples"):
             expected = getattr(whole, name)
             np.testing.assert_allclose(getattr(found, name), expected, atol=1e-4 * expected.max(), rtol=0)
 
@@ -647,7 +647,7 @@ def test_samples_are_cropped_as_the_volume_is(model: HVAE) -> None:
     whole = sample_volume(scan, lines, method)
     cropped = sample_volume(dataclasses.replace(scan, matrix=(24, 10)), lines, method)
     assert cropped.samples.shape == (3, 2, 24, 10) and cropped.magnitude.shape == cropped.std.shape == (3, 24, 10)
-    for name in ("mean", "std", "samples"):
+    for name in ("magnitude", "std", "samples"):
         assert np.array_equal(getattr(cropped, name), getattr(whole, name)[..., 5:15])
     fewer = sample_volume(dataclasses.replace(scan, matrix=(12, 10)), lines, method)  # without readout oversampling
     assert fewer.samples.shape == (3, 2, 12, 10) and fewer.noise == pytest.approx(whole.noise)
@@ -664,16 +664,17 @@ def test_samples_tell_their_progress(model: HVAE) -> None:
 
 
 def test_what_each_method_draws(model: HVAE) -> None:
-    """The volume of "samples" is their mean, without sweeps; "hybrid" refines draws; "amortised" is one look."""
+    """Samples are drawn without sweeps, unless they are asked for; the volume of "samples" is their mean."""
     scan, lines = scan_of(), every_third(20).numpy()
     kspace = torch.from_numpy(np.where(lines, scan.kspace, 0))
     settings = InferenceSettings(views=2, rounds=3, refinement=RefinementSettings(sweeps=2))
-    for name, expected in (
-        ("samples", with_settings(settings, sweeps=0)),
-        ("hybrid", settings),
-        ("amortised", with_settings(settings, views=1, rounds=1, sweeps=0)),
+    for name, sweeps, expected in (
+        ("samples", 0, with_settings(settings, sweeps=0)),
+        ("hybrid", 0, with_settings(settings, sweeps=0)),
+        ("hybrid", 2, settings),
+        ("amortised", 0, with_settings(settings, views=1, rounds=1, sweeps=0)),
     ):
-        method = make_method(name, model, settings, samples=2)
+        method = make_method(name, model, settings, samples=2, sample_sweeps=sweeps)
         drawn = sample(model, kspace, torch.from_numpy(lines), 2, None, expected).abs().numpy()
         found = sample_volume(scan, lines, method)
         np.testing.assert_allclose(found.samples, drawn.swapaxes(0, 1), atol=1e-5, err_msg=name)

@@ -42,7 +42,7 @@ def test_shapes_and_units() -> None:
     problem = scans.problem
     assert scans.kspace.shape == problem.combined.shape == problem.first.shape == (5, *SHAPE)
     assert problem.sense.maps.shape == (5, 4, *SHAPE) and problem.sense.mask.shape == (5, *SHAPE)
-    assert problem.padded == SHAPE and not problem.turned and problem.number == 0
+    assert problem.padded == SHAPE and not problem.transposed and problem.number == 0
     assert {one.dtype for one in (scans.kspace, problem.combined, problem.first, problem.sense.maps)} == {
         torch.complex64
     }
