@@ -10,4 +10,3 @@ from .kspace import open_kspace as open_kspace
 from .npy import read_numpy as read_numpy
 from .npy import write_numpy as write_numpy
 from .stored_kspace import StoredKspace as StoredKspace
-from .write_images import write_nifti as write_nifti
