@@ -43,7 +43,12 @@ class VolumeScores:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """The scores of all volumes, in the order in which fastMRI accumulates them (that of the target folder)."""
+    """The scores of all volumes.
+
+    Attributes
+    ----------
+    rows : of each volume, in the order in which fastMRI accumulates them (that of the target folder)
+    """
 
     rows: tuple[VolumeScores, ...]
 
