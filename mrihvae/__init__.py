@@ -1,16 +1,19 @@
 """mrihvae: MRI reconstruction with a hierarchical VAE prior that separates into frequency bands.
 
 `reconstruct` takes arrays, `open_kspace` and `reconstruct_scan` take files, and `Reconstructor` stands in for fastMRI's
-VarNet. Names are imported when they are used: torch takes seconds, for which `mrihvae --help` has no use.
+VarNet. Each subpackage has public names of its own, such as `mrihvae.physics.Sense`. All are imported when they are
+used: torch takes seconds, for which `mrihvae --help` has no use.
 """
 
 from __future__ import annotations
 
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 
 import lazy_loader
 
 __getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
+__all__ = [name for name in __all__ if not Path(__file__).with_name(name).is_dir()]  # `import *` takes no subpackages
 __all__ += ["__version__"]
 
 try:

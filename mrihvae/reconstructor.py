@@ -19,21 +19,39 @@ from mrihvae.recon.sliced_scan import SlicedScan
 
 
 class Reconstructor(nn.Module):
-    """Reconstructs batches of undersampled slices, of one coil or several.
+    """Reconstruct batches of undersampled slices, y = M F S x + n, as fastMRI's VarNet does; a `torch.nn.Module`.
 
     Method and weights are best given by `from_pretrained`.
 
     Parameters
     ----------
-    method : how to reconstruct, one that `mrihvae.recon.methods.load_method` gives: "hybrid", "amortised" or "samples"
+    method : one that `mrihvae.load_method` gives: "hybrid", "amortised" or "samples"
     seed : of posterior samples
-    matrix : (h, w) of the header's reconstruction matrix, which the call is not told: readout oversampling beyond h
-        rows is removed before maps and inference, and the outer rows of the result are zero-filled; None: it stays
+    matrix : (h, w) of the header's reconstruction matrix, which k-space alone does not show: readout oversampling
+        beyond h rows is removed before maps and inference, and the outer rows of the result are zero-filled; None keeps
+        all rows
 
     Raises
     ------
     InputError
         Another method, or one whose coils are to be whitened or compressed to a given number, which is for volumes.
+
+    Examples
+    --------
+    >>> import torch
+    >>> import mrihvae
+    >>> _ = torch.manual_seed(0)
+    >>> mask = torch.arange(32) % 2 == 0
+    >>> mask[12:20] = True
+    >>> masked_kspace = torch.randn(1, 1, 32, 32, 2) * mask[:, None]
+    >>> module = mrihvae.Reconstructor(mrihvae.load_method("amortised", views=1))
+    >>> module(masked_kspace, mask.reshape(1, 1, 1, 32, 1)).shape
+    torch.Size([1, 32, 32])
+
+    References
+    ----------
+    * Hammernik et al. 2018 (VarNet), https://doi.org/10.1002/mrm.26977
+    * Sriram et al. 2020 (end-to-end VarNet), https://doi.org/10.48550/arXiv.2004.06688
     """
 
     def __init__(self, method: Method, seed: int = 0, matrix: tuple[int, int] | None = None) -> None:
@@ -56,20 +74,20 @@ class Reconstructor(nn.Module):
         device: torch.device | str = "cpu",
         matrix: tuple[int, int] | None = None,
     ) -> Reconstructor:
-        """Load weights, and take solver and coil settings from a protocol.
+        """Return a module with trained weights, and the solver and coil settings of a protocol.
 
         Parameters
         ----------
-        name_or_path : name of shipped weights, or a .safetensors file with its .json; left out, the protocol's, or
+        name_or_path : name of shipped weights, or a .safetensors file with its .json; None for the protocol's, or
             "default"
-        protocol : name of an evaluation protocol (`mrihvae protocols`), or a TOML file; left out, the usual settings
-        device : where the module goes
+        protocol : name of an evaluation protocol (`mrihvae protocols`), or a TOML file; None for the usual settings
+        device : torch device of the module
         matrix : as of the class
 
         Raises
         ------
         InputError
-            Weights or protocol that are not there, or cannot be read.
+            Weights or protocol that are not found, or cannot be read.
         """
         if protocol is None:
             return cls(load_method("hybrid", name_or_path, str(device)), matrix=matrix)
@@ -82,8 +100,8 @@ class Reconstructor(nn.Module):
 
         Parameters
         ----------
-        masked_kspace : float32 (batch, coils, H, W, 2), or (batch, H, W, 2) of one coil; fastMRI's centred k-space,
-            zero where not measured, in any physical scale
+        masked_kspace : float32 (batch, coils, H, W, 2), or (batch, H, W, 2) of one coil; fastMRI's centered k-space,
+            zero where not acquired, in any physical scale
         mask : bool, broadcast to it along all but its line axis: (batch, 1, 1, W, 1); patterns (batch, 1, H, W, 1) too
         num_low_frequencies : number of central lines to estimate sensitivities from, one for all or (batch,); 0 or None
             finds them in the mask

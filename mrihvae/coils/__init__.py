@@ -1,1 +1,5 @@
 """Receive coils: whitening, compression, sensitivity maps, combination."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

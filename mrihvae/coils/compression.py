@@ -12,7 +12,7 @@ ALIKE = 0.99  # entries of at least this share of the largest one count as large
 
 
 def mix_coils(kspace: Tensor, matrix: Tensor) -> Tensor:
-    """Multiply data by a matrix along the coil axis, as whitening and compression do; coil maps change alike.
+    """Compute matrix times data along the coil axis, as whitening and compression do; maps change alike.
 
     Parameters
     ----------
@@ -40,15 +40,15 @@ def mix_coils(kspace: Tensor, matrix: Tensor) -> Tensor:
 def compression_matrix(kspace: Tensor, coils: int, mask: Tensor | None = None) -> Tensor:
     """Compute the matrix to the virtual coils that keep the most energy, by singular value decomposition.
 
-    The left singular vectors of the data (coils, bins), which are the eigenvectors of its Gram matrix over coils:
-    Buehrer et al. 2007 (Magn Reson Med 57:1131), Huang et al. 2008 (Magn Reson Imaging 26:133). Whiten before:
-    else loud noise counts as signal.
+    It is made of the left singular vectors of the data (coils, samples), the eigenvectors of their Gram matrix:
+    Buehrer et al. 2007 (Magn Reson Med 57:1131), Huang et al. 2008 (Magn Reson Imaging 26:133). Whiten before: else
+    loud noise counts as signal.
 
     Parameters
     ----------
     kspace : complex (..., coils, H, W), all slices of a volume, so that they get the same virtual coils
-    coils : virtual coils; at least as many as there are give a unitary matrix
-    mask : bool, broadcast to `kspace`: bins to look at, such as a calibration region; left out, all
+    coils : number of virtual coils; at least the number of coils gives a unitary matrix
+    mask : bool, broadcast to `kspace`: samples to use, such as a calibration region; None for all
 
     Returns
     -------
@@ -59,6 +59,15 @@ def compression_matrix(kspace: Tensor, coils: int, mask: Tensor | None = None) -
     ------
     InputError
         No virtual coil, another shape, NaN or infinite values, or zeros alone.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from mrihvae.coils import compression_matrix, mix_coils
+    >>> _ = torch.manual_seed(0)
+    >>> kspace = torch.randn(8, 16, 16, dtype=torch.complex64)
+    >>> mix_coils(kspace, compression_matrix(kspace, coils=4)).shape
+    torch.Size([4, 16, 16])
     """
     if coils < 1:
         raise InputError(f"coils {coils} must be at least 1; give the number of virtual coils")

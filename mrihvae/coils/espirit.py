@@ -90,11 +90,14 @@ def kernel_size(box: tuple[int, int], coils: int) -> int:
 
 
 def fast_maps(calibration: Tensor, shape: tuple[int, int], crop: float = 0.0, kernel: int | None = None) -> Tensor:
-    """Estimate sensitivity maps of one slice on a coarse grid, and interpolate.
+    """Compute sensitivity maps of one slice by ESPIRiT on a coarse grid, and interpolate them.
+
+    A map S(r) is the eigenvector of eigenvalue 1 of G(r), the projection on the patches of the calibration region, at
+    pixel r: G(r) S(r) = S(r).
 
     Parameters
     ----------
-    calibration : complex (coils, h, w), the central bins of k-space, all of them measured
+    calibration : complex (coils, h, w), the central samples of k-space, all of them acquired
     shape : (H, W) of the maps
     crop : eigenvalue (1 where coils agree on an image, 0 where they hold noise) below which maps are 0
     kernel : k-space samples on a side of a patch, at most those of the region; None for `kernel_size`
@@ -108,6 +111,21 @@ def fast_maps(calibration: Tensor, shape: tuple[int, int], crop: float = 0.0, ke
     ------
     InputError
         No coil, or coils that are zero all over, or not finite.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from mrihvae.coils import fast_maps
+    >>> from mrihvae.physics import fft2c
+    >>> from mrihvae.simulation import birdcage_fields
+    >>> fields = birdcage_fields((32, 32), coils=4)
+    >>> maps = fast_maps(fft2c(fields)[:, 4:28, 4:28], (32, 32))
+    >>> bool((maps.conj() * fields).sum(dim=0).abs().allclose(fields.abs().square().sum(dim=0).sqrt(), rtol=0.05))
+    True
+
+    References
+    ----------
+    * Uecker et al. 2014 (ESPIRiT), https://doi.org/10.1002/mrm.24751
     """
     coils = len(calibration)
     _check(calibration)
@@ -127,9 +145,13 @@ def fast_maps(calibration: Tensor, shape: tuple[int, int], crop: float = 0.0, ke
 
 
 def espirit_maps(calibration: Tensor, shape: tuple[int, int], crop: float = 0.0, kernel: int | None = None) -> Tensor:
-    """Estimate sensitivity maps of one slice by sigpy's ESPIRiT; parameters, result and errors as for `fast_maps`.
+    """Compute sensitivity maps of one slice by sigpy's ESPIRiT; parameters, result and errors as for `fast_maps`.
 
-    sigpy takes a square calibration region: of the bins given, as many on either axis.
+    sigpy takes a square calibration region: of the given samples, as many on either axis.
+
+    References
+    ----------
+    * Uecker et al. 2014 (ESPIRiT), https://doi.org/10.1002/mrm.24751
     """
     import sigpy.mri.app
 

@@ -11,13 +11,13 @@ from mrihvae.coils.settings import CoilSettings
 
 
 def estimate_maps(kspace: Tensor, mask: Tensor, settings: CoilSettings, sampled: Tensor | None = None) -> Tensor:
-    """Estimate the sensitivity maps of slices from their calibration region, each slice by itself.
+    """Estimate the coil sensitivity maps S of y = M F S x + n from the calibration region (ACS), each slice by itself.
 
     Parameters
     ----------
     kspace : complex (slices, coils, H, W)
-    mask : bool, broadcast to (H, W), of the samples among which the calibration region is looked for
-    settings : see `CoilSettings`
+    mask : bool, broadcast to (H, W), True for the samples among which the calibration region is looked for
+    settings : see `mrihvae.coils.CoilSettings`
     sampled : the same, of all samples that are known, which refined maps are to agree with; None for `mask`
 
     Returns
@@ -27,7 +27,24 @@ def estimate_maps(kspace: Tensor, mask: Tensor, settings: CoilSettings, sampled:
     Raises
     ------
     InputError
-        Too few calibration lines, or coils that are all zero.
+        A calibration region that is too small, or coils that are all zero.
+
+    Examples
+    --------
+    >>> import torch
+    >>> import mrihvae
+    >>> from mrihvae.coils import CoilSettings
+    >>> from mrihvae.physics import fft2c
+    >>> from mrihvae.simulation import birdcage_fields
+    >>> fields = birdcage_fields((32, 32), coils=4)
+    >>> kspace = fft2c(fields)[None]
+    >>> maps = mrihvae.estimate_maps(kspace, torch.ones(32, 32, dtype=torch.bool), CoilSettings(refine_maps=0))
+    >>> bool((maps[0].conj() * fields).sum(dim=0).abs().allclose(fields.abs().square().sum(dim=0).sqrt(), rtol=0.05))
+    True
+
+    References
+    ----------
+    * Uecker et al. 2014 (ESPIRiT), https://doi.org/10.1002/mrm.24751
     """
     shape = (kspace.shape[-2], kspace.shape[-1])
     mask = mask.to(kspace.device, torch.bool).expand(shape)

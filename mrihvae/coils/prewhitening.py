@@ -23,7 +23,7 @@ SINGULAR = 1e-5  # share of a coil's noise that is its own, below which whitenin
 
 
 def noise_covariance(noise: Tensor) -> Tensor:
-    """Compute the sample covariance E n n^H of a noise scan; the mean, which noise does not have, is not removed.
+    """Compute the sample covariance C = E n n^H of a noise scan; its mean is not removed, since noise has none.
 
     Parameters
     ----------
@@ -37,6 +37,16 @@ def noise_covariance(noise: Tensor) -> Tensor:
     ------
     InputError
         NaN or infinite values, fewer than 10 samples a coil, or a coil of zeros.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from mrihvae.coils import noise_covariance, whitening_matrix
+    >>> _ = torch.manual_seed(0)
+    >>> covariance = noise_covariance(torch.randn(2, 1000, dtype=torch.complex64))
+    >>> whitener = whitening_matrix(covariance, unit=True)
+    >>> (whitener @ covariance @ whitener.mH).allclose(torch.eye(2, dtype=torch.complex64), atol=1e-5)
+    True
     """
     noise = _checked_noise(noise, "noise scan")
     return (noise @ noise.mH / noise.shape[1]).to(torch.complex64)
@@ -83,25 +93,29 @@ def corner_covariance(kspace: Tensor, mask: Tensor | None = None) -> Tensor:
 
 
 def whitening_matrix(covariance: Tensor, unit: bool = False) -> Tensor:
-    """Compute W of W C W^H = s I from the Cholesky factor of the covariance: W = sqrt(s) L^-1 with C = L L^H.
+    """Compute W of W C W^H = s I from the Cholesky factor of the covariance C = L L^H: W = sqrt(s) L^-1.
 
-    The scale of the data stays: s is the mean noise power of the coils, the mean of the diagonal of C, so W is I for
-    noise that is white already, and the same for c C, so the bandwidth of a noise scan is of no account. Pruessmann et
-    al. 2001 (Magn Reson Med 46:638); Kellman and McVeigh 2005 (54:1439) reconstruct in units of noise, as by `unit`.
+    The scale of the data stays: s is the mean noise power of the coils, the mean of the diagonal of C. W is I for noise
+    that is white already, and the same for C and c C, so that the bandwidth of a noise scan does not matter. Pruessmann
+    et al. 2001; Kellman and McVeigh 2005 (Magn Reson Med 54:1439) reconstruct in units of noise, as with `unit`.
 
     Parameters
     ----------
-    covariance : complex (coils, coils)
+    covariance : C, complex (coils, coils)
     unit : s = 1
 
     Returns
     -------
-    complex64 (coils, coils), lower triangular: coil k is made of itself and those before it
+    complex64 (coils, coils), lower triangular: coil k is a combination of itself and those before it
 
     Raises
     ------
     InputError
         Not a covariance, or singular: a coil without noise, or one that those before it determine.
+
+    References
+    ----------
+    * Pruessmann et al. 2001 (CG-SENSE), https://doi.org/10.1002/mrm.1241
     """
     if covariance.ndim != 2 or covariance.shape[0] != covariance.shape[1]:
         raise InputError(f"noise covariance has shape {tuple(covariance.shape)}; it must be (coils, coils)")

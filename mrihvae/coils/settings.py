@@ -13,7 +13,7 @@ MOST_REPETITIONS = 10  # of refined maps; from the third on they hardly change
 
 @dataclass(frozen=True)
 class CoilSettings:
-    """What is done with the coils of a scan.
+    """Settings of how several coils are processed.
 
     Attributes
     ----------

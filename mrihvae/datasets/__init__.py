@@ -1,1 +1,5 @@
 """Slices to train on: mixtures of files, lazy reading, collections of pictures."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

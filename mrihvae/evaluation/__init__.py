@@ -1,1 +1,5 @@
-"""Numbers and pictures of results: scores, figures, the report."""
+"""Scores and figures of results; the HTML report is `mrihvae.evaluation.report`."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

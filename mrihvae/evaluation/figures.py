@@ -25,7 +25,7 @@ def volume_panel(
     index: int | None = None,
     uncertainty: np.ndarray | None = None,
 ) -> None:
-    """Draw one slice of a volume: the named images, the target and the errors below, all on one grey scale.
+    """Write a picture of one slice of a volume: named images, target and the errors below, all on one gray scale.
 
     An uncertainty map is shown last, as bright as the errors; without a target it has a column of its own, too.
 
@@ -35,7 +35,7 @@ def volume_panel(
     title : line above the panel
     images : names and magnitudes (slice, h, w)
     target : reference (slice, h, w) or None
-    index : the slice to show; the middle one if left out
+    index : the slice to show; None for the middle one
     uncertainty : standard deviation (slice, h, w) of the last image, or None
     """
     first = next(iter(images.values()))
@@ -70,7 +70,7 @@ def volume_panel(
 
 
 def image_grid(path: Path, title: str, rows: list[list[np.ndarray]], names: list[str] | None = None) -> None:
-    """Draw rows of images (h, w), or (h, w, 3) in colour, each grey scale from 0 to the 99.5th percentile of all.
+    """Write a picture of rows of images (h, w), or (h, w, 3) in color, gray from 0 to the 99.5th percentile of all.
 
     Parameters
     ----------
@@ -96,7 +96,7 @@ def image_grid(path: Path, title: str, rows: list[list[np.ndarray]], names: list
 
 
 def training_figure(log: Path, path: Path) -> None:
-    """Draw the curves of log.jsonl: objective, KL and matching per level, gain over zero-filling."""
+    """Write a picture of the curves of log.jsonl: objective, KL and matching per level, gain over zero-filling."""
     try:
         lines = [json.loads(line) for line in log.read_text().splitlines()]
         prior = [line for line in lines if "elbo" in line]  # not every step, nor every run, trains the prior

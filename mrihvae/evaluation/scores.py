@@ -43,7 +43,12 @@ class VolumeScores:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """The scores of all volumes, in the order in which fastMRI accumulates them (that of the target folder)."""
+    """The scores of all volumes.
+
+    Attributes
+    ----------
+    rows : of each volume, in the order in which fastMRI accumulates them (that of the target folder)
+    """
 
     rows: tuple[VolumeScores, ...]
 
@@ -88,22 +93,48 @@ def evaluate(
     acceleration: float | None = None,
     progress: Callable[[Sequence[Pair]], Iterable[Pair]] = iter,
 ) -> Evaluation:
-    """Compute NMSE, PSNR, SSIM and MSE per volume, on the centre (W, W) of the target, as `fastmri.evaluate` does.
+    """Compute NMSE, PSNR, SSIM and MSE per volume, on the center (W, W) of the target, as `fastmri.evaluate` does.
+
+    With target v and prediction u, over a whole volume,
+
+        NMSE = |u - v|^2 / |v|^2,    PSNR = 10 log10(max(v)^2 / MSE) dB,    MSE = mean (u - v)^2.
 
     Parameters
     ----------
     target_path : fastMRI HDF5 file, or a folder of them
     predictions_path : file with dataset `reconstruction`, float (slice, h, w), or a folder with the targets' names
-    challenge : "singlecoil" or "multicoil", says which dataset is the target
+    challenge : "singlecoil" or "multicoil", the dataset that is the target
     acquisition : score only volumes whose target has this attribute
     acceleration : score only volumes with this attribute, in the target or else in the prediction
     progress : wraps the list of (target, prediction) paths that are scored
+
+    Returns
+    -------
+    see `mrihvae.evaluation.Evaluation`
 
     Raises
     ------
     InputError
         A file missing, truncated, without its dataset, with NaN or of a shape that does not fit; an empty folder;
-        a filter that nothing matches, or files that do not tell their acceleration.
+        a filter that nothing matches, or files without the attribute that is filtered by.
+
+    Examples
+    --------
+    >>> from pathlib import Path
+    >>> import h5py
+    >>> import numpy as np
+    >>> import mrihvae
+    >>> target = np.random.default_rng(0).random((2, 16, 16)).astype(np.float32)
+    >>> for name, dataset, images in (("t.h5", "reconstruction_rss", target), ("p.h5", "reconstruction", 0.9 * target)):
+    ...     with h5py.File(name, "w") as file:
+    ...         file[dataset] = images
+    >>> scores = mrihvae.evaluate(Path("t.h5"), Path("p.h5"), "multicoil")
+    >>> round(scores.means()["NMSE"], 4)
+    0.01
+
+    References
+    ----------
+    * Zbontar et al. 2018 (fastMRI), https://doi.org/10.48550/arXiv.1811.08839
     """
     if challenge not in TARGETS:
         raise InputError(f"challenge '{challenge}' is unknown; choose one of {', '.join(TARGETS)}")
@@ -127,7 +158,25 @@ def evaluate(
 
 
 def score_volume(target: np.ndarray, prediction: np.ndarray) -> dict[str, float]:
-    """Compute fastMRI's scores of one volume in memory, cropped as `evaluate` crops; both float (slice, h, w)."""
+    """Compute fastMRI's scores of one volume in memory, cropped as `mrihvae.evaluate` crops.
+
+    Parameters
+    ----------
+    target : float (slice, h, w), h >= w >= 7
+    prediction : float (slice, h', w'), h' and w' at least w
+
+    Returns
+    -------
+    "MSE", "NMSE", "PSNR" (dB) and "SSIM"
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from mrihvae.evaluation import score_volume
+    >>> target = np.random.default_rng(0).random((2, 16, 16)).astype(np.float32)
+    >>> round(score_volume(target, 0.9 * target)["NMSE"], 4)
+    0.01
+    """
     return {name: float(np.asarray(value).item()) for name, value in _values(target, prediction).items()}
 
 

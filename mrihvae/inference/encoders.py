@@ -11,7 +11,7 @@ from mrihvae.model.layers import Gaussian, band_coverage
 
 
 class Encoder(Protocol):
-    """What the latents of a layer start from."""
+    """A distribution that the latents of a layer start from."""
 
     def enter(self, j: int, state: Tensor, known: Tensor) -> None:
         """Look at level j before its first layer: its state, and k-space as far as it is known, (slices, H, W)."""
@@ -21,7 +21,7 @@ class Encoder(Protocol):
 
 
 class CompleteEncoder:
-    """q(z_l | z_<l, x): of complete k-space (slices, H, W) in model units."""
+    """The full-data posterior q(z_l | z_<l, x), of fully sampled k-space (slices, H, W) in model units."""
 
     def __init__(self, model: HVAE, kspace: Tensor) -> None:
         self.model, self.features = model, model.q.features(kspace)
@@ -35,7 +35,10 @@ class CompleteEncoder:
 
 
 class MeasurementEncoder:
-    """r(z_l | z_<l, y, A): of a guess, of data and of how much they say; see `MaskedPosterior.features`."""
+    """The measurement-conditioned posterior r(z_l | z_<l, y, A).
+
+    It sees a guess, the data, and how much they determine; see `MeasurementPosterior.features`.
+    """
 
     def __init__(self, model: HVAE, guess: Tensor, seen: Tensor, shares: Tensor) -> None:
         self.model, self.features = model, model.r.features(guess, seen, shares)
@@ -51,7 +54,10 @@ class MeasurementEncoder:
 
 
 class PriorEncoder:
-    """p(z_l | z_<l): iterative inference starts without looking at the data; without sweeps it generates."""
+    """The prior p(z_l | z_<l).
+
+    With it, iterative inference starts independently of the data, and no sweeps generate images.
+    """
 
     def enter(self, j: int, state: Tensor, known: Tensor) -> None:
         """Nothing to look at."""

@@ -45,21 +45,22 @@ def error_ratio(
     seed: int = 0,
     maps: Tensor | None = None,
 ) -> float:
-    """Estimate the root of the squared error of samples' means over the samples' variance, on bins held out.
+    """Estimate the error of samples' means over the samples' standard deviation, root mean square, on held-out k-space.
 
     Parameters
     ----------
-    kspace : complex (slices, H, W) on the CPU, or with maps (slices, coils, H, W), 0 where not measured; at most
+    kspace : complex (slices, H, W) on the CPU, or with maps (slices, coils, H, W), 0 where not acquired; at most
         `SLICES` of them are used
-    measured : bool, broadcast to (H, W)
-    known : the same, with bins that are known to be 0
+    measured : bool, broadcast to (H, W), True where acquired
+    known : the same, with samples that are known to be 0
     settings : how samples are drawn
     seed : of the choice and of the draws
     maps : complex (slices, coils, H, W), of all acquired calibration lines; None for one coil
 
     Returns
     -------
-    a factor on the samples' deviation, in `BOUNDS`; `TYPICAL` where too little lies outside of a fully sampled centre
+    a factor on the samples' standard deviation, in `BOUNDS`; `TYPICAL` where too little lies outside of a fully sampled
+    center
     """
 
     chosen = torch.from_numpy(chosen_slices(len(kspace)))

@@ -33,14 +33,14 @@ Choose = Callable[[int, int, Tensor, Gaussian], Tensor]
 
 @dataclass
 class Inferred:
-    """What was inferred.
+    """Latents and what they decode to.
 
     Attributes
     ----------
     latents : of the K layers of every level, (slices, channels, h, w) each
     priors : p(z_l | z_<l) of each
-    bands : what each group's head made of them, after `combine`, complex (slices, h_j, w_j)
-    traces : of each refinement, if asked for, under (level, layer) of its first latent
+    bands : output of each group's head, after `combine`, complex (slices, h_j, w_j)
+    traces : of each refinement, if requested, under (level, layer) of its first latent
     """
 
     latents: list[list[Tensor]] = field(default_factory=list)
@@ -74,20 +74,20 @@ def infer(
     combine: Combine | None = None,
     traced: bool = False,
 ) -> Inferred:
-    """Infer the latents of k-space, group by group, coarsest first (IA-HVAE, Algorithm 1).
+    """Infer the latents of k-space, group by group, coarsest first (IA-HVAE, Algorithm 1; see `RefinementSettings`).
 
     Parameters
     ----------
     encoder : `CompleteEncoder`, `MeasurementEncoder`, or `PriorEncoder`, as which all others count if
         `refinement.start` is not "encoder"
-    kspace : complex (slices, H, W) in model units, 0 where not measured; of real images (slices, channels, H, W)
-    mask : bool, broadcast to it, which bins count in the data term
-    s : (slices,), the likelihood's standard deviation per complex bin
+    kspace : complex (slices, H, W) in model units, 0 where not acquired; of real images (slices, channels, H, W)
+    mask : bool, broadcast to it, True where samples count in the data term
+    s : (slices,), the likelihood's standard deviation per complex k-space sample
     refinement : how latents are refined
-    draw : makes standard normal numbers like a tensor; left out, latents start at means
-    width : factor on the deviation of draws, and on that of the anchor that holds them
-    noisy : makes of a group's bins those that it is refined against; left out, these are the bins
-    combine : makes of a group's bins, hhat and where they were measured the bins to go on with; left out, hhat
+    draw : returns standard normal numbers like a tensor; None: latents start at means
+    width : factor on the standard deviation of draws, and on that of their anchor
+    noisy : changes a group's k-space before it is refined against; None: it stays
+    combine : gives the k-space to go on with, from a group's k-space, hhat and the acquired samples; None: hhat
     traced : whether to keep how refinements went
 
     Returns
@@ -98,6 +98,19 @@ def infer(
     ------
     InputError
         Numbers per level that are not as many as the levels.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from mrihvae.inference import CompleteEncoder, RefinementSettings, infer
+    >>> from mrihvae.model import HVAE, ModelSettings
+    >>> _ = torch.manual_seed(0)
+    >>> model = HVAE(ModelSettings(widths=(16, 16), layers=1, cascades=0, guess_widths=(16,)))
+    >>> kspace, mask = torch.randn(1, 16, 16, dtype=torch.complex64), torch.ones(1, 16, 16, dtype=torch.bool)
+    >>> encoder, s = CompleteEncoder(model, kspace), torch.tensor([0.1])
+    >>> found = [infer(model, encoder, kspace, mask, s, RefinementSettings(sweeps=n)).kspace for n in (0, 2)]
+    >>> bool((found[1] - kspace).norm() < (found[0] - kspace).norm())
+    True
     """
     refinement.check(model.settings.levels, model.settings.separable)
     if refinement.start == "sample" and draw is None:
@@ -121,13 +134,7 @@ def infer(
 
 @dataclass
 class _Start:
-    """Where latents start: at means, or at draws, which stay the same in units of deviations when earlier latents move.
-
-    Attributes
-    ----------
-    draw, width : as of `infer`
-    drawn : what was drawn, by level and layer
-    """
+    """Where latents start: at means, or at draws, which in units of deviations stay as earlier latents move."""
 
     draw: Callable[[Tensor], Tensor] | None
     width: float
@@ -143,15 +150,7 @@ class _Start:
 
 @dataclass
 class _Inference:
-    """An inference on its way down the levels.
-
-    Attributes
-    ----------
-    model, encoder, refinement, width, traced : as of `infer`
-    start : gives where the latents of a layer start, of what the encoder says of them and of the layer's position
-    known : the image as far as it is known, k-space (slices, H, W)
-    found : what was inferred so far
-    """
+    """An inference on its way down the levels; `known` is the image as far as it is known, k-space (slices, H, W)."""
 
     model: HVAE
     encoder: Encoder
@@ -233,11 +232,11 @@ def walk(model: HVAE, slices: int, shape: tuple[int, int], choose: Choose) -> In
 
 
 def generate(model: HVAE, images: int, shape: tuple[int, int], temperature: float = 1.0, seed: int = 0) -> Inferred:
-    """Draw from the prior, band by band: z_l ~ N(mu_p, (temperature sigma_p)^2) (IA-HVAE, eq. 2 and Fig. 3).
+    """Return draws from the prior, band by band: z_l ~ N(mu_p, (temperature sigma_p)^2) (IA-HVAE, eq. 2 and Fig. 3).
 
     Parameters
     ----------
-    images : how many
+    images : number of images
     shape : (H, W), multiples of `ModelSettings.multiple`
     temperature : 0 gives the mean of every layer
     seed : equal seeds give equal images, whatever their number
@@ -249,7 +248,7 @@ def generate(model: HVAE, images: int, shape: tuple[int, int], temperature: floa
     Raises
     ------
     InputError
-        A shape that the model cannot make, or a temperature that is no number from 0 on.
+        A shape that the model cannot make, or a temperature that is not a number of at least 0.
     """
     multiple = model.settings.multiple
     if images < 1 or any(size < 1 or size % multiple for size in shape):
@@ -281,8 +280,8 @@ def mixed_seed(*numbers: int) -> int:
 def compile_layers(model: HVAE, backend: str = "inductor") -> HVAE:
     """Compile every stochastic layer in place with `torch.compile`, for inference of many images of one size.
 
-    It takes minutes at the first use of a size; `benchmarks/ia_hvae/inference_time.py --compile` measures what it is
-    worth. Not for Gauss-Newton steps: they differentiate twice, which compiled code cannot.
+    It takes minutes at the first use of a size; `benchmarks/ia_hvae/inference_time.py --compile` measures the gain. Not
+    for Gauss-Newton steps: they differentiate twice, which compiled code cannot.
     """
     for j in range(model.settings.levels):
         for layer in model.layers(j):

@@ -40,8 +40,8 @@ class Problem(ABC):
 
     Attributes
     ----------
-    mask : M, the network's bins that were acquired or are known to be 0: bool (slices, H', W')
-    noise : (slices,), standard deviation of the noise per complex bin of a coil
+    mask : M, the network's k-space samples that were acquired or are known to be 0: bool (slices, H', W')
+    noise : (slices,), standard deviation of the noise per complex k-space sample of a coil
     scale : (slices,), factor from model units to physical ones
     padded : (H', W'), the network's grid
     transposed : whether H and W were exchanged
@@ -264,7 +264,7 @@ def _solve(sense: Sense, right: Tensor, r: Tensor) -> Tensor:
 def prepare(
     model: HVAE, kspace: Tensor, mask: Tensor, maps: Tensor | None = None, noise: Tensor | None = None
 ) -> Problem:
-    """Bring undersampled slices to the network's units, sizes and orientation.
+    """Return undersampled slices y = M F S x + n in the network's units, sizes and orientation.
 
     Parameters
     ----------
@@ -273,12 +273,23 @@ def prepare(
     mask : bool, broadcast to (H, W), True where acquired; the rest of k-space is ignored
     maps : complex (slices or 1, coils, H, W), of root-sum-of-squares 1 or 0; None for one coil of sensitivity 1
     noise : (slices,), standard deviation of the noise per complex sample of a coil in the scale of `kspace`; None: it
-        is estimated (`mrihvae.physics.noise`)
+        is estimated (`mrihvae.physics.noise_std`)
 
     Raises
     ------
     InputError
         Weights of another kind, or k-space, mask or maps that do not fit each other.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from mrihvae.inference import prepare
+    >>> from mrihvae.model import HVAE, ModelSettings
+    >>> _ = torch.manual_seed(0)
+    >>> model = HVAE(ModelSettings(widths=(16, 16), layers=1, cascades=0, guess_widths=(16,)))
+    >>> kspace = torch.randn(1, 15, 15, dtype=torch.complex64)
+    >>> prepare(model, kspace, torch.arange(15) % 2 == 1).padded
+    (16, 16)
     """
     shape = _checked_shape(model, kspace, mask, maps)
     device = model.start.device

@@ -35,7 +35,7 @@ def reconstruct(
     settings: InferenceSettings | None = None,
     noise: Tensor | None = None,
 ) -> Tensor:
-    """Reconstruct slices of undersampled k-space, of one coil or several (methods: together, with coils).
+    """Reconstruct slices of undersampled k-space y = M F S x + n, of one coil or several.
 
     Each slice is treated by itself: its result does not depend on the others in the batch.
 
@@ -48,7 +48,7 @@ def reconstruct(
     maps : complex (slices or 1, coils, H, W), of root-sum-of-squares 1 or 0; None for k-space of one coil
     settings : see `InferenceSettings`
     noise : standard deviation of the noise per complex sample of a coil in the scale of `kspace`, (slices,); None: it
-        is estimated (`mrihvae.physics.noise`)
+        is estimated (`mrihvae.physics.noise_std`)
 
     Returns
     -------
@@ -58,12 +58,42 @@ def reconstruct(
     ------
     InputError
         K-space, mask or maps of another shape.
+
+    Examples
+    --------
+    >>> import torch
+    >>> import mrihvae
+    >>> from mrihvae.inference.reconstruct import reconstruct
+    >>> _ = torch.manual_seed(0)
+    >>> kspace = torch.randn(2, 32, 32, dtype=torch.complex64)
+    >>> reconstruct(mrihvae.load_model("default"), kspace, torch.arange(32) % 2 == 0).shape
+    torch.Size([2, 32, 32])
+
+    References
+    ----------
+    * "Iterative Amortized Hierarchical VAE" (IA-HVAE), https://doi.org/10.48550/arXiv.2601.15894
     """
     return solve(model, prepare(model, kspace, mask, maps, noise), settings or InferenceSettings())
 
 
 def solve(model: HVAE, problem: Problem, settings: InferenceSettings) -> Tensor:
-    """Reconstruct the slices of a problem: complex64 images (slices, H, W) in physical scale."""
+    """Reconstruct the slices of a problem that `prepare` gives.
+
+    Returns
+    -------
+    complex64 images (slices, H, W) in physical scale
+
+    Examples
+    --------
+    >>> import torch
+    >>> import mrihvae
+    >>> from mrihvae.inference import InferenceSettings, prepare, solve
+    >>> _ = torch.manual_seed(0)
+    >>> model = mrihvae.load_model("default")
+    >>> problem = prepare(model, torch.randn(2, 32, 32, dtype=torch.complex64), torch.arange(32) % 2 == 0)
+    >>> solve(model, problem, InferenceSettings(views=1, rounds=1)).shape
+    torch.Size([2, 32, 32])
+    """
     with torch.no_grad(), arithmetic(model.start.device, settings.precision):
         if settings.rounds == 1:
             return problem.images(
@@ -84,14 +114,14 @@ def sample(
     first: int = 0,
     noise: Tensor | None = None,
 ) -> Tensor:
-    """Draw posterior samples of slices of undersampled k-space.
+    """Return posterior samples of slices of undersampled k-space.
 
     Latents are drawn from r in one round, number n in view n of the scan. With `sweeps`, each draw is refined against
-    measurements with noise of their own (randomise-then-optimise, Bardsley et al. 2014), which keeps the spread.
+    data with noise of their own (randomize-then-optimize, Bardsley et al. 2014), which keeps the spread.
 
     Parameters
     ----------
-    kspace, mask, maps, noise : as for `reconstruct`
+    kspace, mask, maps, noise : as for `mrihvae.inference.reconstruct.reconstruct`
     samples : number of samples
     settings : see `InferenceSettings`; None for samples without refinement
     seed : equal seeds give equal samples, whatever the batch
@@ -100,6 +130,16 @@ def sample(
     Returns
     -------
     complex64 images (samples, slices, H, W), free of the scan's noise where nothing was acquired
+
+    Examples
+    --------
+    >>> import torch
+    >>> import mrihvae
+    >>> from mrihvae.inference import sample
+    >>> _ = torch.manual_seed(0)
+    >>> kspace = torch.randn(1, 32, 32, dtype=torch.complex64)
+    >>> sample(mrihvae.load_model("default"), kspace, torch.arange(32) % 2 == 0, samples=3).shape
+    torch.Size([3, 1, 32, 32])
     """
     problem = prepare(model, kspace, mask, maps, noise)
     return draw(model, problem, samples, settings or SAMPLING, seed, first)

@@ -21,7 +21,13 @@ Number = TypeVar("Number", int, float)
 
 @dataclass(frozen=True)
 class RefinementSettings:
-    """How latents are refined. Numbers per level may be one for all, or a tuple, coarsest level first.
+    """Settings of the refinement of latents.
+
+    Each step lowers, for the latents z_l of level j (IA-HVAE, eq. 7, with the sign of the density set right),
+
+        -log N(z_l; mu_p(z_<l), sigma_p(z_<l)^2) + beta Loss(h_j, hhat_j(z)).
+
+    Numbers per level may be one for all, or a tuple, coarsest level first.
 
     Attributes
     ----------
@@ -42,6 +48,16 @@ class RefinementSettings:
     loss : "l2", |h - hhat|^2 / s^2, the likelihood's own, or "l1", |h - hhat| / s
     tolerance : a slice stops once its gradient has fallen to this part of its first one, and a batch once all have; 0
         does all sweeps
+
+    Examples
+    --------
+    >>> from mrihvae.inference import RefinementSettings
+    >>> RefinementSettings(sweeps=(0, 0, 2)).sweeps_at(2)
+    2
+
+    References
+    ----------
+    * "Iterative Amortized Hierarchical VAE" (IA-HVAE), https://doi.org/10.48550/arXiv.2601.15894
     """
 
     start: str = "encoder"
@@ -122,7 +138,7 @@ Sweeps = int | tuple[int, ...]
 
 @dataclass(frozen=True)
 class InferenceSettings:
-    """How undersampled scans are reconstructed.
+    """Settings of the reconstruction of undersampled scans by IA-HVAE.
 
     Attributes
     ----------
@@ -136,6 +152,18 @@ class InferenceSettings:
         (`mrihvae.inference.held_out`); the card of weights tells what calibrates them
     precision : of the network's arithmetic, "float32", "bfloat16", or "auto", which takes bfloat16 where the processor
         has instructions for it; k-space and Fourier transforms are in single precision always
+
+    Examples
+    --------
+    >>> import mrihvae
+    >>> from mrihvae.inference import RefinementSettings
+    >>> amortized = mrihvae.InferenceSettings(RefinementSettings(sweeps=0), views=1, rounds=1)
+    >>> amortized.refinement.refines
+    False
+
+    References
+    ----------
+    * "Iterative Amortized Hierarchical VAE" (IA-HVAE), https://doi.org/10.48550/arXiv.2601.15894
     """
 
     refinement: RefinementSettings = field(default_factory=RefinementSettings, metadata=PART)

@@ -209,7 +209,38 @@ class Level(nn.Module):
 
 
 class HVAE(nn.Module):
-    """The separable hierarchical VAE with its two posteriors."""
+    """The hierarchical VAE with a linearly separable decoder and its two posteriors q and r.
+
+    Prior and likelihood of k-space k = F x, whose bands h_j are those of the levels j = 0 .. J, are
+
+        p(z) = prod_l N(z_l; mu_p(z_<l), sigma_p(z_<l)^2),    log p(k | z) = -sum |k - sum_j hhat_j(z)|^2 / s^2 + const,
+
+    and training maximizes the evidence lower bound
+
+        ELBO = E_q log p(k | z) - sum_l KL(q(z_l | z_<l, x) || p(z_l | z_<l)).
+
+    r(z_l | z_<l, y, M) is the measurement-conditioned posterior: what q is for x, it is for undersampled data.
+
+    Parameters
+    ----------
+    settings : see `mrihvae.model.ModelSettings`; None for the default ones
+
+    Examples
+    --------
+    >>> import torch
+    >>> from mrihvae.inference import generate
+    >>> from mrihvae.model import HVAE, ModelSettings
+    >>> _ = torch.manual_seed(0)
+    >>> model = HVAE(ModelSettings(widths=(16, 16, 16), layers=1, cascades=0, guess_widths=(16,)))
+    >>> drawn = generate(model, images=2, shape=(16, 16), seed=0)
+    >>> [tuple(band.shape) for band in drawn.bands], drawn.kspace.shape
+    ([(2, 4, 4), (2, 8, 8), (2, 16, 16)], torch.Size([2, 16, 16]))
+
+    References
+    ----------
+    * "Iterative Amortized Hierarchical VAE" (IA-HVAE), https://doi.org/10.48550/arXiv.2601.15894
+    * Child 2021 (VDVAE), https://doi.org/10.48550/arXiv.2011.10650
+    """
 
     def __init__(self, settings: ModelSettings | None = None) -> None:
         super().__init__()

@@ -10,7 +10,7 @@ from mrihvae.errors import InputError
 
 @dataclass(frozen=True)
 class ModelSettings:
-    """What fixes the shape of the network and its likelihood.
+    """Settings of the network's shape and of its likelihood.
 
     Attributes
     ----------
@@ -18,8 +18,9 @@ class ModelSettings:
     layers : K, stochastic layers per level: one number, or one a level, coarsest first
     latents : latent channels per pixel of the level's grid
     fold : pixels per side folded into channels
-    noise_floor : s_0, the likelihood's standard deviation per complex bin for a noise-free image, in model units
-    separable : whether each level has a head for its own band; else all bins come from one head after the last level
+    noise_floor : s_0, the likelihood's standard deviation per complex k-space sample for a noise-free image, in model
+        units
+    separable : whether each level has a head for its own band; else all bands come from one head after the last level
         (the vanilla HVAE, the reference for the speed of refinement)
     real : whether images are real, (slices, channels, H, W), and their spectra Hermitian; then there is no r
     channels : of real images
@@ -29,7 +30,7 @@ class ModelSettings:
     guess_widths : channels of each scale of these U-Nets, finest first
     guess_memory : channels that each of them hands to the next
     guess_fold : pixels per side folded into channels in these U-Nets; 0 for `fold`
-    guess_shared : whether the U-Nets are one, applied so many times
+    guess_shared : whether one U-Net is applied `cascades` times
     start_share : share of the usual iterations of total variation that the first U-Net starts from
     any_size : whether grids of odd sizes are halved to the larger half, so that images need no padding; with `fold` 1
     """

@@ -10,7 +10,7 @@ SHIPPED = Path(__file__).parents[1] / "checkpoints"
 
 
 def find_weights(name_or_path: str) -> Path:
-    """Find weights by shipped name or by path.
+    """Return the path of weights by shipped name or by path.
 
     Raises
     ------

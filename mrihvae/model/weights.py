@@ -27,8 +27,8 @@ LARGEST_FILE = 16 * 2**20 - 2**17  # bytes of tensors in a file; the names of al
 def save_weights(path: Path, model: HVAE, provenance: Mapping[str, Any]) -> None:
     """Write the model's tensors to `path` (.safetensors) and its settings and `provenance` beside it (.json).
 
-    They are stored in half precision, which images cannot tell from single; a run's checkpoint has them exactly.
-    What is more than `LARGEST_FILE` goes on in NAME.part2.safetensors and so on, which the JSON lists under "parts".
+    They are stored in half precision: images do not differ. A run's checkpoint has them exactly. Weights of more than
+    `LARGEST_FILE` bytes continue in NAME.part2.safetensors and so on, which the JSON lists under "parts".
     """
     tensors = {name: tensor.detach().cpu().half().contiguous() for name, tensor in model.state_dict().items()}
     parts = _parts(tensors)
@@ -79,17 +79,27 @@ def load_card(path: Path) -> dict[str, Any]:
 
 
 def load_model(name_or_path: str, device: torch.device | str = "cpu") -> HVAE:
-    """Load a model for inference.
+    """Return a trained model, for inference.
 
     Parameters
     ----------
     name_or_path : a shipped name such as "default", or a .safetensors file with its .json beside it
-    device : where the model goes
+    device : torch device of the model
+
+    Returns
+    -------
+    see `mrihvae.model.HVAE`
 
     Raises
     ------
     InputError
         Files missing, damaged, or not fitting each other.
+
+    Examples
+    --------
+    >>> import mrihvae
+    >>> mrihvae.load_model("default").settings.masked
+    True
     """
     path = find_weights(name_or_path)
     model = HVAE(from_dict(ModelSettings, load_card(path)["model"], f"{path.with_suffix('.json')}, model"))
@@ -120,7 +130,7 @@ def weight_files(path: Path) -> list[Path]:
 
 
 def fingerprint(path: Path) -> str:
-    """Give the first 12 digits of the SHA-256 of weights, over all of their files."""
+    """Return the first 12 digits of the SHA-256 of weights, over all of their files."""
     digest = hashlib.sha256()
     for file in weight_files(path):
         digest.update(file.read_bytes())

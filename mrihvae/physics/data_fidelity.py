@@ -21,7 +21,7 @@ LEAST_WEIGHT = 1e-6  # of v against the data, so that data without noise have a 
 
 
 class DataTerm(Protocol):
-    """A data term of images (slices, H, W)."""
+    """A data term f(x) = -log p(y | x) of images (slices, H, W), up to a constant."""
 
     @property
     def real(self) -> bool:
@@ -36,7 +36,7 @@ class DataTerm(Protocol):
 
 @dataclass(frozen=True)
 class LeastSquares:
-    """Gaussian noise, y = A x + n: f(x) = |A x - y|^2 / sigma^2, half of it for real images.
+    """The data term of Gaussian noise, y = A x + n: f(x) = |A x - y|^2 / sigma^2, half of it for real images.
 
     Attributes
     ----------
@@ -44,6 +44,16 @@ class LeastSquares:
     data : y, real or complex (slices, ...)
     noise : sigma, (slices,)
     real : whether images are real, and their noise
+
+    Examples
+    --------
+    >>> import torch
+    >>> from mrihvae.physics import LeastSquares, denoising
+    >>> term = LeastSquares(denoising(), torch.ones(1, 2, 2), noise=torch.tensor([0.5]), real=True)
+    >>> term.value(torch.zeros(1, 2, 2))
+    tensor([8.])
+    >>> term.prox(torch.zeros(1, 2, 2), gamma=0.5)[0, 0]  # as far from the data as from 0
+    tensor([0.5000, 0.5000])
     """
 
     operator: Operator
@@ -74,17 +84,17 @@ class LeastSquares:
 
 @dataclass(frozen=True)
 class Rician:
-    """Magnitudes y = |A x + n| of noisy complex images, x real and not negative.
+    """The data term of magnitudes y = |A x + n| of noisy complex images, x real and not negative.
 
     f(x) = |A x|^2 / sigma^2 - sum log I_0(2 y A x / sigma^2), with E|n|^2 = sigma^2. As -log I_0 is concave, its
-    tangent is above it; with it f is majorised by least squares with data y I_1 / I_0, which is solved anew at its
+    tangent is above it; with it f is majorized by least squares with data y I_1 / I_0, which is solved anew at its
     solution.
 
     Attributes
     ----------
     operator, data : A, and y (slices, ...), not negative
     noise : sigma (slices,) of the complex noise
-    rounds : majorisations in a proximal step
+    rounds : majorizations in a proximal step
     """
 
     operator: Operator
@@ -124,7 +134,7 @@ class Rician:
 
 @dataclass(frozen=True)
 class PhaseFree:
-    """Magnitudes y of a complex image whose phase is not known: f(x) = |abs(x) - y|^2 / sigma^2, which is not convex.
+    """The data term of magnitudes y of a complex image of unknown phase: f(x) = |abs(x) - y|^2 / sigma^2, not convex.
 
     Attributes
     ----------
@@ -148,13 +158,13 @@ class PhaseFree:
 
 @dataclass(frozen=True)
 class Differentiable:
-    """Any data term that torch can differentiate; its proximal step is a number of Adam's.
+    """Any data term that torch can differentiate; its proximal step is a number of Adam's steps.
 
     Attributes
     ----------
     function : f, from images (slices, H, W) to (slices,)
     real : whether images are real
-    steps, step : how many, and how large in the unit of images
+    steps, step : number of steps, and their size in the unit of images
     """
 
     function: Callable[[Tensor], Tensor]

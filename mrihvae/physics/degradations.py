@@ -17,11 +17,18 @@ BLANK = 0.25  # width of the widest Gaussian that fills holes, over the longer s
 
 @dataclass(frozen=True)
 class Inpainting:
-    """Pixels that are known, A = M; with all of them, plain noise (denoising).
+    """The acquisition of known pixels alone, y = M x + n; with a mask that is True everywhere, plain noise.
 
     Attributes
     ----------
-    mask : bool, broadcast to (slices, H, W), True where the image is known
+    mask : M, bool, broadcast to (slices, H, W), True where the image is known
+
+    Examples
+    --------
+    >>> import torch
+    >>> from mrihvae.physics import Inpainting
+    >>> Inpainting(torch.tensor([True, False, True])).forward(torch.ones(1, 1, 3))
+    tensor([[[1., 0., 1.]]])
     """
 
     mask: Tensor
@@ -59,17 +66,29 @@ class Inpainting:
 
 
 def denoising() -> Inpainting:
-    """Make the operator of an image that is only noisy, A = I."""
+    """Return the operator of an image that is only noisy, A = I."""
     return Inpainting(torch.ones(1, 1, 1, dtype=torch.bool))
 
 
 @dataclass(frozen=True)
 class Blur:
-    """Circular convolution with a known kernel: diagonal in k-space.
+    """The circular convolution with a known kernel, y = k * x + n; it is diagonal in k-space.
 
     Attributes
     ----------
-    transfer : complex (slices or 1, H, W), the kernel's Fourier transform, zero frequency first (`transfer_of`)
+    transfer : complex (slices or 1, H, W), the kernel's Fourier transform, zero frequency first
+        (`mrihvae.physics.transfer_of`)
+
+    Examples
+    --------
+    >>> import torch
+    >>> from mrihvae.physics import Blur, gaussian_kernel, transfer_of
+    >>> blur = Blur(transfer_of(gaussian_kernel(1.0), (16, 16)))
+    >>> image = torch.zeros(1, 16, 16)
+    >>> image[0, 8, 8] = 1
+    >>> data = blur.forward(image)
+    >>> round(float(data.sum()), 4), round(float(data.max()), 2)
+    (1.0, 0.16)
     """
 
     transfer: Tensor
@@ -97,12 +116,19 @@ class Blur:
 
 @dataclass(frozen=True)
 class PaddedBlur:
-    """Convolution of an image that is zero outside of its frame, seen inside of it: not diagonal anywhere.
+    """The convolution of an image that is zero outside of its frame, y = crop(k * pad(x)) + n; it is diagonal nowhere.
 
     Attributes
     ----------
     kernel : (slices or 1, h, w), h and w odd, its middle at `[h // 2, w // 2]`; real, or complex for complex images
-    tolerance, cap : relative residual of `solve`, and its most iterations
+    tolerance, cap : relative residual of `solve`, and its largest number of iterations
+
+    Examples
+    --------
+    >>> import torch
+    >>> from mrihvae.physics import PaddedBlur
+    >>> PaddedBlur(torch.tensor([[[0.25, 0.5, 0.25]]])).forward(torch.ones(1, 1, 4))
+    tensor([[[0.7500, 1.0000, 1.0000, 0.7500]]])
     """
 
     kernel: Tensor
@@ -143,14 +169,27 @@ class PaddedBlur:
 
 @dataclass(frozen=True)
 class SuperResolution:
-    """Circular blur, then every `factor`-th pixel of every `factor`-th row, A = S K.
+    """Circular blur K, then every `factor`-th pixel of every `factor`-th row, y = S K x + n.
 
     Pixel (i, j) of the data lies where pixel (factor i, factor j) of the image is.
 
     Attributes
     ----------
-    transfer : complex (slices or 1, H, W) of the blur; H and W are multiples of `factor`
-    factor : how much finer the image is than the data
+    transfer : complex (slices or 1, H, W), the Fourier transform of the kernel of K; H and W are multiples of `factor`
+    factor : size of the data's pixels over that of the image's
+
+    Raises
+    ------
+    InputError
+        A factor below 1, or one that does not divide H and W.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from mrihvae.physics import SuperResolution, gaussian_kernel, transfer_of
+    >>> operator = SuperResolution(transfer_of(gaussian_kernel(1.0), (16, 16)), factor=2)
+    >>> operator.forward(torch.ones(1, 16, 16)).shape
+    torch.Size([1, 8, 8])
     """
 
     transfer: Tensor

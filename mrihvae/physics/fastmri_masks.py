@@ -26,24 +26,35 @@ def sampling_mask(
     center_fraction: float,
     seed: int | tuple[int, ...],
 ) -> np.ndarray:
-    """Draw a fastMRI sampling mask.
+    """Return a fastMRI sampling mask, drawn at random.
 
     Parameters
     ----------
     mask_type : one of `MASK_TYPES`
     width : number of phase-encoding lines W
-    acceleration : nominal acceleration; see `effective_acceleration` for what was really drawn
+    acceleration : nominal acceleration; see `effective_acceleration` for the drawn one
     center_fraction : fraction of W that is fully sampled around DC
     seed : for a file, `seed_of(file name)`
 
     Returns
     -------
-    bool (W,)
+    bool (W,), True where acquired
 
     Raises
     ------
     InputError
-        Unknown type, or an acceleration and centre fraction that no mask can have.
+        Unknown type, or an acceleration and center fraction that no mask can have.
+
+    Examples
+    --------
+    >>> from mrihvae.physics import sampling_mask
+    >>> mask = sampling_mask("equispaced_fraction", 64, acceleration=4, center_fraction=0.08, seed=0)
+    >>> mask.shape, int(mask.sum())
+    ((64,), 15)
+
+    References
+    ----------
+    * Zbontar et al. 2018 (fastMRI), https://doi.org/10.48550/arXiv.1811.08839
     """
     if mask_type not in MASK_TYPES:
         raise InputError(f"mask type '{mask_type}' is unknown; choose one of {', '.join(MASK_TYPES)}")

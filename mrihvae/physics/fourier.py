@@ -9,7 +9,7 @@ _AXES = (-2, -1)
 
 
 def fft2c(image: Tensor) -> Tensor:
-    """Compute k = F x, the centred orthonormal 2D Fourier transform.
+    """Compute k = F x, the centered orthonormal 2D Fourier transform.
 
     Parameters
     ----------
@@ -18,6 +18,13 @@ def fft2c(image: Tensor) -> Tensor:
     Returns
     -------
     complex tensor (..., H, W), DC at `[H // 2, W // 2]`; equals `fastmri.fft2c`
+
+    Examples
+    --------
+    >>> import torch
+    >>> from mrihvae.physics import fft2c
+    >>> fft2c(torch.ones(4, 4, dtype=torch.complex64))[2, 2]
+    tensor(4.+0.j)
     """
     shifted = torch.fft.ifftshift(image, dim=_AXES)
     kspace: Tensor = torch.fft.fftshift(torch.fft.fft2(shifted, norm="ortho"), dim=_AXES)

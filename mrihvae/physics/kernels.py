@@ -12,13 +12,23 @@ from mrihvae.errors import InputError
 
 
 def gaussian_kernel(width: float | tuple[float, float], angle: float = 0.0, size: int | None = None) -> Tensor:
-    """Make a Gaussian kernel of sum 1: float32 (n, n), n odd.
+    """Return a Gaussian kernel of sum 1.
 
     Parameters
     ----------
-    width : standard deviation in pixels, or two, along the kernel's axes
-    angle : by which the axes are turned, in radians
-    size : n at most; left out, four deviations to either side are kept
+    width : standard deviation (SD) in pixels, or two, along the kernel's axes
+    angle : rotation of the kernel's axes, in radians
+    size : largest n; None for four SDs to either side
+
+    Returns
+    -------
+    float32 (n, n), n odd
+
+    Examples
+    --------
+    >>> from mrihvae.physics import gaussian_kernel
+    >>> gaussian_kernel(1.0).shape
+    torch.Size([9, 9])
     """
     first, second = (width, width) if isinstance(width, int | float) else width
     reach = max(1, math.ceil(4 * max(first, second)))
@@ -40,6 +50,12 @@ def transfer_of(kernel: Tensor, shape: tuple[int, ...]) -> Tensor:
     Returns
     -------
     complex (1 or slices, H, W)
+
+    Examples
+    --------
+    >>> from mrihvae.physics import gaussian_kernel, transfer_of
+    >>> transfer_of(gaussian_kernel(1.0), (16, 16)).shape
+    torch.Size([1, 16, 16])
     """
     height, width = kernel.shape[-2:]
     if height > shape[0] or width > shape[1]:

@@ -16,13 +16,36 @@ CACHED = 2**18  # bytes of one coil's image from which coils are processed one a
 
 @dataclass(frozen=True)
 class Sense:
-    """Images (slices, H, W) to masked k-space of all coils (slices, coils, H, W).
+    """The multi-coil acquisition y_c = M F S_c x + n_c: images to the acquired k-space of all coils.
+
+    Images are complex (slices, H, W), k-space is complex (slices, coils, H, W), centered.
 
     Attributes
     ----------
     maps : S, complex (slices or 1, coils, H, W), of root-sum-of-squares 1 or 0, so that |A| <= 1
-    mask : M, bool, broadcast to (slices, H, W)
-    tolerance, cap : relative residual of `solve`, and its most iterations
+    mask : M, bool, broadcast to (slices, H, W), True where acquired
+    tolerance, cap : relative residual of `solve`, and its largest number of iterations
+
+    Examples
+    --------
+    >>> import torch
+    >>> from mrihvae.physics import Sense
+    >>> _ = torch.manual_seed(0)
+    >>> maps = torch.randn(1, 4, 16, 16, dtype=torch.complex64)
+    >>> maps = maps / maps.abs().square().sum(dim=1, keepdim=True).sqrt()
+    >>> sense = Sense(maps, torch.arange(16) % 2 == 0)
+    >>> image = torch.randn(1, 16, 16, dtype=torch.complex64)
+    >>> kspace = sense.forward(image)
+    >>> torch.allclose((sense.adjoint(kspace).conj() * image).sum().real, kspace.abs().square().sum(), rtol=1e-4)
+    True
+    >>> found = sense.solve(sense.adjoint(kspace), 1e-3)  # CG-SENSE
+    >>> bool((found - image).norm() < 0.1 * image.norm())
+    True
+
+    References
+    ----------
+    * Pruessmann et al. 1999 (SENSE), https://doi.org/10.1002/(SICI)1522-2594(199911)42:5<952::AID-MRM16>3.0.CO;2-S
+    * Pruessmann et al. 2001 (CG-SENSE), https://doi.org/10.1002/mrm.1241
     """
 
     maps: Tensor
@@ -107,11 +130,20 @@ class Sense:
 
 @dataclass(frozen=True)
 class MaskedFourier:
-    """The single-coil acquisition A = M F: the bins of centred k-space that were measured.
+    """The single-coil acquisition y = M F x + n: images to the acquired samples of centered k-space.
 
     Attributes
     ----------
-    mask : bool, broadcast to (..., H, W)
+    mask : M, bool, broadcast to (..., H, W), True where acquired
+
+    Examples
+    --------
+    >>> import torch
+    >>> from mrihvae.physics import MaskedFourier
+    >>> operator = MaskedFourier(torch.arange(8) % 2 == 0)
+    >>> kspace = operator.forward(torch.ones(1, 8, 8, dtype=torch.complex64))
+    >>> int(operator.mask.sum()), round(float(kspace.abs().sum()), 3)
+    (4, 8.0)
     """
 
     mask: Tensor

@@ -71,19 +71,27 @@ def missing_noise(kspace: Tensor, known: Tensor) -> float:
 
 
 def noise_std(kspace: Tensor, mask: Tensor | None = None) -> Tensor:
-    """Estimate the standard deviation per complex bin of the noise, in the units of `kspace`.
+    """Estimate the standard deviation of the noise per complex k-space sample, sqrt(E|n|^2), in the units of `kspace`.
 
-    The median power of the measured bins at the corners of k-space, over ln 2 (for white complex noise the power is
-    exponentially distributed). Signal at the corners makes it too high.
+    It is the root of the median power of the acquired samples at the corners of k-space, over ln 2: the power of white
+    complex noise is exponentially distributed. Signal at the corners makes it too high.
 
     Parameters
     ----------
     kspace : complex (..., H, W)
-    mask : bool, broadcast to `kspace`; left out, all bins that are not exactly 0 count
+    mask : bool, broadcast to `kspace`, True where acquired; None for all samples that are not exactly 0
 
     Returns
     -------
     real (...)
+
+    Examples
+    --------
+    >>> import torch
+    >>> from mrihvae.physics import noise_std
+    >>> _ = torch.manual_seed(0)
+    >>> bool(abs(noise_std(0.1 * torch.randn(64, 64, dtype=torch.complex64)) - 0.1) < 0.01)
+    True
     """
     height, width = kspace.shape[-2:]
     rows = torch.arange(height, device=kspace.device)
@@ -144,19 +152,27 @@ ESTIMATE = "median magnitude of the finest diagonal Haar detail over 0.6745"
 
 
 def estimate_noise(images: np.ndarray, known: np.ndarray) -> float | None:
-    """Estimate the standard deviation of white noise in images, robustly (Donoho and Johnstone 1994).
+    """Estimate the standard deviation (SD) of white noise in images, robustly (Donoho and Johnstone 1994).
 
-    The detail (a - b - c + d) / 2 of four pixels has the noise's deviation and little of the image; the median of its
-    magnitude hardly feels edges. Four zeros do not count: there, noise was masked away.
+    The detail (a - b - c + d) / 2 of four pixels has the noise's SD and little of the image; the median of its
+    magnitude is little affected by edges. Four zeros do not count: there, noise was masked away.
 
     Parameters
     ----------
-    images : real (slices, H, W); what is not known may be anything
+    images : real (slices, H, W); unknown pixels may be anything
     known : bool, the same shape
 
     Returns
     -------
     in the images' own unit; None if there are no four known pixels that count
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from mrihvae.physics import estimate_noise
+    >>> images = 1 + 0.1 * np.random.default_rng(0).standard_normal((1, 64, 64))
+    >>> bool(abs(estimate_noise(images, np.ones_like(images, dtype=bool)) - 0.1) < 0.01)
+    True
     """
     a, b, c, d = (images[:, i : images.shape[1] - 1 + i, j : images.shape[2] - 1 + j] for i in (0, 1) for j in (0, 1))
     counted = known[:, :-1, :-1] & known[:, :-1, 1:] & known[:, 1:, :-1] & known[:, 1:, 1:]

@@ -25,7 +25,7 @@ SMALL = 1e-2  # weight of |x|^2 in the first image of an operator of which nothi
 
 
 class Operator(Protocol):
-    """A linear operator on images (slices, H, W)."""
+    """A linear operator A on images (slices, H, W), such as `Sense` or `Blur`."""
 
     def forward(self, image: Tensor) -> Tensor:
         """Compute A x."""
@@ -45,12 +45,22 @@ class Operator(Protocol):
 
 @dataclass(frozen=True)
 class Linear:
-    """Any linear operator of which A x and A^H y are given; of norm about 1, or gamma and noise mean something else.
+    """Any linear operator A, given A x and A^H y.
+
+    Its norm should be about 1: `PnPSettings.gamma` and the noise are in units of images.
 
     Attributes
     ----------
     apply, apply_adjoint : from images (slices, H, W) to data (slices, ...), and back
-    tolerance, cap : relative residual of `solve`, and its most iterations
+    tolerance, cap : relative residual of `solve`, and its largest number of iterations
+
+    Examples
+    --------
+    >>> import torch
+    >>> from mrihvae.physics import Linear
+    >>> mean = Linear(lambda x: (x + x.roll(1, -1)) / 2, lambda y: (y + y.roll(-1, -1)) / 2)
+    >>> mean.forward(torch.tensor([[[0.0, 2.0, 4.0]]]))
+    tensor([[[2., 1., 3.]]])
     """
 
     apply: Callable[[Tensor], Tensor]

@@ -36,27 +36,39 @@ def sampling_pattern(
     seed: Seed,
     axis: int = -1,
 ) -> np.ndarray:
-    """Draw a sampling pattern.
+    """Return a sampling pattern M, drawn at random where its type is random.
 
     Parameters
     ----------
-    mask_type : one of `PATTERNS`: fastMRI's masks; "partial_fourier", all lines on one side of k-space and the
-        centre; "center", central lines alone; "poisson", sigpy's variable-density Poisson disc; "radial",
-        golden-angle spokes, and "spiral", both moved to the nearest bins of the grid
+    mask_type : one of `PATTERNS`: fastMRI's masks; "partial_fourier", all lines on one side of k-space and the center;
+        "center", central lines alone; "poisson", sigpy's variable-density Poisson disc; "radial", golden-angle spokes,
+        and "spiral", both moved to the nearest samples of the grid
     shape : (H, W)
-    acceleration : bins over measured bins; fastMRI's masks want a whole number, and only meet it on average
+    acceleration : number of samples over that of acquired ones; fastMRI's masks take a whole number, and meet it on
+        average
     center_fraction : fraction of an axis that is fully sampled around DC (not used by "center", "radial", "spiral")
     seed : for a file, `mrihvae.physics.fastmri_masks.seed_of(file name)`
-    axis : -1 if lines differ along W (fastMRI's phase-encoding axis), -2 if along H; nothing to the 2D patterns
+    axis : -1 if lines differ along W (fastMRI's phase-encoding axis), -2 if along H; ignored by the 2D patterns
 
     Returns
     -------
-    bool (H, W)
+    bool (H, W), True where acquired
 
     Raises
     ------
     InputError
         Unknown type, or numbers that no pattern of this type and shape can have.
+
+    Examples
+    --------
+    >>> import mrihvae
+    >>> mask = mrihvae.sampling_pattern("equispaced_fraction", (64, 64), acceleration=4, center_fraction=0.08, seed=0)
+    >>> mask.shape, float(mask.mean())
+    ((64, 64), 0.234375)
+
+    References
+    ----------
+    * Zbontar et al. 2018 (fastMRI), https://doi.org/10.48550/arXiv.1811.08839
     """
     if mask_type not in PATTERNS:
         raise InputError(f"mask type '{mask_type}' is unknown; choose one of {', '.join(PATTERNS)}")
@@ -159,7 +171,7 @@ def lines_differ_along_h(mask: Tensor) -> bool:
 
 @dataclass(frozen=True)
 class Undersampling:
-    """A sampling pattern by name, for scans that are complete; see `mrihvae.physics.sampling.sampling_pattern`."""
+    """A sampling pattern by name, for fully sampled scans; see `mrihvae.sampling_pattern`."""
 
     mask_type: str
     acceleration: float

@@ -37,17 +37,31 @@ def whole_loop(model: HVAE, look: Look, term: DataTerm, settings: PnPSettings) -
 def contraction_ratios(function: Map, images: Tensor, noise: float, pairs: int, seed: int = 0) -> Tensor:
     """Compute |F(x1) - F(x2)| / |x1 - x2|, x1 and x2 the same image with independent noise (PnP-HVAE, section 4).
 
+    The loop converges where F is a contraction. Ratios below 1 suggest it; one above 1 disproves it.
+
     Parameters
     ----------
     function : F, of images (slices, H, W), slices apart
     images : real or complex (slices, H, W)
-    noise : its deviation in a pixel, sqrt(E|n|^2) if complex
-    pairs : how many of each image
+    noise : its standard deviation in a pixel, sqrt(E|n|^2) if complex
+    pairs : number of pairs of each image
     seed : of noise
 
     Returns
     -------
     (pairs, slices)
+
+    Examples
+    --------
+    >>> import torch
+    >>> from mrihvae.pnp import contraction_ratios
+    >>> contraction_ratios(lambda x: 0.5 * x, torch.ones(1, 8, 8), noise=0.1, pairs=2)
+    tensor([[0.5000],
+            [0.5000]])
+
+    References
+    ----------
+    * Prost et al. 2023 (PnP-HVAE), https://doi.org/10.48550/arXiv.2303.11217
     """
     with torch.no_grad():
         ratios = [ratio((function(a), function(b)), (a, b)) for a, b in noisy_pairs(images, noise, pairs, seed)]
@@ -72,7 +86,7 @@ def ratio(mapped: tuple[Tensor, Tensor], pair: tuple[Tensor, Tensor]) -> Tensor:
 
 @dataclass(frozen=True)
 class SpectralNorm:
-    """What power iteration found.
+    """The result of power iteration.
 
     Attributes
     ----------
@@ -92,10 +106,10 @@ class SpectralNorm:
 def spectral_norm(
     function: Map, image: Tensor, iterations: int, seed: int = 0, start: Tensor | None = None
 ) -> SpectralNorm:
-    """Bound the largest singular value of a map's Jacobian J at an image from below, by power iteration on J^T J.
+    """Compute a lower bound of the largest singular value of a map's Jacobian J at an image, by power iteration.
 
-    J^T w is linear in w, and J v the derivative of <J^T w, v> along w: both go through graphs that are recorded once.
-    Of complex images, real and imaginary part are numbers of their own.
+    The iteration is on J^T J. J^T w is linear in w, and J v the derivative of <J^T w, v> along w: both go through
+    graphs that are recorded once. Of complex images, real and imaginary part are numbers of their own.
 
     Parameters
     ----------
@@ -108,6 +122,13 @@ def spectral_norm(
     Returns
     -------
     see `SpectralNorm`
+
+    Examples
+    --------
+    >>> import torch
+    >>> from mrihvae.pnp import spectral_norm
+    >>> round(float(spectral_norm(lambda x: 0.5 * x, torch.ones(1, 8, 8), iterations=2).bound), 4)
+    0.5
     """
     if start is None:
         generator = torch.Generator().manual_seed(seed)

@@ -37,7 +37,7 @@ STILL = 1e-3  # of an image: steps below it need not shrink, they may be roundin
 
 
 class NotConverged(str):
-    """The warning (`mrihvae.utils.notices`) that the loop ran away, or did not settle."""
+    """The warning (`mrihvae.utils.notices`) that the loop diverged, or that its steps did not shrink."""
 
     __slots__ = ()
 
@@ -87,7 +87,7 @@ class Tempered:
 
 @dataclass
 class Restored:
-    """What the loop found, in the units of its data term.
+    """The result of the loop, in the units of its data term.
 
     Attributes
     ----------
@@ -96,8 +96,8 @@ class Restored:
     misfit : f(x) after each iteration, list of (slices,)
     residual : |x_k - x_k-1| over |x_k|, list of (slices,); slices that stopped keep their last numbers
     ratio : |x_k - x_k-1| over |x_k-1 - x_k-2|, about the loop's Lipschitz constant, from the second iteration on
-    iterations : how many each slice did, (slices,)
-    diverged : slices that ran away, bool (slices,)
+    iterations : number that each slice did, (slices,)
+    diverged : slices that diverged, bool (slices,)
     unsettled : others whose steps did not shrink over the last half of at least eight iterations, bool (slices,)
     """
 

@@ -54,7 +54,7 @@ def reconstruct_scans(
     settings: PnPSettings | None = None,
     noise: Tensor | None = None,
 ) -> tuple[Tensor, Restored]:
-    """Reconstruct undersampled k-space by PnP-HVAE.
+    """Reconstruct undersampled k-space y = M F S x + n by PnP-HVAE.
 
     Parameters
     ----------
@@ -63,8 +63,23 @@ def reconstruct_scans(
 
     Returns
     -------
-    complex64 images (slices, H, W) in the physical scale of `kspace`, those that `settings.result` says, and what the
-    loop found, in model units
+    complex64 images (slices, H, W) in the physical scale of `kspace`, those that `settings.result` says, and the loop's
+    result, in model units
+
+    Examples
+    --------
+    >>> import torch
+    >>> import mrihvae
+    >>> from mrihvae.pnp import reconstruct_scans
+    >>> _ = torch.manual_seed(0)
+    >>> kspace = torch.randn(1, 32, 32, dtype=torch.complex64)
+    >>> images, restored = reconstruct_scans(mrihvae.load_model("default"), kspace, torch.arange(32) % 2 == 0)
+    >>> images.shape
+    torch.Size([1, 32, 32])
+
+    References
+    ----------
+    * Prost et al. 2023 (PnP-HVAE), https://doi.org/10.48550/arXiv.2303.11217
     """
     settings = settings or FOR_SCANS
     problem = prepare(model, kspace, mask, maps, noise)

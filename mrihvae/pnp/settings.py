@@ -15,7 +15,11 @@ RESULTS = ("decoded", "image")
 
 @dataclass(frozen=True)
 class PnPSettings:
-    """How the loop is run.
+    """Settings of the PnP-HVAE loop.
+
+    It minimizes, over the image x and the latents z in turns (all but the last term halved for real images),
+
+        J(x, z) = f(x) + beta |x - mu(z)|^2 / gamma^2 - sum_l tau_l^-2 log p(z_l | z_<l).
 
     Attributes
     ----------
@@ -38,6 +42,21 @@ class PnPSettings:
     result : which of the two images those take that want one: "decoded", mu(z), or "image", x
     seed : of draws
     precision : of the network, see `mrihvae.utils.precision`
+
+    Raises
+    ------
+    InputError
+        A number outside of its range, or an unknown name.
+
+    Examples
+    --------
+    >>> import mrihvae
+    >>> mrihvae.PnPSettings(iterations=50, tau=0.95, tau_finest=0.6, encoder="complete").iterations
+    50
+
+    References
+    ----------
+    * Prost et al. 2023 (PnP-HVAE), https://doi.org/10.48550/arXiv.2303.11217
     """
 
     iterations: int = 2

@@ -53,7 +53,7 @@ TRAINING_PREFIX = "train_"  # of the names of shipped training protocols; the co
 
 @dataclass(frozen=True)
 class MaskSettings:
-    """How complete files are undersampled; a protocol must say the first three.
+    """Settings of the masks that undersample fully sampled files; a protocol must give the first three.
 
     Attributes
     ----------
@@ -81,18 +81,18 @@ class MaskSettings:
 
 @dataclass(frozen=True)
 class Protocol:
-    """What is evaluated; see the module.
+    """A protocol of an evaluation; see the module.
 
     Attributes
     ----------
     mask : of files that have none of their own
-    challenge : "singlecoil" or "multicoil", what the files are
-    data : their folder below the data directory
+    challenge : "singlecoil" or "multicoil"
+    data : folder of the files below the data directory
     description : one line
     acquisitions : only files with one of these; all if empty
     weights : name or path; left out in a file, those for its challenge
-    solver : the method, and those of its settings that the protocol says; see `load`
-    coils : what it says of its `CoilSettings`; `coil_settings` completes it
+    solver : the method, and those of its settings that the protocol gives; see `load`
+    coils : those of `CoilSettings` that the protocol gives; `coil_settings` completes them
     metrics : some of `mrihvae.evaluation.scores.METRICS`, in the order of the table
     seed : of posterior samples
     """
@@ -189,12 +189,19 @@ def protocol_folder() -> Path:
 
 
 def find_protocol(name_or_path: str) -> Path:
-    """Find a protocol by shipped name or by path.
+    """Return the path of a protocol by shipped name or by path.
 
     Raises
     ------
     InputError
         Neither of them; shipped names that are near to it are named.
+
+    Examples
+    --------
+    >>> from mrihvae.protocols import find_protocol, list_protocols, read_protocol
+    >>> name = sorted(list_protocols()[0])[0]
+    >>> read_protocol(find_protocol(name)).challenge in ("singlecoil", "multicoil")
+    True
     """
     shipped = {path.stem: path for path in sorted(protocol_folder().glob("*.toml"))}
     return find_among(shipped, name_or_path, "protocol")
@@ -213,7 +220,7 @@ def find_among(shipped: Mapping[str, Path], name_or_path: str, what: str) -> Pat
 
 
 def list_protocols() -> tuple[dict[str, str], dict[str, tuple[str, str]]]:
-    """List what comes with the package, by name: descriptions of evaluations; those of benchmarks, and commands."""
+    """Return the shipped protocols by name: descriptions of evaluations; those of benchmarks, and commands."""
     evaluations: dict[str, str] = {}
     benchmarks: dict[str, tuple[str, str]] = {}
     for path in sorted(protocol_folder().glob("*.toml")):
@@ -229,7 +236,7 @@ def list_protocols() -> tuple[dict[str, str], dict[str, tuple[str, str]]]:
 
 
 def list_training_protocols() -> dict[str, str]:
-    """List the training protocols that come with the package: descriptions by name."""
+    """Return the descriptions of the shipped training protocols by name."""
     read = {path.stem: read_kind(path) for path in sorted(protocol_folder().glob("*.toml"))}
     return {name: values.get("description", "") for name, (kind, values) in read.items() if kind == "training"}
 

@@ -27,14 +27,14 @@ SECTIONS = ("model", "training", "simulation")  # of a training run's settings
 
 @dataclass(frozen=True)
 class TrainingProtocol:
-    """How weights are trained; see the module.
+    """A protocol of a training; see the module.
 
     Attributes
     ----------
     data : folders below the data directory, with their shares
     model, training, simulation : settings that are not the default, or not those of the weights to start from
     description : one line
-    weights : name or path of weights to start from; without, they are drawn anew
+    weights : name or path of weights to start from; empty for random ones
     """
 
     data: Mapping[str, float]
@@ -61,7 +61,7 @@ class TrainingProtocol:
 
 
 def find_training_protocol(name_or_path: str) -> Path:
-    """Find a training protocol by shipped name, with "train_" in front or without, or by path.
+    """Return the path of a training protocol by shipped name, with "train_" in front or without, or by path.
 
     Raises
     ------

@@ -1,1 +1,5 @@
 """A scan to a volume: methods, masks, coils, classical methods, restored volumes."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -122,7 +122,7 @@ KSPACE_WRITERS = {
 
 
 def save(path: Path, content: Scan | Volume) -> list[str]:
-    """Write a scan's k-space, or images, in the format that the suffix asks for.
+    """Write a scan's k-space, or images, in the format of the file name's suffix.
 
     Parameters
     ----------
@@ -131,12 +131,23 @@ def save(path: Path, content: Scan | Volume) -> list[str]:
 
     Returns
     -------
-    what the scan has that the format has no place for
+    what the scan has that the format cannot hold
 
     Raises
     ------
     InputError
-        An unknown suffix, an undersampled scan of which there are no images, or a file that cannot be written.
+        An unrecognized suffix, an undersampled scan where the format needs images, or a file that cannot be written.
+
+    Examples
+    --------
+    >>> from pathlib import Path
+    >>> import numpy as np
+    >>> import mrihvae
+    >>> scan = mrihvae.Scan("phantom", np.ones((2, 8, 8), dtype=np.complex64))
+    >>> mrihvae.save(Path("phantom.npy"), scan)
+    []
+    >>> mrihvae.open_kspace("phantom.npy")[0].kspace.shape
+    (2, 8, 8)
     """
     suffix = suffix_of(path)
     if isinstance(content, Scan) and suffix in KSPACE_WRITERS:

@@ -34,12 +34,12 @@ USUAL = CoilSettings()
 
 @dataclass(frozen=True, kw_only=True)
 class Method(ABC):
-    """A way to reconstruct.
+    """A method of reconstruction; `mrihvae.load_method` and `mrihvae.recon.make_method` give them by name.
 
     Attributes
     ----------
     name : one of `mrihvae.recon.settings.METHODS`
-    coils : what is done with several coils
+    coils : how several coils are processed
     """
 
     name: str
@@ -211,12 +211,32 @@ def make_method(
     sample_sweeps: Sweeps = 0,
     weights: str = "",
 ) -> Method:
-    """Make a method of settings, and of a model that is at hand; settings that it does not have are left aside.
+    """Return the method of a name, with settings and a model that is already loaded.
+
+    Settings that the method does not take are ignored.
+
+    Parameters
+    ----------
+    name : one of `mrihvae.recon.settings.METHODS`
+    model : of the methods with weights
+    inference : of "hybrid", "amortised" and "samples"; None for the usual settings
+    samples : number of posterior samples of "samples"
+    strength : of the regularization of "sense", "wavelet" and "tv"; None for the usual one
+    pnp : of "pnp"
+    coils : how several coils are processed
+    sample_sweeps : refinement steps of posterior samples, one number, or one a level
+    weights : name of the weights, for records
 
     Raises
     ------
     InputError
         An unknown name, or a missing model.
+
+    Examples
+    --------
+    >>> from mrihvae.recon import make_method
+    >>> make_method("tv", strength=0.01).settings()
+    {'strength': 0.01}
     """
     setting_names_of(name)  # refuses what is unknown
     if name == "zero-filled":
@@ -263,17 +283,21 @@ def load_method(
     coils: CoilSettings = USUAL,
     **settings: Any,
 ) -> Method:
-    """Load a method by name, with its weights, and the settings that calibrate their posterior samples.
+    """Return the method of a name, with its weights and the settings that calibrate their posterior samples.
 
     Parameters
     ----------
     name : one of `mrihvae.recon.settings.METHODS`
     weights : name of shipped weights, or a .safetensors file; None for the shipped ones, by `several_coils`
-    device : where the model goes
+    device : torch device of the model
     several_coils : whether scans have several coils
-    coils : what is done with several coils
+    coils : how several coils are processed
     settings : of the method, by name: those of `InferenceSettings` and its refinement, `samples` and `sample_sweeps`
-        for "hybrid", "amortised" and "samples"; of `PnPSettings` for "pnp"; `strength` for the others
+        for "hybrid", "amortised" and "samples"; of `PnPSettings` for "pnp"; `strength` for "sense", "wavelet" and "tv"
+
+    Returns
+    -------
+    a method for `mrihvae.reconstruct`, `mrihvae.reconstruct_scan` or `mrihvae.Reconstructor`
 
     Raises
     ------
@@ -282,9 +306,17 @@ def load_method(
 
     Examples
     --------
-    >>> from mrihvae.recon.methods import load_method
-    >>> load_method("hybrid", views=1).inference.views
+    >>> import mrihvae
+    >>> mrihvae.load_method("hybrid", views=1).inference.views
     1
+
+    References
+    ----------
+    * "Iterative Amortized Hierarchical VAE" (IA-HVAE), https://doi.org/10.48550/arXiv.2601.15894
+    * Prost et al. 2023 (PnP-HVAE), https://doi.org/10.48550/arXiv.2303.11217
+    * Pruessmann et al. 2001 (CG-SENSE), https://doi.org/10.1002/mrm.1241
+    * Lustig et al. 2007 (l1-wavelet), https://doi.org/10.1002/mrm.21391
+    * Block et al. 2007 (total variation), https://doi.org/10.1002/mrm.21236
     """
     check_settings(name, settings, "settings")
     if name not in MODEL_METHODS:

@@ -11,15 +11,35 @@ from mrihvae.physics.sampling import Undersampling, sampling_pattern
 
 
 def mask_of(scan: Scan, undersampling: Undersampling | None) -> np.ndarray:
-    """Find which bins of a scan were measured, bool (W,) if these are whole lines along H, else (H, W).
+    """Return which k-space samples of a scan count as acquired.
 
-    From the file's mask, unless all was measured and it is to be undersampled; from `undersampling`, seeded by the file
-    name as fastMRI does; or, without either, from bins that are exactly zero in all slices and coils.
+    It is the file's mask, unless the scan is fully sampled and `undersampling` is given; `undersampling`, seeded by the
+    file name as fastMRI does; or, without either, the samples that are not exactly zero in all slices and coils.
+
+    Parameters
+    ----------
+    scan : fully sampled or undersampled
+    undersampling : for fully sampled scans, or None
+
+    Returns
+    -------
+    bool (W,) if whole lines along H were acquired, else (H, W)
 
     Raises
     ------
     InputError
-        Both or neither of the two.
+        A fully sampled scan without `undersampling`, or an undersampled one with it.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from mrihvae.data import Scan
+    >>> from mrihvae.physics import Undersampling
+    >>> from mrihvae.recon import mask_of
+    >>> scan = Scan("phantom", np.ones((1, 16, 16), dtype=np.complex64))
+    >>> mask = mask_of(scan, Undersampling("random", acceleration=4, center_fraction=0.2))
+    >>> mask.shape, bool(mask[8])
+    ((16,), True)
     """
     if scan.mask is not None and not (undersampling and is_complete(scan)):
         if undersampling is not None:

@@ -25,20 +25,20 @@ Progress = Callable[[int], None]
 
 @dataclass(frozen=True)
 class Reconstruction:
-    """What was made of a scan, in its own scale, cropped as `delivered_shape` says.
+    """The reconstruction of a scan, in the scan's own scale, cropped to `mrihvae.data.delivered_shape`.
 
     Attributes
     ----------
     magnitude : float32 (slice, h, w); with samples the magnitude of their complex mean: a mean of magnitudes would
         lift the background
     image : complex64 (slice, h, w), of several coils combined by the maps, or coil images (slice, coil, h, w) where a
-        method does not combine; None where it was not asked for
+        method does not combine; None where it was not requested
     std : float32 (slice, h, w), the standard deviation of the samples, times `factor`, and of the scan's noise where
         nothing was acquired: what to expect between `magnitude` and a fully sampled scan of the same noise; None
         without samples
     samples : float32 (slice, sample, h, w), magnitudes without that noise; None without samples
     noise : standard deviation of that noise in a bright pixel
-    ratio : error over the samples' standard deviation, by the scan itself (`mrihvae.inference.held_out.error_ratio`)
+    ratio : error over the samples' standard deviation, by the scan itself (`mrihvae.inference.error_ratio`)
     factor : on the standard deviation of the samples: `InferenceSettings.spread` times `ratio`; 1 for a single sample
     """
 
@@ -73,17 +73,17 @@ def reconstruct_scan(
     progress: Progress = lambda slices: None,
     complex_image: bool = False,
 ) -> Reconstruction:
-    """Reconstruct all slices of a scan.
+    """Reconstruct all slices of a scan, y = M F S x + n.
 
     Parameters
     ----------
-    scan : fully sampled or undersampled
-    mask : bool (W,) or (H, W), what was acquired; the rest is ignored even where the scan holds it; None for the
-        scan's own (`mrihvae.recon.undersampling.mask_of`)
-    method : see `mrihvae.recon.methods`; None for the hybrid one with shipped weights
-    samples : number of posterior samples, of which the mean is then returned, and the uncertainty; 0 for none
+    scan : fully sampled or undersampled; k-space complex64 (slice, H, W) or (slice, coil, H, W)
+    mask : bool (W,) or (H, W), True where acquired; the rest is ignored even where the scan holds it; None for the
+        scan's own (`mrihvae.recon.mask_of`)
+    method : see `mrihvae.load_method`; None for the hybrid one with shipped weights
+    samples : number of posterior samples, whose mean is then returned, with the uncertainty; 0 for none
     seed : of the samples
-    batch_size : coil images reconstructed together; it changes speed and memory, not results
+    batch_size : number of coil images that are reconstructed together; it changes speed and memory, not results
     progress : called after each batch with the number of its slices
     complex_image : whether complex images are kept, too
 
@@ -95,7 +95,25 @@ def reconstruct_scan(
     Raises
     ------
     InputError
-        A scan without a mask of its own, too few calibration lines, or a method without posterior sampling.
+        A scan without a mask of its own, a calibration region (ACS) that is too small, or a method that does not
+        support posterior sampling.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import mrihvae
+    >>> rng = np.random.default_rng(0)
+    >>> kspace = rng.standard_normal((2, 32, 32)) + 1j * rng.standard_normal((2, 32, 32))
+    >>> scan = mrihvae.Scan("phantom", kspace.astype(np.complex64))
+    >>> mask = mrihvae.sampling_pattern("random", (32, 32), acceleration=2, center_fraction=0.2, seed=0)
+    >>> found = mrihvae.reconstruct_scan(scan, mask, mrihvae.load_method("zero-filled"))
+    >>> found.magnitude.shape
+    (2, 32, 32)
+
+    References
+    ----------
+    * "Iterative Amortized Hierarchical VAE" (IA-HVAE), https://doi.org/10.48550/arXiv.2601.15894
+    * Zbontar et al. 2018 (fastMRI), https://doi.org/10.48550/arXiv.1811.08839
     """
     mask = mask_of(scan, None) if mask is None else mask
     method = load_method(several_coils=scan.coils > 1) if method is None else method

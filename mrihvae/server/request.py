@@ -19,13 +19,13 @@ YES, NO = ("true", "1", "1.0", "yes", "on"), ("false", "0", "0.0", "no", "off", 
 
 @dataclass(frozen=True)
 class Request:
-    """How a scan is reconstructed.
+    """How a scan is to be reconstructed.
 
     Attributes
     ----------
     method : one of `mrihvae.recon.settings.METHODS`, or empty for the server's own
-    uncertainty : whether a second series shows the deviation of posterior samples
-    samples : how many are drawn for it
+    uncertainty : whether a second series shows the standard deviation of posterior samples
+    samples : number of posterior samples for it
     pixels : "float", the values themselves as float32, or "short", int16 as scanners store them, with one factor for
         all images of a series
     """

@@ -51,15 +51,15 @@ class Replies(Protocol):
 
 @dataclass(frozen=True)
 class Engine:
-    """Ways to reconstruct, with weights that are loaded: by the number of coils, 1 or 2 for several.
+    """The methods of a server, with weights that are loaded, by the number of coils: 1, or 2 for several.
 
     Attributes
     ----------
-    methods : the usual one
-    request : what is asked for where a scan asks for nothing else
-    held : numbers of k-space that may be held of a scan
-    turn : reconstructs slices of several connections one after another, or None: each thread that does it takes memory
-        of its own, which it keeps
+    methods : the default ones
+    request : what a scan gets that requests nothing else
+    held : number of k-space samples of a scan that may be held in memory
+    turn : executor that reconstructs slices of several connections one after another, or None: each thread that
+        reconstructs keeps memory of its own
     """
 
     methods: dict[int, Method]
@@ -79,7 +79,7 @@ class Engine:
 
 
 def make_ready(protocol: str | None, device: str = "cpu") -> Engine:
-    """Load weights: those of a protocol, or the shipped ones for one coil and for several.
+    """Return an engine with the weights of a protocol, or with the shipped ones for one coil and for several.
 
     Raises
     ------
@@ -108,13 +108,13 @@ def warm_up(ready: Engine) -> None:
 
 
 def reconstruct_stream(messages: Iterable[Message], ready: Engine, replies: Replies) -> int:
-    """Reconstruct a scan from its messages; gives the number of its images.
+    """Reconstruct a scan from its messages, and return the number of its images.
 
     Parameters
     ----------
-    messages : as `mrihvae.io.mrd.messages.read_messages` gives them, to the end of the scan
-    ready : what to reconstruct with
-    replies : gets images and texts
+    messages : as `mrihvae.io.mrd.read_messages` gives them, to the end of the scan
+    ready : the engine to reconstruct with
+    replies : receives images and texts
 
     Raises
     ------

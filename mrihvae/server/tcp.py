@@ -28,12 +28,12 @@ CUT = 1.0  # seconds that they have then, cut off
 
 @dataclass(frozen=True)
 class ServerSettings:
-    """How a server listens.
+    """Settings of a server.
 
     Attributes
     ----------
-    host, port : where; port 0 takes one that is free
-    connections : how many scans are served at once; further ones wait
+    host, port : address to listen on; port 0 takes a free one
+    connections : number of scans that are served at once; further ones wait
     timeout : seconds in which a client must send its next message whole, and take a message
     limits : of one message
     """

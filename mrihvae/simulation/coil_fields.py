@@ -22,7 +22,7 @@ BIRDCAGE = (1.3, 0.9)  # distance and radius of every rung of a birdcage
 
 
 def birdcage_fields(shape: tuple[int, int], coils: int) -> Tensor:
-    """Make the fields of a birdcage: loops evenly on a circle, all alike.
+    """Compute the receive fields of a birdcage: equal loops evenly on a circle.
 
     Parameters
     ----------
@@ -32,13 +32,20 @@ def birdcage_fields(shape: tuple[int, int], coils: int) -> Tensor:
     Returns
     -------
     complex64 (coils, H, W), scaled such that root-sum-of-squares is 1 at its mean over the image
+
+    Examples
+    --------
+    >>> from mrihvae.simulation import birdcage_fields
+    >>> fields = birdcage_fields((16, 16), coils=4)
+    >>> fields.shape, round(float(fields.abs().square().sum(dim=0).sqrt().mean()), 3)
+    (torch.Size([4, 16, 16]), 1.0)
     """
     angles = 2 * math.pi * np.arange(coils) / coils
     return _scaled(torch.stack([_loop(shape, angle, *BIRDCAGE) * _turn(angle) for angle in angles]))
 
 
 def random_fields(shape: tuple[int, int], coils: int, rng: Generator) -> Tensor:
-    """Draw the fields of loops around the object, of random place, size, gain and phase.
+    """Return the fields of loops around the object, of random place, size, gain and phase.
 
     Parameters
     ----------

@@ -41,10 +41,10 @@ class ImageGroup:
 
     Attributes
     ----------
-    name : of the scan's file, without ending
+    name : of the scan's file, without suffix
     acquisition : name of the images' folder
     files : the volume, or the pictures
-    every : which slices of the volume are taken, every N-th
+    every : every n-th slice of the volume is taken
     """
 
     name: str
@@ -54,13 +54,13 @@ class ImageGroup:
 
 
 def image_groups(images: Path, every: int = 1, limit: int | None = None) -> list[ImageGroup]:
-    """Sort images into scans: one for each NIfTI volume, and one for 10 pictures.
+    """Return the scans that images become: one for each NIfTI volume, and one for 10 pictures.
 
     Parameters
     ----------
     images : folder of volumes or pictures, or a single one; pictures are taken by the numbers in their names
-    every : take every N-th slice with an object in it, or every N-th picture
-    limit : make at most this many scans, spread evenly over the folder
+    every : take every n-th slice with an object in it, or every n-th picture
+    limit : largest number of scans, spread evenly over the folder
 
     Raises
     ------
@@ -103,13 +103,13 @@ def simulate_file(
     keep_maps: bool = False,
     progress: Callable[[list[Any]], Iterable[Any]] = iter,
 ) -> int:
-    """Write a complete scan with its target; all or nothing.
+    """Write a fully sampled scan k_c = F S_c x + n_c with its target, as a fastMRI file; all or nothing.
 
     Parameters
     ----------
     group : the images
     path : file to write; its name seeds what is drawn once a file, the images' names what is drawn for each slice
-    settings : see there
+    settings : see `ScannerSettings`
     keep_maps : write dataset `sensitivity_maps`, too: complex64 (1, coils, H, W), root-sum-of-squares 1
     progress : wraps the list of slices, as tqdm does
 
@@ -121,6 +121,26 @@ def simulate_file(
     ------
     InputError
         An image that cannot be read or has NaN or nearly nothing in it, or a file that cannot be written.
+
+    Examples
+    --------
+    >>> from pathlib import Path
+    >>> import numpy as np
+    >>> from PIL import Image
+    >>> import mrihvae
+    >>> from mrihvae.simulation import ScannerSettings, image_groups, simulate_file
+    >>> pixels = np.zeros((48, 48), dtype=np.uint8)
+    >>> pixels[8:40, 12:36] = 200
+    >>> Image.fromarray(pixels).save("disc1.png")
+    >>> (group,) = image_groups(Path("disc1.png"))
+    >>> simulate_file(group, Path("scan.h5"), ScannerSettings(coils=4, matrix=32))
+    1
+    >>> mrihvae.open_kspace("scan.h5")[0].kspace.shape
+    (1, 4, 32, 32)
+
+    References
+    ----------
+    * Zbontar et al. 2018 (fastMRI), https://doi.org/10.48550/arXiv.1811.08839
     """
     rng = np.random.default_rng([settings.seed, *seed_of(path.name)])
     fields = fields_of(settings, rng)
@@ -194,14 +214,14 @@ def calibration_lines(undersampling: Undersampling, width: int) -> int:
 
 
 def undersample_file(complete: Path, path: Path, undersampling: Undersampling) -> float:
-    """Write what is left of a simulated scan if few lines are measured, as fastMRI's test files are; all or nothing.
+    """Write the undersampled scan of a simulated one, as fastMRI's test files are; all or nothing.
 
-    They have no target and nothing that tells of it, the dataset `mask`, bool (W,), and its numbers as attributes. The
+    It has no target and nothing derived from it, but the dataset `mask`, bool (W,), and its numbers as attributes. The
     rest is copied.
 
     Returns
     -------
-    acceleration that the mask really has
+    acceleration of the drawn mask
 
     Raises
     ------

@@ -59,23 +59,23 @@ def simulate_slice(
     fields: Tensor | None = None,
     mixing: Tensor | None = None,
 ) -> tuple[Tensor, float]:
-    """Turn a magnitude image into the noisy k-space of every coil.
+    """Compute the noisy k-space of every coil, k_c = F S_c x + n_c, from a magnitude image.
 
     A larger image is resampled by cropping its k-space, by one factor on both axes, until it fits; a smaller one is
-    surrounded with zeros. Nothing of the field of view is lost.
+    surrounded with zeros. The whole field of view is kept.
 
     Parameters
     ----------
     magnitude : real (h, w)
     rng : phase and noise are drawn from it
-    settings : see there
-    fields : of the coils, complex64 (coils, H, W); None for a single coil
+    settings : see `ScannerSettings`
+    fields : S of the coils, complex64 (coils, H, W); None for a single coil
     mixing : complex64 (coils, coils) that takes white noise to that of the coils; None leaves it white
 
     Returns
     -------
     kspace : complex64 (coils, H, W)
-    deviation : standard deviation of the noise per complex bin, in each coil
+    deviation : standard deviation of the noise per complex k-space sample, in each coil
     """
     matrix = settings.matrix
     image = torch.from_numpy(magnitude.astype(np.complex64))

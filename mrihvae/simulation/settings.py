@@ -13,7 +13,7 @@ LEAST_MATRIX, LARGEST_MATRIX = 16, 4096
 
 @dataclass(frozen=True)
 class ScannerSettings:
-    """What is simulated.
+    """Settings of a simulated scanner.
 
     Attributes
     ----------

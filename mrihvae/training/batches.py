@@ -31,14 +31,14 @@ MEASURED_WEIGHT = 0.02  # measured bins are put back after reconstruction; a lit
 
 @dataclass
 class Scans:
-    """A batch of fully sampled scans and what an accelerated acquisition measures of them, in model units.
+    """A batch of fully sampled scans and their accelerated acquisition, in model units.
 
     Attributes
     ----------
     kspace : complex (slices, H, W), the fully sampled scan k, of several coils combined by the maps; of real images
         (slices, channels, H, W)
-    problem : the data; the network's grid is that of the scan
-    noise : (slices,), standard deviation per complex bin of the noise in `kspace`
+    problem : the acquired data; the network's grid is that of the scan
+    noise : (slices,), standard deviation per complex k-space sample of the noise in `kspace`
     """
 
     kspace: Tensor

@@ -45,27 +45,28 @@ PARTIAL_SHARE = 0.08  # of fastMRI's masks have one side of k-space cut off, alo
 
 @dataclass(frozen=True)
 class SimulationSettings:
-    """Ranges that simulated scans are drawn from.
+    """Settings of the scans that are simulated for training: ranges that they are drawn from.
 
     Attributes
     ----------
     max_acceleration : whole accelerations are drawn up to this, evenly in their logarithm from `least_acceleration` on
-    least_acceleration : see there; what is rounded to 1 is complete
+    least_acceleration : smallest one; a draw that is rounded to 1 is a fully sampled scan
     tissue_phase : greatest difference in phase, in radians, between bright and dark tissue, such as fat and water have;
         0 for phases that are smooth everywhere
     physical_phase : probability that the phase is that of a scanner's field, of fat and coils
         (`mrihvae.simulation.phases`); otherwise it is a smooth random one, with `tissue_phase`
-    noise : least and greatest noise per complex bin over the image's 99th percentile, drawn evenly in its logarithm
-    extra_noise : greatest noise added to measured bins alone, in half of the scans
+    noise : least and greatest noise per complex k-space sample over the image's 99th percentile, drawn evenly in its
+        logarithm
+    extra_noise : greatest noise added to acquired samples alone, in half of the scans
     rotation : greatest rotation in degrees, in a third of the scans
     partial_resolution : probability that the outermost k-space is empty, as in a scan padded to the network's multiple
     coils : least and greatest number of coils, drawn evenly in the logarithm; (1, 1) for scans of one coil
-    one_coil : share of the batches that have one coil, where `coils` says more; the others then have two or more
-    masks : types of masks, of `MASK_SHARES`, evenly; left out, all by their shares
-    fill : least and greatest share of the field of view that the object fills; beyond 1 it is cut off
+    one_coil : fraction of single-coil batches, where `coils` allows several; the others then have two or more
+    masks : types of masks, of `MASK_SHARES`, with equal probability; empty for all, by their shares
+    fill : least and greatest fraction of the field of view that the object fills; beyond 1 it is cut off
     anisotropy : greatest log-factor by which the field of view is stretched along one axis and shrunk along the other
     tone : probability that the contrast is changed by a random curve
-    inversion : of these, the share in which dark tissue becomes bright; the background stays dark
+    inversion : fraction of these in which dark tissue becomes bright; the background stays dark
     blur : probability that k-space decays away from its center, as along a train of echoes
     empty : probability of a slice that is noise, with little or no signal
     """
@@ -126,17 +127,18 @@ def draw_batch(
     settings: SimulationSettings,
     rng: Generator,
 ) -> Scans:
-    """Draw complete scans and their undersampled measurement, in model units.
+    """Return fully sampled scans and their undersampled acquisition, drawn at random, in model units.
 
     Parameters
     ----------
     images : arrays (h, w): real magnitude, or complex raw k-space where the flag beside it is True
     shape : (H, W) of the batch
+    settings : ranges that are drawn from
     rng : every random choice comes from it, so equal generators give equal batches
 
     Returns
     -------
-    Scans, complex (slices, H, W)
+    see `mrihvae.training.Scans`, complex (slices, H, W)
     """
     scans = [_draw_scan(array, raw, shape, settings, rng) for array, raw in images]
     kspace = torch.stack([scan[0] for scan in scans])

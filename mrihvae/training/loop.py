@@ -68,7 +68,7 @@ Batch = Scans | DegradedImages
 
 @dataclass(frozen=True)
 class Batches(Dataset[Batch]):
-    """The batch of every step, on the CPU: item n depends on settings, data, n and the process's rank alone."""
+    """The batch of every step, on the CPU; item n depends on settings, data, n and the process's rank alone."""
 
     settings: TrainSettings
     simulation: SimulationSettings
@@ -99,7 +99,7 @@ class Batches(Dataset[Batch]):
 
 
 def train_step(run: Run, scans: Batch, rank: int = 0) -> tuple[Rollout | None, PriorTerms | None]:
-    """Do one optimiser step on a batch and count it."""
+    """Do one step of the optimizer on a batch, and count it."""
     settings, counters = run.settings, run.counters
     scans = to_device(scans, run.model.start.device)
     if isinstance(scans, Scans):
@@ -164,18 +164,37 @@ def train(
 ) -> None:
     """Train up to `run.settings.steps`, with checkpoints, a log and the averaged weights in `directory`.
 
+    Prior, decoder and the full-data posterior q minimize the first of these, the measurement-conditioned posterior r
+    the second, with w = `TrainSettings.matching_weight` and khat the k-space that the means of r decode to:
+
+        -ELBO(k),    w sum_l KL(stopgrad q(z_l | z_<l, x) || r(z_l | z_<l, y, M)) + log |khat - k|^2.
+
     Parameters
     ----------
     run : new or resumed; changed in place
     source : where slices come from
     directory : gets checkpoint.safetensors, log.jsonl, weights.safetensors and weights.json
-    checkpoint_seconds : time between checkpoints
+    checkpoint_seconds : time between checkpoints, s
     progress : wraps the iterator over the steps' batches, such as tqdm
-    stop : asked after every step; True ends the run early, with a checkpoint
+    stop : called after every step; True ends the run early, with a checkpoint
     provenance : goes into weights.json
     workers : processes that draw batches ahead, for a device that is faster than the drawing; 0 draws in this one
-    validate : scores the averaged weights every `TrainSettings.validate_every` steps, for validation.jsonl; what it
+    validate : scores the averaged weights every `TrainSettings.validate_every` steps, for validation.jsonl; the time it
         takes counts in the seconds of the run
+
+    Examples
+    --------
+    >>> from pathlib import Path
+    >>> from mrihvae.model import ModelSettings
+    >>> from mrihvae.training import Run, SimulationSettings, TrainSettings, train
+    >>> class Noise:
+    ...     def draw(self, count, rng):
+    ...         return [(rng.random((16, 16)), False) for _ in range(count)]
+    >>> model = ModelSettings(widths=(16, 16), layers=1, cascades=0, guess_widths=(16,))
+    >>> settings = TrainSettings(steps=2, shapes=((16, 16),), pixels=512, bf16=False)
+    >>> train(Run.new(model, settings, SimulationSettings(), "cpu"), Noise(), Path("run"))
+    >>> sorted(path.name for path in Path("run").iterdir())
+    ['checkpoint.safetensors', 'log.jsonl', 'weights.json', 'weights.safetensors']
     """
     rank = dist.get_rank() if dist.is_initialized() else 0
     saved = began = time.monotonic()

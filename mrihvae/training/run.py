@@ -27,27 +27,29 @@ STATE = ("step", "exp_avg", "exp_avg_sq", "momentum")  # what the optimiser keep
 
 @dataclass(frozen=True)
 class TrainSettings:
-    """How a model is trained.
+    """Settings of training.
 
     Attributes
     ----------
-    steps : optimiser steps of the whole run
+    steps : optimizer steps of the whole run
     learning_rate : its peak, after `warmup` steps
-    decay : share of the steps, the last ones, over which the learning rate falls to 0 along a half cosine. With less
-        than 1 it stays at its peak before, so that a run may be made longer while it goes on
-    shapes : image sizes, one drawn per step; multiples of the model's `multiple`
+    warmup : steps over which the learning rate rises
+    decay : fraction of the steps, the last ones, over which the learning rate falls to 0 along a half cosine. Below 1
+        it stays at its peak before, so that a run may be made longer before it falls
+    shapes : image sizes (H, W), one drawn per step; multiples of the model's `multiple`
     pixels : pixels per step and process; the number of slices follows from the shape
     guess_only : steps in which r's first guess trains alone, at the start
     masked_start : step before which prior, decoder and q train alone; there r starts as q on the first guess. With 0
-        all train from the start and r stays as it is, as a run that goes on from trained weights wants it
-    prior_every : from then on prior, decoder and q train on every so manieth step only: r has more to learn
-    second_every : every so manieth step gives r its own reconstruction as the guess (a second round); 0 for none
-    matching_weight : of posterior matching against the log-error of what r's means decode to
+        all train from the start and r stays as it is, for a run that starts from trained weights
+    prior_every : from then on prior, decoder and q train on every n-th step only: r has more to learn
+    second_every : every n-th step gives r its own reconstruction as the guess (a second round); 0 for none
+    matching_weight : of posterior matching against the log-error of the image that r's means decode to
     kl_warmup : steps over which the KL term's weight rises to 1
-    ema : decay of the averaged weights, which are the ones exported
-    clip, skip : over the running mean of a group's gradient norm, it is clipped to, or the step left out
-    validate_every : every so many steps the averaged weights are scored, if there are scans to score them on; 0 never
+    ema : decay of the averaged weights, which are the exported ones
+    clip, skip : multiples of a group's mean gradient norm, beyond which it is clipped, or the step skipped
+    validate_every : the averaged weights are scored every n-th step, if there are scans to score them on; 0 for never
     bf16 : compute convolutions in bfloat16, where there are instructions for it
+    seed : of all random choices
     """
 
     steps: int = 10_000
@@ -113,7 +115,7 @@ class Counters:
 
 @dataclass
 class Run:
-    """A run in memory: model, averaged model, optimiser, settings, counters."""
+    """A training run in memory: model, averaged model, optimizer, settings, counters."""
 
     model: HVAE
     average: HVAE
@@ -206,7 +208,7 @@ def _take_guess(net: HVAE, weights: HVAE) -> None:
 
 
 def save_checkpoint(directory: Path, run: Run, provenance: dict[str, Any]) -> None:
-    """Write everything that continuing needs to one file, and the averaged weights beside it."""
+    """Write what a run needs to resume to one file, and the averaged weights beside it."""
     tensors: dict[str, Tensor] = {}
     for name, parameter in run.model.named_parameters():
         tensors[f"model/{name}"] = parameter.detach()
@@ -227,7 +229,7 @@ def save_checkpoint(directory: Path, run: Run, provenance: dict[str, Any]) -> No
 
 
 def load_checkpoint(directory: Path, device: torch.device | str, **changes: Any) -> Run:
-    """Continue a run from its folder; `changes` replace training settings (more steps, say).
+    """Return an interrupted run, from its folder; `changes` replace training settings, such as `steps`.
 
     Raises
     ------

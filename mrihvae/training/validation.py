@@ -29,14 +29,14 @@ from mrihvae.training.objective import decode_means, prior_terms
 
 @dataclass(frozen=True)
 class ValidationSettings:
-    """What is drawn to score a model on, of each set.
+    """Settings of the scans that a model is scored on, for each set.
 
     Attributes
     ----------
     slices : number of slices for each number of coils and acceleration
     shape : (H, W)
     coils : numbers of coils
-    accelerations : of fastMRI's random masks, with a calibration region of about 0.32 / R of the lines
+    accelerations : R, of fastMRI's random masks, with a calibration region (ACS) of about 0.32 / R of the lines
     seed : of all random choices
     """
 
@@ -107,11 +107,11 @@ def draw_cases(
 def validate(
     model: HVAE, cases: Sequence[ValidationCase], precision: AbstractContextManager[Any] | None = None
 ) -> dict[str, dict[str, float]]:
-    """Score a model on every case.
+    """Compute the scores of a model on every case.
 
     Returns
     -------
-    by the key of the case: mean PSNR in dB over the slices' maximum, of the magnitude of one encoder pass ("psnr"), of
+    by the key of the case: mean PSNR in dB over the slices' maximum, of the magnitude of an encoder pass ("psnr"), of
     the first guess ("guess") and of the data alone ("zero_filled"); of one coil also the negative evidence lower bound
     of the fully sampled scans, in nats per real dimension ("elbo")
     """

@@ -12,12 +12,21 @@ from mrihvae.errors import InputError, reason
 
 @contextmanager
 def atomic_write(path: Path) -> Iterator[Path]:
-    """Give a temporary path beside `path`; on success rename it to `path`, on any failure remove it.
+    """Return a temporary path beside `path`; on success rename it to `path`, on any failure remove it.
 
     Raises
     ------
     InputError
         The folder cannot be made or written, or the disk is full.
+
+    Examples
+    --------
+    >>> from pathlib import Path
+    >>> from mrihvae.utils import atomic_write
+    >>> with atomic_write(Path("note.txt")) as temporary:
+    ...     _ = temporary.write_text("whole or not there")
+    >>> [path.name for path in Path().iterdir()]
+    ['note.txt']
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:

@@ -1,1 +1,5 @@
 """The ISMRMRD (MRD) format: header, lines, files, messages of a stream, images."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -1,0 +1,9 @@
+from .combine import root_sum_of_squares as root_sum_of_squares
+from .compression import compression_matrix as compression_matrix
+from .compression import mix_coils as mix_coils
+from .espirit import espirit_maps as espirit_maps
+from .espirit import fast_maps as fast_maps
+from .maps import estimate_maps as estimate_maps
+from .prewhitening import noise_covariance as noise_covariance
+from .prewhitening import whitening_matrix as whitening_matrix
+from .settings import CoilSettings as CoilSettings

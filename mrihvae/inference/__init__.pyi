@@ -1,0 +1,14 @@
+from .encoders import CompleteEncoder as CompleteEncoder
+from .encoders import Encoder as Encoder
+from .encoders import MeasurementEncoder as MeasurementEncoder
+from .encoders import PriorEncoder as PriorEncoder
+from .held_out import error_ratio as error_ratio
+from .latents import Inferred as Inferred
+from .latents import generate as generate
+from .latents import infer as infer
+from .problem import Problem as Problem
+from .problem import prepare as prepare
+from .reconstruct import sample as sample
+from .reconstruct import solve as solve
+from .settings import InferenceSettings as InferenceSettings
+from .settings import RefinementSettings as RefinementSettings

@@ -1,0 +1,12 @@
+from . import mrd as mrd
+from .bart import read_cfl as read_cfl
+from .bart import write_cfl as write_cfl
+from .fastmri import read_scan as read_scan
+from .fastmri import write_reconstruction as write_reconstruction
+from .images import Images as Images
+from .images import read_images as read_images
+from .kspace import list_kspace as list_kspace
+from .kspace import open_kspace as open_kspace
+from .npy import read_numpy as read_numpy
+from .npy import write_numpy as write_numpy
+from .stored_kspace import StoredKspace as StoredKspace

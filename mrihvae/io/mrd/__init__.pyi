@@ -1,0 +1,9 @@
+from .files import read_mrd as read_mrd
+from .header import ScanHeader as ScanHeader
+from .header import header_xml as header_xml
+from .header import parse_header as parse_header
+from .image_files import read_mrd_images as read_mrd_images
+from .messages import ReplyWriter as ReplyWriter
+from .messages import StreamError as StreamError
+from .messages import read_messages as read_messages
+from .sorter import SliceAssembler as SliceAssembler

@@ -1,0 +1,9 @@
+from .evaluation import MaskSettings as MaskSettings
+from .evaluation import Protocol as Protocol
+from .evaluation import find_protocol as find_protocol
+from .evaluation import list_protocols as list_protocols
+from .evaluation import list_training_protocols as list_training_protocols
+from .evaluation import read_protocol as read_protocol
+from .training import TrainingProtocol as TrainingProtocol
+from .training import find_training_protocol as find_training_protocol
+from .training import read_training_protocol as read_training_protocol

@@ -1,0 +1,9 @@
+from .coil_fields import birdcage_fields as birdcage_fields
+from .coil_fields import random_fields as random_fields
+from .files import ImageGroup as ImageGroup
+from .files import image_groups as image_groups
+from .files import simulate_file as simulate_file
+from .files import undersample_file as undersample_file
+from .phases import add_phase as add_phase
+from .scanner import simulate_slice as simulate_slice
+from .settings import ScannerSettings as ScannerSettings

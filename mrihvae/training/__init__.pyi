@@ -1,0 +1,12 @@
+from .batches import Scans as Scans
+from .draw import SimulationSettings as SimulationSettings
+from .draw import draw_batch as draw_batch
+from .loop import Batches as Batches
+from .loop import train as train
+from .loop import train_step as train_step
+from .run import Run as Run
+from .run import TrainSettings as TrainSettings
+from .run import load_checkpoint as load_checkpoint
+from .run import save_checkpoint as save_checkpoint
+from .validation import ValidationSettings as ValidationSettings
+from .validation import validate as validate
