@@ -26,7 +26,7 @@ from mrihvae.physics.mri import Sense
 from mrihvae.physics.noise import background_noise
 from mrihvae.physics.sampling import lines_differ_along_h
 from mrihvae.physics.scaling import kspace_scale
-from mrihvae.physics.total_variation import NEAR, STEPS, VARIATION, total_variation
+from mrihvae.physics.total_variation import ADMM_CG_ITERATIONS, TV_CG_TOLERANCE, TV_STRENGTH, total_variation
 
 WEIGHT = 2.0  # of what the network answers against data, over their noise: its error grows with the noise, too
 LEAST_WEIGHT = 0.01  # the same for data without noise: maps have errors, and it bounds the iterations of a step
@@ -60,9 +60,9 @@ class CoilProblem:
 
     def begun(self, share: float = 1.0) -> CoilProblem:
         """Take the same problem with a reconstruction by total variation, of a share of `STEPS`, as the first image."""
-        still, noisy = VARIATION
+        still, noisy = TV_STRENGTH
         strength = (still + noisy * self.noise)[:, None, None]
-        steps = (max(1, round(share * STEPS[0])), STEPS[1])
+        steps = (max(1, round(share * ADMM_CG_ITERATIONS[0])), ADMM_CG_ITERATIONS[1])
         return replace(self, first=total_variation(self.sense, self.combined, strength, steps))
 
     def seen(self, number: int) -> CoilProblem:
@@ -133,7 +133,7 @@ class _Proximal(torch.autograd.Function):
 
 
 def _solved(sense: Sense, right: Tensor, r: Tensor) -> Tensor:
-    return conjugate_gradients(sense.normal, right, r, tolerance=NEAR, cap=ITERATIONS, double=False).image
+    return conjugate_gradients(sense.normal, right, r, tolerance=TV_CG_TOLERANCE, cap=ITERATIONS, double=False).image
 
 
 def pose_coils(model: HVAE, kspace: Tensor, mask: Tensor, maps: Tensor, noise: Tensor | None = None) -> CoilProblem:

@@ -12,7 +12,7 @@ from mrihvae.inference.problem import Undersampled, pose
 from mrihvae.model.hvae import HVAE
 from mrihvae.physics.data_fidelity import LeastSquares
 from mrihvae.physics.mri import MaskedFourier
-from mrihvae.physics.noise import LEAST_NOISE
+from mrihvae.physics.noise import MIN_NOISE
 from mrihvae.physics.operators import Operator
 from mrihvae.pnp.loop import Complete, Look, Restored, restore
 from mrihvae.pnp.settings import FOR_SCANS, PnPSettings
@@ -71,7 +71,7 @@ def reconstruct_scans(
     """
     settings = settings or FOR_SCANS
     problem, operator, data = _posed(model, kspace, mask, maps, noise)
-    term = LeastSquares(operator, data, problem.noise.clamp_min(LEAST_NOISE))
+    term = LeastSquares(operator, data, problem.noise.clamp_min(MIN_NOISE))
     with torch.no_grad():
         views = [ScanPosterior(model, problem, number) for number in range(settings.views)]
         with arithmetic(model.start.device, settings.precision):

@@ -8,7 +8,7 @@ import ismrmrd
 import numpy as np
 import torch
 
-from mrihvae.coils.espirit import LEAST, calibration_box
+from mrihvae.coils.espirit import MIN_ACS_SIZE, calibration_box
 from mrihvae.data.geometry import Geometry, make_geometry
 from mrihvae.errors import InputError
 from mrihvae.io.mrd.header import Encoding, Limit
@@ -153,7 +153,7 @@ def _resized(array: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
 
 def calibrates(group: Lines, image: Encoding) -> bool:
     """Tell whether lines have the region around the centre of k-space that maps are estimated from."""
-    return min(calibration_box(torch.from_numpy(fitted(group, image)[1]))) >= LEAST
+    return min(calibration_box(torch.from_numpy(fitted(group, image)[1]))) >= MIN_ACS_SIZE
 
 
 def mask_of_lines(encoding: Encoding, lines: np.ndarray, rows: tuple[float, float]) -> np.ndarray:
