@@ -6,8 +6,9 @@ simulates slices of training images with 8 and 16 random coils. For each with a 
 its coils it notes by how many dB the usual kernel predicts held-out samples better than the kernel that the region
 allows (the lead), and the root-sum-of-squares PSNR of the hybrid with maps of the usual kernel, with those of the
 smaller kernel alone, and with refined maps.
-`mrihvae.coils.map_refinement.MARGIN_DB` is the lead up to which refined maps are taken; results/tune_maps.json has every
-slice, what each margin gives on average, over all and where little was sampled, and the share of slices that it harms.
+`mrihvae.coils.map_refinement.MARGIN_DB` is the lead up to which refined maps are taken; results/tune_maps.json has
+every slice, what each margin gives on average, over all and where little was sampled, and the share of slices that it
+harms.
 Chosen is the margin of the largest gain among those that harm at most one slice in 20.
 """
 

@@ -18,7 +18,8 @@ from mrihvae.cli.reconstruct_files import reconstruct_file, told
 from mrihvae.coils.settings import CoilSettings
 from mrihvae.errors import InputError
 from mrihvae.inference.settings import InferenceSettings
-from mrihvae.io.kspace import check_names, head_of, list_kspace
+from mrihvae.io.formats import check_names
+from mrihvae.io.kspace import head_of, list_kspace
 from mrihvae.model.shipped import find_weights, weights_for
 from mrihvae.model.weights import fingerprint, load_card, load_on
 from mrihvae.physics.sampling import Undersampling

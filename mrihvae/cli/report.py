@@ -22,7 +22,7 @@ from mrihvae.data.scan import TARGETS, Scan, delivered_shape
 from mrihvae.errors import InputError
 from mrihvae.evaluation.report import ReportVolume, means_of, page, panels_of, slice_scores
 from mrihvae.evaluation.scores import METRICS, Evaluation, VolumeScores, evaluate
-from mrihvae.io.formats import SUFFIXES
+from mrihvae.io.formats import KSPACE_SUFFIXES
 from mrihvae.io.hdf5 import read_dataset
 from mrihvae.io.kspace import kind_of
 from mrihvae.physics.fastmri_masks import effective_acceleration
@@ -161,7 +161,9 @@ def _candidates(places: Sequence[Path], row: Mapping[str, Any]) -> Iterator[Path
             yield path
         elif place.is_dir():
             others = (
-                path for path in sorted(place.iterdir()) if path.suffix in SUFFIXES and stem.startswith(path.stem)
+                path
+                for path in sorted(place.iterdir())
+                if path.suffix in KSPACE_SUFFIXES and stem.startswith(path.stem)
             )
             yield from (path for path in others if kind_of(path) != "fastmri")
 

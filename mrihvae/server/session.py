@@ -21,7 +21,7 @@ from mrihvae.io.mrd.files import scan_of
 from mrihvae.io.mrd.header import ScanHeader, parse_header
 from mrihvae.io.mrd.images import ImageSeries
 from mrihvae.io.mrd.messages import Config, Header, Message, Note, StreamError
-from mrihvae.io.mrd.sorter import HELD, Slice, SliceAssembler
+from mrihvae.io.mrd.sorter import MAX_HELD_NUMBERS, Slice, SliceAssembler
 from mrihvae.model.shipped import find_weights, weights_for
 from mrihvae.model.weights import fingerprint, load_card, load_on
 from mrihvae.physics.fastmri_masks import effective_acceleration
@@ -68,7 +68,7 @@ class Engine:
     methods: dict[int, Method]
     weights: dict[int, str]
     request: Request = USUAL
-    held: int = HELD
+    held: int = MAX_HELD_NUMBERS
     turn: Executor | None = None
 
     def method(self, coils: int, request: Request) -> Method:

@@ -23,7 +23,7 @@ from mrihvae.cli.demo import SCANS
 from mrihvae.cli.main import COMMANDS, main
 from mrihvae.data.scan import Scan
 from mrihvae.io.fastmri import read_scan
-from mrihvae.io.hdf5 import list_files
+from mrihvae.io.formats import list_files
 from mrihvae.model.weights import save_weights
 from mrihvae.physics.fastmri_masks import effective_acceleration, sampling_mask, seed_of
 from tests.support.files import complex_normal, write_h5, write_scan
