@@ -1,12 +1,12 @@
-"""Render results as Markdown: the tables beside the results, and those of the README, which are generated.
+"""Render results as Markdown: the tables of README.md and docs/ (most are in docs/results.md), which are generated.
 
-    python -m benchmarks.tables            # writes the README's tables and the plots
-    python -m benchmarks.tables --check    # fails if the README's tables are not those of the results
+    python -m benchmarks.tables            # writes the tables of all pages, and the plots
+    python -m benchmarks.tables --check    # fails if a page's tables are not those of the results
 
-The README has a table of benchmarks/results/NAME.json between the lines `<!-- results:NAME -->` and
+A page has a table of benchmarks/results/NAME.json between the lines `<!-- results:NAME -->` and
 `<!-- /results -->`: of a protocol, of `seconds` (quality.py --time), of `calibration` (calibration.py), or of
-`restoration` (restoration.py). Under the name `mask_loss` it has what patterns cost against random lines of equal
-acceleration, from two protocols.
+`restoration` (restoration.py). Two names stand for several files: `mask_loss`, what patterns cost against random lines
+of equal acceleration, and `summary`, the real scans of one and of several coils.
 """
 
 from __future__ import annotations
@@ -38,6 +38,21 @@ OPENED = re.compile(r"<!-- results:[\w.-]+ -->")
 FOREIGN = "* this network was trained for another mask"
 CEILING = "noise-limited ceiling"
 MASKS, ACCELERATIONS, MASK_LOSS = "singlecoil_masks", "singlecoil_accelerations", "mask_loss"
+SUMMARY = "summary"
+SUMMARY_SCANS = {  # heading: results, set, pattern
+    "1 coil, 0.055 T, 4x": ("singlecoil_random_4x", "raw 0.055 T", "random 4x"),
+    "1 coil, 0.055 T, 8x": ("singlecoil_random_8x", "raw 0.055 T", "random 8x"),
+    "4 coils, MPRAGE, 4x": ("multicoil", "MPRAGE, real, 4 coils", "random 4x"),
+    "4 coils, MPRAGE, 8x": ("multicoil", "MPRAGE, real, 4 coils", "random 8x"),
+}
+SUMMARY_METHODS = {  # label: names in the results of one coil and of several
+    "zero-filled": ("zero-filled",),
+    "TV (sigpy)": ("tv",),
+    "L1-wavelet (BART)": ("bart-wavelet",),
+    "U-Net or VarNet (fastMRI)": ("unet", "varnet"),
+    "mrihvae (amortized)": ("amortised",),
+    "mrihvae (hybrid)": ("hybrid",),
+}
 COMPARED = ("unet", "hybrid")
 SECONDS_LABELS = {**LABELS, "uncertainty": "ours, 16 samples and their deviation"}
 SEVERAL: dict[str, Callable[[dict[str, Any]], str]] = {
@@ -47,31 +62,38 @@ SEVERAL: dict[str, Callable[[dict[str, Any]], str]] = {
 }
 BEYOND = 1.15  # how far from an acceleration that was measured a line through two of them is carried on
 Rows = list[dict[str, Any]]
+ROOT = HERE.parent
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command; returns its exit status."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--check", action="store_true", help="write nothing; fail if the README differs")
-    parser.add_argument("--readme", type=Path, default=HERE.parent / "README.md")
+    parser.add_argument("--check", action="store_true", help="write nothing; fail if a page differs")
+    parser.add_argument("--pages", type=Path, nargs="+", default=[ROOT / "README.md", *sorted(ROOT.glob("docs/*.md"))])
     parser.add_argument("--results", type=Path, default=HERE / "results")
     options = parser.parse_args(arguments)
     try:
-        text = read_text(options.readme)
-        rendered = render(text, options.results, options.readme)
-        if not MARKED.search(text):
-            raise InputError(f"{options.readme}: has no table of results; add lines '<!-- results:NAME -->'")
-        if options.check and rendered != text:
-            raise InputError(f"{options.readme}: its tables are not those of the results; run benchmarks/tables.py")
+        texts = {page: read_text(page) for page in options.pages}
+        rendered = {page: render(text, options.results, page) for page, text in texts.items()}
+        tables = {page: len(MARKED.findall(text)) for page, text in rendered.items()}
+        if not any(tables.values()):
+            pages = ", ".join(map(str, options.pages))
+            raise InputError(f"{pages}: no table of results; add lines '<!-- results:NAME -->'")
+        changed = [page for page in texts if rendered[page] != texts[page]]
+        if options.check and changed:
+            raise InputError(f"{changed[0]}: its tables are not those of the results; run benchmarks/tables.py")
+        for page in changed:
+            with atomic_write(page) as temporary:
+                temporary.write_text(rendered[page])
         if not options.check:
-            with atomic_write(options.readme) as temporary:
-                temporary.write_text(rendered)
             for path in write_plots(options.results):
                 print(path)
     except InputError as error:
         print(f"tables: error: {error}", file=sys.stderr)
         return 2
-    print(f"{options.readme}: {len(MARKED.findall(rendered))} tables")
+    for page, count in tables.items():
+        if count:
+            print(f"{page}: {count} tables")
     return 0
 
 
@@ -90,6 +112,8 @@ def render(text: str, results: Path, where: Path) -> str:
 
 def table_of(results: Path, name: str) -> str:
     """Render the results `name`."""
+    if name == SUMMARY:
+        return summary_table(results)
     if name == MASK_LOSS:
         return mask_loss_table(*(read_volumes(results / f"{one}.json") for one in (MASKS, ACCELERATIONS)))
     path = results / f"{name}.json"
@@ -114,6 +138,21 @@ def read_volumes(path: Path) -> Rows:
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(f"{path}: not readable as results ({type(error).__name__}: {error}); run it again") from error
     return rows
+
+
+def summary_table(results: Path) -> str:
+    """Lay out PSNR / dB and SSIM of the real scans, means over volumes, a column a number of coils and acceleration.
+
+    Scores of several coils are those of root-sum-of-squares, which all methods deliver.
+    """
+    columns = []
+    for name, scans, pattern in SUMMARY_SCANS.values():
+        columns.append(_select(read_volumes(results / f"{name}.json"), set=scans, pattern=pattern))
+    cells = [
+        [label, *(_scores([row for row in rows if row["method"] in names], METRICS[:2]) for rows in columns)]
+        for label, names in SUMMARY_METHODS.items()
+    ]
+    return _layout(["method: PSNR / dB, SSIM", *SUMMARY_SCANS], cells)
 
 
 def mask_loss_table(masks: Rows, accelerations: Rows) -> str:

@@ -1,30 +1,19 @@
-"""mrihvae: MRI reconstruction with a hierarchical VAE prior that separates into frequency bands."""
+"""mrihvae: MRI reconstruction with a hierarchical VAE prior that separates into frequency bands.
+
+`reconstruct` takes arrays, `open_kspace` and `reconstruct_scan` take files, and `Reconstructor` stands in for fastMRI's
+VarNet. Names are imported when they are used: torch takes seconds, for which `mrihvae --help` has no use.
+"""
 
 from __future__ import annotations
 
 from importlib.metadata import PackageNotFoundError, version
-from typing import TYPE_CHECKING, Any
 
-if TYPE_CHECKING:
-    from mrihvae.io.kspace import open_kspace
-    from mrihvae.reconstructor import Reconstructor
+import lazy_loader
 
-__all__ = ["Reconstructor", "__version__", "open_kspace"]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
+__all__ += ["__version__"]
 
 try:
     __version__ = version("mrihvae")
 except PackageNotFoundError:  # run from a checkout that is not installed
     __version__ = "0+unknown"
-
-
-def __getattr__(name: str) -> Any:
-    """Import what is asked for, not before: torch takes seconds, which `mrihvae --help` has no use for."""
-    if name == "Reconstructor":
-        from mrihvae.reconstructor import Reconstructor
-
-        return Reconstructor
-    if name == "open_kspace":
-        from mrihvae.io.kspace import open_kspace
-
-        return open_kspace
-    raise AttributeError(f"module 'mrihvae' has no attribute '{name}'")

@@ -2,70 +2,51 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
-from mrihvae.coils.combine import root_sum_of_squares
-from mrihvae.coils.maps import estimate_maps
-from mrihvae.coils.settings import CoilSettings
-from mrihvae.coils.virtual_coils import alike, compress, compressed_maps, expanded
+from mrihvae.data.scan import Scan
 from mrihvae.errors import InputError
-from mrihvae.inference.coil_problem import pose_coils
-from mrihvae.inference.problem import Undersampled, pose
-from mrihvae.inference.reconstruct import draw, solve
-from mrihvae.inference.settings import InferenceSettings
-from mrihvae.model.hvae import HVAE
-from mrihvae.model.shipped import find_weights
-from mrihvae.model.weights import load_card, load_on
 from mrihvae.physics.fourier import centre_crop, centre_pad, ifft2c, masked
-from mrihvae.physics.noise import noise_std
-from mrihvae.physics.sampling import lines_differ_along_h
-from mrihvae.protocols.evaluation import CALIBRATED, Solver, find_protocol, read_protocol
-from mrihvae.recon.methods import SAMPLING_METHODS, Method, settings_of
-from mrihvae.recon.oversampling import kept_rows, remove_oversampling, restore_rows
-from mrihvae.utils.config import from_dict
-
-DEFAULT = "default"  # weights that are taken where neither a name nor a protocol says which
+from mrihvae.protocols.evaluation import find_protocol, read_protocol
+from mrihvae.recon.methods import HybridMethod, Method, SampleMeanMethod, load_method
+from mrihvae.recon.oversampling import restore_rows
+from mrihvae.recon.settings import SAMPLING_METHODS
+from mrihvae.recon.sliced_scan import SlicedScan
 
 
 class Reconstructor(nn.Module):
     """Reconstructs batches of undersampled slices, of one coil or several.
 
-    A protocol and weights are best given by `from_pretrained`.
+    Method and weights are best given by `from_pretrained`.
 
     Parameters
     ----------
-    model : trained weights with r for undersampled scans
-    solver : how to reconstruct, see `mrihvae.protocols.evaluation.Solver`; methods are "hybrid", "amortised" and
-        "samples"
-    coils : what is done with several coils; whitening, and compression to a given number of virtual coils, are of
-        volumes, and not done here
+    method : how to reconstruct, one that `mrihvae.recon.methods.load_method` gives: "hybrid", "amortised" or "samples"
     seed : of posterior samples
     matrix : (h, w) of the header's reconstruction matrix, which the call is not told: readout oversampling beyond h
         rows is removed before maps and inference, and the outer rows of the result are zero-filled; None: it stays
+
+    Raises
+    ------
+    InputError
+        Another method, or one whose coils are to be whitened or compressed to a given number, which is for volumes.
     """
 
-    def __init__(
-        self,
-        model: HVAE,
-        solver: Solver | None = None,
-        coils: CoilSettings | None = None,
-        seed: int = 0,
-        matrix: tuple[int, int] | None = None,
-    ) -> None:
+    def __init__(self, method: Method, seed: int = 0, matrix: tuple[int, int] | None = None) -> None:
         super().__init__()
-        self.matrix = matrix
-        self.model, self.solver, self.coils = model, solver or Solver(), coils or CoilSettings()
-        self.seed = seed
-        if self.solver.method not in SAMPLING_METHODS:
+        if not isinstance(method, HybridMethod):
             raise InputError(
-                f"method '{self.solver.method}' is none of this module's; choose one of {', '.join(SAMPLING_METHODS)}"
+                f"method '{method.name}' is none of this module's; choose one of {', '.join(SAMPLING_METHODS)}"
             )
-        if self.coils.whiten or self.coils.compress:
+        if method.coils.whiten or method.coils.compress:
             raise InputError("whiten and compress are of volumes: use `mrihvae run`, or leave them out")
-        self.settings: InferenceSettings = settings_of(Method(self.solver.method, model, self.solver))
+        self.method, self.seed, self.matrix = method, seed, matrix
+        self.model = method.model
+        self._samples = isinstance(method, SampleMeanMethod)
 
     @classmethod
     def from_pretrained(
@@ -90,17 +71,11 @@ class Reconstructor(nn.Module):
         InputError
             Weights or protocol that are not there, or cannot be read.
         """
-        chosen = None if protocol is None else read_protocol(find_protocol(str(protocol)))
-        weights = name_or_path or (DEFAULT if chosen is None else chosen.weights)
-        card = load_card(find_weights(weights))
-        model = load_on(weights, str(device))
-        if chosen is None:
-            return cls(
-                model,
-                from_dict(Solver, {name: card[name] for name in CALIBRATED if name in card}, weights),
-                matrix=matrix,
-            )
-        return cls(model, chosen.solver_with(card), chosen.coil_settings(), chosen.seed, matrix)
+        if protocol is None:
+            return cls(load_method("hybrid", name_or_path, str(device)), matrix=matrix)
+        chosen = read_protocol(find_protocol(str(protocol)))
+        chosen = chosen if name_or_path is None else replace(chosen, weights=name_or_path)
+        return cls(chosen.load(str(device)), chosen.seed, matrix)
 
     def forward(self, masked_kspace: Tensor, mask: Tensor, num_low_frequencies: int | Tensor | None = None) -> Tensor:
         """Reconstruct a batch.
@@ -131,47 +106,23 @@ class Reconstructor(nn.Module):
         with torch.no_grad():
             while left:
                 first = left[0]
-                alike = [k for k in left if lows[k] == lows[first] and bool((measured[k] == measured[first]).all())]
-                if self.solver.method == "samples":
-                    alike = [first]  # draws are those of a slice by itself, whatever the batch
-                images[alike] = self._slices(kspace[alike], measured[first], lows[first])
-                left = [k for k in left if k not in alike]
+                group = [k for k in left if lows[k] == lows[first] and bool((measured[k] == measured[first]).all())]
+                if self._samples:
+                    group = [first]  # samples are those of a slice by itself, whatever the batch
+                images[group] = self._slices(kspace[group], measured[first], lows[first])
+                left = [k for k in left if k not in group]
         return images
 
     def _slices(self, whole: Tensor, mask: Tensor, low: int) -> Tensor:
         """Reconstruct slices, complex (slices, coils, H, W), of one mask, bool (H, W): magnitude (slices, H, W)."""
-        whole = masked(whole, mask)
-        rows = kept_rows(whole.shape[-2], 0, self.matrix, mask.cpu().numpy())
-        if not bool((whole != 0).any(dim=-1).flatten(0, 1).any(dim=0).all()):
-            rows = whole.shape[-2]  # the readout is not sampled fully
-        kspace, known = remove_oversampling(whole, rows), mask[:rows]
-        turned = lines_differ_along_h(mask)
-        if kspace.shape[1] == 1:
-            coil = whole[:, 0]
-            inside = self._images(kspace[:, 0], known, None, noise_std(coil.mT if turned else coil)).abs()
-        else:
-            maps = estimate_maps(kspace, _centre_of(known, low), self.coils, known)
-            few = self.coils.compress is None
-            found = [compress(*one, turned, few) for one in zip(whole, kspace, strict=True)]
-            matrices, virtual = [one.matrix for one in found], alike([one.kspace for one in found])
-            kept = compressed_maps(maps, matrices)
-            image = self._images(virtual, known, kept, torch.cat([one.noise for one in found]))
-            inside = image.abs()
-            if self.coils.output == "rss":
-                inside = root_sum_of_squares(image, expanded(kept, matrices), kspace, known)
-        if rows == whole.shape[-2]:
+        scan = Scan("the batch", whole.cpu().numpy(), mask.cpu().numpy(), matrix=self.matrix)
+        slices = SlicedScan(scan, mask.cpu().numpy(), self.method.coils, calibration=_centre_of(mask.cpu(), low))
+        batch = slices.batch(0, len(slices))
+        image = self.method.sample(batch, self.seed).mean(dim=0) if self._samples else self.method.reconstruct(batch)
+        inside = slices.magnitude(image, batch).to(whole.device)
+        if slices.rows == whole.shape[-2]:
             return inside
-        return restore_rows(inside, ifft2c(whole).abs().square().sum(dim=1).sqrt())
-
-    def _images(self, kspace: Tensor, mask: Tensor, maps: Tensor | None, noise: Tensor) -> Tensor:
-        """Infer the complex images of slices, (slices, H, W)."""
-        if maps is None:
-            problem: Undersampled = pose(self.model, kspace, mask, noise)
-        else:
-            problem = pose_coils(self.model, kspace, mask, maps, noise)
-        if self.solver.method == "samples":
-            return draw(self.model, problem, self.solver.samples, self.settings, self.seed).mean(dim=0)
-        return solve(self.model, problem, self.settings)
+        return restore_rows(inside, ifft2c(masked(whole, mask)).abs().square().sum(dim=1).sqrt())
 
 
 def _as_complex(masked_kspace: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:

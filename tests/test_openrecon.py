@@ -17,7 +17,7 @@ import ismrmrd
 from mrihvae import openrecon
 from mrihvae.io.mrd.messages import read_messages
 from mrihvae.openrecon import STORED, process
-from mrihvae.recon.methods import Method
+from mrihvae.recon.methods import make_method
 from mrihvae.server.request import Request
 from tests.support import mrd
 from tests.support.serving import cheap, expected, lines_of, scan
@@ -72,7 +72,7 @@ def test_images(parsed: Any, ends: bool) -> None:
     process(connection, "openrecon", metadata)
     assert connection.closed == 1 and len(connection.sent) == 2
     for k, image in enumerate(connection.sent):
-        truth = expected(lines, 24, Method("zero-filled"), k)
+        truth = expected(lines, 24, make_method("zero-filled"), k)
         assert image.data.dtype == np.int16 and image.slice == k
         factor = float(ismrmrd.Meta.deserialize(image.attribute_string)["PixelFactor"])
         np.testing.assert_allclose(image.data[0, 0], truth * factor, atol=0.5 + 1e-3)
@@ -91,7 +91,7 @@ def test_parameters(config: Any) -> None:
     xml, lines = scan(coils=2, mask=lines_of(24))
     connection = Connection(lines)
     process(connection, config, xml)
-    np.testing.assert_array_equal(connection.sent[0].data[0, 0], expected(lines, 24, Method("sense")))
+    np.testing.assert_array_equal(connection.sent[0].data[0, 0], expected(lines, 24, make_method("sense")))
 
 
 @pytest.mark.parametrize("config", [None, "", {}, "null", "simplefft"])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import dataclasses
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -25,31 +24,44 @@ from mrihvae.coils.espirit import fast_maps
 from mrihvae.coils.map_refinement import refined_maps
 from mrihvae.coils.settings import CoilSettings
 from mrihvae.errors import InputError
-from mrihvae.inference.reconstruct import reconstruct, reconstruct_coils, sample
+from mrihvae.inference.reconstruct import reconstruct, sample
+from mrihvae.inference.settings import InferenceSettings, RefinementSettings
 from mrihvae.io.fastmri import read_scan
 from mrihvae.io.hdf5 import read_dataset
+from mrihvae.model.hvae import HVAE
 from mrihvae.model.weights import load_model, save_weights
 from mrihvae.physics.fourier import fft2c, ifft2c
 from mrihvae.physics.sampling import Undersampling
-from mrihvae.protocols.evaluation import Solver
-from mrihvae.recon.methods import Method
+from mrihvae.recon.methods import HybridMethod, make_method
 from mrihvae.recon.undersampling import mask_of
 from mrihvae.recon.volumes import reconstruct_volume
 from mrihvae.reconstructor import Reconstructor
 from mrihvae.simulation.files import image_groups, simulate_file, undersample_file
 from mrihvae.simulation.settings import ScannerSettings
+from mrihvae.utils.config import with_settings
 from tests.support.files import complex_normal, header, write_scan
 from tests.support.small import SMALL, phantom, small_kspace, small_model
 from tests.support.small_coils import calibrated, coil_scans, some_bins
 
-SHORT = Solver(views=2, rounds=1, sweeps=0, precision="float32")
-FULL = Solver(views=2, rounds=2, sweeps=1, precision="float32")
+SHORT = InferenceSettings(views=2, rounds=1, precision="float32", refinement=RefinementSettings(sweeps=0))
+FULL = InferenceSettings(views=2, rounds=2, precision="float32", refinement=RefinementSettings(sweeps=1))
 FOURFOLD = Undersampling("random", 4, 0.16)
+
+
+def module_of(
+    model: HVAE, settings: InferenceSettings | None = None, name: str = "hybrid", coils: CoilSettings | None = None
+) -> Reconstructor:
+    return Reconstructor(make_method(name, model, settings, coils=coils or CoilSettings()))
+
+
+def hybrid(module: Reconstructor) -> HybridMethod:
+    assert isinstance(module.method, HybridMethod)
+    return module.method
 
 
 @pytest.fixture(scope="module")
 def ours() -> Iterator[Reconstructor]:
-    yield Reconstructor(small_model(), SHORT).eval()
+    yield module_of(small_model(), SHORT).eval()
 
 
 @pytest.fixture(scope="module")
@@ -141,7 +153,7 @@ def test_stands_in_for_varnet_in_its_inference(
         assert found["NMSE"] < 0.2 and found["SSIM"] > 0.5
         scan = read_scan(tmp_path / kind / "head.h5")
         lines = mask_of(scan, FOURFOLD if kind == "val" else None)
-        by_volume = reconstruct_volume(scan, lines, Method("hybrid", model.model, model.settings))
+        by_volume = reconstruct_volume(scan, lines, model.method)
         np.testing.assert_allclose(volume, by_volume, rtol=0, atol=1e-4 * float(volume.max()))
 
 
@@ -224,7 +236,7 @@ def test_called_as_varnet_is(name: str, size: tuple[int, int], low: int | None, 
     [("rss", 1, (61, 45)), ("rss", 3, (61, 45)), ("rss", 3, (24, 20)), ("combined", 3, (24, 20))],
 )
 def test_scale(output: str, coils: int, size: tuple[int, int]) -> None:
-    model = Reconstructor(small_model(), FULL, CoilSettings(output=output))
+    model = module_of(small_model(), FULL, coils=CoilSettings(output=output))
     kspace, mask = batch_of(1, coils, *size)
     found = model(kspace, mask)
     assert torch.equal(model(kspace, mask), found)  # not left to chance
@@ -250,7 +262,7 @@ def test_slices_of_a_batch_do_not_meet(ours: Reconstructor, coils: int) -> None:
 
 @pytest.mark.parametrize("coils", [1, 3])
 def test_lines_along_the_height_and_patterns(coils: int) -> None:
-    model = Reconstructor(small_model(), FULL)
+    model = module_of(small_model(), FULL)
     kspace, mask = batch_of(1, coils, 24, 40)
     found = model(kspace, mask)
     turned = model(kspace.transpose(2, 3), mask.transpose(2, 3))
@@ -264,7 +276,7 @@ def test_lines_along_the_height_and_patterns(coils: int) -> None:
 
 def test_one_coil_is_the_single_coil_path(ours: Reconstructor) -> None:
     kspace, mask = batch_of(2, 1, 33, 45)
-    expected = reconstruct(ours.model, one_coil(kspace), calibrated(45), SHORT).abs()
+    expected = reconstruct(ours.model, one_coil(kspace), calibrated(45), None, SHORT).abs()
     assert torch.equal(ours(kspace, mask), expected)
     assert torch.equal(ours(kspace[:, 0], mask[:, 0]), expected)  # (batch, H, W, 2), as fastMRI's single-coil loader
     assert torch.equal(ours(kspace[:, 0], mask), expected)
@@ -284,11 +296,11 @@ def test_several_coils_by_hand(ours: Reconstructor, coils: int) -> None:
         maps = refined_maps(kspace[0], low, pattern, fast_maps, CoilSettings().refine_maps)
         low_given = ours(pairs, mask, 8)
         assert torch.equal(low_given, ours(pairs, mask))
-    image = reconstruct_coils(ours.model, kspace, lines, maps[None], SHORT)
+    image = reconstruct(ours.model, kspace, lines, maps[None], SHORT)
     completed = torch.where(lines, kspace, fft2c(maps * image[:, None]))
     expected = ifft2c(completed).abs().square().sum(dim=1).sqrt()
     torch.testing.assert_close(ours(pairs, mask), expected, rtol=0, atol=1e-5)
-    combined = Reconstructor(ours.model, SHORT, CoilSettings(output="combined"))
+    combined = module_of(ours.model, SHORT, coils=CoilSettings(output="combined"))
     torch.testing.assert_close(combined(pairs, mask), image.abs(), rtol=0, atol=1e-5)
 
 
@@ -333,14 +345,14 @@ def test_a_silent_coil_is_left_out(ours: Reconstructor) -> None:
 
 def test_samples_are_drawn_by_seed() -> None:
     kspace, mask = batch_of(2, 3)
-    solver = dataclasses.replace(SHORT, method="samples", samples=3)
-    one, same, other = (Reconstructor(small_model(), solver, seed=seed)(kspace, mask) for seed in (1, 1, 2))
+    method = make_method("samples", small_model(), SHORT, samples=3)
+    one, same, other = (Reconstructor(method, seed=seed)(kspace, mask) for seed in (1, 1, 2))
     assert torch.equal(one, same) and not torch.allclose(one, other, atol=1e-4)
-    alone = Reconstructor(small_model(), solver, seed=1)(kspace[1:], mask[1:])
+    alone = Reconstructor(method, seed=1)(kspace[1:], mask[1:])
     torch.testing.assert_close(alone[0], one[1], rtol=0, atol=1e-5)
     single, lines = batch_of(1, 1)
-    model = Reconstructor(small_model(), solver, seed=4)
-    drawn = sample(model.model, one_coil(single), calibrated(20), 3, SHORT, seed=4)
+    model = Reconstructor(method, seed=4)
+    drawn = sample(model.model, one_coil(single), calibrated(20), 3, None, SHORT, seed=4)
     torch.testing.assert_close(model(single, lines), drawn.mean(dim=0).abs(), rtol=0, atol=1e-6)
 
 
@@ -349,9 +361,9 @@ def test_methods() -> None:
     model = small_model()
     for coils in (1, 3):
         kspace, mask = batch_of(1, coils)
-        look = Reconstructor(model, dataclasses.replace(FULL, method="amortised"))(kspace, mask)
-        one = Reconstructor(model, dataclasses.replace(FULL, views=1, rounds=1, sweeps=0))(kspace, mask)
-        assert torch.equal(look, one) and not torch.equal(look, Reconstructor(model, FULL)(kspace, mask))
+        look = module_of(model, FULL, "amortised")(kspace, mask)
+        one = module_of(model, with_settings(FULL, views=1, rounds=1, sweeps=0))(kspace, mask)
+        assert torch.equal(look, one) and not torch.equal(look, module_of(model, FULL)(kspace, mask))
 
 
 # --- as a module -----------------------------------------------------------------------------------------------------
@@ -359,7 +371,7 @@ def test_methods() -> None:
 
 def test_state_dict_round_trip(ours: Reconstructor, tmp_path: Path) -> None:
     torch.save(ours.state_dict(), tmp_path / "model.pt")
-    other = Reconstructor(small_model(seed=1), SHORT)
+    other = module_of(small_model(seed=1), SHORT)
     kspace, mask = batch_of()
     assert not torch.equal(other(kspace, mask), ours(kspace, mask))
     other.load_state_dict(torch.load(tmp_path / "model.pt"))
@@ -381,7 +393,7 @@ def test_default_weights() -> None:
     model = Reconstructor.from_pretrained()
     own = load_model("default").state_dict()
     assert all(torch.equal(tensor, own[name]) for name, tensor in model.model.state_dict().items())
-    assert model.solver.method == "hybrid" and model.coils == CoilSettings() and model.seed == 0
+    assert model.method.name == "hybrid" and model.method.coils == CoilSettings() and model.seed == 0
     assert not any(parameter.requires_grad for parameter in model.parameters())
 
 
@@ -389,7 +401,7 @@ def test_weights_of_ones_own_and_a_protocol(tmp_path: Path) -> None:
     save_weights(tmp_path / "own.safetensors", small_model(), {"spread": 1.25})
     path = str(tmp_path / "own.safetensors")
     plain = Reconstructor.from_pretrained(path)
-    assert plain.solver == Solver(spread=1.25)
+    assert hybrid(plain).inference == InferenceSettings(spread=1.25)
     protocol = tmp_path / "own.toml"
     protocol.write_text(
         f"""challenge = "multicoil"
@@ -410,8 +422,9 @@ crop = 0.2
 """
     )
     model = Reconstructor.from_pretrained(protocol=protocol)
-    assert model.solver == Solver(method="samples", samples=2, views=1, spread=1.25)
-    assert model.coils == CoilSettings(output="combined", crop=0.2) and model.seed == 3
+    assert model.method.name == "samples" and hybrid(model).samples == 2
+    assert hybrid(model).inference == InferenceSettings(views=1, spread=1.25)
+    assert model.method.coils == CoilSettings(output="combined", crop=0.2) and model.seed == 3
     assert model.model.settings == SMALL
     kspace, mask = batch_of(1)
     assert torch.equal(model(kspace, mask), Reconstructor.from_pretrained(path, protocol)(kspace, mask))
@@ -438,13 +451,13 @@ def test_what_cannot_be_loaded(arguments: tuple[Any, ...], message: str) -> None
 @pytest.mark.parametrize("method", ["pnp", "zero-filled", "sense", "wavelet", "tv"])
 def test_methods_that_are_no_modules(method: str) -> None:
     with pytest.raises(InputError, match=f"method '{method}' is none of this module's; choose one of hybrid, amort"):
-        Reconstructor(small_model(), Solver(method=method))
+        Reconstructor(make_method(method, small_model()))
 
 
 @pytest.mark.parametrize("settings", [CoilSettings(whiten=True), CoilSettings(compress=4)])
 def test_settings_that_are_of_volumes(settings: CoilSettings) -> None:
     with pytest.raises(InputError, match="whiten and compress are of volumes"):
-        Reconstructor(small_model(), coils=settings)
+        module_of(small_model(), coils=settings)
 
 
 def spoilt(kspace: Tensor, value: float) -> Tensor:

@@ -10,7 +10,6 @@ import re
 import sys
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import fields
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -177,7 +176,8 @@ def draw_scans(
     found, left = [], slices
     for number in range(math.ceil(slices / batch)):
         scans = batches[number]
-        found.append(Scans(*(getattr(scans, one.name)[:left] for one in fields(scans))))
+        parts = (scans.kspace, scans.measured, scans.mask, scans.noise)
+        found.append(Scans.of_one_coil(*(values[:left] for values in parts)))
         left -= batch
     return found
 

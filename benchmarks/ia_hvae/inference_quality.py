@@ -53,7 +53,7 @@ from mrihvae.model.shipped import find_weights
 from mrihvae.model.weights import fingerprint, load_model
 from mrihvae.physics.fourier import ifft2c
 from mrihvae.training.batches import Scans
-from mrihvae.utils.config import from_dict
+from mrihvae.utils.config import from_dict, with_settings
 
 STARTS = {"iterative": "prior", "hybrid": "encoder"}
 UNIT = 0.01  # of the 99th percentile
@@ -127,8 +127,8 @@ def measure(options: argparse.Namespace) -> None:
         "modes": {mode: asdict(chosen) for mode, chosen in modes.items()},
         "features": space,
     }
-    runs = [("amortised", replace(modes["hybrid"], sweeps=0))]
-    runs += [(mode, replace(chosen, sweeps=n)) for mode, chosen in modes.items() for n in settings.sweeps]
+    runs = [("amortised", with_settings(modes["hybrid"], sweeps=0))]
+    runs += [(mode, with_settings(chosen, sweeps=n)) for mode, chosen in modes.items() for n in settings.sweeps]
     run_mode(model, batches[:1], runs[0][1], settings, features)  # warms up
     real = torch.cat([features(magnitude(model, scans.kspace)) for scans in batches]).numpy()
     about["frechet_of_halves"] = round(frechet_distance(real[::2], real[1::2]), 5)
@@ -137,7 +137,7 @@ def measure(options: argparse.Namespace) -> None:
         results = {**about, "rows": rows}
         write_results(output, results, markdown(results))
     _plot(rows, output.with_suffix(".png"))
-    show_bands(model, batches[0], replace(modes["hybrid"], sweeps=SHOWN_SWEEPS), output)
+    show_bands(model, batches[0], with_settings(modes["hybrid"], sweeps=SHOWN_SWEEPS), output)
     print(output.with_suffix(".md").read_text())
 
 

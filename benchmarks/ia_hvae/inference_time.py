@@ -36,7 +36,7 @@ from mrihvae.inference.latents import compile_layers, infer
 from mrihvae.inference.settings import RefinementSettings
 from mrihvae.model.hvae import HVAE
 from mrihvae.model.settings import ModelSettings
-from mrihvae.utils.config import from_dict
+from mrihvae.utils.config import from_dict, with_settings
 
 WAYS = (("vanilla", "layer"), ("vanilla", "together"), ("separable", "layer"), ("separable", "together"))
 ROUND = (WAYS[2], *WAYS, WAYS[2])  # the fast one thrice: a passing disturbance is a large part of its time
@@ -155,20 +155,20 @@ def time_depth(
             compile_layers(model)
         runs[decoder] = Timed(model, settings, options.device)
         for sweeps in (0, 1):  # warms up
-            runs[decoder].seconds(replace(refinement, order="together", sweeps=sweeps))
+            runs[decoder].seconds(with_settings(refinement, order="together", sweeps=sweeps))
     passes: dict[tuple[str, str], list[float]] = {way: [] for way in WAYS}
     times: dict[tuple[str, str], list[list[float]]] = {way: [[] for _ in range(levels)] for way in WAYS}
     for j in tqdm(range(levels), f"K = {layers}"):
         for way in ROUND:
-            chosen, run = replace(refinement, order=way[1]), runs[way[0]]
-            amortised = run.seconds(replace(chosen, sweeps=0))
+            chosen, run = with_settings(refinement, order=way[1]), runs[way[0]]
+            amortised = run.seconds(with_settings(chosen, sweeps=0))
             passes[way].append(amortised)
             whole = way[1] == "together"
             swept = {n: n if whole else _only(j, n, levels) for n in (1, 2, settings.sweeps)}
             if full:
-                taken = run.seconds(replace(chosen, sweeps=swept[settings.sweeps])) - amortised
+                taken = run.seconds(with_settings(chosen, sweeps=swept[settings.sweeps])) - amortised
             else:
-                one, two = (run.seconds(replace(chosen, sweeps=swept[n])) for n in (1, 2))
+                one, two = (run.seconds(with_settings(chosen, sweeps=swept[n])) for n in (1, 2))
                 taken = one - amortised + (settings.sweeps - 1) * (two - one)
             times[way][j].append(taken)
     refined = {way: _whole_run(way[1], per_level) for way, per_level in times.items()}
@@ -275,12 +275,12 @@ def peak_memory(options: argparse.Namespace, decoder: str, order: str, layers: i
 def _peak(settings: TimeSettings, refinement: RefinementSettings, decoder: str, order: str, layers: str) -> float:
     """Take a step at the first latent (and what goes with it): how many MiB the process grew by."""
     run = Timed(network(settings, int(layers), decoder, "cpu"), settings, "cpu")
-    run.seconds(replace(refinement, sweeps=0))
+    run.seconds(with_settings(refinement, sweeps=0))
     levels = len(settings.widths)
     first = _only(0 if decoder == "vanilla" else levels - 1, 1, levels)
     before = _resident("VmRSS")
     Path("/proc/self/clear_refs").write_text("5")  # forgets the peak
-    run.seconds(replace(refinement, order=order, sweeps=first if order == "layer" else 1))
+    run.seconds(with_settings(refinement, order=order, sweeps=first if order == "layer" else 1))
     return round(_resident("VmHWM") - before, 1)
 
 

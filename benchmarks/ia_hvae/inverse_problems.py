@@ -45,7 +45,7 @@ from mrihvae.model.weights import fingerprint, load_model
 from mrihvae.physics.fourier import centre_pad, ifft2c
 from mrihvae.physics.scaling import kspace_scale
 from mrihvae.training.batches import Scans
-from mrihvae.utils.config import from_dict
+from mrihvae.utils.config import from_dict, with_settings
 
 TASKS = ("deblurring", "denoising")
 
@@ -112,7 +112,7 @@ def measure(options: argparse.Namespace) -> None:
         coarsest = max(grids(shape, model.settings.levels)[0])
         if settings.measured < coarsest:
             raise InputError(f"measured {settings.measured}: the coarsest grid of --{name} is {coarsest}; measure more")
-    refinement = replace(refinement, sweeps=settings.sweeps)
+    refinement = with_settings(refinement, sweeps=settings.sweeps)
     rows, shown = [], {}
     for one in settings.sets:
         batches = draw_scans(
@@ -194,12 +194,12 @@ def solve(
         sizes = grids(shape_of(task), levels)
         last = max(j for j, size in enumerate(sizes) if max(size) <= settings.measured) if partly else levels - 1
         run = _runner(model, task, last)
-        found[f"{name}, amortised"] = run(replace(refinement, sweeps=0), None)
+        found[f"{name}, amortised"] = run(with_settings(refinement, sweeps=0), None)
         if name == "separable":
             inferred = tuple(settings.sweeps if j <= last else 0 for j in range(levels))
-            found["separable, hybrid"] = run(replace(refinement, sweeps=inferred), None)
+            found["separable, hybrid"] = run(with_settings(refinement, sweeps=inferred), None)
             if partly:
-                found["separable, sample"] = run(replace(refinement, sweeps=inferred), settings.seed)
+                found["separable, sample"] = run(with_settings(refinement, sweeps=inferred), settings.seed)
     return found
 
 

@@ -53,7 +53,7 @@ from mrihvae.model.layers import Gaussian
 from mrihvae.model.shipped import find_weights
 from mrihvae.model.weights import fingerprint, load_model
 from mrihvae.training.batches import Scans
-from mrihvae.utils.config import from_dict
+from mrihvae.utils.config import from_dict, with_settings
 
 DECODERS = ("separable", "vanilla")
 KINDS = (*DECODERS, "jointly")
@@ -191,7 +191,7 @@ def run_way(model: HVAE, way: Way, batches: Sequence[Scans], importance: int) ->
     """Infer all scans with every N: the objective, the bound and seconds a slice."""
     runs = []
     for steps in tqdm((0, *way.steps), way.name):
-        chosen = replace(way, refinement=replace(way.refinement, sweeps=steps))
+        chosen = replace(way, refinement=with_settings(way.refinement, sweeps=steps))
         if steps in (0, way.steps[0]):
             _infer(model, chosen, batches[0], 1)  # warms up
         objectives: list[float] = []

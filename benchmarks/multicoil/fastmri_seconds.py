@@ -41,7 +41,7 @@ from mrihvae.model.shipped import weights_for
 from mrihvae.model.weights import load_model
 from mrihvae.physics.fourier import centre_crop, centre_pad, fft2c, ifft2c
 from mrihvae.physics.sampling import Undersampling
-from mrihvae.recon.methods import Method
+from mrihvae.recon.methods import make_method
 from mrihvae.recon.undersampling import mask_of
 from mrihvae.recon.volumes import reconstruct_volume
 from mrihvae.simulation.coil_fields import birdcage_fields
@@ -69,7 +69,7 @@ def contestants(coils: int, options: argparse.Namespace) -> dict[str, Callable[[
     scan = oversampled_phantom(coils)
     mask = mask_of(scan, PATTERN)
     model = load_model(weights_for(min(coils, 2)))
-    method = Method("hybrid", model, InferenceSettings(precision=options.precision))
+    method = make_method("hybrid", model, InferenceSettings(precision=options.precision))
     found: dict[str, Callable[[], Any]] = {"mrihvae (hybrid)": lambda: reconstruct_volume(scan, mask, method)}
     if coils == 1:
         return found

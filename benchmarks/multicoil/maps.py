@@ -43,7 +43,7 @@ from mrihvae.data.scan import Scan
 from mrihvae.errors import InputError
 from mrihvae.evaluation.figures import save_figure, subplots
 from mrihvae.evaluation.scores import score_volume
-from mrihvae.inference.reconstruct import reconstruct_coils
+from mrihvae.inference.reconstruct import reconstruct
 from mrihvae.io.fastmri import read_scan
 from mrihvae.model.hvae import HVAE
 from mrihvae.model.shipped import find_weights, weights_for
@@ -184,7 +184,7 @@ def row_of(case: Case, model: HVAE) -> dict[str, Any]:
 
     def hybrid(maps: Tensor) -> dict[str, float]:
         with torch.no_grad():
-            image = reconstruct_coils(model, kspace[None], mask, maps[None])
+            image = reconstruct(model, kspace[None], mask, maps[None])
         return scores(root_sum_of_squares(image, maps[None], kspace[None], mask)[0].numpy())
 
     seconds: dict[str, float] = {}

@@ -51,8 +51,8 @@ from mrihvae.data.scan import Scan
 from mrihvae.errors import InputError
 from mrihvae.evaluation.figures import volume_panel
 from mrihvae.evaluation.scores import score_volume
-from mrihvae.inference.reconstruct import reconstruct_coils
-from mrihvae.inference.settings import InferenceSettings
+from mrihvae.inference.reconstruct import reconstruct
+from mrihvae.inference.settings import InferenceSettings, RefinementSettings
 from mrihvae.io.fastmri import read_scan
 from mrihvae.model.hvae import HVAE
 from mrihvae.model.shipped import find_weights, weights_for
@@ -60,12 +60,14 @@ from mrihvae.model.weights import fingerprint, load_card, load_model
 from mrihvae.physics.fastmri_masks import effective_acceleration
 from mrihvae.physics.fourier import ifft2c
 from mrihvae.physics.kernels import apply_transfer, gaussian_kernel, transfer_of
-from mrihvae.recon.coil_volume import CoilVolume
+from mrihvae.recon.sliced_scan import SlicedScan
 from mrihvae.recon.undersampling import mask_of
-from mrihvae.recon.volumes import coil_volume
 
 TUNED = HERE / "results" / "tune_multicoil.json"
-OURS = {"amortised": InferenceSettings(views=1, rounds=1, sweeps=0), "hybrid": InferenceSettings()}
+OURS = {
+    "amortised": InferenceSettings(views=1, rounds=1, refinement=RefinementSettings(sweeps=0)),
+    "hybrid": InferenceSettings(),
+}
 NOT_SHOWN = ("amortised", "bart-tv", "sense", "wavelet")  # in panels, which have little room
 OBJECT = 0.1  # of the 99th percentile of the blurred target, from which on there is an object
 BLUR = 3.0  # pixels of that blur
@@ -219,7 +221,7 @@ def contestant(
 def _ours(model: HVAE, settings: InferenceSettings) -> Solve:
     def run(kspace: np.ndarray, known: np.ndarray, maps: np.ndarray) -> Answer:
         y, mask, s = (torch.from_numpy(np.array(array)) for array in (kspace, known, maps))
-        image = reconstruct_coils(model, y[None], mask, s[None], settings)
+        image = reconstruct(model, y[None], mask, s[None], settings)
         return Answer(root_sum_of_squares(image, s[None], y[None], mask)[0].numpy(), image[0].numpy())
 
     return run
@@ -231,17 +233,17 @@ def run_job(job: Job, contestants: list[Contestant], options: argparse.Namespace
     if scan.target is None or scan.coils < 2:
         raise InputError(f"{job.file}: has no target, or one coil; leave it out of the protocol")
     mask = mask_of(scan, job.pattern)
-    volume = coil_volume(scan, mask, CoilSettings(compress=0))  # all methods have the same coils
+    volume = SlicedScan(scan, mask, CoilSettings(compress=0))  # all methods have the same coils
     pattern = np.broadcast_to(volume.known.numpy(), scan.kspace.shape[-2:])
     wanted, inside = complete_images(scan, volume), support(scan.target)
     rows, shown = [], {}
     for one in contestants:
         began = time.perf_counter()
         answers = []
-        for k in range(volume.slices):
+        for k in range(len(volume)):
             batch = volume.batch(k, k + 1)
             answers.append(one.run(batch.kspace[0].numpy(), pattern, batch.maps[0].numpy()))
-        seconds = (time.perf_counter() - began) / volume.slices
+        seconds = (time.perf_counter() - began) / len(volume)
         shown[one.name] = np.stack([answer.rss for answer in answers]).astype(np.float32)
         scores = {key: finite(value) for key, value in score_volume(scan.target, shown[one.name]).items()}
         combined = [np.abs(answer.combined) for answer in answers if answer.combined is not None]
@@ -257,7 +259,7 @@ def run_job(job: Job, contestants: list[Contestant], options: argparse.Namespace
                 "method": one.name,
                 "every": job.scans.every,
                 "coils": scan.coils,
-                "slices": volume.slices,
+                "slices": len(volume),
                 "R": round(effective_acceleration(mask), 3),
                 **scores,
                 "seconds": seconds,
@@ -272,10 +274,10 @@ def run_job(job: Job, contestants: list[Contestant], options: argparse.Namespace
     return rows
 
 
-def complete_images(scan: Scan, volume: CoilVolume) -> np.ndarray:
+def complete_images(scan: Scan, volume: SlicedScan) -> np.ndarray:
     """Combine complete k-space by the maps of the undersampled scan: float32 magnitude (slice, H, W)."""
     images = []
-    for k in range(volume.slices):
+    for k in range(len(volume)):
         maps = volume.batch(k, k + 1).maps[0]
         images.append((maps.conj() * ifft2c(torch.from_numpy(scan.kspace[k]))).sum(dim=0).abs().numpy())
     return np.stack(images).astype(np.float32)

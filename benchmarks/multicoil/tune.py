@@ -38,8 +38,8 @@ from mrihvae.errors import InputError
 from mrihvae.evaluation.scores import score_volume
 from mrihvae.io.fastmri import read_scan
 from mrihvae.physics.sampling import Undersampling
+from mrihvae.recon.sliced_scan import SlicedScan
 from mrihvae.recon.undersampling import mask_of
-from mrihvae.recon.volumes import coil_volume
 from mrihvae.simulation.files import image_groups, simulate_file
 from mrihvae.simulation.settings import ScannerSettings
 from mrihvae.utils.files import atomic_write
@@ -181,7 +181,7 @@ def score(file: Path, pattern: Undersampling, name: str, strength: float) -> flo
     scan = whole.one(len(whole.kspace) // 2)
     if scan.target is None:
         raise InputError(f"{file}: has no target to score against ({label(pattern)}); leave it out of the folder")
-    volume = coil_volume(scan, mask_of(scan, pattern), CoilSettings(compress=0))
+    volume = SlicedScan(scan, mask_of(scan, pattern), CoilSettings(compress=0))
     batch = volume.batch(0, 1)
     mask = np.broadcast_to(volume.known.numpy(), scan.kspace.shape[-2:])
     found = multicoil_peers.reconstruct(name, batch.kspace[0].numpy(), mask, batch.maps[0].numpy(), strength)

@@ -34,7 +34,7 @@ from mrihvae.coils.map_refinement import lead_of_usual_kernel, refined_maps
 from mrihvae.data.scan import Scan
 from mrihvae.errors import InputError
 from mrihvae.evaluation.scores import score_volume
-from mrihvae.inference.reconstruct import reconstruct_coils
+from mrihvae.inference.reconstruct import reconstruct
 from mrihvae.io.fastmri import read_scan
 from mrihvae.model.hvae import HVAE
 from mrihvae.model.shipped import weights_for
@@ -124,7 +124,7 @@ def row_of(scan: Scan, pattern: Undersampling, model: HVAE) -> dict[str, Any] | 
 
     def quality(maps: torch.Tensor) -> float:
         with torch.no_grad():
-            image = reconstruct_coils(model, kspace[None], mask, maps[None])
+            image = reconstruct(model, kspace[None], mask, maps[None])
         found = root_sum_of_squares(image, maps[None], kspace[None], mask).numpy().astype(np.float32)
         return round(score_volume(scan.target, found)["PSNR"], 3)
 

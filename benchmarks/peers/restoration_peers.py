@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -24,6 +24,7 @@ from mrihvae.pnp.degraded import BEGINNING
 from mrihvae.pnp.loop import restore
 from mrihvae.pnp.restore import in_model_units, look_at
 from mrihvae.pnp.settings import RESULTS, PnPSettings
+from mrihvae.utils.config import with_settings
 
 POWERS = 20  # iterations of the power method for |A|
 Candidates = Iterator[tuple[dict[str, Any], Tensor]]
@@ -245,7 +246,7 @@ def pnp(model: HVAE, problem: Problem, settings: PnPSettings) -> Candidates:
     with torch.no_grad():
         looks, x = look_at(model, term, settings)
     for number in range(settings.iterations):
-        found = restore(model, term, looks, x, replace(settings, iterations=1))
+        found = restore(model, term, looks, x, with_settings(settings, iterations=1))
         x = found.image
         yield {"iterations": number + 1, "result": "decoded"}, found.decoded * scale
         yield {"iterations": number + 1, "result": "image"}, x * scale

@@ -34,7 +34,7 @@ from tqdm import tqdm
 from mrihvae import __version__
 from mrihvae.datasets.mixture import WeightedDatasets, load_mixture
 from mrihvae.errors import InputError, reason
-from mrihvae.inference.problem import Problem, padded_shape
+from mrihvae.inference.problem import SingleCoilProblem, padded_shape
 from mrihvae.model.weights import write_tensors
 from mrihvae.physics.fourier import centre_pad, fft2c, ifft2c, resize_kspace
 from mrihvae.physics.sampling import PATTERNS, sampling_pattern
@@ -165,13 +165,14 @@ def reconstruct(network: Network, kspace: np.ndarray, mask: np.ndarray) -> np.nd
     padded = padded_shape(shape, 2**network.settings.pools)
     measured = resize_kspace(y.to(torch.complex64), padded)[None]
     scale = kspace_scale(measured)
-    problem = Problem(
-        measured / scale[:, None, None],
-        centre_pad(known, padded, value=True)[None],
-        torch.zeros(1),
-        scale,
-        shape,
-        turned,
+    problem = SingleCoilProblem(
+        measured=measured / scale[:, None, None],
+        mask=centre_pad(known, padded, value=True)[None],
+        noise=torch.zeros(1),
+        scale=scale,
+        padded=padded,
+        shape=shape,
+        transposed=turned,
     )
     with torch.no_grad():
         kspace_hat = complete(network.net, problem.measured, problem.mask, network.settings)

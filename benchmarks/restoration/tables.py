@@ -57,7 +57,7 @@ def markdown(results: Mapping[str, Any]) -> str:
 
 
 def overview(results: Mapping[str, Any]) -> str:
-    """Lay out, for the README, PSNR and SSIM of every task, means over images and noises, of ways that have all."""
+    """Lay out PSNR and SSIM of every task for docs/restoration.md: means over images and noises, ways that have all."""
     rows: Rows = results["rows"]
     tasks = [task for task in TASKS if any(row["task"] == task for row in rows)]
     count = {way: sum(row["way"] == way for row in rows) for way in WAYS}

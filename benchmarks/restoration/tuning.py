@@ -16,6 +16,7 @@ from benchmarks.pnp.degraded_images import Problem, degrade, read_pictures
 from benchmarks.restoration.ways import Protocol, Way, identity, layout, not_default, psnr, read_rows
 from mrihvae.errors import InputError
 from mrihvae.model.hvae import HVAE
+from mrihvae.utils.config import with_settings
 from mrihvae.utils.files import atomic_write
 
 ROUNDS = 2  # over all settings, one at a time
@@ -166,7 +167,7 @@ def to_go(way: Way, task: str, model: HVAE, problem: Problem, values: Mapping[st
     settings = way.settings(task, values)
     first, second = (
         [psnr(one.image, problem) for one in run(way.kind.restore, model, problem, used)][-1]
-        for used in (settings, replace(settings, iterations=CONVERGED))
+        for used in (settings, with_settings(settings, iterations=CONVERGED))
     )
     return round(second - first, 4)
 

@@ -1,4 +1,4 @@
-"""Lay out how the server holds out, for its results and the README."""
+"""Lay out how the server holds out, for its results and docs/scanner.md."""
 
 from __future__ import annotations
 

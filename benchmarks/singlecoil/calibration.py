@@ -46,7 +46,7 @@ from mrihvae.data.scan import Scan
 from mrihvae.errors import InputError
 from mrihvae.io.fastmri import read_scan
 from mrihvae.physics.sampling import Undersampling
-from mrihvae.recon.methods import Method
+from mrihvae.recon.methods import Method, make_method
 from mrihvae.recon.undersampling import mask_of
 from mrihvae.recon.volumes import sample_volume
 from mrihvae.utils.files import atomic_write
@@ -141,7 +141,7 @@ def slices_of(scan: Scan, pattern: Undersampling, method: Method) -> Iterator[di
     if scan.target is None:
         raise InputError(f"{scan.name}: has no target to compare with; leave it out of the folder")
     posterior = sample_volume(scan, mask_of(scan, pattern), method)
-    volumes = (scan.target, posterior.mean, posterior.std, posterior.samples, pixel_noise(scan))
+    volumes = (scan.target, posterior.magnitude, posterior.std, posterior.samples, pixel_noise(scan))
     for target, mean, std, samples, noise in zip(*volumes, strict=True):
         inside = head_mask(target, noise)
         if inside.any():
@@ -210,7 +210,7 @@ def _by_level(values: np.ndarray) -> dict[str, float]:
 
 def _method(ours: Ours, options: argparse.Namespace) -> Method:
     chosen = {name: getattr(options, name) for name in ("temperature", "spread") if getattr(options, name) is not None}
-    return Method(options.method, ours.model, replace(ours.inference, **chosen), options.samples)
+    return make_method(options.method, ours.model, replace(ours.inference, **chosen), options.samples)
 
 
 def _provenance(ours: Ours, options: argparse.Namespace, method: Method) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +24,10 @@ from mrihvae.model.weights import fingerprint, load_card, load_model
 from mrihvae.physics.fourier import centre_crop
 from mrihvae.physics.sampling import Undersampling
 from mrihvae.recon import classical
-from mrihvae.recon.methods import SAMPLING_METHODS, Method
+from mrihvae.recon.methods import CALIBRATED, Method, make_method
+from mrihvae.recon.settings import SAMPLING_METHODS
 from mrihvae.recon.volumes import reconstruct_volume, sample_volume
+from mrihvae.utils.config import as_dict
 from mrihvae.utils.precision import is_lower
 
 TUNED = HERE / "results" / "tune_classical.json"
@@ -66,7 +68,7 @@ class Ours:
         """Load weights by name or path, with the temperature and the spread that their card tells."""
         path = find_weights(checkpoint)
         card = load_card(path)
-        inference = InferenceSettings(**{name: float(card.get(name, 1.0)) for name in ("temperature", "spread")})
+        inference = InferenceSettings(**{name: float(card.get(name, 1.0)) for name in CALIBRATED})
         return cls(load_model(checkpoint), fingerprint(path), card.get("counters", {}).get("step", 0), inference)
 
 
@@ -94,7 +96,7 @@ class Contest:
     def contestant(self, name: str, pattern: Undersampling, kind: str) -> Contestant:
         """Prepare a method for a pattern and a kind of scans, "raw" or "simulated"."""
         if name == "zero-filled":
-            return Contestant(name, _packaged(Method(name)), name)
+            return Contestant(name, _packaged(make_method(name)), name)
         if name in SAMPLING_METHODS:
             return self._ours(name)
         if name == "unet":
@@ -106,18 +108,20 @@ class Contest:
             )
         iterations = classical.ITERATIONS[name]
         return Contestant(
-            name, _packaged(Method(name, strength=strength)), f"sigpy, {iterations} iterations, strength {strength}"
+            name,
+            _packaged(make_method(name, strength=strength)),
+            f"sigpy, {iterations} iterations, strength {strength}",
         )
 
     def uncertainty(self) -> Contestant:
         """Prepare what `mrihvae reconstruct --samples` does: posterior samples and their deviation; for its seconds."""
-        method = Method("samples", self.ours.model, self.ours.inference, UNCERTAINTY_SAMPLES)
+        method = make_method("samples", self.ours.model, self.ours.inference, UNCERTAINTY_SAMPLES)
         return Contestant("uncertainty", lambda scan, mask: sample_volume(scan, mask, method).std, "")
 
     def _ours(self, name: str) -> Contestant:
         inference = self.ours.inference
         lower = is_lower(self.ours.model.start.device, inference.precision)
-        settings = {**asdict(inference), "precision": "bfloat16" if lower else "float32"}
+        settings = {**as_dict(inference), "precision": "bfloat16" if lower else "float32"}
         if name == "amortised":
             settings = {key: settings[key] for key in ("combine", "precision")}
         elif name == "samples":
@@ -126,7 +130,7 @@ class Contest:
             del settings["temperature"]
         settings.pop("spread", None)  # of no account for reconstructions
         told = ", ".join(f"{key} {value}" for key, value in settings.items())
-        method = Method(name, self.ours.model, self.ours.inference, SAMPLES)
+        method = make_method(name, self.ours.model, self.ours.inference, SAMPLES)
         return Contestant(name, _packaged(method), f"weights {self.ours.fingerprint}" + (f", {told}" if told else ""))
 
     def _unet(self, pattern: Undersampling) -> Contestant:

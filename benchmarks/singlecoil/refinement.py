@@ -37,7 +37,7 @@ from mrihvae import __version__
 from mrihvae.data.scan import Scan
 from mrihvae.errors import InputError
 from mrihvae.evaluation.scores import score_volume
-from mrihvae.inference.problem import pose
+from mrihvae.inference.problem import prepare
 from mrihvae.inference.reconstruct import reconstruct
 from mrihvae.inference.settings import InferenceSettings
 from mrihvae.io.fastmri import read_scan
@@ -45,6 +45,7 @@ from mrihvae.model.hvae import HVAE
 from mrihvae.pnp.reconstruct import reconstruct_scans
 from mrihvae.pnp.settings import FOR_SCANS
 from mrihvae.recon.undersampling import mask_of
+from mrihvae.utils.config import from_dict
 from mrihvae.utils.files import atomic_write
 
 ALONE, THROUGH_Q, SHIPPED = "r alone", "q, zero-filled scan", "2 views, 2 rounds, refined (shipped)"
@@ -170,8 +171,8 @@ def _psnr_and_seconds(model: HVAE, scan: Scan, mask: np.ndarray, variant: str) -
         if variant == THROUGH_Q:
             return through_q(model, y, m)[0].numpy()
         if variant in PNP:
-            return reconstruct_scans(model, y, m, replace(FOR_SCANS, **PNP[variant]))[0][0].numpy()
-        return reconstruct(model, y, m, InferenceSettings(**VARIANTS[variant]))[0].numpy()
+            return reconstruct_scans(model, y, m, None, replace(FOR_SCANS, **PNP[variant]))[0][0].numpy()
+        return reconstruct(model, y, m, None, from_dict(InferenceSettings, VARIANTS[variant], variant))[0].numpy()
 
     began = time.perf_counter()
     volume = slicewise(scan, mask, solve)
@@ -181,7 +182,7 @@ def _psnr_and_seconds(model: HVAE, scan: Scan, mask: np.ndarray, variant: str) -
 def through_q(model: HVAE, kspace: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
     """Take the zero-filled scan for a complete one: decode q's means and keep measured bins; complex (slices, H, W)."""
     with torch.no_grad():
-        problem = pose(model, kspace, mask)
+        problem = prepare(model, kspace, mask)
         decoded = decoded_means_of_q(model, problem.measured)
         return problem.images(torch.where(problem.mask, problem.measured, decoded))
 

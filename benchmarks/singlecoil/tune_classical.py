@@ -36,7 +36,7 @@ from mrihvae.io.fastmri import read_scan
 from mrihvae.io.formats import list_files
 from mrihvae.physics.sampling import Undersampling
 from mrihvae.recon import classical
-from mrihvae.recon.methods import Method
+from mrihvae.recon.methods import make_method
 from mrihvae.recon.undersampling import mask_of
 from mrihvae.recon.volumes import reconstruct_volume
 from mrihvae.utils.files import atomic_write
@@ -190,7 +190,7 @@ def layout(results: dict[str, Any]) -> str:
 def _reconstruct(scan: Scan, mask: np.ndarray, name: str, strength: float, times: int = 1) -> np.ndarray:
     """Reconstruct a scan with a method, at `times` its usual iterations: float32 (slice, h, w)."""
     if name in classical.ITERATIONS and times == 1:
-        return reconstruct_volume(scan, mask, Method(name, strength=strength))
+        return reconstruct_volume(scan, mask, make_method(name, strength=strength))
     solve: Callable[[np.ndarray, np.ndarray], np.ndarray]
     if name in classical.ITERATIONS:
         function = classical.wavelet if name == "wavelet" else classical.total_variation

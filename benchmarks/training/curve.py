@@ -28,7 +28,7 @@ from mrihvae.cli.train import validation_cases
 from mrihvae.errors import InputError
 from mrihvae.model.weights import load_model
 from mrihvae.training.run import load_checkpoint
-from mrihvae.training.validation import mean_psnr, started, validate
+from mrihvae.training.validation import mean_psnr, validate
 from mrihvae.utils.files import atomic_write
 
 PARTS = ("1 coil, 4x", "1 coil, 8x", "8 coils, 4x", "8 coils, 8x")
@@ -65,7 +65,8 @@ def write(options: argparse.Namespace) -> None:
     if any(list(shipped.get(name, {})) != list(lines[-1]["scores"]) for name in SHIPPED):
         job = load_checkpoint(options.run, "cpu")
         cases = validation_cases([f"{options.data}/{folder}" for folder in VALIDATION.values()], job)
-        shipped = {name: validate(load_model(name), started(cases, 1.0)) for name in SHIPPED}
+        cases = [case.with_tv_initialization(1.0) for case in cases]
+        shipped = {name: validate(load_model(name), cases) for name in SHIPPED}
     log = read_lines(options.run / "log.jsonl")
     before = earlier.get("gain of training batches, dB", {}).get("this run", []) if options.go_on else []
     gains = {

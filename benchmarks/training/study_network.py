@@ -34,7 +34,7 @@ from mrihvae.datasets.mixture import WeightedDatasets, load_mixture
 from mrihvae.errors import InputError
 from mrihvae.inference.latents import generate
 from mrihvae.inference.reconstruct import reconstruct
-from mrihvae.inference.settings import InferenceSettings
+from mrihvae.inference.settings import InferenceSettings, RefinementSettings
 from mrihvae.model.hvae import HVAE
 from mrihvae.model.settings import ModelSettings
 from mrihvae.physics.fourier import fft2c, ifft2c
@@ -47,7 +47,6 @@ from mrihvae.training.validation import (
     draw_cases,
     mean_psnr,
     psnr,
-    started,
     validate,
 )
 from mrihvae.utils.config import from_dict
@@ -162,7 +161,8 @@ def trained(
             train_step(run, scans)
             used += time.process_time() - began
             bar.update(round(used) - bar.n)
-    scores = validate(run.average, started(cases, run.average.settings.start_share))
+    share = run.average.settings.start_share
+    scores = validate(run.average, [case.with_tv_initialization(share) for case in cases])
     if control:
         scores = {key: {**row, "psnr": row["guess"]} for key, row in scores.items()}
     else:
@@ -176,7 +176,9 @@ def trained(
         "slices": run.counters.slices,
         "parameters": sum(p.numel() for p in run.average.parameters()),
         "seconds": {
-            "amortized": inference_seconds(run.average, InferenceSettings(views=1, rounds=1, sweeps=0), control),
+            "amortized": inference_seconds(
+                run.average, InferenceSettings(views=1, rounds=1, refinement=RefinementSettings(sweeps=0)), control
+            ),
             "hybrid": inference_seconds(run.average, InferenceSettings(), control),
         },
         "elbo": None if control else round(float(np.mean(elbos)), 4),
@@ -188,7 +190,7 @@ def trained(
 def hybrid_psnr(model: HVAE, case: ValidationCase) -> float:
     """Compute the mean PSNR in dB of scans of one coil by the default inference: views, rounds and refinement."""
     scans, images = case.scans, []
-    for kspace, mask in zip(scans.zero_filled, scans.mask):  # their masks differ
+    for kspace, mask in zip(scans.measured, scans.mask):  # their masks differ
         images.append(reconstruct(model, kspace[None], mask))
     return round(psnr(fft2c(torch.cat(images)), scans.kspace), 3)
 
@@ -207,7 +209,7 @@ def inference_seconds(model: HVAE, settings: InferenceSettings, control: bool) -
                 for _ in range(settings.views):
                     model.r.guesses(kspace, mask.expand(1, *TIMED))
             else:
-                reconstruct(model, kspace, mask, settings)
+                reconstruct(model, kspace, mask, None, settings)
             seconds.append(time.process_time() - began)
     return round(float(np.median(seconds[1:])), 3)
 

@@ -14,11 +14,11 @@ def run(arguments: argparse.Namespace) -> None:
     from mrihvae.data.volume import DATASETS, Volume
     from mrihvae.io.kspace import open_kspace
     from mrihvae.io.mrd.image_files import mrd_image_groups, read_mrd_images
-    from mrihvae.io.write_images import WRITERS, has_images, read_volume
-    from mrihvae.recon.convert import KSPACE_WRITERS, images_of, left_out
+    from mrihvae.io.write_images import has_images, read_volume
+    from mrihvae.recon.convert import KSPACE_WRITERS, images_of, save, suffix_of
 
     source, output = arguments.input, arguments.output
-    suffix = _suffix(output, tuple(WRITERS))
+    suffix = suffix_of(output)
     if _same(source, output):
         raise InputError(f"{output}: is the input, too; choose another name")
 
@@ -31,32 +31,21 @@ def run(arguments: argparse.Namespace) -> None:
 
     series = mrd_image_groups(source)
     if has_images(source) or (arguments.dataset is not None and not series):
-        WRITERS[suffix](output, chosen(read_volume(source, arguments.dataset or DATASETS[0])))
+        save(output, chosen(read_volume(source, arguments.dataset or DATASETS[0])))
         print(output)
         return
     if series:
-        WRITERS[suffix](output, chosen(read_mrd_images(source, arguments.dataset)))
+        save(output, chosen(read_mrd_images(source, arguments.dataset)))
         print(output)
         return
     scans = open_kspace(source)
     for scan in scans:
         special = Path(scan.name).stem.removeprefix(source.name.split(".")[0]) if len(scans) > 1 else ""
         path = output.with_name(f"{output.name.removesuffix(suffix)}{special}{suffix}")
-        if suffix in KSPACE_WRITERS and not arguments.images:
-            KSPACE_WRITERS[suffix](path, scan)
-            if lost := left_out(scan, suffix):
-                print(f"{path}: {suffix} has no place for {', '.join(lost)}", file=sys.stderr)
-        else:
-            WRITERS[suffix](path, chosen(images_of(scan)))
+        as_images = arguments.images or suffix not in KSPACE_WRITERS
+        if lost := save(path, chosen(images_of(scan)) if as_images else scan):
+            print(f"{path}: {suffix} has no place for {', '.join(lost)}", file=sys.stderr)
         print(path)
-
-
-def _suffix(path: Path, known: tuple[str, ...]) -> str:
-    """Find the format that a name asks for."""
-    found = [suffix for suffix in known if path.name.lower().endswith(suffix)]
-    if not found:
-        raise InputError(f"{path}: no format is known by this suffix; choose one of {', '.join(known)}")
-    return max(found, key=len)
 
 
 def _same(one: Path, other: Path) -> bool:

@@ -18,7 +18,7 @@ from mrihvae.io.fastmri import read_scan, write_reconstruction
 from mrihvae.model.weights import load_model
 from mrihvae.physics.fastmri_masks import effective_acceleration
 from mrihvae.physics.sampling import Undersampling
-from mrihvae.recon.methods import Method
+from mrihvae.recon.methods import make_method
 from mrihvae.recon.undersampling import mask_of
 from mrihvae.recon.volumes import reconstruct_volume
 
@@ -40,7 +40,7 @@ def run(arguments: argparse.Namespace) -> None:
             lines = mask_of(scan, undersampling)
             volumes = {}
             for name in METHODS:
-                method = Method(name, model)
+                method = make_method(name, model)
                 reconstruct_volume(scan.one(0), lines, method)  # loads what the method needs; not timed
                 began = time.perf_counter()
                 volumes[name] = reconstruct_volume(scan, lines, method)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,16 +16,21 @@ from mrihvae.cli.options.reconstruct import AXES, CHALLENGES
 from mrihvae.cli.reconstruct_files import reconstruct_file, told
 from mrihvae.coils.settings import CoilSettings
 from mrihvae.errors import InputError
-from mrihvae.inference.settings import InferenceSettings
 from mrihvae.io.formats import check_names
 from mrihvae.io.kspace import head_of, list_kspace
-from mrihvae.model.shipped import find_weights, weights_for
-from mrihvae.model.weights import fingerprint, load_card, load_on
+from mrihvae.model.shipped import weights_for
 from mrihvae.physics.sampling import Undersampling
-from mrihvae.pnp.settings import FOR_SCANS, PnPSettings
-from mrihvae.recon.classical import COIL_STRENGTH, DEFAULT_STRENGTH
-from mrihvae.recon.methods import MODEL_METHODS, SAMPLING_METHODS, Method, inference_of
-from mrihvae.utils.config import from_dict
+from mrihvae.recon.methods import (
+    ClassicalMethod,
+    HybridMethod,
+    Method,
+    ModelMethod,
+    PnPMethod,
+    SampleMeanMethod,
+    load_method,
+)
+from mrihvae.recon.settings import SAMPLING_METHODS, setting_names_of
+from mrihvae.utils.config import as_dict, from_dict
 from mrihvae.utils.files import atomic_write
 
 SAME = (  # in a folder
@@ -85,31 +89,34 @@ def _summary(
 ) -> dict[str, Any]:
     """Say how volumes are reconstructed: all that must be the same in one output folder."""
     method = next(iter(methods.values()))
-    modelled = method.name in MODEL_METHODS
-    samples = method.samples if arguments.samples is not None or method.name == "samples" else None
+    sampled = isinstance(method, SampleMeanMethod) or arguments.samples is not None
+    inference = None
+    if isinstance(method, HybridMethod):
+        inference = as_dict(method.sampling if sampled else method.inference)
     return {
         "mrihvae": __version__,
         "input": str(_input(arguments)),
         "torch": str(torch.__version__),
         "method": method.name,
-        "checkpoint": ", ".join(methods) if modelled else None,
-        "weights": ", ".join(fingerprint(find_weights(name)) for name in methods) if modelled else None,
-        "inference": inference_of(method),
-        "samples": samples,
-        "pnp": dataclasses.asdict(method.pnp) if method.name == "pnp" else None,
-        "strength": method.strength or _usual_strength(method.name),
-        "coils": dataclasses.asdict(method.coils),
-        "undersampling": dataclasses.asdict(undersampling) if undersampling else None,
+        "checkpoint": ", ".join(methods) if isinstance(method, ModelMethod) else None,
+        "weights": ", ".join(m.weights for m in methods.values() if isinstance(m, ModelMethod)) or None,
+        "inference": inference,
+        "samples": method.samples if sampled and isinstance(method, HybridMethod) else None,
+        "pnp": as_dict(method.pnp) if isinstance(method, PnPMethod) else None,
+        "strength": _strength(method),
+        "coils": as_dict(method.coils),
+        "undersampling": as_dict(undersampling) if undersampling else None,
         "device": arguments.device,
         "threads": torch.get_num_threads(),
     }
 
 
-def _usual_strength(name: str) -> dict[str, float | None] | None:
-    """Give the strength of a classical method for one coil and for several; None for other methods."""
-    if name not in COIL_STRENGTH:
+def _strength(method: Method) -> float | dict[str, float | None] | None:
+    """Return the strength of a classical method, or the tuned ones for one coil and for several; None for others."""
+    if not isinstance(method, ClassicalMethod):
         return None
-    return {"one coil": DEFAULT_STRENGTH.get(name), "several coils": COIL_STRENGTH[name]}
+    usual = dict(zip(("one coil", "several coils"), method.usual_strengths(), strict=True))
+    return usual if method.strength is None else method.strength
 
 
 def _method(arguments: argparse.Namespace, checkpoint: str) -> Method:
@@ -124,28 +131,16 @@ def _method(arguments: argparse.Namespace, checkpoint: str) -> Method:
         raise InputError(f"--samples: {arguments.method} draws none; choose --method {' or '.join(SAMPLING_METHODS)}")
     if arguments.samples is None and (arguments.keep_samples or arguments.temperature is not None):
         raise InputError("--keep-samples and --temperature: go with --samples; add it, or leave them out")
-    names = ("views", "rounds", "rule", "step", "anchor", "combine", "precision")
-    options = {name: getattr(arguments, name) for name in names}
-    usual = InferenceSettings.sweeps if arguments.samples is None else 0
-    options["sweeps"] = usual if arguments.sweeps is None else arguments.sweeps
-    model = None
-    if arguments.method in MODEL_METHODS:
-        model = load_on(checkpoint, arguments.device)
-        card = load_card(find_weights(checkpoint))
-        options |= {name: card.get(name, 1.0) for name in ("temperature", "spread")}
-        if arguments.temperature is not None:
-            options["temperature"] = arguments.temperature
-    inference = from_dict(InferenceSettings, options, "inference settings")
-    looped = {
-        name: getattr(arguments, name) for name in ("iterations", "gamma", "tau", "encoder", "views", "precision")
-    }
-    looped["sweeps"] = FOR_SCANS.sweeps if arguments.sweeps is None else arguments.sweeps
-    pnp = from_dict(PnPSettings, {**dataclasses.asdict(FOR_SCANS), **looped}, "pnp settings")
     named = {"maps": arguments.maps, "refine_maps": arguments.refine_maps, "compress": arguments.virtual_coils}
     named |= {"whiten": arguments.whiten, "output": arguments.combine_coils}
     coils = from_dict(CoilSettings, named, "coil settings")
-    samples = arguments.samples or Method.samples
-    return Method(arguments.method, model, inference, samples, arguments.strength, pnp, coils)
+    known = set(setting_names_of(arguments.method))
+    if arguments.method in SAMPLING_METHODS:
+        known -= {"iterations"}  # the option is of pnp; of refinement it is not one
+    settings = {name: value for name, value in vars(arguments).items() if name in known and value is not None}
+    if arguments.samples is not None and "sweeps" in settings:
+        settings["sample_sweeps"] = settings["sweeps"]
+    return load_method(arguments.method, checkpoint, arguments.device, coils=coils, **settings)
 
 
 def _undersampling(arguments: argparse.Namespace) -> Undersampling | None:

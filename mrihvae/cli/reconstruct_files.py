@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import time
-import warnings
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -21,10 +19,11 @@ from mrihvae.io.fastmri import write_reconstruction
 from mrihvae.io.kspace import open_kspace
 from mrihvae.physics.fastmri_masks import effective_acceleration
 from mrihvae.physics.sampling import Undersampling
-from mrihvae.recon.methods import Method
+from mrihvae.recon.methods import HybridMethod, Method, PnPMethod, ZeroFilledMethod
 from mrihvae.recon.undersampling import mask_of
-from mrihvae.recon.volumes import PosteriorVolume, reconstruct_volume, sample_volume
+from mrihvae.recon.volumes import Reconstruction, reconstruct_scan, reconstruct_volume
 from mrihvae.utils.memory import is_out_of_memory, return_large_blocks
+from mrihvae.utils.notices import collected
 from mrihvae.utils.stages import recorded
 
 
@@ -35,25 +34,25 @@ def open_cached(file: Path) -> list[Scan]:
 
 
 def reconstruct_file(file: Path, folder: Path, *settings: Any) -> list[dict[str, Any]]:
-    """Reconstruct the scans of a file of any format, with `settings` as `reconstruct_scan` takes them; gives its rows.
+    """Reconstruct the scans of a file of any format, with the `settings` of `reconstruct_to_files`; return its rows.
 
     Raises
     ------
     InputError
-        As `mrihvae.io.kspace.open_kspace` and `reconstruct_scan` do.
+        As `mrihvae.io.kspace.open_kspace` and `reconstruct_to_files` do.
     """
     return_large_blocks()
-    with _caught() as caught:
+    with collected() as notices:
         scans = open_kspace(file, lazy=True)
-    rows = [reconstruct_scan(scan, file, folder, *settings) for scan in scans]
+    rows = [reconstruct_to_files(scan, file, folder, *settings) for scan in scans]
     for row in rows:
-        row["warnings"] = sorted({*row["warnings"], *(str(one.message) for one in caught)})
+        row["warnings"] = sorted({*row["warnings"], *notices})
     if len(rows) == 1 and rows[0]["file"] == file.name:
         return rows
     return [{**row, "source": file.name, "scans": len(rows)} for row in rows]
 
 
-def reconstruct_scan(
+def reconstruct_to_files(
     scan: Scan,
     file: Path,
     folder: Path,
@@ -89,29 +88,29 @@ def reconstruct_scan(
     mask = mask_of(scan, undersampling)
     effective = round(effective_acceleration(mask), 3)
     began = time.perf_counter()
-    caught: list[warnings.WarningMessage]
     with (
         tqdm(total=len(scan.kspace), desc=scan.name, unit="slice", leave=False) as bar,
-        _caught() as caught,
+        collected() as notices,
         recorded() as stages,
     ):
-        volume, posterior = _computed(scan, file, mask, method, batch_size, sampled, seed, options, bar.update)
+        found = _computed(scan, file, mask, method, batch_size, sampled, seed, options, bar.update)
+    volume = found.magnitude
     seconds = (time.perf_counter() - began) / len(volume)
     attributes = _attributes(scan, method, undersampling, effective)
-    further = {} if posterior is None else {"uncertainty": posterior.std}
-    if posterior is not None:
-        attributes["uncertainty_factor"] = posterior.widened
-        further |= {"samples": posterior.samples} if kept else {}
+    further = {} if found.std is None else {"uncertainty": found.std}
+    if found.samples is not None:
+        attributes["uncertainty_factor"] = found.factor
+        further |= {"samples": found.samples} if kept else {}
     write_reconstruction(folder / "reconstructions" / scan.name, volume, attributes, further)
     panel = folder / "panels" / f"{Path(scan.name).stem}.png"
-    _panel(panel, scan, mask, method, volume, effective, None if posterior is None else posterior.std)
+    _panel(panel, scan, mask, method, volume, effective, found.std)
     return {
         "file": scan.name,
         "slices": len(volume),
         "effective_acceleration": effective,
         "seconds_per_slice": seconds,
         "stages": {name: round(total / len(volume), 4) for name, total in stages.items()},
-        "warnings": sorted({str(one.message) for one in caught}),
+        "warnings": sorted(notices),
     }
 
 
@@ -125,26 +124,22 @@ def _computed(
     seed: int,
     options: str,
     progress: Callable[[int], None],
-) -> tuple[np.ndarray, PosteriorVolume | None]:
-    """Reconstruct a scan, or draw samples: the volume, and what samples say of it."""
-    posterior: PosteriorVolume | None
+) -> Reconstruction:
+    """Reconstruct a scan, or draw samples."""
     try:
-        if sampled:
-            posterior = sample_volume(scan, mask, method, seed, batch_size, progress)
-            volume = posterior.mean
-        else:
-            volume, posterior = reconstruct_volume(scan, mask, method, batch_size, progress), None
+        count = method.samples if sampled and isinstance(method, HybridMethod) else 0
+        found = reconstruct_scan(scan, mask, method, samples=count, seed=seed, batch_size=batch_size, progress=progress)
     except (MemoryError, RuntimeError) as error:
         if not is_out_of_memory(error):
             raise
         size = " x ".join(map(str, scan.kspace.shape[-2:]))
         fewer = f"--batch-size or {options}samples" if sampled else "--batch-size"
         raise InputError(f"{file}: too little memory for slices of {size}; lower {fewer}") from error
-    if not np.isfinite(volume).all():
+    if not np.isfinite(found.magnitude).all():
         hint = f"lower {options}step, or leave {options}rule and {options}step out"
-        hint = f"lower {options}gamma or {options}tau" if method.name == "pnp" else hint
+        hint = f"lower {options}gamma or {options}tau" if isinstance(method, PnPMethod) else hint
         raise InputError(f"{file}: the reconstruction is not finite; {hint}")
-    return volume, posterior
+    return found
 
 
 def _attributes(scan: Scan, method: Method, undersampling: Undersampling | None, effective: float) -> dict[str, Any]:
@@ -166,14 +161,6 @@ def told(row: Mapping[str, Any]) -> str:
     return f"{row['file']}: {', '.join(parts)}"
 
 
-@contextmanager
-def _caught() -> Iterator[list[warnings.WarningMessage]]:
-    """Collect the package's own warnings, to tell of them in its own words."""
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always", RuntimeWarning)
-        yield caught
-
-
 def _panel(
     path: Path,
     scan: Scan,
@@ -186,7 +173,7 @@ def _panel(
     """Draw the middle slice: zero-filled, reconstruction, target, errors, and the uncertainty map if there is one."""
     middle = len(volume) // 2
     one = scan.one(middle)
-    zero_filled = reconstruct_volume(one, mask, Method("zero-filled"))
+    zero_filled = reconstruct_volume(one, mask, ZeroFilledMethod())
     name = method.name if uncertainty is None else "mean of samples"
     images = {"zero-filled": zero_filled, name: volume[middle : middle + 1]}
     shown = None if uncertainty is None else uncertainty[middle : middle + 1]

@@ -21,19 +21,17 @@ from tqdm import tqdm
 from mrihvae import __version__
 from mrihvae.cli.common import finished_before
 from mrihvae.cli.evaluate import as_dict
-from mrihvae.cli.reconstruct_files import open_cached, reconstruct_scan
+from mrihvae.cli.reconstruct_files import open_cached, reconstruct_to_files
 from mrihvae.data.scan import TARGETS
 from mrihvae.errors import InputError
 from mrihvae.evaluation.scores import METRICS, Evaluation, VolumeScores, evaluate
 from mrihvae.io.fastmri import read_head
 from mrihvae.io.formats import KSPACE_SUFFIXES, check_names
 from mrihvae.io.kspace import kind_of, list_kspace
-from mrihvae.model.shipped import find_weights
-from mrihvae.model.weights import fingerprint, load_card, load_on
 from mrihvae.physics.fastmri_masks import seed_of
 from mrihvae.physics.sampling import sampling_pattern
 from mrihvae.protocols.evaluation import Protocol, find_protocol, read_protocol
-from mrihvae.recon.methods import MODEL_METHODS, Method, inference_of
+from mrihvae.recon.methods import Method, ModelMethod, SampleMeanMethod
 from mrihvae.utils.files import atomic_write
 
 ROOT = Path(__file__).parents[2]  # of a checkout, if it is one
@@ -72,7 +70,10 @@ def run(arguments: argparse.Namespace) -> None:
     path = find_protocol(arguments.protocol)
     protocol = read_protocol(path)
     volumes = find_volumes(protocol, arguments.data)[: arguments.limit]
-    method = _method(protocol, path, arguments.device)
+    try:
+        method = protocol.load(arguments.device)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error
     summary = _summary(path, protocol, method, arguments)
     there = finished_before(arguments.output / "run.json", summary, SAME, "volumes") if arguments.resume else {}
     wanted = {volume.name for volume in volumes}
@@ -196,28 +197,11 @@ def _head(file: Path, challenge: str) -> Volume:
     return Volume(file, file.name, head.acquisition, (height, width), head.masked, TARGETS[challenge] in head.keys)
 
 
-def _method(protocol: Protocol, path: Path, device: str) -> Method:
-    """Load the weights of a protocol, and give its way to reconstruct."""
-    solver = protocol.solver_with({})
-    if solver.method not in MODEL_METHODS:
-        return Method(solver.method, coils=protocol.coil_settings())
-    try:
-        weights = find_weights(protocol.weights)
-    except InputError as error:
-        raise InputError(f"{path}: weights {error}") from error
-    solver = protocol.solver_with(load_card(weights))
-    return Method(
-        solver.method, load_on(protocol.weights, device), solver, solver.samples, coils=protocol.coil_settings()
-    )
-
-
 def _summary(path: Path, protocol: Protocol, method: Method, arguments: argparse.Namespace) -> dict[str, Any]:
     """Say all that made the results, as plain JSON values."""
-    modelled = method.name in MODEL_METHODS
-    settings = inference_of(method) or (dataclasses.asdict(method.pnp) if method.name == "pnp" else {})
-    solver = {**settings, "method": method.name}
-    if method.name != "samples":
-        solver.pop("samples", None)
+    solver = {**method.settings(), "method": method.name}
+    if isinstance(method, SampleMeanMethod):
+        solver["samples"] = method.samples
     summary = {
         "protocol": path.stem,
         "protocol_sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
@@ -226,7 +210,7 @@ def _summary(path: Path, protocol: Protocol, method: Method, arguments: argparse
             "solver": solver,
             "coils": dataclasses.asdict(method.coils) if protocol.challenge == "multicoil" else {},
         },
-        "weights": fingerprint(find_weights(protocol.weights)) if modelled else None,
+        "weights": method.weights if isinstance(method, ModelMethod) else None,
         "versions": {
             "mrihvae": __version__,
             "torch": str(torch.__version__),
@@ -246,9 +230,9 @@ def _summary(path: Path, protocol: Protocol, method: Method, arguments: argparse
 def _reconstruct(volume: Volume, protocol: Protocol, method: Method, arguments: argparse.Namespace) -> dict[str, Any]:
     """Reconstruct a volume to its files; gives its row."""
     undersampling = None if volume.masked else protocol.mask.undersampling()
-    sampled = method.name == "samples"
+    sampled = isinstance(method, SampleMeanMethod)
     scan = next(one for one in open_cached(volume.file) if one.name == volume.name)
-    row = reconstruct_scan(
+    row = reconstruct_to_files(
         scan, volume.file, arguments.output, method, undersampling, arguments.batch_size, sampled, False, protocol.seed,
         options="[solver] ",
     )  # fmt: skip

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from mrihvae.errors import InputError
+
 MAPS = ("fast", "espirit")
 OUTPUTS = ("rss", "combined")
 MAX_REPETITIONS = 10  # of refined maps; from the third on they hardly change
@@ -39,8 +41,8 @@ class CoilSettings:
     def __post_init__(self) -> None:
         for name, known in (("maps", MAPS), ("output", OUTPUTS)):
             if getattr(self, name) not in known:
-                raise ValueError(f"{name} '{getattr(self, name)}' is unknown; choose one of {', '.join(known)}")
+                raise InputError(f"{name} '{getattr(self, name)}' is unknown; choose one of {', '.join(known)}")
         if (self.compress or 0) < 0 or not 0 <= self.crop < 1:
-            raise ValueError(f"compress {self.compress} must be at least 0, and crop {self.crop} in [0, 1)")
+            raise InputError(f"compress {self.compress} must be at least 0, and crop {self.crop} in [0, 1)")
         if not 0 <= self.refine_maps <= MAX_REPETITIONS:
-            raise ValueError(f"refine_maps {self.refine_maps} must be 0 to {MAX_REPETITIONS}")
+            raise InputError(f"refine_maps {self.refine_maps} must be 0 to {MAX_REPETITIONS}")

@@ -33,7 +33,7 @@ class StoredArray(Protocol):
 
 def is_complete(scan: Scan) -> bool:
     """Tell whether all lines were measured that the scanner encodes, by the mask or by what is not zero."""
-    measured = _measured(scan) if scan.mask is None else scan.mask
+    measured = acquired_samples(scan) if scan.mask is None else scan.mask
     return bool(measured[..., encoded_lines(scan)].all())
 
 
@@ -48,7 +48,7 @@ def delivered_shape(scan: Scan) -> tuple[int, int]:
     return min(height, wanted[0]), wanted[1]
 
 
-def _measured(scan: Scan) -> np.ndarray:
+def acquired_samples(scan: Scan) -> np.ndarray:
     """Find the bins that are not exactly zero: (W,) if whole lines along H are, (H, W) otherwise.
 
     Where the rest is whole lines, empty rows at either end count as measured: that is how scans are interpolated. A

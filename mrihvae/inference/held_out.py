@@ -37,27 +37,38 @@ def chosen_slices(slices: int) -> np.ndarray:
 
 
 def error_ratio(
-    model: HVAE, kspace: Tensor, measured: Tensor, known: Tensor, settings: InferenceSettings, seed: int = 0
+    model: HVAE,
+    kspace: Tensor,
+    measured: Tensor,
+    known: Tensor,
+    settings: InferenceSettings,
+    seed: int = 0,
+    maps: Tensor | None = None,
 ) -> float:
     """Estimate the root of the squared error of samples' means over the samples' variance, on bins held out.
 
     Parameters
     ----------
-    kspace : complex (slices, H, W) on the CPU, 0 where not measured; at most `SLICES` of them are looked at
+    kspace : complex (slices, H, W) on the CPU, or with maps (slices, coils, H, W), 0 where not measured
     measured : bool, broadcast to (H, W)
     known : the same, with bins that are known to be 0
     settings : how samples are drawn
     seed : of the choice and of the draws
+    maps : complex (slices, coils, H, W), of all acquired calibration lines; None for one coil
 
     Returns
     -------
     a factor on the samples' deviation, in `BOUNDS`; `TYPICAL` where too little lies outside of a fully sampled centre
     """
 
-    def draws(shown: Tensor, mask: Tensor, number: int) -> Tensor:
-        return fft2c(sample(model, shown, mask, DRAWS, replace(settings, sweeps=0), number).cpu())
+    drawn = replace(settings, refinement=replace(settings.refinement, sweeps=0))
 
-    return ratio_of(draws, kspace[torch.from_numpy(chosen_slices(len(kspace)))], measured, known, seed)
+    def draws(shown: Tensor, mask: Tensor, number: int) -> Tensor:
+        coils = shown if maps is None else shown.unflatten(0, maps.shape[:2])
+        images = sample(model, coils, mask, DRAWS, maps, drawn, number).cpu()
+        return fft2c(images if maps is None else (maps * images[:, :, None]).flatten(1, 2))
+
+    return ratio_of(draws, kspace if maps is None else kspace.flatten(0, 1), measured, known, seed)
 
 
 def ratio_of(draws: Draws, kspace: Tensor, measured: Tensor, known: Tensor, seed: int = 0) -> float:

@@ -101,7 +101,7 @@ def infer(
     """
     refinement.check(model.settings.levels, model.settings.separable)
     if refinement.start == "sample" and draw is None:
-        raise ValueError("start 'sample' needs draws")
+        raise InputError("start 'sample' needs draws")
     encoder = encoder if refinement.start == "encoder" else PriorEncoder()
     shape, mask = (kspace.shape[-2], kspace.shape[-1]), mask.expand(kspace.shape)
     inference = _Inference(model, encoder, refinement, _Start(draw, width), width, traced, kspace)

@@ -1,4 +1,4 @@
-"""Reconstruction of undersampled single-coil k-space: amortised and hybrid inference, band by band.
+"""Reconstruction of undersampled k-space, of one coil or several: amortized and hybrid inference, band by band.
 
 The data term of y = M F x + n separates over bands (IA-HVAE, section 2.1, eq. 6), so the latents of a level are
 inferred, and refined against the measured bins of their own band, before the next level begins (Algorithm 1).
@@ -16,55 +16,61 @@ from torch import Tensor
 
 from mrihvae.errors import InputError
 from mrihvae.inference import latents as iahvae
-from mrihvae.inference.coil_problem import pose_coils
 from mrihvae.inference.encoders import from_measured
 from mrihvae.inference.latents import likelihood_std, mixed_seed, normal
-from mrihvae.inference.problem import Undersampled, pose
-from mrihvae.inference.settings import InferenceSettings, Sweeps
+from mrihvae.inference.problem import Problem, prepare
+from mrihvae.inference.settings import InferenceSettings, RefinementSettings, Sweeps
 from mrihvae.inference.views import view
 from mrihvae.model.hvae import HVAE
 from mrihvae.utils.precision import arithmetic
+
+SAMPLING = InferenceSettings(refinement=RefinementSettings(sweeps=0))  # as r draws samples, for which it is calibrated
 
 
 def reconstruct(
     model: HVAE,
     kspace: Tensor,
     mask: Tensor,
+    maps: Tensor | None = None,
     settings: InferenceSettings | None = None,
     noise: Tensor | None = None,
 ) -> Tensor:
-    """Reconstruct slices of undersampled single-coil k-space.
+    """Reconstruct slices of undersampled k-space, of one coil or several (methods: together, with coils).
 
     Each slice is treated by itself: its result does not depend on the others in the batch.
 
     Parameters
     ----------
-    model : trained weights
-    kspace : complex64 (slices, H, W), any H and W, any physical scale; what is not measured is ignored
-    mask : bool, broadcast to (H, W), True where measured: lines along either axis, or any pattern
+    model : trained weights, such as "default" for one coil and "multicoil" for several
+    kspace : complex64 (slices, H, W), or with maps (slices, coils, H, W); any H and W, any physical scale; what is not
+        acquired is ignored
+    mask : bool, broadcast to (H, W), True where acquired: lines along either axis, or any pattern
+    maps : complex (slices or 1, coils, H, W), of root-sum-of-squares 1 or 0; None for k-space of one coil
     settings : see `InferenceSettings`
-    noise : standard deviation of the noise per complex sample in the scale of `kspace`, (slices,); left out, it is
-        estimated (`mrihvae.physics.noise.noise_std`)
+    noise : standard deviation of the noise per complex sample of a coil in the scale of `kspace`, (slices,); None: it
+        is estimated (`mrihvae.physics.noise`)
 
     Returns
     -------
-    complex64 images (slices, H, W), in the physical scale of `kspace`, on the model's device
+    complex64 images (slices, H, W), coil-combined, in the physical scale of `kspace`, on the model's device
 
     Raises
     ------
     InputError
-        K-space or mask of another shape.
+        K-space, mask or maps of another shape.
     """
-    return solve(model, pose(model, kspace, mask, noise), settings or InferenceSettings())
+    return solve(model, prepare(model, kspace, mask, maps, noise), settings or InferenceSettings())
 
 
-def solve(model: HVAE, problem: Undersampled, settings: InferenceSettings) -> Tensor:
+def solve(model: HVAE, problem: Problem, settings: InferenceSettings) -> Tensor:
     """Reconstruct the slices of a problem: complex64 images (slices, H, W) in physical scale."""
     with torch.no_grad(), arithmetic(model.start.device, settings.precision):
         if settings.rounds == 1:
-            return problem.images(problem.finish(_mean_over_views(model, problem, settings, settings.sweeps)))
+            return problem.images(
+                problem.finish(_mean_over_views(model, problem, settings, settings.refinement.sweeps))
+            )
         guess = first_estimate(model, problem, settings)
-        return problem.images(problem.finish(_look_again(model, problem, guess, settings, settings.sweeps)))
+        return problem.images(problem.finish(_look_again(model, problem, guess, settings, settings.refinement.sweeps)))
 
 
 def sample(
@@ -72,74 +78,75 @@ def sample(
     kspace: Tensor,
     mask: Tensor,
     samples: int,
+    maps: Tensor | None = None,
     settings: InferenceSettings | None = None,
     seed: int = 0,
     first: int = 0,
     noise: Tensor | None = None,
 ) -> Tensor:
-    """Draw posterior samples of slices of undersampled single-coil k-space.
+    """Draw posterior samples of slices of undersampled k-space.
 
     Latents are drawn from r in one round, number n in view n of the scan. With `sweeps`, each draw is refined against
     measurements with noise of their own (randomise-then-optimise, Bardsley et al. 2014), which keeps the spread.
 
     Parameters
     ----------
-    kspace, mask, noise : as for `reconstruct`
+    kspace, mask, maps, noise : as for `reconstruct`
     samples : number of samples
+    settings : see `InferenceSettings`; None for samples without refinement
     seed : equal seeds give equal samples, whatever the batch
     first : number of the first slice in its volume: every slice has draws of its own
 
     Returns
     -------
-    complex64 images (samples, slices, H, W), free of the scan's noise where nothing was measured
+    complex64 images (samples, slices, H, W), free of the scan's noise where nothing was acquired
     """
-    return draw(model, pose(model, kspace, mask, noise), samples, settings or InferenceSettings(), seed, first)
+    problem = prepare(model, kspace, mask, maps, noise)
+    return draw(model, problem, samples, settings or SAMPLING, seed, first)
 
 
 def draw(
-    model: HVAE, problem: Undersampled, samples: int, settings: InferenceSettings, seed: int = 0, first: int = 0
+    model: HVAE, problem: Problem, samples: int, settings: InferenceSettings, seed: int = 0, first: int = 0
 ) -> Tensor:
     """Draw posterior samples of the slices of a problem, as `sample` does: complex64 (samples, slices, H, W)."""
     if samples < 1:
         raise InputError(f"{samples} samples: draw at least 1")
-    if settings.refines and settings.anchor != "posterior":
+    if settings.refinement.refines and settings.refinement.anchor != "posterior":
         raise InputError("samples are refined with anchor 'posterior', which holds draws; leave out the other anchor")
-    drawn = []
+    drawn, sweeps = [], settings.refinement.sweeps
     with torch.no_grad(), arithmetic(model.start.device, settings.precision):
-        views = [problem.seen(number) for number in range(min(settings.views, samples))]
-        guesses = [seen.guess(model) for seen in views]
+        views = [problem.view(number) for number in range(min(settings.views, samples))]
+        guesses = [viewed.guess(model) for viewed in views]
         for number in range(samples):
             which = number % len(views)
             seeds = (mixed_seed(seed, number, first + k) for k in range(len(problem.scale)))
             generators = [torch.Generator().manual_seed(one) for one in seeds]
-            seen = views[which]
-            found = seen.finish(infer(model, seen, guesses[which], settings, settings.sweeps, generators))
+            viewed = views[which]
+            found = viewed.finish(infer(model, viewed, guesses[which], settings, sweeps, generators))
             drawn.append(problem.images(view(found, which)))
     return torch.stack(drawn)
 
 
-def first_estimate(model: HVAE, problem: Undersampled, settings: InferenceSettings) -> Tensor:
+def first_estimate(model: HVAE, problem: Problem, settings: InferenceSettings) -> Tensor:
     """Compute the guess for the last round, complex (slices, H, W): the first one, taken through all rounds before."""
     if settings.rounds == 1:
         return problem.guess(model)
-    guess = problem.settle(_mean_over_views(model, problem, settings, 0))
+    guess = problem.make_consistent(_mean_over_views(model, problem, settings, 0))
     for _ in range(settings.rounds - 2):
-        guess = problem.settle(_look_again(model, problem, guess, settings, 0))
+        guess = problem.make_consistent(_look_again(model, problem, guess, settings, 0))
     return guess
 
 
-def _mean_over_views(model: HVAE, problem: Undersampled, settings: InferenceSettings, sweeps: Sweeps) -> Tensor:
+def _mean_over_views(model: HVAE, problem: Problem, settings: InferenceSettings, sweeps: Sweeps) -> Tensor:
     """Do the first round in every view, each from its own first guess, and average in k-space."""
     total: Tensor | float = 0.0
     for number in range(settings.views):
-        seen = problem.seen(number)
-        total = total + view(infer(model, seen, seen.guess(model), settings, sweeps), number)
+        viewed = problem.view(number)
+        total = total + view(infer(model, viewed, viewed.guess(model), settings, sweeps), number)
     return cast(Tensor, total) / settings.views
 
 
-def _look_again(
-    model: HVAE, problem: Undersampled, guess: Tensor, settings: InferenceSettings, sweeps: Sweeps
-) -> Tensor:
+def _look_again(model: HVAE, problem: Problem, guess: Tensor, settings: InferenceSettings, sweeps: Sweeps) -> Tensor:
     """Do a further round, and blend it with its guess where nothing was measured."""
     found = infer(model, problem, guess, settings, sweeps)
     return torch.where(problem.mask, found, guess + settings.blend * (found - guess))
@@ -147,7 +154,7 @@ def _look_again(
 
 def infer(
     model: HVAE,
-    problem: Undersampled,
+    problem: Problem,
     guess: Tensor,
     settings: InferenceSettings,
     sweeps: Sweeps,
@@ -170,7 +177,7 @@ def infer(
     if generators is not None:
         draw, width = partial(normal, generators=generators), settings.temperature
         noisy = partial(_with_noise, s=s[:, None, None], draw=draw)
-    elif settings.start == "sample":
+    elif settings.refinement.start == "sample":
         draw = partial(normal, generators=[torch.Generator().manual_seed(0) for _ in guess])
 
     def combine(bins: Tensor, hhat: Tensor, measured: Tensor) -> Tensor:
@@ -178,7 +185,7 @@ def infer(
 
     measured, mask = problem.measured_bins(guess), problem.mask
     encoder = from_measured(model, guess, measured, mask)
-    chosen = replace(settings, sweeps=sweeps)
+    chosen = replace(settings.refinement, sweeps=sweeps)
     return iahvae.infer(model, encoder, measured, mask, s, chosen, draw, width, noisy, combine).kspace
 
 
@@ -200,35 +207,3 @@ def _combine(y: Tensor, hhat: Tensor, measured: Tensor, noise: Tensor, how: str)
 
 def _squared(values: Tensor) -> Tensor:
     return values.real**2 + values.imag**2
-
-
-def reconstruct_coils(
-    model: HVAE,
-    kspace: Tensor,
-    mask: Tensor,
-    maps: Tensor,
-    settings: InferenceSettings | None = None,
-    noise: Tensor | None = None,
-) -> Tensor:
-    """Reconstruct slices of undersampled multi-coil k-space (methods: together, with coils).
-
-    Parameters
-    ----------
-    model : trained weights, such as "multicoil"
-    kspace : complex64 (slices, coils, H, W), any H and W, any physical scale; what is not measured is ignored
-    mask : bool, broadcast to (H, W), True where measured
-    maps : complex (slices or 1, coils, H, W), of root-sum-of-squares 1 or 0
-    settings : see `InferenceSettings`
-    noise : standard deviation of the noise per complex sample of a coil in the scale of `kspace`, (slices,); left out,
-        it is estimated (`mrihvae.physics.noise.background_noise`)
-
-    Returns
-    -------
-    complex64 coil-combined images (slices, H, W), in the physical scale of `kspace`, on the model's device
-
-    Raises
-    ------
-    InputError
-        K-space, mask or maps of another shape.
-    """
-    return solve(model, pose_coils(model, kspace, mask, maps, noise), settings or InferenceSettings())

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TypeVar
 
 from mrihvae.errors import InputError
+from mrihvae.utils.config import PART
 from mrihvae.utils.precision import PRECISIONS
 
 STARTS = ("encoder", "prior", "sample")
@@ -56,22 +57,22 @@ class RefinementSettings:
 
     def __post_init__(self) -> None:
         if () in (self.sweeps, self.step, self.beta):
-            raise ValueError("sweeps, step and beta must be numbers, one for all levels or one a level")
+            raise InputError("sweeps, step and beta must be numbers, one for all levels or one a level")
         if min(_all(self.sweeps)) < 0 or not all(0 <= beta < math.inf for beta in _all(self.beta)):
-            raise ValueError(f"sweeps {self.sweeps} and beta {self.beta} must be at least 0")
+            raise InputError(f"sweeps {self.sweeps} and beta {self.beta} must be at least 0")
         if self.step is not None and not all(0 < step < math.inf for step in _all(self.step)):
-            raise ValueError(f"step {self.step} must be above 0")
+            raise InputError(f"step {self.step} must be above 0")
         if not 0 <= self.tolerance < 1:
-            raise ValueError(f"tolerance {self.tolerance} must be at least 0 and below 1")
+            raise InputError(f"tolerance {self.tolerance} must be at least 0 and below 1")
         for name, known in zip(("start", "order", "anchor", "rule", "loss"), (STARTS, ORDERS, ANCHORS, RULES, LOSSES)):
             if getattr(self, name) not in known:
-                raise ValueError(f"{name} '{getattr(self, name)}' is unknown; choose one of {', '.join(known)}")
+                raise InputError(f"{name} '{getattr(self, name)}' is unknown; choose one of {', '.join(known)}")
         if self.iterations < 1:
-            raise ValueError(f"iterations {self.iterations} must be at least 1")
+            raise InputError(f"iterations {self.iterations} must be at least 1")
         if self.rule == "gauss-newton" and self.loss != "l2":
-            raise ValueError(f"rule 'gauss-newton' takes loss 'l2', not '{self.loss}'")
+            raise InputError(f"rule 'gauss-newton' takes loss 'l2', not '{self.loss}'")
         if self.rule == "gauss-newton" and self.step is not None:
-            raise ValueError("rule 'gauss-newton' finds its own step; leave out step, or choose another rule")
+            raise InputError("rule 'gauss-newton' finds its own step; leave out step, or choose another rule")
 
     def check(self, levels: int, separable: bool = True) -> None:
         """Refuse numbers per level that do not fit a model.
@@ -120,11 +121,12 @@ Sweeps = int | tuple[int, ...]
 
 
 @dataclass(frozen=True)
-class InferenceSettings(RefinementSettings):
-    """How undersampled scans are reconstructed; refinement is that of the last round.
+class InferenceSettings:
+    """How undersampled scans are reconstructed.
 
     Attributes
     ----------
+    refinement : of the last round
     views : copies of the scan, mirrored or conjugated, whose reconstructions are averaged in the first round, 1 to 8
     rounds : passes of r down all levels; each after the first is given the last one's reconstruction as its guess
     blend : share of a further round's reconstruction where nothing was measured; the rest stays as it was
@@ -136,6 +138,7 @@ class InferenceSettings(RefinementSettings):
         has instructions for it; k-space and Fourier transforms are in single precision always
     """
 
+    refinement: RefinementSettings = field(default_factory=RefinementSettings, metadata=PART)
     views: int = 2
     rounds: int = 2
     blend: float = 0.7
@@ -145,17 +148,17 @@ class InferenceSettings(RefinementSettings):
     precision: str = "auto"
 
     def __post_init__(self) -> None:
-        super().__post_init__()
         if not 1 <= self.views <= 8 or self.rounds < 1:
-            raise ValueError(f"views {self.views} must be 1 to 8, and rounds {self.rounds} at least 1")
-        if self.start != "encoder" and (self.views, self.rounds) != (1, 1):
-            raise ValueError(f"start '{self.start}' does not look at the scan: views and rounds must be 1")
+            raise InputError(f"views {self.views} must be 1 to 8, and rounds {self.rounds} at least 1")
+        start = self.refinement.start
+        if start != "encoder" and (self.views, self.rounds) != (1, 1):
+            raise InputError(f"start '{start}' does not look at the scan: views and rounds must be 1")
         if not 0 <= self.blend <= 1:
-            raise ValueError(f"blend {self.blend} must be in [0, 1]")
+            raise InputError(f"blend {self.blend} must be in [0, 1]")
         for name in ("temperature", "spread"):
             if not 0 <= getattr(self, name) < math.inf:
-                raise ValueError(f"{name} {getattr(self, name)} must be at least 0")
+                raise InputError(f"{name} {getattr(self, name)} must be at least 0")
         if self.combine not in COMBINATIONS:
-            raise ValueError(f"combine '{self.combine}' is unknown; choose one of {', '.join(COMBINATIONS)}")
+            raise InputError(f"combine '{self.combine}' is unknown; choose one of {', '.join(COMBINATIONS)}")
         if self.precision not in PRECISIONS:
-            raise ValueError(f"precision '{self.precision}' is unknown; choose one of {', '.join(PRECISIONS)}")
+            raise InputError(f"precision '{self.precision}' is unknown; choose one of {', '.join(PRECISIONS)}")

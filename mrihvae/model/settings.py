@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from mrihvae.errors import InputError
+
 
 @dataclass(frozen=True)
 class ModelSettings:
@@ -53,27 +55,27 @@ class ModelSettings:
     def __post_init__(self) -> None:
         for name, widths in (("widths", self.widths), ("guess_widths", self.guess_widths)):
             if not widths or any(width < 16 or width % 16 for width in widths):
-                raise ValueError(f"{name} {widths} must be multiples of 16, one a level")
+                raise InputError(f"{name} {widths} must be multiples of 16, one a level")
         if min(self.cascades, self.guess_memory) < 0 or len(self.guess_widths) > self.levels:
-            raise ValueError("cascades and guess_memory must be at least 0, and guess_widths no more than widths")
+            raise InputError("cascades and guess_memory must be at least 0, and guess_widths no more than widths")
         if isinstance(self.layers, tuple) and len(self.layers) != self.levels:
-            raise ValueError(f"layers {self.layers} must be one number, or {self.levels}, one a level")
+            raise InputError(f"layers {self.layers} must be one number, or {self.levels}, one a level")
         if min(*(self.layers_at(j) for j in range(self.levels)), self.latents, self.fold) < 1:
-            raise ValueError("layers, latents and fold must be at least 1")
+            raise InputError("layers, latents and fold must be at least 1")
         if self.guess_fold < 0 or not 0 < self.start_share <= 1:
-            raise ValueError("guess_fold must be at least 0, and start_share above 0 and at most 1")
+            raise InputError("guess_fold must be at least 0, and start_share above 0 and at most 1")
         if self.degraded and self.guess_fold not in (0, self.fold):
-            raise ValueError(f"guess_fold {self.guess_fold} must be that of the network where degraded is true")
+            raise InputError(f"guess_fold {self.guess_fold} must be that of the network where degraded is true")
         if self.any_size and self.fold != 1:
-            raise ValueError(f"any_size takes fold 1, not {self.fold}")
+            raise InputError(f"any_size takes fold 1, not {self.fold}")
         if self.channels < 1 or (self.channels > 1 and not self.real):
-            raise ValueError(f"channels {self.channels} must be at least 1, and 1 where images are not real")
+            raise InputError(f"channels {self.channels} must be at least 1, and 1 where images are not real")
         if self.degraded and not self.masked:
-            raise ValueError("degraded says of which data r is: masked must be true")
+            raise InputError("degraded says of which data r is: masked must be true")
         if self.real and self.masked:
-            raise ValueError("real images have no masks: masked must be false")
+            raise InputError("real images have no masks: masked must be false")
         if not self.noise_floor > 0:
-            raise ValueError(f"noise_floor {self.noise_floor} must be above 0")
+            raise InputError(f"noise_floor {self.noise_floor} must be above 0")
 
     @property
     def levels(self) -> int:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+
+from mrihvae.utils.notices import warn
 
 CG_TOLERANCE = 1e-6  # relative residual of the normal equations
 
@@ -81,10 +82,8 @@ def conjugate_gradients(
 def converged(found: Solution) -> Tensor:
     """Take the image, with a warning if it is not there yet."""
     if bool((found.residual > CG_TOLERANCE).any()):
-        warnings.warn(
+        warn(
             f"conjugate gradients stopped after {found.iterations} iterations at a relative residual of "
-            f"{float(found.residual.max()):.1e}; lower gamma, or raise their cap",
-            RuntimeWarning,
-            stacklevel=3,
+            f"{float(found.residual.max()):.1e}; lower gamma, or raise their cap"
         )
     return found.image

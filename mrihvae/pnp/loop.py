@@ -13,7 +13,6 @@ approximates the latents' posterior.
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -29,6 +28,7 @@ from mrihvae.model.hvae import HVAE
 from mrihvae.model.layers import Gaussian
 from mrihvae.physics.data_fidelity import DataTerm
 from mrihvae.pnp.settings import PnPSettings
+from mrihvae.utils.notices import warn
 from mrihvae.utils.precision import arithmetic
 
 DIVERGED = 10.0  # over the least residual so far: the loop runs away
@@ -36,8 +36,10 @@ SETTLING = 4  # iterations over which steps must have shrunk at the end, if ther
 STILL = 1e-3  # of an image: steps below it need not shrink, they may be rounding
 
 
-class NotConverged(RuntimeWarning):
-    """The loop ran away, or did not settle."""
+class NotConverged(str):
+    """The warning (`mrihvae.utils.notices`) that the loop ran away, or did not settle."""
+
+    __slots__ = ()
 
 
 class View(Protocol):
@@ -163,7 +165,7 @@ def restore(
         (found.unsettled, "did not settle: steps no longer shrink; do fewer iterations, or lower tau or relaxation"),
     ):
         if which.any():
-            warnings.warn(f"{int(which.sum())} of {len(which)} images {what}", NotConverged, stacklevel=2)
+            warn(NotConverged(f"{int(which.sum())} of {len(which)} images {what}"))
     return found
 
 

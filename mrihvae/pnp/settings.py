@@ -61,22 +61,22 @@ class PnPSettings:
     def __post_init__(self) -> None:
         for tau in (*(self.tau if isinstance(self.tau, tuple) else (self.tau,)), self.tau_finest or 0.0):
             if not 0 <= tau <= 1:
-                raise ValueError(f"tau {tau} must be in [0, 1]: above 1 the prior would count negative")
+                raise InputError(f"tau {tau} must be in [0, 1]: above 1 the prior would count negative")
         if self.tau_finest is not None and isinstance(self.tau, tuple):
-            raise ValueError("tau_finest goes with one tau; leave it out, or give tau as one number")
+            raise InputError("tau_finest goes with one tau; leave it out, or give tau as one number")
         if not (0 < self.beta <= 1 and 0 < self.beta_start <= 1):
-            raise ValueError(f"beta {self.beta} and beta_start {self.beta_start} must be in (0, 1]")
+            raise InputError(f"beta {self.beta} and beta_start {self.beta_start} must be in (0, 1]")
         if self.beta_steps and self.beta_start > self.beta:
-            raise ValueError(f"beta_start {self.beta_start} must not be above beta {self.beta}, to which it grows")
+            raise InputError(f"beta_start {self.beta_start} must not be above beta {self.beta}, to which it grows")
         if not 0 < self.gamma < math.inf or not 0 < self.relaxation <= 1:
-            raise ValueError(f"gamma {self.gamma} must be above 0, and relaxation {self.relaxation} in (0, 1]")
+            raise InputError(f"gamma {self.gamma} must be above 0, and relaxation {self.relaxation} in (0, 1]")
         if self.iterations < 1 or not 1 <= self.views <= 8:
-            raise ValueError(f"iterations {self.iterations} must be at least 1, and views {self.views} 1 to 8")
+            raise InputError(f"iterations {self.iterations} must be at least 1, and views {self.views} 1 to 8")
         if min(self.sweeps, self.beta_steps, self.patience, self.seed) < 0 or not 0 <= self.tolerance < 1:
-            raise ValueError("sweeps, beta_steps, patience and seed must be at least 0, and tolerance in [0, 1)")
+            raise InputError("sweeps, beta_steps, patience and seed must be at least 0, and tolerance in [0, 1)")
         for name, known in (("encoder", ENCODERS), ("result", RESULTS), ("precision", PRECISIONS)):
             if getattr(self, name) not in known:
-                raise ValueError(f"{name} '{getattr(self, name)}' is unknown; choose one of {', '.join(known)}")
+                raise InputError(f"{name} '{getattr(self, name)}' is unknown; choose one of {', '.join(known)}")
 
     def tau_at(self, j: int, levels: int) -> float:
         """Give tau of level j.

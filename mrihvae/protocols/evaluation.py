@@ -15,7 +15,7 @@ acceleration = 4
 center_fraction = 0.08
 seed = "file name"              # optional: as fastMRI does for validation; there is no other
 
-[solver]                        # optional: method, and settings of `mrihvae.inference.settings.InferenceSettings`
+[solver]                        # optional: method, and settings of `mrihvae.inference.settings`
 method = "hybrid"
 
 [coils]                         # optional, multicoil alone: settings of `mrihvae.coils.settings.CoilSettings`
@@ -34,20 +34,19 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mrihvae.coils.settings import CoilSettings
 from mrihvae.data.scan import TARGETS
 from mrihvae.errors import InputError
 from mrihvae.evaluation.scores import METRICS
-from mrihvae.inference.settings import InferenceSettings
 from mrihvae.model.shipped import weights_for
 from mrihvae.physics.sampling import Undersampling, sampling_pattern
-from mrihvae.recon.methods import METHODS, SAMPLING_METHODS
+from mrihvae.recon.settings import check_settings
 from mrihvae.utils.config import from_dict
 
 if TYPE_CHECKING:
-    from mrihvae.coils.settings import CoilSettings
+    from mrihvae.recon.methods import Method
 
 SEED = "file name"
-CALIBRATED = ("temperature", "spread")  # settings whose values are the weights' own where a protocol leaves them out
 KINDS = ("evaluation", "training", "benchmark")
 TRAINING_PREFIX = "train_"  # of the names of shipped training protocols; the command does without it
 
@@ -71,34 +70,13 @@ class MaskSettings:
 
     def __post_init__(self) -> None:
         if self.seed != SEED:
-            raise ValueError(f"seed '{self.seed}' is unknown; masks are seeded by the '{SEED}'")
+            raise InputError(f"seed '{self.seed}' is unknown; masks are seeded by the '{SEED}'")
         shape = (128, 128)  # any will do: a mistake is to show before anything is reconstructed
         sampling_pattern(self.type, shape, self.acceleration, self.center_fraction, 0)
 
     def undersampling(self) -> Undersampling:
         """Give the pattern as `mrihvae.recon.volumes` takes it."""
         return Undersampling(self.type, self.acceleration, self.center_fraction)
-
-
-@dataclass(frozen=True)
-class Solver(InferenceSettings):
-    """The way to reconstruct, and the settings of its inference.
-
-    Attributes
-    ----------
-    method : one of `mrihvae.recon.methods.METHODS`
-    samples : how many "samples" draws
-    """
-
-    method: str = "hybrid"
-    samples: int = 8
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.method not in METHODS:
-            raise ValueError(f"method '{self.method}' is unknown; choose one of {', '.join(METHODS)}")
-        if self.samples < 1:
-            raise ValueError(f"samples {self.samples} must be at least 1")
 
 
 @dataclass(frozen=True)
@@ -113,7 +91,7 @@ class Protocol:
     description : one line
     acquisitions : only files with one of these; all if empty
     weights : name or path; left out in a file, those for its challenge
-    solver : what the protocol says of its `Solver`; `solver_with` completes it
+    solver : the method, and those of its settings that the protocol says; see `load`
     coils : what it says of its `CoilSettings`; `coil_settings` completes it
     metrics : some of `mrihvae.evaluation.scores.METRICS`, in the order of the table
     seed : of posterior samples
@@ -132,43 +110,52 @@ class Protocol:
 
     def __post_init__(self) -> None:
         if self.challenge not in TARGETS:
-            raise ValueError(f"challenge '{self.challenge}' is unknown; choose one of {', '.join(TARGETS)}")
+            raise InputError(f"challenge '{self.challenge}' is unknown; choose one of {', '.join(TARGETS)}")
         if not self.data:
-            raise ValueError("data is left out; name the folder of the files below the data directory")
+            raise InputError("data is left out; name the folder of the files below the data directory")
         if not isinstance(self.acquisitions, tuple) or not all(isinstance(name, str) for name in self.acquisitions):
-            raise ValueError(f"acquisitions is {self.acquisitions!r}; it must be a list of names")
+            raise InputError(f"acquisitions is {self.acquisitions!r}; it must be a list of names")
         if not self.metrics or set(self.metrics) - set(METRICS):
-            raise ValueError(f"metrics {', '.join(self.metrics) or '[]'}: must be some of {', '.join(METRICS)}")
+            raise InputError(f"metrics {', '.join(self.metrics) or '[]'}: must be some of {', '.join(METRICS)}")
         if self.seed < 0:
-            raise ValueError(f"seed {self.seed} must be at least 0")
+            raise InputError(f"seed {self.seed} must be at least 0")
         if self.coils and self.challenge != "multicoil":
-            raise ValueError("[coils] goes with challenge 'multicoil'; leave it out")
-        self.solver_with({})
+            raise InputError("[coils] goes with challenge 'multicoil'; leave it out")
+        self._check_solver()
         self.coil_settings()
 
-    def solver_with(self, card: Mapping[str, Any]) -> Solver:
-        """Complete the solver by what the `card` of the weights says (see `mrihvae.model.weights.load_card`).
+    @property
+    def method(self) -> str:
+        """The way to reconstruct, one of `mrihvae.recon.settings.METHODS`."""
+        return str(self.solver.get("method", "hybrid"))
+
+    def load(self, device: str = "cpu") -> Method:
+        """Load the method that the protocol says, with its weights.
 
         Raises
         ------
         InputError
-            An unknown setting, a bad value, or a setting that the method has no use for.
+            Weights or a device that cannot be used.
         """
-        own = {name: card[name] for name in CALIBRATED if name in card}
+        from mrihvae.recon.methods import load_method
+
+        settings = {name: value for name, value in self.solver.items() if name != "method"}
+        return load_method(self.method, self.weights, device, coils=self.coil_settings(), **settings)
+
+    def _check_solver(self) -> None:
+        """Refuse an unknown setting, a bad value, or a setting that the method has no use for."""
         if not isinstance(self.solver, Mapping):
             raise InputError(f"solver is {self.solver!r}; write a table [solver]")
-        solver = from_dict(Solver, own | dict(self.solver), "solver")
-        idle = set(self.solver) - {"method"}
-        if solver.method in SAMPLING_METHODS:
-            idle &= {"samples"} if solver.method != "samples" else set()
-        if idle:
-            raise InputError(f"solver: method '{solver.method}' has no use for {', '.join(sorted(idle))}; leave it out")
-        return solver
+        settings = {name: value for name, value in self.solver.items() if name != "method"}
+        samples = settings.pop("samples", None)
+        if samples is not None and self.method != "samples":
+            raise InputError(f"solver: method '{self.method}' has no use for samples; leave it out")
+        if samples is not None and not (type(samples) is int and samples >= 1):
+            raise InputError(f"solver: samples is {samples!r}; it must be a whole number of at least 1")
+        check_settings(self.method, settings, "solver")
 
     def coil_settings(self) -> CoilSettings:
         """Complete what is said of coils by defaults; InputError for an unknown setting or a bad value."""
-        from mrihvae.coils.settings import CoilSettings
-
         return from_dict(CoilSettings, self.coils, "coils")
 
 

@@ -46,13 +46,13 @@ class TrainingProtocol:
 
     def __post_init__(self) -> None:
         if not isinstance(self.data, Mapping) or not self.data:
-            raise ValueError(f"data is {self.data!r}; write a table [data] of folders and their shares")
+            raise InputError(f"data is {self.data!r}; write a table [data] of folders and their shares")
         for folder, share in self.data.items():
             if not _is_number(share) or not 0 < share < math.inf:
-                raise ValueError(f"data: the share of '{folder}' is {share!r}; it must be a number above 0")
+                raise InputError(f"data: the share of '{folder}' is {share!r}; it must be a number above 0")
         for name in SECTIONS:
             if not isinstance(getattr(self, name), Mapping):
-                raise ValueError(f"{name} is {getattr(self, name)!r}; write a table [{name}]")
+                raise InputError(f"{name} is {getattr(self, name)!r}; write a table [{name}]")
 
     @property
     def settings(self) -> dict[str, Mapping[str, Any]]:

@@ -17,8 +17,9 @@ from mrihvae.io.fastmri import MAPS_KEY, NOISE_KEY
 from mrihvae.io.hdf5 import new_file
 from mrihvae.io.mrd.header import header_xml
 from mrihvae.io.npy import as_lists, save_numpy
-from mrihvae.recon.coil_volume import calibration_maps
-from mrihvae.recon.methods import Method
+from mrihvae.io.write_images import WRITERS
+from mrihvae.recon.methods import ZeroFilledMethod
+from mrihvae.recon.sliced_scan import calibration_maps
 from mrihvae.recon.undersampling import mask_of
 from mrihvae.recon.volumes import reconstruct_volume
 
@@ -38,7 +39,7 @@ def images_of(scan: Scan) -> Volume:
         )
     everything = np.ones(scan.kspace.shape[-1], bool)
     return Volume(
-        reconstruct_volume(scan, everything, Method("zero-filled")), scan.geometry, scan.attributes, voxel=scan.voxel
+        reconstruct_volume(scan, everything, ZeroFilledMethod()), scan.geometry, scan.attributes, voxel=scan.voxel
     )
 
 
@@ -118,3 +119,36 @@ KSPACE_WRITERS = {
     ".hdr": write_bart_kspace,
     ".npy": write_numpy_kspace,
 }
+
+
+def save(path: Path, content: Scan | Volume) -> list[str]:
+    """Write a scan's k-space, or images, in the format that the suffix asks for.
+
+    Parameters
+    ----------
+    path : .h5, .cfl or .npy for k-space; these, .nii, .nii.gz, .mrd or .png for images
+    content : a scan, whose images are written where the format is of images alone, or images
+
+    Returns
+    -------
+    what the scan has that the format has no place for
+
+    Raises
+    ------
+    InputError
+        An unknown suffix, an undersampled scan of which there are no images, or a file that cannot be written.
+    """
+    suffix = suffix_of(path)
+    if isinstance(content, Scan) and suffix in KSPACE_WRITERS:
+        KSPACE_WRITERS[suffix](path, content)
+        return left_out(content, suffix)
+    WRITERS[suffix](path, images_of(content) if isinstance(content, Scan) else content)
+    return []
+
+
+def suffix_of(path: Path) -> str:
+    """Find the format that a name asks for; InputError if there is none."""
+    found = [suffix for suffix in WRITERS if path.name.lower().endswith(suffix)]
+    if not found:
+        raise InputError(f"{path}: no format is known by this suffix; choose one of {', '.join(WRITERS)}")
+    return max(found, key=len)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +24,7 @@ from mrihvae.pnp.recommended import recommended
 from mrihvae.pnp.restore import restore_images
 from mrihvae.pnp.settings import PnPSettings
 from mrihvae.utils.config import from_dict
+from mrihvae.utils.notices import collected
 
 LARGEST = 2**24  # pixels of a slice, of which torch finds quantiles
 
@@ -143,10 +143,9 @@ def restore_volume(
     iterations, diverged, unsettled, told = [0] * len(data), list[int](), list[int](), set[str]()
     for k in range(0, len(chosen), job.batch_size):
         which = chosen[k : k + job.batch_size]
-        with warnings.catch_warnings(record=True) as caught:
-            warnings.simplefilter("always")
+        with collected() as notices:
             found = restore_images(job.model, operator(which), data[which], noise, settings)
-        told |= {str(one.message) for one in caught if not issubclass(one.category, NotConverged)}  # these are counted
+        told |= {text for text in notices if not isinstance(text, NotConverged)}  # these are counted
         result = found.decoded if settings.result == "decoded" else found.image
         restored[which] = result.float().cpu().numpy()
         for at, done in zip(which, found.iterations.tolist()):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from mrihvae.data.scan import Scan, _has_gaps, _measured, encoded_lines, is_complete
+from mrihvae.data.scan import Scan, _has_gaps, acquired_samples, encoded_lines, is_complete
 from mrihvae.errors import InputError
 from mrihvae.physics.fastmri_masks import seed_of
 from mrihvae.physics.sampling import Undersampling, sampling_pattern
@@ -25,7 +25,7 @@ def mask_of(scan: Scan, undersampling: Undersampling | None) -> np.ndarray:
         if undersampling is not None:
             raise InputError(f"{scan.name}: is undersampled already (it has a mask); leave out --mask-type")
         return scan.mask
-    measured = _measured(scan)
+    measured = acquired_samples(scan)
     if undersampling is not None:
         if _has_gaps(measured):
             raise InputError(f"{scan.name}: is undersampled already (bins are empty); leave out --mask-type")

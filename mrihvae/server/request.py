@@ -8,7 +8,7 @@ from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from mrihvae.errors import InputError, nearest
-from mrihvae.recon.methods import METHODS
+from mrihvae.recon.settings import METHODS
 
 PREFIX = "mrihvae_"  # of names among a header's user parameters, which belong to all sorts of programs
 PIXELS = ("float", "short")
@@ -23,7 +23,7 @@ class Request:
 
     Attributes
     ----------
-    method : one of `mrihvae.recon.methods.METHODS`, or empty for the server's own
+    method : one of `mrihvae.recon.settings.METHODS`, or empty for the server's own
     uncertainty : whether a second series shows the deviation of posterior samples
     samples : how many are drawn for it
     pixels : "float", the values themselves as float32, or "short", int16 as scanners store them, with one factor for

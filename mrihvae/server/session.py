@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from concurrent.futures import Executor
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, Protocol
+from typing import Protocol
 
 import ismrmrd
 import numpy as np
@@ -16,22 +16,20 @@ import torch
 from mrihvae import __version__
 from mrihvae.data.scan import Scan
 from mrihvae.errors import InputError
-from mrihvae.inference.settings import InferenceSettings
 from mrihvae.io.mrd.files import scan_of
 from mrihvae.io.mrd.header import ScanHeader, parse_header
 from mrihvae.io.mrd.images import ImageSeries
 from mrihvae.io.mrd.messages import Config, Header, Message, Note, StreamError
 from mrihvae.io.mrd.sorter import MAX_HELD_NUMBERS, Slice, SliceAssembler
-from mrihvae.model.shipped import find_weights, weights_for
-from mrihvae.model.weights import fingerprint, load_card, load_on
 from mrihvae.physics.fastmri_masks import effective_acceleration
-from mrihvae.protocols.evaluation import CALIBRATED, find_protocol, read_protocol
-from mrihvae.recon.methods import MODEL_METHODS, Method
+from mrihvae.protocols.evaluation import find_protocol, read_protocol
+from mrihvae.recon.methods import HybridMethod, Method, ModelMethod, change_method, load_method
+from mrihvae.recon.settings import DEFAULT_SAMPLES
 from mrihvae.recon.undersampling import mask_of
 from mrihvae.recon.volumes import reconstruct_volume, sample_volume
 from mrihvae.server.request import Request
-from mrihvae.utils.config import from_dict
 from mrihvae.utils.memory import is_out_of_memory
+from mrihvae.utils.notices import collected
 
 NAME = "stream"  # of scans that have no file
 SEVERAL = 2  # coils: how many is all the same from here on
@@ -58,7 +56,6 @@ class Engine:
     Attributes
     ----------
     methods : the usual one
-    weights : fingerprint of the weights of each
     request : what is asked for where a scan asks for nothing else
     held : numbers of k-space that may be held of a scan
     turn : reconstructs slices of several connections one after another, or None: each thread that does it takes memory
@@ -66,7 +63,6 @@ class Engine:
     """
 
     methods: dict[int, Method]
-    weights: dict[int, str]
     request: Request = USUAL
     held: int = MAX_HELD_NUMBERS
     turn: Executor | None = None
@@ -79,8 +75,7 @@ class Engine:
                 f"scan of {coils} {'coil' if coils == 1 else 'coils'}: the server's protocol is for others; start it "
                 "with another, or without one"
             )
-        usual = self.methods[kind]
-        return replace(usual, name=request.method or usual.name, samples=request.samples)
+        return change_method(self.methods[kind], request.method, request.samples)
 
 
 def make_ready(protocol: str | None, device: str = "cpu") -> Engine:
@@ -91,26 +86,13 @@ def make_ready(protocol: str | None, device: str = "cpu") -> Engine:
     InputError
         Protocol, weights or device that cannot be used.
     """
-    methods: dict[int, Method] = {}
-    weights: dict[int, str] = {}
     if protocol is None:
-        for kind in (1, SEVERAL):
-            name = weights_for(kind)
-            card = load_card(find_weights(name))
-            told: dict[str, Any] = {key: card[key] for key in CALIBRATED if key in card}
-            settings = from_dict(InferenceSettings, told, f"weights {name}")
-            methods[kind] = Method("hybrid", load_on(name, device), settings)
-            weights[kind] = fingerprint(find_weights(name))
-        return Engine(methods, weights)
+        return Engine({kind: load_method(device=device, several_coils=kind > 1) for kind in (1, SEVERAL)})
     chosen = read_protocol(find_protocol(protocol))
     kind = 1 if chosen.challenge == "singlecoil" else SEVERAL
-    solver = chosen.solver_with({})
-    model = None
-    if solver.method in MODEL_METHODS:
-        solver = chosen.solver_with(load_card(find_weights(chosen.weights)))
-        model, weights[kind] = load_on(chosen.weights, device), fingerprint(find_weights(chosen.weights))
-    methods[kind] = Method(solver.method, model, solver, solver.samples, coils=chosen.coil_settings())
-    return Engine(methods, weights, Request(samples=max(2, solver.samples)))
+    method = chosen.load(device)
+    usual = method.samples if isinstance(method, HybridMethod) else DEFAULT_SAMPLES
+    return Engine({kind: method}, Request(samples=max(2, usual)))
 
 
 def warm_up(ready: Engine) -> None:
@@ -191,15 +173,15 @@ class _Running:
             told = f"R = {effective_acceleration(mask):.2f}"
             for text in self.sorter.warnings:
                 self._warn(text)
-            if not mask[..., mask.shape[-1] // 2].any():
-                self._warn("the centre of k-space was not measured; images without it are made up")
             work, turn = partial(self._reconstructed, scan, mask), self.ready.turn
-            magnitude, deviation = work() if turn is None else turn.submit(work).result()
+            magnitude, deviation, notices = work() if turn is None else turn.submit(work).result()
+            for text in notices:
+                self._warn(text)
             self.slices += 1
-            method = self.request.method or self.ready.method(scan.coils, self.request).name
-            self._send(method, magnitude, one, f"{self._made_by(method, scan)}, {told}")
+            method = self.ready.method(scan.coils, self.request)
+            self._send(method.name, magnitude, one, f"{_made_by(method)}, {told}")
             if deviation is not None:
-                made_by = self._made_by("samples", scan)
+                made_by = _made_by(self._sampling(scan))
                 self._send("uncertainty", deviation, one, f"{made_by}, {told}, standard deviation")
             self.replies.text(
                 f"INFO mrihvae: slice {one.key.slice}, contrast {one.key.contrast}, repetition {one.key.repetition}: "
@@ -221,17 +203,15 @@ class _Running:
             self.warned.append(text)
             self.replies.text(f"WARNING mrihvae: {text}")
 
-    def _made_by(self, method: str, scan: Scan) -> str:
-        weights = self.ready.weights.get(min(scan.coils, SEVERAL)) if method in MODEL_METHODS else None
-        return f"mrihvae {__version__}" + (f", weights {weights[:12]}" if weights else "")
-
-    def _reconstructed(self, scan: Scan, mask: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
-        """Reconstruct a single slice: magnitude (h, w), and its deviation if that is asked for."""
+    def _reconstructed(self, scan: Scan, mask: np.ndarray) -> tuple[np.ndarray, np.ndarray | None, list[str]]:
+        """Reconstruct a single slice: magnitude (h, w), its deviation if that is asked for, and warnings."""
         method = self.ready.method(scan.coils, self.request)
         try:
-            with torch.no_grad():
-                image = reconstruct_volume(scan, mask, method, BATCH)[0]
-                deviation = self._deviation(scan, mask, method) if self.request.uncertainty else None
+            with torch.no_grad(), collected() as notices:
+                image, deviation = reconstruct_volume(scan, mask, method, BATCH)[0], None
+                if self.request.uncertainty:
+                    std = sample_volume(scan, mask, self._sampling(scan), 0, BATCH).std
+                    deviation = None if std is None else std[0]
         except (MemoryError, RuntimeError) as error:
             if not is_out_of_memory(error):
                 raise
@@ -239,14 +219,11 @@ class _Running:
             raise InputError(f"stream: too little memory for a slice of {size}") from error
         if not (np.isfinite(image).all() and (deviation is None or np.isfinite(deviation).all())):
             raise InputError("stream: a reconstruction is not finite; the scan may be damaged")
-        return image, deviation
+        return image, deviation, notices
 
-    def _deviation(self, scan: Scan, mask: np.ndarray, method: Method) -> np.ndarray:
-        drawn = replace(
-            method, name="samples", samples=self.request.samples, inference=replace(method.inference, sweeps=0)
-        )
-        deviation: np.ndarray = sample_volume(scan, mask, drawn, 0, BATCH).std[0]
-        return deviation
+    def _sampling(self, scan: Scan) -> Method:
+        """Choose the method that draws the posterior samples of a scan."""
+        return self.ready.method(scan.coils, replace(self.request, method="samples"))
 
     def _send(self, kind: str, pixels: np.ndarray, one: Slice, comment: str) -> None:
         """Send an image in the series of its kind and shape."""
@@ -259,3 +236,9 @@ class _Running:
             )
         self.replies.image(self.series[kind, shape].image(pixels, one, comment))
         self.images += 1
+
+
+def _made_by(method: Method) -> str:
+    """Say by which version and weights an image was made."""
+    weights = method.weights[:12] if isinstance(method, ModelMethod) else ""
+    return f"mrihvae {__version__}" + (f", weights {weights}" if weights else "")

@@ -1,14 +1,13 @@
-"""Batches to train on, in model units: scans of one coil, scans of several, and degraded images."""
+"""Batches to train on, in model units: scans, of one coil or several, and degraded images."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
-from mrihvae.inference.coil_problem import CoilProblem
-from mrihvae.model.hvae import HVAE
+from mrihvae.inference.problem import MultiCoilProblem, Problem, SingleCoilProblem
 from mrihvae.physics.data_fidelity import LeastSquares
 from mrihvae.physics.kernels import squared
 
@@ -32,62 +31,28 @@ MEASURED_WEIGHT = 0.02  # measured bins are put back after reconstruction; a lit
 
 @dataclass
 class Scans:
-    """A batch of fully sampled single-coil scans and what an accelerated acquisition measures of them, in model units.
+    """A batch of fully sampled scans and what an accelerated acquisition measures of them, in model units.
 
     Attributes
     ----------
-    kspace : complex (slices, H, W), the fully sampled scan k; of real images (slices, channels, H, W)
-    measured : complex (slices, H, W), y: noisy, zero where `mask` is False
-    mask : bool (slices, H, W)
-    noise : (slices,), standard deviation per complex bin of the noise in `kspace`
-    """
-
-    kspace: Tensor
-    measured: Tensor
-    mask: Tensor
-    noise: Tensor
-
-    @property
-    def zero_filled(self) -> Tensor:
-        """The data alone, complex (slices, H, W)."""
-        return self.measured
-
-    def guesses(self, model: HVAE) -> list[Tensor]:
-        """Complete k-space by total variation and by each U-Net, complex (slices, H, W)."""
-        return model.r.guesses(self.measured, self.mask)
-
-    def measured_bins(self, guess: Tensor) -> Tensor:
-        """Give the acquired samples, whatever the guess."""
-        return self.measured
-
-    def consistent(self, decoded: Tensor, guess: Tensor) -> Tensor:
-        """Put the acquired samples back."""
-        return torch.where(self.mask, self.measured, decoded)
-
-    def scored(self, decoded: Tensor, guess: Tensor) -> Tensor:
-        """Give what counts as the answer of r: the decoder's bins, also where samples were acquired."""
-        return decoded
-
-    def errors(self, estimate: Tensor) -> Tensor:
-        """Compute the mean squared error of each slice, (slices,); acquired samples count by `MEASURED_WEIGHT`."""
-        weight = torch.where(self.mask, MEASURED_WEIGHT, 1.0)
-        return (weight * squared(self.kspace - estimate)).mean(dim=(-2, -1))
-
-
-@dataclass
-class CoilScans:
-    """A batch of fully sampled multi-coil scans and what an accelerated acquisition measures of them, in model units.
-
-    Attributes
-    ----------
-    kspace : complex (slices, H, W), of the fully sampled coils combined by the maps
+    kspace : complex (slices, H, W), the fully sampled scan k, of several coils combined by the maps; of real images
+        (slices, channels, H, W)
     problem : the data; the network's grid is that of the scan
     noise : (slices,), standard deviation per complex bin of the noise in `kspace`
     """
 
     kspace: Tensor
-    problem: CoilProblem
+    problem: Problem
     noise: Tensor
+
+    @classmethod
+    def of_one_coil(cls, kspace: Tensor, measured: Tensor, mask: Tensor, noise: Tensor) -> Scans:
+        """Make a batch of single-coil scans; `measured` is noisy, 0 where `mask` is False, all (slices, H, W)."""
+        shape = (kspace.shape[-2], kspace.shape[-1])
+        problem = SingleCoilProblem(
+            mask=mask, noise=noise, scale=torch.ones_like(noise), padded=shape, measured=measured, shape=shape
+        )
+        return cls(kspace, problem, noise)
 
     @property
     def mask(self) -> Tensor:
@@ -95,30 +60,40 @@ class CoilScans:
         return self.problem.mask
 
     @property
-    def zero_filled(self) -> Tensor:
-        """The data alone, combined by the maps: complex (slices, H, W)."""
-        return self.problem.kspace(self.problem.combined)
+    def measured(self) -> Tensor:
+        """The data alone, of several coils combined by the maps: complex (slices, H, W)."""
+        return self.problem.zero_filled
 
-    def guesses(self, model: HVAE) -> list[Tensor]:
-        """Complete k-space by total variation and by each U-Net, complex (slices, H, W)."""
-        return self.problem.guesses(model)
+    @property
+    def coils(self) -> int:
+        """Number of coils."""
+        return self.problem.sense.maps.shape[-3] if isinstance(self.problem, MultiCoilProblem) else 1
 
-    def measured_bins(self, guess: Tensor) -> Tensor:
-        """Give the bins of a guess on the acquired lines."""
-        return self.problem.measured_bins(guess)
+    def with_tv_initialization(self, share: float) -> Scans:
+        """Let multi-coil scans begin with so much of total variation (`ModelSettings.start_share`)."""
+        if isinstance(self.problem, MultiCoilProblem):
+            return replace(self, problem=self.problem.with_tv_initialization(share))
+        return self
 
     def consistent(self, decoded: Tensor, guess: Tensor) -> Tensor:
-        """Take the guess on the acquired lines, the decoder's bins elsewhere, and a proximal step of the data."""
-        return self.problem.settle(torch.where(self.mask, guess, decoded))
+        """Take the guess on the acquired lines, the decoder's bins elsewhere, and make both consistent with data."""
+        return self.problem.make_consistent(torch.where(self.mask, guess, decoded))
 
     def scored(self, decoded: Tensor, guess: Tensor) -> Tensor:
-        """Give what counts as the answer of r: the decoder's bins made consistent with the data."""
-        return self.consistent(decoded, guess)
+        """Return what counts as the answer of r.
+
+        Of one coil these are the decoder's bins, also where samples were acquired; of several, what is consistent.
+        """
+        return decoded if self.coils == 1 else self.consistent(decoded, guess)
 
     def errors(self, estimate: Tensor) -> Tensor:
-        """Compute the mean squared error of each slice, (slices,)."""
-        return _mean_squared(self.kspace - estimate)
+        """Compute the mean squared error of each slice, (slices,); acquired samples count by `MEASURED_WEIGHT`."""
+        error = squared(self.kspace - estimate)
+        if self.coils == 1:
+            error = torch.where(self.mask, MEASURED_WEIGHT, 1.0) * error
+        return error.mean(dim=(-2, -1))
 
 
-def _mean_squared(values: Tensor) -> Tensor:
+def mean_squared(values: Tensor) -> Tensor:
+    """Compute the mean of |values|^2 over each slice."""
     return squared(values).mean(dim=(-2, -1))

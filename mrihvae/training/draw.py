@@ -16,6 +16,7 @@ import torch
 from numpy.random import Generator
 from torch import Tensor
 
+from mrihvae.errors import InputError
 from mrihvae.physics.fastmri_masks import MASK_TYPES
 from mrihvae.physics.fourier import centre_pad, fft2c, ifft2c, masked, resize_kspace
 from mrihvae.physics.noise import noise_std
@@ -99,24 +100,24 @@ class SimulationSettings:
 
     def __post_init__(self) -> None:
         if not 1 <= self.least_acceleration <= self.max_acceleration:
-            raise ValueError(
+            raise InputError(
                 f"max_acceleration {self.max_acceleration} must be at least least_acceleration, "
                 f"{self.least_acceleration}, and that at least 1"
             )
         if len(self.noise) != 2 or not 0 < self.noise[0] <= self.noise[1]:
-            raise ValueError(f"noise {self.noise} must be two numbers above 0, the lesser one first")
+            raise InputError(f"noise {self.noise} must be two numbers above 0, the lesser one first")
         least_0 = ("extra_noise", "rotation", "tissue_phase", "anisotropy")
         probabilities = ("partial_resolution", "physical_phase", "tone", "inversion", "blur", "empty", "one_coil")
         if any(getattr(self, name) < 0 for name in least_0):
-            raise ValueError(f"{', '.join(least_0[:-1])} and {least_0[-1]} must be at least 0")
+            raise InputError(f"{', '.join(least_0[:-1])} and {least_0[-1]} must be at least 0")
         if any(not 0 <= getattr(self, name) <= 1 for name in probabilities):
-            raise ValueError(f"{', '.join(probabilities[:-1])} and {probabilities[-1]} must be in [0, 1]")
+            raise InputError(f"{', '.join(probabilities[:-1])} and {probabilities[-1]} must be in [0, 1]")
         if len(self.fill) != 2 or not 0 < self.fill[0] <= self.fill[1]:
-            raise ValueError(f"fill {self.fill} must be two numbers above 0, the lesser one first")
+            raise InputError(f"fill {self.fill} must be two numbers above 0, the lesser one first")
         if unknown := set(self.masks) - set(MASK_SHARES):
-            raise ValueError(f"masks: {', '.join(sorted(unknown))} unknown; choose of {', '.join(MASK_SHARES)}")
+            raise InputError(f"masks: {', '.join(sorted(unknown))} unknown; choose of {', '.join(MASK_SHARES)}")
         if len(self.coils) != 2 or not 1 <= self.coils[0] <= self.coils[1]:
-            raise ValueError(f"coils {self.coils} must be two numbers of at least 1, the lesser one first")
+            raise InputError(f"coils {self.coils} must be two numbers of at least 1, the lesser one first")
 
 
 def draw_batch(
@@ -143,7 +144,8 @@ def draw_batch(
     mask = torch.stack([scan[2] for scan in scans])
     noise = torch.tensor([scan[3] for scan in scans])
     scale = kspace_scale(measured)
-    return Scans(kspace / scale[:, None, None], measured / scale[:, None, None], mask, noise / scale)
+    scaled = (kspace / scale[:, None, None], measured / scale[:, None, None])
+    return Scans.of_one_coil(*scaled, mask, noise / scale)
 
 
 def draw_real(images: list[tuple[np.ndarray, bool]], shape: tuple[int, int]) -> Scans:
@@ -160,7 +162,7 @@ def draw_real(images: list[tuple[np.ndarray, bool]], shape: tuple[int, int]) -> 
     """
     stack = torch.stack([centre_pad(torch.from_numpy(array.astype(np.float32)) / 255, shape) for array, _ in images])
     kspace = fft2c(stack.to(torch.complex64))
-    return Scans(kspace, kspace, torch.ones(kspace.shape, dtype=torch.bool), torch.zeros(len(kspace)))
+    return Scans.of_one_coil(kspace, kspace, torch.ones(kspace.shape, dtype=torch.bool), torch.zeros(len(kspace)))
 
 
 def _draw_scan(

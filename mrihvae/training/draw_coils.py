@@ -16,13 +16,13 @@ from torch import Tensor
 
 from mrihvae.coils.compression import compression_matrix, mix_coils
 from mrihvae.coils.espirit import MIN_ACS_SIZE, calibration_box, calibration_data, fast_maps
-from mrihvae.inference.coil_problem import CoilProblem
+from mrihvae.inference.problem import MultiCoilProblem
 from mrihvae.physics.fourier import centre_pad, fft2c, ifft2c, masked, resize_kspace
 from mrihvae.physics.mri import Sense
 from mrihvae.physics.noise import background_noise
 from mrihvae.physics.scaling import image_scale
 from mrihvae.simulation.coil_fields import random_fields
-from mrihvae.training.batches import CoilScans
+from mrihvae.training.batches import Scans
 from mrihvae.training.draw import SimulationSettings, draw_mask, draw_noise, fit_to_matrix, simulate_scan, white_noise
 
 CLEAN = 1e-6  # noise of an image before it is received by coils
@@ -31,10 +31,10 @@ SHIFT = 0.125  # greatest offset of a crop, over the size of the image: scanners
 
 def draw_coils(
     images: list[tuple[np.ndarray, bool]], shape: tuple[int, int], settings: SimulationSettings, rng: Generator
-) -> CoilScans:
+) -> Scans:
     """Draw complete scans of several coils, as many in all slices, and their undersampled measurement.
 
-    The problem is not begun (`CoilProblem.begun`): that is left to the device that trains.
+    Their reconstruction by total variation (`Scans.with_tv_initialization`) is left to the device that trains.
 
     The number of coils is drawn first. Raw scans of more coils are compressed to so many virtual ones; where one has
     fewer, the whole batch takes the number of that one, for coils cannot be added to a scan.
@@ -57,9 +57,11 @@ def draw_coils(
     scale = image_scale(combined)
     noise = torch.tensor([one[3] for one in drawn]) / scale
     combined = combined / scale[:, None, None]
-    problem = CoilProblem(sense, combined, combined, noise, scale, shape)
+    problem = MultiCoilProblem(
+        mask=mask, noise=noise, scale=scale, padded=shape, sense=sense, combined=combined, first=combined
+    )
     complete = torch.stack([(m.conj() * ifft2c(one[0])).sum(dim=0) for one, m in zip(drawn, maps)])
-    return CoilScans(fft2c(complete) / scale[:, None, None], problem, noise)
+    return Scans(fft2c(complete) / scale[:, None, None], problem, noise)
 
 
 def fit_coils_to_matrix(

@@ -13,6 +13,7 @@ import torch
 from numpy.random import Generator
 from torch import Tensor
 
+from mrihvae.errors import InputError
 from mrihvae.physics.data_fidelity import LeastSquares
 from mrihvae.physics.degradations import Blur, Inpainting, SuperResolution
 from mrihvae.physics.fourier import ifft2c
@@ -41,7 +42,7 @@ def draw_degraded(
     rng : every random choice comes from it
     """
     if any(raw for _, raw in images):
-        raise ValueError("raw k-space has noise of its own: degraded images are drawn from magnitudes")
+        raise InputError("raw k-space has noise of its own: degraded images are drawn from magnitudes")
     kind, real = str(rng.choice(list(KINDS), p=list(KINDS.values()))), bool(rng.random() < REAL_SHARE)
     truth = torch.stack([ifft2c(simulate_scan(array, shape, settings, rng)[0]) for array, _ in images])
     truth = truth.abs() if real else truth

@@ -12,7 +12,7 @@ import math
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -25,7 +25,7 @@ from torch.utils.data import DataLoader, Dataset
 from mrihvae.errors import InputError
 from mrihvae.model.hvae import HVAE
 from mrihvae.physics.operators import to_device
-from mrihvae.training.batches import CoilScans, DegradedImages, Scans
+from mrihvae.training.batches import DegradedImages, Scans
 from mrihvae.training.draw import SimulationSettings, draw_batch, draw_real
 from mrihvae.training.draw_coils import draw_coils
 from mrihvae.training.draw_degraded import draw_degraded
@@ -63,7 +63,7 @@ def learning_rate(settings: TrainSettings, step: int) -> float:
     return settings.learning_rate * 0.5 * (1 + math.cos(math.pi * min(max(progress, 0.0), 1.0)))
 
 
-Batch = Scans | CoilScans | DegradedImages
+Batch = Scans | DegradedImages
 
 
 @dataclass(frozen=True)
@@ -102,8 +102,8 @@ def train_step(run: Run, scans: Batch, rank: int = 0) -> tuple[Rollout | None, P
     """Do one optimiser step on a batch and count it."""
     settings, counters = run.settings, run.counters
     scans = to_device(scans, run.model.start.device)
-    if isinstance(scans, CoilScans):
-        scans = replace(scans, problem=scans.problem.begun(run.model.settings.start_share))
+    if isinstance(scans, Scans):
+        scans = scans.with_tv_initialization(run.model.settings.start_share)
     torch.manual_seed(int(np.random.SeedSequence((settings.seed, counters.step, rank)).generate_state(1)[0]))
     run.optimiser.zero_grad(set_to_none=True)
     masked_model = run.model.settings.masked
@@ -133,7 +133,9 @@ def train_step(run: Run, scans: Batch, rank: int = 0) -> tuple[Rollout | None, P
         masked.loss.backward()
     if prior is not None:
         kl_weight = min(1.0, (counters.step + 1) / max(settings.kl_warmup, 1))
-        if isinstance(scans, CoilScans):  # combined by estimated maps, whose errors the prior must not learn
+        if (
+            isinstance(scans, Scans) and scans.coils > 1
+        ):  # combined by estimated maps, whose errors the prior must not learn
             (settings.matching_weight * prior.matching.sum()).backward()
         else:
             prior.loss(kl_weight, settings.matching_weight).backward()
@@ -269,8 +271,8 @@ def _update_average(run: Run) -> None:
 def _write_log(path: Path, run: Run, scans: Batch, masked: Rollout | None, prior: PriorTerms | None) -> None:
     """Append one line of JSON; numbers are nats per real dimension unless named otherwise."""
     line = dataclasses.asdict(run.counters)
-    if isinstance(scans, Scans | CoilScans):
-        line["coils"] = scans.problem.sense.maps.shape[-3] if isinstance(scans, CoilScans) else 1
+    if isinstance(scans, Scans):
+        line["coils"] = scans.coils
     if masked is not None:
         line |= {
             "rollout": round(float(masked.error), 5),

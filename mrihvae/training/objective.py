@@ -19,7 +19,7 @@ from mrihvae.model.bands import merge
 from mrihvae.model.hvae import HVAE
 from mrihvae.physics.fourier import centre_crop, centre_pad
 from mrihvae.pnp.degraded import DegradedPosterior
-from mrihvae.training.batches import CoilScans, DegradedImages, Scans, _mean_squared
+from mrihvae.training.batches import DegradedImages, Scans, mean_squared
 
 ACTIVE_VARIANCE = 0.01  # Burda et al. 2016: a unit is active if its posterior mean varies more over the data
 ERROR_FLOOR = 1e-4  # squared error per bin, in model units, below which less error counts nothing
@@ -27,9 +27,6 @@ GUESS_WEIGHTS = (0.1, 0.5)  # of the log-errors of a first guess on its way, and
 DEGRADED_FLOOR = 1e-5  # as ERROR_FLOOR, per pixel of degraded images, of which little noise is left
 GAMMAS = (0.01, 0.1)  # of proximal steps between rounds of r on degraded images, drawn evenly in the logarithm
 ROUNDS = (1, 1, 2, 5)  # how many such rounds there were before, drawn evenly: with more than one, loops drift less
-
-
-AnyScans = Scans | CoilScans
 
 
 @dataclass
@@ -87,31 +84,41 @@ def dimensions(model: HVAE, kspace: Tensor) -> int:
     return (1 if model.settings.real else 2) * kspace[0].numel()
 
 
-def prior_terms(model: HVAE, scans: AnyScans, matched: bool = True, guess: Tensor | None = None) -> PriorTerms:
+def prior_terms(model: HVAE, scans: Scans, matched: bool = True, guess: Tensor | None = None) -> PriorTerms:
     """Walk down with z ~ q: -E_q log p(k|z), and KL(q || p) and, if `matched`, KL(stopgrad q || r) on the way.
 
     `guess` is the first guess, complex (slices, H, W), where it is at hand; else it is computed.
     """
+    problem = scans.problem
     if not matched:
-        assert isinstance(scans, Scans)
-        return matching_terms(model, scans)
+        return matching_terms(model, scans.kspace, scans.noise, problem.zero_filled, problem.mask)
     if guess is None:
         with torch.no_grad():
-            guess = scans.guesses(model)[-1]
-    measured = scans.measured_bins(guess)
-    complete = Scans(scans.kspace, measured, scans.mask, scans.noise)
-    return matching_terms(model, complete, from_measured(model, guess, measured, scans.mask))
+            guess = problem.guess(model)
+    measured = problem.measured_bins(guess)
+    r = from_measured(model, guess, measured, problem.mask)
+    return matching_terms(model, scans.kspace, scans.noise, measured, problem.mask, r)
 
 
-def matching_terms(model: HVAE, scans: Scans, r: Encoder | None = None) -> PriorTerms:
-    """Walk down as `prior_terms` does, with any encoder as the one that is matched to q."""
-    slices, shape = len(scans.kspace), (scans.kspace.shape[-2], scans.kspace.shape[-1])
-    s = likelihood_std(model, scans.noise)
-    count = dimensions(model, scans.kspace)
-    features_q = model.q.features(scans.kspace)
+def matching_terms(
+    model: HVAE, kspace: Tensor, noise: Tensor, measured: Tensor, mask: Tensor, r: Encoder | None = None
+) -> PriorTerms:
+    """Walk down as `prior_terms` does, with any encoder as the one that is matched to q.
+
+    Parameters
+    ----------
+    kspace : of fully sampled scans, complex (slices, H, W); of real images (slices, channels, H, W)
+    noise : (slices,), its standard deviation per complex bin
+    measured, mask : what r is given as acquired, and where, like `kspace`
+    r : the encoder, or None
+    """
+    slices, shape = len(kspace), (kspace.shape[-2], kspace.shape[-1])
+    s = likelihood_std(model, noise)
+    count = dimensions(model, kspace)
+    features_q = model.q.features(kspace)
     state = model.begin(slices, shape)
-    known = scans.measured
-    error = scans.kspace.real.new_zeros(slices)
+    known = measured
+    error = kspace.real.new_zeros(slices)
     kl, matching, active = [], [], []
     ends = {group[-1] for group in model.groups}
     for j in range(model.settings.levels):
@@ -132,20 +139,20 @@ def matching_terms(model: HVAE, scans: Scans, r: Encoder | None = None) -> Prior
         if j in ends:
             hhat = model.head(j, state, shape)
             grid = (hhat.shape[-2], hhat.shape[-1])
-            target = torch.where(model.band(j, shape).to(hhat.device), centre_crop(scans.kspace, grid), 0)
+            target = torch.where(model.band(j, shape).to(hhat.device), centre_crop(kspace, grid), 0)
             error = error + (target - hhat).abs().square().flatten(1).sum(dim=1) / s**2
-            known = known + torch.where(scans.mask, 0, centre_pad(hhat.detach(), shape))
+            known = known + torch.where(mask, 0, centre_pad(hhat.detach(), shape))
     distortion = (error / count + torch.log(s) + 0.5 * math.log(math.pi)).mean()
     return PriorTerms(distortion, torch.stack(kl), torch.stack(matching), torch.stack(active))
 
 
-def rollout(model: HVAE, scans: AnyScans, second_round: bool = False) -> Rollout:
+def rollout(model: HVAE, scans: Scans, second_round: bool = False) -> Rollout:
     """Walk down along r's own means through the fixed decoder, as inference does; gradients reach r alone.
 
     In the second round r is given its own reconstruction as the guess, and the first guess is not trained.
     """
     with torch.set_grad_enabled(torch.is_grad_enabled() and not second_round):
-        guesses = scans.guesses(model)
+        guesses = scans.problem.guesses(model)
         guess = guesses[-1]
         if second_round:
             guess = scans.consistent(_decoded(model, scans, guess), guess)
@@ -164,16 +171,19 @@ def rollout(model: HVAE, scans: AnyScans, second_round: bool = False) -> Rollout
     return _rollout(model, scans, loss, errors, guesses)
 
 
-def _decoded(model: HVAE, scans: AnyScans, guess: Tensor) -> Tensor:
+def _decoded(model: HVAE, scans: Scans, guess: Tensor) -> Tensor:
     """Decode r's means of scans and a guess: complex (slices, H, W)."""
-    return merge(decode_means(model, scans.measured_bins(guess), scans.mask, guess))
+    problem = scans.problem
+    return merge(decode_means(model, problem.measured_bins(guess), problem.mask, guess))
 
 
-def _rollout(model: HVAE, scans: AnyScans, loss: Tensor, errors: Tensor | None, guesses: list[Tensor]) -> Rollout:
+def _rollout(model: HVAE, scans: Scans, loss: Tensor, errors: Tensor | None, guesses: list[Tensor]) -> Rollout:
     """Put together what a rollout tells; without `errors` of r, those of the last guess stand for them."""
     with torch.no_grad():
         variance = likelihood_std(model, scans.noise) ** 2
-        zero_filled, *stages = ((0.5 * scans.errors(k) / variance).mean() for k in (scans.zero_filled, *guesses))
+        zero_filled, *stages = (
+            (0.5 * scans.errors(k) / variance).mean() for k in (scans.problem.zero_filled, *guesses)
+        )
         error = stages[-1] if errors is None else (0.5 * errors / variance).mean()
     return Rollout(loss, error, stages[-1], zero_filled, tuple(stages), guesses[-1].detach())
 
@@ -205,12 +215,12 @@ def rollout_degraded(model: HVAE, batch: DegradedImages, start: str = "guess", g
             for _ in range(ROUNDS[int(torch.randint(len(ROUNDS), ()))]):
                 guess = sight.kspace(batch.term.prox(sight.image(sight.decoded(guess)), gamma))
     truth = sight.kspace(batch.images)
-    errors = [_mean_squared(k - truth) for k in guesses]
-    first = _mean_squared(sight.seen - truth)
+    errors = [mean_squared(k - truth) for k in guesses]
+    first = mean_squared(sight.seen - truth)
     loss = log_errors(errors[1:], DEGRADED_FLOOR)
     found = errors[-1]
     if not guess_only:
-        found = _mean_squared(sight.decoded(guess) - truth)
+        found = mean_squared(sight.decoded(guess) - truth)
         loss = torch.log(found + DEGRADED_FLOOR).mean() + (0 if second else loss)
     s = likelihood_std(model, batch.term.noise)
     answer, seen, *stages = ((0.5 * e / s**2).mean().detach() for e in (found, first, *errors))
@@ -223,18 +233,18 @@ def match_degraded(model: HVAE, batch: DegradedImages) -> PriorTerms:
     with torch.no_grad():
         guess = sight.guesses()[-1]
     kspace = sight.kspace(batch.images)
-    nothing = torch.zeros_like(kspace)
-    scans = Scans(kspace, nothing, torch.zeros_like(kspace, dtype=torch.bool), torch.zeros_like(batch.term.noise))
-    return matching_terms(model, scans, sight.encoder(guess))
+    nothing, nowhere = torch.zeros_like(kspace), torch.zeros_like(kspace, dtype=torch.bool)
+    noise = torch.zeros_like(batch.term.noise)
+    return matching_terms(model, kspace, noise, nothing, nowhere, sight.encoder(guess))
 
 
-def first_guess_step(model: HVAE, scans: AnyScans) -> Rollout:
+def first_guess_step(model: HVAE, scans: Scans) -> Rollout:
     """Compute the first guess alone; its error stands for r's."""
-    guesses = scans.guesses(model)
+    guesses = scans.problem.guesses(model)
     return _rollout(model, scans, guess_loss(scans, guesses), None, guesses)
 
 
-def guess_loss(scans: AnyScans, guesses: list[Tensor]) -> Tensor:
+def guess_loss(scans: Scans, guesses: list[Tensor]) -> Tensor:
     """Weigh the log-errors of the guesses after each U-Net."""
     return log_errors([scans.errors(guess) for guess in guesses[1:]], ERROR_FLOOR)
 

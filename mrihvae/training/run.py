@@ -74,7 +74,7 @@ class TrainSettings:
 
     def __post_init__(self) -> None:
         if min(self.steps, self.pixels, *(size for shape in self.shapes for size in shape)) < 1 or not self.shapes:
-            raise ValueError("steps, pixels and shapes must not be empty or below 1")
+            raise InputError("steps, pixels and shapes must not be empty or below 1")
         least_0 = (
             "seed",
             "warmup",
@@ -86,13 +86,13 @@ class TrainSettings:
             "matching_weight",
         )
         if any(getattr(self, name) < 0 for name in least_0):
-            raise ValueError(f"{', '.join(least_0[:-1])} and {least_0[-1]} must be at least 0")
+            raise InputError(f"{', '.join(least_0[:-1])} and {least_0[-1]} must be at least 0")
         if not 0 <= self.decay <= 1:
-            raise ValueError(f"decay {self.decay} must be in [0, 1]")
+            raise InputError(f"decay {self.decay} must be in [0, 1]")
         if not (self.learning_rate > 0 and 0 < self.ema < 1 and self.prior_every >= 1):
-            raise ValueError("learning_rate must be above 0, ema in (0, 1) and prior_every at least 1")
+            raise InputError("learning_rate must be above 0, ema in (0, 1) and prior_every at least 1")
         if 0 < self.masked_start < self.guess_only:
-            raise ValueError(f"masked_start {self.masked_start} must be 0, or at least guess_only {self.guess_only}")
+            raise InputError(f"masked_start {self.masked_start} must be 0, or at least guess_only {self.guess_only}")
         object.__setattr__(self, "shapes", tuple((int(h), int(w)) for h, w in self.shapes))
 
 

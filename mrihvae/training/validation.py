@@ -20,11 +20,11 @@ from mrihvae.model.bands import merge
 from mrihvae.model.hvae import HVAE
 from mrihvae.physics.fourier import ifft2c
 from mrihvae.physics.operators import to_device
-from mrihvae.training.batches import CoilScans, Scans
+from mrihvae.training.batches import Scans
 from mrihvae.training.draw import SimulationSettings, draw_batch
 from mrihvae.training.draw_coils import draw_coils
 from mrihvae.training.loop import SliceSource
-from mrihvae.training.objective import AnyScans, decode_means, prior_terms
+from mrihvae.training.objective import decode_means, prior_terms
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,11 @@ class ValidationCase:
     name: str
     coils: int
     acceleration: int
-    scans: AnyScans
+    scans: Scans
+
+    def with_tv_initialization(self, share: float) -> ValidationCase:
+        """Let its scans begin with as much of total variation as a model takes (`ModelSettings.start_share`)."""
+        return replace(self, scans=self.scans.with_tv_initialization(share))
 
     @property
     def key(self) -> str:
@@ -94,23 +98,10 @@ def draw_cases(
                     coils=(coils, coils),
                     one_coil=0.0,
                 )
-                scans: AnyScans
-                if coils == 1:
-                    scans = draw_batch(images, settings.shape, fixed, rng)
-                else:
-                    scans = draw_coils(images, settings.shape, fixed, rng)
+                draw = draw_batch if coils == 1 else draw_coils
+                scans = draw(images, settings.shape, fixed, rng).with_tv_initialization(start_share)
                 cases.append(ValidationCase(name, coils, acceleration, scans))
-    return started(cases, start_share)
-
-
-def started(cases: Sequence[ValidationCase], start_share: float) -> list[ValidationCase]:
-    """Let multi-coil scans begin with as much of total variation as a model takes (`ModelSettings.start_share`)."""
-    found = []
-    for case in cases:
-        if isinstance(case.scans, CoilScans):
-            case = replace(case, scans=replace(case.scans, problem=case.scans.problem.begun(start_share)))
-        found.append(case)
-    return found
+    return cases
 
 
 def validate(
@@ -127,13 +118,14 @@ def validate(
     found: dict[str, dict[str, float]] = {}
     device = model.start.device
     for case in cases:
-        scans: AnyScans = to_device(case.scans, device)
+        scans: Scans = to_device(case.scans, device)
         with torch.no_grad(), precision or nullcontext():
-            guess = scans.guesses(model)[-1]
-            decoded = merge(decode_means(model, scans.measured_bins(guess), scans.mask, guess))
-            answers = {"psnr": scans.consistent(decoded, guess), "guess": guess, "zero_filled": scans.zero_filled}
+            problem = scans.problem
+            guess = problem.guess(model)
+            decoded = merge(decode_means(model, problem.measured_bins(guess), problem.mask, guess))
+            answers = {"psnr": scans.consistent(decoded, guess), "guess": guess, "zero_filled": problem.zero_filled}
             row = {name: round(psnr(kspace, scans.kspace), 3) for name, kspace in answers.items()}
-            if isinstance(scans, Scans):
+            if scans.coils == 1:
                 torch.manual_seed(0)
                 row["elbo"] = round(float(prior_terms(model, scans, matched=False).elbo), 4)
         found[case.key] = row

@@ -1,15 +1,21 @@
-"""Frozen settings dataclasses to and from plain dictionaries, with errors that name the bad key."""
+"""Frozen settings dataclasses to and from plain dictionaries, with errors that name the bad key.
+
+Settings are composed: a field with the metadata `PART` is another settings dataclass. In dictionaries, and so in files
+and options, the names of both lie on one level. Types are those of the annotations; pydantic checks them.
+"""
 
 from __future__ import annotations
 
 import dataclasses
-import math
+import typing
 from collections.abc import Mapping
+from functools import cache
 from typing import Any, TypeVar
 
 from mrihvae.errors import InputError, nearest
 
 T = TypeVar("T")
+PART = {"part": True}  # metadata of fields that are other settings dataclasses
 
 
 def from_dict(cls: type[T], values: Mapping[str, Any], where: str) -> T:
@@ -19,7 +25,7 @@ def from_dict(cls: type[T], values: Mapping[str, Any], where: str) -> T:
     ----------
     cls : a frozen dataclass
     values : setting names and values; names left out keep their defaults
-    where : what `values` came from, for the error message
+    where : source of `values`, for the error message
 
     Raises
     ------
@@ -28,33 +34,104 @@ def from_dict(cls: type[T], values: Mapping[str, Any], where: str) -> T:
     """
     if not isinstance(values, Mapping):
         raise InputError(f"{where}: {values!r} is no dictionary of settings; write names and values in braces")
-    fields = {field.name: field for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
-    known = {name: field.default for name, field in fields.items()}
-    for key, value in values.items():
+    known = setting_names(cls)
+    for key in values:
         if key not in known:
-            near = nearest(key, known)
-            raise InputError(f"{where}: unknown setting '{key}'; the nearest known one is '{near}'")
-        one_a_level = isinstance(value, (list, tuple)) and "tuple" in str(fields[key].type)
-        parts = list(value) if one_a_level and not isinstance(known[key], tuple) else [value]
-        usual = known[key]
-        if usual is None and "bool" in str(fields[key].type) and isinstance(value, bool):
-            continue
-        if usual is not dataclasses.MISSING and not all(_alike(part, usual) for part in parts):
-            raise InputError(f"{where}: {key} is {value!r}; it must be of the kind of its default, {usual!r}")
+            raise InputError(f"{where}: unknown setting '{key}'; the nearest known one is '{nearest(key, known)}'")
+    given = {key: _as_tuples(value) for key, value in values.items()}
+    for key in given:
+        owner = known[key]
+        if not _is_valid(owner, key, given[key]):
+            usual = _default(owner, key)
+            kind = f"of the kind of its default, {usual!r}" if usual is not dataclasses.MISSING else "of another kind"
+            raise InputError(f"{where}: {key} is {values[key]!r}; it must be {kind}")
     try:
-        return cls(**{key: tuple(v) if isinstance(v, list) else v for key, v in values.items()})
+        return _built(cls, given)
     except (TypeError, ValueError) as error:
         raise InputError(f"{where}: {error}") from error
 
 
-def _alike(value: Any, default: Any) -> bool:
-    """Check that a value is of its default's kind; numbers must be finite, whole ones may stand for others."""
-    if isinstance(default, tuple):
-        if not isinstance(value, (list, tuple)):
-            return False
-        return all(_alike(element, default[0] if default else "") for element in value)  # an empty one is of names
-    if default is None:  # a number that may be left out
-        return value is None or _alike(value, 0.0)
-    if isinstance(default, float):
-        return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
-    return type(value) is type(default)
+def as_dict(settings: Any) -> dict[str, Any]:
+    """Return settings as a dictionary on one level, from which `from_dict` builds them again."""
+    values: dict[str, Any] = {}
+    for field in dataclasses.fields(settings):
+        value = getattr(settings, field.name)
+        values |= as_dict(value) if field.metadata == PART else {field.name: value}
+    return values
+
+
+def with_settings(settings: T, **changes: Any) -> T:
+    """Return settings with some of them changed, by their names on one level."""
+    return from_dict(type(settings), as_dict(settings) | changes, "settings")
+
+
+def setting_names(cls: Any) -> dict[str, Any]:
+    """Return the names of all settings on one level, and which dataclass has them."""
+    names: dict[str, Any] = {}
+    hints = typing.get_type_hints(cls)
+    for field in dataclasses.fields(cls):
+        names |= setting_names(hints[field.name]) if field.metadata == PART else {field.name: cls}
+    return names
+
+
+def schema(cls: type[Any]) -> dict[str, Any]:
+    """Return the JSON schema of a dictionary from which `from_dict` builds settings."""
+    properties: dict[str, Any] = {}
+    required: list[str] = []
+    for name, owner in setting_names(cls).items():
+        field = _model(owner).model_json_schema()
+        properties[name] = field["properties"][name]
+        required += [name] if name in field.get("required", ()) else []
+    return {"type": "object", "properties": properties, "required": required, "additionalProperties": False}
+
+
+@cache
+def _model(cls: Any) -> Any:
+    """Make a pydantic model of a dataclass's own fields, none of which is converted silently."""
+    import pydantic  # takes a quarter of a second, for which `mrihvae --help` has no use
+
+    config = pydantic.ConfigDict(strict=True, allow_inf_nan=False, arbitrary_types_allowed=True)
+    fields = {}
+    hints = typing.get_type_hints(cls)
+    for name in (field.name for field in dataclasses.fields(cls) if field.metadata != PART):
+        usual = _default(cls, name)
+        fields[name] = (hints[name], ... if usual is dataclasses.MISSING else usual)
+    return pydantic.create_model(cls.__name__, __config__=config, **fields)  # type: ignore[call-overload]
+
+
+def _is_valid(cls: Any, name: str, value: Any) -> bool:
+    """Return whether a value is of the type of a field."""
+    try:
+        import pydantic
+    except ImportError:  # machines that only train need no more than torch, numpy, h5py and safetensors
+        return True
+    model = _model(cls)
+    try:
+        model.__pydantic_validator__.validate_assignment(model.model_construct(), name, value)
+    except pydantic.ValidationError:
+        return False
+    return True
+
+
+def _built(cls: type[T], values: Mapping[str, Any]) -> T:
+    """Build settings of names on one level."""
+    own: dict[str, Any] = {}
+    hints = typing.get_type_hints(cls)
+    for field in dataclasses.fields(cls):  # type: ignore[arg-type]
+        if field.metadata == PART:
+            kind = hints[field.name]
+            own[field.name] = _built(kind, {key: values[key] for key in setting_names(kind) if key in values})
+        elif field.name in values:
+            own[field.name] = values[field.name]
+    return cls(**own)
+
+
+def _default(cls: type[Any], name: str) -> Any:
+    """Return the default of a field, or `dataclasses.MISSING`."""
+    field = next(one for one in dataclasses.fields(cls) if one.name == name)
+    return field.default_factory() if field.default_factory is not dataclasses.MISSING else field.default
+
+
+def _as_tuples(value: Any) -> Any:
+    """Replace lists by tuples, in depth."""
+    return tuple(_as_tuples(part) for part in value) if isinstance(value, (list, tuple)) else value

@@ -22,8 +22,8 @@ from mrihvae.io.fastmri import read_scan
 from mrihvae.model.weights import save_weights
 from mrihvae.physics.fourier import ifft2c
 from mrihvae.physics.sampling import Undersampling
+from mrihvae.recon.sliced_scan import SlicedScan
 from mrihvae.recon.undersampling import mask_of
-from mrihvae.recon.volumes import coil_volume
 from tests.support import REPOSITORY
 from tests.support.files import write_scan
 from tests.support.small import small_model
@@ -99,7 +99,7 @@ def test_complete_images_and_support(bench: dict[str, Path]) -> None:
     scan = read_scan(bench["data"] / "scans/a.h5")
     assert scan.target is not None
     mask = mask_of(scan, Undersampling("random", 2, 0.5))
-    volume = coil_volume(scan, mask, CoilSettings())
+    volume = SlicedScan(scan, mask, CoilSettings())
     inside = multicoil.support(scan.target)
     assert 0.2 < inside.mean() < 0.9
     combined = multicoil.complete_images(scan, volume)

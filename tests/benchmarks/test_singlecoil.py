@@ -28,7 +28,7 @@ from mrihvae.io.fastmri import read_scan
 from mrihvae.model.weights import save_weights
 from mrihvae.physics.fourier import fft2c, ifft2c
 from mrihvae.physics.sampling import Undersampling, sampling_pattern
-from mrihvae.recon.methods import Method
+from mrihvae.recon.methods import make_method
 from mrihvae.recon.volumes import reconstruct_volume
 from tests.support import REPOSITORY
 from tests.support.files import complex_normal, write_scan
@@ -257,7 +257,7 @@ def test_slicewise_delivers_as_the_package_does() -> None:
         return ifft2c(torch.from_numpy(y)).numpy()
 
     volume = contestants.slicewise(scan, mask, solve)
-    np.testing.assert_allclose(volume, reconstruct_volume(scan, mask, Method("zero-filled")), atol=1e-6)
+    np.testing.assert_allclose(volume, reconstruct_volume(scan, mask, make_method("zero-filled")), atol=1e-6)
     assert seen[0].shape == (24, 20) and seen[0][:, 16:].all() and seen[0][0, :16].tolist() == mask[:16].tolist()
 
 
@@ -442,7 +442,7 @@ def test_readme_tables_are_generated_and_checked(tmp_path: Path, capsys: pytest.
     readme.write_text(
         "a\n<!-- results:p -->\nold\n<!-- /results -->\nb\n<!-- results:calibration -->\n<!-- /results -->"
     )
-    words = ["--readme", str(readme), "--results", str(results)]
+    words = ["--pages", str(readme), "--results", str(results)]
     assert tables.main([*words, "--check"]) == 2
     assert "run benchmarks/tables.py" in capsys.readouterr().err and "old" in readme.read_text()
     assert tables.main(words) == 0
@@ -454,6 +454,39 @@ def test_readme_tables_are_generated_and_checked(tmp_path: Path, capsys: pytest.
     assert tables.main(words) == 2 and "q.json: not readable as results" in capsys.readouterr().err
     readme.write_text("<!-- results:p -->\n")
     assert tables.main(words) == 2 and "has no '<!-- /results -->'" in capsys.readouterr().err
+
+
+def test_tables_of_several_pages_are_checked_and_generated(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Pages without tables are left alone; without any table at all it is a mistake."""
+    results, plain, page = tmp_path / "results", tmp_path / "plain.md", tmp_path / "page.md"
+    results.mkdir()
+    (results / "p.json").write_text(json.dumps({"volumes": [row()]}))
+    plain.write_text("text\n")
+    page.write_text("<!-- results:p -->\nold\n<!-- /results -->\n")
+    words = ["--results", str(results), "--pages", str(plain)]
+    assert tables.main(words) == 2 and f"{plain}: no table of results" in capsys.readouterr().err
+    assert tables.main([*words, str(page), "--check"]) == 2
+    assert f"{page}: its tables are not those of the results" in capsys.readouterr().err
+    assert tables.main([*words, str(page)]) == 0
+    assert plain.read_text() == "text\n" and "| TV (sigpy) |" in page.read_text()
+    assert capsys.readouterr().out == f"{page}: 1 tables\n"
+    assert tables.main([*words, str(page), "--check"]) == 0
+
+
+def test_summary_has_real_scans_of_one_coil_and_of_several(tmp_path: Path) -> None:
+    for factor in (4, 8):
+        volumes = [
+            row(set="raw 0.055 T", pattern=f"random {factor}x"),
+            row(set="raw 0.055 T", pattern=f"random {factor}x", PSNR=34.0),
+            row(set="T1ce, simulated", pattern=f"random {factor}x", PSNR=50.0),
+            row(set="raw 0.055 T", pattern=f"random {factor}x", method="unet", PSNR=31.0),
+        ]
+        (tmp_path / f"singlecoil_random_{factor}x.json").write_text(json.dumps({"volumes": volumes}))
+    several = [row(set="MPRAGE, real, 4 coils", pattern="random 8x", method="varnet", PSNR=27.0, SSIM=0.8)]
+    (tmp_path / "multicoil.json").write_text(json.dumps({"volumes": several}))
+    lines = tables.table_of(tmp_path, "summary").splitlines()
+    assert lines[3] == "| TV (sigpy) | 32.00, 0.900 | 32.00, 0.900 |  |  |"
+    assert lines[5] == "| U-Net or VarNet (fastMRI) | 31.00, 0.900 | 31.00, 0.900 |  | 27.00, 0.800 |"
 
 
 def test_plots_are_written_where_there_are_results(tmp_path: Path) -> None:

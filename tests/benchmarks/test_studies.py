@@ -21,7 +21,7 @@ from mrihvae.model.bands import merge
 from mrihvae.physics.fourier import fft2c, ifft2c
 from mrihvae.physics.sampling import Undersampling
 from mrihvae.pnp.settings import FOR_SCANS
-from mrihvae.recon.methods import Method
+from mrihvae.recon.methods import make_method
 from mrihvae.recon.undersampling import mask_of
 from mrihvae.recon.volumes import reconstruct_volume
 from mrihvae.training.objective import decode_means
@@ -52,7 +52,7 @@ def test_variants_are_what_the_package_does() -> None:
     assert scan.target is not None
     mask = mask_of(scan, RANDOM)
     for variant, name in ((refinement.ALONE, "amortised"), (refinement.SHIPPED, "hybrid"), (refinement.LOOP, "pnp")):
-        volume = reconstruct_volume(scan, mask, Method(name, model))
+        volume = reconstruct_volume(scan, mask, make_method(name, model))
         found, _ = refinement._psnr_and_seconds(model, scan, mask, variant)
         assert found == pytest.approx(score_volume(scan.target, volume)["PSNR"], abs=1e-4)
     assert InferenceSettings(**refinement.VARIANTS[refinement.SHIPPED]) == InferenceSettings()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import os
 import signal
@@ -17,15 +16,13 @@ import numpy as np
 import pytest
 
 import mrihvae
-from mrihvae.cli import demo as cli_demo
 from mrihvae.cli import reconstruct as cli_reconstruct
 from mrihvae.cli.demo import SCANS
 from mrihvae.cli.main import COMMANDS, main
-from mrihvae.data.scan import Scan
-from mrihvae.io.fastmri import read_scan
 from mrihvae.io.formats import list_files
 from mrihvae.model.weights import save_weights
 from mrihvae.physics.fastmri_masks import effective_acceleration, sampling_mask, seed_of
+from tests.support import REPOSITORY
 from tests.support.files import complex_normal, write_h5, write_scan
 from tests.support.small import small_model
 
@@ -251,8 +248,8 @@ def test_killed_reconstruction_leaves_no_half_file(tmp_path: Path, weights: Path
     out = tmp_path / "out"
     options = ["--checkpoint", str(weights), "--sweeps", "1", *RANDOM]
     command = [sys.executable, "-m", "mrihvae", "reconstruct", str(tmp_path / "scans"), "--output", str(out), *options]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(mrihvae.__file__).parents[1])}
-    process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    environment, quiet = {**os.environ, "OMP_NUM_THREADS": "1"}, subprocess.DEVNULL
+    process = subprocess.Popen(command, env=environment, cwd=REPOSITORY, stdout=quiet, stderr=quiet)
     finished = out / "reconstructions"
     until = time.monotonic() + 60
     while not (finished.exists() and len(list(finished.glob("*.h5"))) >= 3) and time.monotonic() < until:
@@ -268,9 +265,8 @@ def test_killed_reconstruction_leaves_no_half_file(tmp_path: Path, weights: Path
 
 def test_version_and_help() -> None:
     for option, text in (("--version", mrihvae.__version__), ("--help", "reconstruct")):
-        environment = {**os.environ, "PYTHONPATH": str(Path(mrihvae.__file__).parents[1])}
         found = subprocess.run(
-            [sys.executable, "-m", "mrihvae", option], capture_output=True, text=True, env=environment, check=True
+            [sys.executable, "-m", "mrihvae", option], capture_output=True, text=True, cwd=REPOSITORY, check=True
         )
         assert text in found.stdout
 
@@ -284,38 +280,9 @@ def test_help_of_every_command(name: str, capsys: pytest.CaptureFixture[str]) ->
 
 def test_status_of_a_mistake(tmp_path: Path) -> None:
     words = ["evaluate", "--target-path", str(tmp_path), "--predictions-path", ".", "--challenge", "singlecoil"]
-    environment = {**os.environ, "PYTHONPATH": str(Path(mrihvae.__file__).parents[1])}
     wrong = subprocess.run(
-        [sys.executable, "-m", "mrihvae", *words], capture_output=True, text=True, env=environment, check=False
+        [sys.executable, "-m", "mrihvae", *words], capture_output=True, text=True, cwd=REPOSITORY, check=False
     )
     assert wrong.returncode == 2 and wrong.stdout == ""
     assert wrong.stderr.startswith(f"mrihvae: error: {tmp_path}: no .h5 file in this folder")
     assert len(wrong.stderr.splitlines()) == 1
-
-
-def test_demo_prints_its_table(
-    weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """With one slice of each scan; tests/test_readme.py has all of it, with the shipped weights."""
-
-    def one_slice(path: Path) -> Scan:
-        scan = read_scan(path)
-        assert scan.target is not None
-        return dataclasses.replace(scan, kspace=scan.kspace[:1], target=scan.target[:1])
-
-    monkeypatch.setattr(cli_demo, "read_scan", one_slice)
-    assert main(["demo", "--output", str(tmp_path / "demo"), "--checkpoint", str(weights)]) == 0
-    printed = capsys.readouterr().out
-    for word in ("PSNR", "SSIM", "NMSE", "s / slice", "zero-filled", "L1-wavelet", "TV", "hybrid"):
-        assert word in printed
-    names = [path.stem for path in list_files(SCANS)]
-    assert files_below(tmp_path / "demo" / "panels") == [f"{name}.png" for name in names]
-
-
-def test_demo_mistakes(weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    words = ["demo", "--output", str(tmp_path / "out"), "--checkpoint"]
-    assert main([*words, "nowhere"]) == 2
-    assert one_line(capsys).startswith("nowhere: neither shipped weights")
-    assert main([*words, str(weights), "--acceleration", "0"]) == 2
-    assert "acceleration 0 is not a number of at least 1" in one_line(capsys)
-    assert not (tmp_path / "out").exists()

@@ -18,14 +18,15 @@ from PIL import Image
 import mrihvae
 from mrihvae.evaluation.scores import evaluate
 from mrihvae.inference.reconstruct import reconstruct, sample
-from mrihvae.inference.settings import RULES, InferenceSettings
+from mrihvae.inference.settings import RULES, InferenceSettings, RefinementSettings
 from mrihvae.io.fastmri import read_scan
 from mrihvae.io.hdf5 import read_dataset
 from mrihvae.model.weights import load_model, save_weights
 from mrihvae.physics.fastmri_masks import effective_acceleration, seed_of
 from mrihvae.physics.fourier import ifft2c
 from mrihvae.physics.sampling import Undersampling, sampling_pattern
-from mrihvae.recon.methods import METHODS, Method
+from mrihvae.recon.methods import make_method
+from mrihvae.recon.settings import METHODS
 from mrihvae.recon.undersampling import mask_of
 from mrihvae.recon.volumes import reconstruct_volume, sample_volume
 from mrihvae.utils.config import from_dict
@@ -72,7 +73,7 @@ def test_reconstruct_then_evaluate(tmp_path: Path, capsys: pytest.CaptureFixture
     lines = mask_of(scan, Undersampling("random", 4, 0.08))
     with h5py.File(output / "reconstructions" / DEMO.name) as file:
         assert list(file) == ["reconstruction"] and file["reconstruction"].dtype == np.float32
-        assert np.array_equal(file["reconstruction"][()], reconstruct_volume(scan, lines, Method("zero-filled")))
+        assert np.array_equal(file["reconstruction"][()], reconstruct_volume(scan, lines, make_method("zero-filled")))
         attributes = dict(file.attrs)
         assert attributes.pop("voxel_mm") == pytest.approx([1.8, 1.8, 5])
         assert attributes == {
@@ -169,7 +170,9 @@ def test_every_pattern(options: tuple[str, ...], nominal: float, tmp_path: Path)
     axis = -2 if given.get("--axis") == "H" else -1
     pattern = sampling_pattern(options[0], (24, 20), acceleration, fraction, seed_of("file0.h5"), axis)
     volume = read_dataset(output / "reconstructions" / "file0.h5", "reconstruction")
-    np.testing.assert_allclose(volume, reconstruct_volume(read_scan(scan), pattern, Method("zero-filled")), atol=1e-5)
+    np.testing.assert_allclose(
+        volume, reconstruct_volume(read_scan(scan), pattern, make_method("zero-filled")), atol=1e-5
+    )
     summary = json.loads((output / "reconstruct.json").read_text())
     effective = summary["volumes"][0]["effective_acceleration"]
     assert effective == round(480 / pattern.sum(), 3) == pytest.approx(nominal, rel=0.3)
@@ -213,7 +216,12 @@ def test_samples(scans: Path, tmp_path: Path, checkpoint: Path) -> None:
     assert run(*words, "--output", tmp_path / "out") == 0
     assert run(*words, "--output", tmp_path / "kept", "--keep-samples") == 0
     scan = read_scan(scans / "file0.h5")
-    method = Method("hybrid", load_model(str(checkpoint)), InferenceSettings(views=2, sweeps=0), samples=3)
+    method = make_method(
+        "hybrid",
+        load_model(str(checkpoint)),
+        InferenceSettings(views=2, refinement=RefinementSettings(sweeps=0)),
+        samples=3,
+    )
     expected = sample_volume(scan, LINES, method)
     for folder, names in (
         ("out", ["reconstruction", "uncertainty"]),
@@ -222,8 +230,8 @@ def test_samples(scans: Path, tmp_path: Path, checkpoint: Path) -> None:
         path = tmp_path / folder / "reconstructions" / "file0.h5"
         with h5py.File(path) as file:
             assert sorted(file) == names and all(file[name].dtype == np.float32 for name in names)
-            assert file.attrs["method"] == "hybrid" and file.attrs["uncertainty_factor"] == expected.widened
-        assert np.array_equal(read_dataset(path, "reconstruction"), expected.mean)
+            assert file.attrs["method"] == "hybrid" and file.attrs["uncertainty_factor"] == expected.factor
+        assert np.array_equal(read_dataset(path, "reconstruction"), expected.magnitude)
         assert np.array_equal(read_dataset(path, "uncertainty"), expected.std)
         assert (tmp_path / folder / "panels" / "file0.png").is_file()
     samples = read_dataset(tmp_path / "kept" / "reconstructions" / "file0.h5", "samples")
@@ -294,7 +302,7 @@ def test_summary_says_how_samples_were_drawn(method: str, scans: Path, tmp_path:
     summary = json.loads((tmp_path / "out" / "reconstruct.json").read_text())
     settings = from_dict(InferenceSettings, summary["inference"], "summary")
     kspace = torch.from_numpy(read_dataset(scans / "file0.h5", "kspace"))
-    drawn = sample(load_model(str(checkpoint)), kspace, torch.from_numpy(LINES), 2, settings).abs().numpy()
+    drawn = sample(load_model(str(checkpoint)), kspace, torch.from_numpy(LINES), 2, None, settings).abs().numpy()
     samples = read_dataset(tmp_path / "out" / "reconstructions" / "file0.h5", "samples")
     np.testing.assert_allclose(samples, drawn.swapaxes(0, 1), atol=1e-5 * drawn.max())
 
@@ -507,9 +515,17 @@ def test_every_rule_has_a_step_that_suits_the_shipped_weights(rule: str) -> None
     model, kspace = load_model("default"), small_kspace(1, 64, 64)
     mask = torch.arange(64) % 4 == 0
     mask[28:36] = True
-    once = reconstruct(model, kspace, mask, InferenceSettings(views=1, rounds=1, sweeps=0))
+    once = reconstruct(
+        model, kspace, mask, None, InferenceSettings(views=1, rounds=1, refinement=RefinementSettings(sweeps=0))
+    )
     image = ifft2c(kspace)
-    found = reconstruct(model, kspace, mask, InferenceSettings(views=1, rounds=1, sweeps=8, rule=rule))
+    found = reconstruct(
+        model,
+        kspace,
+        mask,
+        None,
+        InferenceSettings(views=1, rounds=1, refinement=RefinementSettings(sweeps=8, rule=rule)),
+    )
     error, before = (float((x - image).abs().square().mean()) for x in (found, once))
     assert error < 1.1 * before
 

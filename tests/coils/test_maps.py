@@ -1,4 +1,4 @@
-"""Reconstruction from several coils: settings, SENSE against other programs, inference, what is delivered."""
+"""Reconstruction from several coils: maps slice by slice, SENSE against other programs, inference."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import fastmri
 import numpy as np
 import pytest
 import torch
@@ -19,9 +18,9 @@ from mrihvae.coils.espirit import calibration_data, espirit_maps, fast_maps
 from mrihvae.coils.maps import estimate_maps
 from mrihvae.coils.settings import CoilSettings
 from mrihvae.errors import InputError
-from mrihvae.inference.coil_problem import pose_coils
-from mrihvae.inference.reconstruct import draw, first_estimate, reconstruct_coils
-from mrihvae.inference.settings import InferenceSettings
+from mrihvae.inference.problem import prepare
+from mrihvae.inference.reconstruct import draw, first_estimate, reconstruct
+from mrihvae.inference.settings import InferenceSettings, RefinementSettings
 from mrihvae.inference.views import view
 from mrihvae.model.hvae import HVAE
 from mrihvae.physics.fourier import fft2c, ifft2c
@@ -30,8 +29,8 @@ from tests.support.files import complex_normal
 from tests.support.small import SMALL, small_model
 from tests.support.small_coils import calibrated, coil_scans, distance, some_bins, true_maps
 
-EXACT = InferenceSettings(views=2, rounds=2, sweeps=1, precision="float32")
-SHORT = InferenceSettings(views=1, rounds=1, sweeps=0, precision="float32")
+EXACT = InferenceSettings(views=2, rounds=2, precision="float32", refinement=RefinementSettings(sweeps=1))
+SHORT = InferenceSettings(views=1, rounds=1, precision="float32", refinement=RefinementSettings(sweeps=0))
 
 
 @pytest.fixture(scope="module")
@@ -41,24 +40,6 @@ def model() -> HVAE:
 
 def white(*shape: int, seed: int = 0) -> Tensor:
     return torch.from_numpy(complex_normal(shape, seed))
-
-
-# --- settings --------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"maps": "magic"}, "maps 'magic' is unknown; choose one of fast, espirit"),
-        ({"output": "sos"}, "output 'sos' is unknown; choose one of rss, combined"),
-        ({"compress": -1}, "compress -1 must be at least 0, and crop 0.0 in"),
-        ({"crop": 1.0}, "and crop 1.0 in"),
-        ({"crop": -0.1}, "and crop -0.1 in"),
-    ],
-)
-def test_bad_settings(changes: dict[str, Any], message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        CoilSettings(**changes)
 
 
 def test_maps_are_estimated_slice_by_slice() -> None:
@@ -132,39 +113,6 @@ def test_sense_needs_a_strength(strength: float) -> None:
         conjugate_gradient_sense(kspace, calibrated(10, 4), maps[None], strength)
 
 
-# --- root-sum-of-squares ---------------------------------------------------------------------------------------------
-
-
-def test_rss_of_complete_kspace_is_fastmris_target() -> None:
-    """Whatever the image says."""
-    kspace, maps, images = coil_scans(2, 4, 24, 20)
-    coils = fastmri.complex_abs(fastmri.ifft2c(torch.view_as_real(kspace)))
-    found = root_sum_of_squares(100 * images, maps[None], kspace, torch.ones(20, dtype=torch.bool))
-    torch.testing.assert_close(found, fastmri.rss(coils, dim=1), rtol=0, atol=1e-5)
-
-
-def test_rss_without_kspace_is_the_image() -> None:
-    """Maps have root-sum-of-squares 1."""
-    kspace, maps, images = coil_scans(2, 4, 24, 20)
-    found = root_sum_of_squares(images, maps[None], kspace, torch.zeros(20, dtype=torch.bool))
-    torch.testing.assert_close(found, images.abs(), rtol=0, atol=1e-5)
-
-
-@pytest.mark.parametrize("mask", [calibrated(20), some_bins(24, 20)])
-def test_rss_of_undersampled_kspace(mask: Tensor) -> None:
-    """With the true image it is the target's but for noise; it is that of VarNet's coils with the data put in."""
-    kspace, maps, images = coil_scans(2, 4, 24, 20, noise=0.0)
-    found = root_sum_of_squares(images, maps[None], torch.where(mask, kspace, 7.0), mask)
-    torch.testing.assert_close(found, ifft2c(kspace).abs().square().sum(dim=1).sqrt(), rtol=0, atol=1e-5)
-    wrong = root_sum_of_squares(images.flip(0), maps[None], kspace, mask)
-    expanded = fastmri.fft2c(
-        fastmri.complex_mul(torch.view_as_real(images.flip(0))[:, None], torch.view_as_real(maps[None]))
-    )
-    completed = torch.where(mask[..., None], torch.view_as_real(kspace), expanded)
-    expected = fastmri.rss(fastmri.complex_abs(fastmri.ifft2c(completed)), dim=1)
-    torch.testing.assert_close(wrong, expected, rtol=0, atol=1e-5)
-
-
 # --- inference -------------------------------------------------------------------------------------------------------
 
 
@@ -172,21 +120,21 @@ def test_rss_of_undersampled_kspace(mask: Tensor) -> None:
 def test_reconstruction_keeps_scale_and_shape(model: HVAE, shape: tuple[int, int]) -> None:
     kspace, maps, _ = coil_scans(2, 3, *shape)
     lines = calibrated(shape[1])
-    found = reconstruct_coils(model, kspace, lines, maps[None], EXACT)
+    found = reconstruct(model, kspace, lines, maps[None], EXACT)
     size = float(found.abs().max())
     assert found.shape == (2, *shape) and found.dtype == torch.complex64
-    assert torch.equal(reconstruct_coils(model, kspace, lines, maps[None], EXACT), found)  # not left to chance
+    assert torch.equal(reconstruct(model, kspace, lines, maps[None], EXACT), found)  # not left to chance
     for factor in (2.0, 1e-8, 1e4):
-        other = reconstruct_coils(model, factor * kspace, lines, maps[None], EXACT)
+        other = reconstruct(model, factor * kspace, lines, maps[None], EXACT)
         torch.testing.assert_close(other / factor, found, rtol=0, atol=1e-5 * size)
-    turned = reconstruct_coils(model, kspace.mT, lines[:, None], maps.mT[None], EXACT)
+    turned = reconstruct(model, kspace.mT, lines[:, None], maps.mT[None], EXACT)
     torch.testing.assert_close(turned, found.mT, rtol=0, atol=1e-5 * size)
-    other = reconstruct_coils(model, torch.where(lines, kspace, 5.0), lines, maps[None], EXACT)
+    other = reconstruct(model, torch.where(lines, kspace, 5.0), lines, maps[None], EXACT)
     assert torch.equal(other, found)  # what was not measured counts nothing
-    each = reconstruct_coils(model, kspace, lines, maps.expand(2, -1, -1, -1), EXACT)
+    each = reconstruct(model, kspace, lines, maps.expand(2, -1, -1, -1), EXACT)
     torch.testing.assert_close(each, found, rtol=0, atol=1e-5 * size)
     for k in range(2):
-        alone = reconstruct_coils(model, kspace[k : k + 1], lines, maps[None], EXACT)
+        alone = reconstruct(model, kspace[k : k + 1], lines, maps[None], EXACT)
         torch.testing.assert_close(alone[0], found[k], rtol=0, atol=1e-5 * size)
 
 
@@ -194,32 +142,32 @@ def test_reconstruction_keeps_scale_and_shape(model: HVAE, shape: tuple[int, int
 def test_reconstruction_agrees_with_the_data(model: HVAE, mask: Tensor) -> None:
     """However little the network knows, the last step settles its answer."""
     kspace, maps, _ = coil_scans(2, 4, 24, 40, noise=0.001)
-    found = reconstruct_coils(model, kspace, mask, maps[None])
+    found = reconstruct(model, kspace, mask, maps[None])
     misfit = torch.where(mask, fft2c(maps * found[:, None]) - kspace, 0)
     assert float(misfit.norm() / torch.where(mask, kspace, 0).norm()) < 0.12
 
 
 def test_complete_scans_come_back(model: HVAE) -> None:
     kspace, maps, images = coil_scans(2, 4, 19, 22, noise=0.0)
-    found = reconstruct_coils(model, kspace, torch.ones(22, dtype=torch.bool), maps[None], EXACT)
+    found = reconstruct(model, kspace, torch.ones(22, dtype=torch.bool), maps[None], EXACT)
     assert distance(found, images) < 1e-4
 
 
 def test_rounds_by_hand(model: HVAE) -> None:
     """Views are averaged in k-space, settled, and looked at again; the answer is settled once more."""
     kspace, maps, _ = coil_scans(1, 3, 19, 22)
-    problem = pose_coils(model, kspace, calibrated(22), maps[None])
+    problem = prepare(model, kspace, calibrated(22), maps[None])
     one = dataclasses.replace(SHORT, views=3)
     singles = []
     for number in range(3):
-        seen = problem.seen(number)
+        seen = problem.view(number)
         answer = reconstruct_of(model, seen)
         singles.append(view(answer, number))
     mean = torch.stack(singles).mean(dim=0)
-    found = reconstruct_coils(model, kspace, calibrated(22), maps[None], one)
-    torch.testing.assert_close(found, problem.images(problem.settle(mean)), rtol=0, atol=1e-5)
+    found = reconstruct(model, kspace, calibrated(22), maps[None], one)
+    torch.testing.assert_close(found, problem.images(problem.make_consistent(mean)), rtol=0, atol=1e-5)
     two = dataclasses.replace(one, rounds=2)
-    torch.testing.assert_close(first_estimate(model, problem, two), problem.settle(mean), rtol=0, atol=1e-5)
+    torch.testing.assert_close(first_estimate(model, problem, two), problem.make_consistent(mean), rtol=0, atol=1e-5)
 
 
 def reconstruct_of(model: HVAE, seen: Any) -> Tensor:
@@ -236,15 +184,15 @@ def test_samples(model: HVAE) -> None:
     """Equal seeds give equal draws, whatever the batch; each agrees with the data."""
     kspace, maps, _ = coil_scans(2, 3, 19, 22)
     lines = calibrated(22)
-    problem = pose_coils(model, kspace, lines, maps[None])
+    problem = prepare(model, kspace, lines, maps[None])
     found = draw(model, problem, 3, SHORT, seed=5)
     assert found.shape == (3, 2, 19, 22)
     assert torch.equal(draw(model, problem, 3, SHORT, seed=5), found)
     assert not torch.allclose(draw(model, problem, 3, SHORT, seed=6), found, atol=1e-3)
     assert float((found[0] - found[1]).abs().max()) > 1e-3
-    alone = draw(model, pose_coils(model, kspace[1:], lines, maps[None]), 3, SHORT, seed=5, first=1)
+    alone = draw(model, prepare(model, kspace[1:], lines, maps[None]), 3, SHORT, seed=5, first=1)
     torch.testing.assert_close(alone[:, 0], found[:, 1], rtol=0, atol=1e-5)
-    turned = draw(model, pose_coils(model, kspace.mT, lines[:, None], maps.mT[None]), 3, SHORT, seed=5)
+    turned = draw(model, prepare(model, kspace.mT, lines[:, None], maps.mT[None]), 3, SHORT, seed=5)
     torch.testing.assert_close(turned, found.mT, rtol=0, atol=1e-5)
     for image in found:
         misfit = torch.where(lines, fft2c(maps * image[:, None]) - kspace, 0)
@@ -267,7 +215,7 @@ REFUSED: list[tuple[Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor, Ten
 def test_refused(model: HVAE, spoil: Callable[..., tuple[Tensor, Tensor, Tensor]], message: str) -> None:
     kspace, maps, _ = coil_scans(2, 3, 24, 20)
     with pytest.raises(InputError, match=message):
-        reconstruct_coils(model, *spoil(kspace, calibrated(20), maps[None]), SHORT)
+        reconstruct(model, *spoil(kspace, calibrated(20), maps[None]), SHORT)
 
 
 @pytest.mark.parametrize("changes", [{"masked": False}, {"degraded": True}])
@@ -275,7 +223,7 @@ def test_weights_that_are_refused(changes: dict[str, bool]) -> None:
     kspace, maps, _ = coil_scans(1, 3, 24, 20)
     other = small_model(settings=dataclasses.replace(SMALL, **changes))
     with pytest.raises(InputError, match="no posterior for undersampled scans; choose others, such as default"):
-        reconstruct_coils(other, kspace, calibrated(20), maps[None])
+        reconstruct(other, kspace, calibrated(20), maps[None])
 
 
 def test_head_from_estimated_maps(data_dir: Path) -> None:

@@ -1,8 +1,7 @@
-"""Coil arrays: whitening, the noise found at the corners of k-space, compression, equality with sigpy, refusals."""
+"""Whitening, the noise found at the corners of k-space, equality with sigpy, refusals."""
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 
 import h5py
@@ -10,28 +9,14 @@ import numpy as np
 import pytest
 import torch
 
-from mrihvae.coils.compression import compression_matrix, kept_energy, mix_coils
+from mrihvae.coils.compression import compression_matrix, mix_coils
 from mrihvae.coils.prewhitening import corner_covariance, noise_covariance, whitening_matrix
 from mrihvae.errors import InputError
 from mrihvae.io.fastmri import read_noise_scan
 from mrihvae.physics.fastmri_masks import sampling_mask
-from mrihvae.physics.fourier import fft2c, ifft2c, resize_kspace
 from mrihvae.physics.noise import noise_std
-from mrihvae.simulation.coil_fields import birdcage_fields
+from tests.support.coil_noise import COILS, covariance_of, error, mixing, phantom_kspace, white
 from tests.support.files import complex_normal, write_h5
-
-COILS = 8
-
-
-def white(*shape: int, seed: int = 0) -> torch.Tensor:
-    return torch.from_numpy(complex_normal(shape, seed))
-
-
-def mixing(coils: int = COILS, seed: int = 1) -> torch.Tensor:
-    """Draw what colours noise: gains between 0.7 and 1.5, correlations up to about 0.6, mean power 1."""
-    gains = torch.from_numpy(np.exp(np.random.default_rng(seed).uniform(-0.4, 0.4, coils)).astype(np.float32))
-    matrix = gains[:, None] * (torch.eye(coils) + 0.5 / math.sqrt(coils) * white(coils, coils, seed=seed))
-    return matrix / (matrix.abs().square().sum() / coils).sqrt()
 
 
 def coloured(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -39,29 +24,9 @@ def coloured(*shape: int, seed: int = 0) -> torch.Tensor:
     return mix_coils(white(*shape, seed=seed), mixing(shape[-3]))
 
 
-def covariance_of(matrix: torch.Tensor) -> torch.Tensor:
-    return matrix @ matrix.mH
-
-
 def correlations(covariance: torch.Tensor) -> torch.Tensor:
     std = covariance.diagonal().real.sqrt()
     return (covariance / std[:, None] / std).abs() - torch.eye(len(std))
-
-
-def error(estimate: torch.Tensor, truth: torch.Tensor) -> float:
-    return float((estimate - truth).norm() / truth.norm())
-
-
-def phantom_kspace(height: int, width: int, coils: int = COILS) -> torch.Tensor:
-    """Compute k-space of the Shepp-Logan phantom in a birdcage: complex (coils, H, W), the image about 1.
-
-    Of four times the resolution before it is cut, as k-space of a scanner is cut: else edges alias into the corners.
-    """
-    from sigpy import shepp_logan
-
-    fine = torch.from_numpy(np.ascontiguousarray(shepp_logan((4 * height, 4 * width)))).to(torch.complex64)
-    image = ifft2c(resize_kspace(fft2c(fine), (height, width))) / 4
-    return fft2c(birdcage_fields((height, width), coils) * image)
 
 
 def mprage(data_dir: Path) -> torch.Tensor:
@@ -215,71 +180,6 @@ def test_real_corners_have_less_noise_than_their_median_tells(data_dir: Path) ->
     assert median.tolist() == pytest.approx([0.67] * 4, abs=0.05)
 
 
-def test_compression_keeps_the_energy_of_a_birdcage() -> None:
-    kspace = torch.stack([phantom_kspace(64, 64), 0.5 * phantom_kspace(64, 64).flip(-2)])
-    kept = [kept_energy(kspace, compression_matrix(kspace, coils)) for coils in range(1, COILS + 1)]
-    assert kept == sorted(kept)
-    assert kept[3] > 0.95 and kept[5] > 0.995 and kept[7] == pytest.approx(1, abs=1e-6)
-    singular = torch.linalg.svdvals(kspace.movedim(1, 0).flatten(1).to(torch.complex128)) ** 2
-    assert kept == pytest.approx((singular.cumsum(0) / singular.sum()).tolist(), rel=1e-5)
-
-
-def test_virtual_coils_are_uncorrelated_and_the_first_is_the_strongest() -> None:
-    kspace = phantom_kspace(64, 48)
-    matrix = compression_matrix(kspace, 5)
-    torch.testing.assert_close(matrix @ matrix.mH, torch.eye(5) + 0j, rtol=0, atol=1e-5)
-    virtual = mix_coils(kspace, matrix).flatten(1)
-    gram = virtual @ virtual.mH
-    energy = gram.diagonal().real
-    assert torch.equal(energy, energy.sort(descending=True).values)
-    torch.testing.assert_close(gram, torch.diag(energy) + 0j, rtol=0, atol=1e-5 * float(energy[0]))
-    largest = matrix.gather(1, matrix.abs().argmax(dim=1, keepdim=True))
-    assert bool((largest.real > 0.99 * largest.abs()).all())  # of entries that are alike, the first one is real
-
-
-def test_compression_has_phases_of_its_own() -> None:
-    """A common phase and scale of the data changes nothing; noise of rounding hardly."""
-    kspace = mix_coils(phantom_kspace(64, 64), mixing())  # without a birdcage's symmetry, whose pairs may turn
-    matrix = compression_matrix(kspace, 4)
-    torch.testing.assert_close(compression_matrix(1e-5j * kspace, 4), matrix, rtol=0, atol=1e-4)
-    torch.testing.assert_close(compression_matrix(kspace + 1e-5 * white(COILS, 64, 64), 4), matrix, rtol=0, atol=1e-3)
-
-
-def test_compression_to_as_many_coils_or_more_is_unitary_and_leaves_root_sum_of_squares() -> None:
-    kspace = white(2, COILS, 32, 24) + 10 * phantom_kspace(32, 24)
-    matrix = compression_matrix(kspace, 12)
-    assert matrix.shape == (COILS, COILS)
-    torch.testing.assert_close(matrix.mH @ matrix, torch.eye(COILS) + 0j, rtol=0, atol=1e-6)
-    before, after = (ifft2c(k).abs().square().sum(dim=1).sqrt() for k in (kspace, mix_coils(kspace, matrix)))
-    torch.testing.assert_close(after, before, rtol=1e-5, atol=0)
-    assert error(mix_coils(mix_coils(kspace, matrix), matrix.mH), kspace) < 1e-6
-
-
-def test_compression_looks_at_the_bins_of_a_mask() -> None:
-    kspace = white(3, COILS, 20, 16)
-    centre = (torch.arange(16) - 8).abs() < 3
-    matrix = compression_matrix(kspace, 4, centre)
-    assert torch.equal(matrix, compression_matrix(kspace * centre, 4))
-    assert kept_energy(kspace[..., centre], matrix) > kept_energy(kspace[..., centre], compression_matrix(kspace, 4))
-
-
-def test_compression_after_whitening_leaves_noise_white() -> None:
-    covariance = covariance_of(mixing())
-    matrix = whitening_matrix(covariance, unit=True)
-    matrix = compression_matrix(mix_coils(phantom_kspace(64, 64), matrix), 5) @ matrix
-    torch.testing.assert_close(matrix @ covariance @ matrix.mH, torch.eye(5) + 0j, rtol=0, atol=1e-5)
-
-
-@pytest.mark.parametrize("shape", [(3, 5, 7), (2, 3, 5, 7), (2, 2, 3, 5, 7)])
-def test_coils_are_mixed_as_einsum_does(shape: tuple[int, ...]) -> None:
-    kspace, matrix = white(*shape), white(2, 3, seed=1)
-    kspace[..., 4] = 0
-    mixed = mix_coils(kspace, matrix)
-    torch.testing.assert_close(mixed, torch.einsum("nc,...chw->...nhw", matrix, kspace))
-    assert torch.equal(mixed[..., 4], torch.zeros_like(mixed[..., 4]))
-    assert mix_coils(kspace, matrix.to(torch.complex128)).dtype == torch.complex64
-
-
 def test_noise_scan_is_read(tmp_path: Path) -> None:
     noise = complex_normal((4, 60))
     assert torch.equal(read_noise_scan(write_h5(tmp_path / "a.h5", noise=noise), 4), torch.from_numpy(noise))
@@ -354,20 +254,3 @@ def test_bad_covariances() -> None:
             whitening_matrix(singular)
     with pytest.raises(InputError, match="coil 1, counted from 0, is a linear combination"):
         whitening_matrix(torch.tensor([[1.0, 2], [2, 1]]))
-
-
-def test_bad_compression() -> None:
-    kspace = white(4, 8, 8)
-    with pytest.raises(InputError, match="coils 0 must be at least 1"):
-        compression_matrix(kspace, 0)
-    with pytest.raises(InputError, match=r"must be \(\.\.\., coils, H, W\)"):
-        compression_matrix(kspace[0], 2)
-    with pytest.raises(InputError, match="holds NaN"):
-        compression_matrix(kspace * torch.nan, 2)
-    with pytest.raises(InputError, match="zero in all bins that count"):
-        compression_matrix(kspace, 2, torch.zeros(8, dtype=torch.bool))
-    with pytest.raises(InputError, match=r"shape \(2, 3\), not \(new, 4\)"):
-        kept_energy(kspace, white(2, 3))
-    for data, matrix in ((kspace, white(2, 3)), (kspace, white(4)), (kspace[0], white(8, 8))):
-        with pytest.raises(InputError, match=r"they must be \(new, coils\) and \(\.\.\., coils, H, W\)"):
-            mix_coils(data, matrix)

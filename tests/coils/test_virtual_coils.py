@@ -10,16 +10,17 @@ from torch import Tensor
 from mrihvae.coils.settings import CoilSettings
 from mrihvae.coils.virtual_coils import MAX_LOST_ENERGY, alike, compress, compressed_maps, expanded, virtual_coils
 from mrihvae.data.scan import Scan
-from mrihvae.inference.settings import InferenceSettings
+from mrihvae.inference.settings import InferenceSettings, RefinementSettings
 from mrihvae.physics.fourier import ifft2c
-from mrihvae.recon.methods import Method
-from mrihvae.recon.volumes import coil_volume, reconstruct_volume, sample_volume
+from mrihvae.recon.methods import make_method
+from mrihvae.recon.sliced_scan import SlicedScan
+from mrihvae.recon.volumes import reconstruct_volume, sample_volume
 from mrihvae.reconstructor import Reconstructor
 from tests.support.files import complex_normal
 from tests.support.small import small_model
 from tests.support.small_coils import calibrated, coil_scans
 
-SHORT = InferenceSettings(views=1, rounds=1, sweeps=0, precision="float32")
+SHORT = InferenceSettings(views=1, rounds=1, precision="float32", refinement=RefinementSettings(sweeps=0))
 NOISE = 0.02
 
 
@@ -100,16 +101,16 @@ def many_coils(slices: int = 2, noise: float = 0.01) -> Scan:
 def test_each_slice_has_its_own_number() -> None:
     """And no slice depends on those beside it, nor on the batch."""
     scan, lines = many_coils(), calibrated(60, 14).numpy()
-    volume = coil_volume(scan, lines, CoilSettings())
+    volume = SlicedScan(scan, lines, CoilSettings())
     batch = volume.batch(0, 2)
     assert [len(one) for one in batch.mixing if one is not None] == [3, 2]
     assert batch.kspace.shape == (2, 3, 96, 60) and not batch.kspace[1, 2].any()
-    chosen = Method("hybrid", small_model(), SHORT)
+    chosen = make_method("hybrid", small_model(), SHORT)
     together = reconstruct_volume(scan, lines, chosen, batch_size=24)
     for k in range(2):
         alone = reconstruct_volume(scan.one(k), lines, chosen, batch_size=1)
         np.testing.assert_allclose(together[k], alone[0], atol=1e-4 * alone.max())
-    samples = sample_volume(scan, lines, Method("samples", small_model(), SHORT, 2), batch_size=24)
+    samples = sample_volume(scan, lines, make_method("samples", small_model(), SHORT, 2), batch_size=24)
     assert samples.samples.shape == (2, 2, 96, 60) and np.isfinite(samples.std).all()
 
 
@@ -118,7 +119,8 @@ def test_root_sum_of_squares_is_that_of_all_coils() -> None:
     scan, lines = many_coils(1), calibrated(60, 14).numpy()
     target = ifft2c(torch.from_numpy(np.asarray(scan.kspace))).abs().square().sum(dim=1).sqrt().numpy()
     found, every = (
-        reconstruct_volume(scan, lines, Method("sense", coils=CoilSettings(compress=number))) for number in (None, 0)
+        reconstruct_volume(scan, lines, make_method("sense", coils=CoilSettings(compress=number)))
+        for number in (None, 0)
     )
     errors = [np.linalg.norm(one - target) for one in (found, every)]
     assert 20 * np.log10(errors[0] / errors[1]) < 0.02  # dB; here it is less, for noise is left out
@@ -127,11 +129,11 @@ def test_root_sum_of_squares_is_that_of_all_coils() -> None:
 def test_the_module_does_the_same() -> None:
     scan, lines = many_coils(), calibrated(60, 14)
     model = small_model()
-    module = Reconstructor(model)
+    module = Reconstructor(make_method("hybrid", model))
     kspace = torch.where(lines, torch.from_numpy(np.asarray(scan.kspace)), 0)
     mask = lines.view(1, 1, 1, 60, 1).expand(2, -1, -1, -1, -1)
     found = module(torch.view_as_real(kspace), mask)
-    expected = reconstruct_volume(scan, lines.numpy(), Method("hybrid", model, module.settings))
+    expected = reconstruct_volume(scan, lines.numpy(), module.method)
     np.testing.assert_allclose(found.numpy(), expected, atol=1e-3 * expected.max())
     alone = module(torch.view_as_real(kspace[1:]), mask[1:])
     torch.testing.assert_close(alone[0], found[1], rtol=0, atol=1e-4 * float(found.max()))

@@ -21,7 +21,7 @@ from mrihvae.evaluation.scores import evaluate
 from mrihvae.io.fastmri import read_scan
 from mrihvae.io.hdf5 import read_dataset
 from mrihvae.physics.sampling import Undersampling
-from mrihvae.recon.methods import Method
+from mrihvae.recon.methods import make_method
 from mrihvae.recon.undersampling import mask_of
 from mrihvae.recon.volumes import reconstruct_volume
 from tests.support.browser import CHROMIUM, SHIFT, Browser
@@ -182,7 +182,7 @@ def test_pictures_are_the_arrays(scans: Path, results: Path) -> None:
         assert scan.target is not None
         images = read_dataset(path, "reconstruction")
         arrays = {
-            "zero-filled": reconstruct_volume(scan, mask_of(scan, DOUBLE), Method("zero-filled")),
+            "zero-filled": reconstruct_volume(scan, mask_of(scan, DOUBLE), make_method("zero-filled")),
             "reconstruction": images,
             "target": scan.target,
             "error": np.abs(images - scan.target),

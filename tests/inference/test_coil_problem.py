@@ -8,12 +8,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from mrihvae.inference import coil_problem
-from mrihvae.inference.coil_problem import LEAST_WEIGHT, WEIGHT, CoilProblem, pose_coils
+from mrihvae.inference import problem as problems
+from mrihvae.inference.problem import LEAST_WEIGHT, WEIGHT, MultiCoilProblem, prepare
 from mrihvae.inference.views import view
 from mrihvae.model.hvae import HVAE
 from mrihvae.physics import total_variation as variation
-from mrihvae.physics.fourier import centre_crop, fft2c, ifft2c, resize_kspace
+from mrihvae.physics.fourier import centre_crop, centre_pad, fft2c, ifft2c, resize_kspace
 from mrihvae.physics.mri import Sense
 from mrihvae.physics.total_variation import TV_STRENGTH, first_guess, total_variation
 from tests.support.files import complex_normal
@@ -28,15 +28,18 @@ def model() -> HVAE:
     return small_model(settings=dataclasses.replace(SMALL, cascades=3)).eval().requires_grad_(False)
 
 
-def problem_of(model: HVAE, shape: tuple[int, int], coils: int = 3, mask: Tensor | None = None) -> CoilProblem:
+def problem_of(model: HVAE, shape: tuple[int, int], coils: int = 3, mask: Tensor | None = None) -> MultiCoilProblem:
     kspace, maps, _ = coil_scans(2, coils, *shape, noise=0.02)
-    return pose_coils(model, kspace, calibrated(shape[1]) if mask is None else mask, maps[None])
+    return prepare(model, kspace, calibrated(shape[1]) if mask is None else mask, maps[None])
 
 
-def problem_by_hand(sense: Sense, data: Tensor, noise: Tensor, padded: tuple[int, int]) -> CoilProblem:
+def problem_by_hand(sense: Sense, data: Tensor, noise: Tensor, padded: tuple[int, int]) -> MultiCoilProblem:
     """Pose a problem without a model; `total_variation` is of no account."""
     combined = sense.adjoint(data)
-    return CoilProblem(sense, combined, combined, noise, torch.ones(len(data)), padded)
+    scale, mask = torch.ones(len(data)), centre_pad(sense.mask.expand(combined.shape), padded, value=True)
+    return MultiCoilProblem(
+        mask=mask, noise=noise, scale=scale, padded=padded, sense=sense, combined=combined, first=combined
+    )
 
 
 def white(*shape: int, seed: int = 0) -> Tensor:
@@ -50,8 +53,8 @@ def weight_of(noise: Tensor) -> Tensor:
 
 def exactly(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let proximal steps go on until they have converged."""
-    monkeypatch.setattr(coil_problem, "TV_CG_TOLERANCE", 1e-7)
-    monkeypatch.setattr(coil_problem, "ITERATIONS", 300)
+    monkeypatch.setattr(problems, "TV_CG_TOLERANCE", 1e-7)
+    monkeypatch.setattr(problems, "ITERATIONS", 300)
 
 
 # --- the network's grid ----------------------------------------------------------------------------------------------
@@ -60,7 +63,7 @@ def exactly(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("number", range(8))
 def test_images_come_back_from_every_view(model: HVAE, shape: tuple[int, int], number: int) -> None:
-    seen = problem_of(model, shape).seen(number)
+    seen = problem_of(model, shape).view(number)
     image = white(2, *shape)
     kspace = seen.kspace(image)
     assert kspace.shape == (2, *seen.padded) and all(size % 8 == 0 for size in seen.padded)
@@ -76,7 +79,7 @@ def test_what_lies_beyond_the_scan_counts_as_measured(model: HVAE, shape: tuple[
     for mask in (calibrated(shape[1]).expand(shape), some_bins(*shape)):
         problem = problem_of(model, shape, mask=mask)
         for number in range(8):
-            seen = problem.seen(number)
+            seen = problem.view(number)
             back = view(seen.mask, number)
             assert torch.equal(centre_crop(back, shape), mask.expand(2, *shape))
             assert int(back.sum()) == 2 * (int(mask.sum()) + back[0].numel() - mask.numel())
@@ -88,7 +91,7 @@ def test_what_lies_beyond_the_scan_counts_as_measured(model: HVAE, shape: tuple[
 def test_units(model: HVAE) -> None:
     """Of pose: the 99th percentile of the combined coils is 1; noise is that of a coil, and kept by combining."""
     kspace, maps, images = coil_scans(2, 4, 61, 45, noise=0.2)
-    problem = pose_coils(model, torch.tensor([1.0, 300.0])[:, None, None, None] * kspace, calibrated(45), maps[None])
+    problem = prepare(model, torch.tensor([1.0, 300.0])[:, None, None, None] * kspace, calibrated(45), maps[None])
     zero_filled = ifft2c(resize_kspace(fft2c(problem.combined), problem.padded)).abs().flatten(1)
     torch.testing.assert_close(torch.quantile(zero_filled, 0.99, dim=1), torch.ones(2), rtol=1e-3, atol=0)
     torch.testing.assert_close(problem.noise * problem.scale, torch.tensor([0.2, 60.0]), rtol=0.1, atol=0)
@@ -102,9 +105,9 @@ def test_units(model: HVAE) -> None:
 def test_turned_scans_give_images_as_they_were(model: HVAE) -> None:
     kspace, maps, _ = coil_scans(2, 3, 24, 20)
     lines = calibrated(20)
-    straight = pose_coils(model, kspace, lines, maps[None])
-    turned = pose_coils(model, kspace.mT, lines[:, None], maps.mT[None])
-    assert turned.turned and not straight.turned
+    straight = prepare(model, kspace, lines, maps[None])
+    turned = prepare(model, kspace.mT, lines[:, None], maps.mT[None])
+    assert turned.transposed and not straight.transposed
     torch.testing.assert_close(turned.combined, straight.combined, rtol=0, atol=1e-6)
     made = straight.kspace(white(2, 24, 20))
     torch.testing.assert_close(turned.images(made), straight.images(made).mT, rtol=0, atol=1e-6)
@@ -120,23 +123,23 @@ def test_settled_image_solves_the_normal_equations(
 ) -> None:
     exactly(monkeypatch)
     problem = problem_of(model, shape)
-    seen = problem.seen(number)
+    seen = problem.view(number)
     v = white(2, *shape)
-    x = seen.image(seen.settle(seen.kspace(v)))
+    x = seen.image(seen.make_consistent(seen.kspace(v)))
     r = weight_of(problem.noise)
     left = problem.sense.normal(x) + r * x
     torch.testing.assert_close(left, problem.combined + r * v, rtol=0, atol=1e-4)
-    torch.testing.assert_close(seen.finish(seen.kspace(v)), seen.settle(seen.kspace(v)))
+    torch.testing.assert_close(seen.finish(seen.kspace(v)), seen.make_consistent(seen.kspace(v)))
 
 
 def test_few_iterations_are_near_to_the_solution(monkeypatch: pytest.MonkeyPatch, model: HVAE) -> None:
     """From a guess of the size of the network's errors the step's own number of iterations is enough."""
     kspace, maps, images = coil_scans(2, 4, 48, 40, noise=0.02)
-    problem = pose_coils(model, kspace, calibrated(40), maps[None])
+    problem = prepare(model, kspace, calibrated(40), maps[None])
     v = problem.kspace(images / problem.scale[:, None, None] + 0.1 * white(2, 48, 40))
-    found = problem.settle(v)
+    found = problem.make_consistent(v)
     exactly(monkeypatch)
-    exact = problem.settle(v)
+    exact = problem.make_consistent(v)
     assert float((found - exact).norm() / exact.norm()) < 0.01
     assert float((exact - v).norm() / exact.norm()) > 0.1
 
@@ -148,9 +151,11 @@ def test_noise_weighs_the_guess(monkeypatch: pytest.MonkeyPatch, model: HVAE) ->
     loud = dataclasses.replace(problem, noise=torch.tensor([0.0, 1e4]))
     v = problem.kspace(white(2, 16, 24))
     least = problem.sense.solve(problem.combined + LEAST_WEIGHT * problem.image(v), LEAST_WEIGHT)
-    torch.testing.assert_close(quiet.image(quiet.settle(v)), least, rtol=0, atol=1e-3)
-    found = loud.settle(v)
-    torch.testing.assert_close(found[0], quiet.settle(v)[0], rtol=0, atol=1e-3)  # slices have weights of their own
+    torch.testing.assert_close(quiet.image(quiet.make_consistent(v)), least, rtol=0, atol=1e-3)
+    found = loud.make_consistent(v)
+    torch.testing.assert_close(
+        found[0], quiet.make_consistent(v)[0], rtol=0, atol=1e-3
+    )  # slices have weights of their own
     torch.testing.assert_close(found[1], v[1], rtol=0, atol=1e-3)
 
 
@@ -161,7 +166,7 @@ def test_gradient_equals_that_of_a_dense_solve(monkeypatch: pytest.MonkeyPatch, 
     shape = (5, 6)
     sense = Sense(torch.stack([white(2, *shape, seed=seed) for seed in (1, 2)]) / 2, some_bins(*shape, low=2))
     noise = torch.tensor([0.05, 0.2])
-    problem = problem_by_hand(sense, sense.masked(white(2, 2, *shape, seed=3)), noise, (8, 8)).seen(number)
+    problem = problem_by_hand(sense, sense.masked(white(2, 2, *shape, seed=3)), noise, (8, 8)).view(number)
     weight = white(2, 8, 8, seed=4)
 
     def loss_and_gradient(settle: object) -> tuple[Tensor, Tensor]:
@@ -193,7 +198,7 @@ def test_gradient_of_few_iterations_is_near(monkeypatch: pytest.MonkeyPatch, mod
         if exact:
             exactly(monkeypatch)
         v = problem.kspace(white(2, 16, 24)).requires_grad_()
-        (problem.settle(v).conj() * weight).sum().real.backward()
+        (problem.make_consistent(v).conj() * weight).sum().real.backward()
         assert v.grad is not None
         found.append(v.grad)
     assert float((found[0] - found[1]).norm() / found[1].norm()) < 0.02
@@ -206,10 +211,10 @@ def test_one_coil_of_sensitivity_1_has_a_closed_form(mask: Tensor, number: int) 
     y = torch.where(mask, small_kspace(2, 16, 24), 0)
     noise = torch.tensor([0.05, 0.2])
     sense = Sense(torch.ones(1, 1, 16, 24, dtype=torch.complex64), mask.expand(2, 16, 24))
-    problem = problem_by_hand(sense, y[:, None], noise, (16, 24)).seen(number)
+    problem = problem_by_hand(sense, y[:, None], noise, (16, 24)).view(number)
     v, r = white(2, 16, 24), weight_of(noise)
     expected = torch.where(mask, (y + r * view(v, number)) / (1 + r), view(v, number))
-    torch.testing.assert_close(view(problem.settle(v), number), expected, rtol=0, atol=1e-4)
+    torch.testing.assert_close(view(problem.make_consistent(v), number), expected, rtol=0, atol=1e-4)
 
 
 # --- first guesses ---------------------------------------------------------------------------------------------------
@@ -272,10 +277,10 @@ def test_guesses(model: HVAE, shape: tuple[int, int]) -> None:
     torch.testing.assert_close(problem.first, expected, rtol=0, atol=1e-6)
     assert torch.equal(problem.guess(model), found[-1])
     for guess in found[1:]:
-        changed = problem.settle(guess) - guess  # one more step of data that have settled it moves it little
+        changed = problem.make_consistent(guess) - guess  # one more step of data that have settled it moves it little
         assert float(changed.norm() / guess.norm()) < 0.05
     for number in range(8):
-        seen = problem.seen(number)
+        seen = problem.view(number)
         torch.testing.assert_close(view(seen.guesses(model)[0], number), found[0], rtol=0, atol=1e-5)
 
 

@@ -10,13 +10,13 @@ from torch import Tensor
 from mrihvae.inference import held_out as heldout
 from mrihvae.inference.held_out import BOUNDS, DRAWS, FOLDS, TYPICAL, error_ratio, held_out, ratio_of
 from mrihvae.inference.reconstruct import sample
-from mrihvae.inference.settings import InferenceSettings
+from mrihvae.inference.settings import InferenceSettings, RefinementSettings
 from mrihvae.model.hvae import HVAE
 from mrihvae.physics.fourier import fft2c, ifft2c
 from tests.support.files import complex_normal
 from tests.support.small import small_kspace, small_model
 
-SETTINGS = InferenceSettings(sweeps=0)
+SETTINGS = InferenceSettings(refinement=RefinementSettings(sweeps=0))
 
 
 @pytest.fixture(scope="module")
@@ -129,7 +129,7 @@ def test_ratio_of_any_draws(model: HVAE, pattern: str) -> None:
     """They are asked for k-space as it was given, with what is held out missing; by `sample` it is `error_ratio`."""
     shape = {"along the height": (72, 32), "along the height of a square": (72, 72)}.get(pattern, (32, 72))
     masks = {"lines": lines(72), "bins": bins(32, 72)}
-    settings = InferenceSettings(views=1, rounds=1, sweeps=0)
+    settings = InferenceSettings(views=1, rounds=1, refinement=RefinementSettings(sweeps=0))
     measured = masks.get(pattern, lines(72)[:, None]).expand(shape)
     kspace = torch.where(measured, small_kspace(2, *shape, noise=0.05), 0)
     asked = []
@@ -138,7 +138,7 @@ def test_ratio_of_any_draws(model: HVAE, pattern: str) -> None:
         assert shown.shape == kspace.shape and mask.shape == shape
         assert torch.equal(shown, torch.where(mask, kspace, 0)) and bool((measured | ~mask).all())
         asked.append((seed, int(mask.sum())))
-        return fft2c(sample(model, shown, mask, DRAWS, settings, seed))
+        return fft2c(sample(model, shown, mask, DRAWS, None, settings, seed))
 
     found = ratio_of(draws, kspace, measured, measured, seed=2)
     assert found == error_ratio(model, kspace, measured, measured, settings, 2)

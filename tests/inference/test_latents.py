@@ -22,6 +22,7 @@ from mrihvae.model.settings import ModelSettings
 from mrihvae.physics.fourier import centre_crop, fft2c, ifft2c
 from mrihvae.training.batches import Scans
 from mrihvae.training.objective import prior_terms
+from mrihvae.utils.config import with_settings
 from tests.support.small import SMALL, every_third, small_kspace, small_model
 
 SHAPE = (32, 24)
@@ -79,7 +80,7 @@ def means(model: HVAE, encoder: Encoder | None, latents: list[list[Tensor]], fir
 def test_no_sweeps_is_amortised_inference_or_the_priors_mean(model: HVAE, start: str) -> None:
     kspace, mask, s = problem()
     q = CompleteEncoder(model, kspace)
-    found = infer(model, q, kspace, mask, s, dataclasses.replace(NONE, start=start))
+    found = infer(model, q, kspace, mask, s, with_settings(NONE, start=start))
     assert [len(level) for level in found.latents] == [SMALL.layers] * SMALL.levels
     for group in model.groups:
         expected = means(model, q if start == "encoder" else None, found.latents, (group[0], 0))
@@ -89,7 +90,7 @@ def test_no_sweeps_is_amortised_inference_or_the_priors_mean(model: HVAE, start:
         torch.testing.assert_close(band, expected)
     torch.testing.assert_close(found.kspace, merge(found.bands))
     other = infer(
-        model, CompleteEncoder(model, kspace.flip(0)), kspace.flip(0), mask, s, dataclasses.replace(NONE, start=start)
+        model, CompleteEncoder(model, kspace.flip(0)), kspace.flip(0), mask, s, with_settings(NONE, start=start)
     )
     same = float((other.kspace - found.kspace).abs().max()) == 0
     assert same is (start == "prior")  # which does not look at the data
@@ -110,7 +111,7 @@ def test_refined_latents_decode_nearer_to_the_data(model: HVAE, order: str, star
         found = infer(model, q, kspace, mask, s, refinement, draw, traced=True)
         return (found.kspace - kspace).abs().square().sum(dim=(1, 2)), found
 
-    before, _ = errors(dataclasses.replace(settings, sweeps=0))
+    before, _ = errors(with_settings(settings, sweeps=0))
     after, found = errors(settings)
     if order == "together" or model.settings.separable:  # else an encoder without training may undo it further down
         assert bool((after < before).all())
@@ -179,7 +180,7 @@ def test_gradient_of_a_level_is_that_through_the_whole_decoder(separable: HVAE) 
         settings = RefinementSettings(
             sweeps=tuple(int(i == j) for i in range(SMALL.levels)), rule="gradient", step=1e-6
         )
-        settings = dataclasses.replace(settings, anchor="posterior")  # begins at its mean, where it has no gradient
+        settings = with_settings(settings, anchor="posterior")  # begins at its mean, where it has no gradient
         moved = infer(separable, q, kspace, mask, s, settings).latents[j]
         latents = [[z.clone().requires_grad_() for z in level] for level in found.latents]
         image = ifft2c(merge(decoded(separable, latents)))
@@ -239,9 +240,7 @@ def test_one_layer_a_level_makes_both_orders_one() -> None:
     for rule in RULES:
         settings = RefinementSettings(rule=rule, sweeps=2)
         one, two = (
-            infer(
-                model, CompleteEncoder(model, kspace), kspace, mask, s, dataclasses.replace(settings, order=order)
-            ).kspace
+            infer(model, CompleteEncoder(model, kspace), kspace, mask, s, with_settings(settings, order=order)).kspace
             for order in ("together", "layer")
         )
         assert torch.equal(one, two)
@@ -285,7 +284,7 @@ def test_masked_encoder_looks_at_every_level(model: HVAE, order: str) -> None:
     r = MeasurementEncoder(model, measured, measured, band_coverage(mask, 3))
     found = infer(model, r, measured, mask, s, RefinementSettings(order=order), traced=True)
     assert all(bool((trace.objective[-1] <= trace.objective[0]).all()) for trace in found.traces.values())
-    plain = infer(model, r, measured, mask, s, dataclasses.replace(NONE, order=order))
+    plain = infer(model, r, measured, mask, s, with_settings(NONE, order=order))
     assert not torch.equal(found.kspace, plain.kspace)
 
 
@@ -398,7 +397,7 @@ def test_elbo_of_real_images_by_hand() -> None:
     model = small_model(settings=REAL).requires_grad_(False)
     images = torch.rand(2, 3, *SHAPE, generator=torch.Generator().manual_seed(0))
     kspace = fft2c(images.to(torch.complex64))
-    scans = Scans(kspace, kspace, torch.ones(kspace.shape, dtype=torch.bool), torch.tensor([0.0, 0.2]))
+    scans = Scans.of_one_coil(kspace, kspace, torch.ones(kspace.shape, dtype=torch.bool), torch.tensor([0.0, 0.2]))
     torch.manual_seed(3)
     terms = prior_terms(model, scans, matched=False)
     torch.manual_seed(3)

@@ -13,7 +13,7 @@ import torch
 from mrihvae.errors import InputError
 from mrihvae.inference import reconstruct as inference
 from mrihvae.inference.latents import mixed_seed
-from mrihvae.inference.problem import Problem, padded_shape, pose
+from mrihvae.inference.problem import Problem, padded_shape, prepare
 from mrihvae.inference.reconstruct import first_estimate, infer, reconstruct, sample, view
 from mrihvae.inference.settings import InferenceSettings
 from mrihvae.model.bands import merge
@@ -24,6 +24,7 @@ from mrihvae.physics.fourier import centre_pad, fft2c, ifft2c
 from mrihvae.physics.noise import noise_std
 from mrihvae.physics.scaling import kspace_scale
 from mrihvae.training.objective import decode_means
+from mrihvae.utils.config import with_settings
 from tests.support.files import complex_normal
 from tests.support.small import SMALL, every_third, small_kspace, small_model
 
@@ -64,7 +65,7 @@ def relative(a: torch.Tensor, b: torch.Tensor) -> float:
 @pytest.mark.parametrize("shape", [(640, 372), (320, 320), (196, 128), (128, 126), (97, 131), (5, 7), (8, 8)])
 def test_any_size(model: HVAE, shape: tuple[int, int]) -> None:
     kspace, mask = small_kspace(1, *shape), every_third(shape[1])
-    images = reconstruct(model, kspace, mask, exactly(views=2, sweeps=1))
+    images = reconstruct(model, kspace, mask, None, exactly(views=2, sweeps=1))
     assert images.shape == (1, *shape) and images.dtype == torch.complex64
     assert bool(torch.isfinite(images.abs()).all())
     zero_filled = ifft2c(torch.where(mask, kspace, 0))
@@ -85,12 +86,12 @@ def test_result_does_not_depend_on_the_batch(model: HVAE, settings: InferenceSet
     kspace, mask = small_kspace(4, 36, 30, noise=0.05), every_third(30)
     kspace[1] *= 1e3
     kspace[2] = 0
-    together = reconstruct(model, kspace, mask, settings)
+    together = reconstruct(model, kspace, mask, None, settings)
     for k in (0, 1, 3):
-        alone = reconstruct(model, kspace[k, None], mask, settings)[0]
+        alone = reconstruct(model, kspace[k, None], mask, None, settings)[0]
         assert relative(together[k], alone) < 1e-5, k
     assert not together[2].any() or float(together[2].abs().max()) < 1e-30
-    assert relative(reconstruct(model, kspace.flip(0), mask, settings).flip(0)[3], together[3]) < 1e-5
+    assert relative(reconstruct(model, kspace.flip(0), mask, None, settings).flip(0)[3], together[3]) < 1e-5
 
 
 @pytest.mark.parametrize(("factor", "tolerance"), [(2.0**-20, 1e-6), (2.0**14, 1e-6), (1e-6, 1e-3), (1e4, 1e-3)])
@@ -98,15 +99,15 @@ def test_result_does_not_depend_on_the_batch(model: HVAE, settings: InferenceSet
 def test_scale_equivariance(model: HVAE, factor: float, tolerance: float, combine: str) -> None:
     settings = exactly(views=2, sweeps=2, combine=combine)
     kspace, mask = small_kspace(2, 36, 30, noise=0.05), every_third(30)
-    images = reconstruct(model, kspace, mask, settings)
-    assert relative(reconstruct(model, factor * kspace, mask, settings) / factor, images) < tolerance
+    images = reconstruct(model, kspace, mask, None, settings)
+    assert relative(reconstruct(model, factor * kspace, mask, None, settings) / factor, images) < tolerance
 
 
 def test_amortised_result_is_scale_equivariant_to_rounding(model: HVAE) -> None:
     kspace, mask = small_kspace(2, 36, 30), every_third(30)
-    images = reconstruct(model, kspace, mask, AMORTISED)
+    images = reconstruct(model, kspace, mask, None, AMORTISED)
     for factor in (1e-6, 1e4, 3.0):
-        assert relative(reconstruct(model, factor * kspace, mask, AMORTISED) / factor, images) < 1e-5
+        assert relative(reconstruct(model, factor * kspace, mask, None, AMORTISED) / factor, images) < 1e-5
 
 
 @pytest.mark.parametrize(
@@ -115,7 +116,7 @@ def test_amortised_result_is_scale_equivariant_to_rounding(model: HVAE) -> None:
 )
 def test_measured_bins_are_kept(model: HVAE, settings: InferenceSettings) -> None:
     kspace, mask = small_kspace(2, 36, 30, noise=0.2), every_third(30)
-    found = fft2c(reconstruct(model, kspace, mask, settings))
+    found = fft2c(reconstruct(model, kspace, mask, None, settings))
     assert relative(found[..., mask], kspace[..., mask]) < 1e-5
     assert float(found[..., ~mask].abs().max()) > 0
 
@@ -124,37 +125,37 @@ def test_measured_bins_are_kept(model: HVAE, settings: InferenceSettings) -> Non
 def test_fully_sampled_input_returns_the_image(model: HVAE, shape: tuple[int, int]) -> None:
     kspace = small_kspace(2, *shape)
     for mask in (torch.ones(shape[1], dtype=torch.bool), torch.ones(shape, dtype=torch.bool)):
-        assert relative(reconstruct(model, kspace, mask, SHORT), ifft2c(kspace)) < 1e-5
+        assert relative(reconstruct(model, kspace, mask, None, SHORT), ifft2c(kspace)) < 1e-5
 
 
 def test_lines_along_the_other_axis_are_the_transposed_problem(model: HVAE) -> None:
     kspace, mask = small_kspace(2, 36, 30), every_third(36)
-    images = reconstruct(model, kspace, mask[:, None], SHORT)
+    images = reconstruct(model, kspace, mask[:, None], None, SHORT)
     assert images.shape == (2, 36, 30)
-    assert torch.equal(images, reconstruct(model, kspace.mT, mask, SHORT).mT)
-    drawn = sample(model, kspace, mask[:, None], 2, AMORTISED)
+    assert torch.equal(images, reconstruct(model, kspace.mT, mask, None, SHORT).mT)
+    drawn = sample(model, kspace, mask[:, None], 2, None, AMORTISED)
     assert drawn.shape == (2, 2, 36, 30)
-    assert torch.equal(drawn, sample(model, kspace.mT, mask, 2, AMORTISED).mT)
+    assert torch.equal(drawn, sample(model, kspace.mT, mask, 2, None, AMORTISED).mT)
 
 
 @pytest.mark.parametrize("settings", [AMORTISED, SHORT, exactly(views=3, rounds=1, combine="variance")])
 def test_any_pattern(model: HVAE, settings: InferenceSettings) -> None:
     kspace, mask = small_kspace(3, 37, 30, noise=0.05), bins_of(37, 30)
-    images = reconstruct(model, kspace, mask, settings)
+    images = reconstruct(model, kspace, mask, None, settings)
     assert images.shape == (3, 37, 30) and bool(torch.isfinite(images.abs()).all())
     found = fft2c(images)
     assert float(found[:, ~mask].abs().mean()) > 1e-2
     if settings.combine == "measured":
         assert relative(found[:, mask], kspace[:, mask]) < 1e-5
     for k in range(3):
-        assert relative(images[k], reconstruct(model, kspace[k, None], mask, settings)[0]) < 1e-5
-    assert torch.equal(reconstruct(model, torch.where(mask, kspace, complex("nan")), mask, settings), images)
+        assert relative(images[k], reconstruct(model, kspace[k, None], mask, None, settings)[0]) < 1e-5
+    assert torch.equal(reconstruct(model, torch.where(mask, kspace, complex("nan")), mask, None, settings), images)
 
 
 def test_problem_in_the_networks_units_and_sizes(model: HVAE) -> None:
     kspace, mask = 50 * small_kspace(2, 36, 30, noise=0.05), bins_of(36, 30)
     kspace[1] *= 10
-    problem = pose(model, kspace, mask)
+    problem = prepare(model, kspace, mask)
     assert problem.measured.shape == problem.mask.shape == (2, 40, 32) and problem.shape == (36, 30)
     inner = (..., slice(2, 38), slice(1, 31))
     assert torch.equal(problem.mask[inner], mask.expand(2, 36, 30))
@@ -185,8 +186,8 @@ def test_only_lines_along_the_height_are_turned(model: HVAE) -> None:
         (torch.ones(16, dtype=torch.bool), False),
         (torch.zeros(24, 16, dtype=torch.bool), False),
     ):
-        problem = pose(model, kspace, mask)
-        assert problem.turned is turned
+        problem = prepare(model, kspace, mask)
+        assert problem.transposed is turned
         assert problem.measured.shape == ((1, 16, 24) if turned else (1, 24, 16))
         assert problem.images(problem.measured).shape == (1, 24, 16)
 
@@ -213,7 +214,7 @@ def test_iterative_inference(model: HVAE, start: str) -> None:
     """It starts without a look at the scan, and comes near to what was measured by refinement alone."""
     kspace, mask = small_kspace(2, 32, 24), every_third(24)
     settings = exactly(views=1, rounds=1, start=start, anchor="prior", combine="variance")
-    found = {n: fft2c(reconstruct(model, kspace, mask, dataclasses.replace(settings, sweeps=n))) for n in (0, 1, 4)}
+    found = {n: fft2c(reconstruct(model, kspace, mask, None, with_settings(settings, sweeps=n))) for n in (0, 1, 4)}
     assert relative(found[0][..., ~mask][0], found[0][..., ~mask][1]) < 1  # of the two slices
     assert relative(found[4], found[0]) > 1e-3 and bool(torch.isfinite(found[4].abs()).all())
 
@@ -238,13 +239,15 @@ def test_equal_seeds_give_equal_samples(model: HVAE, settings: InferenceSettings
     kspace, mask = small_kspace(2, 36, 30, noise=0.05), every_third(30)
     torch.manual_seed(1)
     before = torch.get_rng_state()
-    drawn = sample(model, kspace, mask, 3, settings, seed=5)
+    drawn = sample(model, kspace, mask, 3, None, settings, seed=5)
     assert drawn.shape == (3, 2, 36, 30) and drawn.dtype == torch.complex64
     assert torch.equal(torch.get_rng_state(), before)
     torch.manual_seed(2)
-    assert torch.equal(sample(model, kspace, mask, 3, settings, seed=5), drawn)
-    assert torch.equal(sample(model, kspace, mask, 2, settings, seed=5), drawn[:2])  # more samples go on from these
-    other = sample(model, kspace, mask, 3, settings, seed=6)
+    assert torch.equal(sample(model, kspace, mask, 3, None, settings, seed=5), drawn)
+    assert torch.equal(
+        sample(model, kspace, mask, 2, None, settings, seed=5), drawn[:2]
+    )  # more samples go on from these
+    other = sample(model, kspace, mask, 3, None, settings, seed=6)
     everything = torch.cat((drawn, other))
     for one, two in itertools.combinations(everything, 2):
         assert relative(one, two) > 1e-3
@@ -256,9 +259,9 @@ def test_equal_seeds_give_equal_samples(model: HVAE, settings: InferenceSettings
 def test_samples_do_not_depend_on_the_batch(model: HVAE, settings: InferenceSettings, pattern: str) -> None:
     kspace, mask = small_kspace(3, 36, 30, noise=0.05), every_third(30) if pattern == "lines" else bins_of(36, 30)
     kspace[1] *= 1e3
-    together = sample(model, kspace, mask, 2, settings, seed=3)
+    together = sample(model, kspace, mask, 2, None, settings, seed=3)
     for k in range(3):
-        alone = sample(model, kspace[k, None], mask, 2, settings, seed=3, first=k)[:, 0]
+        alone = sample(model, kspace[k, None], mask, 2, None, settings, seed=3, first=k)[:, 0]
         assert relative(together[:, k], alone) < 1e-4, k
 
 
@@ -267,10 +270,10 @@ def test_temperature_0_is_the_mean_path(model: HVAE) -> None:
     kspace, mask = small_kspace(2, 36, 30, noise=0.05), every_third(30)
     for views in (1, 3):
         settings = exactly(views=views, rounds=1, sweeps=0, temperature=0.0)
-        drawn = sample(model, kspace, mask, 2 * views, settings)
-        assert relative(drawn.mean(dim=0), reconstruct(model, kspace, mask, settings)) < 1e-5
+        drawn = sample(model, kspace, mask, 2 * views, None, settings)
+        assert relative(drawn.mean(dim=0), reconstruct(model, kspace, mask, None, settings)) < 1e-5
         assert torch.equal(drawn[:views], drawn[views:])
-        assert torch.equal(sample(model, kspace, mask, 1, settings)[0], drawn[0])
+        assert torch.equal(sample(model, kspace, mask, 1, None, settings)[0], drawn[0])
     assert relative(drawn[0], drawn[1]) > 1e-3
 
 
@@ -279,7 +282,7 @@ def test_spread_grows_with_the_temperature(model: HVAE) -> None:
     spreads = []
     for temperature in (0.0, 0.01, 0.1, 0.5, 1.0):
         settings = exactly(views=1, sweeps=0, temperature=temperature)
-        drawn = sample(model, kspace, mask, 6, settings)
+        drawn = sample(model, kspace, mask, 6, None, settings)
         spreads.append(float((drawn - drawn.mean(dim=0)).abs().square().mean().sqrt()))
     assert spreads[0] < 1e-6 and all(a < b for a, b in itertools.pairwise(spreads))
     assert spreads[2] == pytest.approx(10 * spreads[1], rel=0.1)  # in proportion where the decoder is about linear
@@ -290,7 +293,7 @@ def test_spread_grows_with_the_temperature(model: HVAE) -> None:
 def test_every_sample_keeps_measured_bins(model: HVAE, settings: InferenceSettings, pattern: str) -> None:
     kspace = small_kspace(2, 37, 30, noise=0.2)
     mask = {"lines": every_third(30), "bins": bins_of(37, 30), "along the height": every_third(37)[:, None]}[pattern]
-    drawn = fft2c(sample(model, kspace, mask, 3, settings))
+    drawn = fft2c(sample(model, kspace, mask, 3, None, settings))
     mask = mask.expand(37, 30)
     for one in drawn:
         assert relative(one[:, mask], kspace[:, mask]) < 1e-5
@@ -300,7 +303,7 @@ def test_every_sample_keeps_measured_bins(model: HVAE, settings: InferenceSettin
 
 def test_samples_of_a_complete_scan_are_the_scan(model: HVAE) -> None:
     kspace = small_kspace(1, 24, 16)
-    drawn = sample(model, kspace, torch.ones(16, dtype=torch.bool), 2, DRAWS)
+    drawn = sample(model, kspace, torch.ones(16, dtype=torch.bool), 2, None, DRAWS)
     assert relative(drawn, ifft2c(kspace).expand(2, -1, -1, -1)) < 1e-5
 
 
@@ -309,8 +312,8 @@ def test_sample_by_hand(model: HVAE, number: int, which: int) -> None:
     """In the sample's view latents of every layer are drawn from r on the way down, beginning at the first guess."""
     kspace, mask = small_kspace(1, 32, 24, noise=0.05), every_third(24)
     settings = exactly(views=3, sweeps=0, temperature=0.7)
-    problem = pose(model, kspace, mask)
-    seen = problem.seen(which)
+    problem = prepare(model, kspace, mask)
+    seen = problem.view(which)
     guess = model.r.guesses(seen.measured, seen.mask)[-1]
     generator = torch.Generator().manual_seed(mixed_seed(4, number, 0))
     features = model.r.features(guess, seen.measured, band_coverage(seen.mask, SMALL.levels))
@@ -327,7 +330,7 @@ def test_sample_by_hand(model: HVAE, number: int, which: int) -> None:
         known = torch.where(seen.mask, known, known + centre_pad(hhat, (32, 24)))
         bands.append(hhat)
     expected = view(torch.where(seen.mask, seen.measured, merge(bands)), which)
-    drawn = fft2c(sample(model, kspace, mask, 5, settings, seed=4))[number]
+    drawn = fft2c(sample(model, kspace, mask, 5, None, settings, seed=4))[number]
     assert relative(drawn / problem.scale, expected) < 1e-5
 
 
@@ -375,13 +378,13 @@ def test_refined_samples_of_a_linear_model_follow_its_posterior(
 def test_samples_refined_towards_the_prior_are_refused(model: HVAE) -> None:
     """Nothing would hold the draws, and the spread be lost."""
     with pytest.raises(InputError, match="refined with anchor 'posterior'"):
-        sample(model, small_kspace(1, 32, 24), every_third(24), 2, exactly(sweeps=1, anchor="prior"))
-    sample(model, small_kspace(1, 32, 24), every_third(24), 2, exactly(sweeps=0, anchor="prior"))
+        sample(model, small_kspace(1, 32, 24), every_third(24), 2, None, exactly(sweeps=1, anchor="prior"))
+    sample(model, small_kspace(1, 32, 24), every_third(24), 2, None, exactly(sweeps=0, anchor="prior"))
 
 
 def test_slices_have_draws_of_their_own(model: HVAE) -> None:
     kspace = small_kspace(1, 32, 24).expand(2, -1, -1)
-    drawn = sample(model, kspace, every_third(24), 2, exactly(sweeps=0))
+    drawn = sample(model, kspace, every_third(24), 2, None, exactly(sweeps=0))
     assert relative(drawn[:, 0], drawn[:, 1]) > 1e-3
 
 
@@ -396,18 +399,18 @@ def test_no_samples_are_refused(model: HVAE, samples: int) -> None:
 
 def test_mask_shapes_are_equivalent(model: HVAE) -> None:
     kspace, mask = small_kspace(2, 36, 30), every_third(30)
-    images = reconstruct(model, kspace, mask, AMORTISED)
+    images = reconstruct(model, kspace, mask, None, AMORTISED)
     for same in (mask[None], mask.expand(36, 30), mask.to(torch.uint8), mask.float()):
-        assert torch.equal(reconstruct(model, kspace, same, AMORTISED), images)
+        assert torch.equal(reconstruct(model, kspace, same, None, AMORTISED), images)
 
 
 def test_what_is_not_measured_is_ignored(model: HVAE) -> None:
     kspace, mask = small_kspace(2, 36, 30), every_third(30)
-    images = reconstruct(model, kspace, mask, SHORT)
+    images = reconstruct(model, kspace, mask, None, SHORT)
     spoilt = torch.where(mask, kspace, 1e6 * torch.from_numpy(complex_normal((2, 36, 30))))
-    assert torch.equal(reconstruct(model, spoilt, mask, SHORT), images)
+    assert torch.equal(reconstruct(model, spoilt, mask, None, SHORT), images)
     spoilt = torch.where(mask, kspace, complex("nan"))
-    assert torch.equal(reconstruct(model, spoilt, mask, SHORT), images)
+    assert torch.equal(reconstruct(model, spoilt, mask, None, SHORT), images)
 
 
 @pytest.mark.parametrize("combine", ["measured", "variance"])
@@ -415,14 +418,14 @@ def test_nothing_measured_and_nothing_there_give_nothing(model: HVAE, combine: s
     settings = exactly(sweeps=1, combine=combine)
     kspace = small_kspace(1, 16, 16)
     for y, mask in ((kspace, torch.zeros(16, dtype=torch.bool)), (0 * kspace, every_third(16))):
-        images = reconstruct(model, y, mask, settings)
+        images = reconstruct(model, y, mask, None, settings)
         assert bool(torch.isfinite(images.abs()).all()) and float(images.abs().max()) < 1e-30
 
 
 def test_input_is_left_as_it_is(model: HVAE) -> None:
     kspace, mask = small_kspace(2, 36, 30), every_third(30)
     copy, mask_copy = kspace.clone(), mask.clone()
-    reconstruct(model, kspace, mask, SHORT)
+    reconstruct(model, kspace, mask, None, SHORT)
     assert torch.equal(kspace, copy) and torch.equal(mask, mask_copy)
     assert all(parameter.grad is None for parameter in model.parameters())
 
@@ -430,9 +433,9 @@ def test_input_is_left_as_it_is(model: HVAE) -> None:
 def test_random_generators_play_no_part(model: HVAE) -> None:
     kspace, mask = small_kspace(1, 36, 30), every_third(30)
     torch.manual_seed(1)
-    images = reconstruct(model, kspace, mask, SHORT)
+    images = reconstruct(model, kspace, mask, None, SHORT)
     torch.manual_seed(2)
-    assert torch.equal(reconstruct(model, kspace, mask, SHORT), images)
+    assert torch.equal(reconstruct(model, kspace, mask, None, SHORT), images)
 
 
 def test_no_sweeps_is_the_mean_of_the_masked_posterior(model: HVAE) -> None:
@@ -441,7 +444,7 @@ def test_no_sweeps_is_the_mean_of_the_masked_posterior(model: HVAE) -> None:
     scale = kspace_scale(measured)[:, None, None]
     guess = model.r.guesses(measured / scale, mask.expand(kspace.shape))[-1]
     hhat = scale * merge(decode_means(model, measured / scale, mask.expand(kspace.shape), guess))
-    found = fft2c(reconstruct(model, kspace, mask, AMORTISED))
+    found = fft2c(reconstruct(model, kspace, mask, None, AMORTISED))
     assert relative(found, torch.where(mask, kspace, hhat)) < 1e-5
 
 
@@ -457,39 +460,39 @@ def test_rounds_by_hand(model: HVAE, rounds: int, blend: float, combine: str) ->
     """Each round is given the last one's reconstruction, and moves it by the blend where nothing was measured."""
     settings = exactly(views=1, rounds=rounds, blend=blend, sweeps=0, combine=combine)
     kspace, mask = small_kspace(2, 32, 24, noise=0.05), every_third(24).expand(2, 32, 24)
-    problem = pose(model, kspace, mask[0])
+    problem = prepare(model, kspace, mask[0])
     estimate = one_round(model, problem, model.r.guesses(problem.measured, problem.mask)[-1])
     for k in range(rounds - 1):
         if k == rounds - 2:
             assert relative(first_estimate(model, problem, settings), estimate) < 1e-5
         estimate = estimate + blend * (one_round(model, problem, estimate) - estimate)
     estimate = estimate * problem.scale[:, None, None]
-    found = fft2c(reconstruct(model, kspace, mask[0], settings))
+    found = fft2c(reconstruct(model, kspace, mask[0], None, settings))
     assert relative(found[~mask], estimate[~mask]) < 1e-5
     if combine == "measured":
         assert relative(found[mask], kspace[mask]) < 1e-5
 
 
 def test_without_a_second_round_the_estimate_is_the_first_guess(model: HVAE) -> None:
-    problem = pose(model, small_kspace(2, 32, 24), every_third(24))
+    problem = prepare(model, small_kspace(2, 32, 24), every_third(24))
     guess = model.r.guesses(problem.measured, problem.mask)[-1]
     assert torch.equal(first_estimate(model, problem, exactly(rounds=1)), guess)
 
 
 def test_sweeps_are_those_of_the_last_round(model: HVAE) -> None:
     kspace, mask = small_kspace(2, 32, 24, noise=0.05), every_third(24)
-    problem = pose(model, kspace, mask)
+    problem = prepare(model, kspace, mask)
     for rounds in (2, 3):
         settings = exactly(views=2, rounds=rounds, blend=1.0, sweeps=2)
         guess = first_estimate(model, problem, settings)
-        assert torch.equal(guess, first_estimate(model, problem, dataclasses.replace(settings, sweeps=0)))
+        assert torch.equal(guess, first_estimate(model, problem, with_settings(settings, sweeps=0)))
         expected = problem.images(infer(model, problem, guess, settings, 2))
-        assert relative(reconstruct(model, kspace, mask, settings), expected) < 1e-5
+        assert relative(reconstruct(model, kspace, mask, None, settings), expected) < 1e-5
     settings = exactly(views=1, rounds=1, sweeps=2)
     guess = model.r.guesses(problem.measured, problem.mask)[-1]
     expected = problem.images(infer(model, problem, guess, settings, 2))
-    assert relative(reconstruct(model, kspace, mask, settings), expected) < 1e-5
-    one, two = (reconstruct(model, kspace, mask, exactly(rounds=k, sweeps=0)) for k in (1, 2))
+    assert relative(reconstruct(model, kspace, mask, None, settings), expected) < 1e-5
+    one, two = (reconstruct(model, kspace, mask, None, exactly(rounds=k, sweeps=0)) for k in (1, 2))
     assert relative(one, two) > 1e-3
 
 
@@ -524,9 +527,9 @@ def test_the_eight_views_differ() -> None:
 
 
 def test_problem_in_a_view(model: HVAE) -> None:
-    problem = pose(model, small_kspace(2, 32, 24), bins_of(32, 24))
+    problem = prepare(model, small_kspace(2, 32, 24), bins_of(32, 24))
     for number in range(8):
-        seen = problem.seen(number)
+        seen = problem.view(number)
         assert torch.equal(seen.measured, view(problem.measured, number))
         assert torch.equal(seen.mask, view(problem.mask, number)) and not seen.measured[~seen.mask].any()
         assert seen.noise is problem.noise and seen.scale is problem.scale
@@ -537,25 +540,25 @@ def test_problem_in_a_view(model: HVAE) -> None:
 def test_first_round_is_the_mean_over_views(model: HVAE, views: int) -> None:
     """Each in its own view, from its own first guess."""
     kspace, mask = small_kspace(2, 30, 22, noise=0.05), bins_of(30, 22)
-    problem = pose(model, kspace, mask)
+    problem = prepare(model, kspace, mask)
     found = []
     for number in range(views):
-        seen = problem.seen(number)
+        seen = problem.view(number)
         found.append(view(one_round(model, seen, model.r.guesses(seen.measured, seen.mask)[-1]), number))
     for one, two in itertools.combinations(found, 2):
         assert relative(one, two) > 1e-3  # an untrained network prefers an orientation
     expected = problem.images(torch.stack(found).mean(dim=0))
     settings = exactly(views=views, rounds=1, sweeps=0)
-    assert relative(reconstruct(model, kspace, mask, settings), expected) < 1e-5
+    assert relative(reconstruct(model, kspace, mask, None, settings), expected) < 1e-5
 
 
 def test_with_all_views_the_orientation_of_a_scan_does_not_matter(model: HVAE) -> None:
     """Mirrored scans give mirrored reconstructions."""
     kspace, mask = small_kspace(1, 32, 24, noise=0.05), bins_of(32, 24)
     settings = exactly(views=8, rounds=1, sweeps=1, rule="adam")
-    images = fft2c(reconstruct(model, kspace, mask, settings))
+    images = fft2c(reconstruct(model, kspace, mask, None, settings))
     for number in range(1, 8):
-        found = fft2c(reconstruct(model, view(kspace, number), view(mask, number), settings))
+        found = fft2c(reconstruct(model, view(kspace, number), view(mask, number), None, settings))
         assert relative(view(found, number), images) < 1e-3
 
 
@@ -625,9 +628,9 @@ def test_variance_in_the_physical_scale(model: HVAE) -> None:
     corners[8:40, 12:36] = True
     quiet = torch.where(corners, smooth, 0)
     assert float(noise_std(quiet * mask)) == 0
-    assert relative(fft2c(reconstruct(model, quiet, mask, settings))[..., mask], quiet[..., mask]) < 1e-5
+    assert relative(fft2c(reconstruct(model, quiet, mask, None, settings))[..., mask], quiet[..., mask]) < 1e-5
     noisy = smooth + 0.3 * torch.from_numpy(complex_normal((1, 48, 48)))
-    assert relative(fft2c(reconstruct(model, noisy, mask, settings))[..., mask], noisy[..., mask]) > 1e-3
+    assert relative(fft2c(reconstruct(model, noisy, mask, None, settings))[..., mask], noisy[..., mask]) > 1e-3
 
 
 @pytest.mark.parametrize(

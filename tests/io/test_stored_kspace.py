@@ -14,7 +14,7 @@ from mrihvae.errors import InputError
 from mrihvae.io.fastmri import read_scan
 from mrihvae.io.stored_kspace import StoredKspace
 from mrihvae.physics.sampling import Undersampling
-from mrihvae.recon.methods import Method
+from mrihvae.recon.methods import make_method
 from mrihvae.recon.undersampling import mask_of
 from mrihvae.recon.volumes import reconstruct_volume
 from tests.support.files import complex_normal, write_scan
@@ -107,7 +107,7 @@ def test_volumes_are_the_same(tmp_path: Path, coils: int) -> None:
     masks = [mask_of(one, pattern) for one in (lazy, whole)]
     np.testing.assert_array_equal(*masks)
     np.testing.assert_array_equal(lazy.one(2).kspace, whole.one(2).kspace)
-    for method in (Method("zero-filled"), Method("sense", strength=0.01)):
+    for method in (make_method("zero-filled"), make_method("sense", strength=0.01)):
         found, expected = (reconstruct_volume(one, masks[0], method) for one in (lazy, whole))
         np.testing.assert_array_equal(found, expected)
 
@@ -124,5 +124,5 @@ def test_commands_hold_a_slice_or_two(tmp_path: Path, monkeypatch: pytest.Monkey
         return read(self, begin, end)
 
     monkeypatch.setattr(StoredKspace, "_read", counting)
-    (row,) = reconstruct_file(path, tmp_path / "out", Method("sense", strength=0.01), None, 1)
+    (row,) = reconstruct_file(path, tmp_path / "out", make_method("sense", strength=0.01), None, 1)
     assert row["slices"] == 5 and max(most) == 1

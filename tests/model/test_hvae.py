@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
 
 import pytest
 import torch
-from torch.distributions import Normal, kl_divergence
 
 from mrihvae.model.bands import band_mask, grids, merge, split
 from mrihvae.model.hvae import HVAE
-from mrihvae.model.layers import Gaussian, band_coverage, band_images, fold_image, grid_scale, unfold_image
+from mrihvae.model.layers import band_coverage, band_images, fold_image, grid_scale
 from mrihvae.model.settings import ModelSettings
 from mrihvae.physics.fourier import fft2c, ifft2c
 from mrihvae.physics.total_variation import first_guess
@@ -114,37 +112,6 @@ def test_latents_of_finer_levels_leave_coarser_bands_bitwise_unchanged() -> None
     assert not torch.equal(before[1], after[1]) and not torch.equal(before[2], after[2])
 
 
-def test_kl_equals_torch() -> None:
-    torch.manual_seed(0)
-    mu, sigma = torch.randn(2, 3, 4, 5, 6), torch.rand(2, 3, 4, 5, 6) + 0.1
-    ours = Gaussian(mu[0], sigma[0]).kl(Gaussian(mu[1], sigma[1]))
-    theirs = kl_divergence(Normal(mu[0], sigma[0]), Normal(mu[1], sigma[1]))
-    torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
-    assert not Gaussian(mu[0], sigma[0]).kl(Gaussian(mu[0], sigma[0])).any()
-
-
-def test_output_zero_is_the_standard_normal() -> None:
-    gaussian = Gaussian.from_network(torch.zeros(2, 8, 3, 3))
-    assert gaussian.mu.shape == gaussian.sigma.shape == (2, 4, 3, 3)
-    assert not gaussian.mu.any()
-    torch.testing.assert_close(gaussian.sigma, torch.ones(2, 4, 3, 3))
-
-
-def test_deviation_stays_positive_and_finite() -> None:
-    raw = torch.tensor([-1e4, -100.0, -1.0, 0.0, 1.0, 100.0, 1e4]).reshape(1, 7, 1, 1)
-    sigma = Gaussian.from_network(torch.cat((torch.zeros_like(raw), raw), dim=1)).sigma.flatten()
-    assert sigma[0] == pytest.approx(1e-3) and sigma[-1] == pytest.approx(1e4)
-    assert bool((sigma.diff() >= 0).all())
-    half = Gaussian.from_network(torch.zeros(1, 2, 1, 1, dtype=torch.bfloat16))
-    assert half.mu.dtype == half.sigma.dtype == torch.float32
-
-
-def test_samples_have_the_mean_and_deviation() -> None:
-    torch.manual_seed(0)
-    z = Gaussian(torch.full((200, 200), 3.0), torch.full((200, 200), 0.5)).sample()
-    assert float(z.mean()) == pytest.approx(3.0, abs=0.01) and float(z.std()) == pytest.approx(0.5, abs=0.01)
-
-
 def test_a_new_prior_is_the_standard_normal_and_new_posteriors_are_confident() -> None:
     torch.manual_seed(0)
     model = HVAE(SMALL)
@@ -155,15 +122,6 @@ def test_a_new_prior_is_the_standard_normal_and_new_posteriors_are_confident() -
     assert not prior.mu.any()
     q = model.q(0, 0, state, model.q.features(scans.kspace)[0])
     assert float(q.sigma.detach().median()) == pytest.approx(0.17, abs=0.05)
-
-
-@pytest.mark.parametrize("fold", [1, 2, 3])
-def test_fold_and_unfold_are_inverse(fold: int) -> None:
-    image = draw(2, 6 * fold, 4 * fold)
-    channels = fold_image(image, fold)
-    assert channels.shape == (2, 2 * fold**2, 6, 4) and channels.dtype == torch.float32
-    assert torch.equal(unfold_image(channels, fold), image)
-    assert torch.equal(fold_image(unfold_image(channels, fold), fold), channels)
 
 
 def test_known_image_on_the_finest_level_is_the_image() -> None:
@@ -196,19 +154,6 @@ def test_head_and_band_images_have_the_same_units(shape: tuple[int, int], monkey
         monkeypatch.setattr(model.levels[j].head, "forward", lambda state, j=j: images[j])
         hhat = model.head(j, torch.zeros(2, 16, *images[j].shape[-2:]), shape)
         torch.testing.assert_close(hhat, band, atol=1e-4, rtol=1e-5)
-
-
-def test_sampled_fractions_of_hand_made_masks() -> None:
-    everything, nothing = torch.ones(16, 16, dtype=torch.bool), torch.zeros(16, 16, dtype=torch.bool)
-    centre = nothing.clone()
-    centre[:, 6:10] = True  # 4 of 16 lines; the coarsest of 3 grids has 4 x 4 bins, the next one 8 x 8
-    one = nothing.clone()
-    one[8, 8] = True  # DC
-    fractions = band_coverage(torch.stack((everything, nothing, centre, one)), 3)[..., 0, 0]
-    assert fractions[0].tolist() == [1, 1, 1] and fractions[1].tolist() == [0, 0, 0]
-    assert fractions[2].tolist() == pytest.approx([1, 16 / 48, 32 / 192])
-    assert fractions[3].tolist() == [1 / 16, 0, 0]
-    assert band_coverage(centre[None], 1).tolist() == [[[[0.25]]]]
 
 
 def test_parameters_are_partitioned() -> None:
@@ -301,21 +246,6 @@ def test_grids_that_halve_evenly_give_the_same_without_any_size() -> None:
     with torch.no_grad():
         one, other = (merge(decode_means(each, kspace * mask, mask, kspace)) for each in (model, fixed))
     assert torch.equal(one, other)
-
-
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"layers": (1, 2)}, "layers .* must be one number, or 4"),
-        ({"layers": (1, 2, 0, 1)}, "layers, latents and fold must be at least 1"),
-        ({"fold": 2}, "any_size takes fold 1"),
-        ({"start_share": 0.0}, "start_share above 0"),
-        ({"degraded": True}, "guess_fold 2 must be that of the network"),
-    ],
-)
-def test_settings_of_networks_of_any_size(changes: dict[str, Any], message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        dataclasses.replace(ANY_SIZE, **changes)
 
 
 def test_shared_u_nets_are_one() -> None:

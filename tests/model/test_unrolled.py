@@ -32,10 +32,9 @@ def pattern_scans(slices: int = 3) -> Scans:
     """Make scans of which single bins are measured, other ones in each slice."""
     scans = small_scans(slices, 16, 24)
     generator = torch.Generator().manual_seed(1)
-    scans.mask = torch.rand(scans.kspace.shape, generator=generator) < 0.4
-    scans.mask[:, 6:10, 10:14] = True
-    scans.measured = torch.where(scans.mask, scans.kspace, 0)
-    return scans
+    mask = torch.rand(scans.kspace.shape, generator=generator) < 0.4
+    mask[:, 6:10, 10:14] = True
+    return Scans.of_one_coil(scans.kspace, torch.where(mask, scans.kspace, 0), mask, scans.noise)
 
 
 @pytest.mark.parametrize("scans", [small_scans(), pattern_scans()], ids=["lines", "bins"])

@@ -1,4 +1,4 @@
-"""Weights on disk: round trip, shipped names, and files that are missing, damaged or do not fit."""
+"""Weights on disk: round trip, and files that are missing, damaged or do not fit."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 
 from mrihvae.errors import InputError
 from mrihvae.inference.reconstruct import reconstruct
-from mrihvae.inference.settings import InferenceSettings
+from mrihvae.inference.settings import InferenceSettings, RefinementSettings
 from mrihvae.model import shipped, weights
 from mrihvae.model.hvae import HVAE
 from mrihvae.model.shipped import find_weights
@@ -38,9 +38,9 @@ def test_round_trip(path: Path) -> None:
     assert all(torch.equal(ours[name].half().float(), theirs[name]) for name in ours)  # stored in half precision
     assert not loaded.training and not any(parameter.requires_grad for parameter in loaded.parameters())
     kspace, mask = small_kspace(1, 16, 24), every_third(24)
-    settings = InferenceSettings(sweeps=1, precision="float32")
-    images = reconstruct(model.requires_grad_(False), kspace, mask, settings)
-    torch.testing.assert_close(reconstruct(loaded, kspace, mask, settings), images, rtol=0, atol=5e-3)
+    settings = InferenceSettings(precision="float32", refinement=RefinementSettings(sweeps=1))
+    images = reconstruct(model.requires_grad_(False), kspace, mask, None, settings)
+    torch.testing.assert_close(reconstruct(loaded, kspace, mask, None, settings), images, rtol=0, atol=5e-3)
 
 
 def test_files_and_card(path: Path) -> None:
@@ -58,20 +58,6 @@ def test_saving_again_replaces(path: Path) -> None:
     assert torch.equal(load_model(str(path)).start, small_model(1).start.half().float())
     assert load_card(path).keys() == {"model"}
     assert len(list(path.parent.iterdir())) == 2
-
-
-def test_weights_by_number_of_coils() -> None:
-    assert (shipped.weights_for(1), shipped.weights_for(2), shipped.weights_for(15)) == ("default", *["multicoil"] * 2)
-    assert find_weights(shipped.weights_for(4)).is_file()
-
-
-def test_shipped_weights_are_found_by_name(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(shipped, "SHIPPED", path.parent)
-    assert find_weights("small.v1") == path
-    assert find_weights(str(path)) == path
-    with pytest.raises(InputError) as caught:
-        find_weights("large")
-    assert str(caught.value) == ("large: neither shipped weights (small.v1) nor a .safetensors file; give one of them")
 
 
 @pytest.mark.parametrize("largest", [10_000, 40_000, 10**6])

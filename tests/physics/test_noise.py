@@ -1,4 +1,4 @@
-"""Scale and noise level of measured k-space."""
+"""Noise level of measured k-space."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ import torch
 from mrihvae.physics.fastmri_masks import MASK_TYPES, sampling_mask
 from mrihvae.physics.fourier import fft2c, ifft2c
 from mrihvae.physics.noise import background_noise, line_noise, missing_noise, noise_std
-from mrihvae.physics.scaling import kspace_scale
 from tests.support.files import complex_normal
 
 
@@ -24,22 +23,6 @@ def smooth_object(height: int, width: int) -> torch.Tensor:
     y = torch.linspace(-1, 1, height)[:, None]
     x = torch.linspace(-1, 1, width)
     return fft2c(torch.exp(-8 * (x**2 + y**2)).to(torch.complex64))
-
-
-@pytest.mark.parametrize("factor", [1e-6, 1.0, 3e4])
-def test_scale_is_equivariant(factor: float) -> None:
-    kspace = noise(3, 2, 40, 33)
-    torch.testing.assert_close(kspace_scale(factor * kspace), factor * kspace_scale(kspace), rtol=1e-5, atol=0)
-
-
-def test_scale_is_the_99th_percentile_per_slice() -> None:
-    image = torch.arange(1, 102.0).reshape(1, 101).to(torch.complex64)
-    assert kspace_scale(fft2c(torch.stack((image, 5 * image)))).tolist() == pytest.approx([100, 500], rel=1e-5)
-
-
-def test_scale_of_nothing_is_above_zero() -> None:
-    scale = kspace_scale(torch.zeros(2, 8, 8, dtype=torch.complex64))
-    assert bool((scale > 0).all()) and bool(torch.isfinite(scale).all())
 
 
 @pytest.mark.parametrize("std", [1e-5, 1.0, 300.0])

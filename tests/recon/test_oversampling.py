@@ -11,19 +11,19 @@ from torch import Tensor
 
 from mrihvae.coils.settings import CoilSettings
 from mrihvae.data.scan import Scan
-from mrihvae.inference.settings import InferenceSettings
+from mrihvae.inference.settings import InferenceSettings, RefinementSettings
 from mrihvae.physics.fourier import centre_crop, centre_pad, fft2c, ifft2c
-from mrihvae.physics.noise import background_noise, noise_std
-from mrihvae.recon.coil_volume import CoilVolume
-from mrihvae.recon.methods import Method
+from mrihvae.physics.noise import background_noise
+from mrihvae.recon.methods import make_method
 from mrihvae.recon.oversampling import kept_rows, remove_oversampling, restore_rows
-from mrihvae.recon.volumes import coil_volume, reconstruct_volume, sample_volume
+from mrihvae.recon.sliced_scan import SlicedScan
+from mrihvae.recon.volumes import reconstruct_volume, sample_volume
 from mrihvae.reconstructor import Reconstructor
 from tests.support.files import complex_normal
 from tests.support.small import small_model
 from tests.support.small_coils import calibrated, coil_scans, some_bins
 
-SHORT = InferenceSettings(views=1, rounds=1, sweeps=0, precision="float32")
+SHORT = InferenceSettings(views=1, rounds=1, precision="float32", refinement=RefinementSettings(sweeps=0))
 LINES = np.asarray(calibrated(40, 12).numpy())
 
 
@@ -74,7 +74,7 @@ def test_volumes_are_those_of_the_smaller_scan(method: str, coils: int) -> None:
     """Delivered images are those of a scan without oversampling, but for noise, which is that of the whole readout."""
     scan = oversampled(coils)
     model = small_model() if method == "hybrid" else None
-    chosen = Method(method, model, SHORT, coils=CoilSettings(compress=0))
+    chosen = make_method(method, model, SHORT, coils=CoilSettings(compress=0))
     whole = torch.from_numpy(np.where(LINES, scan.kspace, 0))
     smaller = dataclasses.replace(scan, kspace=remove_oversampling(whole, 48).numpy(), matrix=None)
     found, expected = reconstruct_volume(scan, LINES, chosen), reconstruct_volume(smaller, LINES, chosen)
@@ -90,13 +90,15 @@ def test_noise_is_that_of_the_whole_readout() -> None:
     """Rows beside the object are gone after the crop: what is left would call signal noise."""
     scan = oversampled(4)
     kept = torch.from_numpy(np.where(LINES, scan.kspace, 0))
-    volume = coil_volume(scan, LINES, CoilSettings(compress=0))
+    volume = SlicedScan(scan, LINES, CoilSettings(compress=0))
     batch = volume.batch(0, 2)
     assert batch.kspace.shape == (2, 4, 48, 40) and volume.rows == 48
     assert torch.equal(batch.noise, background_noise(kept))
     assert batch.noise.numpy() == pytest.approx(0.01, rel=0.15)
-    samples = sample_volume(scan, LINES, Method("samples", small_model(), SHORT, samples=2))
-    plain = sample_volume(dataclasses.replace(scan, matrix=None), LINES, Method("samples", small_model(), SHORT, 2))
+    samples = sample_volume(scan, LINES, make_method("samples", small_model(), SHORT, samples=2))
+    plain = sample_volume(
+        dataclasses.replace(scan, matrix=None), LINES, make_method("samples", small_model(), SHORT, 2)
+    )
     assert samples.noise == pytest.approx(plain.noise, rel=1e-6)
     assert samples.std.shape == (2, 48, 40)
 
@@ -112,21 +114,15 @@ def test_what_keeps_its_rows(kind: str) -> None:
         from mrihvae.data.calibration import Calibration
 
         scan = dataclasses.replace(scan, calibration=[Calibration(one, LINES) for one in np.asarray(scan.kspace)])
-    assert coil_volume(scan, mask, CoilSettings()).rows == 96
-    assert reconstruct_volume(scan, mask, Method("zero-filled")).shape == (2, 48, 40)
+    assert SlicedScan(scan, mask, CoilSettings()).rows == 96
+    assert reconstruct_volume(scan, mask, make_method("zero-filled")).shape == (2, 48, 40)
 
 
 def test_maps_of_the_file_are_cropped() -> None:
     maps = complex_normal((1, 3, 96, 40))
-    volume = coil_volume(dataclasses.replace(oversampled(), maps=maps), LINES, CoilSettings(compress=0))
+    volume = SlicedScan(dataclasses.replace(oversampled(), maps=maps), LINES, CoilSettings(compress=0))
     found, expected = volume.batch(0, 1).maps[0], torch.from_numpy(maps[0, :, 24:72])
     torch.testing.assert_close(found, expected / expected.abs().square().sum(dim=0).sqrt(), rtol=0, atol=1e-5)
-
-
-def test_a_volume_of_its_own_rows() -> None:
-    scan, lines = oversampled(), torch.from_numpy(LINES)
-    assert CoilVolume(scan, lines, lines, CoilSettings()).rows == 96
-    assert float(noise_std(torch.from_numpy(np.asarray(scan.kspace))).mean()) < 0.05
 
 
 @pytest.mark.parametrize("coils", [1, 3])
@@ -134,15 +130,15 @@ def test_the_module_gives_the_full_size(coils: int) -> None:
     """Inside it is what a volume gives; outer rows are zero-filled, of noise alone here."""
     scan = oversampled(coils)
     model = small_model()
-    module = Reconstructor(model, matrix=(48, 40))
+    module = Reconstructor(make_method("hybrid", model), matrix=(48, 40))
     kspace = torch.from_numpy(np.where(LINES, scan.kspace, 0)).reshape(2, coils, 96, 40)
     mask = torch.from_numpy(LINES).view(1, 1, 1, 40, 1).expand(2, -1, -1, -1, -1)
     found = module(torch.view_as_real(kspace), mask)
     assert found.shape == (2, 96, 40)
-    expected = reconstruct_volume(scan, LINES, Method("hybrid", model, module.settings))
+    expected = reconstruct_volume(scan, LINES, module.method)
     np.testing.assert_allclose(found[:, 24:72].numpy(), expected, atol=1e-3 * expected.max())
     outside: Tensor = ifft2c(kspace).abs().square().sum(dim=1).sqrt()
     torch.testing.assert_close(found[:, :24], outside[:, :24])
     kspace[:, :, :10] = 0  # no full readout: as without a matrix
-    plain = Reconstructor(model)(torch.view_as_real(kspace), mask)
+    plain = Reconstructor(make_method("hybrid", model))(torch.view_as_real(kspace), mask)
     torch.testing.assert_close(module(torch.view_as_real(kspace), mask), plain)

@@ -15,10 +15,10 @@ from mrihvae.coils.maps import estimate_maps
 from mrihvae.coils.settings import CoilSettings
 from mrihvae.data.scan import Scan, delivered_shape
 from mrihvae.errors import InputError
-from mrihvae.inference.coil_problem import pose_coils
 from mrihvae.inference.held_out import BOUNDS, TYPICAL, error_ratio, ratio_of
-from mrihvae.inference.reconstruct import draw, reconstruct, reconstruct_coils, sample
-from mrihvae.inference.settings import InferenceSettings
+from mrihvae.inference.problem import prepare
+from mrihvae.inference.reconstruct import draw, reconstruct, sample
+from mrihvae.inference.settings import InferenceSettings, RefinementSettings
 from mrihvae.io.fastmri import read_scan
 from mrihvae.model.hvae import HVAE
 from mrihvae.physics.fastmri_masks import sampling_mask, seed_of
@@ -29,16 +29,18 @@ from mrihvae.pnp.reconstruct import reconstruct_scans
 from mrihvae.pnp.settings import PnPSettings
 from mrihvae.recon import classical
 from mrihvae.recon.classical import conjugate_gradient_sense
-from mrihvae.recon.methods import METHODS, MODEL_METHODS, Method
+from mrihvae.recon.methods import make_method
+from mrihvae.recon.settings import METHODS, MODEL_METHODS
 from mrihvae.recon.undersampling import mask_of
 from mrihvae.recon.volumes import reconstruct_volume, sample_volume
+from mrihvae.utils.config import with_settings
 from tests.support.files import complex_normal, write_scan
 from tests.support.small import every_third, small_kspace, small_model
 from tests.support.small_coils import calibrated, coil_scans, distance, some_bins
 
 RANDOM = Undersampling("random", 4, 0.1)
-SHORT = InferenceSettings(views=2, sweeps=1)
-DRAWS = InferenceSettings(views=2, sweeps=0)
+SHORT = InferenceSettings(views=2, refinement=RefinementSettings(sweeps=1))
+DRAWS = InferenceSettings(views=2, refinement=RefinementSettings(sweeps=0))
 
 
 @pytest.fixture(scope="module")
@@ -222,7 +224,7 @@ def test_delivered_shape(
 ) -> None:
     scan = scan_of(target=None if target is None else np.ones((3, *target), np.float32), matrix=matrix)
     assert delivered_shape(scan) == expected
-    volume = reconstruct_volume(scan, every_third(20).numpy(), Method("zero-filled"))
+    volume = reconstruct_volume(scan, every_third(20).numpy(), make_method("zero-filled"))
     assert volume.shape == (3, *expected) and volume.flags.c_contiguous
     whole = zero_filled(scan.kspace, every_third(20).numpy())
     top, left = 12 - expected[0] // 2, 10 - expected[1] // 2  # the middle of it
@@ -235,7 +237,7 @@ def test_delivered_shape(
 @pytest.mark.parametrize("name", METHODS)
 def test_every_method_gives_float32_magnitudes_in_the_scans_scale(name: str, model: HVAE) -> None:
     scan, lines = scan_of(), every_third(20).numpy()
-    method = Method(name, model, SHORT)
+    method = make_method(name, model, SHORT)
     volume = reconstruct_volume(scan, lines, method)
     assert volume.shape == (3, 24, 20) and volume.dtype == np.float32
     assert np.isfinite(volume).all() and (volume >= 0).all()
@@ -247,7 +249,7 @@ def test_every_method_gives_float32_magnitudes_in_the_scans_scale(name: str, mod
 @pytest.mark.parametrize("name", ["hybrid", "amortised", "samples", "pnp", "zero-filled", "tv"])
 def test_batch_size_changes_nothing(name: str, shape: tuple[int, ...], model: HVAE) -> None:
     scan, lines = scan_of(shape), every_third(20).numpy()
-    method = Method(name, model, SHORT, samples=2)
+    method = make_method(name, model, SHORT, samples=2)
     whole = reconstruct_volume(scan, lines, method, 100)
     tolerance = 1e-3 if name == "tv" else 1e-5  # sigpy draws the start of its power iteration at random
     for size in (1, 3, 4):
@@ -259,14 +261,14 @@ def test_unmeasured_lines_that_the_scan_holds_are_ignored(model: HVAE) -> None:
     scan, lines = scan_of(), every_third(20).numpy()
     spoilt = dataclasses.replace(scan, kspace=np.where(lines, scan.kspace, 1e6 * complex_normal((3, 24, 20))))
     for name in ("hybrid", "pnp", "zero-filled", "tv"):
-        method = Method(name, model, SHORT)
+        method = make_method(name, model, SHORT)
         volume = reconstruct_volume(scan, lines, method)
         np.testing.assert_allclose(reconstruct_volume(spoilt, lines, method), volume, atol=1e-3 * volume.max())
     assert np.array_equal(scan.kspace, scan_of().kspace)  # and are left in it
 
 
 def test_zero_filled_coils_are_combined_by_root_sum_of_squares() -> None:
-    scan, lines, method = scan_of((2, 3, 24, 20)), every_third(20).numpy(), Method("zero-filled")
+    scan, lines, method = scan_of((2, 3, 24, 20)), every_third(20).numpy(), make_method("zero-filled")
     coils = [reconstruct_volume(dataclasses.replace(scan, kspace=scan.kspace[:, c]), lines, method) for c in range(3)]
     expected = np.sqrt(np.sum(np.square(coils), axis=0))
     np.testing.assert_allclose(reconstruct_volume(scan, lines, method), expected, atol=1e-5 * expected.max())
@@ -276,7 +278,7 @@ def test_zero_filled_coils_are_combined_by_root_sum_of_squares() -> None:
 def test_one_coil_on_an_axis_of_its_own_is_single_coil(name: str, model: HVAE) -> None:
     scan, lines = scan_of(), every_third(20).numpy()
     with_axis = dataclasses.replace(scan, kspace=scan.kspace[:, None])
-    method = Method(name, model, SHORT, samples=2)
+    method = make_method(name, model, SHORT, samples=2)
     assert np.array_equal(reconstruct_volume(with_axis, lines, method), reconstruct_volume(scan, lines, method))
 
 
@@ -284,7 +286,7 @@ def test_complete_scan_gives_its_root_sum_of_squares() -> None:
     import fastmri
 
     scan = scan_of((2, 3, 24, 20))
-    volume = reconstruct_volume(scan, np.ones(20, bool), Method("zero-filled"))
+    volume = reconstruct_volume(scan, np.ones(20, bool), make_method("zero-filled"))
     images = fastmri.complex_abs(fastmri.ifft2c(torch.view_as_real(torch.from_numpy(scan.kspace))))
     np.testing.assert_allclose(volume, fastmri.rss(images, dim=1).numpy(), atol=1e-5)
 
@@ -292,17 +294,20 @@ def test_complete_scan_gives_its_root_sum_of_squares() -> None:
 def test_hybrid_and_amortised_are_the_reconstruction_with_and_without_sweeps(model: HVAE) -> None:
     scan, lines = scan_of(), every_third(20)
     kspace = torch.from_numpy(scan.kspace)
-    for name, settings in (("hybrid", SHORT), ("amortised", InferenceSettings(views=1, rounds=1, sweeps=0))):
-        expected = reconstruct(model, kspace, lines, settings).abs().numpy()
-        volume = reconstruct_volume(scan, lines.numpy(), Method(name, model, SHORT))
+    for name, settings in (
+        ("hybrid", SHORT),
+        ("amortised", InferenceSettings(views=1, rounds=1, refinement=RefinementSettings(sweeps=0))),
+    ):
+        expected = reconstruct(model, kspace, lines, None, settings).abs().numpy()
+        volume = reconstruct_volume(scan, lines.numpy(), make_method(name, model, SHORT))
         np.testing.assert_allclose(volume, expected, atol=1e-5 * expected.max())
 
 
 def test_pnp_is_the_loop_on_the_scan(model: HVAE) -> None:
     scan, lines = scan_of(), every_third(20)
     settings = PnPSettings(iterations=2, gamma=0.1, sweeps=1, result="image")
-    expected, found = reconstruct_scans(model, torch.from_numpy(scan.kspace), lines, settings)
-    volume = reconstruct_volume(scan, lines.numpy(), Method("pnp", model, pnp=settings))
+    expected, found = reconstruct_scans(model, torch.from_numpy(scan.kspace), lines, None, settings)
+    volume = reconstruct_volume(scan, lines.numpy(), make_method("pnp", model, pnp=settings))
     np.testing.assert_allclose(volume, expected.abs().numpy(), atol=1e-5 * volume.max())
     assert found.iterations.tolist() == [2, 2, 2] and len(found.objective) == 2
 
@@ -314,8 +319,8 @@ def test_lines_that_were_not_encoded_are_known_to_be_zero(model: HVAE) -> None:
     known = torch.from_numpy(lines.copy())
     known[:3] = known[18:] = True
     measured = torch.from_numpy(np.where(lines, scan.kspace, 0))
-    expected = reconstruct(model, measured, known, SHORT)
-    volume = reconstruct_volume(scan, lines, Method("hybrid", model, SHORT))
+    expected = reconstruct(model, measured, known, None, SHORT)
+    volume = reconstruct_volume(scan, lines, make_method("hybrid", model, SHORT))
     np.testing.assert_allclose(volume, expected.abs().numpy(), atol=1e-5 * float(expected.abs().max()))
     assert not fft2c(expected)[..., :3].abs().max() > 1e-5  # nothing was put there
 
@@ -327,10 +332,10 @@ def test_progress_counts_slices() -> None:
         ((2, 3, 24, 20), 1, [1, 1]),
     ):
         told: list[int] = []
-        reconstruct_volume(scan_of(shape), every_third(20).numpy(), Method("zero-filled"), size, told.append)
+        reconstruct_volume(scan_of(shape), every_third(20).numpy(), make_method("zero-filled"), size, told.append)
         assert told == expected
         told.clear()
-        reconstruct_volume(scan_of(shape), every_third(20).numpy(), Method("sense"), size, told.append)
+        reconstruct_volume(scan_of(shape), every_third(20).numpy(), make_method("sense"), size, told.append)
         assert told == expected
 
 
@@ -338,7 +343,7 @@ def test_strength_is_passed_on() -> None:
     scan, lines = scan_of((1, 24, 20)), every_third(20).numpy()
     for name in ("wavelet", "tv"):
         weak, tuned, strong = (
-            reconstruct_volume(scan, lines, Method(name, strength=strength)) for strength in (1e-6, None, 0.1)
+            reconstruct_volume(scan, lines, make_method(name, strength=strength)) for strength in (1e-6, None, 0.1)
         )
         assert not np.allclose(weak, tuned, atol=1e-3) and not np.allclose(tuned, strong, atol=1e-3)
 
@@ -347,10 +352,10 @@ def test_refused_methods(model: HVAE) -> None:
     with pytest.raises(
         InputError, match="method 'magic' is unknown; choose one of hybrid, amortised, samples, pnp, zero-filled"
     ):
-        Method("magic")
+        make_method("magic")
     for name in MODEL_METHODS:
         with pytest.raises(InputError, match=f"method '{name}' needs a model"):
-            Method(name)
+            make_method(name)
 
 
 def test_undersampled_files_without_a_mask_are_not_taken_for_complete() -> None:
@@ -376,10 +381,12 @@ def test_coils_are_reconstructed_together(model: HVAE, output: str, mask: torch.
     maps = estimate_maps(kspace, mask, CoilSettings())
     pnp = PnPSettings(iterations=2, gamma=0.1, sweeps=1, result="image")
     images = {
-        "hybrid": reconstruct_coils(model, kspace, mask, maps, SHORT),
-        "amortised": reconstruct_coils(model, kspace, mask, maps, InferenceSettings(views=1, rounds=1, sweeps=0)),
-        "samples": draw(model, pose_coils(model, kspace, mask, maps), 2, DRAWS).mean(dim=0),
-        "pnp": reconstruct_scans(model, kspace, mask, pnp, maps)[0],
+        "hybrid": reconstruct(model, kspace, mask, maps, SHORT),
+        "amortised": reconstruct(
+            model, kspace, mask, maps, InferenceSettings(views=1, rounds=1, refinement=RefinementSettings(sweeps=0))
+        ),
+        "samples": draw(model, prepare(model, kspace, mask, maps), 2, DRAWS).mean(dim=0),
+        "pnp": reconstruct_scans(model, kspace, mask, maps, pnp)[0],
         "sense": conjugate_gradient_sense(kspace, mask, maps, classical.COIL_STRENGTH["sense"]),
     }
     name, solve = ("tv", classical.total_variation) if output == "rss" else ("wavelet", classical.wavelet)
@@ -387,7 +394,7 @@ def test_coils_are_reconstructed_together(model: HVAE, output: str, mask: torch.
     solved = [solve(y, pattern, strength, maps=s) for y, s in zip(kspace.numpy(), maps.numpy())]
     images[name] = torch.from_numpy(np.stack(solved))
     for name, image in images.items():
-        method = Method(name, model, SHORT, 2, pnp=pnp, coils=CoilSettings(output=output))
+        method = make_method(name, model, SHORT, 2, pnp=pnp, coils=CoilSettings(output=output))
         volume = reconstruct_volume(scan, mask.numpy(), method)
         expected = root_sum_of_squares(image, maps, kspace, mask) if output == "rss" else image.abs()
         tolerance = 1e-3 if name in ("wavelet", "tv") else 1e-4
@@ -402,7 +409,7 @@ def test_coils_are_reconstructed_together(model: HVAE, output: str, mask: torch.
 @pytest.mark.parametrize("output", ["rss", "combined"])
 def test_doubled_kspace_doubles_the_image(model: HVAE, name: str, output: str, shape: tuple[int, int]) -> None:
     scan, lines = Scan("file1.h5", coil_scans(1, 3, *shape)[0].numpy()), calibrated(shape[1]).numpy()
-    method = Method(name, model, SHORT, samples=2, coils=CoilSettings(output=output))
+    method = make_method(name, model, SHORT, samples=2, coils=CoilSettings(output=output))
     volume = reconstruct_volume(scan, lines, method)
     assert np.array_equal(reconstruct_volume(scan, lines, method), volume)  # not left to chance
 
@@ -422,8 +429,8 @@ def test_what_is_done_with_coils_keeps_the_scale(coils: CoilSettings) -> None:
     kspace = coil_scans(2, 6, 48, 40, noise=0.01)[0]
     scan, lines = Scan("file1.h5", kspace.numpy()), calibrated(40, 12).numpy()
     target = ifft2c(kspace).abs().square().sum(dim=1).sqrt()
-    plain = torch.from_numpy(reconstruct_volume(scan, lines, Method("sense")))
-    found = torch.from_numpy(reconstruct_volume(scan, lines, Method("sense", coils=coils)))
+    plain = torch.from_numpy(reconstruct_volume(scan, lines, make_method("sense")))
+    found = torch.from_numpy(reconstruct_volume(scan, lines, make_method("sense", coils=coils)))
     assert distance(plain, target) < 0.005 and distance(found, target) < 0.01
 
 
@@ -436,20 +443,20 @@ def test_maps_in_the_file(tmp_path: Path, model: HVAE) -> None:
     scan = read_scan(write_scan(tmp_path / "file1.h5", (2, 4, 24, 20), **arrays))
     mask = mask_of(scan, None)
     for name, image in (
-        ("hybrid", reconstruct_coils(model, kspace, lines, maps[None], SHORT)),
+        ("hybrid", reconstruct(model, kspace, lines, maps[None], SHORT)),
         ("sense", conjugate_gradient_sense(kspace, lines, maps[None], classical.COIL_STRENGTH["sense"])),
     ):
-        volume = reconstruct_volume(scan, mask, Method(name, model, SHORT))
+        volume = reconstruct_volume(scan, mask, make_method(name, model, SHORT))
         expected = root_sum_of_squares(image, maps[None], kspace, lines).numpy()
         np.testing.assert_allclose(volume, expected, atol=1e-4 * volume.max())
     without = dataclasses.replace(scan, maps=None)
     with pytest.raises(InputError, match="file1.h5, slice 0: only 24 x 1 bins around the centre of k-space"):
-        reconstruct_volume(without, mask, Method("sense"))
-    assert reconstruct_volume(without, mask, Method("zero-filled")).shape == (2, 24, 20)  # which needs none
+        reconstruct_volume(without, mask, make_method("sense"))
+    assert reconstruct_volume(without, mask, make_method("zero-filled")).shape == (2, 24, 20)  # which needs none
     wrong = dataclasses.replace(scan, maps=np.repeat(scan.maps, 3, axis=0))
     for use in (reconstruct_volume, sample_volume):
         with pytest.raises(InputError, match=r"file1.h5: sensitivity maps of shape \(3, 4, 24, 20\) do not fit"):
-            use(wrong, mask, Method("samples", model))
+            use(wrong, mask, make_method("samples", model))
 
 
 def test_lines_of_coils_that_were_not_encoded_are_known_to_be_zero(model: HVAE) -> None:
@@ -461,9 +468,9 @@ def test_lines_of_coils_that_were_not_encoded_are_known_to_be_zero(model: HVAE) 
     known[:3] = known[18:] = True
     kspace = torch.from_numpy(np.where(lines, scan.kspace, 0))
     maps = estimate_maps(kspace, torch.from_numpy(lines), CoilSettings())
-    image = reconstruct_coils(model, kspace, known, maps, SHORT)
+    image = reconstruct(model, kspace, known, maps, SHORT)
     expected = root_sum_of_squares(image, maps, kspace, known)
-    volume = reconstruct_volume(scan, lines, Method("hybrid", model, SHORT))
+    volume = reconstruct_volume(scan, lines, make_method("hybrid", model, SHORT))
     np.testing.assert_allclose(volume, expected.numpy(), atol=1e-4 * volume.max())
 
 
@@ -471,10 +478,10 @@ def test_empty_slices_and_silent_coils(model: HVAE) -> None:
     scan, lines = scan_of((2, 3, 24, 20)), calibrated(20).numpy()
     scan.kspace[:, 1] = 0
     for name in ("hybrid", "sense", "pnp"):
-        assert np.isfinite(reconstruct_volume(scan, lines, Method(name, model, SHORT))).all()
+        assert np.isfinite(reconstruct_volume(scan, lines, make_method(name, model, SHORT))).all()
     scan.kspace[1] = 0
     for name in ("hybrid", "sense", "pnp"):
-        volume = reconstruct_volume(scan, lines, Method(name, model, SHORT))
+        volume = reconstruct_volume(scan, lines, make_method(name, model, SHORT))
         assert np.isfinite(volume).all() and volume[0].max() > 0.1 and volume[1].max() < 1e-20
 
 
@@ -485,7 +492,7 @@ def test_empty_slices_and_silent_coils(model: HVAE) -> None:
 @pytest.mark.parametrize("name", ["hybrid", "samples", "zero-filled", "tv"])
 def test_any_pattern(name: str, shape: tuple[int, ...], model: HVAE) -> None:
     scan, mask = scan_of(shape), bins_of()
-    method = Method(name, model, SHORT, samples=2)
+    method = make_method(name, model, SHORT, samples=2)
     volume = reconstruct_volume(scan, mask, method)
     assert volume.shape == (shape[0], 24, 20) and np.isfinite(volume).all()
     kept = dataclasses.replace(scan, kspace=np.where(mask, scan.kspace, 0), mask=mask)
@@ -501,7 +508,7 @@ def test_lines_along_the_height_are_the_transposed_scan(model: HVAE, shape: tupl
     scan, lines = scan_of(shape), calibrated(24).numpy()
     turned = dataclasses.replace(scan, kspace=np.ascontiguousarray(scan.kspace.swapaxes(-2, -1)))
     for name in ("hybrid", "samples", "zero-filled", *(("sense", "pnp") if len(shape) == 4 else ())):
-        method = Method(name, model, SHORT, samples=2)
+        method = make_method(name, model, SHORT, samples=2)
         volume = reconstruct_volume(scan, lines[:, None] & np.ones(shape[-1], dtype=bool), method)
         expected = reconstruct_volume(turned, lines, method).swapaxes(-2, -1)
         tolerance = 1e-5 if len(shape) == 3 else 1e-4  # maps are estimated in another order of sums
@@ -516,18 +523,18 @@ def test_lines_along_the_height_are_the_transposed_scan(model: HVAE, shape: tupl
 def test_samples_of_a_volume_by_hand(count: int, pattern: str, model: HVAE) -> None:
     scan, mask = scan_of(), every_third(20).numpy() if pattern == "lines" else bins_of()
     kspace = torch.from_numpy(np.where(mask, scan.kspace, 0))
-    found = sample_volume(scan, mask, Method("samples", model, SHORT, samples=count), seed=3)
-    images = sample(model, kspace, torch.from_numpy(mask), count, DRAWS, 3).numpy()
+    found = sample_volume(scan, mask, make_method("samples", model, SHORT, samples=count), seed=3)
+    images = sample(model, kspace, torch.from_numpy(mask), count, None, DRAWS, 3).numpy()
     drawn = np.abs(images)
-    assert found.samples.shape == (3, count, 24, 20) and found.mean.shape == found.std.shape == (3, 24, 20)
-    assert {array.dtype for array in (found.mean, found.std, found.samples)} == {np.dtype(np.float32)}
+    assert found.samples.shape == (3, count, 24, 20) and found.magnitude.shape == found.std.shape == (3, 24, 20)
+    assert {array.dtype for array in (found.magnitude, found.std, found.samples)} == {np.dtype(np.float32)}
     np.testing.assert_allclose(found.samples, drawn.swapaxes(0, 1), atol=1e-5)
-    np.testing.assert_allclose(found.mean, np.abs(images.mean(axis=0)), atol=1e-5)
+    np.testing.assert_allclose(found.magnitude, np.abs(images.mean(axis=0)), atol=1e-5)
     variance = ((drawn - drawn.mean(axis=0)) ** 2).sum(axis=0) / max(count - 1, 1)
     noise = missing_noise(kspace, torch.from_numpy(np.broadcast_to(mask, (24, 20)).copy()))
     assert noise > 0
-    assert found.widened == (TYPICAL if count > 1 else 1.0)  # these scans have too few lines to say it themselves
-    np.testing.assert_allclose(found.std**2, found.widened**2 * variance + noise**2, rtol=1e-3, atol=1e-7)
+    assert found.factor == (TYPICAL if count > 1 else 1.0)  # these scans have too few lines to say it themselves
+    np.testing.assert_allclose(found.std**2, found.factor**2 * variance + noise**2, rtol=1e-3, atol=1e-7)
 
 
 @pytest.mark.parametrize("axis", [-1, -2])
@@ -539,8 +546,8 @@ def test_noise_part_of_the_deviation(model: HVAE, pattern: str, axis: int) -> No
     lines = np.broadcast_to(lines if axis == -1 else lines[:, None], (64, 64)).copy()
     noise = np.float32(0.05) * complex_normal(bright.shape)
     scan = Scan("file1.h5", fft2c(torch.from_numpy(bright)).numpy() + noise)
-    settings = InferenceSettings(views=1, sweeps=0, temperature=0.0)
-    found = sample_volume(scan, lines, Method("samples", model, settings, samples=2))
+    settings = InferenceSettings(views=1, temperature=0.0, refinement=RefinementSettings(sweeps=0))
+    found = sample_volume(scan, lines, make_method("samples", model, settings, samples=2))
     missing = ifft2c(torch.from_numpy(np.where(lines, 0, noise))).numpy()
     assert float(found.std.std()) < 1e-5
     assert float(found.std.mean()) == pytest.approx(float(np.abs(bright + missing).std()), rel=0.1)
@@ -548,17 +555,17 @@ def test_noise_part_of_the_deviation(model: HVAE, pattern: str, axis: int) -> No
 
 @pytest.mark.parametrize("shape", [(5, 24, 20), (3, 2, 24, 20)])
 def test_samples_do_not_depend_on_the_batch_size(shape: tuple[int, ...], model: HVAE) -> None:
-    scan, method = scan_of(shape), Method("hybrid", model, SHORT, samples=2)
+    scan, method = scan_of(shape), make_method("hybrid", model, SHORT, samples=2)
     whole = sample_volume(scan, bins_of(), method, batch_size=100)
     for size in (1, 3):
         found = sample_volume(scan, bins_of(), method, batch_size=size)
-        for name in ("mean", "std", "samples"):
+        for name in ("magnitude", "std", "samples"):
             expected = getattr(whole, name)
             np.testing.assert_allclose(getattr(found, name), expected, atol=1e-4 * expected.max(), rtol=0)
 
 
 def test_seed_of_samples(model: HVAE) -> None:
-    scan, lines, method = scan_of(), every_third(20).numpy(), Method("samples", model, DRAWS, samples=2)
+    scan, lines, method = scan_of(), every_third(20).numpy(), make_method("samples", model, DRAWS, samples=2)
     first = sample_volume(scan, lines, method)
     assert np.array_equal(first.samples, sample_volume(scan, lines, method, seed=0).samples)
     assert not np.allclose(first.samples, sample_volume(scan, lines, method, seed=1).samples, atol=1e-4)
@@ -567,7 +574,7 @@ def test_seed_of_samples(model: HVAE) -> None:
 def test_spread_widens_the_deviation_of_samples_alone(model: HVAE) -> None:
     scan, lines = scan_of(), every_third(20).numpy()
     one, two = (
-        sample_volume(scan, lines, Method("samples", model, dataclasses.replace(DRAWS, spread=spread), samples=3))
+        sample_volume(scan, lines, make_method("samples", model, dataclasses.replace(DRAWS, spread=spread), samples=3))
         for spread in (1.0, 2.0)
     )
     assert np.array_equal(one.samples, two.samples) and one.noise == two.noise > 0
@@ -576,12 +583,12 @@ def test_spread_widens_the_deviation_of_samples_alone(model: HVAE) -> None:
 
 def test_scan_with_enough_lines_says_itself_how_wide(model: HVAE) -> None:
     scan, lines = scan_of((2, 24, 72)), every_third(72).numpy()
-    method = Method("samples", model, dataclasses.replace(DRAWS, spread=1.5), samples=3)
+    method = make_method("samples", model, dataclasses.replace(DRAWS, spread=1.5), samples=3)
     found = sample_volume(scan, lines, method, seed=4)
     kspace, measured = torch.from_numpy(np.where(lines, scan.kspace, 0)), torch.from_numpy(lines)
     ratio = error_ratio(model, kspace, measured, measured, method.inference, 4)
-    assert ratio != TYPICAL and found.widened == pytest.approx(1.5 * ratio, rel=1e-6)
-    variance = found.widened**2 * found.samples.var(axis=1, ddof=1)
+    assert ratio != TYPICAL and found.factor == pytest.approx(1.5 * ratio, rel=1e-6)
+    variance = found.factor**2 * found.samples.var(axis=1, ddof=1)
     np.testing.assert_allclose(found.std**2, variance + found.noise**2, rtol=1e-3, atol=1e-7)
 
 
@@ -590,22 +597,22 @@ def test_samples_of_several_coils(model: HVAE, output: str) -> None:
     """They are of the combined image, delivered as a reconstruction is; the noise part is the coils' mean power."""
     scan, lines = scan_of((2, 3, 24, 20)), calibrated(20).numpy()
     scan.kspace[:, 1] += 0.05 * complex_normal((2, 24, 20))
-    method = Method("samples", model, DRAWS, samples=3, coils=CoilSettings(output=output))
+    method = make_method("samples", model, DRAWS, samples=3, coils=CoilSettings(output=output))
     found = sample_volume(scan, lines, method, seed=2)
     kspace, measured = torch.from_numpy(np.where(lines, scan.kspace, 0)), torch.from_numpy(lines)
     maps = estimate_maps(kspace, measured, CoilSettings())
-    images = draw(model, pose_coils(model, kspace, measured, maps), 3, DRAWS, 2)
+    images = draw(model, prepare(model, kspace, measured, maps), 3, DRAWS, 2)
 
     def delivered(image: torch.Tensor) -> np.ndarray:
         return (root_sum_of_squares(image, maps, kspace, measured) if output == "rss" else image.abs()).numpy()
 
     expected = np.stack([delivered(image) for image in images], axis=1)
     np.testing.assert_allclose(found.samples, expected, atol=1e-4 * expected.max())
-    np.testing.assert_allclose(found.mean, delivered(images.mean(dim=0)), atol=1e-4 * expected.max())
-    assert np.array_equal(reconstruct_volume(scan, lines, method), sample_volume(scan, lines, method).mean)
+    np.testing.assert_allclose(found.magnitude, delivered(images.mean(dim=0)), atol=1e-4 * expected.max())
+    assert np.array_equal(reconstruct_volume(scan, lines, method), sample_volume(scan, lines, method).magnitude)
     powers = [missing_noise(kspace[:, c], measured.expand(24, 20)) ** 2 for c in range(3)]
     assert powers[1] > 2 * powers[0] and found.noise == pytest.approx(np.sqrt(np.mean(powers)), rel=1e-5)
-    variance = found.widened**2 * found.samples.var(axis=1, ddof=1) + found.noise**2
+    variance = found.factor**2 * found.samples.var(axis=1, ddof=1) + found.noise**2
     np.testing.assert_allclose(found.std**2, variance, rtol=1e-3, atol=1e-6)
 
 
@@ -614,12 +621,12 @@ def test_coils_say_themselves_how_wide_along_either_axis(model: HVAE, shape: tup
     """Bins of all coils are held out and predicted through the maps; a turned scan says the same."""
     scan, lines = scan_of(shape), calibrated(72).numpy()
     scan.kspace[...] += 0.02 * complex_normal(shape)
-    method = Method("samples", model, DRAWS, samples=2, coils=CoilSettings(compress=0))
+    method = make_method("samples", model, DRAWS, samples=2, coils=CoilSettings(compress=0))
     found = sample_volume(scan, lines, method, seed=1)
-    assert found.widened != TYPICAL and BOUNDS[0] < found.widened < BOUNDS[1]
+    assert found.factor != TYPICAL and BOUNDS[0] < found.factor < BOUNDS[1]
     turned = dataclasses.replace(scan, kspace=np.ascontiguousarray(scan.kspace.swapaxes(-2, -1)))
     other = sample_volume(turned, lines[:, None] & np.ones(shape[-2], dtype=bool), method, seed=1)
-    assert other.ratio == pytest.approx(found.ratio, rel=1e-3) and found.widened == found.ratio
+    assert other.ratio == pytest.approx(found.ratio, rel=1e-3) and found.factor == found.ratio
     tolerance = 1e-3 * found.samples.max()
     np.testing.assert_allclose(other.samples, found.samples.swapaxes(-2, -1), atol=tolerance)
     np.testing.assert_allclose(other.std, found.std.swapaxes(-2, -1), atol=tolerance)
@@ -628,7 +635,7 @@ def test_coils_say_themselves_how_wide_along_either_axis(model: HVAE, shape: tup
     maps = estimate_maps(kspace, measured, CoilSettings())
 
     def draws(shown: torch.Tensor, mask: torch.Tensor, number: int) -> torch.Tensor:
-        images = draw(model, pose_coils(model, shown.view(kspace.shape), mask, maps), 4, DRAWS, number)
+        images = draw(model, prepare(model, shown.view(kspace.shape), mask, maps), 4, DRAWS, number)
         return fft2c(maps * images[:, :, None]).flatten(1, 2)
 
     expected = ratio_of(draws, kspace.flatten(0, 1), measured, measured, 1)
@@ -636,11 +643,11 @@ def test_coils_say_themselves_how_wide_along_either_axis(model: HVAE, shape: tup
 
 
 def test_samples_are_cropped_as_the_volume_is(model: HVAE) -> None:
-    scan, lines, method = scan_of(), every_third(20).numpy(), Method("samples", model, DRAWS, samples=2)
+    scan, lines, method = scan_of(), every_third(20).numpy(), make_method("samples", model, DRAWS, samples=2)
     whole = sample_volume(scan, lines, method)
     cropped = sample_volume(dataclasses.replace(scan, matrix=(24, 10)), lines, method)
-    assert cropped.samples.shape == (3, 2, 24, 10) and cropped.mean.shape == cropped.std.shape == (3, 24, 10)
-    for name in ("mean", "std", "samples"):
+    assert cropped.samples.shape == (3, 2, 24, 10) and cropped.magnitude.shape == cropped.std.shape == (3, 24, 10)
+    for name in ("magnitude", "std", "samples"):
         assert np.array_equal(getattr(cropped, name), getattr(whole, name)[..., 5:15])
     fewer = sample_volume(dataclasses.replace(scan, matrix=(12, 10)), lines, method)  # without readout oversampling
     assert fewer.samples.shape == (3, 2, 12, 10) and fewer.noise == pytest.approx(whole.noise)
@@ -648,7 +655,7 @@ def test_samples_are_cropped_as_the_volume_is(model: HVAE) -> None:
 
 def test_samples_tell_their_progress(model: HVAE) -> None:
     told: list[int] = []
-    method = Method("samples", model, DRAWS, samples=2)
+    method = make_method("samples", model, DRAWS, samples=2)
     sample_volume(scan_of((3, 2, 24, 20)), every_third(20).numpy(), method, batch_size=4, progress=told.append)
     assert told == [2, 1]
     told.clear()
@@ -657,26 +664,27 @@ def test_samples_tell_their_progress(model: HVAE) -> None:
 
 
 def test_what_each_method_draws(model: HVAE) -> None:
-    """The volume of "samples" is their mean, without sweeps; "hybrid" refines draws; "amortised" is one look."""
+    """Samples are drawn without sweeps, unless they are asked for; the volume of "samples" is their mean."""
     scan, lines = scan_of(), every_third(20).numpy()
     kspace = torch.from_numpy(np.where(lines, scan.kspace, 0))
-    settings = InferenceSettings(views=2, rounds=3, sweeps=2)
-    for name, expected in (
-        ("samples", dataclasses.replace(settings, sweeps=0)),
-        ("hybrid", settings),
-        ("amortised", dataclasses.replace(settings, views=1, rounds=1, sweeps=0)),
+    settings = InferenceSettings(views=2, rounds=3, refinement=RefinementSettings(sweeps=2))
+    for name, sweeps, expected in (
+        ("samples", 0, with_settings(settings, sweeps=0)),
+        ("hybrid", 0, with_settings(settings, sweeps=0)),
+        ("hybrid", 2, settings),
+        ("amortised", 0, with_settings(settings, views=1, rounds=1, sweeps=0)),
     ):
-        method = Method(name, model, settings, samples=2)
-        drawn = sample(model, kspace, torch.from_numpy(lines), 2, expected).abs().numpy()
+        method = make_method(name, model, settings, samples=2, sample_sweeps=sweeps)
+        drawn = sample(model, kspace, torch.from_numpy(lines), 2, None, expected).abs().numpy()
         found = sample_volume(scan, lines, method)
         np.testing.assert_allclose(found.samples, drawn.swapaxes(0, 1), atol=1e-5, err_msg=name)
-    method = Method("samples", model, settings, samples=2)
-    assert np.array_equal(reconstruct_volume(scan, lines, method), sample_volume(scan, lines, method).mean)
+    method = make_method("samples", model, settings, samples=2)
+    assert np.array_equal(reconstruct_volume(scan, lines, method), sample_volume(scan, lines, method).magnitude)
 
 
 def test_methods_that_draw_no_samples(model: HVAE) -> None:
     scan, lines = scan_of(), every_third(20).numpy()
     with pytest.raises(InputError, match="method 'tv' draws no samples; choose one of hybrid, amortised, samples"):
-        sample_volume(scan, lines, Method("tv"))
+        sample_volume(scan, lines, make_method("tv"))
     with pytest.raises(InputError, match="0 samples: draw at least 1"):
-        sample_volume(scan, lines, Method("samples", model, samples=0))
+        sample_volume(scan, lines, make_method("samples", model, samples=0))

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from mrihvae.errors import InputError
-from mrihvae.recon.methods import METHODS
+from mrihvae.recon.settings import METHODS
 from mrihvae.server.request import MOST_SAMPLES, Request
 
 ALL = Request("sense", True, 12, "short")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import signal
 import socket
 import struct
 import threading
@@ -17,7 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.support.files import complex_normal, error_of
+from tests.support.files import complex_normal
 
 pytest.importorskip("ismrmrd")
 
@@ -25,8 +24,8 @@ from mrihvae.data.scan import Scan
 from mrihvae.errors import InputError
 from mrihvae.io.kspace import open_kspace
 from mrihvae.io.mrd.messages import Limits
-from mrihvae.recon import coil_volume
-from mrihvae.recon.methods import Method
+from mrihvae.recon import sliced_scan
+from mrihvae.recon.methods import Method, make_method
 from mrihvae.recon.undersampling import mask_of
 from mrihvae.recon.volumes import reconstruct_volume
 from mrihvae.server import session as online
@@ -41,7 +40,6 @@ from tests.support.serving import (
     expected,
     lines_of,
     pictures,
-    process,
     scan,
     serving,
     small_ready,
@@ -50,7 +48,7 @@ from tests.support.serving import (
 )
 
 WIDTH = 24
-ZERO = Method("zero-filled")
+ZERO = make_method("zero-filled")
 
 
 @pytest.fixture(autouse=True)
@@ -95,7 +93,7 @@ def assert_refused(replies: mrd.Replies, word: str) -> None:
 def test_images_are_those_of_reconstruct_volume(coils: int, name: str) -> None:
     xml, lines = scan(coils=coils, mask=lines_of(WIDTH))
     ready = small_ready()
-    method = Method(name, ready.methods[1].model, ready.methods[1].inference)
+    method = make_method(name, ready.methods[1].model, ready.methods[1].inference)
     with serving(ready) as running:
         replies = mrd.reconstruct(HOST, running.port, stream(xml, lines, name))
     assert len(replies.images) == 2 and replies.close and replies.connection_closed
@@ -111,7 +109,7 @@ def test_oversampled_noisy_scan_is_that_of_its_file(port: int, tmp_path: Path) -
     xml = mrd.cartesian_xml(kspace.shape)
     mrd.write_mrd(tmp_path / "scan.h5", xml, lines)
     (of_file,) = open_kspace(tmp_path / "scan.h5")
-    image = reconstruct_volume(of_file, mask_of(of_file, None), Method("sense"))[0].T
+    image = reconstruct_volume(of_file, mask_of(of_file, None), make_method("sense"))[0].T
     for noise_first in (True, False):  # without whitening the image is another
         sent = lines if noise_first else lines[4:]
         (found,) = pictures(mrd.reconstruct(HOST, port, stream(xml, sent, "sense")))
@@ -155,13 +153,13 @@ def test_scan_that_ends_by_its_close_alone(port: int, ending: str) -> None:
 
 def test_maps_of_the_first_repetition_are_used_again(port: int, monkeypatch: pytest.MonkeyPatch) -> None:
     estimated = []
-    usual = coil_volume.estimate_maps
+    usual = sliced_scan.estimate_maps
 
     def counted(kspace: object, *rest: object) -> object:
         estimated.append(kspace)
         return usual(kspace, *rest)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(coil_volume, "estimate_maps", counted)
+    monkeypatch.setattr(sliced_scan, "estimate_maps", counted)
     kspace = np.stack([some_kspace(1, 3, seed=seed) for seed in range(3)])
     calibrating, sparse = lines_of(WIDTH), np.arange(WIDTH) % 3 == 0
     mask = np.stack([calibrating, sparse, sparse])[:, None]
@@ -169,9 +167,9 @@ def test_maps_of_the_first_repetition_are_used_again(port: int, monkeypatch: pyt
     xml = mrd.cartesian_xml(kspace.shape, 1)
     replies = mrd.reconstruct(HOST, port, stream(xml, lines, "sense"))
     assert [one.repetition for one in replies.images] == [0, 1, 2] and len(estimated) == 1
-    np.testing.assert_array_equal(replies.images[0].data[0, 0], expected(lines, WIDTH, Method("sense")))
+    np.testing.assert_array_equal(replies.images[0].data[0, 0], expected(lines, WIDTH, make_method("sense")))
     with pytest.raises(InputError, match="give maps"):  # they have too few lines for maps of their own
-        expected(lines, WIDTH, Method("sense"), 0, 1)
+        expected(lines, WIDTH, make_method("sense"), 0, 1)
 
 
 def test_late_lines_are_told_of(port: int) -> None:
@@ -318,7 +316,7 @@ def test_what_could_be_done_without_is_told(port: int) -> None:
 
 
 def test_server_of_one_kind_of_scans() -> None:
-    with serving(Engine({1: Method("zero-filled")}, {})) as running:
+    with serving(Engine({1: make_method("zero-filled")}, {})) as running:
         replies = mrd.reconstruct(HOST, running.port, stream(*scan(coils=2)))
     assert_refused(replies, "scan of 2 coils: the server's protocol is for others")
 
@@ -582,25 +580,6 @@ def test_ipv6(good: tuple[bytes, list[np.ndarray]]) -> None:
     assert len(replies.images) == 2
 
 
-@pytest.mark.parametrize(
-    "options, word",
-    [
-        (["--port", "70000"], "--port 70000: must be 0 to 65535"),
-        (["--max-connections", "0"], "--max-connections 0: must be at least 1"),
-        (["--timeout", "-1"], "--timeout -1.0: must be above 0"),
-        (["--protocol", "no_such"], "no_such"),
-        (["--protocol", "fastmri_knee_singlecoil_4x", "--device", "warp"], "--device warp: cannot be used"),
-    ],
-)
-def test_wrong_options(options: list[str], word: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert word in error_of(capsys, "serve", *options)
-
-
-def test_port_in_use(port: int, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(online, "make_ready", lambda *_: cheap())
-    assert error_of(capsys, "serve", "--port", port).startswith(f"127.0.0.1:{port}: nothing can listen there (Address")
-
-
 def test_stop_cuts_off_what_does_not_end(monkeypatch: pytest.MonkeyPatch, good: tuple[bytes, list[np.ndarray]]) -> None:
     monkeypatch.setattr(server, "GRACE", 0.5)
     running = Server(cheap(), ServerSettings(port=0))
@@ -617,44 +596,3 @@ def test_stop_cuts_off_what_does_not_end(monkeypatch: pytest.MonkeyPatch, good: 
             client.rest()
     with pytest.raises(ConnectionRefusedError):
         Client(running.port)
-
-
-CHEAP = (
-    "import mrihvae.server.session as online; from tests.support import serving; "
-    "online.make_ready = lambda *_: serving.{}(); "
-)
-
-
-def test_process_lets_scans_end() -> None:
-    xml, lines = scan(slices=2)
-    with process("--max-connections", "2", "--pixels", "short", before=CHEAP.format("cheap")) as (running, port):
-        with Client(port) as client:
-            client.send(stream(xml, lines[:30], closing=False))
-            assert client.image().data.dtype == np.int16
-            running.send_signal(signal.SIGTERM)
-            time.sleep(1)
-            client.send(b"".join(map(mrd.acquisition, lines[30:])) + mrd.close())
-            assert client.image().slice == 1 and client.rest()[-1] is None
-        assert running.wait(20) == 0
-        assert running.stderr is not None
-        told = running.stderr.read()
-        assert "2 images in" in told and "Traceback" not in told
-
-
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_idle_process_stops(number: signal.Signals) -> None:
-    with process(before=CHEAP.format("cheap")) as (running, _):
-        running.send_signal(number)
-        assert running.wait(20) == 0
-        assert running.stderr is not None and running.stderr.read() == ""
-
-
-def test_process_that_computes_stops_cleanly() -> None:
-    before = CHEAP.format("small_ready") + "import mrihvae.server.tcp as server; server.GRACE = server.CUT = 0.2; "
-    xml, lines = scan(slices=1, height=768, width=768, mask=lines_of(768))
-    with process(before=before) as (running, port), Client(port) as client:
-        client.send(stream(xml, lines, "hybrid"))
-        time.sleep(1)
-        running.send_signal(signal.SIGTERM)
-        assert running.wait(20) == 0  # torch aborts if the interpreter ends while its threads compute
-        assert running.stderr is not None and "cut off" in running.stderr.read()

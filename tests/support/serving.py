@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 
 from mrihvae.data.scan import Scan
-from mrihvae.inference.settings import InferenceSettings
-from mrihvae.recon.methods import Method
+from mrihvae.inference.settings import InferenceSettings, RefinementSettings
+from mrihvae.recon.methods import Method, make_method
 from mrihvae.recon.volumes import reconstruct_volume
 from mrihvae.server.session import Engine
 from mrihvae.server.tcp import Server, ServerSettings
@@ -25,17 +25,20 @@ from tests.support.small import small_kspace, small_model
 from tests.support.small_coils import calibrated, coil_scans
 
 HOST = "127.0.0.1"
+ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}  # sums in another order differ in the last digit
 WEIGHTS = {1: "1" * 64, 2: "2" * 64}
 
 
 def cheap() -> Engine:
     """Reconstruct by zero-filling."""
-    return Engine({1: Method("zero-filled"), 2: Method("zero-filled")}, {})
+    return Engine({1: make_method("zero-filled"), 2: make_method("zero-filled")}, {})
 
 
 def small_ready() -> Engine:
     """Reconstruct with a small network of random weights."""
-    method = Method("hybrid", small_model(), InferenceSettings(sweeps=1, views=1, rounds=1))
+    method = make_method(
+        "hybrid", small_model(), InferenceSettings(views=1, rounds=1, refinement=RefinementSettings(sweeps=1))
+    )
     return Engine({1: method, 2: method}, WEIGHTS)
 
 
@@ -53,14 +56,23 @@ def serving(ready: Engine | None = None, **settings: Any) -> Iterator[Server]:
         assert not thread.is_alive()
 
 
+def command(*words: str, engine: str | None = None, grace: float | str = "usual") -> list[str]:
+    """Give the words that start the command in the root of the repository, with an `engine` of this module or its own.
+
+    `grace` are the seconds that a server with such an engine waits for scans when it stops.
+    """
+    module = ["mrihvae"] if engine is None else ["tests.support.command", engine, str(grace)]
+    return [sys.executable, "-m", *module, *words]
+
+
 @contextmanager
-def process(*options: str, before: str = "") -> Iterator[tuple[subprocess.Popen[str], int]]:
-    """Start the command, with Python code that runs before it; gives its process and port."""
-    code = f"import sys; sys.path.insert(0, {str(REPOSITORY)!r}); {before}"
-    code += "from mrihvae.cli import main; raise SystemExit(main())"
+def process(
+    *options: str, engine: str | None = None, grace: float | str = "usual"
+) -> Iterator[tuple[subprocess.Popen[str], int]]:
+    """Start a server in a process of its own, as `command` has it; gives its process and port."""
     with subprocess.Popen(
-        [sys.executable, "-c", code, "serve", "--port", "0", *options],
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"},
+        command("serve", "--port", "0", *options, engine=engine, grace=grace),
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=ENVIRONMENT, cwd=REPOSITORY,
     ) as running:  # fmt: skip
         assert running.stdout is not None and running.stderr is not None
         try:

@@ -58,4 +58,4 @@ def small_scans(slices: int = 2, height: int = 16, width: int = 24, lines: torch
     """Make complete scans and their measurement on `lines`, bool (W,)."""
     kspace = small_kspace(slices, height, width)
     mask = (every_third(width) if lines is None else lines).expand(kspace.shape)
-    return Scans(kspace, torch.where(mask, kspace, 0), mask, torch.full((slices,), 0.01))
+    return Scans.of_one_coil(kspace, torch.where(mask, kspace, 0), mask, torch.full((slices,), 0.01))

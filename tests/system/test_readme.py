@@ -1,12 +1,15 @@
-"""What the README says: its commands exist, and what it shows of the package works."""
+"""What README.md and docs/ say: commands and links exist, Python blocks run, and tables are those of the results."""
 
 from __future__ import annotations
 
 import re
 import shlex
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
+import torch
 
 from benchmarks import tables
 from mrihvae.cli.demo import SCANS
@@ -14,18 +17,58 @@ from mrihvae.cli.main import COMMANDS, main
 from mrihvae.model.shipped import SHIPPED
 from mrihvae.model.weights import load_model
 from tests.support import REPOSITORY
+from tests.support.files import write_scan
+from tests.support.small import small_kspace
+from tests.support.small_coils import calibrated, coil_scans
 
 README = REPOSITORY / "README.md"
-BLOCKS = re.findall(r"```console\n(.*?)```", README.read_text(), flags=re.DOTALL)
-LINES = [line.removeprefix("$ ").split("#")[0].strip() for block in BLOCKS for line in block.splitlines()]
-CALLS = [call.strip() for line in LINES for call in line.split("&&") if call.strip().startswith("mrihvae ")]
+PAGES = [README, *sorted(REPOSITORY.glob("docs/*.md"))]
+LINKED = [
+    *PAGES,
+    *sorted(REPOSITORY.glob("benchmarks/*.md")),
+    REPOSITORY / "CONTRIBUTING.md",
+    REPOSITORY / "CHANGELOG.md",
+]
+MOST_WORDS = 1500  # of the README; what it has no room for is in docs/
+
+
+def blocks_of(page: Path, language: str) -> list[str]:
+    """Find the code blocks of a page."""
+    return re.findall(rf"^```{language}\n(.*?)^```", page.read_text(), flags=re.DOTALL | re.MULTILINE)
+
+
+def calls_of(page: Path) -> list[str]:
+    """Find the calls of mrihvae in the console blocks of a page."""
+    lines = [
+        line.removeprefix("$ ").split("#")[0] for block in blocks_of(page, "console") for line in block.splitlines()
+    ]
+    return [call.strip() for line in lines for call in line.split("&&") if call.strip().startswith("mrihvae ")]
+
+
+def anchors_of(page: Path) -> set[str]:
+    """Make the anchors of the headings of a page, as GitHub does."""
+    text = re.sub(r"^```.*?^```", "", page.read_text(), flags=re.DOTALL | re.MULTILINE)
+    headings = re.findall(r"^#+ (.+)$", text, flags=re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def name_of(page: Path) -> str:
+    return page.relative_to(REPOSITORY).as_posix()
+
+
+CALLS = calls_of(README)
+WITH_PYTHON = [page for page in PAGES if blocks_of(page, "python")]
+
+
+def test_readme_is_short() -> None:
+    assert len(README.read_text().split()) <= MOST_WORDS
 
 
 def test_readme_shows_every_command() -> None:
     assert {call.split()[1] for call in CALLS} == set(COMMANDS)
 
 
-@pytest.mark.parametrize("call", CALLS)
+@pytest.mark.parametrize("call", dict.fromkeys(call for page in PAGES for call in calls_of(page)))
 def test_options_exist(call: str, capsys: pytest.CaptureFixture[str]) -> None:
     """With --help at the end, argparse refuses what it does not know and explains the rest."""
     arguments = shlex.split(call)[1:]
@@ -57,10 +100,39 @@ def test_demo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Ca
     assert psnr["ours, hybrid"] > max(psnr["L1-wavelet (sigpy)"], psnr["TV (sigpy)"])
 
 
-def test_files_that_the_readme_names_exist() -> None:
-    for link in re.findall(r"\]\(([^)]+)\)", README.read_text()):
+@pytest.fixture(scope="module")
+def scans(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Make a folder with the scans that Python blocks name: of one coil, fully sampled and not, and of several."""
+    folder = tmp_path_factory.mktemp("scans")
+    lines, complete, coils = calibrated(64), small_kspace(2, 64, 64).numpy(), coil_scans(2, 4, 64, 64)[0].numpy()
+    no_target: dict[str, Any] = {"reconstruction_esc": None, "reconstruction_rss": None}
+    write_scan(folder / "full" / "scan.h5", complete.shape, kspace=complete, **no_target)
+    for path, kspace in ((folder / "scan.h5", complete), (folder / "multicoil_test" / "scan.h5", coils)):
+        undersampled = np.where(lines.numpy(), kspace, 0)
+        write_scan(path, kspace.shape, kspace=undersampled, mask=lines.numpy(), **no_target)
+    return folder
+
+
+@pytest.mark.parametrize("page", WITH_PYTHON, ids=name_of)
+def test_python_blocks_run(page: Path, scans: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Run the blocks of a page one after the other, with nothing but what they import and define themselves."""
+    monkeypatch.chdir(scans)
+    names: dict[str, Any] = {"__name__": "__main__"}
+    for block in blocks_of(page, "python"):
+        exec(compile(block, str(page), "exec"), names)
+    for name, value in names.items():
+        if isinstance(value, torch.Tensor):
+            assert torch.isfinite(value).all(), name
+
+
+@pytest.mark.parametrize("page", LINKED, ids=name_of)
+def test_links_of_pages_lead_somewhere(page: Path) -> None:
+    for link in re.findall(r"\]\(([^)]+)\)", page.read_text()):
         if not link.startswith("http"):
-            assert (README.parent / link).exists(), link
+            path, _, anchor = link.partition("#")
+            target = page.parent / path if path else page
+            assert target.exists(), link
+            assert not anchor or anchor in anchors_of(target), link
 
 
 def test_tables_are_those_of_the_results() -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import sys
 from pathlib import Path
 
 import h5py
@@ -15,10 +13,8 @@ from tests.support.files import run, write_h5
 pytest.importorskip("ismrmrd")
 
 from mrihvae import open_kspace
-from tests.support import mrd
-
-ALIKE = {**os.environ, "OMP_NUM_THREADS": "1"}  # as tests have it: sums in another order differ in the last digit
-COMMAND = [sys.executable, "-c", "import sys; from mrihvae.cli import main; sys.exit(main())", "filter"]
+from tests.support import REPOSITORY, mrd
+from tests.support.serving import ENVIRONMENT, command
 
 
 def test_real_scan_through_mrd(data_dir: Path, tmp_path: Path) -> None:
@@ -36,7 +32,11 @@ def test_real_scan_through_mrd(data_dir: Path, tmp_path: Path) -> None:
             images.append(file["reconstruction"][0])
     assert ((images[0] - images[1]) ** 2).sum() < 1e-10 * (images[1] ** 2).sum()
     replies = mrd.reconstruct_pipe(
-        COMMAND, mrd.stream(header, acquisitions, config="amortised"), timeout=120, env=ALIKE
+        command("filter"),
+        mrd.stream(header, acquisitions, config="amortised"),
+        timeout=120,
+        env=ENVIRONMENT,
+        cwd=REPOSITORY,
     )
     assert replies.returncode == 0 and len(replies.images) == 1 and "R = 3.12" in replies.texts[0]
     np.testing.assert_array_equal(replies.images[0].data[0, 0].T, images[0])

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from mrihvae.coils.espirit import MIN_ACS_SIZE, calibration_box
 from mrihvae.physics.fourier import fft2c, ifft2c
-from mrihvae.training.batches import CoilScans
+from mrihvae.training.batches import Scans
 from mrihvae.training.draw import SimulationSettings
 from mrihvae.training.draw_coils import draw_coils
 from tests.support.files import complex_normal
@@ -24,12 +24,12 @@ MAGNITUDES = [(phantom(60, 52, k), False) for k in range(3)]
 RAW = [(kspace.numpy(), True) for kspace in small_kspace(2, 44, 56, noise=0.05)]
 
 
-def drawn(seed: int = 0, images: list[tuple[np.ndarray, bool]] | None = None, **changes: object) -> CoilScans:
+def drawn(seed: int = 0, images: list[tuple[np.ndarray, bool]] | None = None, **changes: object) -> Scans:
     settings = dataclasses.replace(FOUR, **changes)  # type: ignore[arg-type]
     return draw_coils(images or MAGNITUDES + RAW, SHAPE, settings, np.random.default_rng(seed))
 
 
-def tensors(scans: CoilScans) -> list[Tensor]:
+def tensors(scans: Scans) -> list[Tensor]:
     problem = scans.problem
     return [
         *(scans.kspace, scans.noise, problem.combined, problem.first, problem.noise, problem.scale),
@@ -42,7 +42,7 @@ def test_shapes_and_units() -> None:
     problem = scans.problem
     assert scans.kspace.shape == problem.combined.shape == problem.first.shape == (5, *SHAPE)
     assert problem.sense.maps.shape == (5, 4, *SHAPE) and problem.sense.mask.shape == (5, *SHAPE)
-    assert problem.padded == SHAPE and not problem.turned and problem.number == 0
+    assert problem.padded == SHAPE and not problem.transposed and problem.number == 0
     assert {one.dtype for one in (scans.kspace, problem.combined, problem.first, problem.sense.maps)} == {
         torch.complex64
     }

@@ -30,12 +30,12 @@ from mrihvae.cli import train as cli_train
 from mrihvae.cli.main import main
 from mrihvae.cli.options import train as options_of_train
 from mrihvae.errors import InputError
-from mrihvae.inference.reconstruct import reconstruct, reconstruct_coils
+from mrihvae.inference.reconstruct import reconstruct
 from mrihvae.model.hvae import HVAE
 from mrihvae.model.settings import ModelSettings
 from mrihvae.model.weights import fingerprint, load_card, load_model
 from mrihvae.training import loop as training
-from mrihvae.training.batches import CoilScans, DegradedImages, Scans
+from mrihvae.training.batches import DegradedImages, Scans
 from mrihvae.training.draw import SimulationSettings
 from mrihvae.training.loop import Batches, learning_rate, train, train_step
 from mrihvae.training.objective import PriorTerms, Rollout, prior_terms, rollout
@@ -326,9 +326,9 @@ def coil_run(model: ModelSettings = MODEL, **changes: Any) -> Run:
     return Run.new(model, dataclasses.replace(SETTINGS, **{**settings, **changes}), COILS, "cpu")
 
 
-def coil_batch(run: Run, step: int, rank: int = 0) -> CoilScans:
+def coil_batch(run: Run, step: int, rank: int = 0) -> Scans:
     batch = Batches(run.settings, run.simulation, Slices(), rank)[step]
-    assert isinstance(batch, CoilScans)
+    assert isinstance(batch, Scans) and batch.coils > 1
     return batch
 
 
@@ -376,13 +376,13 @@ def test_step_of_coils_begins_with_total_variation(monkeypatch: pytest.MonkeyPat
     run, seen = coil_run(), []
     batch = coil_batch(run, 0)
 
-    def watched(model: HVAE, scans: CoilScans, second: bool = False) -> Rollout:
+    def watched(model: HVAE, scans: Scans, second: bool = False) -> Rollout:
         seen.append(scans.problem)
         return rollout(model, scans, second)
 
     monkeypatch.setattr(training, "rollout", watched)
     train_step(run, batch)
-    assert torch.equal(seen[0].first, batch.problem.begun().first)
+    assert torch.equal(seen[0].first, batch.problem.with_tv_initialization().first)
     assert not torch.allclose(seen[0].first, batch.problem.first)
 
 
@@ -1208,16 +1208,12 @@ MIXED = dataclasses.replace(COILS, coils=(1, 4), one_coil=0.5)
 def test_batches_of_one_coil_and_of_several_in_one_run() -> None:
     run = Run.new(MODEL, dataclasses.replace(coil_run().settings, guess_only=1, masked_start=4), MIXED, "cpu")
     batches = Batches(run.settings, MIXED, Slices())
-    kinds = [isinstance(batches[step], Scans) for step in range(60)]
+    kinds = [batches[step].coils == 1 for step in range(60)]
     assert all(kinds[1:4])  # prior, decoder and q learn from one coil alone
     assert 15 < sum(kinds[4:]) < 41
     without = Batches(run.settings, MIXED, Slices(), guesses=False)  # of no U-Nets the prior trains from the start
-    assert all(isinstance(without[step], Scans) for step in range(4))
-    coils = {
-        batch.problem.sense.maps.shape[1]
-        for batch in map(batches.__getitem__, range(60))
-        if isinstance(batch, CoilScans)
-    }
+    assert all(without[step].coils == 1 for step in range(4))
+    coils = {batches[step].coils for step in range(60)} - {1}
     assert coils == {2, 3, 4}
 
 
@@ -1233,7 +1229,7 @@ def test_one_run_trains_on_both(tmp_path: Path) -> None:
         moved = {name.startswith("r."): [] for name, _ in run.model.named_parameters()}
         for name, parameter in run.model.named_parameters():
             moved[name.startswith("r.")].append(not torch.equal(before[name], parameter))
-        assert any(moved[True]) and any(moved[False]) == isinstance(batch, Scans)
+        assert any(moved[True]) and any(moved[False]) == (batch.coils == 1)
 
 
 def test_first_guess_of_several_coils_trains_by_itself() -> None:
@@ -1277,6 +1273,6 @@ def test_one_file_of_weights_reconstructs_one_coil_and_several(tmp_path: Path) -
     kspace, maps, _ = coil_scans(2, 3, 32, 32)
     mask = calibrated(32)
     one = reconstruct(model, torch.where(mask, kspace[:, 0], 0), mask)
-    several = reconstruct_coils(model, torch.where(mask, kspace, 0), mask, maps[None])
+    several = reconstruct(model, torch.where(mask, kspace, 0), mask, maps[None])
     assert one.shape == several.shape == (2, 32, 32)
     assert bool(one.abs().isfinite().all()) and bool(several.abs().isfinite().all())

@@ -10,8 +10,8 @@ import pytest
 import torch
 from torch.distributions import Normal
 
-from mrihvae.inference.coil_problem import CoilProblem
 from mrihvae.inference.latents import likelihood_std
+from mrihvae.inference.problem import MultiCoilProblem
 from mrihvae.model.bands import merge, split
 from mrihvae.model.hvae import HVAE
 from mrihvae.model.layers import band_coverage
@@ -24,7 +24,7 @@ from mrihvae.physics.mri import Sense
 from mrihvae.physics.operators import Operator
 from mrihvae.physics.total_variation import first_guess
 from mrihvae.pnp.degraded import DegradedPosterior
-from mrihvae.training.batches import MEASURED_WEIGHT, CoilScans, DegradedImages, Scans
+from mrihvae.training.batches import MEASURED_WEIGHT, DegradedImages, Scans
 from mrihvae.training.objective import (
     DEGRADED_FLOOR,
     ERROR_FLOOR,
@@ -107,10 +107,9 @@ def test_kl_by_hand_on_one_level() -> None:
 def noisy_scans() -> Scans:
     """Make three scans of different noise, and of different error."""
     scans = small_scans(3)
-    scans.noise = torch.tensor([0.0, 0.02, 0.04])
-    scans.kspace = scans.kspace + 0.05 * torch.arange(3)[:, None, None] * torch.from_numpy(complex_normal((3, 16, 24)))
-    scans.measured = torch.where(scans.mask, scans.kspace, 0)
-    return scans
+    kspace = scans.kspace + 0.05 * torch.arange(3)[:, None, None] * torch.from_numpy(complex_normal((3, 16, 24)))
+    noise = torch.tensor([0.0, 0.02, 0.04])
+    return Scans.of_one_coil(kspace, torch.where(scans.mask, kspace, 0), scans.mask, noise)
 
 
 def log_error(scans: Scans, estimate: torch.Tensor) -> float:
@@ -150,7 +149,8 @@ def test_rollout_by_hand() -> None:
 def test_every_scan_counts_alike() -> None:
     """Halving the error of one of three scans takes off a third of log 4, however large its error is."""
     scans = noisy_scans()
-    scans.mask = torch.zeros_like(scans.mask)
+    nowhere = torch.zeros_like(scans.mask)
+    scans = Scans.of_one_coil(scans.kspace, torch.zeros_like(scans.kspace), nowhere, scans.noise)
     error = torch.from_numpy(complex_normal((3, 16, 24), 1)) * torch.tensor([0.1, 1.0, 10.0])[:, None, None]
     guesses = [scans.kspace, scans.kspace + error]
     before = number(guess_loss(scans, guesses))
@@ -312,7 +312,9 @@ def test_rollout_that_fails_leaves_the_prior_trainable(monkeypatch: pytest.Monke
 
 def test_terms_per_dimension_do_not_depend_on_the_number_of_slices() -> None:
     model, one = small_model(settings=ONE_LEVEL), small_scans(1)
-    twice = Scans(*(torch.cat((values, values)) for values in (one.kspace, one.measured, one.mask, one.noise)))
+    twice = Scans.of_one_coil(
+        *(torch.cat((values, values)) for values in (one.kspace, one.measured, one.mask, one.noise))
+    )
     a, b = terms_of(model, one), terms_of(model, twice)
     torch.testing.assert_close(a.kl, b.kl, rtol=1e-5, atol=1e-6)
     torch.testing.assert_close(a.matching, b.matching, rtol=1e-5, atol=1e-6)
@@ -380,7 +382,7 @@ def test_match_degraded_is_the_prior_on_true_images_and_r_on_degraded_ones() -> 
     torch.manual_seed(0)
     found = match_degraded(model, batch)
     nothing = torch.zeros_like(kspace)
-    scans = Scans(kspace, nothing, torch.zeros_like(kspace, dtype=torch.bool), torch.zeros(2))
+    scans = Scans.of_one_coil(kspace, nothing, torch.zeros_like(kspace, dtype=torch.bool), torch.zeros(2))
     torch.manual_seed(0)
     prior = prior_terms(model, scans, matched=False)  # images count as free of noise
     assert torch.equal(found.kl, prior.kl) and torch.equal(found.distortion, prior.distortion)
@@ -446,24 +448,33 @@ def test_degraded_images_without_cascades() -> None:
 # --- several coils ---------------------------------------------------------------------------------------------------
 
 
-def scans_of_coils(slices: int = 2, coils: int = 3) -> CoilScans:
+def problem_of(
+    sense: Sense, combined: torch.Tensor, noise: torch.Tensor, first: torch.Tensor | None = None
+) -> MultiCoilProblem:
+    return MultiCoilProblem(
+        mask=sense.mask, noise=noise, scale=torch.ones(len(noise)), padded=(16, 24), sense=sense, combined=combined,
+        first=combined if first is None else first,
+    )  # fmt: skip
+
+
+def scans_of_coils(slices: int = 2, coils: int = 3) -> Scans:
     """Make complete scans of coils, combined by their maps, and the problem that the network is given; model units."""
     kspace, maps, _ = coil_scans(slices, coils, 16, 24, noise=0.02)
     sense = Sense(maps.expand(slices, -1, -1, -1), calibrated(24).expand(slices, 16, 24))
     combined = sense.adjoint(kspace)
     noise = torch.full((slices,), 0.02)
-    problem = CoilProblem(sense, combined, combined, noise, torch.ones(slices), (16, 24)).begun()
-    return CoilScans(fft2c((maps.conj() * ifft2c(kspace)).sum(dim=1)), problem, noise)
+    problem = problem_of(sense, combined, noise).with_tv_initialization()
+    return Scans(fft2c((maps.conj() * ifft2c(kspace)).sum(dim=1)), problem, noise)
 
 
-def decoded_by_hand(model: HVAE, problem: CoilProblem, guess: torch.Tensor) -> torch.Tensor:
+def decoded_by_hand(model: HVAE, problem: MultiCoilProblem, guess: torch.Tensor) -> torch.Tensor:
     """Decode r's means from a guess whose bins on measured lines count as measured, and let the data settle it."""
     measured = torch.where(problem.mask, guess, 0)
     means = merge(decode_means(model, measured, problem.mask, guess))
-    return problem.settle(torch.where(problem.mask, guess, means))
+    return problem.make_consistent(torch.where(problem.mask, guess, means))
 
 
-def errors_by_hand(scans: CoilScans, kspace: torch.Tensor) -> tuple[float, float]:
+def errors_by_hand(scans: Scans, kspace: torch.Tensor) -> tuple[float, float]:
     """Compute the mean log-error, and the error in nats per real dimension."""
     squared = (kspace.detach() - scans.kspace).abs().double().square().mean(dim=(-2, -1))
     logarithm = torch.log(squared + ERROR_FLOOR).mean()
@@ -499,7 +510,7 @@ def test_match_coils_is_the_prior_on_complete_scans_and_r_on_the_data() -> None:
     torch.manual_seed(0)
     found = prior_terms(model, scans)
     guess = problem.guesses(model)[-1].detach()
-    complete = Scans(scans.kspace, torch.where(problem.mask, guess, 0), problem.mask, scans.noise)
+    complete = Scans.of_one_coil(scans.kspace, torch.where(problem.mask, guess, 0), problem.mask, scans.noise)
     torch.manual_seed(0)
     prior = prior_terms(model, complete, matched=False)
     assert torch.equal(found.kl, prior.kl) and torch.equal(found.distortion, prior.distortion)
@@ -544,10 +555,8 @@ def test_terms_of_coils_do_not_depend_on_the_number_of_slices() -> None:
     model, one, two = small_model(settings=ONE_LEVEL), scans_of_coils(1), scans_of_coils(2)
     problem = one.problem
     sense = Sense(problem.sense.maps.repeat(2, 1, 1, 1), problem.sense.mask.repeat(2, 1, 1))
-    doubled = [value.repeat(2, *(1,) * (value.ndim - 1)) for value in (problem.combined, problem.first, problem.noise)]
-    twice = CoilScans(
-        one.kspace.repeat(2, 1, 1), CoilProblem(sense, *doubled, torch.ones(2), (16, 24)), one.noise.repeat(2)
-    )
+    doubled = [value.repeat(2, *(1,) * (value.ndim - 1)) for value in (problem.combined, problem.noise, problem.first)]
+    twice = Scans(one.kspace.repeat(2, 1, 1), problem_of(sense, *doubled), one.noise.repeat(2))
     for second in (False, True):
         first, other, different = (rollout(model, scans, second) for scans in (one, twice, two))
         for name in ("loss", "error", "guess", "zero_filled"):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from typing import Any
 
 import pytest
@@ -12,7 +11,7 @@ from mrihvae.inference.settings import InferenceSettings, RefinementSettings
 from mrihvae.model.settings import ModelSettings
 from mrihvae.training.draw import SimulationSettings
 from mrihvae.training.run import TrainSettings
-from mrihvae.utils.config import from_dict
+from mrihvae.utils.config import as_dict, from_dict
 
 ALL = (ModelSettings, TrainSettings, SimulationSettings, InferenceSettings, RefinementSettings)
 
@@ -20,7 +19,7 @@ ALL = (ModelSettings, TrainSettings, SimulationSettings, InferenceSettings, Refi
 @pytest.mark.parametrize("cls", ALL)
 def test_defaults_and_round_trip(cls: type[Any]) -> None:
     assert from_dict(cls, {}, "here") == cls()
-    assert from_dict(cls, asdict(cls()), "here") == cls()
+    assert from_dict(cls, as_dict(cls()), "here") == cls()
 
 
 def test_lists_become_tuples() -> None:

@@ -7,7 +7,7 @@ import torch
 
 from mrihvae.errors import InputError
 from mrihvae.inference.reconstruct import reconstruct, sample
-from mrihvae.inference.settings import RULES, InferenceSettings
+from mrihvae.inference.settings import RULES, InferenceSettings, RefinementSettings
 from mrihvae.physics.degradations import denoising
 from mrihvae.pnp.restore import restore_images
 from mrihvae.pnp.settings import PnPSettings
@@ -24,15 +24,21 @@ def test_bfloat16_is_for_the_network_alone(rule: str) -> None:
     """Results differ by what rounding the network's numbers to 8 bits does, not more, and not with the batch."""
     model, kspace, mask = small_model(), small_kspace(2, 32, 24, noise=0.2), every_third(24)
     images = {
-        name: reconstruct(model, kspace, mask, InferenceSettings(rule=rule, precision=name))
+        name: reconstruct(
+            model, kspace, mask, None, InferenceSettings(precision=name, refinement=RefinementSettings(rule=rule))
+        )
         for name in precision.PRECISIONS
     }
     assert all(found.dtype == torch.complex64 for found in images.values())
     assert 1e-6 < relative(images["bfloat16"], images["float32"]) < 0.02
     auto = "bfloat16" if precision.has_bfloat16(kspace.device) else "float32"
     assert torch.equal(images["auto"], images[auto])
-    drawn = sample(model, kspace, mask, 2, InferenceSettings(sweeps=0, precision="bfloat16"))
-    theirs = sample(model, kspace, mask, 2, InferenceSettings(sweeps=0, precision="float32"))
+    drawn = sample(
+        model, kspace, mask, 2, None, InferenceSettings(precision="bfloat16", refinement=RefinementSettings(sweeps=0))
+    )
+    theirs = sample(
+        model, kspace, mask, 2, None, InferenceSettings(precision="float32", refinement=RefinementSettings(sweeps=0))
+    )
     assert relative(drawn, theirs) < 0.02
 
 

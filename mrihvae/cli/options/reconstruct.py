@@ -7,11 +7,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 from mrihvae.coils.settings import MAPS, OUTPUTS, CoilSettings
-from mrihvae.inference.settings import ANCHORS, COMBINATIONS, RULES, InferenceSettings
+from mrihvae.inference.settings import ANCHORS, COMBINATIONS, RULES, InferenceSettings, RefinementSettings
 from mrihvae.io.formats import KSPACE_FORMATS
 from mrihvae.physics.sampling import PATTERNS
 from mrihvae.pnp.settings import ENCODERS, FOR_SCANS
-from mrihvae.recon.methods import METHODS
+from mrihvae.recon.settings import METHODS
 from mrihvae.utils.precision import PRECISIONS
 
 AXES = {"W": -1, "H": -2}
@@ -102,13 +102,13 @@ def _add_coils(group: Group) -> None:
 
 
 def _add_inference(group: Group) -> None:
-    defaults = InferenceSettings()
+    defaults, usual = InferenceSettings(), RefinementSettings()
     group.add_argument("--views", type=int, default=defaults.views, help="mirrored copies that are averaged (hybrid)")
     group.add_argument("--rounds", type=int, default=defaults.rounds, help="passes of the encoder (hybrid)")
     group.add_argument("--sweeps", type=int, help="refinement steps per level (hybrid: 1, or 0 with --samples)")
-    group.add_argument("--rule", choices=RULES, default=defaults.rule, help="how a refinement step is taken (hybrid)")
+    group.add_argument("--rule", choices=RULES, default=usual.rule, help="how a refinement step is taken (hybrid)")
     group.add_argument("--step", type=float, help="size of a step of adam or gradient; the usual if left out")
-    group.add_argument("--anchor", choices=ANCHORS, default=defaults.anchor, help="what holds latents (hybrid)")
+    group.add_argument("--anchor", choices=ANCHORS, default=usual.anchor, help="what holds latents (hybrid)")
     group.add_argument("--combine", choices=COMBINATIONS, default=defaults.combine, help="what measured bins become")
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-import warnings
 from collections.abc import Iterator, Sequence
 from itertools import groupby
 from pathlib import Path
@@ -18,6 +17,7 @@ from mrihvae.errors import InputError
 from mrihvae.io.checks import read_errors
 from mrihvae.io.mrd.header import ScanHeader, parse_header
 from mrihvae.io.mrd.sorter import Slice, SliceAssembler
+from mrihvae.utils.notices import warn
 
 CHUNK_LINES = 256  # that are read at once
 DIRECTION_TOLERANCE = 1e-3  # by which directions may differ that are to be the same
@@ -52,7 +52,7 @@ def read_mrd(path: Path, group: str = "dataset") -> list[Scan]:
             slices = [one for line in lines for one in assembler.add(line)] + assembler.end()
         scans = scans_of(slices, header, path.name, assembler.noise)
     for warning in assembler.warnings:
-        warnings.warn(warning, RuntimeWarning, stacklevel=2)
+        warn(warning)
     return scans
 
 

@@ -24,8 +24,8 @@ from mrihvae.coils.settings import CoilSettings
 from mrihvae.data.scan import Scan
 from mrihvae.errors import InputError
 from mrihvae.io.mrd.files import read_mrd
-from mrihvae.recon.coil_volume import CoilVolume
-from mrihvae.recon.methods import Method
+from mrihvae.recon.methods import make_method
+from mrihvae.recon.sliced_scan import SlicedScan
 from mrihvae.recon.undersampling import mask_of
 from mrihvae.recon.volumes import reconstruct_volume
 from tests.support import mrd
@@ -150,7 +150,7 @@ def test_noise_scans_whiten_unless_told_not_to(tmp_path: Path) -> None:
     (plain,) = read_mrd(written(tmp_path / "plain.h5", kspace.numpy(), **options))
 
     def mixing(scan: Scan, whiten: bool | None) -> torch.Tensor | None:
-        return CoilVolume(scan, lines, lines, CoilSettings(whiten=whiten)).mixing
+        return SlicedScan(scan, lines.numpy(), CoilSettings(whiten=whiten)).mixing
 
     assert mixing(plain, None) is None and mixing(noisy, False) is None
     matrix = mixing(noisy, None)
@@ -167,7 +167,7 @@ def test_maps_of_calibration_lines_are_used(tmp_path: Path) -> None:
     header = {"calibration_mode": "separate", "acceleration": (2, 1)}
     (scan,) = read_mrd(written(tmp_path / "scan.h5", kspace.numpy(), header, **options))
     assert scan.mask is not None and scan.mask.tolist() == taken.tolist()
-    method = Method("sense", strength=1e-4)
+    method = make_method("sense", strength=1e-4)
     found = torch.from_numpy(reconstruct_volume(scan, mask_of(scan, None), method))
     assert distance(found, images.abs()) < 0.01
     alone = replace(scan, calibration=None)
@@ -367,7 +367,7 @@ def generated(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., tuple[P
 
 
 def image_of(scan: Scan, method: str = "zero-filled", whiten: bool = False) -> torch.Tensor:
-    chosen = Method(method, coils=CoilSettings(whiten=whiten), strength=None if method == "zero-filled" else 1e-4)
+    chosen = make_method(method, coils=CoilSettings(whiten=whiten), strength=None if method == "zero-filled" else 1e-4)
     return torch.from_numpy(reconstruct_volume(scan, mask_of(scan, None), chosen))[0]
 
 

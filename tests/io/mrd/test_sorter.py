@@ -24,8 +24,8 @@ from mrihvae.io.mrd import sorter as acquisitions
 from mrihvae.io.mrd.header import parse_header
 from mrihvae.io.mrd.sorter import Key, Slice, SliceAssembler
 from mrihvae.io.partitions import centered_fft
-from mrihvae.recon import coil_volume
-from mrihvae.recon.coil_volume import calibration_maps
+from mrihvae.recon import sliced_scan
+from mrihvae.recon.sliced_scan import calibration_maps
 from tests.support import mrd
 
 SHAPE = (3, 2, 16, 12)  # slices, coils, H, W
@@ -671,7 +671,7 @@ def test_later_repetitions_have_the_maps_of_the_first(monkeypatch: pytest.Monkey
             counted.append(1)
             return estimate_maps(*words)
 
-        monkeypatch.setattr(coil_volume, "estimate_maps", estimate)
+        monkeypatch.setattr(sliced_scan, "estimate_maps", estimate)
         maps = [calibration_maps(one.calibration, CoilSettings(), None) for one in slices if one.calibration]
         assert len(counted) == 2 and torch.equal(maps[0], maps[4])
         monkeypatch.undo()

@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from tests.support.mrd.messages import ACQUISITION, Image, Read, read_replies, split
@@ -161,6 +162,7 @@ def reconstruct_pipe(
     *,
     half_close: bool = True,
     env: Mapping[str, str] | None = None,
+    cwd: Path | None = None,
 ) -> Replies:
     """Send a stream to a command's stdin and receive what it answers on stdout, as `reconstruct` does.
 
@@ -169,7 +171,7 @@ def reconstruct_pipe(
     pipe, deadline = subprocess.PIPE, time.perf_counter() + timeout
     with (
         tempfile.TemporaryFile() as errors,
-        subprocess.Popen(list(command), stdin=pipe, stdout=pipe, stderr=errors, bufsize=0, env=env) as process,
+        subprocess.Popen(list(command), stdin=pipe, stdout=pipe, stderr=errors, bufsize=0, env=env, cwd=cwd) as process,
     ):
         assert process.stdin is not None and process.stdout is not None
         replies, stdin, output = Replies(time.perf_counter()), process.stdin, process.stdout.fileno()

@@ -18,8 +18,9 @@ from mrihvae.coils.settings import CoilSettings
 from mrihvae.data.scan import Scan
 from mrihvae.errors import InputError
 from mrihvae.physics.fourier import fft2c, ifft2c
-from mrihvae.recon import coil_volume as coil_volumes
-from mrihvae.recon.coil_volume import CoilVolume
+from mrihvae.physics.noise import noise_std
+from mrihvae.recon import sliced_scan
+from mrihvae.recon.sliced_scan import SlicedScan
 from tests.support.files import complex_normal
 from tests.support.small_coils import calibrated, coil_scans, distance, some_bins
 
@@ -34,8 +35,8 @@ def scan_of(slices: int = 3, coils: int = 4, noise: float = 0.005, **changes: An
     return dataclasses.replace(Scan("file1.h5", kspace), **changes)
 
 
-def volume_of(scan: Scan, settings: CoilSettings = USUAL, lines: Tensor = LINES, known: Tensor | None = None) -> Any:
-    return CoilVolume(scan, lines, lines if known is None else known, settings)
+def volume_of(scan: Scan, settings: CoilSettings = USUAL, lines: Tensor = LINES) -> Any:
+    return SlicedScan(scan, lines.numpy(), settings)
 
 
 def coloured(coils: int = 4, samples: int = 4096, seed: int = 1) -> tuple[np.ndarray, np.ndarray]:
@@ -58,7 +59,7 @@ def test_batches_are_the_scan_slice_by_slice(lines: Tensor) -> None:
         assert [one.first for one in batches] == firsts
         assert torch.equal(torch.cat([one.kspace for one in batches]), kept)
         torch.testing.assert_close(torch.cat([one.maps for one in batches]), expected, rtol=0, atol=1e-6)
-    assert volume_of(scan).slices == 3 and volume_of(scan).mixing is None
+    assert len(volume_of(scan)) == 3 and volume_of(scan).mixing is None
 
 
 def test_maps_are_estimated_once(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -68,11 +69,11 @@ def test_maps_are_estimated_once(monkeypatch: pytest.MonkeyPatch) -> None:
         asked.append(len(kspace))
         return estimate_maps(kspace, mask, settings, known)
 
-    monkeypatch.setattr(coil_volumes, "estimate_maps", counting)
+    monkeypatch.setattr(sliced_scan, "estimate_maps", counting)
     volume = volume_of(scan_of())
     first = volume.batch(0, 3).maps
     assert torch.equal(volume.batch(1, 3).maps, first[1:]) and asked == [1, 1, 1]
-    monkeypatch.setattr(coil_volumes, "KEPT", 2 * first[0].nbytes)  # room for two slices
+    monkeypatch.setattr(sliced_scan, "KEPT", 2 * first[0].nbytes)  # room for two slices
     small = volume_of(scan_of())
     assert torch.equal(small.batch(0, 3).maps, first) and asked == [1] * 6
     assert torch.equal(small.batch(1, 3).maps, first[1:]) and asked == [1] * 6
@@ -105,9 +106,17 @@ def test_maps_that_do_not_fit(shape: tuple[int, ...]) -> None:
     )
 
 
+def test_one_coil_has_no_maps() -> None:
+    scan = dataclasses.replace(scan_of(), kspace=scan_of().kspace[:, 0])
+    batch = volume_of(scan).batch(1, 3)
+    kept = torch.where(LINES, torch.from_numpy(scan.kspace[1:3]), 0)
+    assert batch.maps is None and batch.mixing == [None, None] and batch.first == 1
+    assert torch.equal(batch.kspace, kept) and torch.equal(batch.original, kept[:, None])
+    assert torch.equal(batch.noise, noise_std(kept))
+    assert torch.equal(volume_of(scan).magnitude(kept, batch), kept.abs())
+
+
 def test_what_is_refused() -> None:
-    with pytest.raises(InputError, match=r"file1.h5: is of one coil; coils need k-space of \(slices, coils, H, W\)"):
-        volume_of(dataclasses.replace(scan_of(), kspace=scan_of().kspace[:, 0]))
     for lines, told in ((torch.arange(40) == 20, "48 x 1"), (torch.arange(40) == 3, "0 x 0")):
         with pytest.raises(InputError, match=f"file1.h5, slice 1: only {told} bins around the centre"):
             volume_of(scan_of(), lines=lines).batch(1, 2)
@@ -200,7 +209,7 @@ def test_own_maps_follow_the_coils(changes: dict[str, Any]) -> None:
     combined = (batch.maps.conj() * ifft2c(batch.kspace)).sum(dim=1)
     back = fft2c(batch.maps * combined[:, None])
     assert distance(back, batch.kspace) < (1e-9 if not changes.get("compress") else 1e-3)
-    shown = volume.delivered(combined, batch)
+    shown = volume.magnitude(combined, batch)
     torch.testing.assert_close(shown, images.abs(), rtol=0, atol=1e-4)  # in the coils' own scale
 
 
@@ -215,17 +224,17 @@ def test_rss_is_of_the_original_coils(changes: dict[str, Any]) -> None:
     every = torch.ones(40, dtype=torch.bool)
     volume = volume_of(scan, CoilSettings(**changes), every)
     batch = volume.batch(1, 3)
-    torch.testing.assert_close(volume.delivered(7 * batch.kspace[:, 0], batch), rss(kspace[1:3]), rtol=0, atol=1e-5)
+    torch.testing.assert_close(volume.magnitude(7 * batch.kspace[:, 0], batch), rss(kspace[1:3]), rtol=0, atol=1e-5)
     undersampled = volume_of(scan, CoilSettings(**changes))
     batch = undersampled.batch(1, 3)
     solved = (batch.maps.conj() * ifft2c(mixed(undersampled, kspace[1:3]))).sum(dim=1)  # of the complete scan
-    found = undersampled.delivered(solved, batch)
+    found = undersampled.magnitude(solved, batch)
     assert distance(found, rss(kspace[1:3])) < 3e-3
-    halved = undersampled.delivered(0.5 * solved, batch)  # measured bins stay
+    halved = undersampled.magnitude(0.5 * solved, batch)  # measured bins stay
     assert distance(halved, rss(torch.where(LINES, kspace[1:3], 0.5 * kspace[1:3]))) < 3e-3
 
 
-def mixed(volume: CoilVolume, kspace: Tensor) -> Tensor:
+def mixed(volume: SlicedScan, kspace: Tensor) -> Tensor:
     return kspace if volume.mixing is None else mix_coils(kspace, volume.mixing)
 
 
@@ -234,9 +243,9 @@ def test_delivered_by_hand() -> None:
     batch = volume.batch(0, 2)
     image = ifft2c(batch.kspace[:, 0])
     expected = root_sum_of_squares(image, batch.maps, batch.kspace, LINES)
-    torch.testing.assert_close(volume.delivered(image, batch), expected)
+    torch.testing.assert_close(volume.magnitude(image, batch), expected)
     combined = volume_of(scan_of(), CoilSettings(output="combined"))
-    torch.testing.assert_close(combined.delivered(image, batch), image.abs())
+    torch.testing.assert_close(combined.magnitude(image, batch), image.abs())
 
 
 def test_lines_that_were_not_encoded_stay_empty() -> None:
@@ -247,11 +256,12 @@ def test_lines_that_were_not_encoded_stay_empty() -> None:
     known[:3] = known[37:] = True
     measured = LINES.clone()
     measured[:3] = measured[37:] = False
-    volume = volume_of(scan, USUAL, measured, known)
+    volume = volume_of(dataclasses.replace(scan, padding=(3, 37)), USUAL, measured)
+    assert torch.equal(volume.known, known)
     batch = volume.batch(0, 3)
     kspace = torch.from_numpy(scan.kspace)
     image = (batch.maps.conj() * ifft2c(kspace)).sum(dim=1)
-    found = volume.delivered(image, batch)
+    found = volume.magnitude(image, batch)
     completed = torch.where(known, kspace, fft2c(batch.maps * image[:, None]))
     torch.testing.assert_close(found, rss(completed), rtol=0, atol=1e-6)
     without = root_sum_of_squares(image, batch.maps, kspace, measured)
@@ -268,5 +278,5 @@ def test_scale(changes: dict[str, Any], factor: float) -> None:
         volume = volume_of(one, CoilSettings(**changes))
         batch = volume.batch(0, 2)
         image = (batch.maps.conj() * ifft2c(batch.kspace)).sum(dim=1)
-        shown.append(volume.delivered(image, batch))
+        shown.append(volume.magnitude(image, batch))
     torch.testing.assert_close(shown[1] / factor, shown[0], rtol=0, atol=1e-5 * float(shown[0].max()))

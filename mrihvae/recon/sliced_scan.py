@@ -1,4 +1,7 @@
-"""A multi-coil scan made ready slice by slice: coils whitened and compressed, maps estimated once and kept."""
+"""A scan made ready slice by slice: undersampled, without readout oversampling, its coils whitened and compressed.
+
+One coil is the simple case: no maps, nothing to combine. Sensitivity maps are estimated once for each slice, and kept.
+"""
 
 from __future__ import annotations
 
@@ -18,11 +21,13 @@ from mrihvae.coils.prewhitening import corner_covariance, noise_covariance, whit
 from mrihvae.coils.settings import CoilSettings
 from mrihvae.coils.virtual_coils import alike, compress, compressed_maps, expanded
 from mrihvae.data.calibration import Calibration
-from mrihvae.data.scan import Scan
+from mrihvae.data.scan import Scan, delivered_shape, encoded_lines
 from mrihvae.errors import InputError
 from mrihvae.physics.fourier import centre_crop, masked
+from mrihvae.physics.noise import noise_std
 from mrihvae.physics.sampling import lines_differ_along_h
-from mrihvae.recon.oversampling import remove_oversampling
+from mrihvae.recon.oversampling import kept_rows, remove_oversampling
+from mrihvae.utils.notices import warn
 from mrihvae.utils.stages import stage
 
 _shared_maps: WeakKeyDictionary[Calibration, tuple[object, Tensor]] = WeakKeyDictionary()
@@ -30,13 +35,15 @@ KEPT = 2**24  # bytes of maps that are kept; those of further slices are estimat
 
 
 @dataclass(frozen=True)
-class CoilBatch:
-    """Slices of a multi-coil scan.
+class Batch:
+    """Slices of a scan.
 
     Attributes
     ----------
-    kspace : complex64 (slices, coils, H, W), of coils or virtual coils, 0 where not measured
-    maps : complex64 (slices, coils, H, W)
+    kspace : complex64 (slices, H, W) of one coil, or with maps (slices, coils, H, W), of coils or virtual coils; 0
+        where not acquired
+    known : bool (W,) or (H, W), which samples were acquired, or are known to be 0
+    maps : complex64 (slices, coils, H, W), or None where coils are not combined by maps
     first : number of the first slice in its volume
     noise : standard deviation of the noise per complex sample of a coil, (slices,)
     mixing : of each slice, the matrix (virtual coils, coils) that whitened and compressed its coils, or None; slices
@@ -45,50 +52,61 @@ class CoilBatch:
     """
 
     kspace: Tensor
-    maps: Tensor
+    known: Tensor
+    maps: Tensor | None
     first: int
     noise: Tensor
     mixing: Sequence[Tensor | None]
     original: Tensor
 
 
-class CoilVolume:
-    """The coils of a scan, ready to be reconstructed.
+class SlicedScan:
+    """The slices of a scan, ready to be reconstructed.
 
     Parameters
     ----------
-    scan : of several coils; its own maps and noise scan are used, if it has them
-    measured : bool (W,) or (H, W), which bins were measured
-    known : the same, with those that are known to be 0
-    settings : see `CoilSettings`
-    rows : rows of the image that are kept of its readout (`mrihvae.recon.oversampling`); left out, all
+    scan : its own maps and noise scan are used, if it has them
+    mask : bool (W,) or (H, W), what was acquired; the rest is ignored, even where the scan holds it
+    settings : what is done with several coils
+    combine : whether several coils are combined by maps; otherwise nothing is done to them
+    calibration : bool (H, W), the acquired samples among which the calibration region is looked for; None for all
 
     Raises
     ------
     InputError
-        Coils that are zero all over, maps that do not fit, a noise covariance that is singular; on the way also too
+        Maps that do not fit; on the way also coils that are zero all over, a noise covariance that is singular, or too
         few calibration lines.
     """
 
     def __init__(
-        self, scan: Scan, measured: Tensor, known: Tensor, settings: CoilSettings, rows: int | None = None
+        self,
+        scan: Scan,
+        mask: np.ndarray,
+        settings: CoilSettings,
+        combine: bool = True,
+        calibration: Tensor | None = None,
     ) -> None:
-        if scan.kspace.ndim != 4:
-            raise InputError(f"{scan.name}: is of one coil; coils need k-space of (slices, coils, H, W)")
-        self.scan, self.measured, self.known, self.settings = scan, measured, known, settings
-        self.rows = scan.kspace.shape[-2] if rows is None else rows
-        self._turned = lines_differ_along_h(known.expand(scan.kspace.shape[-2:]))
+        self.scan, self.settings, self.combine = scan, settings, combine and scan.coils > 1
+        self.rows = _rows(scan, mask)
+        self._acquired = torch.from_numpy(mask)
+        # lines that the scanner did not encode are known to be zero, not missing
+        known = self._acquired | torch.from_numpy(~encoded_lines(scan))
+        self._transposed = lines_differ_along_h(known.expand(scan.kspace.shape[-2:]))
+        # where rows are left out, all rows of a mask are the same
+        self.measured, self.known = (one[: self.rows] if one.ndim > 1 else one for one in (self._acquired, known))
+        self._calibration = self.measured if calibration is None else calibration[: self.rows]
         self._maps: dict[int, Tensor] = {}
+        if not _has_center(mask, scan.kspace.shape[-2:]):
+            warn("the center of k-space was not acquired: contrast is not reliable")
         own, shape = scan.maps, scan.kspace.shape
-        if own is not None and (own.shape[1:] != shape[1:] or own.shape[0] not in (1, shape[0])):
+        if self.combine and own is not None and (own.shape[1:] != shape[1:] or own.shape[0] not in (1, shape[0])):
             raise InputError(
                 f"{scan.name}: sensitivity maps of shape {own.shape} do not fit k-space of {shape}; give (slices or 1, "
                 "coils, H, W)"
             )
 
-    @property
-    def slices(self) -> int:
-        """Number of slices."""
+    def __len__(self) -> int:
+        """Return the number of slices."""
         return len(self.scan.kspace)
 
     @cached_property
@@ -100,47 +118,63 @@ class CoilVolume:
                 if self.scan.noise_scan is not None:
                     covariance = noise_covariance(torch.from_numpy(self.scan.noise_scan))
                 else:
-                    covariance = corner_covariance(torch.from_numpy(np.asarray(self.scan.kspace)), self.measured)
+                    covariance = corner_covariance(torch.from_numpy(np.asarray(self.scan.kspace)), self._acquired)
                 matrix = whitening_matrix(covariance)
             except InputError as error:
                 raise InputError(f"{self.scan.name}: {error}") from error
         if settings.compress and settings.compress < coils:
             kspace = torch.from_numpy(np.asarray(self.scan.kspace))
             mixed = kspace if matrix is None else mix_coils(kspace, matrix)
-            rows = compression_matrix(mixed, settings.compress, self.measured)
+            rows = compression_matrix(mixed, settings.compress, self._acquired)
             matrix = rows if matrix is None else rows @ matrix
         return matrix
 
-    def batches(self, batch_size: int) -> Iterator[CoilBatch]:
+    def batches(self, batch_size: int) -> Iterator[Batch]:
         """Cut the scan into batches of about so many coil images, one slice at least."""
-        count = max(1, batch_size // self.scan.kspace.shape[1])
-        for first in range(0, self.slices, count):
-            yield self.batch(first, min(first + count, self.slices))
+        count = max(1, batch_size // self.scan.coils)
+        for first in range(0, len(self), count):
+            yield self.batch(first, min(first + count, len(self)))
 
-    def batch(self, first: int, end: int) -> CoilBatch:
+    def batch(self, first: int, end: int) -> Batch:
         """Take slices `first` to `end` - 1."""
         whole = self.original(first, end)
         original = remove_oversampling(whole, self.rows)
+        if not self.combine:
+            noise = noise_std(whole.mT if self._transposed else whole)
+            one_coil = whole.shape[1] == 1
+            kspace = original[:, 0] if one_coil else original
+            noise = noise[:, 0] if one_coil else noise.square().mean(dim=1).sqrt()
+            return Batch(kspace, self.known, None, first, noise, [None] * len(whole), original)
         mixed, kspace = whole, original
         if self.mixing is not None:
             mixed, kspace = mix_coils(whole, self.mixing), mix_coils(original, self.mixing)
         few = self.settings.compress is None
-        found = [compress(*one, self._turned, few) for one in zip(mixed, kspace, strict=True)]
+        found = [compress(*pair, self._transposed, few) for pair in zip(mixed, kspace, strict=True)]
         del whole, mixed  # large, and of no use any more
         with stage("maps"):
             estimated = self._maps_of(kspace, first, end)
-        maps = compressed_maps(estimated, [one.matrix for one in found])
-        noise, mixing = torch.cat([one.noise for one in found]), [self._mixed_by(one.matrix) for one in found]
-        return CoilBatch(alike([one.kspace for one in found]), maps, first, noise, mixing, original)
+        maps = compressed_maps(estimated, [compressed.matrix for compressed in found])
+        noise, mixing = (
+            torch.cat([compressed.noise for compressed in found]),
+            [self._mixed_by(compressed.matrix) for compressed in found],
+        )
+        virtual = alike([compressed.kspace for compressed in found])
+        return Batch(virtual, self.known, maps, first, noise, mixing, original)
 
     def original(self, first: int, end: int) -> Tensor:
-        """Take the acquired k-space of the coils as they are, with readout oversampling."""
+        """Take the acquired k-space of the coils as they are, with readout oversampling: (slices, coils, H, W)."""
         kspace = torch.from_numpy(self.scan.kspace[first:end])
-        return masked(kspace, self.measured)
+        return masked(kspace if kspace.ndim == 4 else kspace[:, None], self._acquired)
 
-    def delivered(self, image: Tensor, batch: CoilBatch) -> Tensor:
-        """Make real (slices, H, W) of coil-combined images, as `CoilSettings.output` says."""
-        if self.settings.output == "combined":
+    def magnitude(self, image: Tensor, batch: Batch) -> Tensor:
+        """Compute what is delivered of complex images: real (slices, H, W).
+
+        Of coil-combined images (slices, H, W) it is what `CoilSettings.output` says; of coil images (slices, coils, H,
+        W) their root-sum-of-squares.
+        """
+        if image.ndim == 4:
+            return image.abs().square().sum(dim=1).sqrt()
+        if batch.maps is None or self.settings.output == "combined":
             return image.abs()
         maps = expanded(batch.maps, batch.mixing).to(image.device)
         return root_sum_of_squares(image, maps, batch.original.to(image.device), self.known.to(image.device))
@@ -160,7 +194,7 @@ class CoilVolume:
             maps = maps if self.mixing is None else mix_coils(maps, self.mixing)
             maps = maps / maps.abs().square().sum(dim=1, keepdim=True).sqrt().clamp_min(1e-12)
             return maps.expand(end - first, -1, -1, -1)
-        return torch.stack([self._estimated(one, k) for k, one in enumerate(kspace, first)])
+        return torch.stack([self._estimated(coils, k) for k, coils in enumerate(kspace, first)])
 
     def _estimated(self, kspace: Tensor, k: int) -> Tensor:
         """Estimate the maps of slice k; those of the slices before it are kept while they are not too many."""
@@ -172,7 +206,7 @@ class CoilVolume:
         try:
             if calibration is not None:
                 return calibration_maps(calibration, self.settings, self.mixing)
-            maps = estimate_maps(kspace[None], self.measured, self.settings, self.known)[0]
+            maps = estimate_maps(kspace[None], self._calibration, self.settings, self.known)[0]
         except InputError as error:
             raise InputError(f"{self.scan.name}, slice {k}: {error}") from error
         if self._maps and (len(self._maps) + 1) * maps.nbytes > KEPT:
@@ -210,3 +244,29 @@ def calibration_maps(calibration: Calibration, settings: CoilSettings, mixing: T
     if calibration.shared:
         _shared_maps[calibration] = key, maps
     return maps
+
+
+def _rows(scan: Scan, mask: np.ndarray) -> int:
+    """Choose the rows of the image that are reconstructed; all where the readout is not sampled fully."""
+    height = scan.kspace.shape[-2]
+    if scan.calibration is not None or scan.matrix is None or scan.matrix[0] >= height:
+        return height
+    rows = kept_rows(height, delivered_shape(scan)[0], scan.matrix, mask)
+    return rows if rows == height or _fills_readout(scan, mask) else height
+
+
+def _fills_readout(scan: Scan, mask: np.ndarray) -> bool:
+    """Return whether all rows of k-space were acquired, by the first slice that is not empty."""
+    for k in range(len(scan.kspace)):
+        there = (np.asarray(scan.kspace[k : k + 1]) != 0) & mask
+        rows = there.any(axis=tuple(axis for axis in range(there.ndim) if axis != there.ndim - 2))
+        if rows.any():
+            return bool(rows.all())
+    return False
+
+
+def _has_center(mask: np.ndarray, shape: tuple[int, ...]) -> bool:
+    """Return whether any sample next to DC was acquired."""
+    pattern = np.broadcast_to(mask, shape)
+    around = tuple(slice(max(size // 2 - 1, 0), size // 2 + 2) for size in shape)
+    return bool(pattern[around].any())

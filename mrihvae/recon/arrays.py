@@ -1,0 +1,270 @@
+"""Reconstruction of k-space that is at hand as an array: what `mrihvae.reconstruct` does."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mrihvae.data.scan import Scan, acquired_samples
+from mrihvae.errors import InputError
+from mrihvae.model.shipped import weights_for
+from mrihvae.recon.methods import HybridMethod, Method, ModelMethod, load_method
+from mrihvae.recon.volumes import Reconstruction, reconstruct_scan
+from mrihvae.utils.config import as_dict
+from mrihvae.utils.notices import collected, warn
+
+AXES = {"H W": 2, "slice H W": 3, "coil H W": 3, "slice coil H W": 4}
+DEFAULT = "default"  # weights: the shipped ones for the number of coils
+NAME = "k-space"  # of scans that come as arrays, in errors
+
+
+@dataclass(frozen=True)
+class ReconstructedImage:
+    """What `mrihvae.reconstruct` returns: arrays of the kind that came in, in the scale of the k-space.
+
+    Attributes
+    ----------
+    magnitude : float32 (H, W), or (slice, H, W); of several coils root-sum-of-squares with acquired k-space put back,
+        as fastMRI's targets. With samples it is that of their mean
+    image : complex64 of the same shape, of several coils combined by the maps; zero-filled coils stay apart, (coil, H,
+        W) or (slice, coil, H, W)
+    std : float32 like `magnitude`, the standard deviation of the error to be expected, calibrated; None without samples
+    samples : float32 (sample, H, W) or (slice, sample, H, W), magnitudes of posterior samples; None without samples
+    warnings : what is doubtful about this result
+    settings : what made it: method, its settings, fingerprint of the weights, samples, seed
+    """
+
+    magnitude: Any
+    image: Any
+    std: Any
+    samples: Any
+    warnings: tuple[str, ...]
+    settings: dict[str, Any]
+
+
+def reconstruct(
+    kspace: np.ndarray | Tensor,
+    mask: np.ndarray | Tensor | None = None,
+    *,
+    axes: str | None = None,
+    maps: np.ndarray | Tensor | None = None,
+    method: str | Method = "hybrid",
+    weights: str = DEFAULT,
+    samples: int = 0,
+    seed: int = 0,
+    device: str = "auto",
+) -> ReconstructedImage:
+    """Reconstruct undersampled k-space y = M F S x + n, with x the image, S the sensitivities, M the mask.
+
+    Parameters
+    ----------
+    kspace : complex, NumPy or torch; centered, DC at [H // 2, W // 2], orthonormal Fourier transform, in any physical
+        scale: (H, W), (slice, coil, H, W), or three axes with `axes`
+    mask : True or 1 where acquired, of any shape that broadcasts to `kspace`, or as fastMRI has it, (1, 1, W, 1); the
+        rest of k-space is ignored. None: samples that are not exactly 0 in all slices and coils
+    axes : "slice H W" or "coil H W" of k-space with three axes
+    maps : complex sensitivity maps, (coil, H, W) or (slice or 1, coil, H, W); None: estimated by ESPIRiT from the
+        calibration region
+    method : one of `mrihvae.recon.settings.METHODS`, or a method of `mrihvae.recon.methods.load_method`, which is not
+        loaded again in every call
+    weights : name of shipped weights, or a .safetensors file; "default" chooses by the number of coils
+    samples : number of posterior samples, for their mean, the samples, and the uncertainty; 0 for none, else at least 2
+    seed : of the samples
+    device : "cpu", "cuda", ..., or "auto", a GPU where there is one
+
+    Returns
+    -------
+    see `ReconstructedImage`
+
+    Raises
+    ------
+    InputError
+        Shapes, types, or names that do not fit; NaN; k-space of zeros; too few calibration lines; a method without
+        posterior sampling.
+
+    Examples
+    --------
+    >>> import numpy, mrihvae
+    >>> rng = numpy.random.default_rng(0)
+    >>> kspace = rng.standard_normal((64, 64)) + 1j * rng.standard_normal((64, 64))
+    >>> lines = (numpy.arange(64) % 2 == 0) | (abs(numpy.arange(64) - 32) < 5)
+    >>> mrihvae.reconstruct(kspace, lines, method="zero-filled").magnitude.shape
+    (64, 64)
+
+    References
+    ----------
+    Hybrid inference in frequency bands: IA-HVAE; masks and coils: see docs/method.md.
+    """
+    array, axes = _as_array(kspace, axes)
+    volume, own = _as_volume(array, axes), None if maps is None else _as_maps(maps, array, axes)
+    scan = Scan(NAME, volume if "coil" in axes else volume[:, 0], maps=own)
+    chosen = _method(method, weights, scan.coils, samples, device)
+    with collected() as notices:
+        parts = []
+        for where, lines in _by_mask(_masks(mask, array, axes)):
+            part = replace(scan, kspace=scan.kspace[where], maps=_part(own, where))
+            found = reconstruct_scan(part, lines, chosen, samples=samples, seed=seed, complex_image=True)
+            parts.append((where, found))
+    made: dict[str, Any] = {
+        name: _joined(parts, name, len(volume)) for name in ("magnitude", "image", "std", "samples")
+    }
+    if "slice" not in axes:
+        made = {name: None if value is None else value[0] for name, value in made.items()}
+    if isinstance(kspace, Tensor):
+        made = {name: None if v is None else torch.from_numpy(v).to(kspace.device) for name, v in made.items()}
+    return ReconstructedImage(**made, warnings=tuple(notices), settings=_settings(chosen, samples, seed))
+
+
+def _as_array(kspace: np.ndarray | Tensor, axes: str | None) -> tuple[np.ndarray, str]:
+    """Check k-space, and say which axes it has: complex64."""
+    array = _numpy(kspace, "k-space")
+    if not np.iscomplexobj(array):
+        hint = "; make pairs complex, such as by torch.view_as_complex" if array.shape[-1:] == (2,) else ""
+        raise InputError(f"k-space is {array.dtype} of shape {array.shape}; give complex numbers{hint}")
+    known = ", ".join(f"({', '.join(one.split())})" for one in AXES)
+    if axes is None:
+        if array.ndim == 3:
+            raise InputError(
+                f"k-space of shape {array.shape} has three axes; say which: axes='slice H W' or axes='coil H W'"
+            )
+        axes = next((one for one, count in AXES.items() if count == array.ndim), "")
+    if AXES.get(axes) != array.ndim:
+        raise InputError(f"k-space of shape {array.shape} with axes {axes!r}: give one of {known}")
+    if min(array.shape) < 1 or min(array.shape[-2:]) < 2:
+        raise InputError(f"k-space of shape {array.shape}: H and W must be at least 2, and no axis empty")
+    with np.errstate(over="ignore"):
+        array = np.ascontiguousarray(array, np.complex64)
+    if not np.isfinite(array).all():
+        raise InputError("k-space holds NaN or infinite values, or such as are too large for single precision")
+    if not array.any():
+        raise InputError("k-space is zero everywhere; there is nothing to reconstruct from")
+    return array, axes
+
+
+def _numpy(array: Any, what: str) -> np.ndarray:
+    """Take an array of NumPy or torch as one of NumPy."""
+    if isinstance(array, Tensor):
+        return np.asarray(array.detach().resolve_conj().resolve_neg().cpu().numpy())
+    if not isinstance(array, np.ndarray):
+        raise InputError(f"{what} is {type(array).__name__}; give a NumPy array or a torch tensor")
+    return array
+
+
+def _as_volume(array: np.ndarray, axes: str) -> np.ndarray:
+    """Give an array the axes (slice, coil, H, W)."""
+    if "coil" not in axes:
+        array = array[..., None, :, :]
+    return array if "slice" in axes else array[None]
+
+
+def _masks(mask: np.ndarray | Tensor | None, kspace: np.ndarray, axes: str) -> np.ndarray:
+    """Say what of each slice was acquired: bool (slice, H, W)."""
+    volume = _as_volume(kspace, axes)
+    if mask is None:
+        acquired = acquired_samples(Scan(NAME, volume))
+        if acquired.all():
+            warn("k-space is fully sampled and there is no mask: nothing was left to reconstruct")
+        return np.broadcast_to(acquired, (len(volume), *volume.shape[-2:]))
+    given = _numpy(mask, "mask")
+    if not (given.dtype == bool or np.isin(given, (0, 1)).all()):
+        raise InputError("mask must hold True and False, or 1 and 0, alone")
+    pattern = _broadcast(given != 0, kspace)
+    whole = _as_volume(pattern, axes)
+    if not (whole == whole[:, :1]).all():
+        raise InputError(f"mask of shape {given.shape} differs between coils; all coils must have the same")
+    found: np.ndarray = whole[:, 0]
+    if empty := np.flatnonzero(~found.any(axis=(1, 2))).tolist():
+        raise InputError(f"mask is False everywhere in slice {empty[0]}; there is nothing to reconstruct from")
+    return found
+
+
+def _broadcast(mask: np.ndarray, kspace: np.ndarray) -> np.ndarray:
+    """Broadcast a mask to k-space; a last axis of 1 may stand for the real and imaginary parts, as in fastMRI."""
+    candidates = [mask]
+    if mask.ndim >= 3 and mask.shape[-1] == 1:
+        paired = mask[..., 0]
+        candidates = [paired] if mask.ndim > kspace.ndim else [mask, paired]
+    found = []
+    for one in candidates:
+        one = one.reshape(one.shape[max(one.ndim - kspace.ndim, 0) :]) if _leads_with_ones(one, kspace.ndim) else one
+        try:
+            found.append(np.broadcast_to(one, kspace.shape))
+        except ValueError:
+            continue
+    if not found:
+        raise InputError(f"mask of shape {mask.shape} does not fit k-space of {kspace.shape}; give (W,) or (H, W)")
+    if len(found) == 2 and not (found[0] == found[1]).all():
+        raise InputError(f"mask of shape {mask.shape} may mark lines along H or along W; give (W,), (H, 1) or (H, W)")
+    return found[0]
+
+
+def _leads_with_ones(mask: np.ndarray, ndim: int) -> bool:
+    """Return whether a mask has more axes than k-space, all of them of length 1."""
+    return mask.ndim > ndim and all(size == 1 for size in mask.shape[: mask.ndim - ndim])
+
+
+def _as_maps(maps: np.ndarray | Tensor, kspace: np.ndarray, axes: str) -> np.ndarray:
+    """Check maps: complex64 (slice or 1, coil, H, W)."""
+    array = _numpy(maps, "maps")
+    if "coil" not in axes:
+        raise InputError("maps go with several coils; give k-space with a coil axis, or leave them out")
+    own = array[None] if array.ndim == 3 else array
+    volume = _as_volume(kspace, axes)
+    if own.ndim != 4 or own.shape[1:] != volume.shape[1:] or len(own) not in (1, len(volume)):
+        raise InputError(f"maps of shape {array.shape} do not fit k-space of {kspace.shape}; give (coil, H, W)")
+    if not np.isfinite(own).all():
+        raise InputError("maps hold NaN or infinite values")
+    return np.ascontiguousarray(own, np.complex64)
+
+
+def _part(maps: np.ndarray | None, where: np.ndarray) -> np.ndarray | None:
+    """Take the maps of some slices."""
+    return maps if maps is None or len(maps) == 1 else maps[where]
+
+
+def _by_mask(masks: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Group slices of one mask: their numbers, and the mask, (W,) where it is of whole lines along H."""
+    left = np.arange(len(masks))
+    while len(left):
+        same = np.array([np.array_equal(masks[k], masks[left[0]]) for k in left])
+        lines = masks[left[0]]
+        yield left[same], np.array(lines[0] if (lines == lines[:1]).all() else lines)
+        left = left[~same]
+
+
+def _method(method: str | Method, weights: str, coils: int, samples: int, device: str) -> Method:
+    """Load the method, unless it is at hand."""
+    if samples < 0 or samples == 1:
+        raise InputError(f"samples is {samples}; give 0 for none, or at least 2: a standard deviation takes two")
+    if isinstance(method, str):
+        where = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
+        name = weights_for(coils) if weights == DEFAULT else weights
+        method = load_method(method, name, where)
+    if samples and not isinstance(method, HybridMethod):
+        raise InputError(f"method '{method.name}' does not support posterior sampling; choose 'hybrid', or samples=0")
+    return method
+
+
+def _joined(parts: list[tuple[np.ndarray, Reconstruction]], name: str, slices: int) -> np.ndarray | None:
+    """Put the slices of all groups in their order."""
+    arrays = [(where, getattr(found, name)) for where, found in parts]
+    if arrays[0][1] is None:
+        return None
+    whole = np.empty((slices, *arrays[0][1].shape[1:]), arrays[0][1].dtype)
+    for where, values in arrays:
+        whole[where] = values
+    return whole
+
+
+def _settings(method: Method, samples: int, seed: int) -> dict[str, Any]:
+    """Say what made a result."""
+    own = as_dict(method.sampling) if samples and isinstance(method, HybridMethod) else method.settings()
+    made: dict[str, Any] = {"method": method.name, **own, "coils": as_dict(method.coils)}
+    if isinstance(method, ModelMethod):
+        made["weights"] = method.weights
+    return made | ({"samples": samples, "seed": seed} if samples else {})

@@ -1,0 +1,55 @@
+"""Names of the methods of reconstruction, and of their settings; without torch, for options and protocols."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from mrihvae.errors import InputError
+from mrihvae.inference.settings import InferenceSettings
+from mrihvae.pnp.settings import PnPSettings
+from mrihvae.utils.config import from_dict, setting_names
+
+SAMPLING_METHODS = ("hybrid", "amortised", "samples")  # those that support posterior sampling
+MODEL_METHODS = (*SAMPLING_METHODS, "pnp")
+CLASSICAL_METHODS = ("sense", "wavelet", "tv")
+METHODS = (*MODEL_METHODS, "zero-filled", *CLASSICAL_METHODS)
+SAMPLING = ("samples", "sample_sweeps")  # settings of `mrihvae.recon.methods.HybridMethod` beside those of inference
+DEFAULT_SAMPLES = 8
+
+
+def setting_names_of(method: str) -> tuple[str, ...]:
+    """Return the names of the settings that a method takes.
+
+    Raises
+    ------
+    InputError
+        An unknown method.
+    """
+    if method not in METHODS:
+        raise InputError(f"method '{method}' is unknown; choose one of {', '.join(METHODS)}")
+    if method in SAMPLING_METHODS:
+        return (*SAMPLING, *setting_names(InferenceSettings))
+    if method == "pnp":
+        return tuple(setting_names(PnPSettings))
+    return ("strength",) if method in CLASSICAL_METHODS else ()
+
+
+def check_settings(method: str, settings: Mapping[str, Any], where: str) -> None:
+    """Check the settings of a method, by name.
+
+    Raises
+    ------
+    InputError
+        An unknown method or setting, one that only other methods take, or a bad value.
+    """
+    own = setting_names_of(method)
+    others = {name for other in METHODS for name in setting_names_of(other)}
+    if idle := sorted(set(settings) & (others - set(own))):
+        raise InputError(f"{where}: method '{method}' has no use for {', '.join(idle)}; leave it out")
+    if method == "pnp":
+        from_dict(PnPSettings, settings, where)
+    elif method in SAMPLING_METHODS:
+        from_dict(InferenceSettings, {name: settings[name] for name in settings if name not in SAMPLING}, where)
+    elif unknown := sorted(set(settings) - set(own)):
+        raise InputError(f"{where}: unknown setting '{unknown[0]}'; method '{method}' takes {', '.join(own) or 'none'}")

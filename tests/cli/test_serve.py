@@ -1,0 +1,136 @@
+"""`mrihvae serve`: options, the thread that computes, and how the process stops."""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+from typing import Any
+
+import numpy as np
+import pytest
+
+pytest.importorskip("ismrmrd")
+
+from mrihvae.cli import serve as cli_serve
+from mrihvae.server import session as online
+from mrihvae.server import tcp
+from mrihvae.server.session import Engine
+from tests.support import mrd
+from tests.support.files import error_of, run
+from tests.support.serving import (
+    Client,
+    cheap,
+    lines_of,
+    process,
+    scan,
+    serving,
+    stream,
+)
+
+
+@pytest.mark.parametrize(
+    "options, word",
+    [
+        (["--port", "70000"], "--port 70000: must be 0 to 65535"),
+        (["--max-connections", "0"], "--max-connections 0: must be at least 1"),
+        (["--timeout", "-1"], "--timeout -1.0: must be above 0"),
+        (["--protocol", "no_such"], "no_such"),
+        (["--protocol", "fastmri_knee_singlecoil_4x", "--device", "warp"], "--device warp: cannot be used"),
+    ],
+)
+def test_wrong_options(options: list[str], word: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert word in error_of(capsys, "serve", *options)
+
+
+def test_port_in_use(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(online, "make_ready", lambda *_: cheap())
+    with serving() as running:
+        message = error_of(capsys, "serve", "--port", str(running.port))
+    assert message.startswith(f"127.0.0.1:{running.port}: nothing can listen there (Address")
+
+
+def test_process_lets_scans_end() -> None:
+    xml, lines = scan(slices=2)
+    with process("--max-connections", "2", "--pixels", "short", engine="cheap") as (running, port):
+        with Client(port) as client:
+            client.send(stream(xml, lines[:30], closing=False))
+            assert client.image().data.dtype == np.int16
+            running.send_signal(signal.SIGTERM)
+            time.sleep(1)
+            client.send(b"".join(map(mrd.acquisition, lines[30:])) + mrd.close())
+            assert client.image().slice == 1 and client.rest()[-1] is None
+        assert running.wait(20) == 0
+        assert running.stderr is not None
+        log = running.stderr.read()
+        assert "2 images in" in log and "Traceback" not in log
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_idle_process_stops(number: signal.Signals) -> None:
+    with process(engine="cheap") as (running, _):
+        running.send_signal(number)
+        assert running.wait(20) == 0
+        assert running.stderr is not None and running.stderr.read() == ""
+
+
+def test_process_that_computes_stops_cleanly() -> None:
+    xml, lines = scan(slices=1, height=768, width=768, mask=lines_of(768))
+    with process(engine="small_ready", grace=0.2) as (running, port), Client(port) as client:
+        client.send(stream(xml, lines, "hybrid"))
+        time.sleep(1)
+        running.send_signal(signal.SIGTERM)
+        assert running.wait(20) == 0  # torch aborts if the interpreter ends while its threads compute
+        assert running.stderr is not None and "cut off" in running.stderr.read()
+
+
+@pytest.mark.parametrize("memory", ["0", "-1", "nan", "inf"])
+def test_memory_that_is_none(memory: str, capsys: pytest.CaptureFixture[str]) -> None:
+    text = error_of(capsys, "serve", "--max-memory", memory)
+    assert text == f"--max-memory {float(memory)}: must be a number of GiB above 0"
+
+
+def test_options_reach_server_and_engine(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """Weights are loaded, and warmed up, in the thread that reconstructs."""
+    threads: list[str] = []
+    given: list[Any] = []
+
+    def loaded(protocol: str | None, device: str) -> Engine:
+        threads.append(threading.current_thread().name)
+        given.extend((protocol, device))
+        return cheap()
+
+    class Silent:
+        port = 1234
+
+        def __init__(self, *settings: Any) -> None:
+            given.extend(settings)
+
+        def serve(self) -> bool:
+            return True
+
+    monkeypatch.setattr(online, "make_ready", loaded)
+    monkeypatch.setattr(online, "warm_up", lambda engine: threads.append(threading.current_thread().name))
+    monkeypatch.setattr(tcp, "Server", Silent)
+    monkeypatch.setattr(signal, "signal", lambda *_: None)
+    options = ("--protocol", "mine", "--device", "cpu", "--pixels", "short", "--max-memory", "0.5", "--timeout", "3")
+    assert run("serve", *options, "--port", "7", "--host", "0.0.0.0", "--max-connections", "2") == 0
+    assert capsys.readouterr().out == "mrihvae: listening on 0.0.0.0:1234\n"
+    protocol, device, engine, settings = given
+    assert (protocol, device) == ("mine", "cpu") and settings == tcp.ServerSettings("0.0.0.0", 7, 2, 3.0)
+    assert engine.request.pixels == "short" and engine.held * 8 == 2**29  # numbers of 8 bytes in half a GiB
+    assert engine.turn.submit(lambda: threading.current_thread().name).result() == threads[0]
+    assert len(threads) == 2 and len(set(threads)) == 1 and threads[0] != threading.current_thread().name
+
+
+def test_memory_is_kept_where_the_c_library_can(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[tuple[int, int]] = []
+
+    class Library:
+        def mallopt(self, threshold: int, size: int) -> None:
+            calls.append((threshold, size))
+
+    for library in (Library(), object()):  # the second is not glibc
+        monkeypatch.setattr(cli_serve.ctypes, "CDLL", lambda _, library=library: library)
+        cli_serve._keep_memory()
+    assert calls == [(-1, 2**25), (-3, 2**25)]

@@ -1,0 +1,142 @@
+"""`mrihvae train`: options that contradict each other, data that do not fit the model, what a card says of data."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from mrihvae.cli.train import _describe, _name, check_fit, reading_of, validation_cases
+from mrihvae.datasets.mixture import Reading, load_mixture
+from mrihvae.errors import InputError
+from mrihvae.model.settings import ModelSettings
+from mrihvae.training.draw import SimulationSettings
+from mrihvae.training.run import Run, TrainSettings
+from tests.support.files import error_of, write_scan
+from tests.support.small import SMALL
+
+PROTOCOL = (
+    "[data]\nfirst = 1\nsecond = 2\n[model]\nwidths = [16]\nguess_widths = [16]\n[training]\nshapes = [[16, 16]]\n"
+)
+PICTURES = ModelSettings(widths=(16, 16), layers=1, real=True, masked=False, guess_widths=(16,))
+SMALL_RUN = TrainSettings(shapes=((16, 16),))
+
+
+@pytest.fixture
+def protocol(tmp_path: Path) -> Path:
+    path = tmp_path / "mine.toml"
+    path.write_text(PROTOCOL)
+    return path
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    """A folder with a scan, whose slices have an object."""
+    return write_scan(tmp_path / "data" / "a.h5").parent
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("DATA", "--data", "DIR"), "--data: is where the folders of a --protocol lie; without one give PATHs"),
+        (("--protocol", "TOML"), "--data: left out; give the directory with first, second, or PATHs"),
+        (("DATA", "--protocol", "TOML", "--data", "DIR"), "--data: PATHs take the place of the protocol's folders"),
+        (("--protocol", "TOML", "--data", "DIR"), "has no folder 'first'; give --data with it"),
+        (("DATA", "--protocol", "TOML", "--settings", "JSON"), "--settings: a protocol has settings of its own"),
+        (("DATA", "--settings", "JSON", "--cache-megabytes", "-1"), "--cache-megabytes -1.0: must be at least 0"),
+        (("DATA", "--settings", "JSON", "--cache-megabytes", "nan"), "--cache-megabytes nan: must be at least 0"),
+        (("DATA", "--go-on", "w", "--weights", "v"), "--go-on: keeps settings and weights; leave out --protocol"),
+        (("DATA", "--go-on", "w", "--protocol", "TOML"), "--go-on: keeps settings and weights; leave out --protocol"),
+        (("DATA", "--resume", "--settings", "JSON"), "--settings: a resumed run keeps its settings"),
+        (("DATA", "--resume", "--weights", "w"), "--weights: a resumed run has weights already"),
+        (("DATA", "--resume", "--guess-weights", "w"), "--guess-weights: a resumed run has weights already"),
+        (("DATA", "--resume", "--go-on", "w"), "--go-on: a resumed run has weights already"),
+        (("DATA", "--resume"), "checkpoint.safetensors: not there, so there is nothing to resume"),
+    ],
+)
+def test_options_that_contradict_each_other(
+    options: tuple[str, ...],
+    message: str,
+    protocol: Path,
+    data: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    (tmp_path / "s.json").write_text(json.dumps({"model": dataclasses.asdict(SMALL)}))
+    paths = {"DATA": data, "DIR": tmp_path, "TOML": protocol, "JSON": tmp_path / "s.json"}
+    words = [paths.get(option, option) for option in options]
+    assert message in error_of(capsys, "train", "--output", tmp_path / "run", *words)
+    assert not (tmp_path / "run").exists()
+
+
+def test_output_that_holds_a_run(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "checkpoint.safetensors").write_bytes(b"a run")
+    message = error_of(capsys, "train", data, "--output", tmp_path / "run")
+    assert message == f"{tmp_path / 'run'}: already holds a run; add --resume, or choose another --output"
+    assert (tmp_path / "run" / "checkpoint.safetensors").read_bytes() == b"a run"
+
+
+def fit(paths: list[Path], model: ModelSettings, training: TrainSettings = SMALL_RUN) -> None:
+    check_fit(load_mixture([str(path) for path in paths], iter), model, training)
+
+
+@pytest.fixture
+def pictures(tmp_path: Path) -> Path:
+    """Two pictures of 28 x 28, as MNIST stores them."""
+    values = np.random.default_rng(0).integers(0, 256, (2, 28, 28)).astype(np.uint8)
+    path = tmp_path / "digits-idx3-ubyte"
+    path.write_bytes(bytes((0, 0, 8, 3)) + np.array(values.shape, ">i4").tobytes() + values.tobytes())
+    return path
+
+
+def test_data_that_do_not_fit(data: Path, pictures: Path) -> None:
+    fit([data], SMALL)
+    large = TrainSettings(shapes=((32, 32),))
+    fit([pictures], PICTURES, large)
+    mistakes: list[tuple[Path, ModelSettings, TrainSettings, str]] = [
+        (data, dataclasses.replace(SMALL, degraded=True), SMALL_RUN, "raw k-space has noise of its own"),
+        (data, PICTURES, SMALL_RUN, "does not fit the model, which is of collections of pictures"),
+        (pictures, SMALL, SMALL_RUN, "does not fit the model, which is of scans or magnitude images"),
+        (pictures, dataclasses.replace(PICTURES, channels=3), large, "pictures of 1 channels; set the model's"),
+        (pictures, PICTURES, SMALL_RUN, "pictures of 28 x 28 are larger than training 'shapes'"),
+    ]
+    for path, model, training, message in mistakes:
+        with pytest.raises(InputError, match=message) as caught:
+            fit([path], model, training)
+        assert path.name in str(caught.value)
+
+
+def test_what_a_card_says_of_data(data: Path) -> None:
+    write_scan(data.parent / "more" / "b.h5", (6, 24, 20), seed=1)
+    mixture = load_mixture([f"{data}=1", f"{data.parent / 'more'}=3"], iter)
+    first, second = _describe(mixture)
+    assert first == {"path": f"{data.parent.name}/data", "slices": 2, "kind": "raw k-space", "share": 0.25}
+    assert (second["slices"], second["share"]) == (6, 0.75)
+
+
+@pytest.mark.parametrize(
+    ("path", "name"),
+    [("brain/val", "brain"), ("brain/test/", "brain"), ("a/validation/knee", "knee"), ("knee", "knee"), ("val", "val")],
+)
+def test_sets_of_scans_are_named_by_their_folder(path: str, name: str) -> None:
+    assert _name(path) == name
+
+
+@pytest.mark.parametrize(("stream", "above"), [(True, 0.0), (False, float("inf")), (None, 1e9)])
+def test_when_slices_are_streamed(stream: bool | None, above: float) -> None:
+    reading = reading_of(argparse.Namespace(stream=stream, cache_megabytes=1.5), several=True)
+    assert reading == Reading(above, 1_500_000, together=True)
+
+
+@pytest.mark.parametrize("changes", [{"degraded": True}, {"masked": False, "cascades": 0}])
+def test_validation_is_of_undersampled_scans(changes: dict[str, Any], data: Path) -> None:
+    model = dataclasses.replace(SMALL, **changes)
+    job = Run.new(model, dataclasses.replace(SMALL_RUN, masked_start=0), SimulationSettings(), "cpu")
+    with pytest.raises(InputError, match="--validation: scores undersampled scans"):
+        validation_cases([str(data)], job)

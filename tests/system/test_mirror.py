@@ -1,0 +1,45 @@
+"""Tests mirror the package: a module has a test file of its name in the room of its name, or a reason why not."""
+
+from __future__ import annotations
+
+from tests.support import REPOSITORY
+
+WITHOUT = {
+    "__main__": "one call of the command, with which tests/cli/test_main.py starts it",
+    "cli/report": "tests/evaluation/test_report.py reads the pages that the command writes",
+    "coils/checks": "its refusals are those of tests/coils/test_prewhitening.py and test_compression.py",
+    "data/calibration": "a container without a method",
+    "inference/problem": "tests/inference/test_reconstruct.py",
+    "io/checks": "its refusals are those of every reader, in tests/io/test_kspace.py",
+    "io/formats": "two constants",
+    "recon/methods": "tests/recon/test_volumes.py",
+    "training/batches": "tests/training/test_loop.py",
+}
+OPTIONS = "cli/options/"  # what they declare is tested with their command, and tests/cli/test_main.py shows all of it
+
+MODULES = {
+    str(path.relative_to(REPOSITORY / "mrihvae").with_suffix(""))
+    for path in (REPOSITORY / "mrihvae").rglob("*.py")
+    if path.name != "__init__.py"
+}
+
+
+def has_test(module: str) -> bool:
+    room, _, name = module.rpartition("/")
+    return (REPOSITORY / "tests" / room / f"test_{name}.py").is_file()
+
+
+def test_every_module_has_a_test_or_a_reason() -> None:
+    untested = {module for module in MODULES if not has_test(module) and not module.startswith(OPTIONS)}
+    assert untested - WITHOUT.keys() == set(), "add tests/ROOM/test_NAME.py, or say in WITHOUT why there is none"
+
+
+def test_reasons_are_of_modules_that_need_one() -> None:
+    assert WITHOUT.keys() - MODULES == set(), "there is no such module any more"
+    assert {module for module in WITHOUT if has_test(module)} == set(), "they have a test now"
+
+
+def test_nothing_puts_folders_on_the_path_of_imports() -> None:
+    name = "sys." + "path"
+    files = [path for folder in ("tests", "benchmarks", "mrihvae") for path in (REPOSITORY / folder).rglob("*.py")]
+    assert len(files) > 200 and [str(path) for path in files if name in path.read_text()] == []
