@@ -31,7 +31,7 @@ from tqdm import tqdm
 from benchmarks import HERE
 from benchmarks.common.simulated_scans import simulate_folder
 from mrihvae.errors import InputError
-from mrihvae.io.hdf5 import list_files
+from mrihvae.io.formats import list_files
 from mrihvae.physics.sampling import Undersampling, sampling_pattern
 from mrihvae.protocols.evaluation import read_kind
 from mrihvae.utils.config import from_dict

@@ -22,11 +22,11 @@ from numpy.random import RandomState
 from torch import Tensor
 
 from mrihvae.errors import InputError
-from mrihvae.simulation.files import PICTURES, VOLUMES, image_groups, simulate_file
+from mrihvae.simulation.files import image_groups, simulate_file
 from mrihvae.simulation.scanner import simulate_slice
 from mrihvae.simulation.settings import ScannerSettings
 
-__all__ = ["MATRIX", "PICTURES", "VOLUMES", "main", "simulate", "simulate_folder"]
+__all__ = ["MATRIX", "main", "simulate", "simulate_folder"]
 
 MATRIX = 256
 SETTINGS = ScannerSettings(coils=1, matrix=MATRIX, noise=0.01)

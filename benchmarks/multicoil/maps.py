@@ -36,7 +36,7 @@ from benchmarks.multicoil.run import support
 from benchmarks.peers import bart, multicoil_peers
 from mrihvae import __version__
 from mrihvae.coils.combine import root_sum_of_squares
-from mrihvae.coils.espirit import KERNEL, LARGEST, calibration_box, calibration_data, fast_maps
+from mrihvae.coils.espirit import MAX_ACS_SIZE, MAX_KERNEL_SIZE, calibration_box, calibration_data, fast_maps
 from mrihvae.coils.maps import estimate_maps
 from mrihvae.coils.settings import CoilSettings
 from mrihvae.data.scan import Scan
@@ -196,10 +196,10 @@ def row_of(case: Case, model: HVAE) -> dict[str, Any]:
         return maps
 
     ours = {
-        "kernel 6": fast_maps(calibration, shape, kernel=KERNEL),
+        "kernel 6": fast_maps(calibration, shape, kernel=MAX_KERNEL_SIZE),
         "chosen kernel": timed("chosen kernel", CoilSettings(refine_maps=0)),
         "refined": timed("refined", CoilSettings()),
-        "complete": fast_maps(centre_crop(complete, (min(LARGEST, shape[0]), min(LARGEST, shape[1]))), shape),
+        "complete": fast_maps(centre_crop(complete, (min(MAX_ACS_SIZE, shape[0]), min(MAX_ACS_SIZE, shape[1]))), shape),
     }
     row: dict[str, Any] = {
         "scan": case.name,

@@ -6,8 +6,9 @@ simulates slices of training images with 8 and 16 random coils. For each with a 
 its coils it notes by how many dB the usual kernel predicts held-out samples better than the kernel that the region
 allows (the lead), and the root-sum-of-squares PSNR of the hybrid with maps of the usual kernel, with those of the
 smaller kernel alone, and with refined maps.
-`mrihvae.coils.map_refinement.MARGIN` is the lead up to which refined maps are taken; results/tune_maps.json has every
-slice, what each margin gives on average, over all and where little was sampled, and the share of slices that it harms.
+`mrihvae.coils.map_refinement.MARGIN_DB` is the lead up to which refined maps are taken; results/tune_maps.json has
+every slice, what each margin gives on average, over all and where little was sampled, and the share of slices that it
+harms.
 Chosen is the margin of the largest gain among those that harm at most one slice in 20.
 """
 
@@ -28,7 +29,7 @@ from tqdm import tqdm
 from benchmarks import HERE
 from benchmarks.common.protocol import label
 from mrihvae.coils.combine import root_sum_of_squares
-from mrihvae.coils.espirit import KERNEL, calibration_box, calibration_data, fast_maps, kernel_size
+from mrihvae.coils.espirit import MAX_KERNEL_SIZE, calibration_box, calibration_data, fast_maps, kernel_size
 from mrihvae.coils.map_refinement import lead_of_usual_kernel, refined_maps
 from mrihvae.data.scan import Scan
 from mrihvae.errors import InputError
@@ -118,7 +119,7 @@ def row_of(scan: Scan, pattern: Undersampling, model: HVAE) -> dict[str, Any] | 
     mask = torch.from_numpy(mask_of(scan, pattern)).expand(shape).contiguous()
     kspace = torch.where(mask, torch.from_numpy(np.asarray(scan.kspace[0])), torch.zeros((), dtype=torch.complex64))
     calibration = calibration_data(kspace, mask)
-    if kernel_size((calibration.shape[-2], calibration.shape[-1]), len(kspace)) == KERNEL:
+    if kernel_size((calibration.shape[-2], calibration.shape[-1]), len(kspace)) == MAX_KERNEL_SIZE:
         return None
 
     def quality(maps: torch.Tensor) -> float:
@@ -135,7 +136,7 @@ def row_of(scan: Scan, pattern: Undersampling, model: HVAE) -> dict[str, Any] | 
         "R": round(effective_acceleration(mask.numpy()), 2),
         "lines": calibration_box(mask)[1],
         "lead": round(lead_of_usual_kernel(kspace, mask, mask, fast_maps), 3),
-        "usual": quality(fast_maps(calibration, shape, kernel=KERNEL)),
+        "usual": quality(fast_maps(calibration, shape, kernel=MAX_KERNEL_SIZE)),
         "smaller": quality(smaller),
         "refined": quality(refined),
     }

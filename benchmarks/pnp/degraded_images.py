@@ -11,8 +11,8 @@ import torch
 from numpy.random import RandomState
 from torch import Tensor
 
-from benchmarks.common.simulated_scans import PICTURES, VOLUMES
 from mrihvae.errors import InputError
+from mrihvae.io.formats import NIFTI_SUFFIXES, PICTURE_SUFFIXES, has_suffix
 from mrihvae.io.magnitudes import magnitude_slices
 from mrihvae.physics.data_fidelity import LeastSquares
 from mrihvae.physics.degradations import Blur, Inpainting, SuperResolution, denoising
@@ -98,14 +98,14 @@ def read_pictures(data: Path, folder: str, count: int, matrix: int) -> list[Pict
     """
     where = data / folder
     files = sorted(where.iterdir()) if where.is_dir() else []
-    files = [file for file in files if file.name.lower().endswith((*VOLUMES, *PICTURES))]
+    files = [file for file in files if has_suffix(file, (*NIFTI_SUFFIXES, *PICTURE_SUFFIXES))]
     if not files:
         raise InputError(f"{where}: no NIfTI volume, JPEG or PNG picture in it; give a folder of them")
     found = []
     for number in range(count):
         place = (number + 0.5) / count * len(files)
         file = files[int(place)]
-        slices = magnitude_slices(file, 0.0) if file.name.lower().endswith(PICTURES) else magnitude_slices(file)
+        slices = magnitude_slices(file, 0.0) if has_suffix(file, PICTURE_SUFFIXES) else magnitude_slices(file)
         if not slices:
             raise InputError(f"{file}: no slice with an object in it; remove it")
         k = int((0.25 + 0.5 * (place % 1)) * len(slices))

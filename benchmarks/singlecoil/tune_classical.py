@@ -33,7 +33,7 @@ from mrihvae.data.scan import Scan
 from mrihvae.errors import InputError
 from mrihvae.evaluation.scores import score_volume
 from mrihvae.io.fastmri import read_scan
-from mrihvae.io.hdf5 import list_files
+from mrihvae.io.formats import list_files
 from mrihvae.physics.sampling import Undersampling
 from mrihvae.recon import classical
 from mrihvae.recon.methods import make_method

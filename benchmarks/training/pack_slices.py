@@ -33,7 +33,7 @@ import torch
 from tqdm import tqdm
 
 from benchmarks.common.protocol import spread
-from mrihvae.datasets.mixture import PACKED, Dataset, load_mixture, read_packed
+from mrihvae.datasets.mixture import PACKED_FORMAT, Dataset, load_mixture, read_packed
 from mrihvae.errors import InputError
 from mrihvae.physics.fourier import fft2c, ifft2c, resize_kspace
 from mrihvae.utils.files import atomic_write
@@ -125,7 +125,7 @@ def packed_slice(array: np.ndarray, raw: bool, bits: int) -> np.ndarray:
 def _write(path: Path, datasets: list[Dataset], counts: list[int], bits: int) -> None:
     """Write the chosen slices of every dataset."""
     with h5py.File(path, "w") as file:
-        file.attrs["format"] = PACKED
+        file.attrs["format"] = PACKED_FORMAT
         for number, (dataset, count) in enumerate(zip(datasets, counts)):
             chosen = [packed_slice(array, dataset.raw, bits) for array in spread(dataset.arrays, count)]
             group = file.create_group(str(number))

@@ -39,7 +39,7 @@ from mrihvae.io.fastmri import read_scan
 from mrihvae.physics.fourier import fft2c, ifft2c, resize_kspace
 from mrihvae.physics.noise import noise_std
 from mrihvae.physics.scaling import image_scale
-from mrihvae.simulation.phases import SHARES, add_phase
+from mrihvae.simulation.phases import KIND_SHARES, add_phase
 from mrihvae.training.draw import SimulationSettings, white_noise, with_phase
 from mrihvae.utils.files import atomic_write
 
@@ -80,7 +80,7 @@ def compare(data: Path, slices: int, results: Path) -> None:
     magnitudes = [f"{data}/{source}" for source in SOURCES if not source.startswith(FITTED)]
     mixture = load_mixture(magnitudes, reading=Reading(stream_above=0))
     sets["simulated: smooth"] = [measure(image) for image in simulated(mixture, slices, noise, None)]
-    for kind in SHARES:
+    for kind in KIND_SHARES:
         sets[f"simulated: {kind}"] = [measure(image) for image in simulated(mixture, slices, noise, kind)]
     for name in TESTS:
         path = data / "multicoil" / f"{name}.h5"

@@ -16,7 +16,8 @@ from mrihvae.cli.options.reconstruct import AXES, CHALLENGES
 from mrihvae.cli.reconstruct_files import reconstruct_file, told
 from mrihvae.coils.settings import CoilSettings
 from mrihvae.errors import InputError
-from mrihvae.io.kspace import check_names, head_of, list_kspace
+from mrihvae.io.formats import check_names
+from mrihvae.io.kspace import head_of, list_kspace
 from mrihvae.model.shipped import weights_for
 from mrihvae.physics.sampling import Undersampling
 from mrihvae.recon.methods import (

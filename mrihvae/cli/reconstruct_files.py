@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from mrihvae.data.geometry import VOXEL
+from mrihvae.data.geometry import VOXEL_KEY
 from mrihvae.data.scan import Scan
 from mrihvae.errors import InputError
 from mrihvae.evaluation.figures import volume_panel
@@ -148,7 +148,7 @@ def _attributes(scan: Scan, method: Method, undersampling: Undersampling | None,
     acceleration = undersampling.acceleration if undersampling else scan.attributes.get("acceleration")
     if acceleration is not None:
         attributes["acceleration"] = acceleration
-    attributes |= {} if scan.voxel is None else {VOXEL: scan.voxel}
+    attributes |= {} if scan.voxel is None else {VOXEL_KEY: scan.voxel}
     return attributes | ({} if scan.geometry is None else scan.geometry.attributes())
 
 

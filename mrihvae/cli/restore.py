@@ -32,7 +32,7 @@ from mrihvae.io.images import (
 from mrihvae.model.shipped import find_weights
 from mrihvae.model.weights import fingerprint, load_on
 from mrihvae.physics.kernels import gaussian_kernel
-from mrihvae.physics.noise import ESTIMATE
+from mrihvae.physics.noise import NOISE_ESTIMATOR
 from mrihvae.recon.restoration import Degradation, Job, Volume, check_size, completed, restore_volume
 from mrihvae.utils.files import atomic_write
 from mrihvae.utils.memory import is_out_of_memory
@@ -143,7 +143,7 @@ def _summary(arguments: argparse.Namespace, settings: dict[str, Any]) -> dict[st
         "checkpoint": arguments.checkpoint,
         "weights": fingerprint(find_weights(arguments.checkpoint)),
         "degradation": plain,
-        "noise": arguments.noise if arguments.noise is not None else ESTIMATE,
+        "noise": arguments.noise if arguments.noise is not None else NOISE_ESTIMATOR,
         "settings": {name: list(v) if isinstance(v, tuple) else v for name, v in settings.items()},
         "device": arguments.device,
         "threads": torch.get_num_threads(),

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from mrihvae.errors import InputError
 
-FEWEST = 10  # samples a coil, below which a covariance says too little
+MIN_NOISE_SAMPLES = 10  # samples a coil, below which a covariance says too little
 
 
 def _checked_noise(noise: Tensor, name: str) -> Tensor:
@@ -17,9 +17,10 @@ def _checked_noise(noise: Tensor, name: str) -> Tensor:
     _check_finite(noise, name)
     noise = noise.flatten(1).to(torch.complex128)
     coils, samples = noise.shape
-    if samples < FEWEST * coils:
+    if samples < MIN_NOISE_SAMPLES * coils:
         raise InputError(
-            f"{name} has {samples} samples for {coils} coils, shape (coils, samples); take {FEWEST} a coil or more"
+            f"{name} has {samples} samples for {coils} coils, shape (coils, samples); take {MIN_NOISE_SAMPLES} a coil "
+            "or more"
         )
     _check_coils_are_live(noise.abs().square().mean(dim=1), name)
     return noise

@@ -8,7 +8,7 @@ from torch import Tensor
 from mrihvae.coils.checks import _check_finite
 from mrihvae.errors import InputError
 
-ALIKE = 0.99  # entries of at least this share of the largest one count as largest, for phases that are stable
+TIE_FRACTION = 0.99  # entries of at least this share of the largest one count as largest, for phases that are stable
 
 
 def mix_coils(kspace: Tensor, matrix: Tensor) -> Tensor:
@@ -73,7 +73,7 @@ def compression_matrix(kspace: Tensor, coils: int, mask: Tensor | None = None) -
         raise InputError(f"coils {coils} must be at least 1; give the number of virtual coils")
     rows = torch.linalg.eigh(_gram(kspace, mask)).eigenvectors.flip(-1)[:, :coils].mH
     magnitude = rows.abs()
-    largest = (magnitude >= ALIKE * magnitude.amax(dim=1, keepdim=True)).int().argmax(dim=1, keepdim=True)
+    largest = (magnitude >= TIE_FRACTION * magnitude.amax(dim=1, keepdim=True)).int().argmax(dim=1, keepdim=True)
     turned: Tensor = rows / torch.sgn(rows.gather(1, largest))
     return turned.to(torch.complex64)
 

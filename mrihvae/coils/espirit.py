@@ -13,15 +13,15 @@ from torch import Tensor
 from mrihvae.errors import InputError
 from mrihvae.physics.fourier import centre_crop, centre_pad, fft2c, ifft2c, resize_kspace
 
-KERNEL = 6  # k-space samples on a side of a patch, where the calibration region is large enough for the coils
-LEAST_KERNEL = 2
-# Patches per unknown of a kernel (coils times its samples). From FEW on the usual kernel is the best on simulated scans
-# of training images; below it, the largest kernel that has at least as many patches as unknowns.
-FEW = 0.45
-LARGEST = 24  # bins on either axis of the calibration region that are used
-LEAST = 4  # bins on either axis below which nothing can be said of the coils
-THRESHOLD = 0.02  # singular value, over the greatest, from which on a direction belongs to the subspace
-GRID = 64  # points on either axis of the coarse grid
+MAX_KERNEL_SIZE = 6  # k-space samples on a side of a patch, where the calibration region is large enough for the coils
+MIN_KERNEL_SIZE = 2
+# Patches per unknown of a kernel (coils times its samples), from which on the largest kernel is the best on simulated
+# scans of training images; below it, the largest kernel that has at least as many patches as unknowns.
+MIN_PATCHES_PER_UNKNOWN = 0.45
+MAX_ACS_SIZE = 24  # bins on either axis of the calibration region that are used
+MIN_ACS_SIZE = 4  # bins on either axis below which nothing can be said of the coils
+SINGULAR_VALUE_THRESHOLD = 0.02  # singular value, over the greatest, from which on a direction belongs to the subspace
+COARSE_GRID_SIZE = 64  # points on either axis of the coarse grid
 
 
 def calibration_box(mask: Tensor) -> tuple[int, int]:
@@ -50,20 +50,20 @@ def calibration_box(mask: Tensor) -> tuple[int, int]:
 
 
 def calibration_data(kspace: Tensor, mask: Tensor) -> Tensor:
-    """Cut the calibration region out of k-space (..., H, W): at most `LARGEST` bins on either axis.
+    """Cut the calibration region out of k-space (..., H, W): at most `MAX_ACS_SIZE` bins on either axis.
 
     Raises
     ------
     InputError
-        Fewer than `LEAST` bins around DC on an axis were measured.
+        Fewer than `MIN_ACS_SIZE` bins around DC on an axis were measured.
     """
     box = calibration_box(mask.expand(kspace.shape[-2:]))
-    if min(box) < LEAST:
+    if min(box) < MIN_ACS_SIZE:
         raise InputError(
             f"only {box[0]} x {box[1]} bins around the centre of k-space were all measured; sensitivity maps take at "
-            f"least {LEAST} x {LEAST}: measure more central lines, or give maps"
+            f"least {MIN_ACS_SIZE} x {MIN_ACS_SIZE}: measure more central lines, or give maps"
         )
-    return centre_crop(kspace, (min(box[0], LARGEST), min(box[1], LARGEST)))
+    return centre_crop(kspace, (min(box[0], MAX_ACS_SIZE), min(box[1], MAX_ACS_SIZE)))
 
 
 def kernel_size(box: tuple[int, int], coils: int) -> int:
@@ -78,15 +78,17 @@ def kernel_size(box: tuple[int, int], coils: int) -> int:
 
     Returns
     -------
-    `KERNEL` where that has enough patches; else the largest, `LEAST_KERNEL` at least, with as many patches as unknowns
+    `MAX_KERNEL_SIZE` where that has enough patches; else the largest size with as many patches as unknowns, at least
+    `MIN_KERNEL_SIZE`
     """
 
     def patches_per_unknown(kernel: int) -> float:
         return max(box[0] - kernel + 1, 0) * max(box[1] - kernel + 1, 0) / (coils * kernel**2)
 
-    if patches_per_unknown(KERNEL) >= FEW:
-        return KERNEL
-    return next((k for k in range(KERNEL - 1, LEAST_KERNEL, -1) if patches_per_unknown(k) >= 1), LEAST_KERNEL)
+    if patches_per_unknown(MAX_KERNEL_SIZE) >= MIN_PATCHES_PER_UNKNOWN:
+        return MAX_KERNEL_SIZE
+    smaller = range(MAX_KERNEL_SIZE - 1, MIN_KERNEL_SIZE, -1)
+    return next((k for k in smaller if patches_per_unknown(k) >= 1), MIN_KERNEL_SIZE)
 
 
 def fast_maps(calibration: Tensor, shape: tuple[int, int], crop: float = 0.0, kernel: int | None = None) -> Tensor:
@@ -135,7 +137,7 @@ def fast_maps(calibration: Tensor, shape: tuple[int, int], crop: float = 0.0, ke
     # lags are shorter than a patch, so a grid of twice its side holds the matrices exactly
     images = ifft2c(centre_pad(subspace, (2 * kernel, 2 * kernel))) * 2
     matrices = fft2c(torch.einsum("nchw,ndhw->cdhw", images, images.conj()))
-    grid = (min(GRID, shape[0]), min(GRID, shape[1]))
+    grid = (min(COARSE_GRID_SIZE, shape[0]), min(COARSE_GRID_SIZE, shape[1]))
     coarse = ifft2c(resize_kspace(matrices, grid)) * ((grid[0] * grid[1]) ** 0.5 / (2 * kernel))
     agreed, eigenvectors = torch.linalg.eigh(coarse.permute(2, 3, 0, 1))
     maps = _turned(eigenvectors[..., -1].permute(2, 0, 1), calibration)
@@ -160,7 +162,7 @@ def espirit_maps(calibration: Tensor, shape: tuple[int, int], crop: float = 0.0,
     kernel = _kernel(calibration, kernel)
     kspace = centre_pad(calibration, (max(shape[0], width), max(shape[1], width))).cpu().numpy()
     found = sigpy.mri.app.EspiritCalib(
-        kspace, calib_width=width, kernel_width=kernel, thresh=THRESHOLD, crop=crop, show_pbar=False
+        kspace, calib_width=width, kernel_width=kernel, thresh=SINGULAR_VALUE_THRESHOLD, crop=crop, show_pbar=False
     ).run()
     return _turned(torch.from_numpy(found).to(calibration.device), calibration)
 
@@ -177,13 +179,13 @@ def _subspace(calibration: Tensor, kernel: int) -> Tensor:
 
     Returns
     -------
-    complex (directions, coils kernel^2), of the singular values above `THRESHOLD`
+    complex (directions, coils kernel^2), of the singular values above `SINGULAR_VALUE_THRESHOLD`
     """
     patches = calibration.unfold(1, kernel, 1).unfold(2, kernel, 1)  # (coils, y, x, kernel, kernel)
     rows = patches.permute(1, 2, 0, 3, 4).flatten(2).flatten(0, 1)
     few = rows.shape[0] < rows.shape[1]  # the smaller of both Gram matrices has all singular values above 0
     values, vectors = torch.linalg.eigh(rows @ rows.mH if few else rows.mT @ rows.conj())
-    kept = values > THRESHOLD**2 * values[-1]
+    kept = values > SINGULAR_VALUE_THRESHOLD**2 * values[-1]
     basis: Tensor = (vectors[:, kept].mH @ rows) / values[kept].sqrt()[:, None] if few else vectors[:, kept].mT
     return basis
 

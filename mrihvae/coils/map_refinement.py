@@ -20,22 +20,22 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from mrihvae.coils.espirit import KERNEL, LARGEST, calibration_data, kernel_size
+from mrihvae.coils.espirit import MAX_ACS_SIZE, MAX_KERNEL_SIZE, calibration_data, kernel_size
 from mrihvae.physics.fourier import centre_crop, centre_pad, fft2c, masked
 from mrihvae.physics.mri import Sense
 from mrihvae.physics.noise import background_noise
 from mrihvae.physics.sampling import lines_differ_along_h
 from mrihvae.physics.scaling import kspace_scale
-from mrihvae.physics.total_variation import VARIATION, total_variation
+from mrihvae.physics.total_variation import TV_STRENGTH, total_variation
 
-ITERATIONS = (8, 3)  # of total variation; 20 give maps that are no better
-CHANGE = 0.02  # of coil images over themselves, below which maps have arrived
-HELD_OUT = (0, 2)  # every fourth line outside the calibration region, from these on: two times a quarter
-LEAST_HELD_OUT = 2  # lines in each time, below which nothing is compared
+TV_ITERATIONS = (8, 3)  # of total variation; 20 give maps that are no better
+MIN_IMAGE_CHANGE = 0.02  # of coil images over themselves, below which maps have arrived
+HELD_OUT_OFFSETS = (0, 2)  # every fourth line outside the calibration region, from these on: two times a quarter
+MIN_HELD_OUT_LINES = 2  # lines in each time, below which nothing is compared
 # By so many dB the usual kernel has to predict better than that which the region allows, for its maps to be kept. On
 # training images (benchmarks/multicoil/tune_maps.py) 0 is the largest margin with which hardly any slice loses more
 # than 0.1 dB.
-MARGIN = 0.0
+MARGIN_DB = 0.0
 
 
 class Estimate(Protocol):
@@ -53,7 +53,7 @@ def refined_maps(
     estimate: Estimate,
     repetitions: int,
     crop: float = 0.0,
-    margin: float = MARGIN,
+    margin: float = MARGIN_DB,
 ) -> Tensor:
     """Estimate the sensitivity maps of one slice, by alternation where its calibration region is small for its coils.
 
@@ -91,11 +91,11 @@ def refined_maps(
     kernel = kernel_size(box, len(kspace))
     maps = estimate(calibration, shape, crop, kernel)
     folds = list(_held_out(sampled, box))
-    if kernel == KERNEL or not folds:  # without samples outside the calibration region there is nothing to learn from
+    if kernel == MAX_KERNEL_SIZE or not folds:  # nothing to learn from, without samples outside the calibration region
         return maps
     kspace = masked(kspace, sampled)
     if math.isfinite(margin):
-        usual = estimate(calibration, shape, crop, KERNEL)
+        usual = estimate(calibration, shape, crop, MAX_KERNEL_SIZE)
         if _prediction(kspace, sampled, usual, folds) > _prediction(kspace, sampled, maps, folds) + margin:
             return usual
     return _alternated(kspace, sampled, maps, estimate, repetitions, crop)
@@ -109,10 +109,10 @@ def _alternated(
     for _ in range(repetitions):
         images = maps * _quick(kspace, sampled, maps)
         center = centre_crop(
-            torch.where(sampled, kspace, fft2c(images)), (min(LARGEST, shape[0]), min(LARGEST, shape[1]))
+            torch.where(sampled, kspace, fft2c(images)), (min(MAX_ACS_SIZE, shape[0]), min(MAX_ACS_SIZE, shape[1]))
         )
         last, maps = maps, estimate(center, shape, crop)
-        if _change(last, maps, images) < CHANGE:
+        if _change(last, maps, images) < MIN_IMAGE_CHANGE:
             break
     return maps
 
@@ -129,7 +129,7 @@ def lead_of_usual_kernel(kspace: Tensor, mask: Tensor, sampled: Tensor, estimate
     folds = list(_held_out(sampled, box))
     usual, smaller = (
         _prediction(kspace, sampled, estimate(calibration, shape, crop, kernel), folds)
-        for kernel in (KERNEL, kernel_size(box, len(kspace)))
+        for kernel in (MAX_KERNEL_SIZE, kernel_size(box, len(kspace)))
     )
     return usual - smaller
 
@@ -139,10 +139,10 @@ def _quick(kspace: Tensor, sampled: Tensor, maps: Tensor) -> Tensor:
     sense = Sense(maps[None], sampled[None])
     combined = sense.adjoint(kspace[None])
     scale = kspace_scale(fft2c(combined))
-    still, noisy = VARIATION
+    still, noisy = TV_STRENGTH
     strength = still + noisy * background_noise(kspace[None]) / scale
     units = scale[:, None, None]
-    return (total_variation(sense, combined / units, strength[:, None, None], ITERATIONS) * units)[0]
+    return (total_variation(sense, combined / units, strength[:, None, None], TV_ITERATIONS) * units)[0]
 
 
 def _held_out(sampled: Tensor, box: tuple[int, int]) -> Iterator[Tensor]:
@@ -161,9 +161,9 @@ def _held_out(sampled: Tensor, box: tuple[int, int]) -> Iterator[Tensor]:
     outside = torch.nonzero(pattern & ~inside)
     middle = torch.tensor([size // 2 for size in pattern.shape], device=sampled.device)
     outside = outside[(outside - middle).square().sum(dim=1).argsort(stable=True)]
-    for first in HELD_OUT:
-        chosen = outside[first :: 2 * len(HELD_OUT)]
-        if len(chosen) >= LEAST_HELD_OUT:
+    for first in HELD_OUT_OFFSETS:
+        chosen = outside[first :: 2 * len(HELD_OUT_OFFSETS)]
+        if len(chosen) >= MIN_HELD_OUT_LINES:
             held = torch.zeros_like(pattern)
             held[chosen[:, 0], chosen[:, 1]] = True
             yield held.expand(shape)

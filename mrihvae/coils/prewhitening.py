@@ -11,15 +11,15 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from mrihvae.coils.checks import FEWEST, _check_coils_are_live, _check_finite, _checked_noise
+from mrihvae.coils.checks import MIN_NOISE_SAMPLES, _check_coils_are_live, _check_finite, _checked_noise
 from mrihvae.errors import InputError
-from mrihvae.physics.noise import EDGE
+from mrihvae.physics.noise import EDGE_FRACTION
 
-QUIET = 0.1  # share of the corners' bins that are looked at: signal reaches into corners, so the quietest ones
-ENOUGH = 200  # of them a coil are looked at even if they are more than that share
-NEIGHBOURS = 9  # side of the square around a bin by which it is called quiet
-ROUNDS = 20  # of the fixed point, which by then has converged to rounding errors
-SINGULAR = 1e-5  # share of a coil's noise that is its own, below which whitening would only blow up rounding errors
+QUIET_FRACTION = 0.1  # share of the corners' bins that are looked at: signal reaches into corners, so the quietest ones
+MIN_QUIET_BINS = 200  # of them a coil are looked at even if they are more than that share
+NEIGHBORHOOD_SIZE = 9  # side of the square around a bin by which it is called quiet
+FIXED_POINT_ITERATIONS = 20  # of the fixed point, which by then has converged to rounding errors
+MIN_OWN_NOISE = 1e-5  # share of a coil's noise, below which whitening would only blow up rounding errors
 
 
 def noise_covariance(noise: Tensor) -> Tensor:
@@ -80,13 +80,13 @@ def corner_covariance(kspace: Tensor, mask: Tensor | None = None) -> Tensor:
         raise InputError(f"k-space has shape {tuple(kspace.shape)}; it must be (slices, coils, H, W)")
     _check_finite(kspace, "k-space")
     measured = (kspace != 0) if mask is None else (kspace != 0) & mask
-    bins = _corner_bins(measured.any(dim=1), FEWEST * kspace.shape[1])
+    bins = _corner_bins(measured.any(dim=1), MIN_NOISE_SAMPLES * kspace.shape[1])
     noise = kspace.movedim(1, 0)[:, bins]
     median = noise.abs().median(dim=1).values[:, None]
     noise = torch.where(median > 0, noise / median, 0)
     noise = noise[:, _quietest(noise, bins)].to(torch.complex128)
     values, vectors = torch.linalg.eigh(noise @ noise.mH)
-    vectors = vectors[:, values > SINGULAR * values[-1]]  # what coils of zeros and dependent ones leave
+    vectors = vectors[:, values > MIN_OWN_NOISE * values[-1]]  # what coils of zeros and dependent ones leave
     back = median * vectors
     covariance: Tensor = back @ _tyler(vectors.mH @ noise) @ back.mH
     return covariance.to(torch.complex64)
@@ -130,8 +130,8 @@ def whitening_matrix(covariance: Tensor, unit: bool = False) -> Tensor:
     own = factor.diagonal().real ** 2  # of each coil's noise, what those before it do not determine
     if int(failed):
         own[int(failed) - 1 :] = 0
-    if bool((own < SINGULAR).any()):
-        coil = int((own < SINGULAR).nonzero()[0])
+    if bool((own < MIN_OWN_NOISE).any()):
+        coil = int((own < MIN_OWN_NOISE).nonzero()[0])
         raise InputError(
             f"noise covariance: coil {coil}, counted from 0, is a linear combination of those before it; leave it out"
         )
@@ -145,7 +145,7 @@ def _corner_bins(measured: Tensor, fewest: int) -> Tensor:
     height, width = measured.shape[-2:]
     rows = torch.arange(height, device=measured.device) - height // 2
     columns = torch.arange(width, device=measured.device) - width // 2
-    outer = measured & (rows.abs() >= (0.5 - EDGE) * height)[:, None]
+    outer = measured & (rows.abs() >= (0.5 - EDGE_FRACTION) * height)[:, None]
     corners = outer & (columns.abs() >= width / 4)
     bins = corners if int(corners.sum()) >= fewest else outer
     if int(bins.sum()) < fewest:
@@ -160,17 +160,18 @@ def _quietest(noise: Tensor, bins: Tensor) -> Tensor:
     """Choose among the bins (coils, n) marked in (slices, H, W) those with the quietest neighbours: their indices."""
     grids = noise.new_zeros((2, *bins.shape), dtype=torch.float64)  # their power, and one for each
     grids[0, bins], grids[1, bins] = noise.abs().square().sum(dim=0).double(), 1.0
-    square = functional.avg_pool2d(grids, NEIGHBOURS, stride=1, padding=NEIGHBOURS // 2) * NEIGHBOURS**2
+    size = NEIGHBORHOOD_SIZE
+    square = functional.avg_pool2d(grids, size, stride=1, padding=size // 2) * size**2
     power, count = square - grids  # without the bin itself
     around = torch.where(count > 0.5, power / count, torch.inf)[bins]
-    return around.argsort(stable=True)[: max(round(QUIET * len(around)), ENOUGH * len(noise))]
+    return around.argsort(stable=True)[: max(round(QUIET_FRACTION * len(around)), MIN_QUIET_BINS * len(noise))]
 
 
 def _tyler(noise: Tensor) -> Tensor:
     """Estimate the covariance of samples (coils, n) that span all of their coils: the fixed point of Tyler 1987."""
     coils, samples = noise.shape
     shape = torch.eye(coils, dtype=noise.dtype, device=noise.device)
-    for _ in range(ROUNDS):
+    for _ in range(FIXED_POINT_ITERATIONS):
         shape = coils / samples * (noise / _squared_lengths(noise, shape)) @ noise.mH
         shape = shape * (coils / shape.trace().real)
     scale = float(_squared_lengths(noise, shape).median()) / _median_power(coils)

@@ -8,7 +8,7 @@ from mrihvae.errors import InputError
 
 MAPS = ("fast", "espirit")
 OUTPUTS = ("rss", "combined")
-MOST_REPETITIONS = 10  # of refined maps; from the third on they hardly change
+MAX_REPETITIONS = 10  # of refined maps; from the third on they hardly change
 
 
 @dataclass(frozen=True)
@@ -44,5 +44,5 @@ class CoilSettings:
                 raise InputError(f"{name} '{getattr(self, name)}' is unknown; choose one of {', '.join(known)}")
         if (self.compress or 0) < 0 or not 0 <= self.crop < 1:
             raise InputError(f"compress {self.compress} must be at least 0, and crop {self.crop} in [0, 1)")
-        if not 0 <= self.refine_maps <= MOST_REPETITIONS:
-            raise InputError(f"refine_maps {self.refine_maps} must be 0 to {MOST_REPETITIONS}")
+        if not 0 <= self.refine_maps <= MAX_REPETITIONS:
+            raise InputError(f"refine_maps {self.refine_maps} must be 0 to {MAX_REPETITIONS}")

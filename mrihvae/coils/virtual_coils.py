@@ -19,8 +19,8 @@ from torch import Tensor
 from mrihvae.coils.compression import compression_matrix, mix_coils
 from mrihvae.physics.noise import background_noise
 
-LOST = 0.02  # signal energy that may be lost, over the energy of the noise of all coils, in the acquired samples
-FEWEST = 200  # acquired samples a coil, below which eigenvalues of noise alone spread too widely to tell
+MAX_LOST_ENERGY = 0.02  # of signal, over the energy of the noise of all coils, in the acquired samples
+MIN_SAMPLES_PER_COIL = 200  # acquired samples a coil, below which eigenvalues of noise alone spread too widely to tell
 
 
 def virtual_coils(kspace: Tensor, noise: Tensor | float) -> Tensor | None:
@@ -40,7 +40,7 @@ def virtual_coils(kspace: Tensor, noise: Tensor | float) -> Tensor | None:
     """
     coils = len(kspace)
     samples = int((kspace != 0).any(dim=0).sum())
-    if coils == 1 or samples < FEWEST * coils:
+    if coils == 1 or samples < MIN_SAMPLES_PER_COIL * coils:
         return None
     data = kspace.flatten(1)
     gram = (data @ data.mH).to(torch.complex128)
@@ -49,7 +49,7 @@ def virtual_coils(kspace: Tensor, noise: Tensor | float) -> Tensor | None:
     least = float(power[0]) / (1 - math.sqrt(coils / samples)) ** 2
     level = min(float(noise) ** 2, max(least, 0.0))
     lost = (power - level).cumsum(dim=0)  # with its sign: of noise alone eigenvalues lie on both sides of its power
-    few = torch.nonzero(lost <= LOST * coils * level)
+    few = torch.nonzero(lost <= MAX_LOST_ENERGY * coils * level)
     dropped = min(int(few[-1]) + 1 if len(few) else 0, coils - 1)
     return compression_matrix(kspace, coils - dropped) if dropped else None
 

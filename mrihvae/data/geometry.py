@@ -17,10 +17,10 @@ import numpy as np
 from mrihvae.errors import InputError
 
 LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0])
-UNIT = 1e-3  # by which the length of a direction may differ from 1, and directions from right angles
-VOXEL = "voxel_mm"
-ATTRIBUTES = ("positions_mm", "read_dir", "phase_dir", "slice_dir", VOXEL)  # of files, in LPS
-EVEN = 0.02  # of the distance of slices, by which their positions may differ from a straight, even row
+ORTHOGONALITY_TOLERANCE = 1e-3  # by which the length of a direction may differ from 1, and directions from right angles
+VOXEL_KEY = "voxel_mm"
+GEOMETRY_KEYS = ("positions_mm", "read_dir", "phase_dir", "slice_dir", VOXEL_KEY)  # of files, in LPS
+SPACING_TOLERANCE = 0.02  # of the distance of slices, by which their positions may differ from a straight, even row
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class Geometry:
     def attributes(self) -> dict[str, np.ndarray]:
         """Name all of it, as attributes of an HDF5 file, which `geometry_of` reads."""
         values = (self.positions, self.read, self.phase, self.normal, self.voxel)
-        return dict(zip(ATTRIBUTES, map(np.asarray, values), strict=True))
+        return dict(zip(GEOMETRY_KEYS, map(np.asarray, values), strict=True))
 
     def affine(self, shape: tuple[int, int]) -> np.ndarray:
         """Compute the NIfTI affine of an array (H, W, slices), slices in the order of `positions`.
@@ -84,7 +84,7 @@ class Geometry:
         distance = float(np.linalg.norm(step))
         expected = self.positions[0] + np.arange(count)[:, None] * step
         off = float(np.abs(self.positions - expected).max())
-        if distance == 0 or off > EVEN * distance:
+        if distance == 0 or off > SPACING_TOLERANCE * distance:
             raise InputError(
                 f"slices do not lie in an even row: they are {distance:.3g} mm apart, and up to {off:.3g} mm off; "
                 "write them as files of their own"
@@ -123,7 +123,7 @@ def make_geometry(
     if (lengths == 0).any():
         raise InputError("some directions of the header are zero and others are not; check how it was written")
     directions = directions / lengths
-    if np.abs(directions @ directions.T - np.eye(3)).max() > UNIT:
+    if np.abs(directions @ directions.T - np.eye(3)).max() > ORTHOGONALITY_TOLERANCE:
         raise InputError("readout, phase and slice directions of the header are no right angles; check it")
     return Geometry(positions, directions[0], directions[1], directions[2], voxel)
 
@@ -131,7 +131,7 @@ def make_geometry(
 def voxel_of(attributes: Mapping[str, Any]) -> tuple[float, float, float] | None:
     """Read the size of voxels along H, W and across slices, mm, from attributes; None where it is not there."""
     try:
-        x, y, z = (float(size) for size in attributes.get(VOXEL, ()))
+        x, y, z = (float(size) for size in attributes.get(VOXEL_KEY, ()))
     except (TypeError, ValueError):
         return None
     return (x, y, z) if min(x, y, z) > 0 and np.isfinite((x, y, z)).all() else None
@@ -145,15 +145,15 @@ def geometry_of(path: Path, attributes: Mapping[str, Any], slices: int) -> Geome
     InputError
         Attributes of another form, or as `make_geometry`.
     """
-    if not all(name in attributes for name in ATTRIBUTES):
+    if not all(name in attributes for name in GEOMETRY_KEYS):
         return None
     try:
-        positions, read, phase, normal, voxel = (np.asarray(attributes[name], np.float64) for name in ATTRIBUTES)
+        positions, read, phase, normal, voxel = (np.asarray(attributes[name], np.float64) for name in GEOMETRY_KEYS)
     except (TypeError, ValueError) as error:
         raise InputError(f"{path}: attributes of its geometry are no numbers ({error}); leave them out") from error
     if positions.shape != (slices, 3) or any(one.shape != (3,) for one in (read, phase, normal, voxel)):
         raise InputError(
-            f"{path}: attribute '{ATTRIBUTES[0]}' has shape {positions.shape}, and there are {slices} slices; store "
+            f"{path}: attribute '{GEOMETRY_KEYS[0]}' has shape {positions.shape}, and there are {slices} slices; store "
             "(slices, 3), and 3 numbers in each of the others"
         )
     try:

@@ -22,14 +22,6 @@ class StoredArray(Protocol):
     def ndim(self) -> int:
         """Number of axes."""
 
-    @property
-    def size(self) -> int:
-        """Number of samples."""
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes of the whole."""
-
     def __len__(self) -> int: ...
 
     def __getitem__(self, index: Any) -> np.ndarray: ...

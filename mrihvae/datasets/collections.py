@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import gzip
-import zlib
 from pathlib import Path
 
 import numpy as np
 
 from mrihvae.errors import InputError
+from mrihvae.io.checks import read_errors
 
 CIFAR_SHAPE = (3, 32, 32)
 IDX_UINT8 = 8  # type code in an IDX header
@@ -37,10 +37,8 @@ def read_collection(path: Path) -> np.ndarray:
     InputError
         Not readable, or of another size than its format says.
     """
-    try:
+    with read_errors(path):
         data = gzip.decompress(path.read_bytes()) if path.name.lower().endswith(".gz") else path.read_bytes()
-    except (OSError, EOFError, zlib.error) as error:
-        raise InputError(f"{path}: not readable ({error}); copy it again") from error
     if path.name.lower().removesuffix(".gz").endswith(".bin"):
         return _cifar(path, data)
     return _idx(path, data)
@@ -55,7 +53,7 @@ def _cifar(path: Path, data: bytes) -> np.ndarray:
 
 def _idx(path: Path, data: bytes) -> np.ndarray:
     if len(data) < 16 or data[:4] != bytes((0, 0, IDX_UINT8, 3)):
-        raise InputError(f"{path}: is no IDX file of grey pictures; give one such as train-images-idx3-ubyte")
+        raise InputError(f"{path}: is no IDX file of gray pictures; give one such as train-images-idx3-ubyte")
     count, height, width = (int(size) for size in np.frombuffer(data[4:16], dtype=">u4"))
     if len(data) - 16 != count * height * width or count == 0:
         raise InputError(f"{path}: {len(data) - 16} bytes for {count} pictures of {height} x {width}; copy it again")

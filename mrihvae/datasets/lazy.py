@@ -11,14 +11,16 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
 import h5py
 import numpy as np
 
-from mrihvae.errors import InputError, reason
+from mrihvae.errors import InputError
+from mrihvae.io.checks import read_errors
 from mrihvae.io.fastmri import FastMRIHead
+from mrihvae.io.stored_kspace import is_finite
 
+NOT_PACKED = ("not readable as packed slices", "copy it again")
 Place = tuple[int, ...]  # of an array within a file, such as (slice,) or (slice, coil)
 
 
@@ -74,28 +76,6 @@ class SliceCache:
 
     def __reduce__(self) -> tuple[type[SliceCache], tuple[int]]:
         return SliceCache, (self.limit,)
-
-
-class Source(Protocol):
-    """A file of `count` arrays, some of which may be of no use; `path` names it."""
-
-    @property
-    def path(self) -> Path:
-        """The file."""
-        ...
-
-    @property
-    def count(self) -> int:
-        """Number of arrays."""
-        ...
-
-    def place(self, index: int) -> Place:
-        """Name an array within the file."""
-        ...
-
-    def read(self, index: int) -> dict[int, np.ndarray]:
-        """Read an array, and what can only be read with it; without those that are of no use."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -162,6 +142,42 @@ class WholeFile:
         return self.load(self.path)
 
 
+@dataclass(frozen=True)
+class PackedGroup:
+    """One dataset of packed slices, of which each can be read alone.
+
+    Attributes
+    ----------
+    path : the file
+    group : name of the dataset in it
+    names : of its arrays
+    order : int (slices, 2), of every slice its array and its place there
+    """
+
+    path: Path
+    group: str
+    names: list[str]
+    order: np.ndarray
+
+    @property
+    def count(self) -> int:
+        """Number of slices."""
+        return len(self.order)
+
+    def place(self, index: int) -> Place:
+        """Give (dataset, slice)."""
+        return int(self.group.strip("/")), index
+
+    def read(self, index: int) -> dict[int, np.ndarray]:
+        """Read one slice."""
+        which, place = self.order[index]
+        with read_errors(self.path, *NOT_PACKED), h5py.File(self.path, "r") as file:
+            return {index: np.asarray(file[self.group][self.names[which]][place])}
+
+
+Source = FastmriFile | WholeFile | PackedGroup  # of `count` arrays, some of which may be of no use
+
+
 class LazySlices:
     """Arrays of files, in the files' order; indexed as a list of arrays is, and read at that moment.
 
@@ -221,14 +237,9 @@ class LazySlices:
 
 def _read(path: Path, place: Place) -> np.ndarray:
     """Read one slice, or one coil of it: complex64 (h, w) or (coils, h, w)."""
-    try:
-        with h5py.File(path, "r") as file:
-            array = np.asarray(file["kspace"][place]).astype(np.complex64, copy=False)
-    except (OSError, KeyError, IndexError, ValueError, TypeError, RuntimeError, AttributeError) as error:
-        why = reason(error)
-        raise InputError(
-            f"{path}: slice {place[0]} cannot be read any more ({why}); put back the file that was there"
-        ) from error
-    if not np.isfinite(np.vdot(array, array)) and not np.isfinite(array).all():  # the sum alone may be too large
+    problem, remedy = f"slice {place[0]} cannot be read any more", "put back the file that was there"
+    with read_errors(path, problem, remedy), h5py.File(path, "r") as file:
+        array = np.asarray(file["kspace"][place]).astype(np.complex64, copy=False)
+    if not is_finite(array):
         raise InputError(f"{path}: dataset 'kspace' holds NaN or infinite values in slice {place[0]}; export it again")
     return array

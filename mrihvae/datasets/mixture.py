@@ -12,21 +12,26 @@ import h5py
 import numpy as np
 from numpy.random import Generator
 
+from mrihvae.data.scan import is_complete
 from mrihvae.datasets.collections import is_collection, read_collection
-from mrihvae.datasets.lazy import FastmriFile, LazySlices, Place, SliceCache, WholeFile
-from mrihvae.errors import InputError, reason
+from mrihvae.datasets.lazy import NOT_PACKED, FastmriFile, LazySlices, PackedGroup, SliceCache, WholeFile
+from mrihvae.errors import InputError
+from mrihvae.io.checks import read_errors
 from mrihvae.io.fastmri import FastMRIHead, read_head
-from mrihvae.io.formats import SUFFIXES as RAW_SUFFIXES
+from mrihvae.io.formats import KSPACE_SUFFIXES, NIFTI_SUFFIXES, PICTURE_SUFFIXES, has_suffix, list_files
 from mrihvae.io.kspace import kind_of, open_kspace
-from mrihvae.io.magnitudes import PICTURES, VOLUMES, count_slices, magnitude_slices, usable_slices
+from mrihvae.io.magnitudes import count_slices, magnitude_slices, usable_slices
 
 # attribute `format` of a file of packed slices, which benchmarks/training/pack_slices.py writes
-PACKED = "mrihvae slices 1"
-SUFFIXES = (*RAW_SUFFIXES, *VOLUMES, *PICTURES)
-COMPRESSION = 6  # in memory, slices of compressed files take up to so many times what they take on disk
-COMPRESSED = (".gz", *PICTURES)
-ZERO = "k-space of all slices is zero"
-NOTHING = "no slice with an object in it"
+PACKED_FORMAT = "mrihvae slices 1"
+TRAINING_SUFFIXES = (*KSPACE_SUFFIXES, *NIFTI_SUFFIXES, *PICTURE_SUFFIXES)
+COMPRESSED_SUFFIXES = (".gz", *PICTURE_SUFFIXES)
+COMPRESSION_RATIO = 6  # in memory, slices of compressed files take up to so many times what they take on disk
+ZERO_KSPACE = "k-space of all slices is zero"
+NO_OBJECT = "no slice with an object in it"
+NOTHING_USABLE = "no usable slice in it"
+TRAINING_HINT = f"give a file or folder with {', '.join(TRAINING_SUFFIXES)}"
+PACK_HINT = "make it with benchmarks/training/pack_slices.py"
 
 
 @dataclass(frozen=True)
@@ -125,24 +130,18 @@ def load_datasets(
 
     Undersampled files, which have a mask, are an error, but left out of a stream.
     """
-    if not path.exists():
-        raise InputError(f"{path}: not there; give a file or folder with {', '.join(SUFFIXES)}")
     if path.is_file() and is_packed(path):
         packed = read_packed(path, cache)
         total = sum(d.weight for d in packed)
         if not packed or not 0 < total < math.inf or min(d.weight for d in packed) < 0:
-            raise InputError(
-                f"{path}: no packed dataset with a weight above 0; make it with benchmarks/training/pack_slices.py"
-            )
+            raise InputError(f"{path}: no packed dataset with a weight above 0; {PACK_HINT}")
         if not all(len(d.arrays) for d in packed):
-            raise InputError(
-                f"{path}: a packed dataset without a slice; make it with benchmarks/training/pack_slices.py"
-            )
+            raise InputError(f"{path}: a packed dataset without a slice; {PACK_HINT}")
         scale = (weight or sum(len(d.arrays) for d in packed)) / total
         return [replace(d, weight=d.weight * scale) for d in packed]
     if path.is_file() and is_collection(path):
         pictures = list(read_collection(path))
-        kept = pictures if cache is None else LazySlices([WholeFile(path, len(pictures), _pictures)], cache, NOTHING)
+        kept = pictures if cache is None else LazySlices([WholeFile(path, len(pictures), _pictures)], cache, NO_OBJECT)
         return [Dataset(path, kept, False, weight or float(len(pictures)))]
     read: Iterable[list[np.ndarray] | LazySlices] = (
         _stream(path, progress, together, cache) if cache is not None else _read_now(path, progress, together)
@@ -150,19 +149,19 @@ def load_datasets(
     found = [Dataset(path, arrays, raw, 0.0) for arrays, raw in zip(read, (True, True, False)) if len(arrays)]
     total = sum(len(d.arrays) for d in found)
     if not total:
-        raise InputError(f"{path}: no usable slice in it; give a file or folder with {', '.join(SUFFIXES)}")
+        raise InputError(f"{path}: {NOTHING_USABLE}; {TRAINING_HINT}")
     scale = weight / total if weight else 1.0
     return [Dataset(d.path, d.arrays, d.raw, scale * len(d.arrays)) for d in found]
 
 
 def _files(path: Path) -> list[Path]:
-    return sorted(p for p in path.rglob("*") if p.name.lower().endswith(SUFFIXES)) if path.is_dir() else [path]
+    return list_files(path, TRAINING_SUFFIXES, NOTHING_USABLE, TRAINING_HINT, recursive=True)
 
 
 def _size(path: Path) -> float:
     """Compute at most how many bytes the slices below a path take in memory."""
-    sizes = ((file.name.lower(), file.stat().st_size) for file in _files(path) if file.exists())
-    return sum(size * (COMPRESSION if name.endswith(COMPRESSED) else 1) for name, size in sizes)
+    sizes = ((file, file.stat().st_size) for file in _files(path) if file.exists())
+    return sum(size * (COMPRESSION_RATIO if has_suffix(file, COMPRESSED_SUFFIXES) else 1) for file, size in sizes)
 
 
 def _read_now(
@@ -172,7 +171,7 @@ def _read_now(
     raw: list[np.ndarray] = []
     magnitude: list[np.ndarray] = []
     for file in progress(_files(path)):
-        if _is_raw(file):
+        if has_suffix(file, KSPACE_SUFFIXES):
             raw += list(_raw_slices(file, together).values())
         else:
             magnitude += magnitude_slices(file)
@@ -190,15 +189,19 @@ def _stream(
     raw: list[WholeFile] = []
     magnitude: list[WholeFile] = []
     for file in progress(_files(path)):
-        if not _is_raw(file):
+        if not has_suffix(file, KSPACE_SUFFIXES):
             magnitude.append(WholeFile(file, count_slices(file), usable_slices))
-        elif _is_fastmri(file):
+        elif kind_of(file) == "fastmri":  # of the other formats, the whole file is read
             heads.append(read_head(file))
         else:
             load = partial(_raw_slices, together=together)
             raw.append(WholeFile(file, max(load(file), default=-1) + 1, load))
     complete = [FastmriFile(head, together) for head in _complete(path, heads)] if heads else []
-    return LazySlices(complete, cache, ZERO), LazySlices(raw, cache, ZERO), LazySlices(magnitude, cache, NOTHING)
+    return (
+        LazySlices(complete, cache, ZERO_KSPACE),
+        LazySlices(raw, cache, ZERO_KSPACE),
+        LazySlices(magnitude, cache, NO_OBJECT),
+    )
 
 
 def _pictures(path: Path) -> dict[int, np.ndarray]:
@@ -209,7 +212,7 @@ def is_packed(path: Path) -> bool:
     """Tell whether a file holds packed slices."""
     try:
         with h5py.File(path, "r") as file:
-            return bool(file.attrs.get("format") == PACKED)
+            return bool(file.attrs.get("format") == PACKED_FORMAT)
     except (OSError, RuntimeError):
         return False
 
@@ -224,15 +227,10 @@ def read_packed(path: Path, cache: SliceCache | None = None) -> list[Dataset]:
     InputError
         Not there, or not such a file.
     """
-    try:
-        with h5py.File(path, "r") as file:
-            if file.attrs.get("format") != PACKED:
-                raise InputError(f"{path}: holds no packed slices; make it with benchmarks/training/pack_slices.py")
-            return [_read_group(file[name], path, cache) for name in sorted(file, key=int)]
-    except InputError:
-        raise
-    except (OSError, KeyError, ValueError, IndexError, RuntimeError) as error:
-        raise _not_packed(path, error) from error
+    with read_errors(path, *NOT_PACKED), h5py.File(path, "r") as file:
+        if file.attrs.get("format") != PACKED_FORMAT:
+            raise InputError(f"{path}: holds no packed slices; {PACK_HINT}")
+        return [_read_group(file[name], path, cache) for name in sorted(file, key=int)]
 
 
 def _read_group(group: h5py.Group, path: Path, cache: SliceCache | None) -> Dataset:
@@ -243,58 +241,8 @@ def _read_group(group: h5py.Group, path: Path, cache: SliceCache | None) -> Data
         stacks = [np.asarray(group[name][()]) for name in names]
         arrays = [stacks[which][index] for which, index in order]
     else:
-        arrays = LazySlices([PackedGroup(path, group.name, names, order)], cache, NOTHING)
+        arrays = LazySlices([PackedGroup(path, group.name, names, order)], cache, NO_OBJECT)
     return Dataset(Path(group.attrs["path"]), arrays, bool(group.attrs["raw"]), float(group.attrs["weight"]))
-
-
-@dataclass(frozen=True)
-class PackedGroup:
-    """One dataset of packed slices, of which each can be read alone.
-
-    Attributes
-    ----------
-    path : the file
-    group : name of the dataset in it
-    names : of its arrays
-    order : int (slices, 2), of every slice its array and its place there
-    """
-
-    path: Path
-    group: str
-    names: list[str]
-    order: np.ndarray
-
-    @property
-    def count(self) -> int:
-        """Number of slices."""
-        return len(self.order)
-
-    def place(self, index: int) -> Place:
-        """Give (dataset, slice)."""
-        return int(self.group.strip("/")), index
-
-    def read(self, index: int) -> dict[int, np.ndarray]:
-        """Read one slice."""
-        which, place = self.order[index]
-        try:
-            with h5py.File(self.path, "r") as file:
-                return {index: np.asarray(file[self.group][self.names[which]][place])}
-        except (OSError, KeyError, ValueError, IndexError, RuntimeError) as error:
-            raise _not_packed(self.path, error) from error
-
-
-def _not_packed(path: Path, error: Exception) -> InputError:
-    why = reason(error)
-    return InputError(f"{path}: not readable as packed slices ({why}); copy it again")
-
-
-def _is_raw(file: Path) -> bool:
-    return file.suffix.lower() in RAW_SUFFIXES
-
-
-def _is_fastmri(file: Path) -> bool:
-    """Tell whether slices can be read one by one: of the other formats the whole file is."""
-    return kind_of(file) == "fastmri"
 
 
 def _complete(path: Path, heads: list[FastMRIHead]) -> list[FastMRIHead]:
@@ -308,8 +256,6 @@ def _complete(path: Path, heads: list[FastMRIHead]) -> list[FastMRIHead]:
 
 def _raw_slices(file: Path, together: bool) -> dict[int, np.ndarray]:
     """Read the slices of a fully sampled file that are not 0; unless `together`, each coil is a slice of its own."""
-    from mrihvae.data.scan import is_complete
-
     found: list[np.ndarray] = []
     masked = kind_of(file) == "fastmri"  # as the challenge has it, a mask is in undersampled files alone
     for scan in open_kspace(file):

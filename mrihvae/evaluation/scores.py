@@ -12,7 +12,8 @@ import numpy as np
 
 from mrihvae.data.scan import TARGETS
 from mrihvae.errors import InputError, reason
-from mrihvae.io.hdf5 import list_files, read_dataset
+from mrihvae.io.formats import list_files
+from mrihvae.io.hdf5 import read_dataset
 
 METRICS = ("MSE", "NMSE", "PSNR", "SSIM")
 WINDOW = 7  # pixels on a side of the SSIM window
@@ -194,7 +195,7 @@ def _values(target: np.ndarray, prediction: np.ndarray) -> dict[str, Any]:
 def _pairs(target_path: Path, predictions_path: Path) -> list[Pair]:
     """Pair targets with predictions by name (a single file with a single file), in fastMRI's order."""
     targets = list_files(target_path)
-    list_files(predictions_path, "reconstruction")  # there, and not empty
+    list_files(predictions_path, hint="give a reconstruction file or a folder of them")  # there, and not empty
     if predictions_path.is_file():
         if len(targets) > 1:
             raise InputError(

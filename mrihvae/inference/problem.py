@@ -27,7 +27,7 @@ from mrihvae.physics.noise import background_noise, noise_std
 from mrihvae.physics.operators import Operator
 from mrihvae.physics.sampling import lines_differ_along_h
 from mrihvae.physics.scaling import kspace_scale
-from mrihvae.physics.total_variation import NEAR, STEPS, VARIATION, total_variation
+from mrihvae.physics.total_variation import ADMM_CG_ITERATIONS, TV_CG_TOLERANCE, TV_STRENGTH, total_variation
 
 WEIGHT = 2.0  # of the network's answer against data, over their noise: its error grows with the noise, too
 LEAST_WEIGHT = 0.01  # the same for data without noise: maps have errors, and it bounds the iterations of a step
@@ -183,9 +183,9 @@ class MultiCoilProblem(Problem):
 
     def with_tv_initialization(self, share: float = 1.0) -> MultiCoilProblem:
         """Return the same problem with a reconstruction by total variation, of a share of `STEPS`, to begin with."""
-        still, noisy = VARIATION
+        still, noisy = TV_STRENGTH
         strength = (still + noisy * self.noise)[:, None, None]
-        steps = (max(1, round(share * STEPS[0])), STEPS[1])
+        steps = (max(1, round(share * ADMM_CG_ITERATIONS[0])), ADMM_CG_ITERATIONS[1])
         return replace(self, first=total_variation(self.sense, self.combined, strength, steps))
 
     @property
@@ -258,7 +258,7 @@ class _Proximal(torch.autograd.Function):
 
 
 def _solve(sense: Sense, right: Tensor, r: Tensor) -> Tensor:
-    return conjugate_gradients(sense.normal, right, r, tolerance=NEAR, cap=ITERATIONS, double=False).image
+    return conjugate_gradients(sense.normal, right, r, tolerance=TV_CG_TOLERANCE, cap=ITERATIONS, double=False).image
 
 
 def prepare(

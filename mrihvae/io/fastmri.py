@@ -37,43 +37,36 @@ def read_scan(path: Path, lazy: bool = False) -> Scan:
         File missing, truncated, not HDF5, without k-space, with NaN, of a wrong type or shape, or with a mask that
         does not fit or measures nothing.
     """
-    kspace = StoredKspace(path)
-    samples: KSpace = kspace if lazy else read_dataset(path, "kspace")
+    head = read_head(path)
+    height, width = head.shape[-2:]
+    samples: KSpace
     if lazy:
-        kspace.check_finite()
-    if kspace.stored.kind != "c":
-        raise InputError(f"{path}: 'kspace' is {kspace.stored}, not complex; store it as complex64")
-    if kspace.ndim not in (3, 4) or min(kspace.shape) < 1 or min(kspace.shape[-2:]) < 2:
+        samples = StoredKspace(path)
+        samples.check_finite()
+    else:
+        samples = read_dataset(path, "kspace").astype(np.complex64, copy=False)
+    mask = _read_mask(path, (height, width)) if head.masked else None
+    key = TARGETS["singlecoil" if len(head.shape) == 3 else "multicoil"]
+    target = read_dataset(path, key) if key in head.keys else None
+    if target is not None and (target.dtype.kind != "f" or target.ndim != 3 or len(target) != head.shape[0]):
         raise InputError(
-            f"{path}: 'kspace' has shape {kspace.shape}; it must be (slices, H, W) or (slices, coils, H, W)"
-        )
-    with h5py.File(path, "r") as file:
-        keys = set(file)
-        attributes = dict(file.attrs.items())
-    width = kspace.shape[-1]
-    mask = _read_mask(path, kspace.shape[-2:]) if "mask" in keys else None
-    key = TARGETS["singlecoil" if kspace.ndim == 3 else "multicoil"]
-    target = read_dataset(path, key) if key in keys else None
-    if target is not None and (target.dtype.kind != "f" or target.ndim != 3 or len(target) != len(kspace)):
-        raise InputError(
-            f"{path}: '{key}' is {target.dtype} and has shape {target.shape}, not (slices, h, w) with {len(kspace)} "
+            f"{path}: '{key}' is {target.dtype} and has shape {target.shape}, not (slices, h, w) with {head.shape[0]} "
             "slices; store float32 magnitudes"
         )
-    height = kspace.shape[-2]
     if target is not None and (target.shape[-2] > height or target.shape[-1] > width):
         raise InputError(
             f"{path}: '{key}' is {target.shape[-2]} x {target.shape[-1]}, larger than k-space, {height} x {width}; "
             "store the image that this k-space gives"
         )
-    encoding = _read_encoding(path) if "ismrmrd_header" in keys else None
-    padding, matrix = _padding(encoding, width), None if encoding is None else encoding.recon.matrix[:2]
-    if isinstance(samples, np.ndarray):
-        samples = samples.astype(np.complex64, copy=False)
-    maps, noise_scan = _read_coil_data(path, keys, kspace.shape) if kspace.ndim == 4 else (None, None)
-    geometry = geometry_of(path, attributes, len(kspace))
+    encoding = _read_encoding(path) if "ismrmrd_header" in head.keys else None
+    matrix = None if encoding is None or encoding.recon is None else encoding.recon.matrix[:2]
+    maps, noise_scan = _read_coil_data(path, head) if len(head.shape) == 4 else (None, None)
+    with h5py.File(path, "r") as file:
+        attributes = dict(file.attrs.items())
+    geometry = geometry_of(path, attributes, head.shape[0])
     return Scan(
-        path.name, samples, mask, target, padding, matrix, attributes, maps, noise_scan, geometry,
-        voxel=_voxel(encoding, kspace.shape[-2:]),
+        path.name, samples, mask, target, _padding(encoding, width), matrix, attributes, maps, noise_scan, geometry,
+        voxel=_voxel(encoding, (height, width)),
     )  # fmt: skip
 
 
@@ -109,9 +102,9 @@ def _read_mask(path: Path, shape: tuple[int, ...]) -> np.ndarray:
     return mask
 
 
-def _read_coil_data(path: Path, keys: set[str], shape: tuple[int, ...]) -> tuple[np.ndarray | None, np.ndarray | None]:
+def _read_coil_data(path: Path, head: FastMRIHead) -> tuple[np.ndarray | None, np.ndarray | None]:
     """Read sensitivity maps and noise scan, where a file has them."""
-    maps = read_dataset(path, MAPS_KEY) if MAPS_KEY in keys else None
+    maps, shape = read_dataset(path, MAPS_KEY) if MAPS_KEY in head.keys else None, head.shape
     if maps is not None:
         maps = maps[None] if maps.ndim == 3 else maps
         if maps.dtype.kind != "c" or maps.shape[1:] != shape[1:] or maps.shape[0] not in (1, shape[0]):
@@ -119,12 +112,7 @@ def _read_coil_data(path: Path, keys: set[str], shape: tuple[int, ...]) -> tuple
                 f"{path}: '{MAPS_KEY}' is {maps.dtype} of shape {maps.shape}, and k-space has shape {shape}; store "
                 "complex (slices or 1, coils, H, W)"
             )
-    noise = None
-    if NOISE_KEY in keys:
-        from mrihvae.io.fastmri import read_noise_scan
-
-        noise = read_noise_scan(path, shape[1]).numpy()
-    return maps, noise
+    return maps, read_noise_scan(path, shape[1]).numpy() if NOISE_KEY in head.keys else None
 
 
 def _read_encoding(path: Path) -> Encoding | None:
@@ -132,14 +120,14 @@ def _read_encoding(path: Path) -> Encoding | None:
     try:
         with h5py.File(path, "r") as file:
             header = file["ismrmrd_header"][()]
-        return parse_header(_as_text(header), str(path)).encodings[0]
+        return parse_header(_decode(header), str(path)).encodings[0]
     except (InputError, OSError):
         return None
 
 
-def _as_text(header: Any) -> str:
-    """Decode a header; letters of names that are not UTF-8 matter to nothing here."""
-    return header.decode(errors="replace") if isinstance(header, bytes) else str(header)
+def _decode(text: Any) -> str:
+    """Decode a text; letters that are not UTF-8 matter to nothing here."""
+    return text.decode(errors="replace") if isinstance(text, bytes) else str(text)
 
 
 def _padding(encoding: Encoding | None, width: int) -> tuple[int, int] | None:
@@ -168,15 +156,15 @@ def read_noise_scan(path: Path, coils: int) -> Tensor:
         As `mrihvae.io.hdf5.read_dataset`; not complex, another shape or number of coils, fewer than 10 samples
         a coil, or a coil of zeros.
     """
-    from mrihvae.io.hdf5 import read_dataset
-
-    array = read_dataset(path, "noise")
+    array = read_dataset(path, NOISE_KEY)
     if array.dtype.kind != "c":
-        raise InputError(f"{path}: 'noise' is {array.dtype}, not complex; store it as complex64")
+        raise InputError(f"{path}: '{NOISE_KEY}' is {array.dtype}, not complex; store it as complex64")
     if array.ndim != 2 or len(array) != coils:
         hint = "transpose it" if array.ndim == 2 and array.shape[1] == coils else "give the noise scan of these data"
-        raise InputError(f"{path}: 'noise' has shape {array.shape}, not (coils, samples) with {coils} coils; {hint}")
-    return _checked_noise(torch.from_numpy(array), f"{path}: 'noise'").to(torch.complex64)
+        raise InputError(
+            f"{path}: '{NOISE_KEY}' has shape {array.shape}, not (coils, samples) with {coils} coils; {hint}"
+        )
+    return _checked_noise(torch.from_numpy(array), f"{path}: '{NOISE_KEY}'").to(torch.complex64)
 
 
 @dataclass(frozen=True)
@@ -213,17 +201,14 @@ def read_head(path: Path) -> FastMRIHead:
     Raises
     ------
     InputError
-        As `read_scan`, but for what only the numbers in the file show.
+        File missing, truncated, not HDF5, without k-space, or k-space of a wrong type or shape.
     """
-    try:
-        with h5py.File(path, "r") as file:
-            kspace, keys = file.get("kspace"), frozenset(file)
-            named = file.attrs.get("acquisition", "unknown")
-            if isinstance(kspace, h5py.Dataset) and kspace.dtype.kind == "c" and kspace.ndim in (3, 4):
-                shape = tuple(int(size) for size in kspace.shape)
-                if min(shape) >= 1 and min(shape[-2:]) >= 2:
-                    return FastMRIHead(path, shape, keys, named.decode() if isinstance(named, bytes) else str(named))
-    except (OSError, RuntimeError, AttributeError):
-        pass
-    read_scan(path)  # says what is wrong with it
-    raise InputError(f"{path}: not readable as k-space of (slices, H, W) or (slices, coils, H, W); copy it again")
+    kspace = StoredKspace(path)
+    if kspace.stored.kind != "c":
+        raise InputError(f"{path}: 'kspace' is {kspace.stored}, not complex; store it as complex64")
+    if kspace.ndim not in (3, 4) or min(kspace.shape) < 1 or min(kspace.shape[-2:]) < 2:
+        raise InputError(
+            f"{path}: 'kspace' has shape {kspace.shape}; it must be (slices, H, W) or (slices, coils, H, W)"
+        )
+    with h5py.File(path, "r") as file:
+        return FastMRIHead(path, kspace.shape, frozenset(file), _decode(file.attrs.get("acquisition", "unknown")))

@@ -1,6 +1,72 @@
-"""Names of the formats of k-space files."""
+"""Formats of files: their names and suffixes, and which files of a folder have them."""
 
 from __future__ import annotations
 
-FORMATS = "fastMRI HDF5, ISMRMRD (MRD) HDF5, BART .cfl with .hdr, or NumPy .npy with a .json of axes"
-SUFFIXES = (".h5", ".hdf5", ".mrd", ".cfl", ".npy")
+from collections.abc import Iterable
+from pathlib import Path
+
+from mrihvae.errors import InputError
+
+KSPACE_FORMATS = "fastMRI HDF5, ISMRMRD (MRD) HDF5, BART .cfl with .hdr, or NumPy .npy with a .json of axes"
+KSPACE_SUFFIXES = (".h5", ".hdf5", ".mrd", ".cfl", ".npy")
+NIFTI_SUFFIXES = (".nii", ".nii.gz")
+PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg")
+
+
+def has_suffix(path: Path, suffixes: tuple[str, ...]) -> bool:
+    """Tell whether a file's name ends in one of `suffixes`, in upper or lower case."""
+    return path.name.lower().endswith(suffixes)
+
+
+def list_files(
+    path: Path,
+    suffixes: tuple[str, ...] = (".h5",),
+    nothing: str = "no .h5 file in this folder",
+    hint: str = "give a fastMRI HDF5 file or a folder of them",
+    *,
+    strict: bool = False,
+    recursive: bool = False,
+) -> list[Path]:
+    """List the files of a folder that have one of `suffixes`, sorted and without hidden ones; or the one file.
+
+    Parameters
+    ----------
+    path : the folder, or a file
+    suffixes : in lower case; names may have them in upper case, too
+    nothing, hint : what an error says of a folder without such a file, and what errors ask for
+    strict : whether a file given by itself must have one of the suffixes
+    recursive : whether files of the folders below are listed, too
+
+    Raises
+    ------
+    InputError
+        Not there, no such file in the folder, or a file without any of the suffixes.
+    """
+    if path.is_dir():
+        found = path.rglob("*") if recursive else path.iterdir()
+        files = sorted(p for p in found if has_suffix(p, suffixes) and p.name[0] != "." and not p.is_dir())
+        if not files:
+            raise InputError(f"{path}: {nothing}; {hint}")
+        return files
+    if not path.is_file():
+        raise InputError(f"{path}: not there; {hint}")
+    if strict and not has_suffix(path, suffixes):
+        raise InputError(f"{path}: ends in none of {', '.join(suffixes)}; {hint}")
+    return [path]
+
+
+def check_names(results: Iterable[tuple[Path, str]]) -> None:
+    """Refuse input files whose results would have the same name, whatever its suffix.
+
+    Raises
+    ------
+    InputError
+        Two of one name.
+    """
+    files: dict[str, Path] = {}
+    for file, name in results:
+        stem = Path(name).stem
+        if stem in files:
+            both = f"{files[stem].name} and {file.name}"
+            raise InputError(f"{file.parent}: {both} would have results of one name; rename one")
+        files[stem] = file

@@ -1,4 +1,4 @@
-"""HDF5 files: their lists, datasets, and writing that leaves no part of a file behind."""
+"""HDF5 files: datasets, and writing that leaves no part of a file behind."""
 
 from __future__ import annotations
 
@@ -13,28 +13,10 @@ import h5py
 import numpy as np
 
 from mrihvae.errors import InputError, reason
-from mrihvae.io.stored_kspace import opened_dataset
+from mrihvae.io.stored_kspace import open_dataset
 from mrihvae.utils.files import atomic_write
 
 ROOM_BESIDE = 2**16  # bytes that a file takes beside its arrays
-
-
-def list_files(path: Path, what: str = "fastMRI HDF5") -> list[Path]:
-    """List the .h5 files of a folder, or the one file.
-
-    Raises
-    ------
-    InputError
-        Not there, or no .h5 file in it.
-    """
-    if path.is_dir():
-        files = sorted(p for p in path.iterdir() if p.suffix == ".h5" and not p.name.startswith("."))
-        if not files:
-            raise InputError(f"{path}: no .h5 file in this folder; give a {what} file or a folder of them")
-        return files
-    if not path.is_file():
-        raise InputError(f"{path}: not there; give a {what} file or a folder of them")
-    return [path]
 
 
 def read_dataset(path: Path, key: str) -> np.ndarray:
@@ -45,7 +27,7 @@ def read_dataset(path: Path, key: str) -> np.ndarray:
     InputError
         File or key missing, truncated or not HDF5, or NaN in it.
     """
-    with opened_dataset(path, key) as dataset:
+    with open_dataset(path, key) as dataset:
         array = np.asarray(dataset[()])
     if array.dtype.kind in "fc" and not np.isfinite(array).all():
         raise InputError(f"{path}: dataset '{key}' holds NaN or infinite values; export the scan again")
@@ -64,7 +46,7 @@ def write_datasets(path: Path, arrays: Mapping[str, np.ndarray], attributes: Map
 def new_file(path: Path, size: int) -> Iterator[h5py.File]:
     """Open an HDF5 file for `size` bytes of data; it is in its place once it is whole."""
     with atomic_write(path) as temporary:
-        _try_room(temporary, size + ROOM_BESIDE)
+        _reserve(temporary, size + ROOM_BESIDE)
         file = h5py.File(temporary, "w")
         try:
             yield file
@@ -75,7 +57,7 @@ def new_file(path: Path, size: int) -> Iterator[h5py.File]:
                 raise OSError(reason(error)) from error
 
 
-def _try_room(path: Path, size: int) -> None:
+def _reserve(path: Path, size: int) -> None:
     """Raise OSError if a file of so many bytes cannot be: HDF5 may crash where it finds that out while it closes."""
     if hasattr(os, "posix_fallocate"):
         with path.open("wb") as file:

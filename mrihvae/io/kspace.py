@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from pathlib import Path
 
 import h5py
 
 from mrihvae.data.scan import Scan
 from mrihvae.errors import InputError
-from mrihvae.io.bart import SIZES, _read_bart
+from mrihvae.io.bart import SIZES_LINE, read_bart
+from mrihvae.io.checks import read_errors
 from mrihvae.io.fastmri import read_head, read_scan
-from mrihvae.io.formats import FORMATS, SUFFIXES
+from mrihvae.io.formats import KSPACE_FORMATS, KSPACE_SUFFIXES, check_names, list_files
+from mrihvae.io.mrd.extra import require_ismrmrd
+from mrihvae.io.mrd.image_files import mrd_image_groups
 from mrihvae.io.npy import read_numpy
 
-MISSING = "'mrihvae[mrd]'"
 MRD_KEYS = {"xml", "data"}  # header and lines
 
 
@@ -41,7 +42,7 @@ def open_kspace(path: Path | str, lazy: bool = False) -> list[Scan]:
     path = Path(path)
     kind = kind_of(path)
     if kind == "bart":
-        return _read_bart(path)
+        return read_bart(path)
     if kind == "numpy":
         return [read_numpy(path)]
     if kind == "mrd":
@@ -60,29 +61,23 @@ def kind_of(path: Path) -> str:
         Not there, none of these, or ISMRMRD without the package for it.
     """
     if path.is_dir():
-        raise InputError(f"{path}: is a folder; give a file in it: {FORMATS}")
+        raise InputError(f"{path}: is a folder; give a file in it: {KSPACE_FORMATS}")
     if path.with_name(f"{path.name}.hdr").is_file() and not path.is_file():
         return "bart"
     if not path.is_file():
-        raise InputError(f"{path}: not there; give {FORMATS}")
-    try:
-        with path.open("rb") as file:
-            start = file.read(1024)
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror}); check its permissions") from error
+        raise InputError(f"{path}: not there; give {KSPACE_FORMATS}")
+    with read_errors(path, "cannot be read", "check its permissions"), path.open("rb") as file:
+        start = file.read(1024)
     if start.startswith(b"\x93NUMPY"):
         return "numpy"
-    if SIZES.encode() in start or path.suffix == ".cfl":
+    if SIZES_LINE.encode() in start or path.suffix == ".cfl":
         return "bart"
     if start.startswith(b"\x89HDF") and _mrd_group(path):
-        try:
-            import ismrmrd  # noqa: F401
-        except ImportError as error:
-            raise InputError(f"{path}: ISMRMRD files take the package ismrmrd; pip install {MISSING}") from error
+        require_ismrmrd(f"{path}: ISMRMRD")
         return "mrd"
     if start.startswith(b"\x89HDF") or path.suffix in (".h5", ".hdf5", ".mrd"):
         return "fastmri"  # its reader says what is wrong
-    raise InputError(f"{path}: is of no format that is known; give {FORMATS}")
+    raise InputError(f"{path}: is of no format that is known; give {KSPACE_FORMATS}")
 
 
 def list_kspace(path: Path) -> list[Path]:
@@ -96,9 +91,7 @@ def list_kspace(path: Path) -> list[Path]:
     if not path.is_dir():
         kind_of(path)
         return [path]
-    files = sorted(p for p in path.iterdir() if p.suffix in SUFFIXES and not p.name.startswith("."))
-    if not files:
-        raise InputError(f"{path}: no file with k-space in this folder; give {FORMATS}")
+    files = list_files(path, KSPACE_SUFFIXES, "no file with k-space in this folder", f"give {KSPACE_FORMATS}")
     check_names((file, file.name) for file in files)
     return files
 
@@ -117,24 +110,6 @@ def head_of(path: Path) -> tuple[list[str], int | None]:
     return [scan.name for scan in scans], max(scan.coils for scan in scans)
 
 
-def check_names(scans: Iterable[tuple[Path, str]]) -> None:
-    """Refuse scans whose reconstructions would have the same name, given as their files and names.
-
-    Raises
-    ------
-    InputError
-        Two of one name.
-    """
-    files: dict[str, Path] = {}
-    for file, name in scans:
-        if Path(name).stem in files:
-            other = files[Path(name).stem].name
-            raise InputError(
-                f"{file}: has a scan that would be reconstructed to one file with one of {other}; rename it"
-            )
-        files[Path(name).stem] = file
-
-
 def _mrd_group(path: Path) -> str | None:
     """Find the group of an HDF5 file with ISMRMRD's header and lines, or part of them, or images; None if none is."""
     try:
@@ -142,13 +117,9 @@ def _mrd_group(path: Path) -> str | None:
             groups = {name: set(file[name]) for name in file if isinstance(file.get(name), h5py.Group)}
             if "kspace" in file:
                 return None
-            images = [name for name in groups if any(_is_image(one) for one in file[name].values())]
     except (OSError, RuntimeError, AttributeError):
         return None
     whole = [name for name, keys in groups.items() if keys >= MRD_KEYS]
-    found = [*whole, *(name for name, keys in groups.items() if keys & MRD_KEYS), *images]
-    return found[0] if found else None
-
-
-def _is_image(one: object) -> bool:
-    return isinstance(one, h5py.Group) and {"data", "header"} <= set(one)
+    part = [name for name, keys in groups.items() if keys & MRD_KEYS]
+    images = [name.partition("/")[0] for name in mrd_image_groups(path)]
+    return next(iter([*whole, *part, *images]), None)

@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from tokenize import TokenError
 from typing import Any
 
 import numpy as np
 
-from mrihvae.data.geometry import ATTRIBUTES, Geometry, geometry_of
+from mrihvae.data.geometry import GEOMETRY_KEYS, Geometry, geometry_of
 from mrihvae.data.scan import Scan
 from mrihvae.data.volume import Volume
 from mrihvae.errors import InputError, nearest
-from mrihvae.io.checks import _checked
+from mrihvae.io.checks import make_scan, read_errors
 from mrihvae.utils.files import atomic_write
 
-AXES = ("slice", "coil", "H", "W")  # of an array, in the order of ours
-JSON_KEYS = ("axes", "mask", "acquisition", *ATTRIBUTES)
+KSPACE_AXES = ("slice", "coil", "H", "W")  # of k-space, in the order that a scan has them
+JSON_KEYS = ("axes", "mask", "acquisition", *GEOMETRY_KEYS)
 
 
 def read_numpy(path: Path) -> Scan:
@@ -37,42 +36,36 @@ def read_numpy(path: Path) -> Scan:
     file = path.with_suffix(".json")
     about = _read_json(file)
     axes = about.get("axes")
-    if not isinstance(axes, list) or sorted(map(str, axes)) not in [sorted(some) for some in _some_axes()]:
+    names = [str(axis) for axis in axes] if isinstance(axes, list) else []
+    if len(names) > len(set(names)) or not {"H", "W"} <= set(names) <= set(KSPACE_AXES):
         raise InputError(
             f"{file}: 'axes' is {axes!r}; give a list of 'H' and 'W', and of 'slice' and 'coil' where the array has "
             "them"
         )
-    try:
+    with read_errors(path, "truncated or no NumPy array of numbers", "save it again"):
         array = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError, MemoryError, TokenError) as error:
-        raise InputError(f"{path}: truncated or no NumPy array of numbers ({error}); save it again") from error
-    if array.ndim != len(axes) or array.dtype.kind != "c":
+    if array.ndim != len(names) or array.dtype.kind != "c":
         raise InputError(f"{path}: is {array.dtype} of shape {array.shape}; give complex numbers with axes {axes}")
-    missing = [axis for axis in AXES if axis not in axes]
-    whole = np.expand_dims(array, tuple(range(array.ndim, array.ndim + len(missing))))
-    names = [*axes, *missing]
-    kspace = whole.transpose([names.index(axis) for axis in AXES])
-    scan = _checked(path, kspace, f"{path.stem}.h5")
+    names += [axis for axis in KSPACE_AXES if axis not in names]
+    whole = array.reshape(*array.shape, *[1] * (len(names) - array.ndim))
+    kspace = whole.transpose([names.index(axis) for axis in KSPACE_AXES])
+    scan = make_scan(path, kspace, f"{path.stem}.h5")
     attributes = {"acquisition": str(about.get("acquisition", "unknown"))}
     geometry, mask = geometry_of(file, about, len(kspace)), _json_mask(file, about, kspace.shape[-2:])
     return replace(scan, attributes=attributes, geometry=geometry, mask=mask)
 
 
 def _read_json(path: Path) -> dict[str, Any]:
-    try:
+    with read_errors(path, "not readable as JSON", f"write {json.dumps({'axes': KSPACE_AXES})}, as in the array"):
         about = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        raise InputError(
-            f'{path}: not readable as JSON ({error}); write {{"axes": ["slice", "coil", "H", "W"]}}, as in the array'
-        ) from error
     if not isinstance(about, dict):
         raise InputError(f"{path}: holds no dictionary; write names and values")
     for key in about:
         if key not in JSON_KEYS:
             near = nearest(key, JSON_KEYS)
             raise InputError(f"{path}: unknown entry '{key}'; the nearest known one is '{near}'")
-    lacking = [name for name in ATTRIBUTES if name not in about]
-    if 0 < len(lacking) < len(ATTRIBUTES):
+    lacking = [name for name in GEOMETRY_KEYS if name not in about]
+    if 0 < len(lacking) < len(GEOMETRY_KEYS):
         raise InputError(f"{path}: has part of the geometry, but no '{lacking[0]}'; give all of it, or nothing")
     return about
 
@@ -94,10 +87,6 @@ def _json_mask(path: Path, about: dict[str, Any], shape: tuple[int, ...]) -> np.
             "of them 1"
         )
     return np.array(rows, bool)
-
-
-def _some_axes() -> Sequence[tuple[str, ...]]:
-    return (AXES, AXES[1:], AXES[2:], ("slice", *AXES[2:]))
 
 
 def write_numpy(path: Path, volume: Volume) -> None:

@@ -1,18 +1,48 @@
-"""Pixels of gray pictures: PNG, JPEG, TIFF."""
+"""Gray pictures: PNG, JPEG and TIFF."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import numpy as np
 
-if TYPE_CHECKING:
-    from PIL.Image import Image
+from mrihvae.errors import InputError
+from mrihvae.io.checks import read_errors
+from mrihvae.utils.files import atomic_write
+
+WHITE_PERCENTILE = 99.5  # of the pixels of a volume or series, shown as white
 
 
-def gray_pixels(picture: Image) -> np.ndarray:
-    """Give the pixels of an open picture, (h, w), upright as its EXIF data say; colors become gray, of 8 bits."""
-    from PIL import ImageOps
+def read_picture(file: Path, strict: bool = False) -> np.ndarray:
+    """Read the pixels of a picture, (h, w), upright as its EXIF data say; colors become gray, of 8 bits.
 
-    upright = ImageOps.exif_transpose(picture)
-    return np.asarray(upright if upright.mode.startswith("I") else upright.convert("L"))
+    Parameters
+    ----------
+    strict : refuse what is not one page of 8 or 16 bits of gray
+
+    Raises
+    ------
+    InputError
+        Not readable, or refused.
+    """
+    from PIL import Image, ImageOps
+
+    with read_errors(file), Image.open(file) as picture:
+        if strict and getattr(picture, "n_frames", 1) > 1:
+            raise InputError(f"{file}: has several pages; give one picture a file, or NIfTI")
+        if strict and picture.mode not in ("1", "L", "I") and not picture.mode.startswith("I;16"):
+            kind = "has floating-point pixels" if picture.mode == "F" else f"is in color ({picture.mode})"
+            raise InputError(f"{file}: {kind}; convert it to 8 or 16 bits of gray")
+        upright = ImageOps.exif_transpose(picture)
+        pixels = np.asarray(upright if upright.mode.startswith("I") else upright.convert("L"))
+        if strict and pixels.dtype != np.uint8 and not (pixels.min() >= 0 and pixels.max() < 2**16):
+            raise InputError(f"{file}: has pixels beyond 16 bits; convert it to 8 or 16 bits of gray")
+    return pixels
+
+
+def write_png(path: Path, pixels: np.ndarray) -> None:
+    """Write uint8 or uint16 (h, w); all or nothing."""
+    from PIL import Image
+
+    with atomic_write(path) as temporary:
+        Image.fromarray(pixels).save(temporary, format="PNG")

@@ -17,7 +17,7 @@ _READER = ThreadPoolExecutor(1, thread_name_prefix="read-ahead")
 
 
 @contextmanager
-def opened_dataset(path: Path, key: str) -> Iterator[h5py.Dataset]:
+def open_dataset(path: Path, key: str) -> Iterator[h5py.Dataset]:
     """Open one dataset of an HDF5 file.
 
     Raises
@@ -40,6 +40,12 @@ def opened_dataset(path: Path, key: str) -> Iterator[h5py.Dataset]:
         raise InputError(f"{path}: truncated or not an HDF5 file ({why}); copy it again") from error
 
 
+def is_finite(array: np.ndarray) -> bool:
+    """Tell whether all samples are finite, by their energy wherever that is."""
+    with np.errstate(all="ignore"):
+        return bool(np.isfinite(np.vdot(array, array)) or np.isfinite(array).all())  # the energy may be too large
+
+
 class StoredKspace:
     """K-space (slices, ..., H, W) of a file, indexed along slices like an array; `numpy.asarray` reads all of it.
 
@@ -54,12 +60,12 @@ class StoredKspace:
     Raises
     ------
     InputError
-        As `opened_dataset`; when slices are read, also for a dataset that is not what it was.
+        As `open_dataset`; when slices are read, also for a dataset that is not what it was.
     """
 
     def __init__(self, path: Path, key: str = "kspace") -> None:
         self.path, self.key = path, key
-        with opened_dataset(path, key) as dataset:
+        with open_dataset(path, key) as dataset:
             self.shape = tuple(int(size) for size in dataset.shape or ())
             self.stored = dataset.dtype
         self.dtype = np.dtype(np.complex64)
@@ -70,34 +76,21 @@ class StoredKspace:
         """Number of axes."""
         return len(self.shape)
 
-    @property
-    def size(self) -> int:
-        """Number of samples."""
-        return int(np.prod(self.shape))
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes of the whole as complex64."""
-        return self.size * self.dtype.itemsize
-
     def __len__(self) -> int:
         return self.shape[0]
 
     def __getitem__(self, index: Any) -> np.ndarray:
         """Read slices, complex64; `index` is as of an array."""
         first, *rest = index if isinstance(index, tuple) else (index,)
-        if isinstance(first, slice):
-            begin, end, step = first.indices(len(self))
-            array = self._slices(begin, max(begin, end))[::step] if step > 0 else self._read(0, len(self))[first]
-        elif isinstance(first, int | np.integer):
+        if isinstance(first, int | np.integer):
             if not -len(self) <= first < len(self):
                 raise IndexError(f"slice {first} of {len(self)}")
             begin = int(first) % len(self)
-            array = self._slices(begin, begin + 1)
-            return np.asarray(array[(0, *rest)])
-        else:
-            return np.asarray(self._read(0, len(self))[index])
-        return np.asarray(array[(slice(None), *rest)])
+            return np.asarray(self._slices(begin, begin + 1)[(0, *rest)])
+        if isinstance(first, slice) and (first.step or 1) > 0:
+            begin, end, step = first.indices(len(self))
+            return np.asarray(self._slices(begin, max(begin, end))[(slice(None, None, step), *rest)])
+        return np.asarray(self._read(0, len(self))[index])
 
     def __iter__(self) -> Iterator[np.ndarray]:
         return (self[k] for k in range(len(self)))
@@ -116,10 +109,7 @@ class StoredKspace:
             NaN or infinite values.
         """
         for k in range(len(self) if self.ndim and self.stored.kind in "fc" else 0):
-            with np.errstate(all="ignore"):
-                one = self[k]
-                finite = np.isfinite(np.vdot(one, one)) or np.isfinite(one).all()  # the sum alone may be too large
-            if not finite:
+            if not is_finite(self[k]):
                 raise InputError(
                     f"{self.path}: dataset '{self.key}' holds NaN or infinite values; export the scan again"
                 )
@@ -134,7 +124,7 @@ class StoredKspace:
         return found
 
     def _read(self, begin: int, end: int) -> np.ndarray:
-        with opened_dataset(self.path, self.key) as dataset:
+        with open_dataset(self.path, self.key) as dataset:
             if dataset.shape != self.shape or dataset.dtype != self.stored:
                 raise InputError(f"{self.path}: '{self.key}' has changed; put back the file that was there")
             return np.asarray(dataset[begin:end]).astype(self.dtype, copy=False)

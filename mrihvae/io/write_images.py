@@ -2,25 +2,23 @@
 
 from __future__ import annotations
 
-import io
 import math
 from pathlib import Path
 
 import h5py
-import nibabel
 import numpy as np
-from PIL import Image as Picture
 
-from mrihvae.data.geometry import VOXEL, geometry_of, make_geometry, voxel_of
+from mrihvae.data.geometry import VOXEL_KEY, geometry_of, make_geometry, voxel_of
 from mrihvae.data.volume import DATASETS, Volume
 from mrihvae.errors import InputError
 from mrihvae.io.bart import SLICE, write_cfl
 from mrihvae.io.hdf5 import read_dataset, write_datasets
+from mrihvae.io.nifti import write_nifti
 from mrihvae.io.npy import write_numpy
+from mrihvae.io.pictures import WHITE_PERCENTILE, write_png
 from mrihvae.utils.files import atomic_write
 
-WHITE = 99.5  # percentile that is white in pictures
-GAP = 2  # pixels between slices of a picture
+GAP_PIXELS = 2  # pixels between slices of a picture
 
 
 def has_images(path: Path) -> bool:
@@ -47,35 +45,6 @@ def read_volume(path: Path, dataset: str) -> Volume:
         attributes = dict(file.attrs.items())
     geometry = geometry_of(path, attributes, len(pixels))
     return Volume(pixels.astype(np.float32, copy=False), geometry, attributes, dataset, voxel_of(attributes))
-
-
-def write_nifti(path: Path, volume: Volume) -> None:
-    """Write a NIfTI file; its affine is the scan's, in scanner coordinates, or unknown without geometry.
-
-    Raises
-    ------
-    InputError
-        Slices that do not lie in an even row, or the file cannot be written.
-    """
-    pixels, geometry = volume.pixels.transpose(1, 2, 0), volume.geometry
-    try:
-        affine = None if geometry is None else geometry.affine((pixels.shape[0], pixels.shape[1]))
-    except InputError as error:
-        raise InputError(f"{path}: {error}") from error
-    image = nibabel.Nifti1Image(pixels, affine)
-    image.header.set_xyzt_units("mm")
-    if affine is None and volume.voxel is not None:
-        image.header.set_zooms(volume.voxel)
-    if affine is not None:
-        image.set_sform(affine, 1)
-        image.set_qform(affine, 1)
-    with atomic_write(path) as temporary:
-        content = image.to_bytes()
-        if path.suffix == ".gz":
-            import gzip
-
-            content = gzip.compress(content, mtime=0)
-        temporary.write_bytes(content)
 
 
 def write_mrd_images(path: Path, volume: Volume) -> None:
@@ -112,7 +81,7 @@ def write_mrd_images(path: Path, volume: Volume) -> None:
 
 def write_hdf5(path: Path, volume: Volume) -> None:
     """Write an HDF5 file as `mrihvae reconstruct` does."""
-    attributes = {**volume.attributes, **({} if volume.voxel is None else {VOXEL: volume.voxel})}
+    attributes = {**volume.attributes, **({} if volume.voxel is None else {VOXEL_KEY: volume.voxel})}
     attributes |= {} if volume.geometry is None else volume.geometry.attributes()
     write_datasets(path, {volume.dataset: volume.pixels}, attributes)
 
@@ -127,18 +96,15 @@ def write_picture(path: Path, volume: Volume) -> None:
     """Write a PNG of 8 bits: all slices side by side, in rows, white at the 99.5th percentile of the volume."""
     pixels = volume.pixels
     count, height, width = pixels.shape
-    white = float(np.percentile(pixels, WHITE)) or 1.0
-    grey = np.rint(255 * np.clip(pixels / white, 0, 1)).astype(np.uint8)
+    white = float(np.percentile(pixels, WHITE_PERCENTILE)) or 1.0
+    gray = np.rint(255 * np.clip(pixels / white, 0, 1)).astype(np.uint8)
     columns = math.ceil(math.sqrt(count * height / width))
     rows = math.ceil(count / columns)
-    page = np.zeros((rows * (height + GAP) - GAP, columns * (width + GAP) - GAP), np.uint8)
-    for k, one in enumerate(grey):
-        top, left = k // columns * (height + GAP), k % columns * (width + GAP)
+    page = np.zeros((rows * (height + GAP_PIXELS) - GAP_PIXELS, columns * (width + GAP_PIXELS) - GAP_PIXELS), np.uint8)
+    for k, one in enumerate(gray):
+        top, left = k // columns * (height + GAP_PIXELS), k % columns * (width + GAP_PIXELS)
         page[top : top + height, left : left + width] = one
-    content = io.BytesIO()
-    Picture.fromarray(page).save(content, "PNG")
-    with atomic_write(path) as temporary:
-        temporary.write_bytes(content.getvalue())
+    write_png(path, page)
 
 
 WRITERS = {

@@ -41,7 +41,7 @@ from mrihvae.model.layers import (
 from mrihvae.model.settings import ModelSettings
 from mrihvae.model.unrolled import Unrolled
 from mrihvae.physics.fourier import centre_crop, fft2c, ifft2c
-from mrihvae.physics.total_variation import ITERATIONS, first_guess
+from mrihvae.physics.total_variation import ADMM_ITERATIONS, first_guess
 
 CONFIDENT = -3.0  # posteriors begin with a deviation of 0.17: latents that carry the image train at once
 
@@ -125,7 +125,7 @@ class MeasurementPosterior(nn.Module):
     def guesses(self, measured: Tensor, mask: Tensor) -> list[Tensor]:
         """Complete k-space (slices, H, W) by total variation and by each U-Net; measured bins stay as they are."""
         shares = band_coverage(mask, self.settings.levels)
-        first = first_guess(measured, mask, iterations=max(1, round(self.settings.start_share * ITERATIONS)))
+        first = first_guess(measured, mask, iterations=max(1, round(self.settings.start_share * ADMM_ITERATIONS)))
         return cast(
             list[Tensor],
             self.guess(first, measured, shares, lambda k, _: torch.where(mask, measured, k)),

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from mrihvae.utils.notices import warn
 
-ENOUGH = 1e-6  # relative residual of the normal equations
+CG_TOLERANCE = 1e-6  # relative residual of the normal equations
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ def conjugate_gradients(
 
 def converged(found: Solution) -> Tensor:
     """Take the image, with a warning if it is not there yet."""
-    if bool((found.residual > ENOUGH).any()):
+    if bool((found.residual > CG_TOLERANCE).any()):
         warn(
             f"conjugate gradients stopped after {found.iterations} iterations at a relative residual of "
             f"{float(found.residual.max()):.1e}; lower gamma, or raise their cap"

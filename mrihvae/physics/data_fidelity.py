@@ -17,7 +17,7 @@ from torch import Tensor
 from mrihvae.physics.kernels import squared
 from mrihvae.physics.operators import Operator
 
-LEAST_WEIGHT = 1e-6  # of v against the data, so that data without noise have a proximal step, too
+MIN_PROX_WEIGHT = 1e-6  # of v against the data, so that data without noise have a proximal step, too
 
 
 class DataTerm(Protocol):
@@ -68,7 +68,7 @@ class LeastSquares:
 
     def prox(self, v: Tensor, gamma: Tensor | float) -> Tensor:
         """Solve (A^H A + r I) x = A^H y + r v with r = (sigma / gamma)^2 (PnP-HVAE, x-step)."""
-        r = ((self.noise[:, None, None] / gamma) ** 2).clamp_min(LEAST_WEIGHT)
+        r = ((self.noise[:, None, None] / gamma) ** 2).clamp_min(MIN_PROX_WEIGHT)
         remainder = self.data - self.operator.forward(v)  # of v: rounding is divided by r, so let it be of little
         return v + self.operator.solve(self.operator.adjoint(remainder), r)
 
@@ -152,7 +152,7 @@ class PhaseFree:
 
     def prox(self, v: Tensor, gamma: Tensor | float) -> Tensor:
         """Keep the phase of v; the magnitude is the mean of both, weighted."""
-        r = ((self.noise[:, None, None] / gamma) ** 2).clamp_min(LEAST_WEIGHT)
+        r = ((self.noise[:, None, None] / gamma) ** 2).clamp_min(MIN_PROX_WEIGHT)
         return torch.polar((self.data + r * v.abs()) / (1 + r), v.angle())
 
 

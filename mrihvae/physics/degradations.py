@@ -12,7 +12,7 @@ from mrihvae.errors import InputError
 from mrihvae.physics.conjugate_gradients import conjugate_gradients, converged
 from mrihvae.physics.kernels import apply_transfer, gaussian_kernel, sinc_upsample, squared, transfer_of
 
-BLANK = 0.25  # width of the widest Gaussian that fills holes, over the longer side of the image
+MAX_FILL_WIDTH = 0.25  # width of the widest Gaussian that fills holes, over the longer side of the image
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class Inpainting:
         known = self.mask.expand(data.shape).to(data.real.dtype)
         filled, weight = data * known, known
         width = 1.0
-        while width < BLANK * max(data.shape[-2:]):
+        while width < MAX_FILL_WIDTH * max(data.shape[-2:]):
             transfer = transfer_of(gaussian_kernel(width, size=min(data.shape[-2:])), data.shape[-2:]).to(data.device)
             total = apply_transfer(transfer, known).clamp_min(0)
             near = apply_transfer(transfer, data * known) / total.clamp_min(1e-6)

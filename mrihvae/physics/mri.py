@@ -11,7 +11,7 @@ from torch import Tensor
 from mrihvae.physics.conjugate_gradients import conjugate_gradients, converged
 from mrihvae.physics.fourier import fft2c, ifft2c, masked
 
-CACHED = 2**18  # bytes of one coil's image from which coils are processed one after another
+CACHE_BYTES = 2**18  # bytes of one coil's image from which coils are processed one after another
 
 
 @dataclass(frozen=True)
@@ -113,7 +113,7 @@ class Sense:
     def _groups(self) -> list[tuple[Tensor, Tensor]]:
         """Maps with their conjugates: coil by coil where a coil fills a processor's cache, else all coils together."""
         one = self.maps[..., :1, :, :]
-        if self.maps.device.type == "cpu" and one.numel() * one.element_size() >= CACHED:
+        if self.maps.device.type == "cpu" and one.numel() * one.element_size() >= CACHE_BYTES:
             groups = self.maps.split(1, dim=-3)
         else:
             groups = (self.maps,)

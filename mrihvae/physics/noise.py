@@ -11,13 +11,13 @@ from torch.nn import functional
 
 from mrihvae.physics.sampling import lines_differ_along_h
 
-EDGE = 0.125  # the outermost eighth of the readout on either side, off the axes, holds little but noise
-LINES = 7  # neighbours over whose noise a line's is averaged
-EMPTY, LEAST = 0.03, 4  # of the rows of an image, and how many at least, are taken to hold no signal
-FAINTEST = 0.3  # of the rows are looked at for them
-ALIKE = 2.0  # times what the most alike of them differ by, up to which others are alike, too
-ROUNDING = 1e-9  # of the greatest power, up to which a row holds no noise either
-WHOLE = 0.999  # of the bins of a line that were measured, for it to count as whole
+EDGE_FRACTION = 0.125  # the outermost eighth of the readout on either side, off the axes, holds little but noise
+NEIGHBOR_LINES = 7  # neighbours over whose noise a line's is averaged
+EMPTY_ROW_FRACTION, MIN_EMPTY_ROWS = 0.03, 4  # share of the rows of an image, and least number, that count as empty
+FAINT_ROW_FRACTION = 0.3  # of the rows are looked at for them
+SIMILARITY_FACTOR = 2.0  # times what the most alike of them differ by, up to which others are alike, too
+ROUNDING_POWER = 1e-9  # of the greatest power, up to which a row holds no noise either
+WHOLE_LINE_FRACTION = 0.999  # of the bins of a line that were measured, for it to count as whole
 
 
 def line_noise(kspace: Tensor) -> Tensor:
@@ -36,12 +36,12 @@ def line_noise(kspace: Tensor) -> Tensor:
     rows = torch.nonzero((kspace != 0).any(dim=-1).any(dim=0))[:, 0]
     if len(rows) == 0:
         return kspace.abs().new_zeros(kspace.shape[-1])
-    edge = max(1, round(EDGE * len(rows)))
+    edge = max(1, round(EDGE_FRACTION * len(rows)))
     outer = (kspace[:, torch.cat((rows[:edge], rows[-edge:]))].abs() ** 2).flatten(0, 1)
     median = torch.nanmedian(torch.where(outer > 0, outer, torch.nan), dim=0).values
     power = torch.nan_to_num(median)[None, None] / math.log(2)
-    near = torch.ones(1, 1, LINES, dtype=power.dtype, device=power.device)
-    total, count = (functional.conv1d(values, near, padding=LINES // 2) for values in (power, (power > 0).to(power)))
+    near, reach = torch.ones(1, 1, NEIGHBOR_LINES, dtype=power.dtype, device=power.device), NEIGHBOR_LINES // 2
+    total, count = (functional.conv1d(values, near, padding=reach) for values in (power, (power > 0).to(power)))
     return torch.where(power > 0, total / count.clamp_min(1), 0)[0, 0]
 
 
@@ -96,7 +96,7 @@ def noise_std(kspace: Tensor, mask: Tensor | None = None) -> Tensor:
     height, width = kspace.shape[-2:]
     rows = torch.arange(height, device=kspace.device)
     columns = torch.arange(width, device=kspace.device)
-    outer = torch.nonzero((rows - height // 2).abs() >= (0.5 - EDGE) * height)[:, 0]
+    outer = torch.nonzero((rows - height // 2).abs() >= (0.5 - EDGE_FRACTION) * height)[:, 0]
     power = kspace[..., outer, :].abs() ** 2
     counted = (power > 0) if mask is None else mask.expand(kspace.shape)[..., outer, :]
     corners = counted & ((columns - width // 2).abs() >= width / 4)
@@ -110,9 +110,9 @@ def background_noise(kspace: Tensor) -> Tensor:
 
     Lines along H that were measured whole give images whose rows are free of aliasing, so that rows beside the object
     hold noise alone, however far signal reaches in k-space, and are alike. Of the rows of least power, the share
-    `EMPTY` is taken that are alike, the faintest such: rows that are fainter still have passed a filter of the readout.
-    Where the object fills all rows, signal makes the estimate too high, as it does with `noise_std` where signal
-    reaches the corners, so the lower one of both counts. Bins that are no whole lines leave the corners alone.
+    `EMPTY_ROW_FRACTION` is taken that are alike, the faintest such: rows that are fainter still have passed a filter of
+    the readout. Where the object fills all rows, signal makes the estimate too high, as it does with `noise_std` where
+    signal reaches the corners, so the lower one of both counts. Bins that are no whole lines leave the corners alone.
 
     Parameters
     ----------
@@ -129,26 +129,27 @@ def background_noise(kspace: Tensor) -> Tensor:
     if len(there) == 0:
         return corners
     power = torch.fft.ifft(kspace[..., there], dim=-2, norm="ortho").abs().square().sum(dim=(-3, -1))
-    masked = power <= ROUNDING * power.amax(dim=-1, keepdim=True)  # in the image, so that they tell nothing
+    masked = power <= ROUNDING_POWER * power.amax(dim=-1, keepdim=True)  # in the image, so that they tell nothing
     power = torch.where(masked, torch.inf, power).sort(dim=-1).values
     height = power.shape[-1]
-    taken, looked_at = min(height, max(LEAST, round(EMPTY * height))), max(1, round(FAINTEST * height))
+    taken = min(height, max(MIN_EMPTY_ROWS, round(EMPTY_ROW_FRACTION * height)))
+    looked_at = max(1, round(FAINT_ROW_FRACTION * height))
     windows = power.unfold(-1, taken, 1)[..., :looked_at, :]
     steepness = torch.nan_to_num(windows[..., -1] / windows[..., 0], nan=torch.inf)
-    flat = steepness - 1 <= ALIKE * (steepness.amin(dim=-1, keepdim=True) - 1)
+    flat = steepness - 1 <= SIMILARITY_FACTOR * (steepness.amin(dim=-1, keepdim=True) - 1)
     faintest = flat.to(torch.uint8).argmax(dim=-1, keepdim=True)  # the first of those
     empty = windows.mean(dim=-1).gather(-1, faintest)[..., 0]
     samples = lines * kspace.shape[-3] * rows / kspace.shape[-2]  # rows of k-space that are empty hold no noise
     found = (empty / samples.clamp_min(1)).sqrt()
-    whole = present.sum(dim=(-2, -1)) >= WHOLE * lines * rows
+    whole = present.sum(dim=(-2, -1)) >= WHOLE_LINE_FRACTION * lines * rows
     usable = whole & (found > 0) & torch.isfinite(found)
     return torch.where(usable & ((found < corners) | (corners == 0)), found, corners)
 
 
-LEAST_NOISE = 1e-4  # sigma in model units, below which images count as free of noise
+MIN_NOISE = 1e-4  # sigma in model units, below which images count as free of noise
 
 NORMAL_MEDIAN = 0.6745  # of the magnitude of a normal variable of deviation 1
-ESTIMATE = "median magnitude of the finest diagonal Haar detail over 0.6745"
+NOISE_ESTIMATOR = "median magnitude of the finest diagonal Haar detail over 0.6745"
 
 
 def estimate_noise(images: np.ndarray, known: np.ndarray) -> float | None:

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from mrihvae.physics.conjugate_gradients import conjugate_gradients, converged
 
-SMALL = 1e-2  # weight of |x|^2 in the first image of an operator of which nothing more is known
+FIRST_IMAGE_WEIGHT = 1e-2  # weight of |x|^2 in the first image of an operator of which nothing more is known
 
 
 class Operator(Protocol):
@@ -85,7 +85,7 @@ class Linear:
 
     def first_image(self, data: Tensor) -> Tensor:
         """Solve with little weight on images that are small."""
-        return self.solve(self.adjoint(data), SMALL)
+        return self.solve(self.adjoint(data), FIRST_IMAGE_WEIGHT)
 
     def gains(self, shape: tuple[int, int]) -> tuple[Tensor, Tensor]:
         """Nothing is known of what A keeps."""

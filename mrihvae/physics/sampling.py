@@ -23,8 +23,8 @@ GRID_TYPES = ("poisson", "radial", "spiral")
 PATTERNS = (*LINE_TYPES, *GRID_TYPES)
 Seed = int | tuple[int, ...]
 GOLDEN_ANGLE = math.pi * (math.sqrt(5) - 1) / 2  # Winkelmann et al. 2007
-ELLIPTIC = ("poisson", "spiral")
-LEAST_ELLIPTIC = 1.3
+ELLIPTIC_TYPES = ("poisson", "spiral")
+MIN_ELLIPTIC_ACCELERATION = 1.3
 SPIRAL_POWER = 1.5  # radius over angle; above 1 the turns are closer at the centre
 
 
@@ -83,10 +83,10 @@ def sampling_pattern(
         return np.broadcast_to(lines if axis == -1 else lines[:, None], shape).copy()
     if acceleration == 1:
         return np.ones(shape, dtype=bool)
-    if mask_type in ELLIPTIC and acceleration < LEAST_ELLIPTIC:
+    if mask_type in ELLIPTIC_TYPES and acceleration < MIN_ELLIPTIC_ACCELERATION:
         raise InputError(
             f"{mask_type} patterns leave out the corners of k-space: their acceleration is 1, or at least "
-            f"{LEAST_ELLIPTIC}"
+            f"{MIN_ELLIPTIC_ACCELERATION}"
         )
     if mask_type == "poisson":
         return _poisson(shape, acceleration, center_fraction, seed)

@@ -18,12 +18,14 @@ from torch import Tensor
 from mrihvae.physics.conjugate_gradients import conjugate_gradients
 from mrihvae.physics.mri import Sense
 
-STRENGTH = 0.01
-EDGE = 0.1  # edges of this size, in model units, are split off first: it sets the penalty parameter of ADMM
-ITERATIONS = 15  # to 60 the PSNR changes by less than 0.1 dB
+GUESS_STRENGTH = 0.01
+EDGE_SIZE = 0.1  # edges of this size, in model units, are split off first: it sets the penalty parameter of ADMM
+ADMM_ITERATIONS = 15  # to 60 the PSNR changes by less than 0.1 dB
 
 
-def first_guess(measured: Tensor, mask: Tensor, strength: float = STRENGTH, iterations: int = ITERATIONS) -> Tensor:
+def first_guess(
+    measured: Tensor, mask: Tensor, strength: float = GUESS_STRENGTH, iterations: int = ADMM_ITERATIONS
+) -> Tensor:
     """Complete k-space by total variation; measured bins stay as they are.
 
     Parameters
@@ -37,7 +39,7 @@ def first_guess(measured: Tensor, mask: Tensor, strength: float = STRENGTH, iter
     """
     axes = (-2, -1)
     y, m = torch.fft.ifftshift(measured, dim=axes), torch.fft.ifftshift(mask, dim=axes)
-    rho = strength / EDGE
+    rho = strength / EDGE_SIZE
     h, w = (2 - 2 * torch.cos(2 * torch.pi * torch.fft.fftfreq(n, device=y.device)) for n in y.shape[-2:])
     denominator = m + rho * (h[:, None] + w)
     inverse = torch.where(denominator > 1e-6 * rho, 1 / denominator, 0)  # DC that was not measured stays 0
@@ -45,7 +47,7 @@ def first_guess(measured: Tensor, mask: Tensor, strength: float = STRENGTH, iter
     for _ in range(iterations):
         x = torch.fft.ifft2(k, norm="ortho")
         u = u + _differences(x)
-        split = u * (1 - EDGE / torch.view_as_real(u).square().sum(-1).clamp_min(1e-24).sqrt()).clamp_min(0)
+        split = u * (1 - EDGE_SIZE / torch.view_as_real(u).square().sum(-1).clamp_min(1e-24).sqrt()).clamp_min(0)
         u = u - split
         d = split - u
         adjoint = d[0] - d[0].roll(-1, -2) + d[1] - d[1].roll(-1, -1)
@@ -54,16 +56,16 @@ def first_guess(measured: Tensor, mask: Tensor, strength: float = STRENGTH, iter
     return guess
 
 
-NEAR = 1e-3  # relative residual that is enough for it
+TV_CG_TOLERANCE = 1e-3  # relative residual that is enough for it
 # Strength of total variation in the first guess: the first number, and the second times the noise. These, and WEIGHT,
 # were the best on simulated scans of training images, of noises from 0.004 to 0.04, at 4x and 8x.
-VARIATION = (0.0015, 0.1)
-STEPS = (20, 3)  # of ADMM, and of conjugate gradients in each
-LEAST_DENSITY = 1e-3  # of k-space that no coil sees, in the preconditioner
+TV_STRENGTH = (0.0015, 0.1)
+ADMM_CG_ITERATIONS = (20, 3)  # of ADMM, and of conjugate gradients in each
+MIN_DENSITY = 1e-3  # of k-space that no coil sees, in the preconditioner
 
 
 def total_variation(
-    sense: Sense, combined: Tensor, strength: Tensor | float, iterations: tuple[int, int] = STEPS
+    sense: Sense, combined: Tensor, strength: Tensor | float, iterations: tuple[int, int] = ADMM_CG_ITERATIONS
 ) -> Tensor:
     """Compute argmin_x 1/2 |A x - y|^2 + strength |D x|_1, D of circular differences, for slices of several coils.
 
@@ -80,10 +82,10 @@ def total_variation(
     -------
     complex (slices, H, W)
     """
-    rho = strength / EDGE
+    rho = strength / EDGE_SIZE
     x, u = combined, torch.zeros((2, *combined.shape), dtype=combined.dtype, device=combined.device)
     h, w = (2 - 2 * torch.cos(2 * torch.pi * torch.fft.fftfreq(n, device=x.device)) for n in x.shape[-2:])
-    inverse = 1 / (sense.density() + rho * (h[:, None] + w) + LEAST_DENSITY)
+    inverse = 1 / (sense.density() + rho * (h[:, None] + w) + MIN_DENSITY)
 
     def normal(image: Tensor) -> Tensor:
         return sense.normal(image) + rho * _laplacian(image)
@@ -97,11 +99,11 @@ def total_variation(
     for number in range(outer):
         u = u + _differences(x)
         size = torch.view_as_real(u).square().sum(dim=-1).sqrt_()  # faster than the absolute of complex numbers
-        split = u * (1 - EDGE / size.clamp_min_(1e-12)).clamp_min_(0)
+        split = u * (1 - EDGE_SIZE / size.clamp_min_(1e-12)).clamp_min_(0)
         u = u - split
         right = combined + rho * _adjoint_differences(split - u) - applied
         cap = inner if number else 2 * inner  # the zero-filled image is far from the first solution
-        found = conjugate_gradients(normal, right, 0.0, precondition, NEAR, cap, double=False)
+        found = conjugate_gradients(normal, right, 0.0, precondition, TV_CG_TOLERANCE, cap, double=False)
         x, applied = x + found.image, applied + right - found.remainder
     return x
 

@@ -10,7 +10,7 @@ from mrihvae.inference.latents import likelihood_std
 from mrihvae.inference.problem import Problem, prepare
 from mrihvae.model.hvae import HVAE
 from mrihvae.physics.data_fidelity import LeastSquares
-from mrihvae.physics.noise import LEAST_NOISE
+from mrihvae.physics.noise import MIN_NOISE
 from mrihvae.pnp.loop import Complete, Look, Restored, restore
 from mrihvae.pnp.settings import FOR_SCANS, PnPSettings
 from mrihvae.utils.precision import arithmetic
@@ -83,7 +83,7 @@ def reconstruct_scans(
     """
     settings = settings or FOR_SCANS
     problem = prepare(model, kspace, mask, maps, noise)
-    term = LeastSquares(problem.operator(), problem.data(kspace), problem.noise.clamp_min(LEAST_NOISE))
+    term = LeastSquares(problem.operator(), problem.data(kspace), problem.noise.clamp_min(MIN_NOISE))
     with torch.no_grad():
         views = [ScanPosterior(model, problem, number) for number in range(settings.views)]
         with arithmetic(model.start.device, settings.precision):

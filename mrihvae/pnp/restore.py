@@ -14,7 +14,7 @@ from mrihvae.physics.data_fidelity import LeastSquares
 from mrihvae.physics.degradations import Inpainting
 from mrihvae.physics.fourier import masked
 from mrihvae.physics.mri import MaskedFourier
-from mrihvae.physics.noise import LEAST_NOISE
+from mrihvae.physics.noise import MIN_NOISE
 from mrihvae.physics.operators import Operator, to_device
 from mrihvae.physics.scaling import image_scale
 from mrihvae.pnp.degraded import BEGINNING, VIEWS, DegradedPosterior, ReflectionPadding
@@ -126,7 +126,7 @@ def in_model_units(term: LeastSquares, first: Tensor | None = None) -> tuple[Lea
     """
     scale = image_scale(term.first_image() if first is None else first)
     term = term.scaled(scale)
-    return replace(term, noise=term.noise.clamp_min(LEAST_NOISE)), scale
+    return replace(term, noise=term.noise.clamp_min(MIN_NOISE)), scale
 
 
 def look_at(

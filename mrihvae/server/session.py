@@ -20,7 +20,7 @@ from mrihvae.io.mrd.files import scan_of
 from mrihvae.io.mrd.header import ScanHeader, parse_header
 from mrihvae.io.mrd.images import ImageSeries
 from mrihvae.io.mrd.messages import Config, Header, Message, Note, StreamError
-from mrihvae.io.mrd.sorter import HELD, Slice, SliceAssembler
+from mrihvae.io.mrd.sorter import MAX_HELD_NUMBERS, Slice, SliceAssembler
 from mrihvae.physics.fastmri_masks import effective_acceleration
 from mrihvae.protocols.evaluation import find_protocol, read_protocol
 from mrihvae.recon.methods import HybridMethod, Method, ModelMethod, change_method, load_method
@@ -64,7 +64,7 @@ class Engine:
 
     methods: dict[int, Method]
     request: Request = USUAL
-    held: int = HELD
+    held: int = MAX_HELD_NUMBERS
     turn: Executor | None = None
 
     def method(self, coils: int, request: Request) -> Method:

@@ -15,10 +15,10 @@ import torch
 from numpy.random import Generator
 from torch import Tensor
 
-DISTANCE = (1.1, 1.6)  # of a random loop's centre from that of the image, over half the image's side
-RADIUS = (0.5, 1.1)  # of a random loop, in the same unit
-BEHIND = 1.0  # how far behind the loop lies the point whose angle is the phase: outside of the image's corners, too
-BIRDCAGE = (1.3, 0.9)  # distance and radius of every rung of a birdcage
+LOOP_DISTANCES = (1.1, 1.6)  # of a random loop's centre from that of the image, over half the image's side
+LOOP_RADII = (0.5, 1.1)  # of a random loop, in the same unit
+PHASE_DEPTH = 1.0  # how far behind the loop lies the point whose angle is the phase, outside of any corner
+BIRDCAGE_RUNG = (1.3, 0.9)  # distance and radius of every rung of a birdcage
 
 
 def birdcage_fields(shape: tuple[int, int], coils: int) -> Tensor:
@@ -41,7 +41,7 @@ def birdcage_fields(shape: tuple[int, int], coils: int) -> Tensor:
     (torch.Size([4, 16, 16]), 1.0)
     """
     angles = 2 * math.pi * np.arange(coils) / coils
-    return _scaled(torch.stack([_loop(shape, angle, *BIRDCAGE) * _turn(angle) for angle in angles]))
+    return _scaled(torch.stack([_loop(shape, angle, *BIRDCAGE_RUNG) * _turn(angle) for angle in angles]))
 
 
 def random_fields(shape: tuple[int, int], coils: int, rng: Generator) -> Tensor:
@@ -60,7 +60,7 @@ def random_fields(shape: tuple[int, int], coils: int, rng: Generator) -> Tensor:
     angles = 2 * math.pi * (np.arange(coils) + rng.uniform(-0.3, 0.3, coils) + rng.random()) / coils
     fields = []
     for angle in angles:
-        field = _loop(shape, angle, rng.uniform(*DISTANCE), rng.uniform(*RADIUS))
+        field = _loop(shape, angle, rng.uniform(*LOOP_DISTANCES), rng.uniform(*LOOP_RADII))
         gain = math.exp(rng.uniform(-0.3, 0.3))
         fields.append(field * gain * _turn(rng.uniform(0, 2 * math.pi)))
     return _scaled(torch.stack(fields))
@@ -75,7 +75,7 @@ def _loop(shape: tuple[int, int], angle: float, distance: float, radius: float) 
 
     down, right = offset(distance)
     magnitude = (1 + (down**2 + right**2) / radius**2) ** -1.5
-    down, right = offset(distance + BEHIND)
+    down, right = offset(distance + PHASE_DEPTH)
     return torch.polar(magnitude, 2 * torch.atan2(-down, -right))
 
 

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from mrihvae.data.scan import TARGETS
 from mrihvae.errors import InputError
+from mrihvae.io.formats import NIFTI_SUFFIXES, PICTURE_SUFFIXES, check_names, has_suffix, list_files
 from mrihvae.io.hdf5 import new_file
 from mrihvae.io.magnitudes import magnitude_slices
 from mrihvae.io.mrd.header import header_xml
@@ -31,8 +32,6 @@ from mrihvae.simulation.settings import ScannerSettings
 
 PICTURES_PER_FILE = 10
 NOISE_SAMPLES = 16384  # of a noise scan: its covariance is then known to 0.8 %
-VOLUMES = (".nii", ".nii.gz")
-PICTURES = (".jpg", ".jpeg", ".png")
 
 
 @dataclass(frozen=True)
@@ -70,30 +69,23 @@ def image_groups(images: Path, every: int = 1, limit: int | None = None) -> list
     for name, number in (("every", every), ("limit", limit)):
         if number is not None and number < 1:
             raise InputError(f"{name} {number}: must be at least 1")
-    wanted = "give NIfTI volumes (.nii, .nii.gz), JPEG or PNG pictures"
-    if not images.exists():
-        raise InputError(f"{images}: not there; {wanted} in a folder, or one of them")
-    folder = images if images.is_dir() else images.parent
-    found = sorted(images.iterdir(), key=_natural) if images.is_dir() else [images]
-    files = [file for file in found if file.is_file() and not file.name.startswith(".")]
-    pictures = [file for file in files if file.name.lower().endswith(PICTURES)][::every]
-    groups: list[tuple[Path, ...]] = [(file,) for file in files if file.name.lower().endswith(VOLUMES)]
+    nothing = "no NIfTI volume, JPEG or PNG picture in it"
+    hint = "give NIfTI volumes (.nii, .nii.gz), JPEG or PNG pictures in a folder, or one of them"
+    found = list_files(images, (*NIFTI_SUFFIXES, *PICTURE_SUFFIXES), nothing, hint, strict=True)
+    files, folder = sorted(found, key=_natural), images if images.is_dir() else images.parent
+    pictures = [file for file in files if has_suffix(file, PICTURE_SUFFIXES)][::every]
+    groups: list[tuple[Path, ...]] = [(file,) for file in files if has_suffix(file, NIFTI_SUFFIXES)]
     groups += [tuple(pictures[k : k + PICTURES_PER_FILE]) for k in range(0, len(pictures), PICTURES_PER_FILE)]
-    if not groups:
-        where = "in it" if images.is_dir() else "but something else"
-        raise InputError(f"{images}: no NIfTI volume, JPEG or PNG picture {where}; {wanted}")
     if limit is not None and limit < len(groups):
         groups = [groups[k * len(groups) // limit] for k in range(limit)]
     acquisition = folder.resolve().name if folder.name not in ("train", "val", "test") else folder.resolve().parent.name
-    named: dict[str, ImageGroup] = {}
+    scans = []
     for group in groups:
         stems = [re.sub(r"\.nii(\.gz)?$|\.[^.]+$", "", file.name, flags=re.IGNORECASE) for file in group]
         name = stems[0] if len(stems) == 1 else f"{acquisition}_{stems[0]}_to_{stems[-1]}"
-        if name in named:
-            other = named[name].files[0].name
-            raise InputError(f"{images}: {other} and {group[0].name} would both become {name}.h5; rename one")
-        named[name] = ImageGroup(name, acquisition, group, every if group[0].name.lower().endswith(VOLUMES) else 1)
-    return list(named.values())
+        scans.append(ImageGroup(name, acquisition, group, every if has_suffix(group[0], NIFTI_SUFFIXES) else 1))
+    check_names((scan.files[0], f"{scan.name}.h5") for scan in scans)
+    return scans
 
 
 def simulate_file(
@@ -247,7 +239,7 @@ def undersample_file(complete: Path, path: Path, undersampling: Undersampling) -
 
 def _slices(file: Path, every: int) -> Iterator[tuple[int, np.ndarray]]:
     """Read a picture, or every N-th slice with an object, each with its number among those."""
-    volume = file.name.lower().endswith(VOLUMES)
+    volume = has_suffix(file, NIFTI_SUFFIXES)
     slices = magnitude_slices(file) if volume else magnitude_slices(file, smallest_object=0.0)
     yield from ((k, slices[k]) for k in range(0, len(slices), every))
 

@@ -1,6 +1,6 @@
 """Phase of simulated scans, from what makes it: field inhomogeneity, fat, coils, and the placing of k-space.
 
-A scan is of one of three kinds, drawn by `SHARES`:
+A scan is of one of three kinds, drawn by `KIND_SHARES`:
 
 - low field, where the phase is smooth and weak: a linear ramp, for the peak of k-space lies some samples off its
   center, and a smooth field. Their sizes are fitted to raw scans of 0.055 T (`benchmarks/training/phase.py`);
@@ -20,23 +20,23 @@ import torch
 from numpy.random import Generator
 from torch import Tensor
 
-SHARES = {"low field": 0.3, "spin echo": 0.25, "gradient echo": 0.45}
+KIND_SHARES = {"low field": 0.3, "spin echo": 0.25, "gradient echo": 0.45}
 
 # low field, fitted: offset of k-space's peak in samples, standard deviation along an axis; and the median over the
 # object of what else the phase changes, in radians per 1/128 of the field of view: median and log-deviation over scans
 LOW_FIELD_OFFSET = 1.77
 LOW_FIELD_CHANGE = (0.048, 0.59)
 
-OFFSET = 1.5  # as LOW_FIELD_OFFSET, for other scanners
+PHASE_OFFSET = 1.5  # as LOW_FIELD_OFFSET, for other scanners
 GYROMAGNETIC = 42.577  # MHz / T, of hydrogen
-FIELDS = (1.5, 3.0)  # T
+FIELD_STRENGTHS = (1.5, 3.0)  # T
 ECHO_TIMES = (2.0, 30.0)  # ms, of gradient echoes; drawn evenly in their logarithm
-SUSCEPTIBILITY = 9.4  # ppm, of air against tissue
-FAT = -3.5  # ppm, of fat against water
-COIL_PHASE = (0.2, 2.0)  # size of the smooth phase that coils add: that of one receiving loop is about 0.7
+AIR_SUSCEPTIBILITY = 9.4  # ppm, of air against tissue
+FAT_SHIFT = -3.5  # ppm, of fat against water
+COIL_PHASE_SIZES = (0.2, 2.0)  # size of the smooth phase that coils add: that of one receiving loop is about 0.7
 INHOMOGENEITY = (0.12, 0.9)  # ppm, what a shim leaves: median and log-deviation of a smooth field's size
-DEPHASING = 1.1  # radians per pixel at which a voxel, thicker than a pixel is wide, keeps exp(-1/2) of its signal
-GRID = 96  # pixels, at most, of the grid on which fields are computed; they are smooth
+DEPHASING_GRADIENT = 1.1  # radians per pixel at which a voxel, thicker than wide, keeps exp(-1/2) of its signal
+MAX_FIELD_GRID = 96  # pixels, at most, of the grid on which fields are computed; they are smooth
 
 
 def add_phase(image: Tensor, rng: Generator, kind: str | None = None) -> Tensor:
@@ -46,30 +46,30 @@ def add_phase(image: Tensor, rng: Generator, kind: str | None = None) -> Tensor:
     ----------
     image : real (h, w), at least 0, in any unit
     rng : every random choice comes from it
-    kind : of scan, one of `SHARES`; drawn by these, if left out
+    kind : of scan, one of `KIND_SHARES`; drawn by these, if left out
 
     Returns
     -------
     complex64 (h, w); its magnitude is that of the image, but lower where phase is steep or fat and water cancel
     """
-    kind = kind or str(rng.choice(list(SHARES), p=list(SHARES.values())))
+    kind = kind or str(rng.choice(list(KIND_SHARES), p=list(KIND_SHARES.values())))
     top = float(image.max())
     tone = image / top if top > 0 else image
     if kind == "low field":
         phase = _low_field(tone, rng)
         return torch.polar(image, phase)
-    phase = rng.uniform(*COIL_PHASE) * smooth_field(image.shape, rng) + _ramp(image.shape, OFFSET, rng)
+    phase = rng.uniform(*COIL_PHASE_SIZES) * smooth_field(image.shape, rng) + _ramp(image.shape, PHASE_OFFSET, rng)
     phase = phase + _tissue_term(tone, rng)
     if kind == "spin echo":
         return torch.polar(image, phase)
-    megahertz = GYROMAGNETIC * float(rng.choice(FIELDS))
+    megahertz = GYROMAGNETIC * float(rng.choice(FIELD_STRENGTHS))
     echo = 1e-3 * math.exp(rng.uniform(*np.log(ECHO_TIMES)))
     radians = 2 * math.pi * megahertz * echo  # of 1 ppm
     phase = phase + radians * off_resonance(tone, rng)
-    image = torch.polar(image * torch.exp(-0.5 * _steepness(phase).square() / DEPHASING**2), phase)
+    image = torch.polar(image * torch.exp(-0.5 * _steepness(phase).square() / DEPHASING_GRADIENT**2), phase)
     if rng.random() < 0.7:
         fat = fat_fraction(tone, rng)
-        angle = radians * FAT
+        angle = radians * FAT_SHIFT
         image = image * torch.complex(1 + fat * (math.cos(angle) - 1), fat * math.sin(angle))
     return image
 
@@ -100,7 +100,7 @@ def off_resonance(tone: Tensor, rng: Generator) -> Tensor:
     coarse = _coarse(tone)
     inside = _closed(tissue_map(coarse), int(rng.integers(1, 9)))
     b0 = _direction(rng)
-    field = dipole_field(-SUSCEPTIBILITY * inside, b0) + _cavities(inside, b0, rng)
+    field = dipole_field(-AIR_SUSCEPTIBILITY * inside, b0) + _cavities(inside, b0, rng)
     field = _shimmed(field, inside, second_order=rng.random() < 0.5)
     size = INHOMOGENEITY[0] * math.exp(INHOMOGENEITY[1] * rng.standard_normal())
     return _fine(field, tone.shape) + size * smooth_field(tone.shape, rng)
@@ -212,7 +212,7 @@ def _cavities(inside: Tensor, b0: tuple[float, float, float], rng: Generator) ->
         right = torch.arange(inside.shape[1], dtype=torch.float32) - float(columns[place])
         square = down**2 + right**2 + away**2
         cosine = (down * b0[0] + right * b0[1] + away * b0[2]).square() / square
-        total += SUSCEPTIBILITY / 3 * radius**3 * (3 * cosine - 1) / square**1.5
+        total += AIR_SUSCEPTIBILITY / 3 * radius**3 * (3 * cosine - 1) / square**1.5
     return total
 
 
@@ -240,8 +240,8 @@ def _steepness(phase: Tensor) -> Tensor:
 
 
 def _coarse(image: Tensor) -> Tensor:
-    """Average an image onto a grid of at most `GRID` pixels on a side."""
-    factor = min(1.0, GRID / max(image.shape))
+    """Average an image onto a grid of at most `MAX_FIELD_GRID` pixels on a side."""
+    factor = min(1.0, MAX_FIELD_GRID / max(image.shape))
     if factor == 1:
         return image
     size = [max(2, round(n * factor)) for n in image.shape]

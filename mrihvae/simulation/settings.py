@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from mrihvae.errors import InputError
 
 FIELDS = ("birdcage", "random")
-LEAST_MATRIX, LARGEST_MATRIX = 16, 4096
+MIN_MATRIX, MAX_MATRIX = 16, 4096
 
 
 @dataclass(frozen=True)
@@ -44,8 +44,8 @@ class ScannerSettings:
             raise InputError(f"coils {self.coils}: must be at least 1")
         if self.fields not in FIELDS:
             raise InputError(f"fields '{self.fields}' are unknown; choose one of {', '.join(FIELDS)}")
-        if not LEAST_MATRIX <= self.matrix <= LARGEST_MATRIX:
-            raise InputError(f"matrix {self.matrix}: must be {LEAST_MATRIX} to {LARGEST_MATRIX}")
+        if not MIN_MATRIX <= self.matrix <= MAX_MATRIX:
+            raise InputError(f"matrix {self.matrix}: must be {MIN_MATRIX} to {MAX_MATRIX}")
         if not 0 <= self.noise < math.inf:
             raise InputError(f"noise {self.noise}: must be a number of at least 0")
         if not 0 <= self.seed < 2**32:

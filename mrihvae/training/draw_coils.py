@@ -15,7 +15,7 @@ from numpy.random import Generator
 from torch import Tensor
 
 from mrihvae.coils.compression import compression_matrix, mix_coils
-from mrihvae.coils.espirit import LEAST, calibration_box, calibration_data, fast_maps
+from mrihvae.coils.espirit import MIN_ACS_SIZE, calibration_box, calibration_data, fast_maps
 from mrihvae.inference.problem import MultiCoilProblem
 from mrihvae.physics.fourier import centre_pad, fft2c, ifft2c, masked, resize_kspace
 from mrihvae.physics.mri import Sense
@@ -120,7 +120,7 @@ def _draw(
         (complete, noise), extent = _receive(array, raw, shape, coils, settings, rng), shape
     while True:
         mask = centre_pad(draw_mask(extent, settings, rng), shape, value=True)  # beyond, bins are known to be 0
-        if min(calibration_box(mask)) >= LEAST:
+        if min(calibration_box(mask)) >= MIN_ACS_SIZE:
             break
     measured = masked(complete, mask)
     return complete, fast_maps(calibration_data(measured, mask), shape), mask, noise

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import torch
 
 PRECISIONS = ("auto", "float32", "bfloat16")
-VARIABLE = "MRIHVAE_PRECISION"
+PRECISION_VARIABLE = "MRIHVAE_PRECISION"
 
 
 @contextmanager
@@ -41,9 +41,9 @@ def has_bfloat16(device: torch.device) -> bool:
     InputError
         The environment variable is none of `PRECISIONS`.
     """
-    wanted = os.environ.get(VARIABLE) or "auto"
+    wanted = os.environ.get(PRECISION_VARIABLE) or "auto"
     if wanted not in PRECISIONS:
-        raise InputError(f"{VARIABLE} is '{wanted}'; set it to one of {', '.join(PRECISIONS)}, or unset it")
+        raise InputError(f"{PRECISION_VARIABLE} is '{wanted}'; set it to one of {', '.join(PRECISIONS)}, or unset it")
     if wanted != "auto":
         return wanted == "bfloat16"
     import torch

@@ -13,7 +13,7 @@ from mrihvae.cli.demo import SCANS, table
 from mrihvae.cli.main import main
 from mrihvae.data.scan import Scan
 from mrihvae.io.fastmri import read_scan
-from mrihvae.io.hdf5 import list_files
+from mrihvae.io.formats import list_files
 from mrihvae.model.weights import save_weights
 from mrihvae.physics.fourier import ifft2c, resize_kspace
 from tests.support.files import error_of

@@ -19,7 +19,7 @@ import mrihvae
 from mrihvae.cli import reconstruct as cli_reconstruct
 from mrihvae.cli.demo import SCANS
 from mrihvae.cli.main import COMMANDS, main
-from mrihvae.io.hdf5 import list_files
+from mrihvae.io.formats import list_files
 from mrihvae.model.weights import save_weights
 from mrihvae.physics.fastmri_masks import effective_acceleration, sampling_mask, seed_of
 from tests.support import REPOSITORY

@@ -460,7 +460,7 @@ def holed() -> np.ndarray:
         ),
         ("a.png", np.ones((1, 1), np.uint8), ("superresolve", "--factor", "2"), "2 x 2 pixels are too few"),
         ("a.nii", stack(1, 40, 3), ("denoise",), "40 x 3 pixels are too few"),
-        ("a.png", np.zeros((24, 20, 3), np.uint8), ("denoise",), "is in colour (RGB)"),
+        ("a.png", np.zeros((24, 20, 3), np.uint8), ("denoise",), "is in color (RGB)"),
         ("a.nii", stack(1), ("inpaint", "--mask", "MASK"), "a mask of 8 x 8 x 1 slices x 1 volumes for "),
         (
             "a.nii",

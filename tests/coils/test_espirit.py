@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from mrihvae.coils.espirit import LARGEST, LEAST, calibration_box, calibration_data, espirit_maps, fast_maps
+from mrihvae.coils.espirit import MAX_ACS_SIZE, MIN_ACS_SIZE, calibration_box, calibration_data, espirit_maps, fast_maps
 from mrihvae.errors import InputError
 from mrihvae.physics.fastmri_masks import MASK_TYPES, sampling_mask
 from mrihvae.physics.fourier import centre_crop, fft2c, ifft2c
@@ -85,7 +85,7 @@ def test_box_of_patterns() -> None:
 
 def test_data_are_the_central_bins() -> None:
     kspace = coil_scans(1, 3, 40, 36)[0][0]
-    assert torch.equal(calibration_data(kspace, calibrated(36, 6)), centre_crop(kspace, (LARGEST, 6)))
+    assert torch.equal(calibration_data(kspace, calibrated(36, 6)), centre_crop(kspace, (MAX_ACS_SIZE, 6)))
     assert torch.equal(calibration_data(kspace, torch.ones(36, dtype=torch.bool)), centre_crop(kspace, (24, 24)))
     many = coil_scans(2, 3, 16, 36)[0]  # of several slices at once
     assert calibration_data(many, calibrated(36, 6)).shape == (2, 3, 16, 6)
@@ -108,7 +108,7 @@ def test_too_few_calibration_lines(mask: Tensor, told: str) -> None:
         f"{told} around the centre of k-space were all measured; sensitivity maps take at least 4 x 4: measure more "
         "central lines, or give maps"
     )
-    assert LEAST == 4
+    assert MIN_ACS_SIZE == 4
 
 
 # --- maps ------------------------------------------------------------------------------------------------------------
@@ -177,7 +177,7 @@ def test_interpolation_is_near_to_the_whole_grid(monkeypatch: pytest.MonkeyPatch
     shape = (128, 112)
     where = where.repeat_interleave(2, 0).repeat_interleave(2, 1)
     found = fast_maps(data, shape)
-    monkeypatch.setattr("mrihvae.coils.espirit.GRID", 128)
+    monkeypatch.setattr("mrihvae.coils.espirit.COARSE_GRID_SIZE", 128)
     whole = fast_maps(data, shape)
     assert 0 < float(disagreement(found, whole, where).max()) < 1e-4
 

@@ -11,8 +11,15 @@ import torch
 from torch import Tensor
 
 from mrihvae.coils import map_refinement
-from mrihvae.coils.espirit import KERNEL, LEAST_KERNEL, calibration_box, calibration_data, fast_maps, kernel_size
-from mrihvae.coils.map_refinement import HELD_OUT, refined_maps
+from mrihvae.coils.espirit import (
+    MAX_KERNEL_SIZE,
+    MIN_KERNEL_SIZE,
+    calibration_box,
+    calibration_data,
+    fast_maps,
+    kernel_size,
+)
+from mrihvae.coils.map_refinement import HELD_OUT_OFFSETS, refined_maps
 from mrihvae.coils.maps import estimate_maps
 from mrihvae.coils.settings import CoilSettings
 from mrihvae.data.scan import Scan
@@ -63,7 +70,7 @@ def test_kernel_of_a_region(box: tuple[int, int], coils: int, kernel: int) -> No
 def test_kernel_grows_with_lines_and_falls_with_coils() -> None:
     for coils in (1, 4, 8, 15, 32):
         sizes = [kernel_size((24, lines), coils) for lines in range(4, 25)]
-        assert sizes == sorted(sizes) and sizes[0] >= LEAST_KERNEL and sizes[-1] <= KERNEL
+        assert sizes == sorted(sizes) and sizes[0] >= MIN_KERNEL_SIZE and sizes[-1] <= MAX_KERNEL_SIZE
     assert [kernel_size((24, 10), coils) for coils in (4, 8, 16, 32)] == [6, 4, 3, 2]
 
 
@@ -72,7 +79,7 @@ def test_kernel_is_that_of_the_region_if_none_is_given() -> None:
     data = calibration_data(kspace, mask)[0]
     chosen = fast_maps(data, SHAPE)
     assert torch.equal(chosen, fast_maps(data, SHAPE, kernel=kernel_size((24, 6), 12)))
-    assert not torch.equal(chosen, fast_maps(data, SHAPE, kernel=KERNEL))
+    assert not torch.equal(chosen, fast_maps(data, SHAPE, kernel=MAX_KERNEL_SIZE))
     assert torch.equal(fast_maps(data, SHAPE, kernel=6), fast_maps(data, SHAPE, kernel=60))  # at most the region's
 
 
@@ -81,7 +88,7 @@ def test_kernel_is_that_of_the_region_if_none_is_given() -> None:
 
 def test_maps_of_few_lines_get_better() -> None:
     kspace, mask, truth = few_lines()
-    usual = unexplained(fast_maps(calibration_data(kspace, mask)[0], SHAPE, kernel=KERNEL), truth[0])
+    usual = unexplained(fast_maps(calibration_data(kspace, mask)[0], SHAPE, kernel=MAX_KERNEL_SIZE), truth[0])
     chosen, refined = (
         unexplained(refined_maps(kspace[0], mask, mask, fast_maps, number), truth[0]) for number in (0, 2)
     )
@@ -94,14 +101,14 @@ def test_a_head_of_few_lines_gets_better(data_dir: Path) -> None:
     complete = torch.from_numpy(scan.kspace[0])
     truth = torch.fft.fftshift(torch.fft.ifft2(torch.fft.ifftshift(complete, dim=(-2, -1)), norm="ortho"), dim=(-2, -1))
     kspace = torch.where(mask, complete, torch.zeros(()))
-    usual = fast_maps(calibration_data(kspace, mask), (128, 128), kernel=KERNEL)
+    usual = fast_maps(calibration_data(kspace, mask), (128, 128), kernel=MAX_KERNEL_SIZE)
     assert unexplained(refined_maps(kspace, mask, mask, fast_maps, 2), truth) < 0.95 * unexplained(usual, truth)
 
 
 @pytest.mark.parametrize(("lines", "coils"), [(24, 12), (20, 8), (10, 4)])
 def test_maps_of_many_lines_are_those_of_the_calibration_region(lines: int, coils: int) -> None:
     kspace, mask, _ = few_lines(lines, coils)
-    expected = fast_maps(calibration_data(kspace, mask)[0], SHAPE, kernel=KERNEL)
+    expected = fast_maps(calibration_data(kspace, mask)[0], SHAPE, kernel=MAX_KERNEL_SIZE)
     assert torch.equal(estimate_maps(kspace, mask, CoilSettings(refine_maps=3))[0], expected)
 
 
@@ -118,12 +125,12 @@ def test_without_other_samples_maps_are_those_of_the_calibration_region() -> Non
 
 def test_the_kernel_that_predicts_better_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
     kspace, mask, _ = few_lines()
-    usual = fast_maps(calibration_data(kspace, mask)[0], SHAPE, kernel=KERNEL)
+    usual = fast_maps(calibration_data(kspace, mask)[0], SHAPE, kernel=MAX_KERNEL_SIZE)
     for ahead, margin, taken in ((0.01, 0, True), (-0.01, 0, False), (0.29, 0.3, False), (0.31, 0.3, True)):
         answers = iter((5 + ahead, 5.0))
         monkeypatch.setattr(map_refinement, "_prediction", lambda *_: next(answers))  # noqa: B023
         assert torch.equal(refined_maps(kspace[0], mask, mask, fast_maps, 0, margin=margin), usual) == taken
-    assert map_refinement.MARGIN == 0
+    assert map_refinement.MARGIN_DB == 0
 
 
 def test_true_maps_predict_better_than_wrong_ones() -> None:
@@ -151,9 +158,9 @@ def test_alternation_stops(monkeypatch: pytest.MonkeyPatch) -> None:
 
     assert estimates(0) == 0 and estimates(1) == 1
     assert estimates(100) < 20  # maps have arrived
-    monkeypatch.setattr(map_refinement, "CHANGE", 2.0)
+    monkeypatch.setattr(map_refinement, "MIN_IMAGE_CHANGE", 2.0)
     assert estimates(10) == 1
-    monkeypatch.setattr(map_refinement, "CHANGE", 0.0)
+    monkeypatch.setattr(map_refinement, "MIN_IMAGE_CHANGE", 0.0)
     assert estimates(4) == 4
 
 
@@ -190,7 +197,7 @@ def test_patterns_of_single_samples() -> None:
     complete, maps, images = coil_scans(1, 12, *SHAPE, 0.01, seed=3)
     mask = some_bins(*SHAPE, low=7)
     kspace = torch.where(mask, complete[0], torch.zeros(()))
-    usual = fast_maps(calibration_data(kspace, mask), SHAPE, kernel=KERNEL)
+    usual = fast_maps(calibration_data(kspace, mask), SHAPE, kernel=MAX_KERNEL_SIZE)
     truth = maps * images[0]
     assert unexplained(refined_maps(kspace, mask, mask, fast_maps, 2), truth) < 0.7 * unexplained(usual, truth)
 
@@ -207,7 +214,7 @@ def test_held_out_samples(pattern: str) -> None:
     center[top : top + box[0], left : left + box[1]] = True
     assert not ((one | other) & center).any()
     outside = int((mask & ~center).sum())
-    assert int((one | other).sum()) == pytest.approx(outside / len(HELD_OUT), rel=0.2)
+    assert int((one | other).sum()) == pytest.approx(outside / len(HELD_OUT_OFFSETS), rel=0.2)
     if pattern != "samples":
         axis = 0 if pattern == "lines" else 1
         assert bool((one == one.narrow(axis, 0, 1)).all())

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from mrihvae.coils.settings import MOST_REPETITIONS, CoilSettings
+from mrihvae.coils.settings import MAX_REPETITIONS, CoilSettings
 
 
 @pytest.mark.parametrize(
@@ -24,8 +24,8 @@ def test_bad_settings(changes: dict[str, Any], message: str) -> None:
         CoilSettings(**changes)
 
 
-@pytest.mark.parametrize("times", [-1, MOST_REPETITIONS + 1])
+@pytest.mark.parametrize("times", [-1, MAX_REPETITIONS + 1])
 def test_maps_are_refined_a_few_times_at_most(times: int) -> None:
     with pytest.raises(ValueError, match=f"refine_maps {times} must be 0 to 10"):
         CoilSettings(refine_maps=times)
-    assert CoilSettings(refine_maps=MOST_REPETITIONS, compress=0, crop=0.999)  # the ends of what is allowed
+    assert CoilSettings(refine_maps=MAX_REPETITIONS, compress=0, crop=0.999)  # the ends of what is allowed

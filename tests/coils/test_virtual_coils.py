@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from mrihvae.coils.settings import CoilSettings
-from mrihvae.coils.virtual_coils import LOST, alike, compress, compressed_maps, expanded, virtual_coils
+from mrihvae.coils.virtual_coils import MAX_LOST_ENERGY, alike, compress, compressed_maps, expanded, virtual_coils
 from mrihvae.data.scan import Scan
 from mrihvae.inference.settings import InferenceSettings, RefinementSettings
 from mrihvae.physics.fourier import ifft2c
@@ -40,7 +40,7 @@ def test_as_many_as_hold_signal(sources: int) -> None:
         torch.testing.assert_close(matrix @ matrix.mH, torch.eye(sources, dtype=matrix.dtype), rtol=0, atol=1e-5)
     rest = kspace.flatten(1) - matrix.mH @ (matrix @ kspace.flatten(1))
     signal = float(rest.abs().square().sum()) - (8 - sources) * NOISE**2 * 64 * 64
-    assert signal < LOST * 8 * NOISE**2 * 64 * 64
+    assert signal < MAX_LOST_ENERGY * 8 * NOISE**2 * 64 * 64
 
 
 def test_where_all_coils_are_needed() -> None:

@@ -231,8 +231,8 @@ def which_of(array: np.ndarray, arrays: Any) -> int:
 def test_heads_alone_are_read_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_volume(tmp_path / "a.nii.gz", 5)
     write_picture(tmp_path / "b.png", phantom(30, 20))
-    monkeypatch.setattr("mrihvae.io.magnitudes._read_volume", lambda file: pytest.fail("voxels were read"))
-    monkeypatch.setattr("mrihvae.io.magnitudes._read_picture", lambda file: pytest.fail("pixels were read"))
+    monkeypatch.setattr("mrihvae.io.magnitudes.read_nifti", lambda file: pytest.fail("voxels were read"))
+    monkeypatch.setattr("mrihvae.io.magnitudes.read_picture", lambda file: pytest.fail("pixels were read"))
     (dataset,) = load_mixture([str(tmp_path)], reading=STREAMED).datasets
     assert len(dataset.arrays) == 6
 
@@ -340,13 +340,13 @@ def test_what_goes_wrong_in_a_draw_of_other_kinds_is_named(tmp_path: Path) -> No
 @pytest.mark.parametrize(
     ("volume", "message"),
     [
-        (np.zeros((4, 5, 3), np.complex64), "complex64 of shape"),
-        (np.arange(20, dtype=np.int16), r"of shape \(20,\)"),
+        (np.zeros((4, 5, 3), np.complex64), r"is complex \(complex64\); give real numbers"),
+        (np.arange(20, dtype=np.int16), r"has shape \(20,\); give \(H, W\)"),
     ],
 )
 def test_bad_heads_of_volumes(tmp_path: Path, volume: np.ndarray, message: str) -> None:
     nibabel.save(nibabel.Nifti1Image(volume, np.eye(4)), tmp_path / "a.nii.gz")
-    with pytest.raises(InputError, match=rf"a.nii.gz: not readable \(.*{message}.*\); remove or replace it"):
+    with pytest.raises(InputError, match=rf"a.nii.gz: {message}"):
         load_mixture([str(tmp_path)], reading=STREAMED)
 
 

@@ -14,9 +14,9 @@ import torch
 from PIL import Image
 
 from benchmarks.training import train
-from mrihvae.datasets.mixture import PACKED, Reading, load_mixture
+from mrihvae.datasets.mixture import PACKED_FORMAT, Reading, load_mixture
 from mrihvae.errors import InputError
-from mrihvae.io.magnitudes import LARGEST_MATRIX, LARGEST_PICTURE, count_slices, magnitude_slices
+from mrihvae.io.magnitudes import MAX_NIFTI_MATRIX, MAX_PICTURE_MATRIX, count_slices, magnitude_slices
 from mrihvae.physics.fourier import fft2c, ifft2c, resize_kspace
 from mrihvae.training.draw import SimulationSettings, draw_batch
 from tests.support import REPOSITORY
@@ -187,9 +187,9 @@ def test_blank_raw_slices_are_left_out(tmp_path: Path) -> None:
 
 
 def test_large_pictures_are_shrunk_by_cropping_k_space(tmp_path: Path) -> None:
-    image = (250 * phantom(LARGEST_PICTURE + 60, LARGEST_PICTURE - 10) / 1.3).astype(np.uint8)
+    image = (250 * phantom(MAX_PICTURE_MATRIX + 60, MAX_PICTURE_MATRIX - 10) / 1.3).astype(np.uint8)
     (shrunk,) = magnitude_slices(write_picture(tmp_path / "large.png", image))
-    assert shrunk.shape == (LARGEST_PICTURE, LARGEST_PICTURE - 10) and shrunk.dtype == np.uint16
+    assert shrunk.shape == (MAX_PICTURE_MATRIX, MAX_PICTURE_MATRIX - 10) and shrunk.dtype == np.uint16
     kspace = fft2c(torch.from_numpy(image.astype(np.complex64)))
     expected = ifft2c(resize_kspace(kspace, shrunk.shape)).abs().numpy()
     assert int(shrunk.max()) == pytest.approx(60000, abs=1)
@@ -197,15 +197,15 @@ def test_large_pictures_are_shrunk_by_cropping_k_space(tmp_path: Path) -> None:
     width = np.abs(fft2c(torch.from_numpy(shrunk.astype(np.complex64))).numpy())
     assert width[0].max() < width.max()  # it still is an image
 
-    (same,) = magnitude_slices(write_picture(tmp_path / "largest.png", image[:LARGEST_PICTURE]))
-    assert same.dtype == np.uint8 and np.array_equal(same, image[:LARGEST_PICTURE])
+    (same,) = magnitude_slices(write_picture(tmp_path / "largest.png", image[:MAX_PICTURE_MATRIX]))
+    assert same.dtype == np.uint8 and np.array_equal(same, image[:MAX_PICTURE_MATRIX])
 
 
 def test_volumes_may_be_larger_than_pictures(tmp_path: Path) -> None:
-    tall, taller = volume(1, 300, 40), volume(1, LARGEST_MATRIX + 2, 40)
+    tall, taller = volume(1, 300, 40), volume(1, MAX_NIFTI_MATRIX + 2, 40)
     assert np.array_equal(magnitude_slices(write_nifti(tmp_path / "tall.nii", tall))[0], tall[..., 0])
     (shrunk,) = magnitude_slices(write_nifti(tmp_path / "taller.nii", taller))
-    assert shrunk.shape == (LARGEST_MATRIX, 40)
+    assert shrunk.shape == (MAX_NIFTI_MATRIX, 40)
 
 
 def spoil_nan(path: Path) -> None:
@@ -253,9 +253,9 @@ BAD: list[tuple[str, Callable[[Path], object], str]] = [
     ("a.nii.gz", lambda path: (write_nifti(path, volume()), cut(path)), "not readable"),  # type: ignore[func-returns-value]
     ("a.nii.gz", cut_inside_gzip, "not readable"),
     ("a.nii", spoil_nan, "holds NaN or infinite values; remove or replace it"),
-    ("a.nii", structured, "not readable"),
-    ("a.nii", lambda path: write_nifti(path, volume().astype(np.complex64)), "not readable"),
-    ("a.nii", lambda path: write_nifti(path, np.arange(20, dtype=np.int16)), "not readable"),
+    ("a.nii", structured, "is in color ("),
+    ("a.nii", lambda path: write_nifti(path, volume().astype(np.complex64)), "is complex (complex64)"),
+    ("a.nii", lambda path: write_nifti(path, np.arange(20, dtype=np.int16)), "has shape (20,); give (H, W)"),
     ("a.h5", lambda path: path.write_text("text"), "truncated or not an HDF5 file"),
     ("a.h5", lambda path: (write_scan(path), cut(path)), "truncated or not an HDF5 file"),  # type: ignore[func-returns-value]
     ("a.h5", lambda path: write_h5(path, images=np.ones(3)), "has no dataset 'kspace'"),
@@ -302,7 +302,7 @@ def test_packed_slices_count_by_their_number_beside_others(tmp_path: Path) -> No
     """Without weights; what is packed keeps its own shares."""
     path = tmp_path / "slices.h5"
     with h5py.File(path, "w") as file:
-        file.attrs["format"] = PACKED
+        file.attrs["format"] = PACKED_FORMAT
         for name, weight in (("0", 0.1), ("1", 0.3)):
             group = file.create_group(name)
             group.attrs.update({"path": f"some/{name}", "raw": False, "weight": weight})
@@ -391,7 +391,7 @@ def test_real_volumes_are_read_slice_by_slice(data_dir: Path) -> None:
 
 def write_packed(path: Path, weights: list[float], slices: int = 2) -> Path:
     with h5py.File(path, "w") as file:
-        file.attrs["format"] = PACKED
+        file.attrs["format"] = PACKED_FORMAT
         for name, weight in enumerate(weights):
             group = file.create_group(str(name))
             group.attrs.update({"path": f"some/{name}", "raw": False, "weight": weight})

@@ -15,7 +15,7 @@ from mrihvae.model.hvae import HVAE
 from mrihvae.physics import total_variation as variation
 from mrihvae.physics.fourier import centre_crop, centre_pad, fft2c, ifft2c, resize_kspace
 from mrihvae.physics.mri import Sense
-from mrihvae.physics.total_variation import VARIATION, first_guess, total_variation
+from mrihvae.physics.total_variation import TV_STRENGTH, first_guess, total_variation
 from tests.support.files import complex_normal
 from tests.support.small import SMALL, every_third, small_kspace, small_model
 from tests.support.small_coils import calibrated, coil_scans, distance, some_bins
@@ -53,7 +53,7 @@ def weight_of(noise: Tensor) -> Tensor:
 
 def exactly(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let proximal steps go on until they have converged."""
-    monkeypatch.setattr(problems, "NEAR", 1e-7)
+    monkeypatch.setattr(problems, "TV_CG_TOLERANCE", 1e-7)
     monkeypatch.setattr(problems, "ITERATIONS", 300)
 
 
@@ -272,7 +272,7 @@ def test_guesses(model: HVAE, shape: tuple[int, int]) -> None:
     found = problem.guesses(model)
     assert len(found) == 4 and all(guess.shape == (2, *problem.padded) for guess in found)
     assert torch.equal(found[0], problem.kspace(problem.first))
-    still, noisy = VARIATION
+    still, noisy = TV_STRENGTH
     expected = total_variation(problem.sense, problem.combined, (still + noisy * problem.noise)[:, None, None])
     torch.testing.assert_close(problem.first, expected, rtol=0, atol=1e-6)
     assert torch.equal(problem.guess(model), found[-1])

@@ -9,9 +9,11 @@ import h5py
 import numpy as np
 import pytest
 
+from mrihvae.data.scan import delivered_shape
 from mrihvae.errors import InputError
 from mrihvae.io.fastmri import read_scan, write_reconstruction
-from mrihvae.io.hdf5 import list_files, read_dataset
+from mrihvae.io.formats import list_files
+from mrihvae.io.hdf5 import read_dataset
 from tests.support.files import complex_normal, header, truncate, write_h5, write_scan
 
 
@@ -79,7 +81,10 @@ BAD: list[tuple[Callable[[Path], object], str]] = [
     (lambda path: write_h5(path, None, **{"kspace/inner": np.ones(3)}), "has no dataset 'kspace' (it has kspace)"),
     (lambda path: write_h5(path, kspace=h5py.ExternalLink("none.h5", "/k")), "has no dataset 'kspace'"),
     (lambda path: write_scan(path, kspace=NAN), "'kspace' holds NaN or infinite values"),
-    (lambda path: write_scan(path, kspace=NAN.real * 0 + np.inf), "'kspace' holds NaN or infinite values"),
+    (
+        lambda path: write_scan(path, kspace=np.full((2, 24, 20), np.inf, np.complex64)),
+        "'kspace' holds NaN or infinite values",
+    ),
     (lambda path: write_scan(path, kspace=np.ones((2, 24, 20), np.float32)), "'kspace' is float32, not complex"),
     (lambda path: write_scan(path, kspace=complex_normal((24, 20))), "'kspace' has shape (24, 20); it must be"),
     (lambda path: write_scan(path, kspace=complex_normal((1, 1, 2, 24, 20))), "'kspace' has shape (1, 1, 2, 24, 20)"),
@@ -175,18 +180,6 @@ def test_read_dataset(tmp_path: Path) -> None:
     assert read_dataset(path, "reconstruction").tolist() == [[[0, 1, 2], [3, 4, 5]]]
 
 
-def test_list_files(tmp_path: Path) -> None:
-    for name in ("b.h5", "a.h5", "notes.txt", ".hidden.h5"):
-        (tmp_path / name).touch()
-    assert [path.name for path in list_files(tmp_path)] == ["a.h5", "b.h5"]
-    assert list_files(tmp_path / "b.h5") == [tmp_path / "b.h5"]
-    (tmp_path / "empty").mkdir()
-    for path, message in ((tmp_path / "empty", "no .h5 file in this folder"), (tmp_path / "nowhere", "not there")):
-        with pytest.raises(InputError) as caught:
-            list_files(path)
-        assert message in one_line(caught, path)
-
-
 @pytest.mark.parametrize(
     ("centre", "last", "padding"),
     [(10, 19, (0, 20)), (8, 15, (2, 18)), (7, 16, (3, 20)), (10, 14, (0, 15))],
@@ -230,6 +223,18 @@ def test_header_in_another_encoding_is_read(tmp_path: Path) -> None:
         for k, text in enumerate((named, header(24, 20, 8, 15).encode()))
     ]
     assert scans[0].padding == scans[1].padding is not None and scans[0].matrix == scans[1].matrix == (24, 20)
+
+
+def test_header_without_reconspace_says_nothing_of_the_image(tmp_path: Path) -> None:
+    """Its encoded matrix, here of more lines than were stored, is not that of the image; fastMRI takes no such file."""
+    from fastmri.data import SliceDataset
+
+    before, _, rest = header(24, 22).partition("<reconSpace>")
+    text = before + rest.partition("</reconSpace>")[2]
+    scan = read_scan(write_scan(tmp_path / "file1.h5", reconstruction_esc=None, ismrmrd_header=text))
+    assert scan.matrix is None and delivered_shape(scan) == (24, 20)
+    with pytest.raises(RuntimeError, match="Element not found"):
+        SliceDataset(tmp_path, "singlecoil")
 
 
 def test_no_header_is_no_padding(tmp_path: Path) -> None:

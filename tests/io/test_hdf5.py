@@ -12,7 +12,8 @@ import pytest
 
 from mrihvae.errors import InputError
 from mrihvae.io import hdf5
-from mrihvae.io.hdf5 import list_files, new_file, read_dataset, write_datasets
+from mrihvae.io.formats import list_files
+from mrihvae.io.hdf5 import new_file, read_dataset, write_datasets
 from tests.support.files import write_h5
 
 
@@ -62,7 +63,7 @@ def test_lists(tmp_path: Path) -> None:
     assert [path.name for path in list_files(tmp_path)] == ["a.h5", "b.h5"]
     assert list_files(tmp_path / "d.txt") == [tmp_path / "d.txt"]  # the one that is named
     with pytest.raises(InputError, match=r"none: not there; give a results file or a folder of them"):
-        list_files(tmp_path / "none", "results")
+        list_files(tmp_path / "none", hint="give a results file or a folder of them")
     (tmp_path / "empty").mkdir()
     with pytest.raises(InputError, match="empty: no .h5 file in this folder; give a fastMRI HDF5 file"):
         list_files(tmp_path / "empty")

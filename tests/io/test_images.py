@@ -151,7 +151,7 @@ def test_lists(tmp_path: Path) -> None:
         list_images(tmp_path / "folder.png")
     with pytest.raises(InputError, match=r"nowhere: not there"):
         list_images(tmp_path / "nowhere")
-    with pytest.raises(InputError, match=r"notes.txt: is no image that can be read"):
+    with pytest.raises(InputError, match=r"notes.txt: ends in none of .nii, .nii.gz, .png, .*; give an image"):
         list_images(tmp_path / "notes.txt")
 
 
@@ -182,10 +182,10 @@ def colour_nifti(path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "write", "message"),
     [
-        ("a.png", lambda p: write_picture(p, np.zeros((8, 8, 3), np.uint8)), r"is in colour \(RGB\); convert it to 8"),
-        ("a.jpg", lambda p: write_picture(p, np.zeros((8, 8, 3), np.uint8)), r"is in colour \(RGB\)"),
-        ("a.png", lambda p: write_picture(p, np.zeros((8, 8, 4), np.uint8)), r"is in colour \(RGBA\)"),
-        ("a.png", palette, r"is in colour \(P\)"),
+        ("a.png", lambda p: write_picture(p, np.zeros((8, 8, 3), np.uint8)), r"is in color \(RGB\); convert it to 8"),
+        ("a.jpg", lambda p: write_picture(p, np.zeros((8, 8, 3), np.uint8)), r"is in color \(RGB\)"),
+        ("a.png", lambda p: write_picture(p, np.zeros((8, 8, 4), np.uint8)), r"is in color \(RGBA\)"),
+        ("a.png", palette, r"is in color \(P\)"),
         ("a.tif", lambda p: write_picture(p, np.zeros((8, 8), np.float32)), "has floating-point pixels"),
         ("a.tif", lambda p: write_picture(p, np.full((8, 8), 70000, np.int32)), "has pixels beyond 16 bits"),
         ("a.tif", pages, "has several pages"),
@@ -197,7 +197,7 @@ def colour_nifti(path: Path) -> None:
         ("a.nii.gz", lambda p: p.write_bytes(b"nothing"), r"not readable \("),
         ("a.nii", lambda p: p.touch(), r"not readable \("),
         ("a.nii", lambda p: write_nifti(p, numbers(4, 4).astype(np.complex64)), r"is complex \(complex64\)"),
-        ("a.nii", colour_nifti, "is in colour"),
+        ("a.nii", colour_nifti, "is in color"),
         ("a.nii", lambda p: write_nifti(p, numbers(4)), r"has shape \(4,\); give \(H, W\)"),
         ("a.nii", lambda p: write_nifti(p, numbers(4, 4, 1, 1, 3)), r"has shape \(4, 4, 1, 1, 3\)"),
     ],

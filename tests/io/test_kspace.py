@@ -18,12 +18,12 @@ from tests.support.small_coils import calibrated, coil_scans
 pytest.importorskip("ismrmrd")
 
 from mrihvae import open_kspace
-from mrihvae.data.geometry import ATTRIBUTES
+from mrihvae.data.geometry import GEOMETRY_KEYS
 from mrihvae.datasets.mixture import Reading, load_mixture
 from mrihvae.errors import InputError
 from mrihvae.io.bart import write_cfl
 from mrihvae.io.kspace import head_of, kind_of, list_kspace
-from mrihvae.io.partitions import transformed
+from mrihvae.io.partitions import centered_fft
 from mrihvae.recon.undersampling import mask_of
 from tests.support import mrd
 
@@ -253,7 +253,7 @@ def test_bart_3d_equals_that_of_mrd(tmp_path: Path) -> None:
     xml = mrd.write_xml((32, 12, 6), (16, 12, 6), limits=limits)
     mrd.write_mrd(tmp_path / "b.h5", xml, lines)
     (bart,), (found,) = open_kspace(tmp_path / "a.cfl"), open_kspace(tmp_path / "b.h5")
-    np.testing.assert_allclose(bart.kspace, transformed(kspace, 0), atol=1e-6)
+    np.testing.assert_allclose(bart.kspace, centered_fft(kspace, 0, inverse=True), atol=1e-6)
     np.testing.assert_allclose(found.kspace, bart.kspace, atol=1e-6)
 
 
@@ -352,7 +352,7 @@ def test_folders(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert list_kspace(tmp_path) == files
     write_numpy(tmp_path / "c.npy", kspace)
     text = error_of(capsys, "reconstruct", tmp_path, "--output", tmp_path / "out", "--method", "zero-filled")
-    assert text.endswith("c.npy: has a scan that would be reconstructed to one file with one of c.cfl; rename it")
+    assert text.endswith(f"{tmp_path}: c.cfl and c.npy would have results of one name; rename one")
 
 
 # Commands
@@ -471,7 +471,7 @@ def test_scans_of_one_name_are_refused(tmp_path: Path, capsys: pytest.CaptureFix
     several(tmp_path / "data/b.h5")
     write_scan(tmp_path / "data/b_repetition1.h5")
     words = ("run", tmp_path / "small.toml", "--data", tmp_path / "data", "--output", tmp_path / "out")
-    told = "b_repetition1.h5: has a scan that would be reconstructed to one file with one of b.h5; rename it"
+    told = "data: b.h5 and b_repetition1.h5 would have results of one name; rename one"
     assert error_of(capsys, *words).endswith(told)
     words = ("reconstruct", tmp_path / "data", "--output", tmp_path / "out", "--method", "zero-filled")
     assert error_of(capsys, *words).endswith(told) and not (tmp_path / "out").exists()
@@ -512,7 +512,7 @@ def test_training_takes_scans_of_reduced_resolution(tmp_path: Path) -> None:
 
 
 def test_all_names_of_the_geometry_are_known() -> None:
-    assert set(GEOMETRY) == set(ATTRIBUTES)
+    assert set(GEOMETRY) == set(GEOMETRY_KEYS)
 
 
 def test_commands_of_one_coil_and_several_choose_by_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mrihvae.data.geometry import ATTRIBUTES, make_geometry
+from mrihvae.data.geometry import GEOMETRY_KEYS, make_geometry
 from mrihvae.data.volume import Volume
 from mrihvae.errors import InputError
 from mrihvae.io.npy import as_lists, read_numpy, save_numpy, write_numpy
@@ -39,7 +39,7 @@ def test_images_have_their_axes_and_places(tmp_path: Path) -> None:
     write_numpy(tmp_path / "a.npy", Volume(pixels, GEOMETRY))
     np.testing.assert_array_equal(np.load(tmp_path / "a.npy"), pixels)
     about = json.loads((tmp_path / "a.json").read_text())
-    assert about.pop("axes") == ["slice", "H", "W"] and about.keys() == set(ATTRIBUTES)
+    assert about.pop("axes") == ["slice", "H", "W"] and about.keys() == set(GEOMETRY_KEYS)
     assert about["positions_mm"] == [[0, 0, 0], [0, 0, 5], [0, 0, 10]] and about["voxel_mm"] == [1.5, 2, 5]
     write_numpy(tmp_path / "b.npy", Volume(pixels))
     assert json.loads((tmp_path / "b.json").read_text()) == {"axes": ["slice", "H", "W"]}

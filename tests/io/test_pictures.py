@@ -10,7 +10,7 @@ from PIL import Image
 
 from mrihvae.io.images import read_images
 from mrihvae.io.magnitudes import magnitude_slices
-from mrihvae.io.pictures import gray_pixels
+from mrihvae.io.pictures import read_picture
 
 PIXELS = (np.arange(24 * 20).reshape(24, 20) % 251).astype(np.uint8)
 
@@ -33,11 +33,9 @@ def test_pictures_are_upright(tmp_path: Path, orientation: int) -> None:
 def test_16_bits_stay(tmp_path: Path) -> None:
     pixels = (PIXELS.astype(np.uint16) + 1) * 200
     Image.fromarray(pixels).save(tmp_path / "deep.png")
-    with Image.open(tmp_path / "deep.png") as picture:
-        np.testing.assert_array_equal(gray_pixels(picture), pixels)
+    np.testing.assert_array_equal(read_picture(tmp_path / "deep.png", strict=True), pixels)
 
 
 def test_colors_become_gray(tmp_path: Path) -> None:
     Image.fromarray(np.stack([PIXELS] * 3, axis=-1)).save(tmp_path / "color.png")
-    with Image.open(tmp_path / "color.png") as picture:
-        np.testing.assert_array_equal(gray_pixels(picture), PIXELS)
+    np.testing.assert_array_equal(read_picture(tmp_path / "color.png"), PIXELS)

@@ -32,8 +32,8 @@ def stored(folder: Path, kspace: np.ndarray = KSPACE) -> Path:
 
 def test_it_is_indexed_like_an_array(tmp_path: Path) -> None:
     found = StoredKspace(stored(tmp_path, KSPACE.astype(np.complex128)))
-    assert (found.shape, found.ndim, found.size, len(found)) == (KSPACE.shape, 4, KSPACE.size, 5)
-    assert found.dtype == np.complex64 and found.nbytes == KSPACE.nbytes
+    assert (found.shape, found.ndim, len(found)) == (KSPACE.shape, 4, 5)
+    assert found.dtype == np.complex64
     indices = (
         0,
         4,

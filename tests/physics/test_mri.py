@@ -183,7 +183,7 @@ def test_coils_one_after_another_or_together(kind: str, monkeypatch: pytest.Monk
     image = white(3, 16, 12, seed=1)
     together = Sense(maps, mask)
     assert len(together._groups) == 1
-    monkeypatch.setattr("mrihvae.physics.mri.CACHED", 16 * 12 * 8)
+    monkeypatch.setattr("mrihvae.physics.mri.CACHE_BYTES", 16 * 12 * 8)
     apart = Sense(maps, mask)
     assert len(apart._groups) == 3
     torch.testing.assert_close(apart.normal(image), together.normal(image), rtol=0, atol=1e-5)

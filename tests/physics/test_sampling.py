@@ -12,7 +12,7 @@ from numpy.random import RandomState
 
 from mrihvae.errors import InputError
 from mrihvae.physics.fastmri_masks import MASK_TYPES, effective_acceleration, sampling_mask, seed_of
-from mrihvae.physics.sampling import GRID_TYPES, LEAST_ELLIPTIC, LINE_TYPES, PATTERNS, sampling_pattern
+from mrihvae.physics.sampling import GRID_TYPES, LINE_TYPES, MIN_ELLIPTIC_ACCELERATION, PATTERNS, sampling_pattern
 
 DRAWN = ("center", "partial_fourier", "radial", "spiral")  # by ourselves, not by fastMRI or sigpy
 SHAPE = (96, 128)
@@ -170,9 +170,9 @@ def test_everything_is_measured_at_acceleration_one(mask_type: str) -> None:
 
 
 def test_least_acceleration_of_a_spiral() -> None:
-    assert effective_acceleration(sampling_pattern("spiral", SHAPE, LEAST_ELLIPTIC, 0.1, 0)) == pytest.approx(
-        LEAST_ELLIPTIC, rel=0.01
-    )
+    assert effective_acceleration(
+        sampling_pattern("spiral", SHAPE, MIN_ELLIPTIC_ACCELERATION, 0.1, 0)
+    ) == pytest.approx(MIN_ELLIPTIC_ACCELERATION, rel=0.01)
 
 
 @pytest.mark.parametrize(

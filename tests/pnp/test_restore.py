@@ -17,7 +17,7 @@ from mrihvae.physics.data_fidelity import LeastSquares
 from mrihvae.physics.degradations import Blur, Inpainting, PaddedBlur, SuperResolution, denoising
 from mrihvae.physics.kernels import gaussian_kernel, transfer_of
 from mrihvae.physics.mri import MaskedFourier
-from mrihvae.physics.noise import LEAST_NOISE
+from mrihvae.physics.noise import MIN_NOISE
 from mrihvae.physics.operators import Linear, Operator
 from mrihvae.physics.scaling import image_scale
 from mrihvae.pnp.degraded import BEGINNING, VIEWS, DegradedPosterior
@@ -149,7 +149,7 @@ def test_data_without_noise(degraded: HVAE) -> None:
     data = degrade("holes", True, 0.0)
     found = restore_images(degraded, OPERATORS["holes"], data, 0.0, exactly())
     torch.testing.assert_close(found.image * KNOWN, data, rtol=0, atol=1e-3)
-    same = restore_images(degraded, OPERATORS["holes"], data, LEAST_NOISE * image_scale(data).min() / 2, exactly())
+    same = restore_images(degraded, OPERATORS["holes"], data, MIN_NOISE * image_scale(data).min() / 2, exactly())
     torch.testing.assert_close(same.image, found.image, rtol=0, atol=1e-5)
 
 

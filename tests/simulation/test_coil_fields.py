@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from mrihvae.physics.fourier import fft2c
-from mrihvae.simulation.coil_fields import BIRDCAGE, birdcage_fields, random_fields
+from mrihvae.simulation.coil_fields import BIRDCAGE_RUNG, birdcage_fields, random_fields
 
 
 def drawn(shape: tuple[int, int], coils: int, seed: int = 0) -> Tensor:
@@ -48,7 +48,7 @@ def test_birdcage_turns_from_rung_to_rung() -> None:
 
 def test_field_on_the_axis_of_a_loop() -> None:
     """It falls as (1 + d^2 / a^2)^(-3/2), and has one phase there."""
-    distance, radius = BIRDCAGE
+    distance, radius = BIRDCAGE_RUNG
     field = birdcage_fields((65, 65), 8)[0]
     axis = field[32]
     away = distance - np.linspace(-1, 1, 65)

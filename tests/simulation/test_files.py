@@ -285,10 +285,10 @@ def test_empty_slices_are_left_out(tmp_path: Path) -> None:
     [
         (lambda folder: None, "in: not there; give NIfTI volumes"),
         (lambda folder: folder.mkdir(), "in: no NIfTI volume, JPEG or PNG picture in it; give NIfTI"),
-        (lambda folder: folder.write_text("text"), "in: no NIfTI volume, JPEG or PNG picture but something else; give"),
+        (lambda folder: folder.write_text("text"), "in: ends in none of .nii, .nii.gz, .png, .jpg, .jpeg; give NIfTI"),
         (
             lambda folder: [volume(folder / name) for name in ("a.nii", "a.nii.gz")],
-            "in: a.nii and a.nii.gz would both become a.h5; rename one",
+            "in: a.nii and a.nii.gz would have results of one name; rename one",
         ),
     ],
 )

@@ -15,7 +15,7 @@ from benchmarks.training import phase
 from mrihvae.physics.fourier import fft2c
 from mrihvae.simulation import phases
 from mrihvae.simulation.phases import (
-    SHARES,
+    KIND_SHARES,
     add_phase,
     dipole_field,
     fat_fraction,
@@ -113,7 +113,7 @@ def test_tissue_is_where_signal_is_and_thin_gaps_are_filled() -> None:
 # --- scans -----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("kind", SHARES)
+@pytest.mark.parametrize("kind", KIND_SHARES)
 def test_magnitude_stays_but_where_signal_is_lost(kind: str) -> None:
     image = image_of()
     kept = []
@@ -133,10 +133,10 @@ def test_fat_cancels_water_out_of_phase(monkeypatch: pytest.MonkeyPatch) -> None
     megahertz = phases.GYROMAGNETIC * 3.0
     echo = 0.5e3 / (3.5 * megahertz)  # ms
     zeros = lambda tone, rng: torch.zeros_like(tone)  # noqa: E731
-    monkeypatch.setattr(phases, "FIELDS", (3.0,))
+    monkeypatch.setattr(phases, "FIELD_STRENGTHS", (3.0,))
     monkeypatch.setattr(phases, "ECHO_TIMES", (echo, echo))
-    monkeypatch.setattr(phases, "COIL_PHASE", (0.0, 0.0))
-    monkeypatch.setattr(phases, "OFFSET", 0.0)
+    monkeypatch.setattr(phases, "COIL_PHASE_SIZES", (0.0, 0.0))
+    monkeypatch.setattr(phases, "PHASE_OFFSET", 0.0)
     monkeypatch.setattr(phases, "off_resonance", zeros)
     monkeypatch.setattr(phases, "_tissue_term", zeros)
     fractions = torch.tensor([0.0, 0.5, 1.0]).expand(8, 3)
@@ -151,11 +151,11 @@ def test_fat_cancels_water_out_of_phase(monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def test_kinds_come_as_their_shares(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert sum(SHARES.values()) == pytest.approx(1)
+    assert sum(KIND_SHARES.values()) == pytest.approx(1)
     image = torch.ones(8, 8)
     assert torch.equal(add_phase(image, rng_of(3), "spin echo"), add_phase(image, rng_of(3), "spin echo"))
     monkeypatch.setattr(phases, "off_resonance", lambda tone, rng: pytest.fail("no gradient echo has share 0"))
-    monkeypatch.setattr(phases, "SHARES", {"low field": 0.5, "spin echo": 0.5, "gradient echo": 0.0})
+    monkeypatch.setattr(phases, "KIND_SHARES", {"low field": 0.5, "spin echo": 0.5, "gradient echo": 0.0})
     for seed in range(20):
         add_phase(image, rng_of(seed))
 
@@ -173,7 +173,7 @@ def test_peak_of_k_space_lies_off_its_center_by_some_samples() -> None:
 @pytest.mark.parametrize("shape", [(1, 50), (2, 2), (16, 1), (40, 50)])
 def test_odd_images_stay_finite(shape: tuple[int, int]) -> None:
     for image in (torch.zeros(shape), torch.ones(shape), torch.full(shape, 1e-30), torch.full(shape, 1e30)):
-        for kind in SHARES:
+        for kind in KIND_SHARES:
             for seed in range(5):
                 assert bool(torch.isfinite(add_phase(image, rng_of(seed), kind).abs()).all())
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from mrihvae.coils.espirit import LEAST, calibration_box
+from mrihvae.coils.espirit import MIN_ACS_SIZE, calibration_box
 from mrihvae.physics.fourier import fft2c, ifft2c
 from mrihvae.training.batches import Scans
 from mrihvae.training.draw import SimulationSettings
@@ -52,7 +52,7 @@ def test_shapes_and_units() -> None:
     lengths = problem.sense.maps.abs().square().sum(dim=1)
     torch.testing.assert_close(lengths, torch.ones(5, *SHAPE), rtol=0, atol=1e-4)
     assert problem.first is problem.combined  # whoever trains begins
-    assert all(min(calibration_box(mask)) >= LEAST for mask in problem.sense.mask)
+    assert all(min(calibration_box(mask)) >= MIN_ACS_SIZE for mask in problem.sense.mask)
 
 
 @pytest.mark.parametrize("images", [MAGNITUDES, RAW, None])

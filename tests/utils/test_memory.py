@@ -17,7 +17,7 @@ def test_it_asks_glibc_and_does_without(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr(memory.sys, "platform", "linux")
     monkeypatch.setattr(memory.ctypes, "CDLL", lambda name: Library())
     memory.return_large_blocks()
-    assert asked == [(-3, memory.LARGE)]
+    assert asked == [(-3, memory.LARGE_BLOCK_BYTES)]
     monkeypatch.setattr(memory.ctypes, "CDLL", lambda name: object())  # a C library of another kind
     memory.return_large_blocks()
     monkeypatch.setattr(memory.sys, "platform", "darwin")

@@ -56,7 +56,7 @@ def test_bfloat16_in_the_loop() -> None:
 
 def test_without_instructions_for_bfloat16_it_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     cpu = torch.device("cpu")
-    monkeypatch.delenv(precision.VARIABLE)
+    monkeypatch.delenv(precision.PRECISION_VARIABLE)
     for capabilities, has in (({"avx2": True}, False), ({"avx512_bf16": True}, True), ({"amx_bf16": True}, True)):
         monkeypatch.setattr(torch.cpu, "get_capabilities", lambda found=capabilities: found, raising=False)
         assert precision.has_bfloat16(cpu) == has
@@ -78,9 +78,9 @@ def test_arithmetic_is_left_at_the_end() -> None:
 def test_the_environment_says_what_auto_is(monkeypatch: pytest.MonkeyPatch) -> None:
     cpu = torch.device("cpu")
     for value, lower in (("float32", False), ("bfloat16", True)):
-        monkeypatch.setenv(precision.VARIABLE, value)
+        monkeypatch.setenv(precision.PRECISION_VARIABLE, value)
         assert precision.is_lower(cpu, "auto") == lower
         assert precision.is_lower(cpu, "bfloat16") and not precision.is_lower(cpu, "float32")
-    monkeypatch.setenv(precision.VARIABLE, "half")
+    monkeypatch.setenv(precision.PRECISION_VARIABLE, "half")
     with pytest.raises(InputError, match="MRIHVAE_PRECISION is 'half'; set it to one of auto, float32, bfloat16"):
         precision.is_lower(cpu, "auto")

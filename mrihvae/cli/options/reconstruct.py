@@ -8,7 +8,7 @@ from pathlib import Path
 
 from mrihvae.coils.settings import MAPS, OUTPUTS, CoilSettings
 from mrihvae.inference.settings import ANCHORS, COMBINATIONS, RULES, InferenceSettings, RefinementSettings
-from mrihvae.io.formats import FORMATS
+from mrihvae.io.formats import KSPACE_FORMATS
 from mrihvae.physics.sampling import PATTERNS
 from mrihvae.pnp.settings import ENCODERS, FOR_SCANS
 from mrihvae.recon.settings import METHODS
@@ -37,7 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_input(group: Group) -> None:
-    group.add_argument("input", type=Path, nargs="?", metavar="INPUT", help=f"{FORMATS}; or a folder of them")
+    group.add_argument("input", type=Path, nargs="?", metavar="INPUT", help=f"{KSPACE_FORMATS}; or a folder of them")
     group.add_argument("--data_path", "--data-path", type=Path, help="INPUT, as fastMRI's scripts call it")
     group.add_argument(
         "--output", "--output_path", "--output-path", type=Path, required=True,

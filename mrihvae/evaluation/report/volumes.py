@@ -17,7 +17,7 @@ from mrihvae.evaluation.report.data import ReportVolume, ScoreRow
 from mrihvae.evaluation.report.pictures import draw_pictures
 from mrihvae.evaluation.report.record import Record, source_name
 from mrihvae.evaluation.scores import Evaluation, VolumeScores, evaluate
-from mrihvae.io.formats import SUFFIXES
+from mrihvae.io.formats import KSPACE_SUFFIXES
 from mrihvae.io.hdf5 import read_dataset
 from mrihvae.io.kspace import kind_of, open_kspace
 from mrihvae.physics.fastmri_masks import effective_acceleration
@@ -63,7 +63,7 @@ class ScanFinder:
             if path.name == name and (path.is_file() or path.with_name(f"{name}.hdr").is_file()):  # a pair of BART's
                 yield path
             elif place.is_dir():
-                files = [path for path in sorted(place.iterdir()) if path.suffix in SUFFIXES]
+                files = [path for path in sorted(place.iterdir()) if path.suffix in KSPACE_SUFFIXES]
                 yield from (path for path in files if stem.startswith(path.stem) and kind_of(path) != "fastmri")
 
 

@@ -13,14 +13,14 @@ import numpy as np
 
 from mrihvae.data.geometry import Geometry
 from mrihvae.data.scan import Scan
-from mrihvae.errors import InputError, reason
+from mrihvae.errors import InputError
+from mrihvae.io.checks import read_errors
 from mrihvae.io.mrd.header import ScanHeader, parse_header
 from mrihvae.io.mrd.sorter import Slice, SliceAssembler
 from mrihvae.utils.notices import warn
 
-XML, DATA = "xml", "data"
-CHUNK = 256  # lines that are read at once
-PARALLEL = 1e-3  # by which directions may differ that are to be the same
+CHUNK_LINES = 256  # that are read at once
+DIRECTION_TOLERANCE = 1e-3  # by which directions may differ that are to be the same
 
 
 def read_mrd(path: Path, group: str = "dataset") -> list[Scan]:
@@ -36,32 +36,24 @@ def read_mrd(path: Path, group: str = "dataset") -> list[Scan]:
         Truncated, not ISMRMRD, without lines, or lines that cannot be sorted (see
         `mrihvae.io.mrd.sorter.SliceAssembler`).
     """
-    try:
+    with read_errors(path, "truncated or not an ISMRMRD file", "copy it again"):
         with h5py.File(path, "r") as file:
-            there = file[group]
-            for name in (XML, DATA):
-                if not isinstance(there.get(name), h5py.Dataset):
+            datasets = file[group]
+            for name in ("xml", "data"):
+                if not isinstance(datasets.get(name), h5py.Dataset):
                     raise InputError(
-                        f"{path}: its group '{group}' has no '{name}' (it has {', '.join(there) or 'nothing'}), which "
-                        "k-space needs; export the scan with header and lines"
+                        f"{path}: its group '{group}' has no '{name}' (it has {', '.join(datasets) or 'nothing'}), "
+                        "which k-space needs; export the scan with header and lines"
                     )
-            xml, data = there[XML][()], there[DATA]
-            text = np.ravel(xml)[0]
+            text = np.ravel(datasets["xml"][()])[0]
             header = parse_header(text.decode() if isinstance(text, bytes) else str(text), str(path))
-            sorter = SliceAssembler(header, early=False, held=sys.maxsize)
-            slices = [one for line in _lines(path, data) for one in sorter.add(line)] + sorter.end()
-        for warning in sorter.warnings:
-            warn(warning)
-        return scans_of(slices, header, path.name, sorter.noise)
-    except InputError as error:
-        raise error if str(error).startswith(str(path)) else InputError(f"{path}: {error}") from error
-    except MemoryError as error:
-        raise InputError(
-            f"{path}: too little memory for this scan; take a larger computer, or split the file"
-        ) from error
-    except (OSError, KeyError, IndexError, ValueError, TypeError, RuntimeError, AttributeError) as error:
-        why = reason(error)
-        raise InputError(f"{path}: truncated or not an ISMRMRD file ({why}); copy it again") from error
+            assembler = SliceAssembler(header, early=False, held=sys.maxsize)
+            lines = _lines(path, datasets["data"])
+            slices = [one for line in lines for one in assembler.add(line)] + assembler.end()
+        scans = scans_of(slices, header, path.name, assembler.noise)
+    for warning in assembler.warnings:
+        warn(warning)
+    return scans
 
 
 def scans_of(slices: Sequence[Slice], header: ScanHeader, name: str, noise: np.ndarray | None) -> list[Scan]:
@@ -84,7 +76,7 @@ def scans_of(slices: Sequence[Slice], header: ScanHeader, name: str, noise: np.n
             alike = [one for one in rest if _belong(one, rest[0])]
             stacks.append(_by_place(alike))
             rest = [one for one in rest if not any(one is other for other in alike)]
-    names = _names([stack[0] for stack in stacks], stacks, Path(name))
+    names = _names(stacks, Path(name).stem)
     return [_scan(stack, header, each, noise) for stack, each in zip(stacks, names, strict=True)]
 
 
@@ -122,7 +114,7 @@ def _belong(one: Slice, other: Slice) -> bool:
         one.kspace.shape == other.kspace.shape
         and one.mask.shape == other.mask.shape
         and bool((one.mask == other.mask).all())
-        and float(np.abs(mine - theirs).max()) < PARALLEL
+        and float(np.abs(mine - theirs).max()) < DIRECTION_TOLERANCE
     )
 
 
@@ -135,15 +127,15 @@ def _by_place(stack: list[Slice]) -> list[Slice]:
     return [stack[k] for k in np.argsort(along, kind="stable")]
 
 
-def _names(firsts: Sequence[Slice], stacks: Sequence[Sequence[Slice]], path: Path) -> list[str]:
+def _names(stacks: Sequence[Sequence[Slice]], stem: str) -> list[str]:
     """Name scans by what differs between them."""
-    if len(firsts) == 1:
-        return [f"{path.stem}.h5"]
-    fields = [name for name in firsts[0].key._fields[:-1] if len({getattr(one.key, name) for one in firsts}) > 1]
-    told = ["".join(f"_{name}{getattr(one.key, name)}" for name in fields) for one in firsts]
-    least = [f"_slice{min(one.key.slice for one in stack)}" for stack in stacks]
-    whole = [name + (number if told.count(name) > 1 else "") for name, number in zip(told, least)]
-    return [f"{path.stem}{name}.h5" for name in whole]
+    if len(stacks) == 1:
+        return [f"{stem}.h5"]
+    keys = [stack[0].key for stack in stacks]
+    fields = [name for name in keys[0]._fields[:-1] if len({getattr(key, name) for key in keys}) > 1]
+    labels = ["".join(f"_{name}{getattr(key, name)}" for name in fields) for key in keys]
+    numbers = [f"_slice{min(one.key.slice for one in stack)}" for stack in stacks]
+    return [f"{stem}{label}{number if labels.count(label) > 1 else ''}.h5" for label, number in zip(labels, numbers)]
 
 
 def _lines(path: Path, data: h5py.Dataset) -> Iterator[Any]:
@@ -153,8 +145,8 @@ def _lines(path: Path, data: h5py.Dataset) -> Iterator[Any]:
     if len(data) == 0:
         raise InputError(f"{path}: holds no line; there is nothing to reconstruct")
     packed = np.dtype(ismrmrd.AcquisitionHeader)
-    for start in range(0, len(data), CHUNK):
-        rows = data[start : start + CHUNK]
+    for start in range(0, len(data), CHUNK_LINES):
+        rows = data[start : start + CHUNK_LINES]
         heads = np.zeros(len(rows), packed)
         _copy(rows["head"], heads)
         for number, (head, numbers) in enumerate(zip(heads, rows["data"]), start):

@@ -10,8 +10,8 @@ from xml.sax.saxutils import escape
 
 from mrihvae.errors import InputError
 
-ANY = "{*}"  # namespace: not all writers give it
-LARGEST = 2**14  # matrix on a side, beyond which a header must be damaged
+ANY_NAMESPACE = "{*}"  # namespace: not all writers give it
+MAX_HEADER_MATRIX = 2**14  # matrix on a side, beyond which a header must be damaged
 Three = tuple[float, float, float]
 
 
@@ -43,14 +43,15 @@ class Encoding:
 
     Attributes
     ----------
-    encoded, recon : grid of k-space as measured, and that of the image
+    encoded : grid of k-space as measured
+    recon : that of the image; None where the header has none, though the schema and fastMRI's loader demand it
     trajectory : such as "cartesian"
     limits : by index, such as "kspace_encoding_step_1"
     calibration_mode : such as "embedded" or "separate"; empty where not told
     """
 
     encoded: Space
-    recon: Space
+    recon: Space | None = None
     trajectory: str = "cartesian"
     limits: Mapping[str, Limit] = field(default_factory=dict)
     calibration_mode: str = ""
@@ -60,12 +61,21 @@ class Encoding:
         return self.limits.get(index, Limit())
 
     def kept(self, axis: int) -> int:
-        """Compute the size along an axis (0 to 2) of what is imaged of the field of view, in measured voxels."""
-        size, wanted = self.encoded.matrix[axis], self.recon.matrix[axis]
-        whole, part = self.encoded.fov[axis], self.recon.fov[axis]
+        """Compute the size along an axis (0 to 2) of what is imaged of the field of view, in measured voxels.
+
+        All of it, where the header does not say what is to be imaged.
+        """
+        recon = self.recon or self.encoded
+        size, wanted = self.encoded.matrix[axis], recon.matrix[axis]
+        whole, part = self.encoded.fov[axis], recon.fov[axis]
         if whole > 0 and part > 0:
             wanted = max(1, round(size * part / whole))
         return min(size, wanted)
+
+    def kept_slice(self, axis: int) -> slice:
+        """Give the part of an axis that is imaged, around its center."""
+        first = self.encoded.matrix[axis] // 2 - self.kept(axis) // 2
+        return slice(first, first + self.kept(axis))
 
     def voxel(self) -> Three:
         """Compute the size of a voxel as measured, mm; 1 where the header tells no field of view."""
@@ -109,12 +119,12 @@ def parse_header(xml: str, source: str = "stream") -> ScanHeader:
         root = ElementTree.fromstring(xml.rstrip("\0").strip())
     except (ElementTree.ParseError, ValueError) as error:
         raise InputError(f"{source}: the header is no XML ({error}); check who wrote it") from error
-    encodings = tuple(_encoding(element, source) for element in root.findall(f"{ANY}encoding"))
+    encodings = tuple(_encoding(element, source) for element in root.findall(f"{ANY_NAMESPACE}encoding"))
     if not encodings:
         raise InputError(f"{source}: the header has no 'encoding', so that lines have no place; check who wrote it")
     parameters = {
         name: _text(one, "value")
-        for group in root.findall(f"{ANY}userParameters")
+        for group in root.findall(f"{ANY_NAMESPACE}userParameters")
         for one in group
         if (name := _text(one, "name"))
     }
@@ -122,18 +132,18 @@ def parse_header(xml: str, source: str = "stream") -> ScanHeader:
 
 
 def _encoding(element: ElementTree.Element, source: str) -> Encoding:
-    """Read an `encoding`; without a grid for the image it is that of k-space."""
+    """Read an `encoding`."""
     encoded = _space(element, "encodedSpace", source)
     if encoded is None:
         raise InputError(f"{source}: the header tells no size of 'encodedSpace'; check who wrote it")
     limits: dict[str, Limit] = {}
-    for one in element.iterfind(f"{ANY}encodingLimits/*"):
+    for one in element.iterfind(f"{ANY_NAMESPACE}encodingLimits/*"):
         low, high, centre = (_whole(_text(one, name)) for name in ("minimum", "maximum", "center"))
         if low is not None and high is not None and low <= high:
             limits[one.tag.rpartition("}")[2]] = Limit(low, high, (low + high + 1) // 2 if centre is None else centre)
     return Encoding(
         encoded,
-        _space(element, "reconSpace", source) or encoded,
+        _space(element, "reconSpace", source),
         _text(element, "trajectory") or "cartesian",
         limits,
         _text(element, "parallelImaging", "calibrationMode"),
@@ -146,14 +156,14 @@ def _space(element: ElementTree.Element, name: str, source: str) -> Space | None
     x, y, z = (1 if size is None and axis == "z" else size for size, axis in zip(matrix, "xyz"))
     if x is None or y is None or z is None:
         return None
-    if not all(1 <= size <= LARGEST for size in (x, y, z)):
-        raise InputError(f"{source}: '{name}' of the header is {x} x {y} x {z}; sizes must be 1 to {LARGEST}")
+    if not all(1 <= size <= MAX_HEADER_MATRIX for size in (x, y, z)):
+        raise InputError(f"{source}: '{name}' of the header is {x} x {y} x {z}; sizes must be 1 to {MAX_HEADER_MATRIX}")
     a, b, c = (_length(_text(element, name, "fieldOfView_mm", axis)) for axis in "xyz")
     return Space((x, y, z), (a, b, c))
 
 
 def _text(element: ElementTree.Element, *path: str) -> str:
-    return (element.findtext("/".join(ANY + tag for tag in path)) or "").strip()
+    return (element.findtext("/".join(ANY_NAMESPACE + tag for tag in path)) or "").strip()
 
 
 def _whole(text: str) -> int | None:
@@ -172,7 +182,7 @@ def _length(text: str) -> float:
     return length if math.isfinite(length) and length > 0 else 0.0
 
 
-HEADER = """<?xml version="1.0" encoding="utf-8"?>
+HEADER_XML = """<?xml version="1.0" encoding="utf-8"?>
 <ismrmrdHeader xmlns="http://www.ismrm.org/ISMRMRD">{about}
   <experimentalConditions><H1resonanceFrequency_Hz>0</H1resonanceFrequency_Hz></experimentalConditions>
   <encoding>
@@ -185,9 +195,9 @@ HEADER = """<?xml version="1.0" encoding="utf-8"?>
   </encoding>
 </ismrmrdHeader>
 """
-PROTOCOL = """
+PROTOCOL_XML = """
   <measurementInformation><protocolName>{protocol}</protocolName></measurementInformation>"""
-CHANNELS = """
+CHANNELS_XML = """
   <acquisitionSystemInformation><receiverChannels>{coils}</receiverChannels></acquisitionSystemInformation>"""
 
 
@@ -211,9 +221,9 @@ def header_xml(
     protocol : name of it, if there is one
     """
     first, end = padding or (0, shape[1])
-    about = PROTOCOL.format(protocol=escape(protocol)) if protocol else ""
-    return HEADER.format(
-        about=about + (CHANNELS.format(coils=coils) if coils > 1 else ""),
+    about = PROTOCOL_XML.format(protocol=escape(protocol)) if protocol else ""
+    return HEADER_XML.format(
+        about=about + (CHANNELS_XML.format(coils=coils) if coils > 1 else ""),
         encoded=_space_xml(shape, voxel),
         recon=_space_xml(matrix or shape, voxel),
         last=end - first - 1,

@@ -9,9 +9,10 @@ import numpy as np
 
 from mrihvae.data.geometry import make_geometry
 from mrihvae.data.volume import Volume
-from mrihvae.errors import InputError, reason
+from mrihvae.errors import InputError
+from mrihvae.io.checks import read_errors
 
-PARTS = {"header", "data"}
+IMAGE_KEYS = {"header", "data"}
 
 
 def mrd_image_groups(path: Path) -> list[str]:
@@ -21,7 +22,9 @@ def mrd_image_groups(path: Path) -> list[str]:
         with h5py.File(path, "r") as file:
             for name, group in file.items():
                 if isinstance(group, h5py.Group) and "data" not in group:
-                    groups = [key for key, one in group.items() if isinstance(one, h5py.Group) and set(one) >= PARTS]
+                    groups = [
+                        key for key, one in group.items() if isinstance(one, h5py.Group) and set(one) >= IMAGE_KEYS
+                    ]
                     found += [f"{name}/{key}" for key in groups]
     except (OSError, RuntimeError, AttributeError):
         return []
@@ -49,7 +52,7 @@ def read_mrd_images(path: Path, group: str | None = None) -> Volume:
     chosen = [name for name in groups if group in (None, name, name.rpartition("/")[2])]
     if not chosen:
         raise InputError(f"{path}: has no images '{group}'; it has {', '.join(groups)}")
-    try:
+    with read_errors(path, "damaged, or no MRD images", "store them again"):
         with h5py.File(path, "r") as file:
             data, heads = np.asarray(file[chosen[0]]["data"][()]), file[chosen[0]]["header"][()]
         if data.ndim != 5 or data.shape[1] != 1 or data.dtype.kind not in "iuf":
@@ -66,9 +69,4 @@ def read_mrd_images(path: Path, group: str | None = None) -> Volume:
         geometry = None
         if len(places) == 1 or np.ptp(places + inside, axis=0).any():
             geometry = make_geometry(places + inside, first["read_dir"], first["phase_dir"], normal, size)
-    except InputError as error:
-        raise error if str(error).startswith(str(path)) else InputError(f"{path}: {error}") from error
-    except (OSError, KeyError, IndexError, ValueError, TypeError, RuntimeError) as error:
-        why = reason(error)
-        raise InputError(f"{path}: damaged, or no MRD images ({why}); store them again") from error
     return Volume(np.ascontiguousarray(pixels, np.float32), geometry, voxel=size)

@@ -9,10 +9,10 @@ import ismrmrd
 import numpy as np
 
 from mrihvae.io.mrd.sorter import Slice
+from mrihvae.io.pictures import WHITE_PERCENTILE
 
-BRIGHTEST = 2047  # to which the brightest pixel of a series' first image goes: later ones may be 16 times as bright
-HIGHEST = 32767  # of int16
-WINDOW = 99.5  # percentile of the first image that is shown as white
+FIRST_PEAK = 2047  # to which the brightest pixel of a series' first image goes: later ones may be 16 times as bright
+INT16_MAX = 32767  # of int16
 
 
 @dataclass
@@ -54,9 +54,9 @@ class ImageSeries:
         magnitude image of matrix (x, y, z) = (h, w, 1)
         """
         peak = float(pixels.max())
-        if self.short and peak > 0 and (self.count == 0 or peak * self.factor > HIGHEST):
-            self.factor = BRIGHTEST / peak
-        self.white = max(self.white, float(np.percentile(pixels, WINDOW)))
+        if self.short and peak > 0 and (self.count == 0 or peak * self.factor > INT16_MAX):
+            self.factor = FIRST_PEAK / peak
+        self.white = max(self.white, float(np.percentile(pixels, WHITE_PERCENTILE)))
         self.count += 1
         rows: np.ndarray = pixels.T[None, None]
         if self.short:

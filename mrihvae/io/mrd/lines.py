@@ -8,18 +8,18 @@ import ismrmrd
 import numpy as np
 import torch
 
-from mrihvae.coils.espirit import LEAST, calibration_box
+from mrihvae.coils.espirit import MIN_ACS_SIZE, calibration_box
 from mrihvae.data.geometry import Geometry, make_geometry
 from mrihvae.errors import InputError
 from mrihvae.io.mrd.header import Encoding, Limit
-from mrihvae.io.partitions import transformed
+from mrihvae.io.partitions import centered_fft
 
-STEP_1, STEP_2 = "kspace_encoding_step_1", "kspace_encoding_step_2"
-LINE = 2**22  # numbers of a line with its oversampling, which a short one may be laid out to
-GRID = 2**28  # numbers of the grid of a slice or slab, 2 GiB, beyond which
-SPARSE = 64  # a grid must not be so many times as large as what was measured
-ALIKE = 0.02  # by which fields of view may differ that are to be the same
-FEW_ROWS = 32  # a part of H so small may be missing at the ends of a readout without being taken for undersampling
+STEPS = {1: "kspace_encoding_step_1", 2: "kspace_encoding_step_2"}  # by axis
+MAX_READOUT_NUMBERS = 2**22  # numbers of a line with its oversampling, which a short one may be laid out to
+MAX_GRID_NUMBERS = 2**28  # numbers of the grid of a slice or slab, 2 GiB, beyond which
+MAX_GRID_RATIO = 64  # a grid must not be so many times as large as what was measured
+FOV_TOLERANCE = 0.02  # by which fields of view may differ that are to be the same
+MISSING_ROWS_DIVISOR = 32  # H over rows that may be missing at the ends of a readout that still counts as whole
 
 
 @dataclass
@@ -32,26 +32,32 @@ class Lines:
     sums: dict[tuple[int, int], np.ndarray] = field(default_factory=dict)
     counts: dict[tuple[int, int], int] = field(default_factory=dict)
 
+    def add(self, place: tuple[int, int], total: np.ndarray, rows: tuple[float, float], count: int = 1) -> None:
+        """Add the sum of `count` lines (coils, H), whose rows were measured from the first to the last of `rows`."""
+        self.sums[place] = self.sums[place] + total if place in self.sums else total
+        self.counts[place] = self.counts.get(place, 0) + count
+        self.rows = max(self.rows[0], rows[0]), min(self.rows[1], rows[1])
+
     def include(self, other: Lines) -> None:
-        """Take the lines of others of the same coils and encoding, too."""
+        """Add the lines of another group, of the same coils and encoding."""
         for place, total in other.sums.items():
-            self.sums[place] = self.sums[place] + total if place in self.sums else total
-            self.counts[place] = self.counts.get(place, 0) + other.counts[place]
-        self.rows = max(self.rows[0], other.rows[0]), min(self.rows[1], other.rows[1])
+            self.add(place, total, other.rows, other.counts[place])
 
 
-def step_limit(encoding: Encoding, name: str, size: int) -> Limit:
-    """Give the limits of an encoding step; where the header tells none, the whole matrix."""
-    return encoding.limits.get(name) or Limit(0, max(size - 1, 0), size // 2)
+def step_limit(encoding: Encoding, axis: int) -> Limit:
+    """Give the limits of the steps along axis 1, lines, or 2, partitions; without any, those of the whole matrix."""
+    size = encoding.encoded.matrix[axis]
+    return encoding.limits.get(STEPS[axis]) or Limit(0, max(size - 1, 0), size // 2)
 
 
-def place_of(step: int, limit: Limit, size: int, what: str) -> int:
-    """Compute the index in k-space of `size` from the scanner's counter."""
+def place_of(encoding: Encoding, axis: int, step: int) -> int:
+    """Compute the index in k-space, along axis 1 or 2, from the scanner's counter."""
+    size, limit = encoding.encoded.matrix[axis], step_limit(encoding, axis)
     place = step - limit.center + size // 2
     if not 0 <= place < size:
         raise InputError(
-            f"{what} {step} lies outside of the {size} that the header tells of, with centre {limit.center}; "
-            "check the header's limits"
+            f"{'line' if axis == 1 else 'partition'} {step} lies outside of the {size} that the header tells of, with "
+            f"centre {limit.center}; check the header's limits"
         )
     return place
 
@@ -82,10 +88,10 @@ def readout(line: ismrmrd.Acquisition, encoding: Encoding) -> tuple[np.ndarray, 
     kept = encoding.kept(0)
     if line.number_of_samples == count == kept and centre == kept // 2:  # whoever sent it took oversampling away
         return data.astype(np.complex64), (0.0, kept - 1.0)
-    if len(data) * size > LINE:
+    if len(data) * size > MAX_READOUT_NUMBERS:
         raise InputError(
             f"line {line.scan_counter}: has {len(data)} coils, and the header's readout is {size} long, together more "
-            f"than {LINE} numbers; check its 'encodedSpace'"
+            f"than {MAX_READOUT_NUMBERS} numbers; check its 'encodedSpace'"
         )
     whole = np.zeros((len(data), size), np.complex64)
     whole[:, start : start + count] = data
@@ -93,11 +99,8 @@ def readout(line: ismrmrd.Acquisition, encoding: Encoding) -> tuple[np.ndarray, 
     rows = (start - size // 2) / factor + kept // 2, (start + count - 1 - size // 2) / factor + kept // 2
     if kept == size:
         return whole, rows
-    image = np.fft.fftshift(np.fft.ifft(np.fft.ifftshift(whole, axes=1), axis=1, norm="ortho"), axes=1)
-    first = size // 2 - kept // 2
-    image = image[:, first : first + kept]
-    kspace = np.fft.fftshift(np.fft.fft(np.fft.ifftshift(image, axes=1), axis=1, norm="ortho"), axes=1)
-    return kspace.astype(np.complex64, copy=False), rows
+    image = centered_fft(whole, 1, inverse=True)
+    return centered_fft(image[:, encoding.kept_slice(0)], 1), rows
 
 
 def gridded(group: Lines, partitions: int) -> tuple[np.ndarray, np.ndarray]:
@@ -107,10 +110,10 @@ def gridded(group: Lines, partitions: int) -> tuple[np.ndarray, np.ndarray]:
     """
     columns, own = group.encoding.encoded.matrix[1:]
     coils, height = next(iter(group.sums.values())).shape
-    if partitions * columns > max(GRID // (coils * height), SPARSE * len(group.sums)):
+    if partitions * columns > max(MAX_GRID_NUMBERS // (coils * height), MAX_GRID_RATIO * len(group.sums)):
         raise InputError(
-            f"a slice or slab of {coils} coils, {height} x {columns} x {partitions} is more than {GRID} numbers, of "
-            f"which {len(group.sums)} lines are there; check the header's matrix"
+            f"a slice or slab of {coils} coils, {height} x {columns} x {partitions} is more than {MAX_GRID_NUMBERS} "
+            f"numbers, of which {len(group.sums)} lines are there; check the header's matrix"
         )
     grid = np.zeros((partitions, coils, height, columns), np.complex64)
     lines = np.zeros((columns, partitions), bool)
@@ -119,7 +122,7 @@ def gridded(group: Lines, partitions: int) -> tuple[np.ndarray, np.ndarray]:
         if 0 <= partition < partitions:
             grid[partition, :, :, column] = total / group.counts[column, step]
             lines[column, partition] = True
-    return (transformed(grid, 0) if partitions > 1 else grid), lines
+    return (centered_fft(grid, 0, inverse=True) if partitions > 1 else grid), lines
 
 
 def fitted(group: Lines, image: Encoding) -> tuple[np.ndarray, np.ndarray]:
@@ -127,7 +130,7 @@ def fitted(group: Lines, image: Encoding) -> tuple[np.ndarray, np.ndarray]:
     own = group.encoding
     for axis, name in enumerate("xyz"):
         ratio = own.voxel()[axis] * own.encoded.matrix[axis] / (image.voxel()[axis] * image.encoded.matrix[axis])
-        if own != image and not abs(ratio - 1) < ALIKE:
+        if own != image and not abs(ratio - 1) < FOV_TOLERANCE:
             raise InputError(
                 f"calibration lines are of another field of view along {name} than the image, {ratio:.3g} times as "
                 "large; measure them with the same"
@@ -153,7 +156,7 @@ def _resized(array: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
 
 def calibrates(group: Lines, image: Encoding) -> bool:
     """Tell whether lines have the region around the centre of k-space that maps are estimated from."""
-    return min(calibration_box(torch.from_numpy(fitted(group, image)[1]))) >= LEAST
+    return min(calibration_box(torch.from_numpy(fitted(group, image)[1]))) >= MIN_ACS_SIZE
 
 
 def mask_of_lines(encoding: Encoding, lines: np.ndarray, rows: tuple[float, float]) -> np.ndarray:
@@ -166,7 +169,7 @@ def mask_of_lines(encoding: Encoding, lines: np.ndarray, rows: tuple[float, floa
     row = np.arange(height)
     encoded = (row >= height // 2 - reach) & (row < height // 2 + reach)
     missing = encoded & ((row < rows[0] - 0.5) | (row > rows[1] + 0.5))
-    if np.count_nonzero(missing) * FEW_ROWS <= height:
+    if np.count_nonzero(missing) * MISSING_ROWS_DIVISOR <= height:
         return lines
     return np.asarray(~missing[:, None] & lines)
 
@@ -174,14 +177,14 @@ def mask_of_lines(encoding: Encoding, lines: np.ndarray, rows: tuple[float, floa
 def partitions_of(encoding: Encoding) -> int:
     """Compute how many partitions a complete scan has: as far as the longer side of the centre reaches, on both."""
     size = encoding.encoded.matrix[2]
-    limit = step_limit(encoding, STEP_2, size)
+    limit = step_limit(encoding, 2)
     return min(size, max(2 * (limit.center - limit.minimum), 2 * (limit.maximum - limit.center) + 1))
 
 
 def padding_of(encoding: Encoding) -> tuple[int, int] | None:
     """Find which lines would be encoded: as far as the longer side of the centre reaches, on both sides."""
     size = encoding.encoded.matrix[1]
-    limit = step_limit(encoding, STEP_1, size)
+    limit = step_limit(encoding, 1)
     reach = max(limit.center - limit.minimum, limit.maximum + 1 - limit.center)
     first, end = max(0, size // 2 - reach), min(size, size // 2 + reach)
     return None if (first, end) == (0, size) or first >= end else (first, end)

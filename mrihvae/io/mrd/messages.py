@@ -19,8 +19,8 @@ from ismrmrd.serialization import ISMRMRDMessageID as Number
 
 from mrihvae.errors import InputError
 
-NAME = 1024  # bytes of the name of a configuration, padded with zeros
-PIECE = 2**20  # bytes that are asked for at once
+CONFIG_NAME_BYTES = 1024  # bytes of the name of a configuration, padded with zeros
+READ_BYTES = 2**20  # bytes that are asked for at once
 Read = Callable[[int], bytes]
 
 
@@ -93,7 +93,7 @@ def read_messages(
         if number == Number.CLOSE:
             return
         if number == Number.CONFIG_FILE:
-            yield Config(_as_text(_exactly(read, NAME, "the name of a configuration")), True)
+            yield Config(_as_text(_exactly(read, CONFIG_NAME_BYTES, "the name of a configuration")), True)
         elif number == Number.CONFIG_TEXT:
             yield Config(_text(read, limits, "a configuration"), False)
         elif number == Number.HEADER:
@@ -158,7 +158,7 @@ def _exactly(read: Read, count: int, what: str, may_end: bool = False) -> bytes:
     """Read so many bytes, in pieces, so that memory grows with what comes and not with what was claimed."""
     found = bytearray()
     while len(found) < count:
-        piece = read(min(count - len(found), PIECE))
+        piece = read(min(count - len(found), READ_BYTES))
         if not piece:
             if may_end and not found:
                 break
@@ -167,12 +167,12 @@ def _exactly(read: Read, count: int, what: str, may_end: bool = False) -> bytes:
     return bytes(found)
 
 
-TOLD = 500  # letters of an error, which may quote what a client sent
+MAX_ERROR_LETTERS = 500  # letters of an error, which may quote what a client sent
 
 
 def one_line(error: Exception) -> str:
     """Tell of an error in a line."""
-    return " ".join(str(error).split())[:TOLD]
+    return " ".join(str(error).split())[:MAX_ERROR_LETTERS]
 
 
 class ReplyWriter:

@@ -19,8 +19,7 @@ from mrihvae.data.geometry import Geometry
 from mrihvae.errors import InputError
 from mrihvae.io.mrd.header import Encoding, ScanHeader
 from mrihvae.io.mrd.lines import (
-    STEP_1,
-    STEP_2,
+    STEPS,
     Lines,
     calibrates,
     fitted,
@@ -35,7 +34,7 @@ from mrihvae.io.mrd.lines import (
 )
 from mrihvae.io.partitions import check_partitions
 
-UNUSED = (  # lines that hold no part of the image
+UNUSED_FLAGS = (  # lines that hold no part of the image
     ismrmrd.ACQ_IS_NAVIGATION_DATA,
     ismrmrd.ACQ_IS_PHASECORR_DATA,
     ismrmrd.ACQ_IS_HPFEEDBACK_DATA,
@@ -48,8 +47,8 @@ UNUSED = (  # lines that hold no part of the image
 EMBEDDED = "embedded"  # mode in which lines for calibration are of the image, too
 INTERLEAVED = "interleaved"  # the same, and repetitions take other lines each
 K = TypeVar("K")
-HELD = 2**28  # numbers of lines that are held at once, of slices that are not complete: 2 GiB
-NOISE = 2**22  # numbers of noise scans that are kept: more say no more of the covariance
+MAX_HELD_NUMBERS = 2**28  # numbers of lines that are held at once, of slices that are not complete: 2 GiB
+MAX_NOISE_NUMBERS = 2**22  # numbers of noise scans that are kept: more say no more of the covariance
 
 
 class Key(NamedTuple):
@@ -104,7 +103,7 @@ class SliceAssembler:
         A trajectory that is not Cartesian.
     """
 
-    def __init__(self, header: ScanHeader, early: bool = True, held: int = HELD) -> None:
+    def __init__(self, header: ScanHeader, early: bool = True, held: int = MAX_HELD_NUMBERS) -> None:
         if not any(map(_is_cartesian, header.encodings)):
             raise _refused(header.encodings[0])
         self.warnings: list[str] = []  # what was wrong, and could be done without
@@ -133,27 +132,27 @@ class SliceAssembler:
             A line that has no place in what the header tells, that does not fit those before it, or holds NaN; more
             lines than may be held; or as `end`.
         """
-        if any(line.is_flag_set(flag) for flag in UNUSED):
+        if any(line.is_flag_set(flag) for flag in UNUSED_FLAGS):
             return []
         if not np.isfinite(line.data).all():
             raise InputError(f"line {line.scan_counter}: holds NaN or infinite values; the scan is damaged")
         if line.is_flag_set(ismrmrd.ACQ_IS_NOISE_MEASUREMENT):
             self._add_noise(line.data)
             return []
-        key = self._key(line)
-        mode = self._encoding(line).calibration_mode
+        encoding, i = self._encoding(line), line.idx
+        key = Key(line.encoding_space_ref, i.contrast, i.repetition, i.phase, i.set, i.slice)
         both = line.is_flag_set(ismrmrd.ACQ_IS_PARALLEL_CALIBRATION_AND_IMAGING)
         alone = line.is_flag_set(ismrmrd.ACQ_IS_PARALLEL_CALIBRATION) and not both
-        if mode not in (EMBEDDED, INTERLEAVED) and (both or alone):
+        if encoding.calibration_mode not in (EMBEDDED, INTERLEAVED) and (both or alone):
             if key == self._calibrating.setdefault(key.slice, key):
-                self._place(line, self._calibration, key.slice)
+                self._place(line, encoding, self._calibration, key.slice)
             if alone:
                 return []
         if key in self._given:
             self.late += 1
             return []
         over = self._over(key)
-        self._place(line, self._lines, key)
+        self._place(line, encoding, self._lines, key)
         if self.early and line.is_flag_set(ismrmrd.ACQ_LAST_IN_MEASUREMENT):
             over = sorted(self._lines)
         elif self.early and self._is_last(line, key):
@@ -178,7 +177,7 @@ class SliceAssembler:
     def _add_noise(self, data: np.ndarray) -> None:
         if self._noise and len(data) != len(self._noise[0]):
             raise InputError(f"noise scans of {len(self._noise[0])} and {len(data)} coils; they must have the same")
-        if sum(one.size for one in self._noise) < NOISE:
+        if sum(one.size for one in self._noise) < MAX_NOISE_NUMBERS:
             self._noise.append(np.array(data))
 
     def _encoding(self, line: ismrmrd.Acquisition) -> Encoding:
@@ -192,19 +191,10 @@ class SliceAssembler:
             raise _refused(encoding)
         return encoding
 
-    def _key(self, line: ismrmrd.Acquisition) -> Key:
-        self._encoding(line)
-        i = line.idx
-        return Key(line.encoding_space_ref, i.contrast, i.repetition, i.phase, i.set, i.slice)
-
-    def _place(self, line: ismrmrd.Acquisition, groups: dict[K, Lines], key: K) -> None:
+    def _place(self, line: ismrmrd.Acquisition, encoding: Encoding, groups: dict[K, Lines], key: K) -> None:
         """Add a line to its group."""
-        encoding = self._encoding(line)
-        columns, partitions = encoding.encoded.matrix[1:]
-        place = (
-            place_of(line.idx.kspace_encode_step_1, step_limit(encoding, STEP_1, columns), columns, "line"),
-            place_of(line.idx.kspace_encode_step_2, step_limit(encoding, STEP_2, partitions), partitions, "partition"),
-        )
+        i = line.idx
+        place = place_of(encoding, 1, i.kspace_encode_step_1), place_of(encoding, 2, i.kspace_encode_step_2)
         data, rows = readout(line, encoding)
         group = groups.get(key)
         if group is None:
@@ -213,13 +203,9 @@ class SliceAssembler:
         first = next(iter(group.sums.values()), data)
         if len(first) != len(data):
             raise InputError(f"line {line.scan_counter}: has {len(data)} coils, and others have {len(first)}")
-        if place in group.sums:
-            group.sums[place] = group.sums[place] + data
-            group.counts[place] += 1
-        else:
+        if place not in group.sums:
             self._hold(data.size)
-            group.sums[place], group.counts[place] = data, 1
-        group.rows = max(group.rows[0], rows[0]), min(group.rows[1], rows[1])
+        group.add(place, data, rows)
 
     def _hold(self, size: int) -> None:
         """Count numbers that are held."""
@@ -241,15 +227,15 @@ class SliceAssembler:
 
     def _is_last(self, line: ismrmrd.Acquisition, key: Key) -> bool:
         """Tell whether a line completes its slice: by its flag, or as all lines are there."""
-        group, encoding = self._lines[key], self._encoding(line)
+        group = self._lines[key]
+        encoding = group.encoding
         averages = encoding.limit("average").maximum
-        sizes = zip((STEP_1, STEP_2), encoding.encoded.matrix[1:])
-        step_1, step_2 = (step_limit(encoding, name, size).count for name, size in sizes)
+        step_1, step_2 = (step_limit(encoding, axis).count for axis in (1, 2))
         flags = (ismrmrd.ACQ_LAST_IN_SLICE, ismrmrd.ACQ_LAST_IN_REPETITION)
         if any(line.is_flag_set(flag) for flag in flags) and line.idx.average >= averages:
             last_partition = line.is_flag_set(ismrmrd.ACQ_LAST_IN_REPETITION) or encoding.encoded.matrix[2] == 1
             return last_partition or len({z for _, z in group.sums}) >= step_2
-        whole = encoding.limits.get(STEP_1) is not None and len(group.sums) >= step_1 * step_2
+        whole = STEPS[1] in encoding.limits and len(group.sums) >= step_1 * step_2
         return whole and min(group.counts.values()) > averages
 
     def _give(self, key: Key) -> list[Slice]:
@@ -268,13 +254,12 @@ class SliceAssembler:
             check_partitions(lines, partitions_of(encoding))
         mask = mask_of_lines(encoding, np.asarray(lines.any(axis=1)), group.rows)
         h, w, depth = (encoding.kept(axis) for axis in range(3))
-        first = partitions // 2 - depth // 2
         slices = [
             Slice(
-                key._replace(slice=key.slice * depth + z - first), kspaces[z], mask, padding_of(encoding), (h, w),
+                key._replace(slice=k), kspaces[z], mask, padding_of(encoding), (h, w),
                 self._geometry(head, encoding, z), head, None,
             )
-            for z in range(first, first + depth)
+            for k, z in enumerate(range(partitions)[encoding.kept_slice(2)], key.slice * depth)
         ]  # fmt: skip
         if encoding.calibration_mode == INTERLEAVED:
             return self._interleaved(key, group, slices)
@@ -321,9 +306,7 @@ class SliceAssembler:
             apart = Key(0, 0, 0, 0, 0, one.key.slice)
             if apart not in self._made:
                 kspaces, measured = fitted(self._calibration[number], encoding)
-                partitions, depth = encoding.encoded.matrix[2], encoding.kept(2)
-                first = partitions // 2 - depth // 2
-                for k, kspace in enumerate(kspaces[first : first + depth], number * depth):
+                for k, kspace in enumerate(kspaces[encoding.kept_slice(2)], number * encoding.kept(2)):
                     self._made[apart._replace(slice=k)] = Calibration(kspace, measured, repeated)
             return self._made[apart]
         if not repeated:

@@ -339,7 +339,7 @@ def test_without_the_package_the_error_says_how_to_get_it(
     path = written(tmp_path / "scan.h5", complex_normal(SHAPE))
     monkeypatch.setitem(__import__("sys").modules, "ismrmrd", None)
     text = error_of(capsys, "reconstruct", path, "--output", tmp_path / "out")
-    assert text == f"{path}: ISMRMRD files take the package ismrmrd; pip install 'mrihvae[mrd]'"
+    assert text == f"{path}: ISMRMRD: takes the package ismrmrd; pip install 'mrihvae[mrd]'"
     other = write_h5(tmp_path / "fastmri.h5", kspace=complex_normal((2, 16, 12)))
     assert len(open_kspace(other)) == 1  # the others do without
 

@@ -69,7 +69,7 @@ def test_without_reconspace_all_is_imaged() -> None:
     xml = header_of()
     start, end = xml.index("<reconSpace>"), xml.index("</reconSpace>") + len("</reconSpace>")
     (encoding,) = parse_header(xml[:start] + xml[end:]).encodings
-    assert encoding.recon == encoding.encoded and encoding.kept(0) == 64
+    assert encoding.recon is None and [encoding.kept(axis) for axis in range(3)] == [64, 40, 1]
 
 
 def test_matrix_without_z_is_2d() -> None:

@@ -12,7 +12,7 @@ import pytest
 pytest.importorskip("ismrmrd")
 
 from mrihvae.io.mrd.header import parse_header
-from mrihvae.io.mrd.images import BRIGHTEST, ImageSeries
+from mrihvae.io.mrd.images import FIRST_PEAK, ImageSeries
 from mrihvae.io.mrd.messages import ReplyWriter, one_line, read_messages
 from mrihvae.io.mrd.sorter import Slice, SliceAssembler
 from tests.support import mrd
@@ -58,16 +58,16 @@ def test_pixels_are_float_values_turned(one: Slice) -> None:
 def test_short_pixels_have_one_factor_for_a_series(one: Slice) -> None:
     series = ImageSeries(1, "", ["Image"], [], short=True)
     first = sent(series, one)
-    factor = BRIGHTEST / float(PIXELS.max())
-    assert first.data.dtype == np.dtype("<i2") and first.data.max() == BRIGHTEST
+    factor = FIRST_PEAK / float(PIXELS.max())
+    assert first.data.dtype == np.dtype("<i2") and first.data.max() == FIRST_PEAK
     np.testing.assert_array_equal(first.data[0, 0], np.rint(PIXELS.T.astype(float) * factor))
     twice = sent(series, one, 2 * PIXELS)
     np.testing.assert_allclose(twice.data[0, 0], PIXELS.T * 2 * factor, atol=0.5, rtol=1e-6)
     assert float(str(twice.meta["PixelFactor"])) == pytest.approx(factor, rel=1e-7)
     brighter = sent(series, one, 1000 * PIXELS)  # does not fit: all of it is there, by a smaller factor
-    assert brighter.data.max() == BRIGHTEST
+    assert brighter.data.max() == FIRST_PEAK
     assert float(str(brighter.meta["PixelFactor"])) == pytest.approx(factor / 1000, rel=1e-6)
-    assert sent(series, one, PIXELS).data.max() == round(BRIGHTEST / 1000)
+    assert sent(series, one, PIXELS).data.max() == round(FIRST_PEAK / 1000)
 
 
 def test_first_slice_at_the_edge_does_not_spoil_the_others(one: Slice) -> None:
@@ -85,7 +85,7 @@ def test_short_pixels_of_any_scale(one: Slice, peak: float) -> None:
     pixels[5, 7] = peak
     with np.errstate(all="raise"):
         image = sent(ImageSeries(1, "", ["Image"], [], short=True), one, pixels)
-    assert image.data[0, 0, 7, 5] == (BRIGHTEST if peak else 0) and np.count_nonzero(image.data) == bool(peak)
+    assert image.data[0, 0, 7, 5] == (FIRST_PEAK if peak else 0) and np.count_nonzero(image.data) == bool(peak)
     assert float(str(image.meta["WindowWidth"])) > 0
 
 

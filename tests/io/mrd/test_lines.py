@@ -36,13 +36,13 @@ def line(data: np.ndarray, centre: int | None = None, **changes: int) -> ismrmrd
 
 @pytest.mark.parametrize(("step", "place"), [(4, 8), (0, 4), (7, 11)])
 def test_the_centre_counts(step: int, place: int) -> None:
-    assert place_of(step, Limit(0, 7, 2), 12, "line") == place
+    assert place_of(encoding(step_1=Limit(0, 7, 2)), 1, step) == place
 
 
 @pytest.mark.parametrize("step", [8, 9])
 def test_lines_outside_of_the_matrix(step: int) -> None:
     with pytest.raises(InputError, match=f"line {step} lies outside of the 12 that the header tells of, with centre 2"):
-        place_of(step, Limit(0, 9, 2), 12, "line")
+        place_of(encoding(step_1=Limit(0, 9, 2)), 1, step)
 
 
 @pytest.mark.parametrize("kept", [16, 15])

@@ -23,7 +23,7 @@ from mrihvae.errors import InputError
 from mrihvae.io.mrd import sorter as acquisitions
 from mrihvae.io.mrd.header import parse_header
 from mrihvae.io.mrd.sorter import Key, Slice, SliceAssembler
-from mrihvae.io.partitions import transformed
+from mrihvae.io.partitions import centered_fft
 from mrihvae.recon import sliced_scan
 from mrihvae.recon.sliced_scan import calibration_maps
 from tests.support import mrd
@@ -182,7 +182,7 @@ def test_noise_scans_are_kept_apart_and_not_without_end(monkeypatch: pytest.Monk
     sorter, _ = sort(mrd.cartesian_xml(SHAPE), lines)
     assert sorter.noise is not None
     np.testing.assert_array_equal(sorter.noise, np.concatenate([line.data for line in lines[:3]], axis=1))
-    monkeypatch.setattr(acquisitions, "NOISE", 65)
+    monkeypatch.setattr(acquisitions, "MAX_NOISE_NUMBERS", 65)
     sorter, _ = sort(mrd.cartesian_xml(SHAPE), lines)
     assert sorter.noise is not None and sorter.noise.shape == (2, 64)
 
@@ -339,7 +339,7 @@ def test_elliptical_partitions(lines: np.ndarray) -> None:
     taken = ((y / 6) ** 2 + (z / 4) ** 2 <= 1) & lines[:, None]
     kspace = complex_normal((8, 2, 16, 12)) * taken.T[:, None, None, :]
     _, found = sort(slab_xml(kspace), scan_3d(kspace, taken))
-    assert nmse(stacked(found), transformed(kspace, 0)) < EXACT
+    assert nmse(stacked(found), centered_fft(kspace, 0, inverse=True)) < EXACT
     for one in found:
         assert (one.mask == lines).all()
 
@@ -362,7 +362,7 @@ def test_slabs_and_their_oversampling() -> None:
     _, found = sort(xml, lines)
     assert [one.key.slice for one in found] == list(range(8))
     for k, one in enumerate(found):
-        assert nmse(one.kspace, transformed(slabs[k // 4], 0)[1 + k % 4]) < EXACT
+        assert nmse(one.kspace, centered_fft(slabs[k // 4], 0, inverse=True)[1 + k % 4]) < EXACT
         assert one.geometry.positions[0, 2] == pytest.approx(100 * (k // 4) + 2 * (k % 4 - 2))
 
 
@@ -630,7 +630,7 @@ def test_calibration_of_slabs() -> None:
     _, found = sort(xml, lines)
     assert len(found) == 8
     for k, one in enumerate(found):
-        truth = transformed((slabs[k // 4] * low).astype(np.complex64), 0)[1 + k % 4]
+        truth = centered_fft((slabs[k // 4] * low).astype(np.complex64), 0, inverse=True)[1 + k % 4]
         assert one.calibration is not None and nmse(one.calibration.kspace, truth) < EXACT
         assert one.mask.tolist() == LINES.tolist()
 
@@ -647,7 +647,7 @@ def test_calibration_of_fewer_partitions() -> None:
     ]
     _, found = sort(xml, [*first, *scan_3d(slab)])
     middle = (np.arange(8) >= 2) & (np.arange(8) < 6)
-    truth = transformed((slab * middle[:, None, None, None]).astype(np.complex64), 0)
+    truth = centered_fft((slab * middle[:, None, None, None]).astype(np.complex64), 0, inverse=True)
     assert len(found) == 8
     for one, whole in zip(found, truth):
         assert one.calibration is not None and nmse(one.calibration.kspace, whole) < EXACT

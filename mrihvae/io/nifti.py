@@ -1,0 +1,122 @@
+"""NIfTI files: real numbers, where their voxels lie, and along which axis they are slices."""
+
+from __future__ import annotations
+
+import gzip
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mrihvae.data.volume import Volume
+from mrihvae.errors import InputError
+from mrihvae.io.checks import read_errors
+from mrihvae.utils.files import atomic_write
+
+THICK_SLICE_RATIO = 1.2  # spacing of slices over that of pixels, beyond which a volume is a stack of slices
+
+
+def open_nifti(file: Path) -> Any:
+    """Open a file without reading its voxels, as an image of nibabel.
+
+    Raises
+    ------
+    InputError
+        Not readable, complex, in color, empty, or of a single axis.
+    """
+    import nibabel
+
+    with read_errors(file):
+        image: Any = nibabel.load(file)
+        dtype, shape = image.get_data_dtype(), image.shape
+    if dtype.kind not in "biuf":
+        kind = "complex" if dtype.kind == "c" else "in color"
+        raise InputError(f"{file}: is {kind} ({dtype}); give real numbers, such as magnitudes")
+    if len(shape) < 2 or 0 in shape:
+        raise InputError(f"{file}: has shape {shape}; give (H, W), (H, W, slices) or (H, W, slices, volumes)")
+    return image
+
+
+def read_nifti(file: Path) -> tuple[np.ndarray, Any]:
+    """Read a file: its array, in its own unit and at least (H, W), and its header; errors as of `open_nifti`."""
+    image = open_nifti(file)
+    with read_errors(file):
+        return np.asanyarray(image.dataobj), image.header
+
+
+def slice_axis(header: Any) -> int:
+    """Find the axis along which the slices of a volume lie: 0, 1 or 2.
+
+    It is the axis that the header calls that of slices (`dim_info`), else the one of clearly the greatest spacing,
+    else, where voxels are as thick as wide, that of the fewest voxels, for 3D scans are thinnest along partitions.
+    """
+    named = header.get_dim_info()[2]
+    if named is not None:
+        return int(named)
+    spacing = [float(size) for size in header.get_zooms()[:3]]
+    shape = header.get_data_shape()[:3]
+    thickest = int(np.argmax(spacing))
+    if spacing[thickest] > THICK_SLICE_RATIO * sorted(spacing)[1] > 0 and min(shape) > 1:
+        return thickest
+    return min((2, 0, 1), key=lambda axis: shape[axis])
+
+
+def write_nifti(path: Path, volume: Volume) -> None:
+    """Write a volume; the affine is the scan's, in scanner coordinates, or unknown without geometry.
+
+    Raises
+    ------
+    InputError
+        Slices that do not lie in an even row, or the file cannot be written.
+    """
+    import nibabel
+
+    pixels, geometry = volume.pixels.transpose(1, 2, 0), volume.geometry
+    try:
+        affine = None if geometry is None else geometry.affine((pixels.shape[0], pixels.shape[1]))
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error
+    image = nibabel.Nifti1Image(pixels, affine)
+    image.header.set_xyzt_units("mm")
+    if affine is None and volume.voxel is not None:
+        image.header.set_zooms(volume.voxel)
+    if affine is not None:
+        image.set_sform(affine, 1)
+        image.set_qform(affine, 1)
+    _write(path, image)
+
+
+def write_nifti_like(path: Path, array: np.ndarray, header: Any, factor: int = 1) -> None:
+    """Write float32 with the header of another file; both of its transforms are scaled, and keep their codes.
+
+    Parameters
+    ----------
+    path : file to write
+    array : real (H, W, ...)
+    header : of the file that it was made of
+    factor : how many times finer voxels are along H and W; the first voxel's center stays where it was
+
+    Raises
+    ------
+    InputError
+        The file cannot be written.
+    """
+    import nibabel
+
+    header = header.copy()
+    header.set_data_dtype(np.float32)
+    sform, qform = header.get_sform(coded=True), header.get_qform(coded=True)
+    finer = np.diag([1 / factor, 1 / factor, 1, 1])
+    kind = nibabel.Nifti2Image if isinstance(header, nibabel.Nifti2Header) else nibabel.Nifti1Image
+    image = kind(array.astype(np.float32), header.get_best_affine() @ finer, header)
+    if factor > 1 and (sform[1] or qform[1]):
+        image.set_qform(qform[0] @ finer if qform[1] else None, int(qform[1]))
+        image.set_sform(sform[0] @ finer if sform[1] else None, int(sform[1]))
+    _write(path, image)
+
+
+def _write(path: Path, image: Any) -> None:
+    """Write an image of nibabel, compressed if the name says so; all or nothing, and the same bytes every time."""
+    content = image.to_bytes()
+    with atomic_write(path) as temporary:
+        temporary.write_bytes(gzip.compress(content, 6, mtime=0) if path.name.lower().endswith(".gz") else content)
