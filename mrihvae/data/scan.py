@@ -84,23 +84,31 @@ KSpace = np.ndarray | StoredArray
 
 @dataclass(frozen=True)
 class Scan:
-    """One volume.
+    """One volume of k-space, with what its file says of it.
 
     Attributes
     ----------
     name : file name without folder; fastMRI seeds masks with it
-    kspace : complex64 (slice, H, W) or (slice, coil, H, W), centred; W is the phase-encoding axis; an array, or what
-        reads it slice by slice, of which `numpy.asarray` makes one
-    mask : bool (W,) of measured lines, or (H, W) of measured bins, or None where the file has none
+    kspace : complex64 (slice, H, W) or (slice, coil, H, W), centered; W is the phase-encoding axis; an array, or an
+        object that reads it slice by slice, such as `mrihvae.io.StoredKspace`
+    mask : bool (W,) of acquired lines, or (H, W) of acquired k-space samples, or None where the file has none
     target : float32 (slice, h, w), the reference reconstruction, or None
     padding : first and one past the last line that the scanner encoded; the others are empty
     matrix : (h, w) of the image to deliver, from the header's reconSpace, or None
     attributes : the file's HDF5 attributes
     maps : complex (slice or 1, coil, H, W), sensitivities of the coils, where the file has `sensitivity_maps`
     noise_scan : complex (coil, sample), where the file has `noise`
-    geometry : where the slices lie in the patient, or None where the file does not tell
-    calibration : of each slice, what its maps are estimated from; None for its own k-space
-    voxel : size along H, W and across slices, mm, for scans without geometry, where the file tells it
+    geometry : where the slices lie in the patient, or None where the file does not say
+    calibration : of each slice, the k-space that its maps are estimated from; None for its own
+    voxel : size along H, W and across slices, mm, for scans without geometry, where the file has it
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import mrihvae
+    >>> scan = mrihvae.Scan("phantom", np.ones((2, 4, 8, 8), dtype=np.complex64))
+    >>> scan.coils, scan.one(0).kspace.shape
+    (4, (1, 4, 8, 8))
     """
 
     name: str

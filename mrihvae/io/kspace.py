@@ -20,7 +20,7 @@ MRD_KEYS = {"xml", "data"}  # header and lines
 
 
 def open_kspace(path: Path | str, lazy: bool = False) -> list[Scan]:
-    """Read a file with k-space, of whichever format.
+    """Read a file with k-space, of any format; the format is detected from the file's contents.
 
     Parameters
     ----------
@@ -30,14 +30,28 @@ def open_kspace(path: Path | str, lazy: bool = False) -> list[Scan]:
 
     Returns
     -------
-    scans, each with slices of complex64 (coils, H, W), or (H, W) of one coil, the mask of what was measured, noise scan
-    and geometry, as far as the file has them. Files of fastMRI hold one; contrasts, repetitions, phases and sets are
-    scans of their own, named by what they are.
+    scans, each with slices of complex64 (coils, H, W), or (H, W) of one coil, the sampling mask, noise scan and
+    geometry, as far as the file has them. Files of fastMRI hold one scan; contrasts, repetitions, phases and sets are
+    scans of their own, named after them.
 
     Raises
     ------
     InputError
-        Not there, none of these formats, or wrong in a way that the message says.
+        File not found, an unrecognized format, or damaged contents.
+
+    Examples
+    --------
+    >>> from pathlib import Path
+    >>> import numpy as np
+    >>> import mrihvae
+    >>> _ = mrihvae.save(Path("phantom.npy"), mrihvae.Scan("phantom", np.ones((2, 4, 8, 8), dtype=np.complex64)))
+    >>> (scan,) = mrihvae.open_kspace("phantom.npy")
+    >>> scan.kspace.shape
+    (2, 4, 8, 8)
+
+    References
+    ----------
+    * Zbontar et al. 2018 (fastMRI), https://doi.org/10.48550/arXiv.1811.08839
     """
     path = Path(path)
     kind = kind_of(path)
