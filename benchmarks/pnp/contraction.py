@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import sys
-import warnings
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -38,6 +37,7 @@ from mrihvae.pnp.loop import Restored, restore
 from mrihvae.pnp.restore import in_model_units, look_at
 from mrihvae.pnp.settings import ENCODERS, PnPSettings
 from mrihvae.utils.config import from_dict
+from mrihvae.utils.notices import collected
 
 ROUNDING = 1e-6  # relative steps below this are single precision's
 POINTS = 200  # of a curve, at most
@@ -274,8 +274,7 @@ def runs(
             precision="float32",
         )  # fmt: skip
         recorded = Recorded(term)
-        with torch.no_grad(), warnings.catch_warnings():
-            warnings.simplefilter("ignore", RuntimeWarning)  # runs that run away are told of in the results
+        with torch.no_grad(), collected():  # runs that run away stand in the results
             looks, begun = look_at(model, term, chosen)
             noise = torch.randn(begun[0].shape, generator=torch.Generator().manual_seed(settings.seed))
             start = torch.stack([begun[0], torch.zeros_like(begun[0]), noise])

@@ -40,7 +40,7 @@ from mrihvae.errors import InputError
 from mrihvae.evaluation.scores import METRICS
 from mrihvae.model.shipped import weights_for
 from mrihvae.physics.sampling import Undersampling, sampling_pattern
-from mrihvae.recon.settings import check_settings
+from mrihvae.recon.settings import check_settings, setting_names_of
 from mrihvae.utils.config import from_dict
 
 if TYPE_CHECKING:
@@ -147,11 +147,9 @@ class Protocol:
         if not isinstance(self.solver, Mapping):
             raise InputError(f"solver is {self.solver!r}; write a table [solver]")
         settings = {name: value for name, value in self.solver.items() if name != "method"}
-        samples = settings.pop("samples", None)
-        if samples is not None and self.method != "samples":
-            raise InputError(f"solver: method '{self.method}' has no use for samples; leave it out")
-        if samples is not None and not (type(samples) is int and samples >= 1):
-            raise InputError(f"solver: samples is {samples!r}; it must be a whole number of at least 1")
+        if self.method != "samples" and "samples" in settings:  # `mrihvae run` draws them for this method alone
+            idle = sorted({"samples"} | (set(settings) - set(setting_names_of(self.method))))
+            raise InputError(f"solver: method '{self.method}' has no use for {', '.join(idle)}; leave it out")
         check_settings(self.method, settings, "solver")
 
     def coil_settings(self) -> CoilSettings:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from mrihvae.errors import InputError
+from mrihvae.errors import InputError, nearest
 from mrihvae.inference.settings import InferenceSettings
 from mrihvae.pnp.settings import PnPSettings
 from mrihvae.utils.config import from_dict, setting_names
@@ -44,12 +44,15 @@ def check_settings(method: str, settings: Mapping[str, Any], where: str) -> None
         An unknown method or setting, one that only other methods take, or a bad value.
     """
     own = setting_names_of(method)
-    others = {name for other in METHODS for name in setting_names_of(other)}
-    if idle := sorted(set(settings) & (others - set(own))):
+    every = {name for other in METHODS for name in setting_names_of(other)}
+    if unknown := sorted(set(settings) - every):
+        near = nearest(unknown[0], ("method", *own))
+        raise InputError(f"{where}: unknown setting '{unknown[0]}'; the nearest known one is '{near}'")
+    if idle := sorted(set(settings) - set(own)):
         raise InputError(f"{where}: method '{method}' has no use for {', '.join(idle)}; leave it out")
     if method == "pnp":
         from_dict(PnPSettings, settings, where)
     elif method in SAMPLING_METHODS:
         from_dict(InferenceSettings, {name: settings[name] for name in settings if name not in SAMPLING}, where)
-    elif unknown := sorted(set(settings) - set(own)):
-        raise InputError(f"{where}: unknown setting '{unknown[0]}'; method '{method}' takes {', '.join(own) or 'none'}")
+        if settings.get("samples", 1) < 1:
+            raise InputError(f"{where}: samples {settings['samples']} must be at least 1")

@@ -39,16 +39,19 @@ def from_dict(cls: type[T], values: Mapping[str, Any], where: str) -> T:
         if key not in known:
             raise InputError(f"{where}: unknown setting '{key}'; the nearest known one is '{nearest(key, known)}'")
     given = {key: _as_tuples(value) for key, value in values.items()}
-    for key in given:
-        owner = known[key]
-        if not _is_valid(owner, key, given[key]):
-            usual = _default(owner, key)
-            kind = f"of the kind of its default, {usual!r}" if usual is not dataclasses.MISSING else "of another kind"
-            raise InputError(f"{where}: {key} is {values[key]!r}; it must be {kind}")
+    wrong = next((key for key in given if not _is_valid(known[key], key, given[key])), None)
     try:
-        return _built(cls, given)
-    except (TypeError, ValueError) as error:
+        found = _built(cls, given)
+    except InputError as error:  # says more than the type
         raise InputError(f"{where}: {error}") from error
+    except (TypeError, ValueError, AttributeError) as error:
+        if wrong is None:
+            raise InputError(f"{where}: {error}") from error
+    if wrong is None:
+        return found
+    usual = _default(known[wrong], wrong)
+    kind = f"of the kind of its default, {usual!r}" if usual is not dataclasses.MISSING else "of another kind"
+    raise InputError(f"{where}: {wrong} is {values[wrong]!r}; it must be {kind}")
 
 
 def as_dict(settings: Any) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tomllib
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,9 @@ from mrihvae.coils.settings import CoilSettings
 from mrihvae.errors import InputError
 from mrihvae.evaluation.scores import METRICS
 from mrihvae.inference.settings import InferenceSettings
+from mrihvae.model.weights import save_weights
 from mrihvae.physics.sampling import Undersampling
+from mrihvae.pnp.settings import FOR_SCANS
 from mrihvae.protocols import evaluation as protocols
 from mrihvae.protocols.evaluation import (
     MaskSettings,
@@ -25,8 +28,10 @@ from mrihvae.protocols.evaluation import (
     protocol_folder,
     read_protocol,
 )
+from mrihvae.recon.methods import HybridMethod, PnPMethod, SampleMeanMethod
 from tests.support import REPOSITORY
 from tests.support.files import error_of, run
+from tests.support.small import small_model
 
 ROOT = REPOSITORY
 RANDOM = MaskSettings("random", 4, 0.08)
@@ -92,7 +97,7 @@ def test_official_protocols(name: str, challenge: str, mask_type: str, accelerat
     assert protocol.mask.undersampling() == Undersampling(mask_type, acceleration, {4: 0.08, 8: 0.04}[acceleration])
     assert protocol.acquisitions == () and f"{acceleration}x" in protocol.description
     assert protocol.weights == {"singlecoil": "default", "multicoil": "multicoil"}[challenge]
-    assert protocol.solver_with({}).method == "hybrid"
+    assert protocol.method == "hybrid"
 
 
 def test_masks_of_shipped_protocols_are_those_of_fastmri() -> None:
@@ -157,16 +162,19 @@ def test_protocol_is_read_whole(tmp_path: Path) -> None:
     assert protocol == Protocol(
         RANDOM, "singlecoil", "val", "noise", ("AXT2",), solver=solver, metrics=("SSIM", "PSNR"), seed=3
     )
-    assert protocol.solver_with({}).beta == (1.0, 2)
 
 
-def test_temperature_is_that_of_the_weights_unless_the_protocol_says_it() -> None:
-    card = {"temperature": 0.7, "spread": 1.9, "model": {}}
-    solver = Protocol(RANDOM, "singlecoil", "val", solver={"temperature": 0.5}).solver_with(card)
-    assert (solver.temperature, solver.spread) == (0.5, 1.9)
-    solver = Protocol(RANDOM, "singlecoil", "val").solver_with({})
-    usual = InferenceSettings()
-    assert {name: getattr(solver, name) for name in vars(usual)} == vars(usual) and solver.method == "hybrid"
+def test_method_has_the_settings_of_the_protocol_and_of_the_weights(tmp_path: Path) -> None:
+    """What calibrates posterior samples is the weights' own, unless the protocol says another."""
+    path = str(tmp_path / "own.safetensors")
+    save_weights(Path(path), small_model(), {"temperature": 0.7, "spread": 1.9})
+    solver = {"method": "samples", "samples": 4, "temperature": 0.5, "step": 0.1, "rule": "adam", "beta": [1.0, 2, 3]}
+    method = Protocol(RANDOM, "singlecoil", "val", weights=path, solver=solver).load()
+    assert isinstance(method, SampleMeanMethod) and method.samples == 4 and method.inference.spread == 1.9
+    assert method.inference.refinement.beta == (1.0, 2, 3) and method.inference.temperature == 0.5
+    usual = Protocol(RANDOM, "singlecoil", "val", weights=path).load()
+    assert isinstance(usual, HybridMethod) and usual.name == "hybrid"
+    assert usual.inference == InferenceSettings(temperature=0.7, spread=1.9)
 
 
 def test_settings_of_coils() -> None:
@@ -179,13 +187,20 @@ def test_settings_of_coils() -> None:
         Protocol(RANDOM, "multicoil", "val", coils={"compress": "all"})
 
 
-@pytest.mark.parametrize("method", ["zero-filled", "wavelet", "tv", "pnp"])
+@pytest.mark.parametrize("method", ["zero-filled", "wavelet", "tv"])
 def test_other_methods_have_no_settings(method: str) -> None:
-    assert Protocol(RANDOM, "singlecoil", "val", solver={"method": method}).solver_with({}).method == method
+    assert Protocol(RANDOM, "singlecoil", "val", solver={"method": method}).load().name == method
     with pytest.raises(InputError, match=f"method '{method}' has no use for samples, views"):
         Protocol(RANDOM, "singlecoil", "val", solver={"method": method, "views": 1, "samples": 2})
     with pytest.raises(InputError, match="method 'hybrid' has no use for samples"):
         Protocol(RANDOM, "singlecoil", "val", solver={"samples": 2})
+
+
+def test_pnp_has_settings_of_its_own() -> None:
+    method = Protocol(RANDOM, "singlecoil", "val", solver={"method": "pnp", "gamma": 0.3, "views": 1}).load()
+    assert isinstance(method, PnPMethod) and method.pnp == replace(FOR_SCANS, gamma=0.3, views=1)
+    with pytest.raises(InputError, match="method 'pnp' has no use for rounds, samples; leave it out"):
+        Protocol(RANDOM, "singlecoil", "val", solver={"method": "pnp", "rounds": 1, "samples": 2})
 
 
 MISTAKES = [

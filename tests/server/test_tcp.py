@@ -25,7 +25,7 @@ from mrihvae.errors import InputError
 from mrihvae.io.kspace import open_kspace
 from mrihvae.io.mrd.messages import Limits
 from mrihvae.recon import sliced_scan
-from mrihvae.recon.methods import Method, make_method
+from mrihvae.recon.methods import Method, change_method, make_method
 from mrihvae.recon.undersampling import mask_of
 from mrihvae.recon.volumes import reconstruct_volume
 from mrihvae.server import session as online
@@ -93,7 +93,7 @@ def assert_refused(replies: mrd.Replies, word: str) -> None:
 def test_images_are_those_of_reconstruct_volume(coils: int, name: str) -> None:
     xml, lines = scan(coils=coils, mask=lines_of(WIDTH))
     ready = small_ready()
-    method = make_method(name, ready.methods[1].model, ready.methods[1].inference)
+    method = change_method(ready.methods[1], name, 8)
     with serving(ready) as running:
         replies = mrd.reconstruct(HOST, running.port, stream(xml, lines, name))
     assert len(replies.images) == 2 and replies.close and replies.connection_closed
@@ -316,7 +316,7 @@ def test_what_could_be_done_without_is_told(port: int) -> None:
 
 
 def test_server_of_one_kind_of_scans() -> None:
-    with serving(Engine({1: make_method("zero-filled")}, {})) as running:
+    with serving(Engine({1: make_method("zero-filled")})) as running:
         replies = mrd.reconstruct(HOST, running.port, stream(*scan(coils=2)))
     assert_refused(replies, "scan of 2 coils: the server's protocol is for others")
 

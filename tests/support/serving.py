@@ -31,15 +31,14 @@ WEIGHTS = {1: "1" * 64, 2: "2" * 64}
 
 def cheap() -> Engine:
     """Reconstruct by zero-filling."""
-    return Engine({1: make_method("zero-filled"), 2: make_method("zero-filled")}, {})
+    return Engine({1: make_method("zero-filled"), 2: make_method("zero-filled")})
 
 
 def small_ready() -> Engine:
     """Reconstruct with a small network of random weights."""
-    method = make_method(
-        "hybrid", small_model(), InferenceSettings(views=1, rounds=1, refinement=RefinementSettings(sweeps=1))
-    )
-    return Engine({1: method, 2: method}, WEIGHTS)
+    inference = InferenceSettings(views=1, rounds=1, refinement=RefinementSettings(sweeps=1))
+    model = small_model()
+    return Engine({kind: make_method("hybrid", model, inference, weights=WEIGHTS[kind]) for kind in (1, 2)})
 
 
 @contextmanager
