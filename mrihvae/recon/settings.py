@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mrihvae.errors import InputError, nearest
@@ -35,15 +35,15 @@ def setting_names_of(method: str) -> tuple[str, ...]:
     return ("strength",) if method in CLASSICAL_METHODS else ()
 
 
-def check_settings(method: str, settings: Mapping[str, Any], where: str) -> None:
-    """Check the settings of a method, by name.
+def check_settings(method: str, settings: Mapping[str, Any], where: str, unused: Sequence[str] = ()) -> None:
+    """Check the settings of a method, by name; those that are `unused` here count as another method's.
 
     Raises
     ------
     InputError
         An unknown method or setting, one that only other methods take, or a bad value.
     """
-    own = setting_names_of(method)
+    own = [name for name in setting_names_of(method) if name not in unused]
     every = {name for other in METHODS for name in setting_names_of(other)}
     if unknown := sorted(set(settings) - every):
         near = nearest(unknown[0], ("method", *own))

@@ -42,10 +42,8 @@ def from_dict(cls: type[T], values: Mapping[str, Any], where: str) -> T:
     wrong = next((key for key in given if not _is_valid(known[key], key, given[key])), None)
     try:
         found = _built(cls, given)
-    except InputError as error:  # says more than the type
-        raise InputError(f"{where}: {error}") from error
     except (TypeError, ValueError, AttributeError) as error:
-        if wrong is None:
+        if wrong is None or str(error).startswith((f"{wrong} is", f"{wrong}:")):  # which says more than the type
             raise InputError(f"{where}: {error}") from error
     if wrong is None:
         return found

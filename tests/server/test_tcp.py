@@ -311,7 +311,7 @@ def test_what_could_be_done_without_is_told(port: int) -> None:
     replies = mrd.reconstruct(HOST, port, stream(xml, [noise, *lines]))
     told = [text for text in replies.texts if text.startswith("WARNING")]
     assert len(told) == 3 and len(replies.images) == 2
-    for part in ("noise scan of 3 coils is left out", "placed as an axial one", "centre of k-space was not measured"):
+    for part in ("noise scan of 3 coils is left out", "placed as an axial one", "center of k-space was not acquired"):
         assert sum(part in text for text in told) == 1
 
 

@@ -7,12 +7,17 @@ from tests.support import REPOSITORY
 WITHOUT = {
     "__main__": "one call of the command, with which tests/cli/test_main.py starts it",
     "cli/report": "tests/evaluation/test_report.py reads the pages that the command writes",
+    "evaluation/report/data": "tests/evaluation/test_report_page.py",
+    "evaluation/report/page": "tests/evaluation/test_report_page.py",
+    "evaluation/report/pictures": "tests/evaluation/test_report_page.py",
+    "evaluation/report/record": "tests/evaluation/test_report.py",
+    "evaluation/report/volumes": "tests/evaluation/test_report.py",
     "coils/checks": "its refusals are those of tests/coils/test_prewhitening.py and test_compression.py",
     "data/calibration": "a container without a method",
     "inference/problem": "tests/inference/test_reconstruct.py",
     "io/checks": "its refusals are those of every reader, in tests/io/test_kspace.py",
-    "io/formats": "two constants",
     "recon/methods": "tests/recon/test_volumes.py",
+    "recon/settings": "tests/protocols/test_evaluation.py refuses what it refuses",
     "training/batches": "tests/training/test_loop.py",
 }
 OPTIONS = "cli/options/"  # what they declare is tested with their command, and tests/cli/test_main.py shows all of it
