@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import argparse
 import sys
 from pathlib import Path
 
+from mrihvae.cli import options
 from mrihvae.errors import InputError
 
 
-def run(arguments: argparse.Namespace) -> None:
+def run(arguments: options.Convert) -> None:
     """Convert; prints the names of the files written, one for each contrast and repetition."""
     from mrihvae.data.volume import DATASETS, Volume
     from mrihvae.io.kspace import open_kspace

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,6 +10,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
+from mrihvae.cli import options
 from mrihvae.data.scan import Scan
 from mrihvae.evaluation.figures import volume_panel
 from mrihvae.evaluation.scores import score_volume
@@ -27,7 +27,7 @@ METHODS = ("zero-filled", "wavelet", "tv", "amortised", "hybrid")
 LABELS = {"wavelet": "L1-wavelet (sigpy)", "tv": "TV (sigpy)", "amortised": "ours, amortised", "hybrid": "ours, hybrid"}
 
 
-def run(arguments: argparse.Namespace) -> None:
+def run(arguments: options.Demo) -> None:
     """Reconstruct the scans with every method, print a table of scores and write the panels."""
     model = load_model(arguments.checkpoint)
     undersampling = Undersampling("random", arguments.acceleration, 0.32 / max(arguments.acceleration, 1))

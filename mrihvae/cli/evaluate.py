@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import csv
 import json
 import math
@@ -12,13 +11,14 @@ from typing import Any, TextIO
 
 from tqdm import tqdm
 
+from mrihvae.cli import options
 from mrihvae.evaluation.scores import METRICS, Evaluation, VolumeScores, evaluate
 from mrihvae.utils.files import atomic_write
 
 SHOWN = ("NMSE", "PSNR", "SSIM", "MSE")
 
 
-def run(arguments: argparse.Namespace) -> None:
+def run(arguments: options.Evaluate) -> None:
     """Score, print the table on standard output and write the files asked for."""
     evaluation = evaluate(
         arguments.target_path,

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import argparse
 import os
 import sys
 from dataclasses import replace
 from functools import partial
 
+from mrihvae.cli import options
 from mrihvae.errors import InputError
 from mrihvae.io.mrd.extra import require_ismrmrd
 
 
-def run(arguments: argparse.Namespace) -> None:
+def run(arguments: options.Filter) -> None:
     """Reconstruct the scan; a mistake is told in the stream, too."""
     require_ismrmrd("mrihvae filter")
     from mrihvae.io.mrd.messages import ReplyWriter, one_line, read_messages

@@ -2,30 +2,23 @@
 
 from __future__ import annotations
 
-import argparse
 import importlib
+import inspect
 import os
+import re
 import sys
 from collections.abc import Sequence
 
+from cyclopts import App, CycloptsError
+from cyclopts.help import DefaultFormatter, PanelSpec
+from rich.box import Box
+
 from mrihvae import __version__
+from mrihvae.cli.options import COMMANDS
+from mrihvae.cli.sections import USUAL, Options
 from mrihvae.errors import InputError
 
-COMMANDS = {
-    "demo": "reconstruct a real undersampled scan that comes with the package, beside two baselines",
-    "reconstruct": "reconstruct undersampled scans in files of fastMRI, ISMRMRD (MRD), BART or NumPy",
-    "restore": "restore blurred, coarse, incomplete or noisy images (NIfTI, PNG)",
-    "evaluate": "score reconstructions with fastMRI's metrics",
-    "convert": "convert k-space and images: fastMRI HDF5, NIfTI, MRD, BART, NumPy, PNG",
-    "report": "make one HTML page of a run: scores, slices, settings",
-    "serve": "reconstruct scans as a scanner sends them over TCP (MRD)",
-    "filter": "reconstruct a scan from standard input to standard output (MRD)",
-    "protocols": "list the protocols that come with the package",
-    "run": "run a protocol: reconstruct, evaluate, tabulate, draw",
-    "sample": "draw images from the prior, without any data",
-    "simulate": "simulate fastMRI scans of one or several coils from images",
-    "train": "train a model from raw k-space and magnitude images",
-}
+ABOUT = "MRI reconstruction with a hierarchical VAE prior in frequency bands."
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -33,26 +26,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     0 on success, 2 on a user's mistake, 130 when interrupted.
     """
-    arguments = list(sys.argv[1:] if arguments is None else arguments)
-    name = next((argument for argument in arguments if not argument.startswith("-")), None)
-    about = "MRI reconstruction with a hierarchical VAE prior in frequency bands."
-    parser = argparse.ArgumentParser(prog="mrihvae", description=about)
-    parser.add_argument("--version", action="version", version=f"mrihvae {__version__}")
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for command, summary in COMMANDS.items():
-        subparser = commands.add_parser(
-            command, help=summary, description=summary, formatter_class=argparse.ArgumentDefaultsHelpFormatter
-        )
-        if command == name:  # the others stay unimported: torch takes seconds
-            importlib.import_module(f"mrihvae.cli.options.{command}").add_arguments(subparser)
     try:
-        parsed = parser.parse_args(arguments)
-        importlib.import_module(f"mrihvae.cli.{parsed.command}").run(parsed)
-    except SystemExit as leaving:
-        return leaving.code if isinstance(leaving.code, int) else 2
-    except InputError as error:
+        options = parse(list(sys.argv[1:] if arguments is None else arguments))
+        if options is not None:
+            importlib.import_module(f"mrihvae.cli.{type(options).__name__.lower()}").run(options)
+    except (InputError, CycloptsError) as error:
         _end_progress()
-        print(f"mrihvae: error: {error}", file=sys.stderr)
+        print("mrihvae: error:", str(error).replace("\n", " "), file=sys.stderr)
         return 2
     except BrokenPipeError:  # the reader of our output has seen enough, as `head` has
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -62,6 +42,44 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print("mrihvae: interrupted; finished files are kept", file=sys.stderr)
         return 130
     return 0
+
+
+def parse(arguments: Sequence[str]) -> Options | None:
+    """Return the options of a command line, as the class of its command; None after --help or --version.
+
+    Raises
+    ------
+    InputError
+        No command.
+    cyclopts.CycloptsError
+        Options or values that the command does not know, or lacks.
+    """
+    if not arguments:
+        raise InputError(f"COMMAND: is missing; give one of {', '.join(COMMANDS)}, or --help")
+    command, bound, _ = _make_app().parse_args(arguments, exit_on_error=False, print_error=False)
+    try:
+        options = command(*bound.args, **bound.kwargs)
+    except SystemExit as leaving:  # so rich leaves where the reader of our output has seen enough
+        raise BrokenPipeError from leaving
+    return options if isinstance(options, Options) else None
+
+
+def _make_app() -> App:
+    """Declare the commands for cyclopts; help is in plain text, in lines and columns without a box."""
+    layout = DefaultFormatter(panel_spec=PanelSpec(box=Box(8 * "    \n"), padding=(0, 0, 0, 3)))
+    app = App(
+        name="mrihvae",
+        help=ABOUT,
+        version=f"mrihvae {__version__}",
+        help_format="plaintext",
+        help_formatter=layout,
+        default_parameter=USUAL,
+    )
+    for place, (name, command) in enumerate(COMMANDS.items()):
+        summary, _, further = (inspect.getdoc(command) or "").partition("\n\n")
+        paragraphs = re.sub(r"(?<=\S)\n(?=\S)", " ", further)  # to be wrapped again, but for examples
+        app.command(command, name=name, help=summary, help_epilogue=paragraphs, sort_key=place)
+    return app
 
 
 def _end_progress() -> None:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import argparse
-
+from mrihvae.cli import options
 from mrihvae.protocols.evaluation import find_protocol, list_protocols, list_training_protocols
 
 
-def run(arguments: argparse.Namespace) -> None:
+def run(arguments: options.Protocols) -> None:
     """List the protocols, or print one."""
     if arguments.name is not None:
         print(find_protocol(arguments.name).read_text(), end="")

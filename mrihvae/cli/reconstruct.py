@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,7 +11,7 @@ import torch
 
 from mrihvae import __version__
 from mrihvae.cli.common import finished_before
-from mrihvae.cli.options.reconstruct import AXES, CHALLENGES
+from mrihvae.cli.options import AXES, CHALLENGES, Reconstruct
 from mrihvae.cli.reconstruct_files import reconstruct_file, told
 from mrihvae.coils.settings import CoilSettings
 from mrihvae.errors import InputError
@@ -38,7 +37,7 @@ SAME = (  # in a folder
 )  # fmt: skip
 
 
-def run(arguments: argparse.Namespace) -> None:
+def run(arguments: Reconstruct) -> None:
     """Reconstruct; prints progress on standard error and a line per volume on standard output."""
     undersampling = _undersampling(arguments)
     files = list_kspace(_input(arguments))
@@ -68,15 +67,15 @@ def _is_there(file: Path, done: Mapping[str, Any], folder: Path) -> bool:
     return whole and all((folder / row["file"]).is_file() for row in rows)
 
 
-def _input(arguments: argparse.Namespace) -> Path:
+def _input(arguments: Reconstruct) -> Path:
     """Take INPUT, or --data_path for it."""
-    if (arguments.input is None) == (arguments.data_path is None):
+    path = arguments.input or arguments.data_path
+    if path is None or None not in (arguments.input, arguments.data_path):
         raise InputError("INPUT: give a file with k-space or a folder of them, here or by --data_path")
-    path: Path = arguments.input or arguments.data_path
     return path
 
 
-def _checkpoint(file: Path, coils: int | None, arguments: argparse.Namespace) -> str:
+def _checkpoint(file: Path, coils: int | None, arguments: Reconstruct) -> str:
     """Choose the weights for a file, and see that it is of the challenge."""
     if arguments.challenge is not None and coils is not None and min(coils, 2) != CHALLENGES[arguments.challenge]:
         kind = "one coil" if coils == 1 else f"{coils} coils"
@@ -84,9 +83,7 @@ def _checkpoint(file: Path, coils: int | None, arguments: argparse.Namespace) ->
     return arguments.checkpoint or weights_for(coils or 1)
 
 
-def _summary(
-    arguments: argparse.Namespace, methods: dict[str, Method], undersampling: Undersampling | None
-) -> dict[str, Any]:
+def _summary(arguments: Reconstruct, methods: dict[str, Method], undersampling: Undersampling | None) -> dict[str, Any]:
     """Say how volumes are reconstructed: all that must be the same in one output folder."""
     method = next(iter(methods.values()))
     sampled = isinstance(method, SampleMeanMethod) or arguments.samples is not None
@@ -119,7 +116,7 @@ def _strength(method: Method) -> float | dict[str, float | None] | None:
     return usual if method.strength is None else method.strength
 
 
-def _method(arguments: argparse.Namespace, checkpoint: str) -> Method:
+def _method(arguments: Reconstruct, checkpoint: str) -> Method:
     """Read the options of the method, and load the model if it needs one."""
     if arguments.batch_size < 1:
         raise InputError(f"--batch-size {arguments.batch_size}: must be at least 1")
@@ -143,7 +140,7 @@ def _method(arguments: argparse.Namespace, checkpoint: str) -> Method:
     return load_method(arguments.method, checkpoint, arguments.device, coils=coils, **settings)
 
 
-def _undersampling(arguments: argparse.Namespace) -> Undersampling | None:
+def _undersampling(arguments: Reconstruct) -> Undersampling | None:
     """Read the options of the mask; without --mask-type the file's own mask counts."""
     if arguments.mask_type is None:
         for name in ("center_fraction", "axis"):

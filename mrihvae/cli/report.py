@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import argparse
 import shlex
 from datetime import datetime
 
 from tqdm import tqdm
 
 from mrihvae import __version__
+from mrihvae.cli import options
 from mrihvae.errors import InputError
 from mrihvae.evaluation.report.data import Report
 from mrihvae.evaluation.report.page import render
@@ -17,7 +17,7 @@ from mrihvae.evaluation.report.volumes import ScanFinder, collect_volume, mean_r
 from mrihvae.utils.files import atomic_write
 
 
-def run(arguments: argparse.Namespace) -> None:
+def run(arguments: options.Report) -> None:
     """Write the report; prints progress on standard error and a line on standard output."""
     if arguments.slices is not None and arguments.slices < 1:
         raise InputError(f"--slices {arguments.slices}: must be at least 1")
@@ -52,7 +52,7 @@ def run(arguments: argparse.Namespace) -> None:
     )
 
 
-def _command(arguments: argparse.Namespace) -> str:
+def _command(arguments: options.Report) -> str:
     """Return the command that makes the report again."""
     words = ["mrihvae", "report", str(arguments.folder)]
     for name in ("data", "output", "title", "slices"):

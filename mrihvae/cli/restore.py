@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import hashlib
 import json
 import math
@@ -15,6 +14,7 @@ import torch
 from tqdm import tqdm
 
 from mrihvae import __version__
+from mrihvae.cli import options
 from mrihvae.cli.common import finished_before
 from mrihvae.errors import InputError
 from mrihvae.evaluation.figures import ERROR_GAIN, volume_panel
@@ -56,7 +56,7 @@ LOOP = (
 SAME = ("task", "checkpoint", "weights", "degradation", "noise", "settings")  # in one output folder
 
 
-def run(arguments: argparse.Namespace) -> None:
+def run(arguments: options.Restore) -> None:
     """Restore; prints progress on standard error and a line per file on standard output."""
     _check(arguments)
     files = list_images(arguments.input)
@@ -80,7 +80,7 @@ def run(arguments: argparse.Namespace) -> None:
             temporary.write_text(json.dumps({**summary, "files": list(done.values())}, indent=2) + "\n")
 
 
-def _check(arguments: argparse.Namespace) -> None:
+def _check(arguments: options.Restore) -> None:
     """Check the options that the parser cannot."""
     task = arguments.task
     for name, tasks in BELONGS.items():
@@ -107,7 +107,7 @@ def _option(name: str) -> str:
     return f"--{name.replace('_', '-')}"
 
 
-def _degradation(arguments: argparse.Namespace) -> Degradation:
+def _degradation(arguments: options.Restore) -> Degradation:
     """Read the options of the degradation."""
     factor = arguments.factor or 1
     kernel = None
@@ -119,7 +119,7 @@ def _degradation(arguments: argparse.Namespace) -> Degradation:
     return Degradation(arguments.task, kernel, factor, arguments.boundary or "periodic")
 
 
-def _settings(arguments: argparse.Namespace) -> dict[str, Any]:
+def _settings(arguments: options.Restore) -> dict[str, Any]:
     """Read the options of the loop that were given."""
     given = {name: getattr(arguments, name) for name in LOOP if getattr(arguments, name) is not None}
     if "tau" in given:
@@ -129,13 +129,15 @@ def _settings(arguments: argparse.Namespace) -> dict[str, Any]:
     return given
 
 
-def _summary(arguments: argparse.Namespace, settings: dict[str, Any]) -> dict[str, Any]:
+def _summary(arguments: options.Restore, settings: dict[str, Any]) -> dict[str, Any]:
     """Say how images are restored."""
     degradation = {name: getattr(arguments, name) for name in BELONGS if getattr(arguments, name) is not None}
     plain = {
         name: _file(value) if isinstance(value, Path) else str(value) if name == "missing" else value
         for name, value in degradation.items()
     }
+    if arguments.kernel_width is not None:
+        plain["kernel_width"] = list(arguments.kernel_width)  # as JSON has it
     return {
         "mrihvae": __version__,
         "torch": str(torch.__version__),
@@ -156,12 +158,14 @@ def _file(path: Path) -> str:
 
 
 def _restore_file(
-    file: Path, output: Path, job: Job, mask: np.ndarray | None, arguments: argparse.Namespace
+    file: Path, output: Path, job: Job, mask: np.ndarray | None, arguments: options.Restore
 ) -> dict[str, Any]:
     """Restore one file and write the result and its panel."""
     images = read_images(file)
     values = images.values
-    known = np.ones(values.shape, dtype=bool) if mask is None else mask_for(images, mask, arguments.mask).copy()
+    known = np.ones(values.shape, dtype=bool)
+    if mask is not None and arguments.mask is not None:
+        known = mask_for(images, mask, arguments.mask).copy()
     if arguments.missing is not None:
         missing = np.float32(arguments.missing)
         known &= ~np.isnan(values) if np.isnan(missing) else values != missing

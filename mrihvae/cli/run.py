@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import hashlib
 import json
@@ -19,6 +18,7 @@ import torch
 from tqdm import tqdm
 
 from mrihvae import __version__
+from mrihvae.cli import options
 from mrihvae.cli.common import finished_before
 from mrihvae.cli.evaluate import as_dict
 from mrihvae.cli.reconstruct_files import open_cached, reconstruct_to_files
@@ -60,7 +60,7 @@ class Volume:
     scored: bool
 
 
-def run(arguments: argparse.Namespace) -> None:
+def run(arguments: options.Run) -> None:
     """Run a protocol; prints progress on standard error and the table on standard output."""
     for name in ("batch_size", "limit"):
         value = getattr(arguments, name)
@@ -197,7 +197,7 @@ def _head(file: Path, challenge: str) -> Volume:
     return Volume(file, file.name, head.acquisition, (height, width), head.masked, TARGETS[challenge] in head.keys)
 
 
-def _summary(path: Path, protocol: Protocol, method: Method, arguments: argparse.Namespace) -> dict[str, Any]:
+def _summary(path: Path, protocol: Protocol, method: Method, arguments: options.Run) -> dict[str, Any]:
     """Say all that made the results, as plain JSON values."""
     solver = {**method.settings(), "method": method.name}
     if isinstance(method, SampleMeanMethod):
@@ -227,7 +227,7 @@ def _summary(path: Path, protocol: Protocol, method: Method, arguments: argparse
     return dict(json.loads(json.dumps(summary)))  # lists for tuples, to compare with what is read
 
 
-def _reconstruct(volume: Volume, protocol: Protocol, method: Method, arguments: argparse.Namespace) -> dict[str, Any]:
+def _reconstruct(volume: Volume, protocol: Protocol, method: Method, arguments: options.Run) -> dict[str, Any]:
     """Reconstruct a volume to its files; gives its row."""
     undersampling = None if volume.masked else protocol.mask.undersampling()
     sampled = isinstance(method, SampleMeanMethod)

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import argparse
-
 import numpy as np
 import torch
 
+from mrihvae.cli import options
 from mrihvae.errors import InputError
 from mrihvae.evaluation.figures import image_grid
 from mrihvae.inference.latents import Inferred, generate
@@ -20,7 +19,7 @@ SHOWN = 16
 GROWING = 4
 
 
-def run(arguments: argparse.Namespace) -> None:
+def run(arguments: options.Sample) -> None:
     """Draw, and write the images in model units: their 99th percentile is about 1."""
     if arguments.seed < 0:
         raise InputError(f"--seed {arguments.seed}: must be at least 0")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import ctypes
 import logging
 import os
@@ -10,6 +9,7 @@ import signal
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
+from mrihvae.cli import options
 from mrihvae.errors import InputError
 from mrihvae.io.mrd.extra import require_ismrmrd
 
@@ -17,7 +17,7 @@ TRIM, MAP = -1, -3  # M_TRIM_THRESHOLD and M_MMAP_THRESHOLD of malloc.h
 KEPT = 2**25  # bytes, the most that it takes
 
 
-def run(arguments: argparse.Namespace) -> None:
+def run(arguments: options.Serve) -> None:
     """Serve until SIGTERM or SIGINT; tells of connections on standard error."""
     require_ismrmrd("mrihvae serve")
     from mrihvae.server.session import make_ready, warm_up

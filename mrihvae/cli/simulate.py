@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-import argparse
 from functools import partial
 from pathlib import Path
 
 from tqdm import tqdm
 
+from mrihvae.cli import options
 from mrihvae.errors import InputError
 from mrihvae.physics.sampling import Undersampling
 from mrihvae.simulation.files import ImageGroup, draw_lines, image_groups, simulate_file, undersample_file
 from mrihvae.simulation.settings import ScannerSettings
+from mrihvae.utils.config import setting_names
 from mrihvae.utils.memory import is_out_of_memory
 
 
-def run(arguments: argparse.Namespace) -> None:
+def run(arguments: options.Simulate) -> None:
     """Simulate; prints progress on standard error and a line per scan on standard output."""
     settings = _settings(arguments)
     undersampling = _undersampling(arguments)
@@ -53,23 +54,17 @@ def _simulate(group: ImageGroup, path: Path, settings: ScannerSettings, keep_map
         raise InputError(f"{path}: too little memory for slices of {size}; lower --coils or --matrix") from error
 
 
-def _settings(arguments: argparse.Namespace) -> ScannerSettings:
+def _settings(arguments: options.Simulate) -> ScannerSettings:
     """Read the options of the scanner."""
     if arguments.coils == 1:
         for option in ("fields", "noise_correlation", "keep_maps"):
             if (given := getattr(arguments, option)) is not None and given is not False:
                 raise InputError(f"--{option.replace('_', '-')}: goes with several --coils; add them, or leave it out")
-    return ScannerSettings(
-        coils=arguments.coils,
-        fields=arguments.fields or ScannerSettings.fields,
-        matrix=arguments.matrix,
-        noise=arguments.noise,
-        noise_correlation=arguments.noise_correlation,
-        seed=arguments.seed,
-    )
+    given = {name: value for name, value in vars(arguments).items() if value is not None}
+    return ScannerSettings(**{name: given[name] for name in setting_names(ScannerSettings) if name in given})
 
 
-def _undersampling(arguments: argparse.Namespace) -> Undersampling | None:
+def _undersampling(arguments: options.Simulate) -> Undersampling | None:
     """Read the options of the mask; none if no undersampled scans are asked for."""
     if arguments.mask_type is None and arguments.acceleration is None:
         if arguments.center_fraction is not None:

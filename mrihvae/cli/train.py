@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import hashlib
 import json
@@ -18,6 +17,7 @@ import torch
 import torch.distributed as dist
 from tqdm import tqdm
 
+from mrihvae.cli import options
 from mrihvae.datasets.lazy import LazySlices
 from mrihvae.datasets.mixture import Reading, WeightedDatasets, load_mixture
 from mrihvae.errors import InputError, reason
@@ -42,7 +42,7 @@ VALIDATE_EVERY = 500  # steps
 STREAMED = 10**9  # bytes of HDF5 below a path, beyond which slices are read when they are drawn
 
 
-def run(arguments: argparse.Namespace) -> None:
+def run(arguments: options.Train) -> None:
     """Train; prints progress on standard error."""
     torch.set_num_threads(max(1, arguments.threads))
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
@@ -87,7 +87,7 @@ def run(arguments: argparse.Namespace) -> None:
         dist.destroy_process_group()
 
 
-def _begun(arguments: argparse.Namespace, protocol: TrainingProtocol | None) -> dict[str, str]:
+def _begun(arguments: options.Train, protocol: TrainingProtocol | None) -> dict[str, str]:
     """Name the weights that a run began with, and their checksums; of a resumed one as its card says."""
     if arguments.resume:
         weights = arguments.output / "weights.safetensors"
@@ -104,11 +104,11 @@ def _begun(arguments: argparse.Namespace, protocol: TrainingProtocol | None) -> 
     return begun
 
 
-def _validation(arguments: argparse.Namespace, job: Run) -> Callable[[HVAE], Mapping[str, Any]]:
+def _validation(arguments: options.Train, job: Run) -> Callable[[HVAE], Mapping[str, Any]]:
     """Draw the scans to score weights on, and give what scores them."""
     if not job.settings.validate_every:
         job.settings = dataclasses.replace(job.settings, validate_every=VALIDATE_EVERY)
-    cases = validation_cases(arguments.validation, job, reading_of(arguments, job.simulation.several))
+    cases = validation_cases(arguments.validation or (), job, reading_of(arguments, job.simulation.several))
     return lambda weights: validate(weights, cases)
 
 
@@ -136,7 +136,7 @@ def _name(path: str) -> str:
     return parts[-1] if parts else path
 
 
-def _paths(arguments: argparse.Namespace, protocol: TrainingProtocol | None) -> list[str]:
+def _paths(arguments: options.Train, protocol: TrainingProtocol | None) -> list[str]:
     """Choose the data: PATH or PATH=WEIGHT of each."""
     if protocol is None and arguments.root is not None:
         raise InputError("--data: is where the folders of a --protocol lie; without one give PATHs")
@@ -153,7 +153,7 @@ def _paths(arguments: argparse.Namespace, protocol: TrainingProtocol | None) -> 
     return data_paths(protocol, arguments.root)
 
 
-def reading_of(arguments: argparse.Namespace, several: bool) -> Reading:
+def reading_of(arguments: options.Train, several: bool) -> Reading:
     """Choose how data are read, of one or `several` coils."""
     if not 0 <= arguments.cache_megabytes < float("inf"):
         raise InputError(f"--cache-megabytes {arguments.cache_megabytes}: must be at least 0")
@@ -161,7 +161,7 @@ def reading_of(arguments: argparse.Namespace, several: bool) -> Reading:
     return Reading(above, int(arguments.cache_megabytes * 1e6), several)
 
 
-def _job(arguments: argparse.Namespace, path: Path | None = None, protocol: TrainingProtocol | None = None) -> Run:
+def _job(arguments: options.Train, path: Path | None = None, protocol: TrainingProtocol | None = None) -> Run:
     """Make a new run, by settings or a protocol, or continue the one in the output folder."""
     try:
         torch.zeros(1, device=arguments.device)

@@ -17,18 +17,17 @@ class CoilSettings:
 
     Attributes
     ----------
-    maps : how sensitivities are estimated from calibration lines: "fast" (ESPIRiT on a coarse grid) or "espirit"
-        (sigpy's, pixel by pixel, which takes many times as long)
-    refine_maps : how often maps are estimated again from the k-space that a quick reconstruction completed, at most,
-        where the calibration region is small for the coils (`mrihvae.coils.map_refinement`); elsewhere, and with 0,
-        never
+    maps : how sensitivity maps are estimated from the calibration region: "fast" (ESPIRiT on a coarse grid) or
+        "espirit" (sigpy's, pixel by pixel, which takes many times as long)
+    refine_maps : how many times at most maps are estimated again, from the k-space of a quick reconstruction, where the
+        calibration region is small for the number of coils; 0 for never
     crop : eigenvalue of ESPIRiT below which maps are 0; 0 keeps them everywhere
-    compress : number of virtual coils, which are found by singular value decomposition; None for as many in each slice
-        as keep all but the noise (`mrihvae.coils.virtual_coils`), 0 for the coils as they are
-    whiten : whether noise is made white, and alike in all coils; its covariance comes from a noise scan, where there is
-        one, or else from the corners of k-space; None for scans with a noise scan alone
-    output : "rss", root-sum-of-squares of the coil images with measured k-space put back, as fastMRI's targets, or
-        "combined", the magnitude of the image that the maps combine
+    compress : number of virtual coils, found by singular value decomposition; 0 keeps the coils as they are; None for
+        as many in each slice as keep all but the noise (`mrihvae.coils.virtual_coils`)
+    whiten : whether the noise of coils is prewhitened, with the covariance of the noise scan, or of the corners of
+        k-space where there is none; None for scans with a noise scan alone
+    output : coil combination: "rss", root-sum-of-squares of coil images with the acquired k-space put back, as in
+        fastMRI's targets, or "combined", the magnitude of the sensitivity-weighted combination
     """
 
     maps: str = "fast"

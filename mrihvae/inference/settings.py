@@ -35,15 +35,15 @@ class RefinementSettings:
         inference, "prior", the prior's means, or "sample", a draw from the prior
     order : "together" refines all latents of a level at once; "layer", one layer after the other, each completed by
         the later layers of its level where they start (Algorithm 1)
-    sweeps : N, refinement steps of each latent, per level; 0 takes what it starts from
-    rule : how a step is taken: "gradient", a plain step in z, as eq. 7 has it; "adam", in units of each latent's
-        deviation under what it starts from; or "gauss-newton", with L2 alone, which finds its own step and never goes
-        up
-    step : lambda, the size of a step of the first two, per level; None for the usual one (`STEPS`)
+    sweeps : refinement steps of each latent, N, per level; 0 for no refinement
+    rule : how a refinement step is taken: "gradient", a plain step in z (eq. 7); "adam", in units of each latent's
+        standard deviation under what it starts from; or "gauss-newton", with L2 alone, which finds its own step size
+        and never goes up
+    step : step size of "adam" and "gradient", lambda, per level; None for the usual one (`STEPS`)
     iterations : conjugate gradient iterations of a Gauss-Newton step; 1 is an exact line search along the gradient
-    anchor : what the data term is weighed against: "prior", -log p(z_l | z_<l), as in IA-HVAE, or "posterior", -log of
-        what the latents start from, about where they start: r's means, which keep what r has seen in the data (better
-        by what benchmarks/results/refinement.md says), or draws
+    anchor : regularize latents towards the "prior", -log p(z_l | z_<l), as IA-HVAE does, or towards the "posterior",
+        -log of the distribution that they start from, about where they start (r's means or samples), which scores
+        better in benchmarks/results/refinement.md
     beta : weight of the data term against the anchor, per level
     loss : "l2", |h - hhat|^2 / s^2, the likelihood's own, or "l1", |h - hhat| / s
     tolerance : a slice stops once its gradient has fallen to this part of its first one, and a batch once all have; 0
@@ -143,11 +143,12 @@ class InferenceSettings:
     Attributes
     ----------
     refinement : of the last round
-    views : copies of the scan, mirrored or conjugated, whose reconstructions are averaged in the first round, 1 to 8
-    rounds : passes of r down all levels; each after the first is given the last one's reconstruction as its guess
+    views : test-time augmentation: average the first round's reconstructions of 1 to 8 mirrored or conjugated copies
+    rounds : encoder passes; each after the first is given the previous reconstruction as its guess
     blend : share of a further round's reconstruction where nothing was measured; the rest stays as it was
-    combine : what measured bins become: "measured" keeps y; "variance" weighs y and hhat by their variances
-    temperature : factor on the deviation of r from which posterior samples are drawn
+    combine : data consistency: replace by acquired k-space samples ("measured"), or a variance-weighted mean of them
+        and the model's ("variance")
+    temperature : factor on the standard deviation of r, from which posterior samples are drawn
     spread : factor on the deviation of samples in maps of uncertainty, beside what the scan itself says of it
         (`mrihvae.inference.held_out`); the card of weights tells what calibrates them
     precision : of the network's arithmetic, "float32", "bfloat16", or "auto", which takes bfloat16 where the processor

@@ -23,23 +23,26 @@ class PnPSettings:
 
     Attributes
     ----------
-    iterations : K, passes of the encoder at most
-    gamma : deviation of x about the decoder's image, in model units; the larger, the more the data say
+    iterations : encoder passes at most, K
+    gamma : data-consistency weight: standard deviation of x about the decoder's image, in model units, in which the
+        99th percentile of an image is about 1; the larger, the more the data count
     tau : temperature of the prior of each level's latents, from 0, its mean, to 1, plain reconstruction; one for all
         levels, or one a level, coarsest first
-    tau_finest : if given, tau goes from `tau` at the coarsest level to this at the finest, linearly
-    relaxation : part of the step to the new x that is taken, above 0 and at most 1; below 1 the loop is an averaged one
-        (Krasnoselskii-Mann), and x keeps a part of what it began with
+    tau_finest : tau of the finest level, to which it changes linearly from the coarsest level's; None for one tau
+    relaxation : fraction of the step to the new x that is taken, in (0, 1]; below 1 the loop is an averaged one
+        (Krasnoselskii-Mann), and x keeps a part of what it starts with
     beta : weight of the bond between x and the decoder's image, at most 1
     beta_start, beta_steps : with steps, beta grows from the first to its full weight in so many, geometrically
-    encoder : "data", r, which is told of the data, or "complete", q, which takes x for a complete image (the paper's)
+    encoder : "data", the measurement-conditioned posterior r, or "complete", the full-data posterior q of x (the
+        paper's)
     draw : whether latents are drawn, and not their most likely values
-    views : mirrored copies of x whose decoded images are averaged
+    views : test-time augmentation: average the decoded images of 1 to 8 mirrored copies of x
     sweeps : refinement steps per level in each pass (hybrid z-steps); with "complete" against x, with r of undersampled
         scans against what was measured
-    tolerance : a slice stops once |x_k - x_k-1| is this part of |x_k|; 0 does all iterations
-    patience : or once this distance was not at its least for so many iterations; 0 for never
-    result : which of the two images those take that want one: "decoded", mu(z), or "image", x
+    tolerance : a slice stops once |x_k - x_k-1| is this fraction of |x_k|; 0 for all iterations
+    patience : a slice stops once |x_k - x_k-1| has not reached a new minimum for this many iterations; 0 for never
+    result : which of the two images is the result: "decoded", the decoder's mu(z), or "image", x, which is nearer to
+        the data
     seed : of draws
     precision : of the network, see `mrihvae.utils.precision`
 

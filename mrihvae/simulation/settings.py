@@ -18,12 +18,12 @@ class ScannerSettings:
     Attributes
     ----------
     coils : number of receive coils; a single one has an even field of 1
-    fields : one of `FIELDS`, for several coils; "random" is drawn for each file
-    matrix : H and W; larger images are resampled to it, smaller ones are surrounded with zeros
-    noise : standard deviation per complex bin and coil over the 99th percentile of the slice's root-sum-of-squares
+    fields : coil sensitivities of multi-coil scans: "birdcage", all alike around the object, or "random" for each file
+    matrix : H and W; larger images are resampled to it by cropping k-space, smaller ones are zero-padded
+    noise : standard deviation per complex sample and coil, over the 99th percentile of the slice's root-sum-of-squares
         image without noise, so that images of any number of coils are equally noisy
-    noise_correlation : share of the noise's power, 0 to below 1, that all coils receive from the same places, through
-        their fields; the rest is each coil's own. None: all of it is, and files have no noise scan
+    noise_correlation : fraction of the noise's power, 0 to below 1, that coils have in common through their fields;
+        files then have a noise scan, noise, complex64 (coils, samples); None for uncorrelated noise and no noise scan
     seed : equal seeds give equal scans; fields, phase and noise depend on it, sampling patterns do not
 
     Raises

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -130,7 +130,7 @@ def test_sets_of_scans_are_named_by_their_folder(path: str, name: str) -> None:
 
 @pytest.mark.parametrize(("stream", "above"), [(True, 0.0), (False, float("inf")), (None, 1e9)])
 def test_when_slices_are_streamed(stream: bool | None, above: float) -> None:
-    reading = reading_of(argparse.Namespace(stream=stream, cache_megabytes=1.5), several=True)
+    reading = reading_of(SimpleNamespace(stream=stream, cache_megabytes=1.5), several=True)
     assert reading == Reading(above, 1_500_000, together=True)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import gzip
 import itertools
@@ -25,7 +24,7 @@ from torch import Tensor
 
 from benchmarks.training import pack_slices
 from mrihvae.cli import train as cli_train
-from mrihvae.cli.options import train as options_of_train
+from mrihvae.cli.main import parse
 from mrihvae.datasets.lazy import LazySlices, SliceCache
 from mrihvae.datasets.mixture import Dataset, Reading, WeightedDatasets, load_mixture
 from mrihvae.errors import InputError
@@ -244,9 +243,7 @@ def test_streams_begin_beyond_a_size(folder: Path) -> None:
         assert isinstance(dataset.arrays, LazySlices) == streamed
     assert cli_train.STREAMED == 10**9
     for words, above in (((), 1e9), (("--stream",), 0), (("--no-stream",), float("inf"))):
-        parser = argparse.ArgumentParser()
-        options_of_train.add_arguments(parser)
-        arguments = parser.parse_args([str(folder), "--output", "run", *words])
+        arguments = parse(["train", str(folder), "--output", "run", *words])
         assert cli_train.reading_of(arguments, True) == Reading(above, 512_000_000, True)
 
 

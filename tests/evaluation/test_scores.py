@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import csv
 import json
 import shutil
@@ -16,7 +15,7 @@ import numpy as np
 import pytest
 
 from mrihvae.cli import evaluate as cli_evaluate
-from mrihvae.cli.options import evaluate as options_of_evaluate
+from mrihvae.cli.main import parse
 from mrihvae.errors import InputError
 from mrihvae.evaluation.scores import METRICS, evaluate
 from tests.support.files import write_h5
@@ -53,9 +52,7 @@ def fastmri_line(metrics: Any) -> str:
 
 
 def command(*words: str | Path) -> None:
-    parser = argparse.ArgumentParser()
-    options_of_evaluate.add_arguments(parser)
-    cli_evaluate.run(parser.parse_args([str(word) for word in words]))
+    cli_evaluate.run(parse(["evaluate", *map(str, words)]))
 
 
 @pytest.fixture

@@ -46,7 +46,7 @@ def test_help_loads_no_torch(words: tuple[str, ...]) -> None:
         [sys.executable, "-X", "importtime", *words], capture_output=True, text=True, cwd=REPOSITORY, check=True
     )
     loaded = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
-    assert "mrihvae" in loaded and not loaded & {"torch", "fastmri", "sigpy", "matplotlib", "jinja2"}
+    assert "mrihvae" in loaded and not loaded & {"torch", "fastmri", "sigpy", "matplotlib", "jinja2", "pydantic"}
 
 
 def test_the_backend_of_matplotlib_stays() -> None:

@@ -70,12 +70,11 @@ def test_readme_shows_every_command() -> None:
 
 @pytest.mark.parametrize("call", dict.fromkeys(call for page in PAGES for call in calls_of(page)))
 def test_options_exist(call: str, capsys: pytest.CaptureFixture[str]) -> None:
-    """With --help at the end, argparse refuses what it does not know and explains the rest."""
+    """The help of a command names its options."""
     arguments = shlex.split(call)[1:]
-    options = {word for word in arguments if word.startswith("--")}
+    options = {word.partition("=")[0] for word in arguments if word.startswith("--")}
     assert main([arguments[0], "--help"]) == 0
-    shown = capsys.readouterr().out
-    assert all(option in shown for option in options), options
+    assert options <= set(capsys.readouterr().out.split())
 
 
 def test_main_job_on_the_packages_own_scans(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import itertools
 import json
@@ -27,8 +26,7 @@ from safetensors.torch import load_file, save_file
 
 import mrihvae
 from mrihvae.cli import train as cli_train
-from mrihvae.cli.main import main
-from mrihvae.cli.options import train as options_of_train
+from mrihvae.cli.main import main, parse
 from mrihvae.errors import InputError
 from mrihvae.inference.reconstruct import reconstruct
 from mrihvae.model.hvae import HVAE
@@ -985,9 +983,7 @@ def test_signal_and_time_stop_a_run() -> None:
 
 def job_of(words: list[str]) -> Run:
     """Make the run of a command, without training it."""
-    parser = argparse.ArgumentParser()
-    options_of_train.add_arguments(parser)
-    return cli_train._job(parser.parse_args(words[1:]))
+    return cli_train._job(parse(words))
 
 
 def test_weights_to_start_from_by_the_command(tmp_path: Path, data: Path, settings: Path) -> None:
