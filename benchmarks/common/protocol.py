@@ -168,11 +168,8 @@ def _simulated(scans: ScanSet, source: Path, work: Path) -> Path:
 
 def _check_pattern(pattern: Undersampling, path: Path) -> None:
     """Draw a pattern once, so that a mistake shows before anything is reconstructed."""
-    numbers = (pattern.acceleration, pattern.center_fraction)
-    if any(isinstance(number, bool) or not isinstance(number, int | float) for number in numbers):
-        raise InputError(f"{path}: acceleration and center_fraction of a pattern are numbers, not {numbers}")
     try:
-        sampling_pattern(pattern.mask_type, (128, 128), *numbers, 0, pattern.axis)
+        sampling_pattern(pattern.mask_type, (128, 128), pattern.acceleration, pattern.center_fraction, 0, pattern.axis)
     except InputError as error:
         raise InputError(f"{path}: {error}") from error
 

@@ -38,9 +38,9 @@ from mrihvae.coils.settings import CoilSettings
 from mrihvae.data.scan import TARGETS
 from mrihvae.errors import InputError
 from mrihvae.evaluation.scores import METRICS
-from mrihvae.model.shipped import weights_for
+from mrihvae.model.shipped import find_weights, weights_for
 from mrihvae.physics.sampling import Undersampling, sampling_pattern
-from mrihvae.recon.settings import SAMPLING, check_settings
+from mrihvae.recon.settings import MODEL_METHODS, SAMPLING, check_settings
 from mrihvae.utils.config import from_dict
 
 if TYPE_CHECKING:
@@ -140,6 +140,11 @@ class Protocol:
         from mrihvae.recon.methods import load_method
 
         settings = {name: value for name, value in self.solver.items() if name != "method"}
+        if self.method in MODEL_METHODS:
+            try:
+                find_weights(self.weights)
+            except InputError as error:
+                raise InputError(f"weights {error}") from error
         return load_method(self.method, self.weights, device, coils=self.coil_settings(), **settings)
 
     def _check_solver(self) -> None:

@@ -121,7 +121,7 @@ KSPACE_WRITERS = {
 }
 
 
-def save(path: Path, content: Scan | Volume) -> list[str]:
+def save(path: str | Path, content: Scan | Volume) -> list[str]:
     """Write a scan's k-space, or images, in the format of the file name's suffix.
 
     Parameters
@@ -149,6 +149,7 @@ def save(path: Path, content: Scan | Volume) -> list[str]:
     >>> mrihvae.open_kspace("phantom.npy")[0].kspace.shape
     (2, 8, 8)
     """
+    path = Path(path)
     suffix = suffix_of(path)
     if isinstance(content, Scan) and suffix in KSPACE_WRITERS:
         KSPACE_WRITERS[suffix](path, content)

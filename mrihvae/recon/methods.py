@@ -318,17 +318,18 @@ def load_method(
     * Lustig et al. 2007 (l1-wavelet), https://doi.org/10.1002/mrm.21391
     * Block et al. 2007 (total variation), https://doi.org/10.1002/mrm.21236
     """
-    check_settings(name, settings, "settings")
+    where = "pnp settings" if name == "pnp" else "inference settings"
+    check_settings(name, settings, where)
     if name not in MODEL_METHODS:
         return make_method(name, strength=settings.get("strength"), coils=coils)
     weights = weights or weights_for(2 if several_coils else 1)
     path = find_weights(weights)
     model, mark = load_on(weights, device), fingerprint(path)
     if name == "pnp":
-        pnp = from_dict(PnPSettings, as_dict(FOR_SCANS) | settings, "pnp settings")
+        pnp = from_dict(PnPSettings, as_dict(FOR_SCANS) | settings, where)
         return make_method(name, model, pnp=pnp, coils=coils, weights=mark)
     drawing = {key: settings.pop(key) for key in SAMPLING if key in settings}
     card = load_card(path)
     own = {key: card[key] for key in CALIBRATED if key in card}
-    inference = from_dict(InferenceSettings, own | settings, "inference settings")
+    inference = from_dict(InferenceSettings, own | settings, where)
     return make_method(name, model, inference, coils=coils, weights=mark, **drawing)

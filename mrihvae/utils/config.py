@@ -39,7 +39,7 @@ def from_dict(cls: type[T], values: Mapping[str, Any], where: str) -> T:
         if key not in known:
             raise InputError(f"{where}: unknown setting '{key}'; the nearest known one is '{nearest(key, known)}'")
     given = {key: _as_tuples(value) for key, value in values.items()}
-    wrong = next((key for key in given if not _is_valid(known[key], key, given[key])), None)
+    wrong = next((key for key in given if _mismatch(known[key], key, given[key])), None)
     try:
         found = _built(cls, given)
     except (TypeError, ValueError, AttributeError) as error:
@@ -48,8 +48,10 @@ def from_dict(cls: type[T], values: Mapping[str, Any], where: str) -> T:
     if wrong is None:
         return found
     usual = _default(known[wrong], wrong)
-    kind = f"of the kind of its default, {usual!r}" if usual is not dataclasses.MISSING else "of another kind"
-    raise InputError(f"{where}: {wrong} is {values[wrong]!r}; it must be {kind}")
+    what = f"it must be of the kind of its default, {usual!r}"
+    if usual is dataclasses.MISSING:
+        what = _mismatch(known[wrong], wrong, given[wrong])
+    raise InputError(f"{where}: {wrong} is {values[wrong]!r}; {what}")
 
 
 def as_dict(settings: Any) -> dict[str, Any]:
@@ -100,18 +102,18 @@ def _model(cls: Any) -> Any:
     return pydantic.create_model(cls.__name__, __config__=config, **fields)  # type: ignore[call-overload]
 
 
-def _is_valid(cls: Any, name: str, value: Any) -> bool:
-    """Return whether a value is of the type of a field."""
+def _mismatch(cls: Any, name: str, value: Any) -> str:
+    """Say what a value should be that is not of the type of a field; empty if it is."""
     try:
         import pydantic
     except ImportError:  # machines that only train need no more than torch, numpy, h5py and safetensors
-        return True
+        return ""
     model = _model(cls)
     try:
         model.__pydantic_validator__.validate_assignment(model.model_construct(), name, value)
-    except pydantic.ValidationError:
-        return False
-    return True
+    except pydantic.ValidationError as error:
+        return error.errors()[0]["msg"].replace("Input", "it", 1)
+    return ""
 
 
 def _built(cls: type[T], values: Mapping[str, Any]) -> T:

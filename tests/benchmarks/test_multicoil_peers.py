@@ -41,7 +41,7 @@ def off(found: np.ndarray, truth: np.ndarray) -> float:
 def test_complete_data_give_the_image(method: str) -> None:
     kspace, maps, image = scan(shape := (64, 64))
     complete = np.ones(shape, dtype=bool)
-    answer = reconstruct(method, kspace, complete, None, maps, strength_of(method, 1e-5))
+    answer = reconstruct(method, kspace, complete, maps, strength_of(method, 1e-5))
     assert answer.image.dtype == np.complex64 and answer.image.shape == shape
     assert off(np.abs(answer.image), np.abs(image)) < 0.01
     if method not in ("nlinv", "ecalib-sense", "ecalib-wavelet", "ecalib-tv"):
@@ -56,13 +56,13 @@ def test_undersampled_data_are_completed_in_their_scale(method: str) -> None:
     kspace, maps, image = scan()
     mask = sampling_pattern("equispaced_fraction", (48, 48), 2, 0.3, 0)
     strength = strength_of(method, 1e-4)
-    answer = reconstruct(method, kspace, mask, None, maps, strength, None if method == "nlinv" else 20)
+    answer = reconstruct(method, kspace, mask, maps, strength, None if method == "nlinv" else 20)
     found = to_rss(answer.image, answer.maps, kspace, mask)
     zero_filled = multicoil_peers.root_sum_of_squares(ifft2c(torch.from_numpy(kspace * mask)).numpy())
     assert found.dtype == np.float32
     share = {"zero-filled": 0.9, "nlinv": 0.6}.get(method, 0.3)
     assert off(found, np.abs(image)) < share * off(zero_filled, np.abs(image))
-    twice = reconstruct(method, 2 * kspace, mask, None, maps, strength, None if method == "nlinv" else 20)
+    twice = reconstruct(method, 2 * kspace, mask, maps, strength, None if method == "nlinv" else 20)
     np.testing.assert_allclose(twice.image, 2 * answer.image, atol=2e-3 * np.abs(image).max())
 
 
@@ -73,7 +73,7 @@ def test_bart_on_every_size(method: str, shape: tuple[int, int]) -> None:
     """Where BART's image is shifted or of the other sign, data that are put in next to it show it."""
     kspace, maps, image = scan(shape)
     complete = np.ones(shape, dtype=bool)
-    answer = reconstruct(method, kspace, complete, None, maps, strength_of(method, 1e-5))
+    answer = reconstruct(method, kspace, complete, maps, strength_of(method, 1e-5))
     expanded = fft2c(torch.from_numpy(answer.maps * answer.image)).numpy()
     assert off(expanded, kspace) < (0.05 if method == "nlinv" else 0.01)
     assert off(np.abs(answer.image), np.abs(image)) < 0.01
@@ -93,14 +93,14 @@ def test_sense_of_sigpy_and_of_bart_agree() -> None:
     kspace = kspace + 0.02 * np.abs(image).max() * complex_normal(kspace.shape)
     mask = sampling_pattern("random", (48, 48), 3, 0.2, 0)
     for strength in (0.01, 0.1):
-        ours, theirs = (reconstruct(m, kspace, mask, None, maps, strength, 100).image for m in ("sense", "bart-sense"))
+        ours, theirs = (reconstruct(m, kspace, mask, maps, strength, 100).image for m in ("sense", "bart-sense"))
         assert off(ours, theirs) < 1e-4
 
 
 def test_sense_solves_its_normal_equations() -> None:
     kspace, maps, _ = scan()
     mask = sampling_pattern("random", (48, 48), 3, 0.2, 0)
-    image = reconstruct("sense", kspace, mask, None, maps, 0.05, 100).image
+    image = reconstruct("sense", kspace, mask, maps, 0.05, 100).image
     expanded = fft2c(torch.from_numpy(maps * image)).numpy()
     residual = (maps.conj() * ifft2c(torch.from_numpy(np.where(mask, kspace - expanded, 0))).numpy()).sum(axis=0)
     np.testing.assert_allclose(residual, 0.05 * image, atol=1e-4 * np.abs(image).max())

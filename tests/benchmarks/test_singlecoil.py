@@ -102,7 +102,7 @@ def test_shipped_protocols_are_whole(path: Path) -> None:
     [
         ('"amortised"', '"amortized"', "method 'amortized' is unknown"),
         ("mask_type", "mask_tipe", "unknown setting 'mask_tipe'; the nearest known one is 'mask_type'"),
-        ("acceleration = 2", 'acceleration = "2"', "are numbers"),
+        ("acceleration = 2", 'acceleration = "2"', "acceleration is '2'; it should be a valid"),
         ("acceleration = 2", "acceleration = 0.5", "not a number of at least 1"),
         ("[[scans]]", "[[scan]]", "has no [[scans]]"),
         ('methods = ["zero-filled", "amortised"]', "methods = []", "methods is empty"),

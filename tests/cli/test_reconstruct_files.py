@@ -15,6 +15,7 @@ from mrihvae.errors import InputError
 from mrihvae.physics.fastmri_masks import sampling_mask, seed_of
 from mrihvae.physics.sampling import Undersampling
 from mrihvae.recon.methods import Method, make_method
+from mrihvae.recon.volumes import Reconstruction
 from tests.support.files import write_scan
 
 ZERO = make_method("zero-filled")
@@ -61,11 +62,10 @@ def test_line_that_tells_of_a_volume() -> None:
 def test_too_little_memory(
     error: Exception, sampled: bool, fewer: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fail(*_: object) -> None:
+    def fail(*_: object, **further: object) -> None:
         raise error
 
-    for name in ("reconstruct_volume", "sample_volume"):
-        monkeypatch.setattr(reconstruct_files, name, fail)
+    monkeypatch.setattr(reconstruct_files, "reconstruct_scan", fail)
     file = write_scan(tmp_path / "a.h5")
     with pytest.raises(InputError) as caught:
         reconstruct(file, tmp_path / "out", sampled=sampled)
@@ -74,16 +74,17 @@ def test_too_little_memory(
 
 
 def test_other_failures_are_not_taken_for_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(*_: object) -> None:
+    def fail(*_: object, **further: object) -> None:
         raise RuntimeError("shapes differ")
 
-    monkeypatch.setattr(reconstruct_files, "reconstruct_volume", fail)
+    monkeypatch.setattr(reconstruct_files, "reconstruct_scan", fail)
     with pytest.raises(RuntimeError, match="shapes differ"):
         reconstruct(write_scan(tmp_path / "a.h5"), tmp_path / "out")
 
 
 def test_reconstruction_that_is_not_finite(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(reconstruct_files, "reconstruct_volume", lambda *_: np.full((2, 24, 20), np.nan))
+    spoilt = Reconstruction(np.full((2, 24, 20), np.nan))
+    monkeypatch.setattr(reconstruct_files, "reconstruct_scan", lambda *_, **further: spoilt)
     with pytest.raises(InputError, match="a.h5: the reconstruction is not finite; lower --step, or leave --rule"):
         reconstruct(write_scan(tmp_path / "a.h5"), tmp_path / "out")
     assert not (tmp_path / "out").exists()

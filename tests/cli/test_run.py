@@ -240,12 +240,12 @@ def test_interrupted_runs_keep_what_is_finished(
 ) -> None:
     words = ("run", protocol, "--data", data, "--output", tmp_path / "out")
     with monkeypatch.context() as patch:
-        patch.setattr(cli_run, "reconstruct_scan", interrupt(2))
+        patch.setattr(cli_run, "reconstruct_to_files", interrupt(2))
         assert run(*words) == 130
     summary = told(tmp_path / "out")
     assert [row["file"] for row in summary["volumes"]] == ["file0.h5", "file1.h5"]
     assert summary["overall"]["volumes"] == 2 and "mean of 2" in (tmp_path / "out/scores.md").read_text()
-    monkeypatch.setattr(cli_run, "reconstruct_scan", interrupt(1))
+    monkeypatch.setattr(cli_run, "reconstruct_to_files", interrupt(1))
     assert run(*words, "--resume") == 0
     assert told(tmp_path / "out")["overall"]["volumes"] == 3
 
