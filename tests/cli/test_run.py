@@ -231,7 +231,7 @@ def interrupt(call: int) -> Callable[..., Any]:
             raise KeyboardInterrupt
         return dict(reconstruct(*arguments, **options))
 
-    reconstruct = cli_run.reconstruct_scan
+    reconstruct = cli_run.reconstruct_to_files
     return stopped
 
 
