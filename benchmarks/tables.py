@@ -50,7 +50,7 @@ SUMMARY_METHODS = {  # label: names in the results of one coil and of several
     "TV (sigpy)": ("tv",),
     "L1-wavelet (BART)": ("bart-wavelet",),
     "U-Net or VarNet (fastMRI)": ("unet", "varnet"),
-    "mrihvae (amortized)": ("amortised",),
+    "mrihvae (amortized)": ("amortized",),
     "mrihvae (hybrid)": ("hybrid",),
 }
 COMPARED = ("unet", "hybrid")

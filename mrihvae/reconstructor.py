@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from mrihvae.data.scan import Scan
 from mrihvae.errors import InputError
-from mrihvae.physics.fourier import centre_crop, centre_pad, ifft2c, masked
+from mrihvae.physics.fourier import center_crop, center_pad, ifft2c, masked
 from mrihvae.protocols.evaluation import find_protocol, read_protocol
 from mrihvae.recon.methods import HybridMethod, Method, SampleMeanMethod, load_method
 from mrihvae.recon.oversampling import restore_rows
@@ -25,7 +25,7 @@ class Reconstructor(nn.Module):
 
     Parameters
     ----------
-    method : one that `mrihvae.load_method` gives: "hybrid", "amortised" or "samples"
+    method : one that `mrihvae.load_method` gives: "hybrid", "amortized" or "samples"
     seed : of posterior samples
     matrix : (h, w) of the header's reconstruction matrix, which k-space alone does not show: readout oversampling
         beyond h rows is removed before maps and inference, and the outer rows of the result are zero-filled; None keeps
@@ -44,7 +44,7 @@ class Reconstructor(nn.Module):
     >>> mask = torch.arange(32) % 2 == 0
     >>> mask[12:20] = True
     >>> masked_kspace = torch.randn(1, 1, 32, 32, 2) * mask[:, None]
-    >>> module = mrihvae.Reconstructor(mrihvae.load_method("amortised", views=1))
+    >>> module = mrihvae.Reconstructor(mrihvae.load_method("amortized", views=1))
     >>> module(masked_kspace, mask.reshape(1, 1, 1, 32, 1)).shape
     torch.Size([1, 32, 32])
 
@@ -134,7 +134,7 @@ class Reconstructor(nn.Module):
     def _slices(self, whole: Tensor, mask: Tensor, low: int) -> Tensor:
         """Reconstruct slices, complex (slices, coils, H, W), of one mask, bool (H, W): magnitude (slices, H, W)."""
         scan = Scan("the batch", whole.cpu().numpy(), mask.cpu().numpy(), matrix=self.matrix)
-        slices = SlicedScan(scan, mask.cpu().numpy(), self.method.coils, calibration=_centre_of(mask.cpu(), low))
+        slices = SlicedScan(scan, mask.cpu().numpy(), self.method.coils, calibration=_center_of(mask.cpu(), low))
         batch = slices.batch(0, len(slices))
         image = self.method.sample(batch, self.seed).mean(dim=0) if self._samples else self.method.reconstruct(batch)
         inside = slices.magnitude(image, batch).to(whole.device)
@@ -170,10 +170,10 @@ def _as_complex(masked_kspace: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
     return kspace, torch.where(empty[:, None, None], lines, measured)
 
 
-def _centre_of(mask: Tensor, low: int) -> Tensor:
+def _center_of(mask: Tensor, low: int) -> Tensor:
     """Keep the `low` central lines of a mask (H, W); all of it if this is 0, or more than there are."""
     if not 0 < low < mask.shape[-1]:
         return mask
     height, width = mask.shape
-    central = centre_pad(centre_crop(torch.ones_like(mask), (height, low)).float(), (height, width)) > 0
+    central = center_pad(center_crop(torch.ones_like(mask), (height, low)).float(), (height, width)) > 0
     return mask & central

@@ -39,7 +39,7 @@ SMALL = {
     "simulation": {"coils": [1, 4], "one_coil": 0.5},
 }  # fmt: skip
 MASK = ("--mask-type", "random", "--acceleration", "4")
-METHODS = ("hybrid", "amortised", "pnp", "tv", "sense", "zero-filled")
+METHODS = ("hybrid", "amortized", "pnp", "tv", "sense", "zero-filled")
 TASKS = {
     "deblur": ("--kernel-width", "2", "--noise", "0.02"),
     "superresolve": ("--factor", "2", "--noise", "0.01"),
@@ -116,7 +116,7 @@ def reconstructed(golden: Golden, demo: Path, small: Path) -> None:
         golden.reconstruct(f"one coil/{method}", demo, "--method", method, *MASK)
     golden.reconstruct("one coil/small", demo, "--checkpoint", small, *MASK)
     golden.reconstruct("one coil/samples", demo, "--samples", 3, "--keep-samples", *MASK)
-    golden.reconstruct("one coil/lines along H", demo, "--axis", "H", "--method", "amortised", *MASK)
+    golden.reconstruct("one coil/lines along H", demo, "--axis", "H", "--method", "amortized", *MASK)
     coils = golden.folder / "coils"
     golden.run("simulate", golden.folder / "images", "--output", coils, "--coils", 5, "--matrix", 96, *MASK)
     complete = sorted(coils.rglob("*val/*.h5"))[0]

@@ -314,7 +314,7 @@ def test_number_of_low_frequencies(ours: Reconstructor) -> None:
     assert not torch.equal(fewer, found)
     each = ours(kspace, mask, torch.tensor([8, 5]))
     torch.testing.assert_close(each, torch.stack([found[0], fewer[1]]), rtol=0, atol=1e-5)
-    with pytest.raises(InputError, match="only 48 x 3 bins around the centre of k-space were all measured"):
+    with pytest.raises(InputError, match="only 48 x 3 bins around the center of k-space were all measured"):
         ours(kspace, mask, 3)
     single, lines = batch_of(1, 1)
     assert torch.equal(ours(single, lines, 1), ours(single, lines))  # of one coil no maps are estimated
@@ -323,8 +323,8 @@ def test_number_of_low_frequencies(ours: Reconstructor) -> None:
 def test_what_was_not_measured_counts_nothing(ours: Reconstructor) -> None:
     for coils in (1, 3):
         kspace, mask = batch_of(1, coils)
-        spoilt = torch.where(mask, kspace, torch.tensor(3.0))
-        torch.testing.assert_close(ours(spoilt, mask), ours(kspace, mask), rtol=0, atol=1e-6)
+        spoiled = torch.where(mask, kspace, torch.tensor(3.0))
+        torch.testing.assert_close(ours(spoiled, mask), ours(kspace, mask), rtol=0, atol=1e-6)
 
 
 def test_empty_slices_stay_empty(ours: Reconstructor) -> None:
@@ -357,11 +357,11 @@ def test_samples_are_drawn_by_seed() -> None:
 
 
 def test_methods() -> None:
-    """ "amortised" is one look, whatever else the solver says."""
+    """ "amortized" is one look, whatever else the solver says."""
     model = small_model()
     for coils in (1, 3):
         kspace, mask = batch_of(1, coils)
-        look = module_of(model, FULL, "amortised")(kspace, mask)
+        look = module_of(model, FULL, "amortized")(kspace, mask)
         one = module_of(model, with_settings(FULL, views=1, rounds=1, sweeps=0))(kspace, mask)
         assert torch.equal(look, one) and not torch.equal(look, module_of(model, FULL)(kspace, mask))
 
@@ -460,15 +460,15 @@ def test_settings_that_are_of_volumes(settings: CoilSettings) -> None:
         module_of(small_model(), coils=settings)
 
 
-def spoilt(kspace: Tensor, value: float) -> Tensor:
+def spoiled(kspace: Tensor, value: float) -> Tensor:
     kspace = kspace.clone()
     kspace[0, 0, 3, 10, 1] = value
     return kspace
 
 
 REFUSED: list[tuple[Callable[[Tensor, Tensor], tuple[Tensor, Tensor]], str]] = [
-    (lambda k, m: (spoilt(k, float("nan")), m), "masked_kspace holds NaN or infinite values; export the scan again"),
-    (lambda k, m: (spoilt(k, float("inf")), m), "masked_kspace holds NaN or infinite values"),
+    (lambda k, m: (spoiled(k, float("nan")), m), "masked_kspace holds NaN or infinite values; export the scan again"),
+    (lambda k, m: (spoiled(k, float("inf")), m), "masked_kspace holds NaN or infinite values"),
     (lambda k, m: (k[0, 0], m), r"masked_kspace is torch.float32 of shape \(24, 20, 2\); give float32 \(batch, coils,"),
     (lambda k, m: (k[..., :1], m), r"masked_kspace is torch.float32 of shape \(2, 3, 24, 20, 1\); give"),
     (lambda k, m: (torch.view_as_complex(k), m), r"masked_kspace is torch.complex64 of shape \(2, 1, 3, 24, 20\)"),
@@ -479,9 +479,9 @@ REFUSED: list[tuple[Callable[[Tensor, Tensor], tuple[Tensor, Tensor]], str]] = [
     (lambda k, m: (k, m[[0, 0, 0]]), r"mask of shape \(3, 1, 1, 20, 1\) does not fit"),
     (
         lambda k, m: (k, (torch.arange(20) == 10).view(1, 1, 1, 20, 1)),
-        "only 24 x 1 bins around the centre of k-space were all measured",
+        "only 24 x 1 bins around the center of k-space were all measured",
     ),
-    (lambda k, m: (k, m & (torch.arange(20) < 8).view(20, 1)), "only 0 x 0 bins around the centre of k-space"),
+    (lambda k, m: (k, m & (torch.arange(20) < 8).view(20, 1)), "only 0 x 0 bins around the center of k-space"),
 ]
 
 

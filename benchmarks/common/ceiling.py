@@ -59,14 +59,14 @@ def ceiling(scan: Scan, mask: np.ndarray) -> float | None:
 
     Returns
     -------
-    dB, by fastMRI's definition, over the centre (W, W) of the target; None where nothing is missing
+    dB, by fastMRI's definition, over the center (W, W) of the target; None where nothing is missing
     """
     if scan.target is None or scan.kspace.ndim != 3:
         return None
     filled = np.any(scan.kspace != 0, axis=0)
     power = noise_power(scan)[:, None]
     seen, missing = ((power * part).mean(axis=(1, 2)) for part in (filled & mask, filled & ~mask))
-    target = _centre(scan.target)
+    target = _center(scan.target)
     errors = [magnitude_error(amplitude_of(t, a + b), a, b) for t, a, b in zip(target, seen, missing)]
     error = float(np.mean(errors))
     return 10 * math.log10(float(target.max()) ** 2 / error) if error > 0 else None
@@ -97,8 +97,8 @@ def amplitude_of(target: np.ndarray, power: float) -> np.ndarray:
     return np.asarray(np.sqrt(np.maximum(mean - power, 0)))
 
 
-def _centre(volume: np.ndarray) -> np.ndarray:
-    """Cut the centre (W, W) out of (slice, h, W) as fastMRI's scores do."""
+def _center(volume: np.ndarray) -> np.ndarray:
+    """Cut the center (W, W) out of (slice, h, W) as fastMRI's scores do."""
     height, width = volume.shape[-2:]
     top = max(0, (height - width) // 2)
     return volume[:, top : top + width]

@@ -215,7 +215,7 @@ def evidence_bounds(
     """Bound -log p(k) from above, in nats per real dimension, (slices,): by the ELBO and importance-weighted.
 
     Latents are drawn from N(mu_q + u sigma_q, sigma_q^2), where u is how far, in q's deviations, the inferred ones lie
-    from q's means: for amortised inference this is q. Infinite where latents so far off were drawn that the decoder's
+    from q's means: for amortized inference this is q. Infinite where latents so far off were drawn that the decoder's
     numbers overflow.
     """
     shape = (scans.kspace.shape[-2], scans.kspace.shape[-1])

@@ -29,7 +29,7 @@ STYLES = {
     "bart-wavelet": ("tab:cyan", "^"),
     "bart-tv": ("tab:blue", "D"),
     "unet": ("tab:purple", "P"),
-    "amortised": ("tab:orange", "X"),
+    "amortized": ("tab:orange", "X"),
     "hybrid": ("tab:red", "*"),
     "samples": ("tab:brown", "p"),
 }
@@ -84,8 +84,8 @@ def over_acceleration(rows: Rows, seconds: dict[str, float] | None = None) -> Fi
     for axis, group in axes:
         for method in dict.fromkeys(row["method"] for row in group):
             points = _by_pattern([row for row in group if row["method"] == method], "PSNR")
-            colour, marker = STYLES.get(method, ("k", "."))
-            axis.plot(*points, color=colour, marker=marker, label=LABELS.get(method, method), linewidth=1.2)
+            color, marker = STYLES.get(method, ("k", "."))
+            axis.plot(*points, color=color, marker=marker, label=LABELS.get(method, method), linewidth=1.2)
         limits = _by_pattern([row for row in group if row.get("ceiling") is not None], "ceiling")
         axis.plot(*limits, color="k", linestyle="--", linewidth=1, label="noise-limited ceiling")
         axis.set_xscale("log")
@@ -107,10 +107,10 @@ def over_seconds(rows: Rows, seconds: dict[str, float] | None = None) -> Figure:
             if not of_method:
                 continue
             time = seconds[method] if alone and seconds else np.median([row["seconds"] for row in of_method])
-            colour, marker = STYLES.get(method, ("k", "."))
+            color, marker = STYLES.get(method, ("k", "."))
             level = float(np.mean([row["PSNR"] for row in of_method]))
             axis.plot(
-                time, level, color=colour, marker=marker, linestyle="", markersize=9, label=LABELS.get(method, method)
+                time, level, color=color, marker=marker, linestyle="", markersize=9, label=LABELS.get(method, method)
             )
         limits = [row["ceiling"] for row in group if row.get("ceiling") is not None]
         if limits:

@@ -43,7 +43,7 @@ LABELS = {
     "bart-wavelet": "L1-wavelet (BART)",
     "bart-tv": "TV (BART)",
     "unet": "U-Net (fastMRI)",
-    "amortised": "ours, amortised",
+    "amortized": "ours, amortized",
     "hybrid": "ours, hybrid",
     "samples": "ours, mean of samples",
 }

@@ -1,4 +1,4 @@
-"""Quality of amortised, iterative and hybrid inference over refinement steps (IA-HVAE, section 3.3 and Table 1).
+"""Quality of amortized, iterative and hybrid inference over refinement steps (IA-HVAE, section 3.3 and Table 1).
 
     python -m benchmarks.ia_hvae.inference_quality protocols/ia_hvae_quality.toml --data DIR
 
@@ -58,7 +58,7 @@ from mrihvae.utils.config import from_dict, with_settings
 STARTS = {"iterative": "prior", "hybrid": "encoder"}
 UNIT = 0.01  # of the 99th percentile
 SHOWN, SHOWN_SWEEPS = 4, 25  # scans in the picture of bands, and their N
-SHOWN_BOUND = 0.2  # nats per dimension above the amortised bound, in the plot
+SHOWN_BOUND = 0.2  # nats per dimension above the amortized bound, in the plot
 
 
 @dataclass(frozen=True)
@@ -127,7 +127,7 @@ def measure(options: argparse.Namespace) -> None:
         "modes": {mode: asdict(chosen) for mode, chosen in modes.items()},
         "features": space,
     }
-    runs = [("amortised", with_settings(modes["hybrid"], sweeps=0))]
+    runs = [("amortized", with_settings(modes["hybrid"], sweeps=0))]
     runs += [(mode, with_settings(chosen, sweeps=n)) for mode, chosen in modes.items() for n in settings.sweeps]
     run_mode(model, batches[:1], runs[0][1], settings, features)  # warms up
     real = torch.cat([features(magnitude(model, scans.kspace)) for scans in batches]).numpy()
@@ -249,13 +249,13 @@ def _plot(rows: list[dict[str, Any]], path: Path) -> None:
     """Draw error and bound over seconds."""
     figure, axes = subplots(1, 2, size=(9, 4))
     for axis, key, title in zip(axes, ("MSE", "nll"), ("MSE", "negative evidence bound, nats / dim")):
-        for mode, colour in (("amortised", "black"), ("iterative", "tab:orange"), ("hybrid", "tab:red")):
+        for mode, color in (("amortized", "black"), ("iterative", "tab:orange"), ("hybrid", "tab:red")):
             own = [row for row in rows if row["mode"] == mode]
             axis.plot(
                 [row["seconds"] for row in own],
                 [row[key] for row in own],
                 "o-",
-                color=colour,
+                color=color,
                 label=mode,
             )
             for row in own:

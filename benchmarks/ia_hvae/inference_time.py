@@ -1,8 +1,8 @@
-"""Seconds of amortised inference and of refinement over depth: separable and vanilla decoder (IA-HVAE, section 3.2).
+"""Seconds of amortized inference and of refinement over depth: separable and vanilla decoder (IA-HVAE, section 3.2).
 
     python -m benchmarks.ia_hvae.inference_time protocols/ia_hvae_time.toml
 
-times, in one run and on networks with fresh weights, one amortised pass, and N refinement steps of every latent in
+times, in one run and on networks with fresh weights, one amortized pass, and N refinement steps of every latent in
 four ways: the vanilla decoder layer by layer and with all latents at once, the separable one layer by layer and a level
 at once. Predicted ratios count layers (IA-HVAE, section 2.1; a layer's cost goes with its pixels): a step of a latent
 runs the layers from it to the end of its group; heads, and what layer by layer starts anew, are not counted. Writes
@@ -161,15 +161,15 @@ def time_depth(
     for j in tqdm(range(levels), f"K = {layers}"):
         for way in ROUND:
             chosen, run = with_settings(refinement, order=way[1]), runs[way[0]]
-            amortised = run.seconds(with_settings(chosen, sweeps=0))
-            passes[way].append(amortised)
+            amortized = run.seconds(with_settings(chosen, sweeps=0))
+            passes[way].append(amortized)
             whole = way[1] == "together"
             swept = {n: n if whole else _only(j, n, levels) for n in (1, 2, settings.sweeps)}
             if full:
-                taken = run.seconds(with_settings(chosen, sweeps=swept[settings.sweeps])) - amortised
+                taken = run.seconds(with_settings(chosen, sweeps=swept[settings.sweeps])) - amortized
             else:
                 one, two = (run.seconds(with_settings(chosen, sweeps=swept[n])) for n in (1, 2))
-                taken = one - amortised + (settings.sweeps - 1) * (two - one)
+                taken = one - amortized + (settings.sweeps - 1) * (two - one)
             times[way][j].append(taken)
     refined = {way: _whole_run(way[1], per_level) for way, per_level in times.items()}
     rows = []
@@ -180,7 +180,7 @@ def time_depth(
                 "order": order,
                 "layers": layers,
                 "depth": layers * levels,
-                "amortised_seconds": round(statistics.median(passes[decoder, order]), 4),
+                "amortized_seconds": round(statistics.median(passes[decoder, order]), 4),
                 "refinement_seconds": round(refined[decoder, order], 4),
                 "steps_run": settings.sweeps if full else 2,
                 "predicted_cost": predicted_cost(settings, layers, decoder, order),
@@ -293,7 +293,7 @@ def _resident(key: str) -> float:
 def markdown(results: dict[str, Any]) -> str:
     """Lay out a row per depth and way."""
     lines = [
-        "| L | refinement | amortised pass, s | N steps, s | faster than vanilla layer by layer | predicted | MiB |",
+        "| L | refinement | amortized pass, s | N steps, s | faster than vanilla layer by layer | predicted | MiB |",
         "|---|---|---|---|---|---|---|",
     ]
     for row in results["rows"]:
@@ -301,7 +301,7 @@ def markdown(results: dict[str, Any]) -> str:
         cells = [
             str(row["depth"]),
             TITLES[row["decoder"], row["order"]],
-            f"{row['amortised_seconds']:.3f}",
+            f"{row['amortized_seconds']:.3f}",
             f"{row['refinement_seconds']:.2f}{star}",
             f"{row['faster_than_vanilla_layer_by_layer']:.2f}",
             f"{row['predicted']:.2f}",
@@ -320,16 +320,16 @@ def markdown(results: dict[str, Any]) -> str:
 def _plot(results: dict[str, Any], path: Path) -> None:
     """Draw seconds over depth, and how much faster each way is than the slowest, beside what was predicted."""
     figure, (left, right) = subplots(1, 2, size=(10, 4.2))
-    for (decoder, order), colour in zip(WAYS, ("tab:red", "tab:orange", "tab:blue", "tab:green")):
+    for (decoder, order), color in zip(WAYS, ("tab:red", "tab:orange", "tab:blue", "tab:green")):
         rows = [row for row in results["rows"] if (row["decoder"], row["order"]) == (decoder, order)]
         depths = [row["depth"] for row in rows]
-        left.plot(depths, [row["refinement_seconds"] for row in rows], "o-", color=colour, label=TITLES[decoder, order])
+        left.plot(depths, [row["refinement_seconds"] for row in rows], "o-", color=color, label=TITLES[decoder, order])
         if order == "together":
-            left.plot(depths, [row["amortised_seconds"] for row in rows], "o:", color=colour, alpha=0.6)
+            left.plot(depths, [row["amortized_seconds"] for row in rows], "o:", color=color, alpha=0.6)
         if (decoder, order) != WAYS[0]:
-            right.plot(depths, [row["faster_than_vanilla_layer_by_layer"] for row in rows], "o-", color=colour)
-            right.plot(depths, [row["predicted"] for row in rows], "--", color=colour, alpha=0.7)
-    left.set_ylabel(f"seconds of {results['sweeps']} steps (dotted: of an amortised pass)")
+            right.plot(depths, [row["faster_than_vanilla_layer_by_layer"] for row in rows], "o-", color=color)
+            right.plot(depths, [row["predicted"] for row in rows], "--", color=color, alpha=0.7)
+    left.set_ylabel(f"seconds of {results['sweeps']} steps (dotted: of an amortized pass)")
     right.set_ylabel("times faster than vanilla layer by layer\n(dashed: predicted)")
     for axis in (left, right):
         axis.set_xscale("log")

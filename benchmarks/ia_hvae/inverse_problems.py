@@ -1,8 +1,8 @@
-"""Deblurring and denoising without training for it: hybrid inference against an amortised vanilla HVAE.
+"""Deblurring and denoising without training for it: hybrid inference against an amortized vanilla HVAE.
 
     python -m benchmarks.ia_hvae.inverse_problems --data DIR
 
-The experiments of IA-HVAE, section 3.4, in numbers. Deblurring: only a centred square of bins is measured; latents of
+The experiments of IA-HVAE, section 3.4, in numbers. Deblurring: only a centerd square of bins is measured; latents of
 the levels that it reaches are inferred, the others are the prior's means. A sample starts at draws from q instead, and
 draws the others from the prior. Denoising: white noise of the image's own deviation is added. PSNR is that of the
 complex image against the scan without the added noise, over the peak of its magnitude. Writes results/NAME.json, .md
@@ -42,7 +42,7 @@ from mrihvae.model.bands import grids
 from mrihvae.model.hvae import HVAE
 from mrihvae.model.shipped import find_weights
 from mrihvae.model.weights import fingerprint, load_model
-from mrihvae.physics.fourier import centre_pad, ifft2c
+from mrihvae.physics.fourier import center_pad, ifft2c
 from mrihvae.physics.scaling import kspace_scale
 from mrihvae.training.batches import Scans
 from mrihvae.utils.config import from_dict, with_settings
@@ -58,7 +58,7 @@ class InverseSettings:
     ----------
     separable, vanilla : weights: files of benchmarks/weights
     shape : (H, W)
-    measured : side of the centred square of bins that deblurring is given
+    measured : side of the centerd square of bins that deblurring is given
     noise : deviation of the noise that denoising has to remove, over the image's
     sweeps : N of the hybrid
     slices, batch : of each set, and at once
@@ -127,7 +127,7 @@ def measure(options: argparse.Namespace) -> None:
                     shown.setdefault((one, task), {}).setdefault(name, found[0])
                 shown[one, task].setdefault("truth", degraded.truth[0])
             found_rows = [{"method": k, "PSNR": round(float(np.mean(v)), 4)} for k, v in psnr.items()]
-            margin = np.subtract(psnr["separable, hybrid"], psnr["vanilla, amortised"])
+            margin = np.subtract(psnr["separable, hybrid"], psnr["vanilla, amortized"])
             rows.append({
                 "set": one,
                 "task": task,
@@ -168,7 +168,7 @@ def degrade(task: str, scans: Scans, settings: InverseSettings, number: int) -> 
     kspace, shape = scans.kspace, (scans.kspace.shape[-2], scans.kspace.shape[-1])
     if task == "deblurring":
         square = torch.ones(settings.measured, settings.measured, dtype=torch.bool)
-        mask = centre_pad(square, shape, value=False).expand(kspace.shape)
+        mask = center_pad(square, shape, value=False).expand(kspace.shape)
         given, noise = torch.where(mask, kspace, 0), scans.noise
     else:
         generator = torch.Generator().manual_seed(settings.seed + number)
@@ -186,7 +186,7 @@ def degrade(task: str, scans: Scans, settings: InverseSettings, number: int) -> 
 def solve(
     task: Task, models: dict[str, HVAE], refinement: RefinementSettings, settings: InverseSettings
 ) -> dict[str, Tensor]:
-    """Reconstruct k-space in every way: both models amortised; the separable one hybrid, and if bins miss a sample."""
+    """Reconstruct k-space in every way: both models amortized; the separable one hybrid, and if bins miss a sample."""
     partly = not bool(task.mask.all())
     found = {"as given": task.kspace}
     for name, model in models.items():
@@ -194,7 +194,7 @@ def solve(
         sizes = grids(shape_of(task), levels)
         last = max(j for j, size in enumerate(sizes) if max(size) <= settings.measured) if partly else levels - 1
         run = _runner(model, task, last)
-        found[f"{name}, amortised"] = run(with_settings(refinement, sweeps=0), None)
+        found[f"{name}, amortized"] = run(with_settings(refinement, sweeps=0), None)
         if name == "separable":
             inferred = tuple(settings.sweeps if j <= last else 0 for j in range(levels))
             found["separable, hybrid"] = run(with_settings(refinement, sweeps=inferred), None)

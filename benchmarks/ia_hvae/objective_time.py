@@ -4,7 +4,7 @@
 
 A step of either runs every layer once; what differs is how far steps get. The objective is -log p(k, z) of complete
 scans, in nats per real dimension. It has the densities of latents in it, which do not compare over models. So seconds
-are counted until a way has made a part of its decoder's descent: from amortised inference to the lowest that was
+are counted until a way has made a part of its decoder's descent: from amortized inference to the lowest that was
 reached (in the separable decoder, a level at once). The negative evidence bound around the inferred latents does
 compare: given are its lowest value, and seconds until it is as low as the vanilla model ever gets. Ways that refine all
 latents of the separable decoder jointly, as the vanilla one has to be, are a control: they are timed to the very value
@@ -234,7 +234,7 @@ def infer_jointly(
     """
     shape, encoded = (kspace.shape[-2], kspace.shape[-1]), []
 
-    def amortised(j: int, k: int, state: Tensor, prior: Gaussian) -> Tensor:
+    def amortized(j: int, k: int, state: Tensor, prior: Gaussian) -> Tensor:
         encoded.append(q(j, k, state, prior))
         return encoded[-1].mu
 
@@ -246,7 +246,7 @@ def infer_jointly(
         found = decoded(z)
         return list(chain(*found.priors)), found.kspace
 
-    walk(model, len(kspace), shape, amortised)
+    walk(model, len(kspace), shape, amortized)
     target = Target(kspace, torch.ones(kspace.shape, dtype=torch.bool), s.view(-1, *[1] * (kspace.ndim - 1)))
     return decoded(refine(Objective(complete, encoded, [one.mu for one in encoded], target, refinement, 0)))
 
@@ -292,8 +292,8 @@ def time_to(key: str, goal: float, runs: Sequence[dict[str, float]]) -> float | 
 def markdown(results: dict[str, Any]) -> str:
     """Lay out a row per way, and the ratios of the best."""
     lines = [
-        "| way | -log p(k, z), amortised | lowest | at N | s a step | s to "
-        f"{100 * results['part']:.0f} % | bound, amortised | lowest | s to {results['vanilla_reaches']:.4f} |",
+        "| way | -log p(k, z), amortized | lowest | at N | s a step | s to "
+        f"{100 * results['part']:.0f} % | bound, amortized | lowest | s to {results['vanilla_reaches']:.4f} |",
         "|---|---|---|---|---|---|---|---|---|",
     ]
     for row in results["rows"]:
@@ -329,16 +329,16 @@ def _plot(results: dict[str, Any], path: Path) -> None:
     }
     drawn, highest = dict.fromkeys(styles, 0), 100.0
     for row in results["rows"]:
-        colours, number = styles[row["kind"]], drawn[row["kind"]]
+        colors, number = styles[row["kind"]], drawn[row["kind"]]
         drawn[row["kind"]] += 1
-        line = f"o{('-', '--', ':')[number // len(colours) % 3]}"
+        line = f"o{('-', '--', ':')[number // len(colors) % 3]}"
         seconds = [run["seconds"] for run in row["runs"]]
         low = lowest_objective(results["rows"], row)
         start = row["runs"][0]["objective"]
         parts = [100 * (start - run["objective"]) / max(start - low, 1e-9) for run in row["runs"]]
         highest = max(highest, *parts)
         for axis, values in zip(axes, (parts, [run["bound"] for run in row["runs"]])):
-            axis.plot(seconds, values, line, color=colours[number % len(colours)], markersize=3, label=row["way"])
+            axis.plot(seconds, values, line, color=colors[number % len(colors)], markersize=3, label=row["way"])
     bounds = [run["bound"] for row in results["rows"] for run in row["runs"]]
     starts = [row["runs"][0]["bound"] for row in results["rows"]]
     margin = 0.1 * (max(starts) - min(bounds)) + 1e-6

@@ -39,7 +39,7 @@ from mrihvae.inference.settings import InferenceSettings
 from mrihvae.io.mrd.header import header_xml
 from mrihvae.model.shipped import weights_for
 from mrihvae.model.weights import load_model
-from mrihvae.physics.fourier import centre_crop, centre_pad, fft2c, ifft2c
+from mrihvae.physics.fourier import center_crop, center_pad, fft2c, ifft2c
 from mrihvae.physics.sampling import Undersampling
 from mrihvae.recon.methods import make_method
 from mrihvae.recon.undersampling import mask_of
@@ -59,7 +59,7 @@ def oversampled_phantom(coils: int) -> Scan:
     image = ifft2c(torch.from_numpy(phantom_scan(inner).kspace[0]))
     received = birdcage_fields(inner, coils) * image if coils > 1 else image[None]
     white = (rng.randn(2, coils, *SHAPE) * NOISE / np.sqrt(2)).astype(np.float32)
-    kspace = (fft2c(centre_pad(received, SHAPE)) + torch.complex(*torch.from_numpy(white))).to(torch.complex64)
+    kspace = (fft2c(center_pad(received, SHAPE)) + torch.complex(*torch.from_numpy(white))).to(torch.complex64)
     shown = kspace[None].numpy() if coils > 1 else kspace.numpy()
     return Scan(f"oversampled_{SHAPE[0]}x{SHAPE[1]}x{coils}.h5", shown, matrix=MATRIX)
 
@@ -76,7 +76,7 @@ def contestants(coils: int, options: argparse.Namespace) -> dict[str, Callable[[
     pattern = np.broadcast_to(mask, SHAPE)
     kspace = np.where(pattern, scan.kspace[0], 0).astype(np.complex64)
     inner = (SHAPE[0] // 2, SHAPE[1])
-    smaller = fft2c(centre_crop(ifft2c(torch.from_numpy(kspace)), inner)).numpy() * pattern[: inner[0]]
+    smaller = fft2c(center_crop(ifft2c(torch.from_numpy(kspace)), inner)).numpy() * pattern[: inner[0]]
     if bart.version() is not None and not options.only_ours:
         for name, y in (("as it is", kspace), ("without oversampling", smaller)):
             known = pattern[: y.shape[-2]]

@@ -48,7 +48,7 @@ from mrihvae.io.fastmri import read_scan
 from mrihvae.model.hvae import HVAE
 from mrihvae.model.shipped import find_weights, weights_for
 from mrihvae.model.weights import fingerprint, load_model
-from mrihvae.physics.fourier import centre_crop
+from mrihvae.physics.fourier import center_crop
 from mrihvae.physics.sampling import Undersampling
 from mrihvae.recon.undersampling import mask_of
 from mrihvae.simulation.files import image_groups, simulate_file
@@ -199,7 +199,7 @@ def row_of(case: Case, model: HVAE) -> dict[str, Any]:
         "kernel 6": fast_maps(calibration, shape, kernel=MAX_KERNEL_SIZE),
         "chosen kernel": timed("chosen kernel", CoilSettings(refine_maps=0)),
         "refined": timed("refined", CoilSettings()),
-        "complete": fast_maps(centre_crop(complete, (min(MAX_ACS_SIZE, shape[0]), min(MAX_ACS_SIZE, shape[1]))), shape),
+        "complete": fast_maps(center_crop(complete, (min(MAX_ACS_SIZE, shape[0]), min(MAX_ACS_SIZE, shape[1]))), shape),
     }
     row: dict[str, Any] = {
         "scan": case.name,

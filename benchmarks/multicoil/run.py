@@ -65,10 +65,10 @@ from mrihvae.recon.undersampling import mask_of
 
 TUNED = HERE / "results" / "tune_multicoil.json"
 OURS = {
-    "amortised": InferenceSettings(views=1, rounds=1, refinement=RefinementSettings(sweeps=0)),
+    "amortized": InferenceSettings(views=1, rounds=1, refinement=RefinementSettings(sweeps=0)),
     "hybrid": InferenceSettings(),
 }
-NOT_SHOWN = ("amortised", "bart-tv", "sense", "wavelet")  # in panels, which have little room
+NOT_SHOWN = ("amortized", "bart-tv", "sense", "wavelet")  # in panels, which have little room
 OBJECT = 0.1  # of the 99th percentile of the blurred target, from which on there is an object
 BLUR = 3.0  # pixels of that blur
 Solve = Callable[[np.ndarray, np.ndarray, np.ndarray], "Answer"]

@@ -16,7 +16,7 @@ LABELS = {
     "ecalib-wavelet": "ESPIRiT of its own + L1-wavelet (BART)",
     "nlinv": "nlinv (BART)",
     "varnet": "VarNet (fastMRI)",
-    "amortised": "ours, amortised",
+    "amortized": "ours, amortized",
     "hybrid": "ours, hybrid",
 }
 PEER = "bart-wavelet"

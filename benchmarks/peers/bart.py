@@ -4,7 +4,7 @@ Solves min_x 1/2 |M F x - y|^2 + strength R(x) in model units, with one coil of 
 (FISTA, Haar, with BART's random shifts, worth 2 dB) or `-R T:3:0:strength` (isotropic total variation,
 ADMM). Bitmask 3 is dimensions 0 and 1, here H and W. `-w 1` keeps BART from scaling the data once more. Measured bins
 are put back at the end, as for sigpy's methods. On sizes that are no multiple of 4, `pics` has the image shifted or its
-sign changed against a centred Fourier transform, so k-space is padded with bins known to be 0, and cropped after.
+sign changed against a centerd Fourier transform, so k-space is padded with bins known to be 0, and cropped after.
 
 For several coils there are `pics` with maps, `ecalib` and `nlinv` as they are, on any size: there, what BART does to
 phases on sizes that are no multiple of 4 is undone (`modulation`).
@@ -28,10 +28,10 @@ import torch
 from mrihvae.errors import InputError
 from mrihvae.inference.problem import padded_shape
 from mrihvae.io.bart import read_cfl, write_cfl
-from mrihvae.physics.fourier import centre_crop, centre_pad, fft2c, ifft2c, resize_kspace
+from mrihvae.physics.fourier import center_crop, center_pad, fft2c, ifft2c, resize_kspace
 from mrihvae.physics.scaling import kspace_scale
 
-REGULARISERS = {"bart-wavelet": "W", "bart-tv": "T"}
+REGULARIZERS = {"bart-wavelet": "W", "bart-tv": "T"}
 ITERATIONS = {"bart-wavelet": 100, "bart-tv": 200}  # of ADMM, steps of its conjugate gradients are counted
 # With BART's default rho, 0.5, total variation is 1.5 dB from converged after 300 iterations. A rho as great as the
 # strength thresholds gradients at 1, the size of the image.
@@ -55,7 +55,7 @@ def reconstruct(
 
     Parameters
     ----------
-    kspace : complex (H, W), centred, in any physical scale
+    kspace : complex (H, W), centerd, in any physical scale
     mask : bool, broadcast to (H, W), True where k-space was measured; the rest of `kspace` is ignored
     method : "bart-wavelet" or "bart-tv"
     strength : weight of the penalty in model units
@@ -75,9 +75,9 @@ def reconstruct(
     known = torch.from_numpy(np.broadcast_to(mask, shape).copy())
     measured = torch.where(known, torch.from_numpy(kspace.astype(np.complex64)), 0)
     scale = kspace_scale(measured)
-    posed = resize_kspace(measured / scale, padded).numpy(), centre_pad(known, padded, value=True).numpy()
+    posed = resize_kspace(measured / scale, padded).numpy(), center_pad(known, padded, value=True).numpy()
     image = torch.from_numpy(_pics(*posed, np.ones((1, *padded)), arguments(method, strength, iterations)))
-    completed = torch.where(known, measured, centre_crop(fft2c(image * scale), shape))
+    completed = torch.where(known, measured, center_crop(fft2c(image * scale), shape))
     return ifft2c(completed).numpy()
 
 
@@ -86,7 +86,7 @@ def pics(kspace: np.ndarray, mask: np.ndarray, maps: np.ndarray, options: Sequen
 
     Parameters
     ----------
-    kspace : complex (coils, H, W), centred, any size, 0 where not measured
+    kspace : complex (coils, H, W), centerd, any size, 0 where not measured
     mask : bool (H, W)
     maps : complex (coils, H, W), of root-sum-of-squares at most 1
     options : of `bart pics`; with "-w 1" there is no scaling but that of the data
@@ -104,7 +104,7 @@ def pics(kspace: np.ndarray, mask: np.ndarray, maps: np.ndarray, options: Sequen
 
 
 def ecalib(kspace: np.ndarray, options: Sequence[str] = ("-m", "1")) -> np.ndarray:
-    """Estimate maps by BART's ESPIRiT, `bart ecalib`, from the centre that was measured: (coils, H, W).
+    """Estimate maps by BART's ESPIRiT, `bart ecalib`, from the center that was measured: (coils, H, W).
 
     Parameters, result and errors are those of `pics`; maps have root-sum-of-squares 1, or 0 where cropped.
     """
@@ -134,16 +134,16 @@ def nlinv(kspace: np.ndarray, mask: np.ndarray, options: Sequence[str]) -> tuple
 
 
 def modulation(shape: tuple[int, ...]) -> np.ndarray:
-    """Compute by what BART's centring is wrong: complex128 (H, W), 1 if both sizes are multiples of 4.
+    """Compute by what BART's centering is wrong: complex128 (H, W), 1 if both sizes are multiples of 4.
 
-    Fourier transforms are centred by factors exp(2 pi i (k - c / 2) c / N), c = N // 2, before and after one that is
+    Fourier transforms are centerd by factors exp(2 pi i (k - c / 2) c / N), c = N // 2, before and after one that is
     not. `pics` multiplies k-space by them and `nlinv` the image, where it should divide: of no account on multiples of
     4, a sign on other even sizes, a shift by a bin on odd ones.
     """
 
     def along(size: int) -> np.ndarray:
-        centre = size // 2
-        return np.exp(-4j * np.pi * (np.arange(size) - centre / 2) * centre / size)
+        center = size // 2
+        return np.exp(-4j * np.pi * (np.arange(size) - center / 2) * center / size)
 
     return along(shape[-2])[:, None] * along(shape[-1])
 
@@ -174,7 +174,7 @@ def call(words: Sequence[str], inputs: Sequence[np.ndarray], outputs: int) -> li
 def arguments(method: str, strength: float, iterations: int | None = None) -> tuple[str, ...]:
     """Give the options of `bart pics`."""
     options = [option.format(strength=strength) for option in OPTIONS[method]]
-    penalty = f"{REGULARISERS[method]}:3:0:{strength}"
+    penalty = f"{REGULARIZERS[method]}:3:0:{strength}"
     return "-w", "1", *options, "-i", str(iterations or ITERATIONS[method]), "-R", penalty
 
 

@@ -97,7 +97,7 @@ def joint(model: HVAE, problem: Problem, settings: JointSettings) -> Iterator[tu
     term, scale = in_model_units(problem.term)
     descent = Joint(model, term, settings)
     latents = [z for level in descent.z for z in level]
-    optimiser = torch.optim.Adam([
+    optimizer = torch.optim.Adam([
         {"params": latents, "lr": settings.step},
         {"params": [descent.x], "lr": settings.step * settings.image_step},
     ])  # fmt: skip
@@ -107,6 +107,6 @@ def joint(model: HVAE, problem: Problem, settings: JointSettings) -> Iterator[tu
             yield {"steps": number, "result": "decoded"}, mu.detach() * scale
             yield {"steps": number, "result": "image"}, descent.x.detach() * scale
         if number < settings.steps:
-            optimiser.zero_grad()
+            optimizer.zero_grad()
             objective.sum().backward()
-            optimiser.step()
+            optimizer.step()

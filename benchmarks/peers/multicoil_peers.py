@@ -7,7 +7,7 @@ Each finds a coil-combined image x with y = M F S x + noise, from k-space y, mas
     wavelet, bart-wavelet     min_x 1/2 |A x - y|^2 + strength |W x|_1
     tv, bart-tv               min_x 1/2 |A x - y|^2 + strength |G x|_1
     ecalib-...                the three of BART with maps of its own (ESPIRiT), whatever maps are given
-    nlinv                     image and maps together, of smooth maps; what regularises it is the number of Newton steps
+    nlinv                     image and maps together, of smooth maps; what regularizes it is the number of Newton steps
 
 Penalties are in model units: k-space is divided by the 99th percentile of the zero-filled root-sum-of-squares image.
 Wavelets are those of `mrihvae.recon.classical` and benchmarks/peers/bart.py. Scores are of `to_rss`.
@@ -64,7 +64,7 @@ def reconstruct(
     Parameters
     ----------
     method : one of `METHODS`
-    kspace : complex (coils, H, W), centred, in any physical scale
+    kspace : complex (coils, H, W), centerd, in any physical scale
     mask : bool (H, W), True where k-space was measured; the rest of `kspace` is ignored
     maps : complex (coils, H, W), of root-sum-of-squares 1, or 0 where there is nothing; "ecalib-..." and "nlinv" find
         maps of their own

@@ -182,7 +182,7 @@ def norm_of(operator: Operator, shape: tuple[int, ...]) -> float:
 
 
 def total_variation(model: HVAE, problem: Problem, settings: TVSettings) -> Candidates:
-    """Minimise 1/2 |A x - y|^2 / |A|^2 + lambda sum |(G x)_i|, G x the differences to two neighbours (isotropic TV).
+    """Minimize 1/2 |A x - y|^2 / |A|^2 + lambda sum |(G x)_i|, G x the differences to two neighbors (isotropic TV).
 
     By sigpy's primal-dual hybrid gradient with the exact proximal step of the data.
     """
@@ -207,7 +207,7 @@ def total_variation(model: HVAE, problem: Problem, settings: TVSettings) -> Cand
 
 
 def wavelet(model: HVAE, problem: Problem, settings: WaveletSettings) -> Candidates:
-    """Minimise 1/2 |A x - y|^2 / |A|^2 + lambda |W x|_1 by sigpy's `LinearLeastSquares`, W of Daubechies 4."""
+    """Minimize 1/2 |A x - y|^2 / |A|^2 + lambda |W x|_1 by sigpy's `LinearLeastSquares`, W of Daubechies 4."""
     shape = problem.picture.image.shape
     norm = norm_of(problem.operator, shape)
     transform = sigpy.linop.Wavelet(shape)

@@ -36,7 +36,7 @@ from mrihvae.datasets.mixture import WeightedDatasets, load_mixture
 from mrihvae.errors import InputError, reason
 from mrihvae.inference.problem import SingleCoilProblem, padded_shape
 from mrihvae.model.weights import write_tensors
-from mrihvae.physics.fourier import centre_pad, fft2c, ifft2c, resize_kspace
+from mrihvae.physics.fourier import center_pad, fft2c, ifft2c, resize_kspace
 from mrihvae.physics.sampling import PATTERNS, sampling_pattern
 from mrihvae.physics.scaling import kspace_scale
 from mrihvae.training.draw import SimulationSettings, draw_batch
@@ -59,7 +59,7 @@ class UNetSettings:
     chans, pools : channels of the finest scale, and number of scales below it
     consistency : whether measured bins are put back after the network
     loss : "l2" or "l1" of the complex image, or "log", the logarithm of each slice's mean squared error: within 0.1 dB
-        of each other on training scans after equal short runs, "l2" ahead; so is Adam to the optimiser of our weights,
+        of each other on training scans after equal short runs, "l2" ahead; so is Adam to the optimizer of our weights,
         whose steps take this network twice the time
     pixels : pixels per step; the number of slices follows from the shape
     minutes : the whole run; the learning rate falls along a half cosine over them
@@ -110,7 +110,7 @@ class UNetRun:
 
     net: nn.Module
     average: nn.Module
-    optimiser: torch.optim.AdamW
+    optimizer: torch.optim.AdamW
     settings: UNetSettings
     step: int = 0
     seconds: float = 0.0
@@ -167,7 +167,7 @@ def reconstruct(network: Network, kspace: np.ndarray, mask: np.ndarray) -> np.nd
     scale = kspace_scale(measured)
     problem = SingleCoilProblem(
         measured=measured / scale[:, None, None],
-        mask=centre_pad(known, padded, value=True)[None],
+        mask=center_pad(known, padded, value=True)[None],
         noise=torch.zeros(1),
         scale=scale,
         padded=padded,
@@ -227,19 +227,19 @@ def train(
 
 
 def train_step(run: UNetRun, batch: list[Tensor]) -> float:
-    """Do one optimiser step and count it; a loss that is not finite leaves the weights as they are."""
+    """Do one optimizer step and count it; a loss that is not finite leaves the weights as they are."""
     settings = run.settings
     kspace, measured, mask = batch
-    run.optimiser.zero_grad(set_to_none=True)
+    run.optimizer.zero_grad(set_to_none=True)
     loss = loss_of(complete(run.net, measured, mask, settings, settings.bf16), kspace, settings.loss)
     loss.backward()
     norm = nn.utils.clip_grad_norm_(run.net.parameters(), settings.clip)
     progress = min(run.seconds / (60 * settings.minutes), 1.0)
     rate = settings.learning_rate * min(1.0, (run.step + 1) / max(settings.warmup, 1))
-    for parameters in run.optimiser.param_groups:
+    for parameters in run.optimizer.param_groups:
         parameters["lr"] = rate * 0.5 * (1 + math.cos(math.pi * progress))
     if math.isfinite(float(norm)):
-        run.optimiser.step()
+        run.optimizer.step()
     run.step += 1
     decay = min(settings.ema, (1 + run.step) / (10 + run.step))
     with torch.no_grad():
@@ -252,8 +252,8 @@ def save_run(run: UNetRun, output: Path, provenance: dict[str, Any]) -> None:
     tensors = {f"average/{name}": tensor for name, tensor in run.average.state_dict().items()}
     tensors |= {f"net/{name}": tensor for name, tensor in run.net.state_dict().items()}
     for name, parameter in run.net.named_parameters():
-        for key, value in run.optimiser.state.get(parameter, {}).items():
-            tensors[f"optimiser/{key}/{name}"] = value
+        for key, value in run.optimizer.state.get(parameter, {}).items():
+            tensors[f"optimizer/{key}/{name}"] = value
     counters = {"step": run.step, "seconds": run.seconds}
     state = {"settings": dataclasses.asdict(run.settings), **counters, "log": run.log}
     held = {name: tensor.cpu().contiguous() for name, tensor in tensors.items()}
@@ -290,9 +290,9 @@ def load_run(output: Path, device: str) -> UNetRun:
         why = reason(error, -1)
         raise InputError(f"{path}: not a checkpoint of this version ({why}); start the run anew") from error
     for name, parameter in run.net.named_parameters():
-        there = [key for key in ("step", "exp_avg", "exp_avg_sq") if f"optimiser/{key}/{name}" in tensors]
-        run.optimiser.state[parameter] = {
-            key: tensors[f"optimiser/{key}/{name}"].to("cpu" if key == "step" else device) for key in there
+        there = [key for key in ("step", "exp_avg", "exp_avg_sq") if f"optimizer/{key}/{name}" in tensors]
+        run.optimizer.state[parameter] = {
+            key: tensors[f"optimizer/{key}/{name}"].to("cpu" if key == "step" else device) for key in there
         }
     return run
 
@@ -324,7 +324,7 @@ def _own_mask(kspace: Tensor, settings: UNetSettings, seed: int) -> Tensor:
     filled = kspace != 0
     extent = int(filled.any(dim=1).sum()), int(filled.any(dim=0).sum())
     pattern = sampling_pattern(settings.mask_type, extent, settings.acceleration, settings.center_fraction, seed)
-    return centre_pad(torch.from_numpy(pattern), (kspace.shape[0], kspace.shape[1]), value=True)
+    return center_pad(torch.from_numpy(pattern), (kspace.shape[0], kspace.shape[1]), value=True)
 
 
 def usable_device(name: str) -> str:

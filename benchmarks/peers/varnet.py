@@ -111,7 +111,7 @@ class VarNetRun:
 
     settings: VarNetSettings
     net: nn.Module
-    optimiser: torch.optim.Adam
+    optimizer: torch.optim.Adam
     step: int = 0
     seconds: float = 0.0
     log: list[dict[str, float]] = field(default_factory=list)
@@ -212,18 +212,18 @@ def scan_of_step(source: SliceSource, settings: VarNetSettings, step: int) -> tu
 
 
 def train_step(run: VarNetRun, measured: Tensor, mask: Tensor, target: Tensor) -> float:
-    """Do one optimiser step and count it; a loss that is not finite leaves the weights as they are."""
+    """Do one optimizer step and count it; a loss that is not finite leaves the weights as they are."""
     from fastmri import SSIMLoss
 
-    for group in run.optimiser.param_groups:
+    for group in run.optimizer.param_groups:
         group["lr"] = run.rate()
-    run.optimiser.zero_grad(set_to_none=True)
+    run.optimizer.zero_grad(set_to_none=True)
     image = apply(run.net, measured, mask)
     loss = SSIMLoss().to(image.device)(image[None, None], target[None, None], target.max()[None])
     loss.backward()
     norm = nn.utils.clip_grad_norm_(run.net.parameters(), run.settings.clip)
     if torch.isfinite(norm):
-        run.optimiser.step()
+        run.optimizer.step()
     run.step += 1
     return float(loss.detach())
 
@@ -256,7 +256,7 @@ def train(
 
 def save_run(run: VarNetRun, output: Path, provenance: dict[str, Any]) -> None:
     """Write checkpoint.safetensors, weights.safetensors (in half precision), weights.json and log.jsonl."""
-    parts = {name: {"net": parameter, **run.optimiser.state[parameter]} for name, parameter in _named(run)}
+    parts = {name: {"net": parameter, **run.optimizer.state[parameter]} for name, parameter in _named(run)}
     held = {f"{key}/{name}": value.detach().cpu() for name, part in parts.items() for key, value in part.items()}
     card = {"varnet": dataclasses.asdict(run.settings), "step": run.step, "seconds": run.seconds}
     write_tensors(output / "checkpoint.safetensors", held, {"card": json.dumps(card), "log": json.dumps(run.log)})
@@ -282,7 +282,7 @@ def load_run(output: Path, device: str) -> VarNetRun:
     for name, parameter in _named(run):
         state = {key: tensors.get(f"{key}/{name}") for key in ("step", "exp_avg", "exp_avg_sq")}
         if state["step"] is not None:
-            run.optimiser.state[parameter] = state | {"step": state["step"].cpu()}
+            run.optimizer.state[parameter] = state | {"step": state["step"].cpu()}
     return run
 
 

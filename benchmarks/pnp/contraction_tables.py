@@ -69,7 +69,7 @@ def plot_ratios(results: dict[str, Any], path: Path) -> None:
     """Draw greatest ratios and norms over temperatures, a line per noise, a panel per encoder and map."""
     maps = {"HVAE": r"$x \to$ HVAE$_\tau(x)$", "loop": r"$x \to$ prox(HVAE$_\tau(x)$)"}
     figure, axes = subplots(2, 2, size=(9.5, 7.2), sharex=True)
-    colours = dict(zip(results["noises"], colormaps["viridis"](np.linspace(0, 0.85, len(results["noises"])))))
+    colors = dict(zip(results["noises"], colormaps["viridis"](np.linspace(0, 0.85, len(results["noises"])))))
     for column, encoder in enumerate(("complete", "data")):
         for row, which in enumerate(maps):
             axis = axes[row][column]
@@ -77,9 +77,9 @@ def plot_ratios(results: dict[str, Any], path: Path) -> None:
                 for case in [one for one in _cases(results[name]) if one[:2] == (encoder, which)]:
                     key = "max" if name == "ratios" else "bound"
                     line = _over_tau(results[name], case, results["taus"], key)
-                    colour = colours.get(case[2], "k")
+                    color = colors.get(case[2], "k")
                     axis.plot(
-                        results["taus"], line, style, color=colour, marker=".", label=f"{label}, noise {case[2]:g}"
+                        results["taus"], line, style, color=color, marker=".", label=f"{label}, noise {case[2]:g}"
                     )
             axis.axhline(1, color="0.5", linewidth=0.8)
             axis.set_title(f"{maps[which]}, {'q' if encoder == 'complete' else 'r'} (encoder {encoder})", fontsize=10)
@@ -106,13 +106,13 @@ def plot_runs(of_image: list[dict[str, Any]], path: Path) -> None:
                 axis, values = axes[row][column], np.array(run["curves"][name], dtype=float)
                 if name == "objective":  # the last ones are the least themselves
                     values = np.maximum(values - np.nanmin(values), 1e-7 * np.nanmax(np.abs(values)))
-                colours = ("tab:blue", "tab:cyan", "tab:purple") if run["encoder"] == "complete" else (
+                colors = ("tab:blue", "tab:cyan", "tab:purple") if run["encoder"] == "complete" else (
                     "tab:red", "tab:orange", "tab:brown")  # fmt: skip
                 lines = values.T if values.ndim == 2 else values[None]
-                for start, (colour, line) in enumerate(zip(colours, lines)):
+                for start, (color, line) in enumerate(zip(colors, lines)):
                     label = f"{run['encoder']}, tau {run['tau']:g}, {STARTS[start] if len(lines) > 1 else 'distance'}"
                     numbers = 1 + run["every"] * np.arange(len(line))
-                    axis.loglog(numbers, line, style, color=colour, label=label, linewidth=1.2)
+                    axis.loglog(numbers, line, style, color=color, label=label, linewidth=1.2)
     for row, (_, label) in enumerate(rows):
         axes[row][0].set_ylabel(label)
         for axis in axes[row]:

@@ -17,7 +17,7 @@ from mrihvae.io.magnitudes import magnitude_slices
 from mrihvae.physics.data_fidelity import LeastSquares
 from mrihvae.physics.degradations import Blur, Inpainting, SuperResolution, denoising
 from mrihvae.physics.fastmri_masks import seed_of
-from mrihvae.physics.fourier import centre_pad, fft2c, ifft2c, resize_kspace
+from mrihvae.physics.fourier import center_pad, fft2c, ifft2c, resize_kspace
 from mrihvae.physics.kernels import gaussian_kernel, transfer_of
 from mrihvae.physics.operators import Operator
 from mrihvae.physics.scaling import image_scale
@@ -119,7 +119,7 @@ def resampled(magnitude: np.ndarray, matrix: int) -> Tensor:
     image = torch.from_numpy(magnitude.astype(np.complex64))
     factor = min(1.0, matrix / max(image.shape))
     shape = (round(image.shape[0] * factor), round(image.shape[1] * factor))
-    return centre_pad(ifft2c(resize_kspace(fft2c(image), shape)), (matrix, matrix)).real.clamp_min(0)
+    return center_pad(ifft2c(resize_kspace(fft2c(image), shape)), (matrix, matrix)).real.clamp_min(0)
 
 
 def degrade(picture: Picture, task: str, noise: float, settings: TaskSettings) -> Problem:

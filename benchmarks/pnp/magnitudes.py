@@ -48,7 +48,7 @@ from mrihvae.utils.config import from_dict
 CASES = ("real images", "unknown phase")
 DARK = 0.03  # of the 99th percentile: below it lies background
 CHOSEN = ("encoder", "gamma", "result", "seed")
-Method = tuple[DataTerm, LeastSquares]  # what the loop minimises, and what the network is told
+Method = tuple[DataTerm, LeastSquares]  # what the loop minimizes, and what the network is told
 
 
 @dataclass(frozen=True)
@@ -244,12 +244,12 @@ def _plot(results: dict[str, Any], shown: dict[tuple[str, str], dict[str, Tensor
         terms = list(dict.fromkeys(row["term"] for row in of_case))
         for encoder, term in dict.fromkeys((row["encoder"], row["term"]) for row in of_case):
             own = [row for row in of_case if (row["encoder"], row["term"]) == (encoder, term)]
-            colour = "k" if not encoder else colormaps["tab10"](terms.index(term))
+            color = "k" if not encoder else colormaps["tab10"](terms.index(term))
             for axis, key in zip(axes[2 * column : 2 * column + 2], ("PSNR", "bias")):
                 values = [row[f"mu_{key}" if encoder else key] for row in own]
                 style = "-" if encoder == "data" else "--"
                 name = f"{term}, {encoder}" if encoder else term
-                axis.plot(results["noises"], values, style, color=colour, marker=".", label=name)
+                axis.plot(results["noises"], values, style, color=color, marker=".", label=name)
         for axis, label in zip(axes[2 * column : 2 * column + 2], ("PSNR of |mu| / dB", "background bias / sigma")):
             axis.set_title(f"{case}: {label}", fontsize=8)
             axis.set_xlabel("sigma", fontsize=8)

@@ -245,20 +245,20 @@ def markdown(results: dict[str, Any]) -> str:
 def _plot(results: dict[str, Any], path: Path) -> None:
     """Draw PSNR, and consistency, of mu and x over constant temperatures; schedules as marks at their finest."""
     figure, axes = subplots(4, len(TASKS), size=(3.5 * len(TASKS), 12), sharex=True, squeeze=False)
-    colours = dict(zip(results["noises"], colormaps["viridis"](np.linspace(0, 0.85, len(results["noises"])))))
+    colors = dict(zip(results["noises"], colormaps["viridis"](np.linspace(0, 0.85, len(results["noises"])))))
     for row, (encoder, name) in enumerate((e, n) for e in ENCODERS for n in ("PSNR", "consistency")):
         for column, task in enumerate(TASKS):
             axis = axes[row][column]
-            for noise, colour in colours.items():
+            for noise, color in colors.items():
                 of_cell = [one for one in results["train"]
                            if (one["encoder"], one["task"], one["noise"]) == (encoder, task, noise)]  # fmt: skip
                 for result, style, symbol in (("decoded", "-", "mu"), ("image", "--", "x")):
                     points = [(one["tau_finest"], one[f"{result}_{name}"], one["tau"]) for one in of_cell]
                     line = sorted((tau, value) for tau, value, coarsest in points if coarsest == tau)
                     marks = [(tau, value) for tau, value, coarsest in points if coarsest != tau]
-                    axis.plot(*zip(*line), style, color=colour, marker=".", label=f"{symbol}, noise {noise:g}")
+                    axis.plot(*zip(*line), style, color=color, marker=".", label=f"{symbol}, noise {noise:g}")
                     if marks:
-                        axis.plot(*zip(*marks), linestyle="", color=colour, marker="x" if result == "image" else "D",
+                        axis.plot(*zip(*marks), linestyle="", color=color, marker="x" if result == "image" else "D",
                                   markersize=4, label=f"{symbol}, from 1 to that at the finest level")  # fmt: skip
             axis.set_title(f"{task}, {'r' if encoder == 'data' else 'q'} (encoder {encoder})", fontsize=9)
             axis.grid(alpha=0.3)

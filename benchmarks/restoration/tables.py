@@ -14,7 +14,7 @@ from benchmarks.pnp.degraded_images import TASKS, Problem
 from benchmarks.restoration.ways import WAYS, psnr
 
 Rows = list[dict[str, Any]]
-COLOURS = {
+COLORS = {
     "first": ("0.6", "o"),
     "tv": ("tab:green", "s"),
     "wavelet": ("tab:olive", "v"),
@@ -155,9 +155,9 @@ def over_noise(rows: Rows) -> Figure:
         noises = sorted({row["noise"] for row in rows if row["task"] == task})
         for way, kind in WAYS.items():
             if images[way] and images[way] == max(images.values()):
-                colour, marker = COLOURS[way]
+                color, marker = COLORS[way]
                 levels = [mean(rows, "PSNR", way=way, task=task, noise=noise) for noise in noises]
-                axis.plot(noises, levels, color=colour, marker=marker, label=kind.label, linewidth=1.2)
+                axis.plot(noises, levels, color=color, marker=marker, label=kind.label, linewidth=1.2)
         axis.set_title(task)
         axis.set_xticks(noises, [f"{noise:g}" for noise in noises])
         axis.set_xlabel("noise")

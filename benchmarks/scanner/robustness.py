@@ -262,7 +262,7 @@ def main(arguments: list[str] | None = None) -> int:
         kinds = {
             "128 x 128, 8 coils, complete": (*complete, "hybrid"),
             "128 x 128, 8 coils, 4x": (*undersampled, "hybrid"),
-            "128 x 128, 8 coils, 4x, amortised": (*undersampled, "amortised"),
+            "128 x 128, 8 coils, 4x, amortized": (*undersampled, "amortized"),
         }
         timed = {name: good_scan(ready, Path(folder), *one) for name, one in kinds.items()}
         usual = good_scan(ready, Path(folder), *small, "hybrid")
@@ -280,7 +280,7 @@ def main(arguments: list[str] | None = None) -> int:
     waves = [mrd.waveform(np.arange(12).reshape(3, 4))]
     broken = [
         mrd.stream(*small, "zero-filled", {"method": "zero-filled"}, waveforms=waves),
-        mrd.stream(*network, "amortised", {"method": "amortised"}),
+        mrd.stream(*network, "amortized", {"method": "amortized"}),
     ]
     with served(options.threads, *connections, "--timeout", str(TIMEOUT)) as (port, process):
         results["mutations"] = mutations(port, process, usual, broken, options)

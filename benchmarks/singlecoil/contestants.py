@@ -21,7 +21,7 @@ from mrihvae.inference.settings import InferenceSettings
 from mrihvae.model.hvae import HVAE
 from mrihvae.model.shipped import find_weights
 from mrihvae.model.weights import fingerprint, load_card, load_model
-from mrihvae.physics.fourier import centre_crop
+from mrihvae.physics.fourier import center_crop
 from mrihvae.physics.sampling import Undersampling
 from mrihvae.recon import classical
 from mrihvae.recon.methods import CALIBRATED, Method, make_method
@@ -122,7 +122,7 @@ class Contest:
         inference = self.ours.inference
         lower = is_lower(self.ours.model.start.device, inference.precision)
         settings = {**as_dict(inference), "precision": "bfloat16" if lower else "float32"}
-        if name == "amortised":
+        if name == "amortized":
             settings = {key: settings[key] for key in ("combine", "precision")}
         elif name == "samples":
             settings = {**settings, "sweeps": 0, "samples": SAMPLES, "mean": "complex"}
@@ -158,7 +158,7 @@ def slicewise(scan: Scan, mask: np.ndarray, solve: Solve) -> np.ndarray:
         raise InputError(f"{scan.name}: has several coils; the benchmark's peers take one")
     known = np.broadcast_to(mask | ~encoded_lines(scan), scan.kspace.shape[1:])
     images = np.stack([np.abs(solve(np.where(mask, kspace, 0), known)) for kspace in scan.kspace])
-    return centre_crop(torch.from_numpy(images.astype(np.float32)), delivered_shape(scan)).contiguous().numpy()
+    return center_crop(torch.from_numpy(images.astype(np.float32)), delivered_shape(scan)).contiguous().numpy()
 
 
 def read_strengths(path: Path) -> list[dict[str, Any]]:

@@ -52,7 +52,7 @@ from mrihvae.physics.sampling import PATTERNS, Undersampling
 from mrihvae.recon.undersampling import mask_of
 from mrihvae.utils.files import atomic_write
 
-NOT_SHOWN = ("amortised", "samples", "bart-tv")  # in panels, which have little room
+NOT_SHOWN = ("amortized", "samples", "bart-tv")  # in panels, which have little room
 SECONDS_NOTE = "per slice, one volume after the other, maybe beside other work; seconds.json has those to quote"
 Key = tuple[str, str, str, str]
 

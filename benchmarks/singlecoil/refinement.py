@@ -147,7 +147,7 @@ def measure(protocol: Protocol, model: HVAE, options: argparse.Namespace) -> Row
 
 
 def summary(values: list[tuple[float, float]], alone: list[tuple[float, float]]) -> dict[str, float]:
-    """Summarise (PSNR, seconds) of slices, beside those of r alone."""
+    """Summarize (PSNR, seconds) of slices, beside those of r alone."""
     gains = np.array([psnr for psnr, _ in values]) - np.array([psnr for psnr, _ in alone])
     if not np.isfinite(gains).all():
         raise InputError("a reconstruction is not finite: a step is too large; lower it in VARIANTS")

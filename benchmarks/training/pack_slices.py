@@ -12,7 +12,7 @@ The file
 --------
 attribute `format` of the file : "mrihvae slices 1"
 one group per dataset, "0", "1", ... : attributes `path` (its last two parts), `raw` (bool), `weight` (float, the share
-    of draws, not normalised) and `slices` (how many there were before packing)
+    of draws, not normalized) and `slices` (how many there were before packing)
 in a group, one array per matrix size, "HxW" : (slices, H, W), complex64 if raw, else uint8 or uint16; chunks of one
     slice, compressed with gzip
 in a group, `order` : int32 (slices, 2), for each slice in its order: which array (sorted by name), which slice of it

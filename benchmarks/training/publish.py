@@ -6,7 +6,7 @@
     python -m benchmarks.training.publish runs/ia_hvae --name ia_hvae
 
 Other names than `default`, `multicoil` and `restoration` are weights that benchmarks alone need, and go to
-benchmarks/weights. The card gets the licences of the data and the run's settings and time; that of `default` also the
+benchmarks/weights. The card gets the licenses of the data and the run's settings and time; that of `default` also the
 spread that benchmarks/singlecoil/calibration.py --fit found for these weights, and the scores on `val` that
 benchmarks/singlecoil/quality.py gave them, so far as there are any for these very weights: publish again after it. The
 log of `default` goes, thinned, to results/train_default.jsonl; the curves of any to results/train_NAME.png.
@@ -30,7 +30,7 @@ from mrihvae.model.weights import fingerprint, load_card, load_model, save_weigh
 from mrihvae.utils.files import atomic_write
 
 RESULTS = HERE / "results"
-LICENCES = {
+LICENSES = {
     "ulf_singlecoil/train": "raw k-space of a 0.055 T head scanner, volunteers; CC0 1.0",
     "t1ce/train": "T1 after contrast, J. Cheng, figshare 1512427; CC BY 4.0",
     "t1_brain/train": "T1 brain, OpenNeuro ds002748; CC0 1.0",
@@ -64,7 +64,7 @@ def publish(run: Path, name: str, note: str | None) -> None:
     weights = run / "weights.safetensors"
     model, card = load_model(str(weights)), load_card(weights)
     for dataset in card["data"]:
-        dataset["licence"] = LICENCES.get(dataset["path"], "unknown")
+        dataset["license"] = LICENSES.get(dataset["path"], "unknown")
     if note:
         card["note"] = note
     if name == "default":
@@ -101,7 +101,7 @@ def means(rows: list[dict[str, Any]]) -> dict[str, Any]:
             for key in ("PSNR", "SSIM")
         }
         for scans in dict.fromkeys(row["set"] for row in rows)
-        for method in ("zero-filled", "amortised", "hybrid", "samples")
+        for method in ("zero-filled", "amortized", "hybrid", "samples")
         if any((row["set"], row["method"]) == (scans, method) for row in rows)
     }
 

@@ -142,7 +142,7 @@ def variant(study: str, changes: dict[str, Any], mixture: WeightedDatasets, minu
     )
     run = Run.new(model, settings, SimulationSettings(), "cpu")
     if changes.get("adamw"):
-        run.optimiser = torch.optim.AdamW(run.model.parameters(), lr=0.0, betas=(0.9, 0.99), weight_decay=0.0)  # type: ignore[assignment]
+        run.optimizer = torch.optim.AdamW(run.model.parameters(), lr=0.0, betas=(0.9, 0.99), weight_decay=0.0)  # type: ignore[assignment]
     _train(run, mixture, 60 * minutes)
     scores = measure(run.average, mixture, study == "guess")
     return {
@@ -205,7 +205,7 @@ def decoded_means_of_q(model: HVAE, kspace: Tensor) -> Tensor:
 
 
 def _inference_seconds(model: HVAE) -> float:
-    """Time the amortised reconstruction of one 320 x 320 slice, in CPU seconds on one thread; median of 3."""
+    """Time the amortized reconstruction of one 320 x 320 slice, in CPU seconds on one thread; median of 3."""
     torch.manual_seed(0)
     mask = (torch.rand(320) < 0.25).expand(1, 320, 320)
     measured = torch.where(mask, torch.randn(1, 320, 320, dtype=torch.complex64), 0)
@@ -253,7 +253,7 @@ def _plot(rows: list[dict[str, Any]], path: Path) -> None:
         x, y = row["inference_cpu_seconds"], row["gain_dB, reconstruction"]
         axis.plot(x, y, "o", color="black" if row is rows[0] else "tab:blue")
         axis.annotate(row["variant"], (x, y), xytext=(5, 3), textcoords="offset points", fontsize=8)
-    axis.axhline(rows[0]["gain_dB, total variation"], color="grey", linewidth=0.8, label="total variation")
+    axis.axhline(rows[0]["gain_dB, total variation"], color="gray", linewidth=0.8, label="total variation")
     axis.set_xlabel("CPU seconds for one 320 x 320 slice, one thread")
     axis.set_ylabel("error below zero-filling, dB")
     axis.margins(x=0.2)

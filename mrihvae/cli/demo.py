@@ -23,8 +23,8 @@ from mrihvae.recon.undersampling import mask_of
 from mrihvae.recon.volumes import reconstruct_volume
 
 SCANS = Path(__file__).parents[1] / "demo_scans"
-METHODS = ("zero-filled", "wavelet", "tv", "amortised", "hybrid")
-LABELS = {"wavelet": "L1-wavelet (sigpy)", "tv": "TV (sigpy)", "amortised": "ours, amortised", "hybrid": "ours, hybrid"}
+METHODS = ("zero-filled", "wavelet", "tv", "amortized", "hybrid")
+LABELS = {"wavelet": "L1-wavelet (sigpy)", "tv": "TV (sigpy)", "amortized": "ours, amortized", "hybrid": "ours, hybrid"}
 
 
 def run(arguments: options.Demo) -> None:
@@ -67,5 +67,5 @@ def table(rows: Mapping[str, list[dict[str, float]]]) -> str:
 def _write(output: Path, file: Path, scan: Scan, lines: np.ndarray, volumes: Mapping[str, np.ndarray]) -> None:
     write_reconstruction(output / "reconstructions" / file.name, volumes["hybrid"])
     title = f"{scan.name}, 0.055 T, effective acceleration {effective_acceleration(lines):.2f}"
-    shown = {LABELS.get(name, name): volumes[name] for name in METHODS if name != "amortised"}
+    shown = {LABELS.get(name, name): volumes[name] for name in METHODS if name != "amortized"}
     volume_panel(output / "panels" / f"{file.stem}.png", title, shown, scan.target)

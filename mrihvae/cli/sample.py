@@ -57,7 +57,7 @@ def growth(found: Inferred, count: int, sizes: list[tuple[int, int]]) -> tuple[l
 
 
 def as_pictures(images: torch.Tensor) -> list[np.ndarray]:
-    """Turn images (n, H, W), or real ones (n, channels, H, W), into magnitudes (h, w) or colours (h, w, 3)."""
+    """Turn images (n, H, W), or real ones (n, channels, H, W), into magnitudes (h, w) or colors (h, w, 3)."""
     if images.ndim == 3:
         return list(images.abs().numpy())
     real = images.real.clamp(0, 1).numpy()

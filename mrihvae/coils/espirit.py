@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from mrihvae.errors import InputError
-from mrihvae.physics.fourier import centre_crop, centre_pad, fft2c, ifft2c, resize_kspace
+from mrihvae.physics.fourier import center_crop, center_pad, fft2c, ifft2c, resize_kspace
 
 MAX_KERNEL_SIZE = 6  # k-space samples on a side of a patch, where the calibration region is large enough for the coils
 MIN_KERNEL_SIZE = 2
@@ -33,11 +33,11 @@ def calibration_box(mask: Tensor) -> tuple[int, int]:
 
     Returns
     -------
-    (h, w) as `centre_crop` cuts it; (0, 0) if DC was not measured
+    (h, w) as `center_crop` cuts it; (0, 0) if DC was not measured
     """
 
     def whole(h: int, w: int) -> bool:
-        return h <= mask.shape[0] and w <= mask.shape[1] and bool(centre_crop(mask, (h, w)).all())
+        return h <= mask.shape[0] and w <= mask.shape[1] and bool(center_crop(mask, (h, w)).all())
 
     h = w = 0
     while whole(h + 1, w + 1):
@@ -60,10 +60,10 @@ def calibration_data(kspace: Tensor, mask: Tensor) -> Tensor:
     box = calibration_box(mask.expand(kspace.shape[-2:]))
     if min(box) < MIN_ACS_SIZE:
         raise InputError(
-            f"only {box[0]} x {box[1]} bins around the centre of k-space were all measured; sensitivity maps take at "
+            f"only {box[0]} x {box[1]} bins around the center of k-space were all measured; sensitivity maps take at "
             f"least {MIN_ACS_SIZE} x {MIN_ACS_SIZE}: measure more central lines, or give maps"
         )
-    return centre_crop(kspace, (min(box[0], MAX_ACS_SIZE), min(box[1], MAX_ACS_SIZE)))
+    return center_crop(kspace, (min(box[0], MAX_ACS_SIZE), min(box[1], MAX_ACS_SIZE)))
 
 
 def kernel_size(box: tuple[int, int], coils: int) -> int:
@@ -135,7 +135,7 @@ def fast_maps(calibration: Tensor, shape: tuple[int, int], crop: float = 0.0, ke
     kernel = _kernel(calibration, kernel)
     subspace = _subspace(calibration, kernel).reshape(-1, coils, kernel, kernel)
     # lags are shorter than a patch, so a grid of twice its side holds the matrices exactly
-    images = ifft2c(centre_pad(subspace, (2 * kernel, 2 * kernel))) * 2
+    images = ifft2c(center_pad(subspace, (2 * kernel, 2 * kernel))) * 2
     matrices = fft2c(torch.einsum("nchw,ndhw->cdhw", images, images.conj()))
     grid = (min(COARSE_GRID_SIZE, shape[0]), min(COARSE_GRID_SIZE, shape[1]))
     coarse = ifft2c(resize_kspace(matrices, grid)) * ((grid[0] * grid[1]) ** 0.5 / (2 * kernel))
@@ -160,7 +160,7 @@ def espirit_maps(calibration: Tensor, shape: tuple[int, int], crop: float = 0.0,
     _check(calibration)
     width = min(calibration.shape[-2:])
     kernel = _kernel(calibration, kernel)
-    kspace = centre_pad(calibration, (max(shape[0], width), max(shape[1], width))).cpu().numpy()
+    kspace = center_pad(calibration, (max(shape[0], width), max(shape[1], width))).cpu().numpy()
     found = sigpy.mri.app.EspiritCalib(
         kspace, calib_width=width, kernel_width=kernel, thresh=SINGULAR_VALUE_THRESHOLD, crop=crop, show_pbar=False
     ).run()
@@ -207,7 +207,7 @@ def _interpolated(coarse: Tensor, shape: tuple[int, int]) -> Tensor:
 
 
 def _weights(have: int, want: int) -> Tensor:
-    """Make the matrix (want, have) that interpolates along an axis; the centre stays the centre."""
+    """Make the matrix (want, have) that interpolates along an axis; the center stays the center."""
     at = (torch.arange(want, dtype=torch.float64) - want // 2) * (have / want) + have // 2
     first = at.floor()
     matrix = torch.zeros(want, have, dtype=torch.float64)
@@ -228,4 +228,4 @@ def _check(calibration: Tensor) -> None:
     if not torch.isfinite(torch.view_as_real(calibration)).all():
         raise InputError("calibration data hold NaN or infinite values; export the scan again")
     if not calibration.any():
-        raise InputError("all coils are zero at the centre of k-space; there is nothing to estimate maps from")
+        raise InputError("all coils are zero at the center of k-space; there is nothing to estimate maps from")

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from mrihvae.coils.espirit import MAX_ACS_SIZE, MAX_KERNEL_SIZE, calibration_data, kernel_size
-from mrihvae.physics.fourier import centre_crop, centre_pad, fft2c, masked
+from mrihvae.physics.fourier import center_crop, center_pad, fft2c, masked
 from mrihvae.physics.mri import Sense
 from mrihvae.physics.noise import background_noise
 from mrihvae.physics.sampling import lines_differ_along_h
@@ -108,7 +108,7 @@ def _alternated(
     shape = (kspace.shape[-2], kspace.shape[-1])
     for _ in range(repetitions):
         images = maps * _quick(kspace, sampled, maps)
-        center = centre_crop(
+        center = center_crop(
             torch.where(sampled, kspace, fft2c(images)), (min(MAX_ACS_SIZE, shape[0]), min(MAX_ACS_SIZE, shape[1]))
         )
         last, maps = maps, estimate(center, shape, crop)
@@ -151,7 +151,7 @@ def _held_out(sampled: Tensor, box: tuple[int, int]) -> Iterator[Tensor]:
     Whole lines, where the pattern is of lines; else single samples. They are taken from the center outwards.
     """
     shape = (sampled.shape[0], sampled.shape[1])
-    inside = centre_pad(torch.ones(box, device=sampled.device), shape) > 0
+    inside = center_pad(torch.ones(box, device=sampled.device), shape) > 0
     if bool((sampled == sampled[:1]).all()):
         pattern, inside = sampled[:1], inside.any(dim=0, keepdim=True)
     elif bool((sampled == sampled[:, :1]).all()):

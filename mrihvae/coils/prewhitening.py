@@ -55,7 +55,7 @@ def noise_covariance(noise: Tensor) -> Tensor:
 def corner_covariance(kspace: Tensor, mask: Tensor | None = None) -> Tensor:
     """Estimate the covariance of the noise from the corners of k-space, where little but noise is.
 
-    Of the corners of `mrihvae.physics.noise.noise_std`, all slices together, the bins are taken whose neighbours have
+    Of the corners of `mrihvae.physics.noise.noise_std`, all slices together, the bins are taken whose neighbors have
     the least power: the bin itself has no say in this, so noise is not chosen by its size. Of these, Tyler's
     estimate (1987), in which every bin counts alike however bright; its scale is such that the median of the
     whitened power is that of white complex noise. For white noise its diagonal so is the square of `noise_std`,
@@ -157,7 +157,7 @@ def _corner_bins(measured: Tensor, fewest: int) -> Tensor:
 
 
 def _quietest(noise: Tensor, bins: Tensor) -> Tensor:
-    """Choose among the bins (coils, n) marked in (slices, H, W) those with the quietest neighbours: their indices."""
+    """Choose among the bins (coils, n) marked in (slices, H, W) those with the quietest neighbors: their indices."""
     grids = noise.new_zeros((2, *bins.shape), dtype=torch.float64)  # their power, and one for each
     grids[0, bins], grids[1, bins] = noise.abs().square().sum(dim=0).double(), 1.0
     size = NEIGHBORHOOD_SIZE

@@ -1,7 +1,7 @@
 """Where images lie in the patient: from the positions and directions of ISMRMRD headers to the affine of NIfTI.
 
-ISMRMRD's coordinates are those of DICOM, millimetres to the patient's left, back (posterior) and head (superior); NIfTI
-counts to the right and to the front. A position is that of a slice's centre, which a centred Fourier transform puts at
+ISMRMRD's coordinates are those of DICOM, millimeters to the patient's left, back (posterior) and head (superior); NIfTI
+counts to the right and to the front. A position is that of a slice's center, which a centerd Fourier transform puts at
 index size // 2.
 """
 
@@ -29,7 +29,7 @@ class Geometry:
 
     Attributes
     ----------
-    positions : (slices, 3), centre of each, mm, to the left, back and head
+    positions : (slices, 3), center of each, mm, to the left, back and head
     read : (3,), direction in which H grows, the readout; of length 1
     phase : (3,), direction in which W grows
     normal : (3,), direction across slices
@@ -69,10 +69,10 @@ class Geometry:
         """
         across = self._step()
         columns = np.stack([self.read * self.voxel[0], self.phase * self.voxel[1], across], axis=1)
-        centre = np.array([shape[0] // 2, shape[1] // 2, 0])
+        center = np.array([shape[0] // 2, shape[1] // 2, 0])
         affine = np.eye(4)
         affine[:3, :3] = LPS_TO_RAS @ columns
-        affine[:3, 3] = LPS_TO_RAS @ (self.positions[0] - columns @ centre)
+        affine[:3, 3] = LPS_TO_RAS @ (self.positions[0] - columns @ center)
         return affine
 
     def _step(self) -> np.ndarray:

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from mrihvae.errors import InputError
 from mrihvae.utils.files import atomic_write
 
-ERROR_GAIN = 4  # errors are shown this much brighter, on the images' own grey scale
+ERROR_GAIN = 4  # errors are shown this much brighter, on the images' own gray scale
 
 
 def volume_panel(
@@ -115,7 +115,7 @@ def training_figure(log: Path, path: Path) -> None:
     if masked:
         ratio = _smoothed([line["zero_filled"] for line in masked]) / _smoothed([line["rollout"] for line in masked])
         axes[3].plot([line["step"] for line in masked], 10 * np.log10(ratio), label="means of r, or first guess")
-        axes[3].axhline(0, color="grey", linewidth=0.8)
+        axes[3].axhline(0, color="gray", linewidth=0.8)
         axes[3].set_ylim(-3, None)
         axes[3].set_ylabel("k-space error under zero-filling, dB")
     for axis in axes:

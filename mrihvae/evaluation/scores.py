@@ -182,7 +182,7 @@ def score_volume(target: np.ndarray, prediction: np.ndarray) -> dict[str, float]
 
 
 def _values(target: np.ndarray, prediction: np.ndarray) -> dict[str, Any]:
-    """Call fastMRI's metric functions on the centre (W, W) of the target."""
+    """Call fastMRI's metric functions on the center (W, W) of the target."""
     from fastmri.data.transforms import center_crop
     from fastmri.evaluate import METRIC_FUNCS
 
@@ -249,7 +249,7 @@ def _score(target_path: Path, prediction_path: Path, key: str) -> VolumeScores:
     slices, height, width = target.shape
     if height < width or width < WINDOW:
         raise InputError(
-            f"{target_path}: '{key}' has slices of {height} x {width}; fastMRI scores the centre {width} x {width} "
+            f"{target_path}: '{key}' has slices of {height} x {width}; fastMRI scores the center {width} x {width} "
             f"and needs H >= W >= {WINDOW}; store it in fastMRI's orientation or leave the file out"
         )
     if len(prediction) != slices or min(prediction.shape[1:]) < width:

@@ -23,7 +23,7 @@ from mrihvae.physics.noise import line_noise, noise_std
 
 FOLDS, DRAWS, SLICES = 4, 4, 4
 SHARE = 8  # every so manieth line, or bin, is held out in a fold
-FEWEST = 8  # lines outside of the centre, below which they say too little
+FEWEST = 8  # lines outside of the center, below which they say too little
 TYPICAL = 0.9  # the ratio of scans that cannot say it; on training scans it is 0.8 in the mean, so on the safe side
 BOUNDS = (0.3, 3.0)
 
@@ -85,7 +85,7 @@ def ratio_of(draws: Draws, kspace: Tensor, measured: Tensor, known: Tensor, seed
 
     Returns
     -------
-    a factor on the samples' deviation, in `BOUNDS`; `TYPICAL` where too little lies outside of a fully sampled centre
+    a factor on the samples' deviation, in `BOUNDS`; `TYPICAL` where too little lies outside of a fully sampled center
     """
     shape = (kspace.shape[-2], kspace.shape[-1])
     measured, known = measured.expand(shape), known.expand(shape)

@@ -1,4 +1,4 @@
-"""Inference of latents group by group: amortised, iterative and hybrid (IA-HVAE, Algorithm 1).
+"""Inference of latents group by group: amortized, iterative and hybrid (IA-HVAE, Algorithm 1).
 
 A group is the levels that share a head: one level in the separable decoder, where a step of refinement runs that
 level's layers alone; all levels in the vanilla one (`ModelSettings.separable`), where it runs all layers that follow.
@@ -22,7 +22,7 @@ from mrihvae.inference.settings import RefinementSettings
 from mrihvae.model.bands import merge
 from mrihvae.model.hvae import HVAE
 from mrihvae.model.layers import Gaussian
-from mrihvae.physics.fourier import centre_crop, centre_pad, masked
+from mrihvae.physics.fourier import center_crop, center_pad, masked
 
 Combine = Callable[[Tensor, Tensor, Tensor], Tensor]
 Positions = list[tuple[int, int]]  # (level, layer)
@@ -127,7 +127,7 @@ def infer(
 
         state = inference.walk(group, model.enter(group[0], state, shape), target)
         hhat = model.head(group[-1], state, shape)
-        inference.known = torch.where(mask, inference.known, inference.known + centre_pad(hhat, shape))
+        inference.known = torch.where(mask, inference.known, inference.known + center_pad(hhat, shape))
         inference.found.bands.append(hhat if combine is None else combine(bins, hhat, measured))
     return inference.found
 
@@ -294,8 +294,8 @@ def _bins_of(model: HVAE, group: Sequence[int], kspace: Tensor, mask: Tensor) ->
     """Cut what was measured, and its bins, to a group's band on its grid."""
     band = model.band(group[-1], (kspace.shape[-2], kspace.shape[-1])).to(mask.device)
     grid = (band.shape[-2], band.shape[-1])
-    measured = band & centre_crop(mask, grid)
-    return measured, masked(centre_crop(kspace, grid), band)
+    measured = band & center_crop(mask, grid)
+    return measured, masked(center_crop(kspace, grid), band)
 
 
 def _start(

@@ -21,7 +21,7 @@ from mrihvae.inference.views import view
 from mrihvae.model.hvae import HVAE
 from mrihvae.model.layers import band_coverage
 from mrihvae.physics.conjugate_gradients import conjugate_gradients
-from mrihvae.physics.fourier import centre_pad, fft2c, ifft2c, masked, resize_kspace
+from mrihvae.physics.fourier import center_pad, fft2c, ifft2c, masked, resize_kspace
 from mrihvae.physics.mri import MaskedFourier, Sense
 from mrihvae.physics.noise import background_noise, noise_std
 from mrihvae.physics.operators import Operator
@@ -299,7 +299,7 @@ def prepare(
         return replace(transposed, transposed=True)
     padded = padded_shape(shape, model.settings.multiple)
     # padding k-space, not the image, keeps acquired bins on the grid; the bins beyond are known to be 0
-    known = centre_pad(mask, padded, value=True).expand(len(kspace), *padded)
+    known = center_pad(mask, padded, value=True).expand(len(kspace), *padded)
     if maps is None:
         kept = masked(kspace, mask)
         measured = resize_kspace(kept, padded)

@@ -58,7 +58,7 @@ Decode = Callable[[Sequence[Tensor]], tuple[list[Gaussian], Tensor]]
 
 @dataclass(frozen=True)
 class Objective:
-    """What refinement minimises over the first latents of a stretch of layers, as a function of how far they move.
+    """What refinement minimizes over the first latents of a stretch of layers, as a function of how far they move.
 
     Attributes
     ----------
@@ -132,7 +132,7 @@ def refine(objective: Objective, trace: Trace | None = None) -> list[Tensor]:
 
     Parameters
     ----------
-    objective : what to minimise
+    objective : what to minimize
     trace : is told how it goes, which costs an evaluation of the objective more
 
     Returns
@@ -176,7 +176,7 @@ class _Adam:
 
     def __init__(self, step: float, moves: list[Tensor]) -> None:
         self.moves = [d.clone().requires_grad_() for d in moves]
-        self.optimiser = torch.optim.Adam(self.moves, lr=step, betas=(0.9, 0.99))
+        self.optimizer = torch.optim.Adam(self.moves, lr=step, betas=(0.9, 0.99))
 
     def __call__(self, objective: Objective, moves: list[Tensor]) -> Step:
         with torch.no_grad():
@@ -185,7 +185,7 @@ class _Adam:
         values, gradients = objective.gradient(self.moves)
         for own, gradient in zip(self.moves, gradients):
             own.grad = gradient
-        self.optimiser.step()
+        self.optimizer.step()
         return Step([own.detach().clone() for own in self.moves], values, gradients)
 
 

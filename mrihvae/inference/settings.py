@@ -31,7 +31,7 @@ class RefinementSettings:
 
     Attributes
     ----------
-    start : where latents start: "encoder", its means (hybrid inference; amortised with no sweeps), or, for iterative
+    start : where latents start: "encoder", its means (hybrid inference; amortized with no sweeps), or, for iterative
         inference, "prior", the prior's means, or "sample", a draw from the prior
     order : "together" refines all latents of a level at once; "layer", one layer after the other, each completed by
         the later layers of its level where they start (Algorithm 1)

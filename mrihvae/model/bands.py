@@ -1,6 +1,6 @@
 """Frequency bands: the linear separation `B` of the IA-HVAE decoder (IA-HVAE, section 2.2, eq. 5).
 
-Level j = 0..J has the grid `ceil(H / 2^(J-j)) x ceil(W / 2^(J-j))`. Band j holds the centred frequencies that
+Level j = 0..J has the grid `ceil(H / 2^(J-j)) x ceil(W / 2^(J-j))`. Band j holds the centerd frequencies that
 fit the grid of level j and not that of level j-1; band 0 is all of the coarsest grid. The bands partition
 k-space: every bin is in exactly one.
 
@@ -16,7 +16,7 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-from mrihvae.physics.fourier import centre_crop, centre_pad, masked
+from mrihvae.physics.fourier import center_crop, center_pad, masked
 
 
 def grids(shape: tuple[int, int], levels: int) -> list[tuple[int, int]]:
@@ -37,15 +37,15 @@ def band_mask(shape: tuple[int, int], levels: int, j: int, hermitian: bool = Fal
     sizes = grids(shape, levels)
     if hermitian:
         inside = [_reachable(shape, size) for size in sizes[max(j - 1, 0) : j + 1]]
-        return centre_crop(inside[-1] & ~inside[0] if j else inside[0], band_grid(shape, levels, j, True)).contiguous()
+        return center_crop(inside[-1] & ~inside[0] if j else inside[0], band_grid(shape, levels, j, True)).contiguous()
     if j == 0:
         return torch.ones(sizes[0], dtype=torch.bool)
-    return ~centre_pad(torch.ones(sizes[j - 1], dtype=torch.bool), sizes[j], value=False)
+    return ~center_pad(torch.ones(sizes[j - 1], dtype=torch.bool), sizes[j], value=False)
 
 
 def _reachable(shape: tuple[int, int], grid: tuple[int, int]) -> Tensor:
-    """Mark the bins of a spectrum of `shape` that a centred grid holds, or whose conjugates it holds."""
-    held = centre_pad(torch.ones(grid, dtype=torch.bool), shape, value=False)
+    """Mark the bins of a spectrum of `shape` that a centerd grid holds, or whose conjugates it holds."""
+    held = center_pad(torch.ones(grid, dtype=torch.bool), shape, value=False)
     return held | mirrored(held)
 
 
@@ -69,8 +69,8 @@ def fill_hermitian(bins: Tensor, grid: tuple[int, int], keep: Tensor) -> Tensor:
     -------
     complex (..., *grid)
     """
-    there = centre_pad(torch.ones(bins.shape[-2:], dtype=torch.bool, device=bins.device), grid, value=False) & keep
-    placed = masked(centre_pad(bins, grid), there)
+    there = center_pad(torch.ones(bins.shape[-2:], dtype=torch.bool, device=bins.device), grid, value=False) & keep
+    placed = masked(center_pad(bins, grid), there)
     return (placed + mirrored(placed).conj()) / (there.int() + mirrored(there).int()).clamp_min(1)
 
 
@@ -79,7 +79,7 @@ def split(kspace: Tensor, levels: int, hermitian: bool = False) -> list[Tensor]:
 
     Parameters
     ----------
-    kspace : complex (..., H, W), centred
+    kspace : complex (..., H, W), centerd
     levels : number of levels, J + 1
     hermitian : whether it is the spectrum of real images
 
@@ -91,7 +91,7 @@ def split(kspace: Tensor, levels: int, hermitian: bool = False) -> list[Tensor]:
     bands = []
     for j in range(levels):
         keep = band_mask(shape, levels, j, hermitian).to(kspace.device)
-        cropped = centre_crop(kspace, band_grid(shape, levels, j, hermitian))
+        cropped = center_crop(kspace, band_grid(shape, levels, j, hermitian))
         bands.append(masked(cropped, keep))
     return bands
 
@@ -101,5 +101,5 @@ def merge(bands: list[Tensor]) -> Tensor:
     shape = (bands[-1].shape[-2], bands[-1].shape[-1])
     total = bands[-1]
     for band in bands[:-1]:
-        total = total + centre_pad(band, shape)
+        total = total + center_pad(band, shape)
     return total

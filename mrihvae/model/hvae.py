@@ -40,7 +40,7 @@ from mrihvae.model.layers import (
 )
 from mrihvae.model.settings import ModelSettings
 from mrihvae.model.unrolled import Unrolled
-from mrihvae.physics.fourier import centre_crop, fft2c, ifft2c
+from mrihvae.physics.fourier import center_crop, fft2c, ifft2c
 from mrihvae.physics.total_variation import ADMM_ITERATIONS, first_guess
 
 CONFIDENT = -3.0  # posteriors begin with a deviation of 0.17: latents that carry the image train at once
@@ -53,7 +53,7 @@ class BottomUp(nn.Module):
         super().__init__()
         widths = settings.widths
         self.stem = conv(in_channels, widths[-1], 3, 1.0)
-        self.blocks = nn.ModuleList(Residual(width, 0.3, normalise=True) for width in widths)
+        self.blocks = nn.ModuleList(Residual(width, 0.3, normalize=True) for width in widths)
         self.down = nn.ModuleList(Convolution(fine, coarse, 2, stride=2) for coarse, fine in pairwise(widths))
 
     def forward(self, folded: Tensor) -> list[Tensor]:
@@ -66,7 +66,7 @@ class BottomUp(nn.Module):
 
 
 class Posterior(nn.Module):
-    """q(z_l | z_<l, x): the amortised posterior for a complete image."""
+    """q(z_l | z_<l, x): the amortized posterior for a complete image."""
 
     def __init__(self, settings: ModelSettings) -> None:
         super().__init__()
@@ -119,7 +119,7 @@ class MeasurementPosterior(nn.Module):
         self.bands = nn.ModuleList(conv(2 * channels, width, 3, 1.0) for width in widths)
         self.known = nn.ModuleList(conv(channels, width, 3, 1.0) for width in widths)
         self.context = nn.ModuleList(conv(width, width, 1, 1.0) for width in widths)
-        self.mix = nn.ModuleList(Residual(width, 0.3, normalise=True) for width in widths)
+        self.mix = nn.ModuleList(Residual(width, 0.3, normalize=True) for width in widths)
         self.layers = _posterior_blocks(settings)
 
     def guesses(self, measured: Tensor, mask: Tensor) -> list[Tensor]:
@@ -180,7 +180,7 @@ class Layer(nn.Module):
         self.latents = latents
         self.prior = Block(width, width // 2, 2 * latents + width, 0.0)
         self.project = conv(latents, width, 1, 1.0)
-        self.residual = Residual(width, scale, normalise=False)
+        self.residual = Residual(width, scale, normalize=False)
 
     def prior_step(self, state: Tensor) -> tuple[Gaussian, Tensor]:
         """Compute the prior of z and the state with the prior's deterministic residual added."""
@@ -315,7 +315,7 @@ class HVAE(nn.Module):
         """Compute the image of full-size k-space `known` (slices, H, W) on the grid of level j."""
         shape = (known.shape[-2], known.shape[-1])
         grid = grids(shape, self.settings.levels)[j]
-        return ifft2c(centre_crop(known, grid)) * grid_scale(grid, shape)
+        return ifft2c(center_crop(known, grid)) * grid_scale(grid, shape)
 
     def prior_parameters(self) -> list[nn.Parameter]:
         """List the parameters of decoder, prior and q: all that never sees a mask."""

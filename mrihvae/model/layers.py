@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from mrihvae.model.bands import band_mask, grids, split
-from mrihvae.physics.fourier import centre_crop, ifft2c
+from mrihvae.physics.fourier import center_crop, ifft2c
 
 LN2 = math.log(2.0)
 
@@ -142,9 +142,9 @@ class Block(nn.Module):
 class Residual(nn.Module):
     """Two full-width 3x3 convolutions on a skip connection; `scale` shrinks the branch's last weights."""
 
-    def __init__(self, channels: int, scale: float, normalise: bool) -> None:
+    def __init__(self, channels: int, scale: float, normalize: bool) -> None:
         super().__init__()
-        self.norm = nn.GroupNorm(channels // 16, channels) if normalise else nn.Identity()
+        self.norm = nn.GroupNorm(channels // 16, channels) if normalize else nn.Identity()
         self.first = conv(channels, channels, 3)
         self.second = conv(channels, channels, 3, scale)
 
@@ -193,7 +193,7 @@ def band_images(kspace: Tensor, levels: int, hermitian: bool = False) -> list[Te
     shape = (kspace.shape[-2], kspace.shape[-1])
     bands = zip(split(kspace, levels, hermitian), grids(shape, levels))
     return [
-        ifft2c(centre_crop(h, grid)) * (grid_scale(grid, shape) / band_size(j)) for j, (h, grid) in enumerate(bands)
+        ifft2c(center_crop(h, grid)) * (grid_scale(grid, shape) / band_size(j)) for j, (h, grid) in enumerate(bands)
     ]
 
 
@@ -225,5 +225,5 @@ def band_coverage(mask: Tensor, levels: int) -> Tensor:
     fractions = []
     for j, grid in enumerate(grids(shape, levels)):
         band = band_mask(shape, levels, j).to(mask.device)
-        fractions.append((centre_crop(mask, grid) & band).float().sum(dim=(-2, -1)) / band.sum())
+        fractions.append((center_crop(mask, grid) & band).float().sum(dim=(-2, -1)) / band.sum())
     return torch.stack(fractions, dim=1)[:, :, None, None]

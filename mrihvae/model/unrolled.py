@@ -27,10 +27,10 @@ class UNet(nn.Module):
     def __init__(self, in_channels: int, out: int, widths: tuple[int, ...]) -> None:
         super().__init__()
         self.stem = conv(in_channels, widths[0], 3, 1.0)
-        self.encode = nn.ModuleList(Residual(width, 0.3, normalise=True) for width in widths)
+        self.encode = nn.ModuleList(Residual(width, 0.3, normalize=True) for width in widths)
         self.down = nn.ModuleList(Convolution(fine, coarse, 2, stride=2) for fine, coarse in pairwise(widths))
         self.up = nn.ModuleList(Convolution(coarse, fine, 1) for fine, coarse in pairwise(widths))
-        self.decode = nn.ModuleList(Residual(width, 0.3, normalise=True) for width in widths[:-1])
+        self.decode = nn.ModuleList(Residual(width, 0.3, normalize=True) for width in widths[:-1])
         self.head = conv(widths[0], out, 3, 0.1)
 
     def forward(self, image: Tensor) -> Tensor:

@@ -1,6 +1,6 @@
 """What data say of an image: -log p(y | x), and its proximal step, for Gaussian, Rician and phase-free data.
 
-PnP-HVAE takes any data term f of which it can minimise f(x) + |x - v|^2 / gamma^2 (the x-step), or of which there is
+PnP-HVAE takes any data term f of which it can minimize f(x) + |x - v|^2 / gamma^2 (the x-step), or of which there is
 a gradient. Noise of deviation sigma has E|n|^2 = sigma^2 in every number: for complex images |.|^2 stands where real
 ones have |.|^2 / 2 in the logarithms of densities, which the proximal step does not feel.
 """
@@ -111,7 +111,7 @@ class Rician:
         return (power - log_bessel).flatten(1).sum(dim=1)
 
     def prox(self, v: Tensor, gamma: Tensor | float) -> Tensor:
-        """Minimise f(x) + |x - v|^2 / 2 gamma^2 by majorisation, from v on."""
+        """Minimize f(x) + |x - v|^2 / 2 gamma^2 by majorisation, from v on."""
         part = self.noise / 2**0.5  # of one component, as of a real image's noise
         x = v
         for _ in range(self.rounds):
@@ -177,14 +177,14 @@ class Differentiable:
         return self.function(image)
 
     def prox(self, v: Tensor, gamma: Tensor | float) -> Tensor:
-        """Minimise f(x) + |x - v|^2 / gamma^2, half of it for real images, from v on."""
+        """Minimize f(x) + |x - v|^2 / gamma^2, half of it for real images, from v on."""
         half = 0.5 if self.real else 1.0
         with torch.enable_grad():
             x = v.detach().clone().requires_grad_()
-            optimiser = torch.optim.Adam([x], lr=self.step)
+            optimizer = torch.optim.Adam([x], lr=self.step)
             for _ in range(self.steps):
-                optimiser.zero_grad()
+                optimizer.zero_grad()
                 near = half * (squared(x - v) / gamma**2).flatten(1).sum(dim=1)
                 (self.function(x) + near).sum().backward()
-                optimiser.step()
+                optimizer.step()
         return x.detach()

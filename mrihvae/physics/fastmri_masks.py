@@ -82,7 +82,7 @@ def sampling_mask(
 
 
 def _lines(rng: RandomState, mask_type: str, width: int, acceleration: int, num_low: int) -> np.ndarray:
-    """Draw the lines outside of the centre, in fastMRI's order of random draws: bool (W,)."""
+    """Draw the lines outside of the center, in fastMRI's order of random draws: bool (W,)."""
     if num_low == width:
         return np.ones(width, dtype=bool)
     if mask_type == "random":

@@ -1,4 +1,4 @@
-"""Centred orthonormal Fourier transform and centred resizing; DC sits at `[H // 2, W // 2]`."""
+"""Centerd orthonormal Fourier transform and centerd resizing; DC sits at `[H // 2, W // 2]`."""
 
 from __future__ import annotations
 
@@ -38,15 +38,15 @@ def ifft2c(kspace: Tensor) -> Tensor:
     return image
 
 
-def centre_crop(array: Tensor, shape: tuple[int, int]) -> Tensor:
+def center_crop(array: Tensor, shape: tuple[int, int]) -> Tensor:
     """Cut (..., h, w) out of (..., H, W) such that index `[H // 2, W // 2]` lands on `[h // 2, w // 2]`."""
     (height, width), (h, w) = array.shape[-2:], shape
     top, left = height // 2 - h // 2, width // 2 - w // 2
     return array[..., top : top + h, left : left + w]
 
 
-def centre_pad(array: Tensor, shape: tuple[int, int], value: float = 0.0) -> Tensor:
-    """Surround (..., h, w) with `value` up to (..., H, W); the adjoint of `centre_crop` for value 0."""
+def center_pad(array: Tensor, shape: tuple[int, int], value: float = 0.0) -> Tensor:
+    """Surround (..., h, w) with `value` up to (..., H, W); the adjoint of `center_crop` for value 0."""
     (h, w), (height, width) = array.shape[-2:], shape
     top, left = height // 2 - h // 2, width // 2 - w // 2
     padding = (left, width - w - left, top, height - h - top)
@@ -54,9 +54,9 @@ def centre_pad(array: Tensor, shape: tuple[int, int], value: float = 0.0) -> Ten
 
 
 def resize_kspace(kspace: Tensor, shape: tuple[int, int]) -> Tensor:
-    """Crop or zero-pad centred k-space (..., H, W) per axis to (..., *shape): sinc resampling of the image."""
+    """Crop or zero-pad centerd k-space (..., H, W) per axis to (..., *shape): sinc resampling of the image."""
     smaller = (min(kspace.shape[-2], shape[0]), min(kspace.shape[-1], shape[1]))
-    return centre_pad(centre_crop(kspace, smaller), shape)
+    return center_pad(center_crop(kspace, smaller), shape)
 
 
 def masked(kspace: Tensor, mask: Tensor) -> Tensor:

@@ -12,7 +12,7 @@ from torch.nn import functional
 from mrihvae.physics.sampling import lines_differ_along_h
 
 EDGE_FRACTION = 0.125  # the outermost eighth of the readout on either side, off the axes, holds little but noise
-NEIGHBOR_LINES = 7  # neighbours over whose noise a line's is averaged
+NEIGHBOR_LINES = 7  # neighbors over whose noise a line's is averaged
 EMPTY_ROW_FRACTION, MIN_EMPTY_ROWS = 0.03, 4  # share of the rows of an image, and least number, that count as empty
 FAINT_ROW_FRACTION = 0.3  # of the rows are looked at for them
 SIMILARITY_FACTOR = 2.0  # times what the most alike of them differ by, up to which others are alike, too
@@ -23,7 +23,7 @@ WHOLE_LINE_FRACTION = 0.999  # of the bins of a line that were measured, for it 
 def line_noise(kspace: Tensor) -> Tensor:
     """Estimate E|n|^2 per bin of each line along H, since scanners filter lines: noise may differ between them.
 
-    The median power of a line's bins in the outermost rows of all slices, over ln 2, averaged over neighbouring lines.
+    The median power of a line's bins in the outermost rows of all slices, over ln 2, averaged over neighboring lines.
 
     Parameters
     ----------

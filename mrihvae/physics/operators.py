@@ -1,7 +1,7 @@
 """Degradation and acquisition operators A, with their adjoints and exact proximal steps.
 
 An operator maps images (slices, H, W), real or complex, to data. What PnP-HVAE asks of it beside A x and A^H y is
-the minimiser of |A x - y|^2 + r |x - v|^2 (PnP-HVAE, algorithm 1, x-step), the solution of
+the minimizer of |A x - y|^2 + r |x - v|^2 (PnP-HVAE, algorithm 1, x-step), the solution of
 
     (A^H A + r I) x = A^H y + r v.
 
@@ -40,7 +40,7 @@ class Operator(Protocol):
         """Make an image of data alone, to begin with."""
 
     def gains(self, shape: tuple[int, int]) -> tuple[Tensor, Tensor]:
-        """Tell how much A keeps, about |A|^2: by pixel and by centred frequency, both (slices or 1, H or 1, W or 1)."""
+        """Tell how much A keeps, about |A|^2: by pixel and by centerd frequency, both (slices or 1, H or 1, W or 1)."""
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,7 @@ Seed = int | tuple[int, ...]
 GOLDEN_ANGLE = math.pi * (math.sqrt(5) - 1) / 2  # Winkelmann et al. 2007
 ELLIPTIC_TYPES = ("poisson", "spiral")
 MIN_ELLIPTIC_ACCELERATION = 1.3
-SPIRAL_POWER = 1.5  # radius over angle; above 1 the turns are closer at the centre
+SPIRAL_POWER = 1.5  # radius over angle; above 1 the turns are closer at the center
 
 
 def sampling_pattern(

@@ -1,11 +1,11 @@
 """Total variation, for one coil and for several: what the network's first guess starts from.
 
 An encoder that is fed the zero-filled image spends itself on undoing aliasing that a convex prior undoes as well. So
-r sees, beside the zero-filled image, the image x that minimises in model units
+r sees, beside the zero-filled image, the image x that minimizes in model units
 
     1/2 |A x - y|^2 + strength * (|D_h x|_1 + |D_w x|_1)
 
-with D circular differences to the neighbours, by ADMM (Boyd et al. 2011, section 6.4). Of one coil A is M F, which is
+with D circular differences to the neighbors, by ADMM (Boyd et al. 2011, section 6.4). Of one coil A is M F, which is
 diagonal in k-space as D is, so that every step has a closed form; with several coils the x-step takes a few iterations
 of conjugate gradients. All slices are solved together.
 """
@@ -30,7 +30,7 @@ def first_guess(
 
     Parameters
     ----------
-    measured : y, complex (slices, H, W), centred, in model units, 0 where not measured
+    measured : y, complex (slices, H, W), centerd, in model units, 0 where not measured
     mask : bool (slices, H, W)
 
     Returns

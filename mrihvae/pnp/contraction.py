@@ -133,7 +133,7 @@ def spectral_norm(
     if start is None:
         generator = torch.Generator().manual_seed(seed)
         start = torch.randn(image.shape, dtype=image.dtype, generator=generator).to(image.device)
-    v = _normalised(_parts(start))
+    v = _normalized(_parts(start))
     with torch.enable_grad():
         at = _parts(image).detach().clone().requires_grad_()
         mapped = _parts(function(torch.view_as_complex(at) if image.is_complex() else at))
@@ -144,7 +144,7 @@ def spectral_norm(
         (pushed,) = torch.autograd.grad(pulled, weights, v, retain_graph=True)  # J v
         (back,) = torch.autograd.grad(mapped, at, pushed, retain_graph=True)
         history.append(_norm(pushed))
-        v = _normalised(back)
+        v = _normalized(back)
     return SpectralNorm(torch.stack(history), torch.view_as_complex(v) if image.is_complex() else v)
 
 
@@ -157,6 +157,6 @@ def _norm(values: Tensor) -> Tensor:
     return squared(values).flatten(1).sum(dim=1).sqrt()
 
 
-def _normalised(values: Tensor) -> Tensor:
+def _normalized(values: Tensor) -> Tensor:
     size = _norm(values).clamp_min(torch.finfo(values.dtype).tiny)
     return values / size.view(-1, *[1] * (values.ndim - 1))

@@ -17,7 +17,7 @@ from mrihvae.inference.settings import RefinementSettings
 from mrihvae.model.bands import band_mask
 from mrihvae.model.hvae import HVAE
 from mrihvae.physics.data_fidelity import LeastSquares
-from mrihvae.physics.fourier import centre_pad, fft2c, ifft2c
+from mrihvae.physics.fourier import center_pad, fft2c, ifft2c
 
 DETAIL = 0.05  # about the size of detail, in model units: noise of this deviation halves what data say
 BEGINNING = 0.1  # gamma, about the error of the image to begin with; it keeps the noise in its bounds
@@ -112,7 +112,7 @@ class DegradedPosterior:
         return nothing, nowhere, kspace.abs().new_full((len(kspace),), gamma)
 
     def decoded(self, guess: Tensor) -> Tensor:
-        """Decode r's means: k-space of the amortised restoration."""
+        """Decode r's means: k-space of the amortized restoration."""
         return infer(self.model, self.encoder(guess), *self.settled(guess), RefinementSettings(sweeps=0)).kspace
 
 
@@ -128,7 +128,7 @@ def shares(term: LeastSquares, frame: ReflectionPadding, levels: int, fold: int)
     pixel, frequency = (gain.to(term.noise) for gain in term.operator.gains(frame.shape))
     least = (term.noise[:, None, None] / DETAIL) ** 2
     kept = (frequency / (frequency + least.clamp_min(1e-9))).expand(-1, *frame.shape)
-    bands = [centre_pad(band_mask(frame.shape, levels, j), frame.shape, value=False) for j in range(levels)]
+    bands = [center_pad(band_mask(frame.shape, levels, j), frame.shape, value=False) for j in range(levels)]
     means = [kept[:, band.to(kept.device)].mean(dim=1) for band in bands]
     known = pixel.expand(len(term.noise), -1, -1)
     if known.shape[-2:] != (1, 1):

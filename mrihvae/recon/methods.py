@@ -112,7 +112,7 @@ class HybridMethod(ModelMethod):
 
 @dataclass(frozen=True, kw_only=True)
 class AmortizedMethod(HybridMethod):
-    """A single encoder pass, without refinement ("amortised")."""
+    """A single encoder pass, without refinement ("amortized")."""
 
     @property
     def point(self) -> InferenceSettings:
@@ -219,7 +219,7 @@ def make_method(
     ----------
     name : one of `mrihvae.recon.settings.METHODS`
     model : of the methods with weights
-    inference : of "hybrid", "amortised" and "samples"; None for the usual settings
+    inference : of "hybrid", "amortized" and "samples"; None for the usual settings
     samples : number of posterior samples of "samples"
     strength : of the regularization of "sense", "wavelet" and "tv"; None for the usual one
     pnp : of "pnp"
@@ -247,7 +247,7 @@ def make_method(
         raise InputError(f"method '{name}' needs a model; load one with mrihvae.model.weights.load_model")
     if name == "pnp":
         return PnPMethod(name=name, model=model, pnp=pnp, coils=coils, weights=weights)
-    kinds = {"hybrid": HybridMethod, "amortised": AmortizedMethod, "samples": SampleMeanMethod}
+    kinds = {"hybrid": HybridMethod, "amortized": AmortizedMethod, "samples": SampleMeanMethod}
     return kinds[name](
         name=name, model=model, inference=inference or InferenceSettings(), samples=samples,
         sample_sweeps=sample_sweeps, coils=coils, weights=weights,
@@ -293,7 +293,7 @@ def load_method(
     several_coils : whether scans have several coils
     coils : how several coils are processed
     settings : of the method, by name: those of `InferenceSettings` and its refinement, `samples` and `sample_sweeps`
-        for "hybrid", "amortised" and "samples"; of `PnPSettings` for "pnp"; `strength` for "sense", "wavelet" and "tv"
+        for "hybrid", "amortized" and "samples"; of `PnPSettings` for "pnp"; `strength` for "sense", "wavelet" and "tv"
 
     Returns
     -------

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mrihvae.physics.fourier import centre_crop
+from mrihvae.physics.fourier import center_crop
 
 AXIS = -2  # of the readout
 
@@ -59,7 +59,7 @@ def remove_oversampling(kspace: Tensor, rows: int) -> Tensor:
     lines = torch.nonzero((kspace != 0).flatten(0, -2).any(dim=0))[:, 0]
     if len(lines):
         image = _along(torch.fft.ifft, kspace[..., lines])
-        smaller[..., lines] = _along(torch.fft.fft, centre_crop(image, (rows, len(lines))))
+        smaller[..., lines] = _along(torch.fft.fft, center_crop(image, (rows, len(lines))))
     return smaller
 
 

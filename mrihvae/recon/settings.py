@@ -10,7 +10,7 @@ from mrihvae.inference.settings import InferenceSettings
 from mrihvae.pnp.settings import PnPSettings
 from mrihvae.utils.config import from_dict, setting_names
 
-SAMPLING_METHODS = ("hybrid", "amortised", "samples")  # those that support posterior sampling
+SAMPLING_METHODS = ("hybrid", "amortized", "samples")  # those that support posterior sampling
 MODEL_METHODS = (*SAMPLING_METHODS, "pnp")
 CLASSICAL_METHODS = ("sense", "wavelet", "tv")
 METHODS = (*MODEL_METHODS, "zero-filled", *CLASSICAL_METHODS)

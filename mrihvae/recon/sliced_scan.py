@@ -23,7 +23,7 @@ from mrihvae.coils.virtual_coils import alike, compress, compressed_maps, expand
 from mrihvae.data.calibration import Calibration
 from mrihvae.data.scan import Scan, delivered_shape, encoded_lines
 from mrihvae.errors import InputError
-from mrihvae.physics.fourier import centre_crop, masked
+from mrihvae.physics.fourier import center_crop, masked
 from mrihvae.physics.noise import noise_std
 from mrihvae.physics.sampling import lines_differ_along_h
 from mrihvae.recon.oversampling import kept_rows, remove_oversampling
@@ -190,7 +190,7 @@ class SlicedScan:
         own = self.scan.maps
         if own is not None:
             maps = torch.from_numpy(own if len(own) == 1 else own[first:end]).to(torch.complex64)
-            maps = centre_crop(maps, (self.rows, maps.shape[-1]))
+            maps = center_crop(maps, (self.rows, maps.shape[-1]))
             maps = maps if self.mixing is None else mix_coils(maps, self.mixing)
             maps = maps / maps.abs().square().sum(dim=1, keepdim=True).sqrt().clamp_min(1e-12)
             return maps.expand(end - first, -1, -1, -1)

@@ -13,7 +13,7 @@ from mrihvae.coils.virtual_coils import alike
 from mrihvae.data.scan import Scan, delivered_shape, encoded_lines
 from mrihvae.errors import InputError
 from mrihvae.inference.held_out import chosen_slices, error_ratio
-from mrihvae.physics.fourier import centre_crop, masked
+from mrihvae.physics.fourier import center_crop, masked
 from mrihvae.physics.noise import missing_noise
 from mrihvae.recon.methods import HybridMethod, Method, ZeroFilledMethod, change_method, load_method
 from mrihvae.recon.settings import SAMPLING_METHODS
@@ -196,5 +196,5 @@ def _missing_noise(scan: Scan, mask: np.ndarray) -> float:
 
 def _cropped(scan: Scan, images: Tensor) -> np.ndarray:
     """Crop images (slice, ..., H, W) to what is delivered, (slice, ..., h, w)."""
-    cropped: np.ndarray = centre_crop(images, delivered_shape(scan)).contiguous().numpy()
+    cropped: np.ndarray = center_crop(images, delivered_shape(scan)).contiguous().numpy()
     return cropped

@@ -15,7 +15,7 @@ import torch
 from numpy.random import Generator
 from torch import Tensor
 
-LOOP_DISTANCES = (1.1, 1.6)  # of a random loop's centre from that of the image, over half the image's side
+LOOP_DISTANCES = (1.1, 1.6)  # of a random loop's center from that of the image, over half the image's side
 LOOP_RADII = (0.5, 1.1)  # of a random loop, in the same unit
 PHASE_DEPTH = 1.0  # how far behind the loop lies the point whose angle is the phase, outside of any corner
 BIRDCAGE_RUNG = (1.3, 0.9)  # distance and radius of every rung of a birdcage
@@ -67,7 +67,7 @@ def random_fields(shape: tuple[int, int], coils: int, rng: Generator) -> Tensor:
 
 
 def _loop(shape: tuple[int, int], angle: float, distance: float, radius: float) -> Tensor:
-    """Compute the field of a loop at an angle and a distance from the centre, complex (H, W)."""
+    """Compute the field of a loop at an angle and a distance from the center, complex (H, W)."""
     rows, columns = (torch.linspace(-1, 1, n) for n in shape)
 
     def offset(away: float) -> tuple[Tensor, Tensor]:

@@ -18,7 +18,7 @@ import torch
 from numpy.random import Generator, RandomState
 from torch import Tensor
 
-from mrihvae.physics.fourier import centre_pad, fft2c, ifft2c, resize_kspace
+from mrihvae.physics.fourier import center_pad, fft2c, ifft2c, resize_kspace
 from mrihvae.simulation.coil_fields import birdcage_fields, random_fields
 from mrihvae.simulation.settings import ScannerSettings
 
@@ -83,7 +83,7 @@ def simulate_slice(
     height, width = (max(1, round(size * factor)) for size in image.shape)
     image = ifft2c(resize_kspace(fft2c(image), (height, width)))
     phase = np.exp(1j * _phase(rng, matrix)).astype(np.complex64)
-    image = centre_pad(image, (matrix, matrix)) * torch.from_numpy(phase)
+    image = center_pad(image, (matrix, matrix)) * torch.from_numpy(phase)
     shape = (settings.coils, matrix, matrix)
     noise = torch.from_numpy((rng.randn(*shape) + 1j * rng.randn(*shape)).astype(np.complex64))
     if mixing is not None:

@@ -24,7 +24,7 @@ def reorient(array: np.ndarray, rng: Generator) -> np.ndarray:
 
 
 def rotated(image: Tensor, angle: float) -> Tensor:
-    """Rotate about the centre by bicubic interpolation; its detail is cut off by the resampling that follows."""
+    """Rotate about the center by bicubic interpolation; its detail is cut off by the resampling that follows."""
     height, width = image.shape
     c, s = math.cos(angle), math.sin(angle)
     matrix = torch.tensor([[[c, -s * height / width, 0.0], [s * width / height, c, 0.0]]])
@@ -68,15 +68,15 @@ def resampled_size(
         for factor, want, have, ends in zip((stretch, 1 / stretch), shape, bright.shape, cut)
     ]
     sizes = [max(16, round(size * factor)) for size, factor in zip(bright.shape, zooms)]
-    centre = []
+    center = []
     for (low, high), new, old, want, ends in zip(box, sizes, bright.shape, shape, cut):
         middle = (low + high) / 2 * new / old + rng.uniform(-0.04, 0.04) * want
         if ends[1]:
             middle = min(middle, new - want / 2)
         if ends[0]:
             middle = max(middle, want / 2)
-        centre.append(middle)
-    return (sizes[0], sizes[1]), (centre[0], centre[1])
+        center.append(middle)
+    return (sizes[0], sizes[1]), (center[0], center[1])
 
 
 def _cut(bright: Tensor, axis: int, end: int) -> bool:
@@ -85,11 +85,11 @@ def _cut(bright: Tensor, axis: int, end: int) -> bool:
     return float(edge.sum()) > 0.05 * len(edge)
 
 
-def cut_out(image: Tensor, shape: tuple[int, int], centre: tuple[float, float]) -> Tensor:
-    """Cut (H, W) around `centre` out of an image, with zeros where the image ends."""
+def cut_out(image: Tensor, shape: tuple[int, int], center: tuple[float, float]) -> Tensor:
+    """Cut (H, W) around `center` out of an image, with zeros where the image ends."""
     result = image.new_zeros(shape)
     source, target = [], []
-    for have, want, middle in zip(image.shape, shape, centre):
+    for have, want, middle in zip(image.shape, shape, center):
         first = round(middle - want / 2)
         low, high = max(first, 0), min(first + want, have)
         source.append(slice(low, high))

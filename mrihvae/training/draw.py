@@ -18,7 +18,7 @@ from torch import Tensor
 
 from mrihvae.errors import InputError
 from mrihvae.physics.fastmri_masks import MASK_TYPES
-from mrihvae.physics.fourier import centre_pad, fft2c, ifft2c, masked, resize_kspace
+from mrihvae.physics.fourier import center_pad, fft2c, ifft2c, masked, resize_kspace
 from mrihvae.physics.noise import noise_std
 from mrihvae.physics.sampling import sampling_pattern
 from mrihvae.physics.scaling import kspace_scale
@@ -162,7 +162,7 @@ def draw_real(images: list[tuple[np.ndarray, bool]], shape: tuple[int, int]) -> 
     -------
     Scans, complex (slices, channels, H, W), of images in 0..1
     """
-    stack = torch.stack([centre_pad(torch.from_numpy(array.astype(np.float32)) / 255, shape) for array, _ in images])
+    stack = torch.stack([center_pad(torch.from_numpy(array.astype(np.float32)) / 255, shape) for array, _ in images])
     kspace = fft2c(stack.to(torch.complex64))
     return Scans.of_one_coil(kspace, kspace, torch.ones(kspace.shape, dtype=torch.bool), torch.zeros(len(kspace)))
 
@@ -174,12 +174,12 @@ def _draw_scan(
     kspace, extent, noise = (
         fit_to_matrix(torch.from_numpy(array), shape, rng) if raw else simulate_scan(array, shape, settings, rng)
     )
-    mask = centre_pad(draw_mask(extent, settings, rng), shape, value=True)
+    mask = center_pad(draw_mask(extent, settings, rng), shape, value=True)
     measured = masked(kspace, mask)
     if rng.random() < 0.5:
         peak = percentile99(ifft2c(kspace))
         extra = peak * settings.extra_noise * rng.random()
-        window = centre_pad(torch.ones(extent), shape)
+        window = center_pad(torch.ones(extent), shape)
         measured = measured + extra * white_noise(shape, rng) * mask * window
     return kspace, measured, mask, noise
 
@@ -196,9 +196,9 @@ def simulate_scan(
     image = _with_contrast(image, settings, rng)
     complex_image = with_phase(image, settings, rng)
     bright = image > 0.1 * percentile99(image)
-    sizes, centre = resampled_size(bright, shape, 0.9 if turned else 1.0, settings.fill, settings.anisotropy, rng)
+    sizes, center = resampled_size(bright, shape, 0.9 if turned else 1.0, settings.fill, settings.anisotropy, rng)
     resampled = ifft2c(resize_kspace(fft2c(complex_image), sizes))
-    kspace = fft2c(cut_out(resampled, shape, centre))
+    kspace = fft2c(cut_out(resampled, shape, center))
     if _happens(settings.blur, rng):
         kspace = kspace * decay(shape, rng)
     extent = shape
@@ -206,7 +206,7 @@ def simulate_scan(
         extent = tuple(size - int(rng.integers(0, min(32, size // 4))) for size in shape)  # type: ignore[assignment]
         kspace = resize_kspace(resize_kspace(kspace, extent), shape)
     noise = draw_noise(ifft2c(kspace), settings, rng)
-    window = centre_pad(torch.ones(extent), shape)
+    window = center_pad(torch.ones(extent), shape)
     return kspace + noise * window * white_noise(shape, rng), extent, noise
 
 
@@ -246,8 +246,8 @@ def fit_to_matrix(kspace: Tensor, shape: tuple[int, int], rng: Generator) -> tup
         smaller = (min(image.shape[-2], shape[-2]), min(image.shape[-1], shape[-1]))
         image = cut_out(image, smaller, (image.shape[-2] / 2, image.shape[-1] / 2))
     extent = tuple(have if want - have < 32 and rng.random() < 0.7 else want for have, want in zip(image.shape, shape))
-    padded = centre_pad(image, (extent[0], extent[1]))
-    outside = centre_pad(torch.zeros(image.shape), (extent[0], extent[1]), value=1.0)
+    padded = center_pad(image, (extent[0], extent[1]))
+    outside = center_pad(torch.zeros(image.shape), (extent[0], extent[1]), value=1.0)
     image = padded + noise * outside * white_noise((extent[0], extent[1]), rng)
     image = image * complex(np.exp(1j * rng.uniform(-math.pi, math.pi)))
     return resize_kspace(fft2c(image), shape), (extent[0], extent[1]), noise
@@ -287,7 +287,7 @@ def _cut_side(mask: np.ndarray, rng: Generator) -> None:
 
 
 def _variable_density(extent: tuple[int, int], acceleration: float, rng: Generator) -> Tensor:
-    """Draw single bins, denser at the centre and at even distances as Poisson discs: thresholded blue noise."""
+    """Draw single bins, denser at the center and at even distances as Poisson discs: thresholded blue noise."""
     frequencies = (torch.fft.fftfreq(extent[0])[:, None] ** 2 + torch.fft.fftfreq(extent[1]) ** 2).sqrt()
     noise = torch.from_numpy(rng.standard_normal(extent, dtype=np.float32))
     blue = torch.fft.ifft2(torch.fft.fft2(noise) * frequencies.clamp_max(0.4)).real

@@ -17,7 +17,7 @@ from torch import Tensor
 from mrihvae.coils.compression import compression_matrix, mix_coils
 from mrihvae.coils.espirit import MIN_ACS_SIZE, calibration_box, calibration_data, fast_maps
 from mrihvae.inference.problem import MultiCoilProblem
-from mrihvae.physics.fourier import centre_pad, fft2c, ifft2c, masked, resize_kspace
+from mrihvae.physics.fourier import center_pad, fft2c, ifft2c, masked, resize_kspace
 from mrihvae.physics.mri import Sense
 from mrihvae.physics.noise import background_noise
 from mrihvae.physics.scaling import image_scale
@@ -73,7 +73,7 @@ def fit_coils_to_matrix(
     ----------
     kspace : complete, complex64 (own coils, h, w)
     coils : virtual coils to compress it to, if it has more
-    shape : (H, W); the image is cropped to it around a place near its centre, or padded with the scan's noise
+    shape : (H, W); the image is cropped to it around a place near its center, or padded with the scan's noise
     rng : every random choice comes from it
 
     Returns
@@ -97,9 +97,9 @@ def fit_coils_to_matrix(
         if spare > 0:
             offset = round(min(spare / 2, SHIFT * image.shape[axis]) * rng.uniform(-1, 1))
             image = image.narrow(axis, min(max(spare // 2 + offset, 0), spare), want)
-    outside = centre_pad(torch.zeros(image.shape[1:]), shape, value=1.0)
+    outside = center_pad(torch.zeros(image.shape[1:]), shape, value=1.0)
     white = torch.stack([white_noise(shape, rng) for _ in range(len(image))])
-    placed = fft2c(centre_pad(image, shape) + noise * outside * white)
+    placed = fft2c(center_pad(image, shape) + noise * outside * white)
     height, width = (min(size, math.ceil(share * size)) for share, size in zip(shares, shape))
     return resize_kspace(resize_kspace(placed, (height, width)), shape), (height, width), noise
 
@@ -119,7 +119,7 @@ def _draw(
     else:
         (complete, noise), extent = _receive(array, raw, shape, coils, settings, rng), shape
     while True:
-        mask = centre_pad(draw_mask(extent, settings, rng), shape, value=True)  # beyond, bins are known to be 0
+        mask = center_pad(draw_mask(extent, settings, rng), shape, value=True)  # beyond, bins are known to be 0
         if min(calibration_box(mask)) >= MIN_ACS_SIZE:
             break
     measured = masked(complete, mask)

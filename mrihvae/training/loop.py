@@ -105,7 +105,7 @@ def train_step(run: Run, scans: Batch, rank: int = 0) -> tuple[Rollout | None, P
     if isinstance(scans, Scans):
         scans = scans.with_tv_initialization(run.model.settings.start_share)
     torch.manual_seed(int(np.random.SeedSequence((settings.seed, counters.step, rank)).generate_state(1)[0]))
-    run.optimiser.zero_grad(set_to_none=True)
+    run.optimizer.zero_grad(set_to_none=True)
     masked_model = run.model.settings.masked
     if masked_model and counters.step == settings.masked_start > 0:
         run.model.r.start_from(run.model.q)
@@ -142,9 +142,9 @@ def train_step(run: Run, scans: Batch, rank: int = 0) -> tuple[Rollout | None, P
     _average_gradients(run.model)
     for group in ("prior", "masked"):
         _tame(run, group)
-    for parameters in run.optimiser.param_groups:
+    for parameters in run.optimizer.param_groups:
         parameters["lr"] = learning_rate(settings, counters.step)
-    run.optimiser.step()
+    run.optimizer.step()
     _update_average(run)
     counters.step += 1
     counters.slices += len(scans.term.noise if isinstance(scans, DegradedImages) else scans.noise) * _world()

@@ -1,4 +1,4 @@
-"""Muon for convolution kernels and Adam for all else, in one optimiser.
+"""Muon for convolution kernels and Adam for all else, in one optimizer.
 
 Muon (Jordan et al. 2024) makes the momentum of a matrix nearly orthogonal before it steps along it, so that every
 direction of a kernel learns at the same rate. A step takes longer than Adam's, and is worth it on training scans:

@@ -1,4 +1,4 @@
-"""What training minimises: the ELBO of the prior, and posterior matching for the masked posterior.
+"""What training minimizes: the ELBO of the prior, and posterior matching for the masked posterior.
 
 All terms are in nats per real dimension, so that sizes compare: a complex image has 2 H W of them, a real one as many
 as pixels in all channels.
@@ -17,7 +17,7 @@ from mrihvae.inference.latents import infer, likelihood_std
 from mrihvae.inference.settings import RefinementSettings
 from mrihvae.model.bands import merge
 from mrihvae.model.hvae import HVAE
-from mrihvae.physics.fourier import centre_crop, centre_pad
+from mrihvae.physics.fourier import center_crop, center_pad
 from mrihvae.pnp.degraded import DegradedPosterior
 from mrihvae.training.batches import DegradedImages, Scans, mean_squared
 
@@ -139,9 +139,9 @@ def matching_terms(
         if j in ends:
             hhat = model.head(j, state, shape)
             grid = (hhat.shape[-2], hhat.shape[-1])
-            target = torch.where(model.band(j, shape).to(hhat.device), centre_crop(kspace, grid), 0)
+            target = torch.where(model.band(j, shape).to(hhat.device), center_crop(kspace, grid), 0)
             error = error + (target - hhat).abs().square().flatten(1).sum(dim=1) / s**2
-            known = known + torch.where(mask, 0, centre_pad(hhat.detach(), shape))
+            known = known + torch.where(mask, 0, center_pad(hhat.detach(), shape))
     distortion = (error / count + torch.log(s) + 0.5 * math.log(math.pi)).mean()
     return PriorTerms(distortion, torch.stack(kl), torch.stack(matching), torch.stack(active))
 
@@ -250,7 +250,7 @@ def guess_loss(scans: Scans, guesses: list[Tensor]) -> Tensor:
 
 
 def decode_means(model: HVAE, measured: Tensor, mask: Tensor, guess: Tensor) -> list[Tensor]:
-    """Decode r's means: the amortised reconstruction hhat of every band, complex (slices, h_j, w_j).
+    """Decode r's means: the amortized reconstruction hhat of every band, complex (slices, h_j, w_j).
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""A training run in memory and on disk: settings, weights, optimiser, counters, in one file without pickles."""
+"""A training run in memory and on disk: settings, weights, optimizer, counters, in one file without pickles."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from mrihvae.utils.config import from_dict
 
 GUESS = "r.guess."  # what names of the U-Nets' weights begin with
 STEM = "stem.weight"  # and that of the convolution which takes images and measured shares ends with
-STATE = ("step", "exp_avg", "exp_avg_sq", "momentum")  # what the optimiser keeps of a parameter
+STATE = ("step", "exp_avg", "exp_avg_sq", "momentum")  # what the optimizer keeps of a parameter
 
 
 @dataclass(frozen=True)
@@ -119,7 +119,7 @@ class Run:
 
     model: HVAE
     average: HVAE
-    optimiser: MuonAdam
+    optimizer: MuonAdam
     settings: TrainSettings
     simulation: SimulationSettings
     counters: Counters = field(default_factory=Counters)
@@ -162,8 +162,8 @@ class Run:
                 parameter.requires_grad_(False)
         average = HVAE(model).move(device).requires_grad_(False)
         average.load_state_dict(net.state_dict())
-        optimiser = MuonAdam(net.parameters(), lr=0.0)
-        return cls(net, average, optimiser, settings, simulation)
+        optimizer = MuonAdam(net.parameters(), lr=0.0)
+        return cls(net, average, optimizer, settings, simulation)
 
 
 def _take(net: HVAE, weights: HVAE) -> None:
@@ -212,8 +212,8 @@ def save_checkpoint(directory: Path, run: Run, provenance: dict[str, Any]) -> No
     tensors: dict[str, Tensor] = {}
     for name, parameter in run.model.named_parameters():
         tensors[f"model/{name}"] = parameter.detach()
-        for key, value in run.optimiser.state.get(parameter, {}).items():
-            tensors[f"optimiser/{key}/{name}"] = value
+        for key, value in run.optimizer.state.get(parameter, {}).items():
+            tensors[f"optimizer/{key}/{name}"] = value
     for name, parameter in run.average.named_parameters():
         tensors[f"average/{name}"] = parameter
     state = {
@@ -259,9 +259,9 @@ def load_checkpoint(directory: Path, device: torch.device | str, **changes: Any)
         why = reason(error, -1)
         raise InputError(f"{path}: not a checkpoint of this version ({why}); start the run anew") from error
     for name, parameter in run.model.named_parameters():
-        found = {key: tensors[f"optimiser/{key}/{name}"] for key in STATE if f"optimiser/{key}/{name}" in tensors}
+        found = {key: tensors[f"optimizer/{key}/{name}"] for key in STATE if f"optimizer/{key}/{name}" in tensors}
         if found:
-            run.optimiser.state[parameter] = {k: v.cpu() if k == "step" else v for k, v in found.items()}
+            run.optimizer.state[parameter] = {k: v.cpu() if k == "step" else v for k, v in found.items()}
     return run
 
 

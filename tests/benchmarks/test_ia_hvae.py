@@ -63,7 +63,7 @@ def test_weights_of_benchmarks_are_published_and_found(tmp_path: Path, monkeypat
     monkeypatch.setattr(complete_scans, "HERE", tmp_path)
     publish.publish(run, "mine", "a note")
     card = json.loads((tmp_path / "weights/mine.json").read_text())
-    assert card["note"] == "a note" and "CC BY" in card["data"][0]["licence"] and card["steps"] == 3
+    assert card["note"] == "a note" and "CC BY" in card["data"][0]["license"] and card["steps"] == 3
     assert complete_scans.weights_of(None, "mine") == str(tmp_path / "weights/mine.safetensors")
     assert complete_scans.weights_of(None, "default") == "default"
     assert complete_scans.weights_of("other.safetensors", "mine") == "other.safetensors"
@@ -93,7 +93,7 @@ def test_time_runs(tmp_path: Path) -> None:
         (3 * k, *way) for k in (1, 2) for way in inference_time.WAYS
     ]
     assert [row["steps_run"] for row in results["rows"]] == [3, 3, 3, 3, 2, 2, 2, 2]
-    assert all(row["amortised_seconds"] > 0 for row in results["rows"])
+    assert all(row["amortized_seconds"] > 0 for row in results["rows"])
     assert (tmp_path / "inference_time.png").stat().st_size > 5000
     assert (tmp_path / "inference_time.md").read_text().count("\n| ") == 8
 
@@ -106,7 +106,7 @@ def test_as_many_scans_as_asked_for(data: Path) -> None:
     assert [len(scans.noise) for scans in batches] == [2, 2, 1] == [len(scans.kspace) for scans in batches]
 
 
-def test_bound_of_amortised_inference_is_the_elbo(data: Path) -> None:
+def test_bound_of_amortized_inference_is_the_elbo(data: Path) -> None:
     """With one sample it is the one that training computes, of another draw; more samples weigh better ones more."""
     from mrihvae.inference.encoders import CompleteEncoder
     from mrihvae.inference.latents import infer, likelihood_std
@@ -173,10 +173,10 @@ def test_quality_runs(tmp_path: Path, data: Path, separable: bool) -> None:
     assert inference_quality.main([*call, "--threads", "1", "--results", str(tmp_path)]) == 0
     rows = json.loads((tmp_path / "quality.json").read_text())["rows"]
     assert [(row["mode"], row["sweeps"]) for row in rows] == [
-        ("amortised", 0), ("iterative", 2), ("iterative", 4), ("hybrid", 2), ("hybrid", 4), ("drawn", 1),
+        ("amortized", 0), ("iterative", 2), ("iterative", 4), ("hybrid", 2), ("hybrid", 4), ("drawn", 1),
     ]  # fmt: skip
-    amortised, *_, hybrid, _ = rows
-    assert hybrid["MSE"] < amortised["MSE"] and all(
+    amortized, *_, hybrid, _ = rows
+    assert hybrid["MSE"] < amortized["MSE"] and all(
         np.isfinite(value) for row in rows for value in list(row.values())[2:]
     )
     assert (tmp_path / "quality.md").read_text().count("\n| ") == 6 and (tmp_path / "quality.png").exists()
@@ -272,7 +272,7 @@ def test_inverse_problems_run(tmp_path: Path, data: Path) -> None:
     rows = json.loads((tmp_path / "inverse.json").read_text())["rows"]
     assert [(row["set"], row["task"]) for row in rows] == [("pictures", "deblurring"), ("pictures", "denoising")]
     names = [one["method"] for one in rows[0]["methods"]]
-    assert names == ["as given", "separable, amortised", "separable, hybrid", "separable, sample", "vanilla, amortised"]
+    assert names == ["as given", "separable, amortized", "separable, hybrid", "separable, sample", "vanilla, amortized"]
     assert (tmp_path / "inverse.png").stat().st_size > 10000
     assert inverse_problems.main([*call, "--separable", vanilla, "--vanilla", vanilla]) == 2
     protocol.write_text('shape = [64, 64]\nmeasured = 8\nsets = ["pictures"]\n')
@@ -336,7 +336,7 @@ def test_jointly_lowers_the_objective_of_the_separable_decoder(data: Path) -> No
 
 
 def test_objective_is_that_of_the_trace(data: Path) -> None:
-    """What refinement of the vanilla decoder minimises, but for the constants of its normal distributions."""
+    """What refinement of the vanilla decoder minimizes, but for the constants of its normal distributions."""
     from mrihvae.inference.encoders import CompleteEncoder
     from mrihvae.inference.latents import infer, likelihood_std
     from mrihvae.inference.settings import RefinementSettings

@@ -31,7 +31,7 @@ from tests.support.small_coils import coil_scans
 
 PROTOCOL = REPOSITORY / "protocols" / "multicoil.toml"
 SMALL = """
-methods = ["zero-filled", "sense", "amortised"]
+methods = ["zero-filled", "sense", "amortized"]
 [[patterns]]
 mask_type = "random"
 acceleration = 2
@@ -76,7 +76,7 @@ def test_shipped_protocol_is_whole() -> None:
 def test_rows_have_both_scores_and_go_on(bench: dict[str, Path], capsys: pytest.CaptureFixture[str]) -> None:
     assert run(bench) == 0
     rows = {row["method"]: row for row in rows_of(bench)}
-    assert list(rows) == ["zero-filled", "sense", "amortised"]
+    assert list(rows) == ["zero-filled", "sense", "amortized"]
     assert rows["sense"]["combined PSNR"] > rows["zero-filled"]["combined PSNR"] + 1
     assert "SenseRecon(lamda=0.01" in rows["sense"]["made_by"]
     assert (bench["data"].parent / "work/small/random_2x/1_a.png").is_file()
@@ -201,7 +201,7 @@ def test_kernels_are_tuned_and_used(bench: dict[str, Path], tmp_path: Path, monk
     assert results["best"] == [tuned] and [row["kernel"] for row in results["kernel means"]] == [3, 5]
     [best] = results["kernels"]
     assert best["PSNR"] == max(row["PSNR"] for row in results["kernel means"]) and best["lines"] >= 8
-    bench["small.toml"].write_text(SMALL.replace('"sense", "amortised"', '"ecalib-wavelet"'))
+    bench["small.toml"].write_text(SMALL.replace('"sense", "amortized"', '"ecalib-wavelet"'))
     bench["tuned.json"].write_text(json.dumps(results))
     assert run(bench) == 0
     row = next(row for row in rows_of(bench) if row["method"] == "ecalib-wavelet")

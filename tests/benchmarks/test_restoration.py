@@ -127,7 +127,7 @@ def test_total_variation_is_minimal(task: str) -> None:
 
 
 def test_total_variation_is_that_of_another_method() -> None:
-    """A long run of plain projected gradients on the dual problem has the same minimiser."""
+    """A long run of plain projected gradients on the dual problem has the same minimizer."""
     problem, strength = problem_of("denoising"), 0.1
     y, dual = problem.data[0].double(), torch.zeros(2, 32, 32, dtype=torch.float64)
 
@@ -194,13 +194,13 @@ def test_joint_descent_reaches_image_and_latents(model: HVAE) -> None:
     for one in (descent.x, *latents):
         assert one.grad is not None and float(one.grad.abs().max()) > 0
     values = []
-    optimiser = torch.optim.Adam([descent.x, *latents], lr=0.003)
+    optimizer = torch.optim.Adam([descent.x, *latents], lr=0.003)
     for _ in range(20):
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         _, value = descent.decoded()
         values.append(float(value.detach().sum()))
         value.sum().backward()
-        optimiser.step()
+        optimizer.step()
     assert values[-1] < values[0]
 
 

@@ -42,7 +42,7 @@ BEST = [
     for r, kind, strength in ((2, "raw", 0.001), (8, "raw", 0.01), (8, "simulated", 0.02))
 ]
 PROTOCOL = """
-methods = ["zero-filled", "amortised"]
+methods = ["zero-filled", "amortized"]
 [[patterns]]
 mask_type = "random"
 acceleration = 2
@@ -100,12 +100,12 @@ def test_shipped_protocols_are_whole(path: Path) -> None:
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        ('"amortised"', '"amortized"', "method 'amortized' is unknown"),
+        ('"amortized"', '"amortized"', "method 'amortized' is unknown"),
         ("mask_type", "mask_tipe", "unknown setting 'mask_tipe'; the nearest known one is 'mask_type'"),
         ("acceleration = 2", 'acceleration = "2"', "acceleration is '2'; it should be a valid"),
         ("acceleration = 2", "acceleration = 0.5", "not a number of at least 1"),
         ("[[scans]]", "[[scan]]", "has no [[scans]]"),
-        ('methods = ["zero-filled", "amortised"]', "methods = []", "methods is empty"),
+        ('methods = ["zero-filled", "amortized"]', "methods = []", "methods is empty"),
         ("[[patterns]]", "[[patterns", "not a readable protocol"),
     ],
 )
@@ -171,9 +171,9 @@ def test_ceiling_is_the_score_of_a_perfect_reconstruction(r: int, noise: float) 
     scan = Scan("x.h5", noisy[None], target=ifft2c(torch.from_numpy(noisy)).abs().numpy()[None])
     mask = sampling_pattern("random", (128, 96), r, 0.32 / r, 0)
     perfect = ifft2c(torch.from_numpy(np.where(mask, noisy, clean.numpy()))).abs().numpy()
-    centre = slice(16, 112)
-    mse = np.mean((perfect - scan.target[0])[centre] ** 2)  # type: ignore[index]
-    exact = 10 * math.log10(scan.target[0, centre].max() ** 2 / mse)  # type: ignore[index]
+    center = slice(16, 112)
+    mse = np.mean((perfect - scan.target[0])[center] ** 2)  # type: ignore[index]
+    exact = 10 * math.log10(scan.target[0, center].max() ** 2 / mse)  # type: ignore[index]
     known = Scan(scan.name, scan.kspace, target=scan.target, attributes={"noise": [noise]})
     assert ceiling(known, mask) == pytest.approx(exact, abs=0.25)
 
@@ -268,7 +268,7 @@ def test_run_writes_a_row_for_every_volume_method_and_pattern(bench: dict[str, P
     assert run_quality(bench) == 0
     rows = rows_of(bench)
     keys = [(row["pattern"], row["file"], row["method"]) for row in rows]
-    patterns, files, methods = ("random 2x", "center 2x"), ("a.h5", "b.h5"), ("zero-filled", "amortised")
+    patterns, files, methods = ("random 2x", "center 2x"), ("a.h5", "b.h5"), ("zero-filled", "amortized")
     assert keys == [(p, f, m) for p in patterns for f in files for m in methods]
     assert all(10 < row["PSNR"] < row["ceiling"] for row in rows if row["method"] == "zero-filled")
     provenance = json.loads((bench["results"] / "small.json").read_text())
@@ -297,7 +297,7 @@ def test_resume_runs_only_what_is_missing_or_out_of_date(
     ran.clear()
     save_weights(bench["weights.safetensors"], small_model(1), {})
     assert run_quality(bench, "--resume") == 0
-    assert {method for _, _, method in ran} == {"amortised"} and len(ran) == 4
+    assert {method for _, _, method in ran} == {"amortized"} and len(ran) == 4
     assert len(rows_of(bench)) == 8
 
 
@@ -356,9 +356,9 @@ def test_seconds_are_medians_after_a_warm_up(bench: dict[str, Path], monkeypatch
     monkeypatch.setattr(timing, "SHAPES", ((48, 32),))
     assert run_quality(bench, "--time") == 0
     results = json.loads((bench["results"] / "seconds.json").read_text())
-    assert set(results["seconds"]["48x32"]) == {"zero-filled", "amortised", "uncertainty"}
+    assert set(results["seconds"]["48x32"]) == {"zero-filled", "amortized", "uncertainty"}
     assert 0 < results["peak_memory_GiB"] < 64
-    times = results["seconds"]["48x32"]["amortised"]
+    times = results["seconds"]["48x32"]["amortized"]
     assert 0 < times["least"] <= times["median"] <= times["most"] and results["threads"] == 1
     assert not (bench["results"] / "small.json").exists()
 

@@ -52,7 +52,7 @@ def test_variants_are_what_the_package_does() -> None:
     model, scan = small_model(), scan_of_one_slice()
     assert scan.target is not None
     mask = mask_of(scan, RANDOM)
-    for variant, name in ((refinement.ALONE, "amortised"), (refinement.SHIPPED, "hybrid"), (refinement.LOOP, "pnp")):
+    for variant, name in ((refinement.ALONE, "amortized"), (refinement.SHIPPED, "hybrid"), (refinement.LOOP, "pnp")):
         volume = reconstruct_volume(scan, mask, make_method(name, model))
         found, _ = refinement._psnr_and_seconds(model, scan, mask, variant)
         assert found == pytest.approx(score_volume(scan.target, volume)["PSNR"], abs=1e-4)

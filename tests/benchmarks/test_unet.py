@@ -175,7 +175,7 @@ def test_benchmark_takes_the_network_of_the_mask_or_says_that_it_is_foreign(tmp_
 
     assert chosen("random", 8, 0.04) == ("random 8x", False)
     assert chosen("random", 8, 0.04, -2) == ("random 8x", False)  # turned
-    assert chosen("random", 8, 0.08) == ("random 8x", True)  # of another centre
+    assert chosen("random", 8, 0.08) == ("random 8x", True)  # of another center
     assert chosen("random", 12, 0.027) == ("random 4x", True)
     assert chosen("radial", 8, 0.04) == ("random 4x", True)
     alone = contestants.Contest(ours, [], {"random 8x": networks["random 8x"]})

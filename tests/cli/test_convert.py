@@ -30,7 +30,7 @@ DIRECTIONS = {
     "coronal": ((1, 0, 0), (0, 0, -1), (0, 1, 0)),
     "oblique": tuple(map(tuple, np.linalg.qr(np.array([[1.0, 0.2, -0.3], [0.1, 1.0, 0.4], [0.3, -0.2, 1.0]]))[0])),
 }
-CENTRE = np.array([5.0, -12.0, 20.0])  # of the middle slice, to the left, back and head, mm
+CENTER = np.array([5.0, -12.0, 20.0])  # of the middle slice, to the left, back and head, mm
 VOXEL = (2.0, 2.5, 4.0)
 
 
@@ -44,7 +44,7 @@ def scanned(path: Path, way: str, shape: tuple[int, int, int] = (25, 40, 34)) ->
     """Scan the body as a scanner does: an MRD file of slices (slice, H, W) with two coils, oversampled."""
     read, phase, normal = (np.array(direction, float) for direction in DIRECTIONS[way])
     slices, height, width = shape
-    positions = np.array([CENTRE + (k - slices // 2) * VOXEL[2] * normal for k in range(slices)])
+    positions = np.array([CENTER + (k - slices // 2) * VOXEL[2] * normal for k in range(slices)])
     i, j = np.meshgrid(np.arange(height) - height // 2, np.arange(width) - width // 2, indexing="ij")
     points = positions[:, None, None] + i[..., None] * VOXEL[0] * read + j[..., None] * VOXEL[1] * phase
     image = body(*np.moveaxis(points, -1, 0)).astype(np.complex64)

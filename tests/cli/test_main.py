@@ -78,7 +78,7 @@ def test_reconstructs_and_evaluates_a_real_scan(tmp_path: Path, capsys: pytest.C
     assert 20 < json.loads(scores.read_text())["overall"]["means"]["PSNR"] < 32
 
 
-@pytest.mark.parametrize("method", ["hybrid", "amortised"])
+@pytest.mark.parametrize("method", ["hybrid", "amortized"])
 def test_reconstructs_with_given_weights(method: str, weights: Path, tmp_path: Path) -> None:
     scan = write_scan(tmp_path / "scans" / "a.h5", (3, 33, 29))
     options = ["--method", method, "--checkpoint", str(weights), "--sweeps", "2", "--batch-size", "2", *RANDOM]
@@ -190,7 +190,7 @@ def test_bad_option(
         (["--nonsense", "reconstruct"], 'Unknown command "--nonsense". Available commands: demo, reconstruct,'),
         (["reconstruct", "a.h5"], 'Command "reconstruct" parameter --output requires an argument.'),
         (["restore", "--task", "deblur", "--output", "o"], 'Command "restore" parameter INPUT requires an argument.'),
-        ([*SCAN, "--method", "magic"], 'Invalid value "magic" for --method. Choose from: "hybrid", "amortised",'),
+        ([*SCAN, "--method", "magic"], 'Invalid value "magic" for --method. Choose from: "hybrid", "amortized",'),
         ([*SCAN, "--mask-type", "circus"], 'Invalid value "circus" for --mask-type. Choose from: "random", "equi'),
         ([*SCAN, "--combine", "mean"], 'Invalid value "mean" for --combine. Choose from: "measured", "variance".'),
         ([*SCAN, "--combine=measurd"], 'Did you mean "measured"?'),

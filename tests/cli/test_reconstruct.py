@@ -294,7 +294,7 @@ def test_temperature_of_the_weights_that_makes_no_sense(
     assert text.startswith("inference settings: temperature ")
 
 
-@pytest.mark.parametrize("method", ["hybrid", "samples", "amortised"])
+@pytest.mark.parametrize("method", ["hybrid", "samples", "amortized"])
 def test_summary_says_how_samples_were_drawn(method: str, scans: Path, tmp_path: Path, checkpoint: Path) -> None:
     """Drawing them again with the settings in reconstruct.json gives the same."""
     words = ("--method", method, "--checkpoint", checkpoint, "--samples", "2", "--sweeps", "1", "--keep-samples")
@@ -350,9 +350,9 @@ def test_resume_refuses_another_axis(scans: Path, tmp_path: Path, capsys: pytest
         (("--samples", "-3"), "--samples -3: a deviation takes at least 2"),
         (
             ("--samples", "4", "--method", "tv"),
-            "--samples: tv draws none; choose --method hybrid or amortised or samples",
+            "--samples: tv draws none; choose --method hybrid or amortized or samples",
         ),
-        (("--samples", "4", "--method", "pnp"), "--samples: pnp draws none; choose --method hybrid or amortised"),
+        (("--samples", "4", "--method", "pnp"), "--samples: pnp draws none; choose --method hybrid or amortized"),
         (("--method", "pnp", "--tau", "1.5"), "pnp settings: tau 1.5 must be in [0, 1]: above 1 the prior would count"),
         (("--method", "pnp", "--gamma", "0"), "pnp settings: gamma 0.0 must be above 0"),
         (("--method", "pnp", "--iterations", "0"), "pnp settings: iterations 0 must be at least 1"),

@@ -83,8 +83,8 @@ def test_other_failures_are_not_taken_for_memory(tmp_path: Path, monkeypatch: py
 
 
 def test_reconstruction_that_is_not_finite(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    spoilt = Reconstruction(np.full((2, 24, 20), np.nan))
-    monkeypatch.setattr(reconstruct_files, "reconstruct_scan", lambda *_, **further: spoilt)
+    spoiled = Reconstruction(np.full((2, 24, 20), np.nan))
+    monkeypatch.setattr(reconstruct_files, "reconstruct_scan", lambda *_, **further: spoiled)
     with pytest.raises(InputError, match="a.h5: the reconstruction is not finite; lower --step, or leave --rule"):
         reconstruct(write_scan(tmp_path / "a.h5"), tmp_path / "out")
     assert not (tmp_path / "out").exists()

@@ -122,8 +122,8 @@ def test_denoise_then_look(
     np.testing.assert_allclose(slices_of(read(output / "a.nii.gz")), result_of(expected, settings), atol=1e-3)
     with Image.open(output / "panels" / "a.png") as picture:
         assert picture.format == "PNG" and picture.width > 2 * picture.height > 200
-        grey = np.asarray(picture.convert("L"))
-    columns = [grey[:, k * grey.shape[1] // 4 : (k + 1) * grey.shape[1] // 4] for k in range(3)]
+        gray = np.asarray(picture.convert("L"))
+    columns = [gray[:, k * gray.shape[1] // 4 : (k + 1) * gray.shape[1] // 4] for k in range(3)]
     assert all(column.std() > 5 for column in columns)
 
 
@@ -306,8 +306,8 @@ def test_negative_intensities(tmp_path: Path, words: tuple[str | Path, ...]) -> 
     found = read(tmp_path / "out" / "a.nii")
     np.testing.assert_allclose(found, array - 200, atol=0.01)
     with Image.open(tmp_path / "out" / "panels" / "a.png") as picture:
-        grey = np.asarray(picture.convert("L"))
-    assert grey[grey.shape[0] // 2, 20 : grey.shape[1] // 4].std() > 20
+        gray = np.asarray(picture.convert("L"))
+    assert gray[gray.shape[0] // 2, 20 : gray.shape[1] // 4].std() > 20
 
 
 @pytest.mark.parametrize("result", ["decoded", "image"])

@@ -296,7 +296,7 @@ def test_mistakes(
 
 
 def test_mask_that_a_file_cannot_have(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """A centre of 31 of 128 lines, which is tried when the protocol is read, goes with 4x; one of 3 of 11 does not."""
+    """A center of 31 of 128 lines, which is tried when the protocol is read, goes with 4x; one of 3 of 11 does not."""
     write_scan(tmp_path / "data/val/a.h5", (2, 24, 11))
     path = changed(tmp_path, ("acceleration = 2", "acceleration = 4"), ("= 0.2", "= 0.246"))
     text = error_of(capsys, "run", path, "--data", tmp_path / "data", "--output", tmp_path / "out")

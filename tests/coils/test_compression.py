@@ -54,10 +54,10 @@ def test_compression_to_as_many_coils_or_more_is_unitary_and_leaves_root_sum_of_
 
 def test_compression_looks_at_the_bins_of_a_mask() -> None:
     kspace = white(3, COILS, 20, 16)
-    centre = (torch.arange(16) - 8).abs() < 3
-    matrix = compression_matrix(kspace, 4, centre)
-    assert torch.equal(matrix, compression_matrix(kspace * centre, 4))
-    assert kept_energy(kspace[..., centre], matrix) > kept_energy(kspace[..., centre], compression_matrix(kspace, 4))
+    center = (torch.arange(16) - 8).abs() < 3
+    matrix = compression_matrix(kspace, 4, center)
+    assert torch.equal(matrix, compression_matrix(kspace * center, 4))
+    assert kept_energy(kspace[..., center], matrix) > kept_energy(kspace[..., center], compression_matrix(kspace, 4))
 
 
 def test_compression_after_whitening_leaves_noise_white() -> None:

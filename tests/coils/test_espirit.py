@@ -13,7 +13,7 @@ from torch import Tensor
 from mrihvae.coils.espirit import MAX_ACS_SIZE, MIN_ACS_SIZE, calibration_box, calibration_data, espirit_maps, fast_maps
 from mrihvae.errors import InputError
 from mrihvae.physics.fastmri_masks import MASK_TYPES, sampling_mask
-from mrihvae.physics.fourier import centre_crop, fft2c, ifft2c
+from mrihvae.physics.fourier import center_crop, fft2c, ifft2c
 from tests.support.small_coils import calibrated, coil_scans, some_bins
 
 SHAPE = (64, 56)
@@ -31,7 +31,7 @@ def lengths(maps: Tensor) -> Tensor:
 def calibration(coils: int = 8, bins: int = 24, noise: float = 0.002, seed: int = 0) -> tuple[Tensor, Tensor, Tensor]:
     """Make calibration data (coils, h, w), the true maps, and where the object is."""
     kspace, maps, images = coil_scans(1, coils, *SHAPE, noise, seed)
-    return centre_crop(kspace[0], (bins, bins)), maps, images[0].abs() > 0.1
+    return center_crop(kspace[0], (bins, bins)), maps, images[0].abs() > 0.1
 
 
 # --- calibration regions ---------------------------------------------------------------------------------------------
@@ -41,20 +41,20 @@ def calibration(coils: int = 8, bins: int = 24, noise: float = 0.002, seed: int 
 @pytest.mark.parametrize("width", [320, 368, 372, 321, 369])
 @pytest.mark.parametrize(("acceleration", "fraction"), [(4, 0.08), (8, 0.04)])
 def test_box_of_fastmris_masks(mask_type: str, width: int, acceleration: int, fraction: float) -> None:
-    """The central lines, and neighbours that were measured by chance, as far as that is the same on both sides."""
+    """The central lines, and neighbors that were measured by chance, as far as that is the same on both sides."""
     low = round(width * fraction)
     if mask_type == "magic_fraction":
         low = max(min(low, round(width / acceleration)), 1)
-    odd = width % 2 and not low % 2  # fastMRI's centre then lies one line to the right of what `centre_crop` cuts
+    odd = width % 2 and not low % 2  # fastMRI's center then lies one line to the right of what `center_crop` cuts
     for seed in range(4):
         mask = sampling_mask(mask_type, width, acceleration, fraction, seed)
         height, lines = calibration_box(torch.from_numpy(mask).expand(30, width))
         assert height == 30 and lines >= (low - 1 if odd else low)
-        centre = np.zeros(width, dtype=bool)
+        center = np.zeros(width, dtype=bool)
         start = (width - low + 1) // 2
-        centre[start : start + low] = True
-        assert mask[centre].all()
-        assert calibration_box(torch.from_numpy(centre).expand(30, width)) == (30, low - 1 if odd else low)
+        center[start : start + low] = True
+        assert mask[center].all()
+        assert calibration_box(torch.from_numpy(center).expand(30, width)) == (30, low - 1 if odd else low)
         first = width // 2 - lines // 2
         assert mask[first : first + lines].all()
         first = width // 2 - (lines + 1) // 2
@@ -65,7 +65,7 @@ def test_box_of_fastmris_masks(mask_type: str, width: int, acceleration: int, fr
 @pytest.mark.parametrize("shape", [(20, 20), (21, 20), (20, 21), (9, 31)])
 def test_box_of_central_bins(low: int, shape: tuple[int, int]) -> None:
     mask = torch.zeros(shape, dtype=torch.bool)
-    centre_crop(mask, (low, low + 1))[...] = True
+    center_crop(mask, (low, low + 1))[...] = True
     assert calibration_box(mask) == (low, low + 1)
     assert calibration_box(mask | (torch.arange(shape[1]) == 0)) == (low, low + 1)
     assert calibration_box(mask.T) == (low + 1, low)
@@ -85,8 +85,8 @@ def test_box_of_patterns() -> None:
 
 def test_data_are_the_central_bins() -> None:
     kspace = coil_scans(1, 3, 40, 36)[0][0]
-    assert torch.equal(calibration_data(kspace, calibrated(36, 6)), centre_crop(kspace, (MAX_ACS_SIZE, 6)))
-    assert torch.equal(calibration_data(kspace, torch.ones(36, dtype=torch.bool)), centre_crop(kspace, (24, 24)))
+    assert torch.equal(calibration_data(kspace, calibrated(36, 6)), center_crop(kspace, (MAX_ACS_SIZE, 6)))
+    assert torch.equal(calibration_data(kspace, torch.ones(36, dtype=torch.bool)), center_crop(kspace, (24, 24)))
     many = coil_scans(2, 3, 16, 36)[0]  # of several slices at once
     assert calibration_data(many, calibrated(36, 6)).shape == (2, 3, 16, 6)
 
@@ -105,7 +105,7 @@ def test_too_few_calibration_lines(mask: Tensor, told: str) -> None:
     with pytest.raises(InputError) as caught:
         calibration_data(coil_scans(1, 3, 40, 36)[0][0], mask)
     assert str(caught.value) == (
-        f"{told} around the centre of k-space were all measured; sensitivity maps take at least 4 x 4: measure more "
+        f"{told} around the center of k-space were all measured; sensitivity maps take at least 4 x 4: measure more "
         "central lines, or give maps"
     )
     assert MIN_ACS_SIZE == 4
@@ -149,9 +149,9 @@ def test_fast_maps_are_sigpys_on_a_head(data_dir: Path) -> None:
     from mrihvae.io.fastmri import read_scan
 
     kspace = torch.from_numpy(read_scan(data_dir / "multicoil" / "usc_mprage.h5").kspace[0])
-    image = ifft2c(centre_crop(kspace, (96, 96))).abs().square().sum(dim=0).sqrt()
+    image = ifft2c(center_crop(kspace, (96, 96))).abs().square().sum(dim=0).sqrt()
     where = image > 0.2 * image.max()
-    data = centre_crop(kspace, (24, 24))
+    data = center_crop(kspace, (24, 24))
     found, theirs = fast_maps(data, (96, 96)), espirit_maps(data, (96, 96))
     assert 0.2 < float(where.float().mean()) < 0.8
     assert float(disagreement(found, theirs, where).mean()) < 1e-3
@@ -210,7 +210,7 @@ def test_scale_does_not_matter(estimate: Callable[[Tensor, tuple[int, int]], Ten
 
 def test_crop_keeps_the_object_alone() -> None:
     kspace, _, images = coil_scans(1, 8, *SHAPE, 0.02)
-    data, where = centre_crop(kspace[0], (24, 24)), images[0].abs() > 0.1
+    data, where = center_crop(kspace[0], (24, 24)), images[0].abs() > 0.1
     kept = fast_maps(data, SHAPE)
     cropped = fast_maps(data, SHAPE, crop=0.9)
     there = lengths(cropped) > 0
@@ -227,9 +227,9 @@ def test_few_calibration_lines() -> None:
     kspace, truth, images = coil_scans(1, 4, *SHAPE, 0.002)
     where = images[0].abs() > 0.1
     for lines, most in ((12, 0.005), (8, 0.02), (5, 0.05), (4, 0.1)):
-        found = fast_maps(centre_crop(kspace[0], (24, lines)), SHAPE)
+        found = fast_maps(center_crop(kspace[0], (24, lines)), SHAPE)
         assert float(disagreement(found, truth, where).mean()) < most, lines
-        turned = fast_maps(centre_crop(kspace[0].mT, (lines, 24)), SHAPE[::-1])
+        turned = fast_maps(center_crop(kspace[0].mT, (lines, 24)), SHAPE[::-1])
         assert float(disagreement(turned.mT, found, where).max()) < 1e-4
     small, truth, images = coil_scans(1, 4, 20, 16, 0.002)
     found = fast_maps(small[0], (20, 16))
@@ -256,18 +256,18 @@ def test_one_coil_is_1() -> None:
     torch.testing.assert_close(found.abs(), torch.ones(1, *SHAPE), rtol=0, atol=1e-5)
 
 
-SPOILT: list[tuple[Callable[[Tensor], Tensor], str]] = [
+SPOILED: list[tuple[Callable[[Tensor], Tensor], str]] = [
     (lambda data: data * float("nan"), "calibration data hold NaN or infinite values; export the scan again"),
     (lambda data: torch.where(torch.arange(24) == 3, torch.inf, data.real).to(data), "hold NaN or infinite values"),
-    (torch.zeros_like, "all coils are zero at the centre of k-space; there is nothing to estimate maps from"),
-    (lambda data: data[:0], "all coils are zero at the centre of k-space"),
+    (torch.zeros_like, "all coils are zero at the center of k-space; there is nothing to estimate maps from"),
+    (lambda data: data[:0], "all coils are zero at the center of k-space"),
     (lambda data: data.real, r"calibration data are torch.float32 of shape \(8, 24, 24\); give complex \(coils, h, w"),
     (lambda data: data[0], r"calibration data are torch.complex64 of shape \(24, 24\); give complex"),
 ]
 
 
 @pytest.mark.parametrize("estimate", [fast_maps, espirit_maps])
-@pytest.mark.parametrize(("spoil", "message"), SPOILT)
+@pytest.mark.parametrize(("spoil", "message"), SPOILED)
 def test_refused(
     estimate: Callable[[Tensor, tuple[int, int]], Tensor], spoil: Callable[[Tensor], Tensor], message: str
 ) -> None:
@@ -276,18 +276,18 @@ def test_refused(
 
 
 def test_what_is_not_finite_elsewhere_does_not_matter() -> None:
-    """Maps come from the centre alone."""
+    """Maps come from the center alone."""
     kspace, mask = coil_scans(1, 3, 40, 36)[0][0], calibrated(36, 8)
-    spoilt = kspace.clone()
-    spoilt[..., 0] = torch.nan
-    one, other = (fast_maps(calibration_data(k, mask), (40, 36)) for k in (kspace, spoilt))
+    spoiled = kspace.clone()
+    spoiled[..., 0] = torch.nan
+    one, other = (fast_maps(calibration_data(k, mask), (40, 36)) for k in (kspace, spoiled))
     assert torch.equal(one, other)
 
 
 def test_combined_image_is_the_objects() -> None:
     """What maps are for: with them the complete coils combine to the object, up to phase, and expand to themselves."""
     kspace, _, images = coil_scans(1, 6, *SHAPE, 0.0)
-    found = fast_maps(centre_crop(kspace[0], (24, 24)), SHAPE)
+    found = fast_maps(center_crop(kspace[0], (24, 24)), SHAPE)
     combined = (found.conj() * ifft2c(kspace[0])).sum(dim=0)
     where = images[0].abs() > 0.1
     torch.testing.assert_close(combined.abs()[where], images[0].abs()[where], rtol=0, atol=0.01)

@@ -179,8 +179,8 @@ def test_slices_by_themselves(maps: str) -> None:
 def test_what_is_not_sampled_is_ignored_and_scale_does_not_matter() -> None:
     kspace, mask, _ = few_lines()
     expected = refined_maps(kspace[0], mask, mask, fast_maps, 2)
-    spoilt = torch.where(mask, kspace[0], torch.full((), 100.0 + 0j))
-    assert torch.equal(refined_maps(spoilt, mask, mask, fast_maps, 2), expected)
+    spoiled = torch.where(mask, kspace[0], torch.full((), 100.0 + 0j))
+    assert torch.equal(refined_maps(spoiled, mask, mask, fast_maps, 2), expected)
     assert torch.equal(refined_maps(kspace[0] * 2.0**-20, mask, mask, fast_maps, 2), expected)
 
 

@@ -50,7 +50,7 @@ def test_maps_are_estimated_slice_by_slice() -> None:
         assert found.shape == kspace.shape and found.dtype == torch.complex64
         for one, maps in zip(calibration_data(kspace, lines), found):
             torch.testing.assert_close(maps, estimate(one, (48, 40), 0.5), rtol=0, atol=1e-6)
-    with pytest.raises(InputError, match="only 48 x 1 bins around the centre"):
+    with pytest.raises(InputError, match="only 48 x 1 bins around the center"):
         estimate_maps(kspace, torch.arange(40) == 20, CoilSettings())
 
 
@@ -81,7 +81,7 @@ def test_sense_is_sigpys(shape: tuple[int, int], pattern: Tensor, strength: floa
     assert distance(found, images) < 0.5 * distance(ifft2c(torch.where(mask, kspace, 0)).sum(dim=1), images)
 
 
-@pytest.mark.parametrize("shape", [(48, 40), (46, 38), (45, 37)])  # BART centres some sizes in ways of its own
+@pytest.mark.parametrize("shape", [(48, 40), (46, 38), (45, 37)])  # BART centers some sizes in ways of its own
 def test_sense_is_barts(shape: tuple[int, int]) -> None:
     if bart.version() is None:
         pytest.skip("BART is not installed")

@@ -19,7 +19,7 @@ from tests.support.coil_noise import COILS, covariance_of, error, mixing, phanto
 from tests.support.files import complex_normal, write_h5
 
 
-def coloured(*shape: int, seed: int = 0) -> torch.Tensor:
+def colored(*shape: int, seed: int = 0) -> torch.Tensor:
     """Draw noise of `covariance_of(mixing())`: (..., coils, H, W)."""
     return mix_coils(white(*shape, seed=seed), mixing(shape[-3]))
 
@@ -48,12 +48,12 @@ def test_whitening_keeps_the_scale_of_data() -> None:
     matrix = whitening_matrix(covariance_of(mixing()))
     torch.testing.assert_close(whitening_matrix(77 * covariance_of(mixing())), matrix)
     assert torch.equal(matrix, matrix.tril())
-    whitened = noise_covariance(mix_coils(coloured(COILS, 300, 200), matrix))
+    whitened = noise_covariance(mix_coils(colored(COILS, 300, 200), matrix))
     assert float(whitened.diagonal().real.mean()) == pytest.approx(1, rel=0.02)
 
 
 def test_noise_scan_is_whitened_by_its_own_covariance() -> None:
-    noise = 3e-5 * coloured(COILS, 100, 200)
+    noise = 3e-5 * colored(COILS, 100, 200)
     covariance = noise_covariance(noise)
     assert error(covariance / 3e-5**2, covariance_of(mixing())) < 0.02
     whitened = noise_covariance(mix_coils(noise, whitening_matrix(covariance, unit=True)))
@@ -62,7 +62,7 @@ def test_noise_scan_is_whitened_by_its_own_covariance() -> None:
 
 
 def test_another_scan_is_whitened_by_a_large_noise_scan() -> None:
-    matrix = whitening_matrix(noise_covariance(coloured(COILS, 1000, 500, seed=2)), unit=True)
+    matrix = whitening_matrix(noise_covariance(colored(COILS, 1000, 500, seed=2)), unit=True)
     whitened = matrix @ covariance_of(mixing()) @ matrix.mH
     torch.testing.assert_close(whitened, torch.eye(COILS) + 0j, rtol=0, atol=0.007)  # 5 / sqrt(samples)
 
@@ -70,7 +70,7 @@ def test_another_scan_is_whitened_by_a_large_noise_scan() -> None:
 def test_equals_sigpy() -> None:
     from sigpy.mri import get_cov, whiten
 
-    noise = coloured(COILS, 40, 50)
+    noise = colored(COILS, 40, 50)
     noise = noise - noise.mean(dim=(-2, -1), keepdim=True)  # which sigpy removes, and it sums over samples
     covariance = noise_covariance(noise)
     torch.testing.assert_close(torch.from_numpy(get_cov(noise.numpy().copy())) / 2000, covariance, rtol=1e-4, atol=1e-5)
@@ -94,7 +94,7 @@ def test_corners_of_one_coil() -> None:
 
 
 def test_corners_of_noise() -> None:
-    covariance = corner_covariance(coloured(8, COILS, 256, 128))
+    covariance = corner_covariance(colored(8, COILS, 256, 128))
     assert covariance.dtype == torch.complex64
     assert error(covariance, covariance_of(mixing())) < 0.06
     matrix = whitening_matrix(covariance)
@@ -108,7 +108,7 @@ def test_corners_of_noise() -> None:
 )
 def test_corners_of_a_phantom(slices: int, signal: float, greatest: float) -> None:
     """Signal at the corners adds to noise; the quietest bins have less of it than the median of all."""
-    kspace = signal * phantom_kspace(256, 256) + coloured(slices, COILS, 256, 256)
+    kspace = signal * phantom_kspace(256, 256) + colored(slices, COILS, 256, 256)
     covariance, truth = corner_covariance(kspace), covariance_of(mixing())
     assert error(covariance, truth) < greatest
     if signal == 100:
@@ -118,14 +118,14 @@ def test_corners_of_a_phantom(slices: int, signal: float, greatest: float) -> No
 
 def test_corners_of_an_undersampled_phantom() -> None:
     mask = torch.from_numpy(sampling_mask("random", 256, 4, 0.08, 3))
-    complete = 30 * phantom_kspace(256, 256) + coloured(4, COILS, 256, 256)
+    complete = 30 * phantom_kspace(256, 256) + colored(4, COILS, 256, 256)
     covariance = corner_covariance(complete * mask)
     assert error(covariance, covariance_of(mixing())) < 0.12
     assert torch.equal(corner_covariance(complete, mask), covariance)
 
 
-def test_corners_where_only_the_centre_is_measured() -> None:
-    kspace = coloured(4, COILS, 256, 128)
+def test_corners_where_only_the_center_is_measured() -> None:
+    kspace = colored(4, COILS, 256, 128)
     kspace[..., :48] = 0
     kspace[..., 80:] = 0
     assert error(corner_covariance(kspace), covariance_of(mixing())) < 0.1
@@ -133,7 +133,7 @@ def test_corners_where_only_the_centre_is_measured() -> None:
 
 def test_corners_with_spikes() -> None:
     """A bin counts as one, however loud: a thousandth of spikes changes nothing to speak of."""
-    kspace = coloured(4, COILS, 256, 128)
+    kspace = colored(4, COILS, 256, 128)
     spikes = torch.from_numpy(np.random.default_rng(4).random((4, 1, 256, 128)) < 1e-3)
     assert error(corner_covariance(kspace + 1e3 * spikes), covariance_of(mixing())) < 0.09
 

@@ -20,7 +20,7 @@ LEFT_HANDED = ((0, 1, 0), (1, 0, 0), (0, 0, 1))
 OBLIQUE = tuple(map(tuple, np.linalg.qr(np.array([[1.0, 0.2, -0.3], [0.1, 1.0, 0.4], [0.3, -0.2, 1.0]]))[0]))
 WAYS = {"axial": AXIAL, "sagittal": SAGITTAL, "coronal": CORONAL, "left-handed": LEFT_HANDED, "oblique": OBLIQUE}
 VOXEL = (2.0, 2.5, 4.0)
-CENTRE = np.array([5.0, -12.0, 20.0])
+CENTER = np.array([5.0, -12.0, 20.0])
 
 
 def body(left: np.ndarray, back: np.ndarray, head: np.ndarray) -> np.ndarray:
@@ -35,7 +35,7 @@ def scanned(way: str, shape: tuple[int, int, int]) -> tuple[np.ndarray, Geometry
     """Sample the body voxel by voxel as headers tell, without affines: (H, W, slices)."""
     read, phase, normal = (np.array(direction, float) for direction in WAYS[way])
     height, width, slices = shape
-    positions = [CENTRE + (k - slices // 2) * VOXEL[2] * normal for k in range(slices)]
+    positions = [CENTER + (k - slices // 2) * VOXEL[2] * normal for k in range(slices)]
     volume = np.zeros(shape)
     for k, position in enumerate(positions):
         for i in range(height):
@@ -70,10 +70,10 @@ def test_orientations_are_named_right() -> None:
 
 
 @pytest.mark.parametrize("shape", [(4, 6), (5, 7)])
-def test_position_is_at_the_centre_of_the_fourier_transform(shape: tuple[int, int]) -> None:
-    geometry = make_geometry(CENTRE, *map(np.array, OBLIQUE), VOXEL)
+def test_position_is_at_the_center_of_the_fourier_transform(shape: tuple[int, int]) -> None:
+    geometry = make_geometry(CENTER, *map(np.array, OBLIQUE), VOXEL)
     found = geometry.affine(shape) @ [shape[0] // 2, shape[1] // 2, 0, 1]
-    np.testing.assert_allclose(found, [-CENTRE[0], -CENTRE[1], CENTRE[2], 1], atol=1e-12)
+    np.testing.assert_allclose(found, [-CENTER[0], -CENTER[1], CENTER[2], 1], atol=1e-12)
     assert nibabel.affines.voxel_sizes(geometry.affine(shape)).tolist() == pytest.approx(VOXEL)
 
 

@@ -31,7 +31,7 @@ from mrihvae.errors import InputError
 from mrihvae.io.fastmri import read_head
 from mrihvae.model.settings import ModelSettings
 from mrihvae.model.weights import load_card
-from mrihvae.physics.fourier import centre_pad, fft2c, ifft2c
+from mrihvae.physics.fourier import center_pad, fft2c, ifft2c
 from mrihvae.physics.noise import background_noise
 from mrihvae.simulation.coil_fields import birdcage_fields
 from mrihvae.training.batches import Scans
@@ -490,7 +490,7 @@ def test_scan_that_fits_is_flipped_and_turned_alone() -> None:
     assert len(seen) == 8
 
 
-def test_crop_lies_near_the_centre_and_is_the_same_for_all_coils() -> None:
+def test_crop_lies_near_the_center_and_is_the_same_for_all_coils() -> None:
     image = torch.polar(torch.arange(1.0, 64 * 160 + 1).view(64, 160), torch.zeros(64, 160))
     coils = torch.tensor([1.0, 2.0, -0.5])
     kspace = fft2c(coils[:, None, None] * image)
@@ -502,10 +502,10 @@ def test_crop_lies_near_the_centre_and_is_the_same_for_all_coils() -> None:
             torch.testing.assert_close(cropped[coil], cropped[0] * factor, atol=0.2, rtol=1e-3)
         numbers = cropped[0].abs().round().long() - 1
         rows, columns = numbers // 160, numbers % 160
-        centre = [float(rows.float().mean()) - 31.5, float(columns.float().mean()) - 79.5]
-        assert abs(centre[0]) <= SHIFT * 64 + 1 and abs(centre[1]) <= SHIFT * 160 + 1
+        center = [float(rows.float().mean()) - 31.5, float(columns.float().mean()) - 79.5]
+        assert abs(center[0]) <= SHIFT * 64 + 1 and abs(center[1]) <= SHIFT * 160 + 1
         assert sorted((len(rows.unique()), len(columns.unique()))) == [32, 48]
-        offsets.add(round(centre[1]))
+        offsets.add(round(center[1]))
     assert len(offsets) > 15 and max(offsets) - min(offsets) > SHIFT * 160
 
 
@@ -529,7 +529,7 @@ def test_lines_that_were_not_encoded_stay_empty_and_count_as_known() -> None:
         placed, extent, _ = fit_coils_to_matrix(torch.from_numpy(kspace), coils, (32, 32), rng)
         assert sorted(extent) == [26, 32]  # data reach from 24 before DC to 25 after it: 51 of 64, 25.5 of 32
         empty = (placed == 0).all(dim=0)
-        assert torch.equal(empty, centre_pad(torch.zeros(extent, dtype=torch.bool), (32, 32), value=True))
+        assert torch.equal(empty, center_pad(torch.zeros(extent, dtype=torch.bool), (32, 32), value=True))
         scans = draw_coils([(kspace, True)], (32, 32), COILS, rng_of(seed))
         assert bool(scans.problem.mask[0][empty].all())
         extents.add(extent)

@@ -89,7 +89,7 @@ def test_pictures_of_8_and_16_bits(tmp_path: Path) -> None:
     assert np.array_equal(found, sixteen) and int(found.max()) == 60000
     (found,) = magnitude_slices(write_picture(tmp_path / "picture.jpg", eight))
     assert found.shape == (30, 20) and float(np.abs(found - eight.astype(float)).mean()) < 5
-    (found,) = magnitude_slices(write_picture(tmp_path / "colours.png", np.stack([eight] * 3, axis=-1)))
+    (found,) = magnitude_slices(write_picture(tmp_path / "colors.png", np.stack([eight] * 3, axis=-1)))
     assert np.array_equal(found, eight)
     Image.fromarray(eight).convert("LA").save(tmp_path / "alpha.png")
     (found,) = magnitude_slices(tmp_path / "alpha.png")
@@ -231,8 +231,8 @@ def undersampled(path: Path) -> None:
 
 
 def structured(path: Path) -> None:
-    colours = np.zeros((30, 20, 2), dtype=[("R", "u1"), ("G", "u1"), ("B", "u1")])
-    nibabel.save(nibabel.Nifti1Image(colours, np.eye(4)), path)
+    colors = np.zeros((30, 20, 2), dtype=[("R", "u1"), ("G", "u1"), ("B", "u1")])
+    nibabel.save(nibabel.Nifti1Image(colors, np.eye(4)), path)
 
 
 EIGHT = (200 * phantom(30, 20)).astype(np.uint8)

@@ -160,7 +160,7 @@ def test_slices_have_the_volumes_data_range(scans: Path, results: Path) -> None:
         images = read_dataset(results / "reconstructions" / volume["file"], "reconstruction")
         scores = evaluate(scans / volume["file"], results / "reconstructions" / volume["file"], "singlecoil")
         assert np.mean(volume["scores"]["SSIM"]) == pytest.approx(scores.means()["SSIM"], rel=1e-6)
-        middle = slice(2, 22)  # the centre (20, 20), as fastMRI scores it
+        middle = slice(2, 22)  # the center (20, 20), as fastMRI scores it
         expected = [
             peak_signal_noise_ratio(t[middle], i[middle], data_range=target[:, middle].max())
             for t, i in zip(target, images)
@@ -214,7 +214,7 @@ def test_run_of_a_protocol(scans: Path, tmp_path: Path) -> None:
         "small scans",
         "reconstruction, zero-filled",
         values["protocol_sha256"],
-        "centre fraction 0.2",
+        "center fraction 0.2",
         "mrihvae report",
     ):
         assert told in page.text
@@ -533,12 +533,12 @@ def test_zoom_and_pan_are_linked(page: Browser) -> None:
 
 
 @needs_browser
-def test_window_is_that_of_all_grey_panels(page: Browser) -> None:
+def test_window_is_that_of_all_gray_panels(page: Browser) -> None:
     filters = "[...at.querySelectorAll('figure')].map(f => [f.classList[0], getComputedStyle(f.children[1]).filter])"
-    grey = 'url("#window-0")'
+    gray = 'url("#window-0")'
     assert dict(in_viewer(page, filters)) == {
-        "zero-filled": grey, "reconstruction": grey, "target": grey,
-        "error": 'url("#colours-error")', "uncertainty": 'url("#colours-uncertainty")',
+        "zero-filled": gray, "reconstruction": gray, "target": gray,
+        "error": 'url("#colors-error")', "uncertainty": 'url("#colors-uncertainty")',
     }  # fmt: skip
     slope = (
         "[...document.querySelectorAll('#window-0 feComponentTransfer > *')].map(f => Number(f.getAttribute('slope')))"
@@ -550,7 +550,7 @@ def test_window_is_that_of_all_grey_panels(page: Browser) -> None:
     assert page.evaluate(slope) == pytest.approx([100 / window] * 3) and before[0] < 100 / window
     in_viewer(page, "at.querySelector('.level').focus()")
     page.press("Home")
-    shown = set(in_viewer(page, "[...at.querySelectorAll('.grey .range')].map(r => r.textContent)"))
+    shown = set(in_viewer(page, "[...at.querySelectorAll('.gray .range')].map(r => r.textContent)"))
     assert len(shown) == 1 and shown.pop().startswith("-")  # black is below 0 where the level is 0
     in_viewer(page, "at.querySelector('.reset').click()")
     assert page.evaluate(slope) == before

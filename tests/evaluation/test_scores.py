@@ -258,7 +258,7 @@ SPOILED: list[tuple[Callable[[Path, Path], object], str, str]] = [
     (prediction(ONES[:, :, :17]), "reconstructions/file2.h5", "shape (2, 23, 17); file2.h5 needs 2 slices"),
     (prediction(ONES[0]), "reconstructions/file2.h5", "float32 of shape (23, 18); store float32 magnitudes"),
     (prediction(ONES + 0j), "reconstructions/file2.h5", "is complex64 of shape"),
-    (target(ONES[:, :17]), "targets/file2.h5", "slices of 17 x 18; fastMRI scores the centre 18 x 18"),
+    (target(ONES[:, :17]), "targets/file2.h5", "slices of 17 x 18; fastMRI scores the center 18 x 18"),
     (target(ONES[:, :, :6]), "targets/file2.h5", "needs H >= W >= 7"),
     (target(0 * ONES), "targets/file2.h5", "nowhere above 0"),
 ]

@@ -13,7 +13,7 @@ from mrihvae.inference.problem import LEAST_WEIGHT, WEIGHT, MultiCoilProblem, pr
 from mrihvae.inference.views import view
 from mrihvae.model.hvae import HVAE
 from mrihvae.physics import total_variation as variation
-from mrihvae.physics.fourier import centre_crop, centre_pad, fft2c, ifft2c, resize_kspace
+from mrihvae.physics.fourier import center_crop, center_pad, fft2c, ifft2c, resize_kspace
 from mrihvae.physics.mri import Sense
 from mrihvae.physics.total_variation import TV_STRENGTH, first_guess, total_variation
 from tests.support.files import complex_normal
@@ -36,7 +36,7 @@ def problem_of(model: HVAE, shape: tuple[int, int], coils: int = 3, mask: Tensor
 def problem_by_hand(sense: Sense, data: Tensor, noise: Tensor, padded: tuple[int, int]) -> MultiCoilProblem:
     """Pose a problem without a model; `total_variation` is of no account."""
     combined = sense.adjoint(data)
-    scale, mask = torch.ones(len(data)), centre_pad(sense.mask.expand(combined.shape), padded, value=True)
+    scale, mask = torch.ones(len(data)), center_pad(sense.mask.expand(combined.shape), padded, value=True)
     return MultiCoilProblem(
         mask=mask, noise=noise, scale=scale, padded=padded, sense=sense, combined=combined, first=combined
     )
@@ -81,7 +81,7 @@ def test_what_lies_beyond_the_scan_counts_as_measured(model: HVAE, shape: tuple[
         for number in range(8):
             seen = problem.view(number)
             back = view(seen.mask, number)
-            assert torch.equal(centre_crop(back, shape), mask.expand(2, *shape))
+            assert torch.equal(center_crop(back, shape), mask.expand(2, *shape))
             assert int(back.sum()) == 2 * (int(mask.sum()) + back[0].numel() - mask.numel())
             guess = seen.kspace(white(2, *shape))
             measured = seen.measured_bins(guess)

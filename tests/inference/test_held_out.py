@@ -25,7 +25,7 @@ def model() -> HVAE:
 
 
 def lines(width: int = 96) -> Tensor:
-    """Mark every third line and 8 in the centre."""
+    """Mark every third line and 8 in the center."""
     mask = torch.arange(width) % 3 == 0
     mask[width // 2 - 4 : width // 2 + 4] = True
     return mask
@@ -48,7 +48,7 @@ def test_lines_that_are_held_out(seed: int) -> None:
     whole = torch.stack(folds)
     assert bool((whole == whole[:, :1]).all()) and int(whole.sum(dim=0).max()) == 1  # whole lines, each held out once
     assert bool(measured[whole.any(dim=0)].all())
-    assert not whole[:, :, 44:52].any()  # the block in the centre stays
+    assert not whole[:, :, 44:52].any()  # the block in the center stays
     outer = int(lines().sum()) - 8 - 1  # and a line that touches it
     assert [int(fold[0].sum()) for fold in folds] == [outer // 8] * FOLDS
 
@@ -67,7 +67,7 @@ def test_bins_that_are_held_out() -> None:
     [
         torch.ones(64, 96, dtype=torch.bool),
         (torch.arange(96) < 60).expand(64, 96),  # partial Fourier
-        ((torch.arange(96) - 48).abs() < 12).expand(64, 96),  # the centre alone
+        ((torch.arange(96) - 48).abs() < 12).expand(64, 96),  # the center alone
         lines(24).expand(64, 24),  # few lines
         torch.zeros(64, 96, dtype=torch.bool),
         torch.rand(64, 96) < 0.02,
@@ -80,7 +80,7 @@ def test_too_little_to_hold_out(model: HVAE, measured: Tensor) -> None:
 
 
 def drawn_around(truth: Tensor, deviation: float, spread: float) -> object:
-    """Make a stand-in for `sample`: draws from around a centre that is itself a draw from around the truth."""
+    """Make a stand-in for `sample`: draws from around a center that is itself a draw from around the truth."""
     rng = np.random.default_rng(1)
 
     def white(count: int) -> Tensor:
@@ -92,8 +92,8 @@ def drawn_around(truth: Tensor, deviation: float, spread: float) -> object:
     ) -> Tensor:
         shown = torch.where(mask, 0, kspace)
         assert not shown.any()  # what is held out is not shown
-        centre = truth + deviation * white(1)
-        return ifft2c(centre + spread * white(samples))
+        center = truth + deviation * white(1)
+        return ifft2c(center + spread * white(samples))
 
     return sample
 
@@ -103,7 +103,7 @@ def drawn_around(truth: Tensor, deviation: float, spread: float) -> object:
 def test_ratio_is_that_of_error_and_spread(
     model: HVAE, monkeypatch: pytest.MonkeyPatch, pattern: str, deviation: float, spread: float
 ) -> None:
-    """The mean of 4 draws is off by the centre's error and by a quarter of the draws' variance; noise is taken off."""
+    """The mean of 4 draws is off by the center's error and by a quarter of the draws' variance; noise is taken off."""
     shape = (96, 64) if pattern == "along the height" else (64, 96)
     measured = {"lines": lines(), "along the height": lines()[:, None], "bins": bins(64, 96)}[pattern].expand(shape)
     truth = small_kspace(3, *shape, noise=0.0)

@@ -19,7 +19,7 @@ from mrihvae.model.bands import band_mask, merge, split
 from mrihvae.model.hvae import HVAE
 from mrihvae.model.layers import band_coverage
 from mrihvae.model.settings import ModelSettings
-from mrihvae.physics.fourier import centre_crop, fft2c, ifft2c
+from mrihvae.physics.fourier import center_crop, fft2c, ifft2c
 from mrihvae.training.batches import Scans
 from mrihvae.training.objective import prior_terms
 from mrihvae.utils.config import with_settings
@@ -77,7 +77,7 @@ def means(model: HVAE, encoder: Encoder | None, latents: list[list[Tensor]], fir
 
 
 @pytest.mark.parametrize("start", ["encoder", "prior"])
-def test_no_sweeps_is_amortised_inference_or_the_priors_mean(model: HVAE, start: str) -> None:
+def test_no_sweeps_is_amortized_inference_or_the_priors_mean(model: HVAE, start: str) -> None:
     kspace, mask, s = problem()
     q = CompleteEncoder(model, kspace)
     found = infer(model, q, kspace, mask, s, with_settings(NONE, start=start))
@@ -148,7 +148,7 @@ def test_objective_by_hand(model: HVAE, loss: str, anchor: str) -> None:
         hhat = model.head(group[-1], state, SHAPE)
         band = model.band(group[-1], SHAPE)
         grid = (hhat.shape[-2], hhat.shape[-1])
-        misfit = (centre_crop(kspace, grid) - hhat).abs() / 0.1 * (band & centre_crop(mask, grid))
+        misfit = (center_crop(kspace, grid) - hhat).abs() / 0.1 * (band & center_crop(mask, grid))
         return total + 0.7 * (misfit.square() if loss == "l2" else misfit).sum(dim=(1, 2))
 
     for group in model.groups:
@@ -225,7 +225,7 @@ def test_layers_in_turn_by_hand(model: HVAE, rule: str) -> None:
                 state = layer(ahead, latents[i][n])
         hhat = model.head(group[-1], state, SHAPE)
         grid = (hhat.shape[-2], hhat.shape[-1])
-        misfit = ((centre_crop(kspace, grid) - hhat) / 0.1) * model.band(group[-1], SHAPE)
+        misfit = ((center_crop(kspace, grid) - hhat) / 0.1) * model.band(group[-1], SHAPE)
         (gradient,) = torch.autograd.grad(-density + misfit.abs().square().sum(), z)
         moved = found.latents[j][k] - z.detach()
         if rule == "gradient":

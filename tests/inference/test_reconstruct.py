@@ -20,7 +20,7 @@ from mrihvae.model.bands import merge
 from mrihvae.model.hvae import HVAE
 from mrihvae.model.layers import Gaussian, band_coverage
 from mrihvae.model.settings import ModelSettings
-from mrihvae.physics.fourier import centre_pad, fft2c, ifft2c
+from mrihvae.physics.fourier import center_pad, fft2c, ifft2c
 from mrihvae.physics.noise import noise_std
 from mrihvae.physics.scaling import kspace_scale
 from mrihvae.training.objective import decode_means
@@ -34,7 +34,7 @@ def exactly(**values: Any) -> InferenceSettings:
     return with_settings(InferenceSettings(precision="float32"), **values)
 
 
-AMORTISED = exactly(views=1, rounds=1, sweeps=0)
+AMORTIZED = exactly(views=1, rounds=1, sweeps=0)
 SHORT = exactly(views=2, sweeps=2)  # in a second round
 
 
@@ -52,7 +52,7 @@ def problem_of(kspace: torch.Tensor, mask: torch.Tensor, noise: torch.Tensor) ->
 
 
 def bins_of(height: int, width: int, share: float = 0.4) -> torch.Tensor:
-    """Mark single bins and the centre: bool (H, W)."""
+    """Mark single bins and the center: bool (H, W)."""
     mask = torch.rand(height, width, generator=torch.Generator().manual_seed(0)) < share
     mask[height // 2 - 2 : height // 2 + 2, width // 2 - 2 : width // 2 + 2] = True
     return mask
@@ -77,7 +77,7 @@ def test_any_size(model: HVAE, shape: tuple[int, int]) -> None:
 @pytest.mark.parametrize(
     "settings",
     [
-        AMORTISED,
+        AMORTIZED,
         SHORT,
         exactly(views=1, sweeps=2, rule="adam", loss="l1", combine="variance"),
         exactly(views=1, rounds=1, sweeps=2, rule="gradient", step=1e-3),
@@ -104,16 +104,16 @@ def test_scale_equivariance(model: HVAE, factor: float, tolerance: float, combin
     assert relative(reconstruct(model, factor * kspace, mask, None, settings) / factor, images) < tolerance
 
 
-def test_amortised_result_is_scale_equivariant_to_rounding(model: HVAE) -> None:
+def test_amortized_result_is_scale_equivariant_to_rounding(model: HVAE) -> None:
     kspace, mask = small_kspace(2, 36, 30), every_third(30)
-    images = reconstruct(model, kspace, mask, None, AMORTISED)
+    images = reconstruct(model, kspace, mask, None, AMORTIZED)
     for factor in (1e-6, 1e4, 3.0):
-        assert relative(reconstruct(model, factor * kspace, mask, None, AMORTISED) / factor, images) < 1e-5
+        assert relative(reconstruct(model, factor * kspace, mask, None, AMORTIZED) / factor, images) < 1e-5
 
 
 @pytest.mark.parametrize(
     "settings",
-    [AMORTISED, SHORT, exactly(sweeps=3, rule="adam", step=0.5, beta=0.1), exactly(sweeps=1, precision="bfloat16")],
+    [AMORTIZED, SHORT, exactly(sweeps=3, rule="adam", step=0.5, beta=0.1), exactly(sweeps=1, precision="bfloat16")],
 )
 def test_measured_bins_are_kept(model: HVAE, settings: InferenceSettings) -> None:
     kspace, mask = small_kspace(2, 36, 30, noise=0.2), every_third(30)
@@ -134,12 +134,12 @@ def test_lines_along_the_other_axis_are_the_transposed_problem(model: HVAE) -> N
     images = reconstruct(model, kspace, mask[:, None], None, SHORT)
     assert images.shape == (2, 36, 30)
     assert torch.equal(images, reconstruct(model, kspace.mT, mask, None, SHORT).mT)
-    drawn = sample(model, kspace, mask[:, None], 2, None, AMORTISED)
+    drawn = sample(model, kspace, mask[:, None], 2, None, AMORTIZED)
     assert drawn.shape == (2, 2, 36, 30)
-    assert torch.equal(drawn, sample(model, kspace.mT, mask, 2, None, AMORTISED).mT)
+    assert torch.equal(drawn, sample(model, kspace.mT, mask, 2, None, AMORTIZED).mT)
 
 
-@pytest.mark.parametrize("settings", [AMORTISED, SHORT, exactly(views=3, rounds=1, combine="variance")])
+@pytest.mark.parametrize("settings", [AMORTIZED, SHORT, exactly(views=3, rounds=1, combine="variance")])
 def test_any_pattern(model: HVAE, settings: InferenceSettings) -> None:
     kspace, mask = small_kspace(3, 37, 30, noise=0.05), bins_of(37, 30)
     images = reconstruct(model, kspace, mask, None, settings)
@@ -328,7 +328,7 @@ def test_sample_by_hand(model: HVAE, number: int, which: int) -> None:
             _, state = layer.prior_step(state)
             state = layer(state, z)
         hhat = model.head(j, state, (32, 24))
-        known = torch.where(seen.mask, known, known + centre_pad(hhat, (32, 24)))
+        known = torch.where(seen.mask, known, known + center_pad(hhat, (32, 24)))
         bands.append(hhat)
     expected = view(torch.where(seen.mask, seen.measured, merge(bands)), which)
     drawn = fft2c(sample(model, kspace, mask, 5, None, settings, seed=4))[number]
@@ -341,7 +341,7 @@ def test_sample_by_hand(model: HVAE, number: int, which: int) -> None:
 def test_refined_samples_of_a_linear_model_follow_its_posterior(
     noise: float, rule: str, temperature: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Randomise-then-optimise is exact for a linear decoder and normal latents (Bardsley et al. 2014).
+    """Randomize-then-optimize is exact for a linear decoder and normal latents (Bardsley et al. 2014).
 
     Here hhat = z, with real and imaginary part as latent channels, z ~ N(mu, (T sigma)^2), noise s^2 / 2 in each part.
     """
@@ -400,18 +400,18 @@ def test_no_samples_are_refused(model: HVAE, samples: int) -> None:
 
 def test_mask_shapes_are_equivalent(model: HVAE) -> None:
     kspace, mask = small_kspace(2, 36, 30), every_third(30)
-    images = reconstruct(model, kspace, mask, None, AMORTISED)
+    images = reconstruct(model, kspace, mask, None, AMORTIZED)
     for same in (mask[None], mask.expand(36, 30), mask.to(torch.uint8), mask.float()):
-        assert torch.equal(reconstruct(model, kspace, same, None, AMORTISED), images)
+        assert torch.equal(reconstruct(model, kspace, same, None, AMORTIZED), images)
 
 
 def test_what_is_not_measured_is_ignored(model: HVAE) -> None:
     kspace, mask = small_kspace(2, 36, 30), every_third(30)
     images = reconstruct(model, kspace, mask, None, SHORT)
-    spoilt = torch.where(mask, kspace, 1e6 * torch.from_numpy(complex_normal((2, 36, 30))))
-    assert torch.equal(reconstruct(model, spoilt, mask, None, SHORT), images)
-    spoilt = torch.where(mask, kspace, complex("nan"))
-    assert torch.equal(reconstruct(model, spoilt, mask, None, SHORT), images)
+    spoiled = torch.where(mask, kspace, 1e6 * torch.from_numpy(complex_normal((2, 36, 30))))
+    assert torch.equal(reconstruct(model, spoiled, mask, None, SHORT), images)
+    spoiled = torch.where(mask, kspace, complex("nan"))
+    assert torch.equal(reconstruct(model, spoiled, mask, None, SHORT), images)
 
 
 @pytest.mark.parametrize("combine", ["measured", "variance"])
@@ -445,7 +445,7 @@ def test_no_sweeps_is_the_mean_of_the_masked_posterior(model: HVAE) -> None:
     scale = kspace_scale(measured)[:, None, None]
     guess = model.r.guesses(measured / scale, mask.expand(kspace.shape))[-1]
     hhat = scale * merge(decode_means(model, measured / scale, mask.expand(kspace.shape), guess))
-    found = fft2c(reconstruct(model, kspace, mask, None, AMORTISED))
+    found = fft2c(reconstruct(model, kspace, mask, None, AMORTIZED))
     assert relative(found, torch.where(mask, kspace, hhat)) < 1e-5
 
 
@@ -501,7 +501,7 @@ def test_sweeps_are_those_of_the_last_round(model: HVAE) -> None:
 @pytest.mark.parametrize("shape", [(16, 24), (8, 2), (15, 24), (9, 7)])
 def test_views_are_mirrored_images(number: int, shape: tuple[int, int]) -> None:
     image = torch.from_numpy(complex_normal((2, *shape)))
-    centre = (shape[0] // 2, shape[1] // 2)
+    center = (shape[0] // 2, shape[1] // 2)
     mirrored = image
     if number & 1:  # the conjugate of k-space: the conjugate image, turned by 180 degrees
         mirrored = mirrored.conj().flip(-2, -1).roll((1 - shape[0] % 2, 1 - shape[1] % 2), (-2, -1))
@@ -512,7 +512,7 @@ def test_views_are_mirrored_images(number: int, shape: tuple[int, int]) -> None:
     seen = view(fft2c(image), number)
     torch.testing.assert_close(ifft2c(seen), mirrored, rtol=0, atol=1e-5)
     assert torch.equal(view(seen, number), fft2c(image))  # its own inverse
-    assert torch.equal(seen[:, centre[0], centre[1]].abs(), fft2c(image)[:, centre[0], centre[1]].abs())  # DC
+    assert torch.equal(seen[:, center[0], center[1]].abs(), fft2c(image)[:, center[0], center[1]].abs())  # DC
     mask = bins_of(*shape)
     assert torch.equal(view(mask, number), view(mask.to(torch.complex64), number).real > 0)
     assert torch.equal(

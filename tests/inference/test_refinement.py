@@ -41,10 +41,10 @@ class Linear:
         target = Target(bins, torch.ones(1, 6, dtype=torch.bool), torch.full((3, 1, 1), math.sqrt(2)))
         return Objective(self, anchors, self.start, target, RefinementSettings(**settings), 0, width)
 
-    def solution(self, k: int, centre: Tensor, sigma: float, beta: float = 1.0) -> Tensor:
-        """Minimise |x - centre|^2 / 2 sigma^2 + beta |A x - y|^2 / 2 of slice k."""
+    def solution(self, k: int, center: Tensor, sigma: float, beta: float = 1.0) -> Tensor:
+        """Minimize |x - center|^2 / 2 sigma^2 + beta |A x - y|^2 / 2 of slice k."""
         a = torch.cat((torch.eye(4) / sigma, math.sqrt(beta) * self.matrices[k])).double()
-        b = torch.cat((centre / sigma, math.sqrt(beta) * self.bins[k])).double()
+        b = torch.cat((center / sigma, math.sqrt(beta) * self.bins[k])).double()
         return torch.linalg.lstsq(a, b[:, None]).solution[:, 0]
 
 
@@ -60,10 +60,10 @@ def test_gauss_newton_solves_a_linear_problem_of_each_slice(anchor: str, sigma: 
     problem = Linear()
     found = flat(refine(problem.objective(sigma, width=width, **NEWTON, anchor=anchor, iterations=4, beta=2.0)))
     for k in range(3):
-        centre, deviation = flat(problem.start)[k], sigma * width
+        center, deviation = flat(problem.start)[k], sigma * width
         if anchor == "prior":
-            centre, deviation = problem.prior.mu.expand(4), float(problem.prior.sigma)
-        expected = problem.solution(k, centre, deviation, beta=2.0)
+            center, deviation = problem.prior.mu.expand(4), float(problem.prior.sigma)
+        expected = problem.solution(k, center, deviation, beta=2.0)
         assert float((found[k] - expected).norm() / expected.norm()) < 1e-3
 
 
@@ -95,9 +95,9 @@ def test_plain_gradient_is_equation_7(loss: str, anchor: str) -> None:
     settings = {"rule": "gradient", "step": 0.01, "loss": loss, "anchor": anchor, "beta": 0.7}
     found = refine(problem.objective(sigma=0.5, **settings))
     start = [z.clone().requires_grad_() for z in problem.start]
-    centre = [problem.prior.mu.expand_as(z) if anchor == "prior" else z.detach().clone() for z in start]
+    center = [problem.prior.mu.expand_as(z) if anchor == "prior" else z.detach().clone() for z in start]
     deviation = problem.prior.sigma if anchor == "prior" else torch.tensor(0.5)
-    density = sum(torch.distributions.Normal(m, deviation).log_prob(z).sum() for z, m in zip(start, centre))
+    density = sum(torch.distributions.Normal(m, deviation).log_prob(z).sum() for z, m in zip(start, center))
     target = problem.objective().target
     misfit = (problem(start)[1] - target.bins).abs() / target.s
     total = -density + 0.7 * (misfit.square() if loss == "l2" else misfit).sum()

@@ -19,7 +19,7 @@ def white(shape: tuple[int, ...]) -> Tensor:
 
 
 def mirrored(image: Tensor, *axes: int) -> Tensor:
-    """Take x[c - n] for x[c + n], index by index, c the centre of an axis."""
+    """Take x[c - n] for x[c + n], index by index, c the center of an axis."""
     for axis in axes:
         size = image.shape[axis]
         image = image.index_select(axis, (2 * (size // 2) - torch.arange(size)).remainder(size))
@@ -60,11 +60,11 @@ def test_views_follow_each_other(shape: tuple[int, int]) -> None:
 
 @pytest.mark.parametrize("shape", SHAPES)
 def test_zero_frequency_stays_and_lines_stay_lines(shape: tuple[int, int]) -> None:
-    centre = torch.zeros(shape, dtype=torch.complex64)
-    centre[shape[0] // 2, shape[1] // 2] = 2j
+    center = torch.zeros(shape, dtype=torch.complex64)
+    center[shape[0] // 2, shape[1] // 2] = 2j
     lines = every_third(shape[1]).expand(shape)
     for number in range(8):
-        expected = centre.conj() if number & 1 else centre
-        assert torch.equal(view(centre, number), expected.resolve_conj())
+        expected = center.conj() if number & 1 else center
+        assert torch.equal(view(center, number), expected.resolve_conj())
         seen = view(lines, number)
         assert bool((seen == seen[:1]).all()) and int(seen.sum()) == int(lines.sum())

@@ -181,13 +181,13 @@ def test_read_dataset(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("centre", "last", "padding"),
+    ("center", "last", "padding"),
     [(10, 19, (0, 20)), (8, 15, (2, 18)), (7, 16, (3, 20)), (10, 14, (0, 15))],
 )
-def test_padding_equals_fastmri(tmp_path: Path, centre: int, last: int, padding: tuple[int, int]) -> None:
+def test_padding_equals_fastmri(tmp_path: Path, center: int, last: int, padding: tuple[int, int]) -> None:
     from fastmri.data import SliceDataset
 
-    path = write_scan(tmp_path / "file1.h5", ismrmrd_header=header(24, 20, centre, last))
+    path = write_scan(tmp_path / "file1.h5", ismrmrd_header=header(24, 20, center, last))
     metadata = SliceDataset(tmp_path, "singlecoil").raw_samples[0].metadata
     assert (metadata["padding_left"], metadata["padding_right"]) == padding
     assert read_scan(path).padding == padding

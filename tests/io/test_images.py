@@ -174,7 +174,7 @@ def cut_nifti(path: Path) -> None:
     truncate(path)
 
 
-def colour_nifti(path: Path) -> None:
+def color_nifti(path: Path) -> None:
     pixels = np.zeros((4, 4, 2), dtype=[("R", "u1"), ("G", "u1"), ("B", "u1")])
     nibabel.save(nibabel.Nifti1Image(pixels, np.eye(4)), path)
 
@@ -197,7 +197,7 @@ def colour_nifti(path: Path) -> None:
         ("a.nii.gz", lambda p: p.write_bytes(b"nothing"), r"not readable \("),
         ("a.nii", lambda p: p.touch(), r"not readable \("),
         ("a.nii", lambda p: write_nifti(p, numbers(4, 4).astype(np.complex64)), r"is complex \(complex64\)"),
-        ("a.nii", colour_nifti, "is in color"),
+        ("a.nii", color_nifti, "is in color"),
         ("a.nii", lambda p: write_nifti(p, numbers(4)), r"has shape \(4,\); give \(H, W\)"),
         ("a.nii", lambda p: write_nifti(p, numbers(4, 4, 1, 1, 3)), r"has shape \(4, 4, 1, 1, 3\)"),
     ],

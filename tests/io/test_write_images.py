@@ -38,7 +38,7 @@ def write(path: Path, volume: Volume = PLACED) -> Path:
 
 @pytest.mark.parametrize("name", ["a.nii", "a.nii.gz"])
 def test_nifti_says_where_voxels_lie(name: str, tmp_path: Path) -> None:
-    """By hand: voxel (i, j, k) is at the slice's centre plus its steps, counted to the right, front and head."""
+    """By hand: voxel (i, j, k) is at the slice's center plus its steps, counted to the right, front and head."""
     image = nibabel.load(write(tmp_path / name))
     np.testing.assert_array_equal(np.asanyarray(image.dataobj), PIXELS.transpose(1, 2, 0))
     for i, j, k in ((0, 0, 0), (7, 5, 2), (4, 3, 1)):
@@ -150,8 +150,8 @@ def test_picture_is_a_page_of_slices(count: int, columns: int, tmp_path: Path) -
     expected = np.zeros_like(page)
     for k in range(count):
         top, left = 10 * (k // columns), 8 * (k % columns)
-        grey = np.rint(255 * np.clip(volume[k] / float(np.percentile(volume, 99.5)), 0, 1))
-        expected[top : top + 8, left : left + 6] = grey
+        gray = np.rint(255 * np.clip(volume[k] / float(np.percentile(volume, 99.5)), 0, 1))
+        expected[top : top + 8, left : left + 6] = gray
     np.testing.assert_array_equal(page, expected)
 
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from mrihvae.model.bands import band_grid, band_mask, fill_hermitian, grids, merge, mirrored, split
-from mrihvae.physics.fourier import centre_crop, centre_pad, fft2c, ifft2c
+from mrihvae.physics.fourier import center_crop, center_pad, fft2c, ifft2c
 from tests.support.files import complex_normal
 
 
@@ -30,7 +30,7 @@ def test_bands_partition_kspace_and_merge_inverts_split(height: int) -> None:
             for levels in sorted({1, 2, 3, 5, 7, min(deepest, 7)}):
                 count = torch.zeros(shape, dtype=torch.int64)
                 for j in range(levels):
-                    count += centre_pad(band_mask(shape, levels, j).to(torch.int64), shape)
+                    count += center_pad(band_mask(shape, levels, j).to(torch.int64), shape)
                 assert bool((count == 1).all()), (shape, levels)
                 bands = split(kspace, levels)
                 assert [tuple(band.shape) for band in bands] == grids(shape, levels)
@@ -86,12 +86,12 @@ def test_hermitian_bands_partition_kspace_and_are_real_images(shape: tuple[int, 
     for j in range(levels):
         mask = band_mask(shape, levels, j, hermitian=True)
         assert tuple(mask.shape) == band_grid(shape, levels, j, hermitian=True)
-        count += centre_pad(mask.to(torch.int64), shape)
+        count += center_pad(mask.to(torch.int64), shape)
     assert bool((count == 1).all())
     bands = split(kspace, levels, hermitian=True)
     torch.testing.assert_close(merge(bands), kspace, rtol=0, atol=1e-6)
     for band in bands:
-        image = ifft2c(centre_pad(band, shape))
+        image = ifft2c(center_pad(band, shape))
         assert float(image.imag.abs().max()) < 1e-6 * max(float(image.abs().max()), 1.0)
 
 
@@ -102,7 +102,7 @@ def test_half_of_a_hermitian_band_tells_the_rest(shape: tuple[int, int], levels:
     kspace = real_spectrum(2, *shape)
     for j, (grid, band) in enumerate(zip(grids(shape, levels), split(kspace, levels, hermitian=True), strict=True)):
         keep = band_mask(shape, levels, j, hermitian=True)
-        filled = fill_hermitian(centre_crop(band, grid), (keep.shape[-2], keep.shape[-1]), keep)
+        filled = fill_hermitian(center_crop(band, grid), (keep.shape[-2], keep.shape[-1]), keep)
         torch.testing.assert_close(filled, band, rtol=0, atol=1e-6)
 
 

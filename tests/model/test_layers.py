@@ -108,15 +108,15 @@ def test_fold_and_unfold_are_inverse(fold: int) -> None:
 
 def test_sampled_fractions_of_hand_made_masks() -> None:
     everything, nothing = torch.ones(16, 16, dtype=torch.bool), torch.zeros(16, 16, dtype=torch.bool)
-    centre = nothing.clone()
-    centre[:, 6:10] = True  # 4 of 16 lines; the coarsest of 3 grids has 4 x 4 bins, the next one 8 x 8
+    center = nothing.clone()
+    center[:, 6:10] = True  # 4 of 16 lines; the coarsest of 3 grids has 4 x 4 bins, the next one 8 x 8
     one = nothing.clone()
     one[8, 8] = True  # DC
-    fractions = band_coverage(torch.stack((everything, nothing, centre, one)), 3)[..., 0, 0]
+    fractions = band_coverage(torch.stack((everything, nothing, center, one)), 3)[..., 0, 0]
     assert fractions[0].tolist() == [1, 1, 1] and fractions[1].tolist() == [0, 0, 0]
     assert fractions[2].tolist() == pytest.approx([1, 16 / 48, 32 / 192])
     assert fractions[3].tolist() == [1 / 16, 0, 0]
-    assert band_coverage(centre[None], 1).tolist() == [[[[0.25]]]]
+    assert band_coverage(center[None], 1).tolist() == [[[[0.25]]]]
 
 
 def test_samples_let_gradients_pass_and_detached_ones_do_not() -> None:
@@ -158,11 +158,11 @@ def test_a_block_is_linear_where_its_branch_is_zero() -> None:
         torch.testing.assert_close(block(x + 2 * y), block(x) + 2 * block(y))
 
 
-@pytest.mark.parametrize("normalise", [True, False])
-def test_residual_of_scale_0_is_the_identity(normalise: bool) -> None:
+@pytest.mark.parametrize("normalize", [True, False])
+def test_residual_of_scale_0_is_the_identity(normalize: bool) -> None:
     features = torch.randn(2, 32, 6, 6)
-    assert torch.equal(Residual(32, 0.0, normalise)(features), features)
-    assert not torch.equal(Residual(32, 0.1, normalise)(features), features)
+    assert torch.equal(Residual(32, 0.0, normalize)(features), features)
+    assert not torch.equal(Residual(32, 0.1, normalize)(features), features)
 
 
 def test_pointwise_is_the_convolution() -> None:

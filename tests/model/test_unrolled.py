@@ -137,7 +137,7 @@ def test_coarse_scales_see_far() -> None:
         torch.manual_seed(0)
         net = UNet(5, 3, widths).requires_grad_(False)
         for block in [module for module in net.modules() if isinstance(module, Residual)]:
-            block.norm = torch.nn.Identity()  # normalisation would let all pixels see each other
+            block.norm = torch.nn.Identity()  # normalization would let all pixels see each other
         changed = (net(spot) - net(0 * spot)).abs().amax(dim=1)[0]
         reach.append(int(changed.nonzero().amax()))
     assert reach[0] == 4 and 16 <= reach[1] < 63

@@ -50,7 +50,7 @@ CASES = [(name, real) for name in operators() for real in (True, False) if (name
 
 
 def whole(term: DataTerm, x: torch.Tensor, v: torch.Tensor, gamma: torch.Tensor | float) -> torch.Tensor:
-    """Compute what a proximal step minimises, (slices,)."""
+    """Compute what a proximal step minimizes, (slices,)."""
     half = 0.5 if term.real else 1.0
     return term.value(x) + half * (squared(x - v) / gamma**2).flatten(1).sum(dim=1)
 

@@ -68,7 +68,7 @@ def test_mean_number_of_lines(mask_type: str, four: float, eight: float | None) 
         assert np.mean(rates) == pytest.approx(368 / lines, rel=0.04)
 
 
-def test_centre_is_sampled_and_one_file_has_one_mask() -> None:
+def test_center_is_sampled_and_one_file_has_one_mask() -> None:
     for mask_type in MASK_TYPES:
         mask = sampling_mask(mask_type, 368, 4, 0.08, seed_of("a.h5"))
         assert mask[(368 - 29 + 1) // 2 :][:29].all()

@@ -1,11 +1,11 @@
-"""The centred Fourier transform and centred resizing."""
+"""The centerd Fourier transform and centerd resizing."""
 
 from __future__ import annotations
 
 import pytest
 import torch
 
-from mrihvae.physics.fourier import centre_crop, centre_pad, fft2c, ifft2c, resize_kspace
+from mrihvae.physics.fourier import center_crop, center_pad, fft2c, ifft2c, resize_kspace
 from tests.support.files import complex_normal
 
 SHAPES = [(8, 8), (7, 7), (8, 7), (7, 8), (1, 5), (16, 1), (33, 20)]
@@ -47,19 +47,19 @@ def test_constant_image_is_the_dc_bin(shape: tuple[int, int]) -> None:
 
 
 @pytest.mark.parametrize(("large", "small"), RESIZES)
-def test_crop_and_pad_are_adjoint_and_keep_the_centre(large: tuple[int, int], small: tuple[int, int]) -> None:
+def test_crop_and_pad_are_adjoint_and_keep_the_center(large: tuple[int, int], small: tuple[int, int]) -> None:
     x, y = draw(2, *large), draw(2, *small, seed=1)
-    assert inner(centre_crop(x, small), y) == pytest.approx(inner(x, centre_pad(y, large)), abs=1e-5)
-    assert torch.equal(centre_crop(centre_pad(y, large), small), y)
+    assert inner(center_crop(x, small), y) == pytest.approx(inner(x, center_pad(y, large)), abs=1e-5)
+    assert torch.equal(center_crop(center_pad(y, large), small), y)
     (top, left), (row, column) = (large[0] // 2, large[1] // 2), (small[0] // 2, small[1] // 2)
-    assert torch.equal(centre_crop(x, small)[:, row, column], x[:, top, left])
-    assert torch.equal(centre_pad(y, large)[:, top, left], y[:, row, column])
+    assert torch.equal(center_crop(x, small)[:, row, column], x[:, top, left])
+    assert torch.equal(center_pad(y, large)[:, top, left], y[:, row, column])
 
 
 def test_pad_fills_with_the_value() -> None:
-    padded = centre_pad(torch.zeros(2, 3), (5, 4), value=7.0)
+    padded = center_pad(torch.zeros(2, 3), (5, 4), value=7.0)
     assert padded.sum() == 7 * (20 - 6)
-    marked = centre_pad(torch.ones(2, 3, dtype=torch.bool), (5, 4), value=False)
+    marked = center_pad(torch.ones(2, 3, dtype=torch.bool), (5, 4), value=False)
     assert marked.dtype == torch.bool and marked.sum() == 6
 
 
@@ -69,11 +69,11 @@ def test_resize_keeps_the_dc_bin_and_the_common_bins(source: tuple[int, int], sh
     kspace = draw(2, *source)
     resized = resize_kspace(kspace, shape)
     assert resized.shape == (2, *shape)
-    centre = (shape[0] // 2, shape[1] // 2)
+    center = (shape[0] // 2, shape[1] // 2)
     for dy in range(-2, 3):
         for dx in range(-2, 3):
             assert torch.equal(
-                resized[:, centre[0] + dy, centre[1] + dx], kspace[:, source[0] // 2 + dy, source[1] // 2 + dx]
+                resized[:, center[0] + dy, center[1] + dx], kspace[:, source[0] // 2 + dy, source[1] // 2 + dx]
             )
     common = min(source[0], shape[0]) * min(source[1], shape[1])
     assert int((resized[0] != 0).sum()) == common

@@ -40,7 +40,7 @@ def test_noise_of_line_sampled_kspace(mask_type: str, given: bool) -> None:
     assert noise_std(kspace, mask if given else None).tolist() == pytest.approx([2.5, 2.5], rel=0.05)
 
 
-def test_noise_where_only_the_centre_is_measured() -> None:
+def test_noise_where_only_the_center_is_measured() -> None:
     mask = torch.zeros(320, dtype=torch.bool)
     mask[144:176] = True
     kspace = 0.7 * noise(640, 320) * mask

@@ -1,4 +1,4 @@
-"""Sampling patterns: their acceleration and centre, equality with fastMRI's and sigpy's, and every refusal."""
+"""Sampling patterns: their acceleration and center, equality with fastMRI's and sigpy's, and every refusal."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def test_whole_accelerations_may_be_floats() -> None:
 
 
 def test_poisson_is_that_of_sigpy() -> None:
-    """With the calibration region from the centre fraction, and a seed drawn from that of the file."""
+    """With the calibration region from the center fraction, and a seed drawn from that of the file."""
     from sigpy.mri import poisson
 
     seed = seed_of("file1.h5")
@@ -82,7 +82,7 @@ def test_radial_measures_as_much_as_asked_for_and_at_most_a_spoke_more(
 
 
 @pytest.mark.parametrize("acceleration", [1.1, 1.4, 1.7])
-def test_partial_fourier_measures_one_side_and_the_centre(acceleration: float) -> None:
+def test_partial_fourier_measures_one_side_and_the_center(acceleration: float) -> None:
     for width in (128, 61):
         sides = set()
         for seed in range(8):
@@ -119,7 +119,7 @@ def test_dc_is_measured(mask_type: str, shape: tuple[int, int]) -> None:
 
 
 @pytest.mark.parametrize("mask_type", ["radial", "spiral"])
-def test_spokes_and_turns_are_dense_at_the_centre(mask_type: str) -> None:
+def test_spokes_and_turns_are_dense_at_the_center(mask_type: str) -> None:
     pattern = sampling_pattern(mask_type, (128, 128), 8, 0.08, 1)
     radius = np.hypot(*np.mgrid[-64:64, -64:64])
     shares = [pattern[(radius >= low) & (radius < low + 8)].mean() for low in (0, 16, 32, 48)]

@@ -59,7 +59,7 @@ def test_complete_and_empty_kspace() -> None:
     assert not first_guess(torch.zeros_like(kspace), ~everything).abs().any()
 
 
-def test_centre_line_that_was_not_measured() -> None:
+def test_center_line_that_was_not_measured() -> None:
     """The denominator vanishes at DC: what rounding leaves there must not be blown up."""
     kspace = ellipses(1, 64, 64)
     mask = torch.from_numpy(sampling_mask("random", 64, 4, 0.08, 3)).clone()

@@ -167,15 +167,15 @@ def test_any_size(degraded: HVAE, scans: HVAE, shape: tuple[int, int]) -> None:
         assert found.image.shape == data.shape and bool(torch.isfinite(found.image).all())
 
 
-def spoilt(value: float) -> torch.Tensor:
+def spoiled(value: float) -> torch.Tensor:
     data = degrade("noise", True)
     data[1, 3, 4] = value
     return data
 
 
 REFUSED: list[tuple[Callable[[], torch.Tensor], Any, str]] = [
-    (lambda: spoilt(math.nan), 0.1, "data hold NaN or infinite values; give finite ones"),
-    (lambda: spoilt(-math.inf), 0.1, "data hold NaN or infinite values; give finite ones"),
+    (lambda: spoiled(math.nan), 0.1, "data hold NaN or infinite values; give finite ones"),
+    (lambda: spoiled(-math.inf), 0.1, "data hold NaN or infinite values; give finite ones"),
     (lambda: degrade("noise", True) * torch.tensor([1.0, 0.0])[:, None, None], 0.1, "zero all over in an image"),
     (lambda: degrade("noise", True), -0.1, "must be at least 0"),
     (lambda: degrade("noise", True), math.nan, "must be at least 0"),
@@ -210,8 +210,8 @@ def test_data_that_do_not_fit(scans: HVAE) -> None:
 def test_what_is_not_known_may_be_anything(scans: HVAE) -> None:
     data = degrade("holes", True)
     clean = restore_images(scans, OPERATORS["holes"], data, 0.03, COMPLETE)
-    spoilt = restore_images(scans, OPERATORS["holes"], torch.where(KNOWN, data, math.nan), 0.03, COMPLETE)
-    assert torch.equal(clean.image, spoilt.image) and torch.equal(clean.misfit[-1], spoilt.misfit[-1])
+    spoiled = restore_images(scans, OPERATORS["holes"], torch.where(KNOWN, data, math.nan), 0.03, COMPLETE)
+    assert torch.equal(clean.image, spoiled.image) and torch.equal(clean.misfit[-1], spoiled.misfit[-1])
 
 
 def test_any_operator_by_its_two_functions(scans: HVAE) -> None:

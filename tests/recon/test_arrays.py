@@ -170,7 +170,7 @@ MISTAKES: list[tuple[Callable[[], Any], str]] = [
     (lambda: mrihvae.reconstruct(K, LINES, samples=1), "samples is 1; give 0 for none, or at least 2"),
     (lambda: mrihvae.reconstruct(K, LINES, samples=-1), "samples is -1"),
     (lambda: mrihvae.reconstruct(K, LINES, weights="nowhere"), "nowhere: neither shipped weights"),
-    (lambda: mrihvae.reconstruct(C, np.arange(40) == 20, method="sense"), "only 24 x 1 bins around the centre"),
+    (lambda: mrihvae.reconstruct(C, np.arange(40) == 20, method="sense"), "only 24 x 1 bins around the center"),
 ]
 
 

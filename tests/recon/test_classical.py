@@ -144,8 +144,8 @@ def test_coils_are_reconstructed_with_their_maps(method: Method, pattern: str) -
     kept = np.where(mask, kspace, 0)
     aliased = (maps.conj() * zero_filled(kept)).sum(axis=0)
     assert psnr(complete, image) > psnr(complete, aliased) + 5
-    spoilt = np.where(mask, kspace, 100)
-    np.testing.assert_allclose(method(spoilt, mask, 0.003, 100, maps), image, atol=2e-3)
+    spoiled = np.where(mask, kspace, 100)
+    np.testing.assert_allclose(method(spoiled, mask, 0.003, 100, maps), image, atol=2e-3)
     for factor in (2e-7, 1e4):
         np.testing.assert_allclose(
             method(kspace * np.float32(factor), mask, 0.003, 100, maps) / factor, image, atol=2e-3

@@ -12,7 +12,7 @@ from torch import Tensor
 from mrihvae.coils.settings import CoilSettings
 from mrihvae.data.scan import Scan
 from mrihvae.inference.settings import InferenceSettings, RefinementSettings
-from mrihvae.physics.fourier import centre_crop, centre_pad, fft2c, ifft2c
+from mrihvae.physics.fourier import center_crop, center_pad, fft2c, ifft2c
 from mrihvae.physics.noise import background_noise
 from mrihvae.recon.methods import make_method
 from mrihvae.recon.oversampling import kept_rows, remove_oversampling, restore_rows
@@ -30,7 +30,7 @@ LINES = np.asarray(calibrated(40, 12).numpy())
 def oversampled(coils: int = 3, slices: int = 2, height: int = 96, noise: float = 0.01) -> Scan:
     """Make a scan whose object fills the central half of the readout, with noise in all of it."""
     images = ifft2c(coil_scans(slices, coils, height // 2, 40, 0.0)[0])
-    kspace = fft2c(centre_pad(images, (height, 40))).numpy() + noise * complex_normal((slices, coils, height, 40), 3)
+    kspace = fft2c(center_pad(images, (height, 40))).numpy() + noise * complex_normal((slices, coils, height, 40), 3)
     shown = kspace.astype(np.complex64)
     return Scan("file1.h5", shown if coils > 1 else shown[:, 0], matrix=(height // 2, 40))
 
@@ -40,7 +40,7 @@ def test_the_image_inside_stays(height: int, rows: int) -> None:
     kspace = torch.from_numpy(complex_normal((2, 3, height, 40)) * LINES)
     found = remove_oversampling(kspace, rows)
     assert found.shape == (2, 3, rows, 40) and found.dtype == torch.complex64
-    torch.testing.assert_close(ifft2c(found), centre_crop(ifft2c(kspace), (rows, 40)), rtol=0, atol=1e-5)
+    torch.testing.assert_close(ifft2c(found), center_crop(ifft2c(kspace), (rows, 40)), rtol=0, atol=1e-5)
     assert not found[..., ~LINES].any()
     assert (rows == height) == (found is kspace)
 
@@ -65,7 +65,7 @@ def test_rows_are_put_back() -> None:
     image, inside = torch.arange(10.0)[:, None].expand(10, 3), torch.full((4, 3), -1.0)
     found = restore_rows(inside, image)
     assert found[:, 0].tolist() == [0, 1, 2, -1, -1, -1, -1, 7, 8, 9]
-    assert torch.equal(centre_crop(found, (4, 3)), inside) and image[4, 0] == 4
+    assert torch.equal(center_crop(found, (4, 3)), inside) and image[4, 0] == 4
 
 
 @pytest.mark.parametrize("method", ["zero-filled", "sense", "hybrid"])

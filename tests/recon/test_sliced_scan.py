@@ -39,7 +39,7 @@ def volume_of(scan: Scan, settings: CoilSettings = USUAL, lines: Tensor = LINES)
     return SlicedScan(scan, lines.numpy(), settings)
 
 
-def coloured(coils: int = 4, samples: int = 4096, seed: int = 1) -> tuple[np.ndarray, np.ndarray]:
+def colored(coils: int = 4, samples: int = 4096, seed: int = 1) -> tuple[np.ndarray, np.ndarray]:
     """Make a matrix that mixes noise over coils, and a noise scan of it."""
     mixing = np.eye(coils) * np.linspace(0.5, 3, coils) + 0.3 * complex_normal((coils, coils), seed)
     return mixing, (mixing @ complex_normal((coils, samples), seed + 1)).astype(np.complex64)
@@ -118,19 +118,19 @@ def test_one_coil_has_no_maps() -> None:
 
 def test_what_is_refused() -> None:
     for lines, told in ((torch.arange(40) == 20, "48 x 1"), (torch.arange(40) == 3, "0 x 0")):
-        with pytest.raises(InputError, match=f"file1.h5, slice 1: only {told} bins around the centre"):
+        with pytest.raises(InputError, match=f"file1.h5, slice 1: only {told} bins around the center"):
             volume_of(scan_of(), lines=lines).batch(1, 2)
     hollow = scan_of()
     hollow.kspace[2, ..., 10:38, 10:30] = 0  # but for bins far out
     volume = volume_of(hollow)
     volume.batch(0, 2)
-    with pytest.raises(InputError, match="file1.h5, slice 2: all coils are zero at the centre of k-space"):
+    with pytest.raises(InputError, match="file1.h5, slice 2: all coils are zero at the center of k-space"):
         volume.batch(2, 3)
     silent = scan_of(noise=0.1)
     silent.kspace[:, 1] = 0
     with pytest.raises(InputError, match=r"file1.h5: noise covariance: coil 1, counted from 0, has no noise at all"):
         volume_of(silent, WHITE).batch(0, 1)
-    twice = coloured()[1]
+    twice = colored()[1]
     twice[2] = twice[0]
     with pytest.raises(InputError, match="file1.h5: noise covariance: coil 2, counted from 0, is a linear combination"):
         volume_of(scan_of(noise_scan=twice), WHITE).batch(0, 1)
@@ -152,7 +152,7 @@ def test_a_silent_coil_changes_nothing() -> None:
 
 
 def test_whitening_by_the_noise_scan_or_by_corners() -> None:
-    mixing, noise = coloured()
+    mixing, noise = colored()
     kspace = coil_scans(3, 4, 48, 40, 0.0)[0].numpy() + 0.3 * (
         mixing @ complex_normal((3, 4, 48 * 40), 5).reshape(3, 4, -1)
     ).reshape(3, 4, 48, 40)
@@ -186,7 +186,7 @@ def test_compression_keeps_the_strongest() -> None:
 
 
 def test_whitening_and_compression_together() -> None:
-    scan = scan_of(coils=6, noise_scan=coloured(6)[1])
+    scan = scan_of(coils=6, noise_scan=colored(6)[1])
     volume = volume_of(scan, CoilSettings(whiten=True, compress=3))
     white = whitening_matrix(noise_covariance(torch.from_numpy(scan.noise_scan)))
     rows = compression_matrix(mix_coils(torch.from_numpy(scan.kspace), white), 3, LINES)
@@ -201,7 +201,7 @@ def test_whitening_and_compression_together() -> None:
 def test_own_maps_follow_the_coils(changes: dict[str, Any]) -> None:
     """Virtual coils are those of the mixed maps: with all of k-space the true image explains them."""
     kspace, maps, images = coil_scans(2, 4, 48, 40, 0.0)
-    scan = Scan("file1.h5", kspace.numpy(), maps=maps[None].numpy(), noise_scan=coloured()[1])
+    scan = Scan("file1.h5", kspace.numpy(), maps=maps[None].numpy(), noise_scan=colored()[1])
     every = torch.ones(40, dtype=torch.bool)
     volume = volume_of(scan, CoilSettings(**changes), every)
     batch = volume.batch(0, 2)
@@ -219,7 +219,7 @@ def test_own_maps_follow_the_coils(changes: dict[str, Any]) -> None:
 @pytest.mark.parametrize("changes", [{}, {"whiten": True}, {"compress": 3}, {"whiten": True, "compress": 3}])
 def test_rss_is_of_the_original_coils(changes: dict[str, Any]) -> None:
     """In their scale, with their own measured k-space: where all of it was, the image says nothing."""
-    scan = scan_of(noise_scan=coloured()[1])
+    scan = scan_of(noise_scan=colored()[1])
     kspace = torch.from_numpy(scan.kspace)
     every = torch.ones(40, dtype=torch.bool)
     volume = volume_of(scan, CoilSettings(**changes), every)
@@ -271,7 +271,7 @@ def test_lines_that_were_not_encoded_stay_empty() -> None:
 @pytest.mark.parametrize("changes", [{}, {"whiten": True}, {"compress": 3}])
 @pytest.mark.parametrize("factor", [2.0, 1e-8, 1e4])
 def test_scale(changes: dict[str, Any], factor: float) -> None:
-    scan = scan_of(noise_scan=coloured()[1])
+    scan = scan_of(noise_scan=colored()[1])
     other = dataclasses.replace(scan, kspace=(factor * scan.kspace).astype(np.complex64))
     shown = []
     for one in (scan, other):

@@ -60,7 +60,7 @@ def scan_of(shape: tuple[int, ...] = (3, 24, 20), **changes: object) -> Scan:
 
 
 def bins_of(height: int = 24, width: int = 20) -> np.ndarray:
-    """Mark single bins and the centre: bool (H, W)."""
+    """Mark single bins and the center: bool (H, W)."""
     mask = np.random.default_rng(0).random((height, width)) < 0.4
     mask[height // 2 - 2 : height // 2 + 2, width // 2 - 2 : width // 2 + 2] = True
     return mask
@@ -246,7 +246,7 @@ def test_every_method_gives_float32_magnitudes_in_the_scans_scale(name: str, mod
 
 
 @pytest.mark.parametrize("shape", [(5, 24, 20), (3, 2, 24, 20)])
-@pytest.mark.parametrize("name", ["hybrid", "amortised", "samples", "pnp", "zero-filled", "tv"])
+@pytest.mark.parametrize("name", ["hybrid", "amortized", "samples", "pnp", "zero-filled", "tv"])
 def test_batch_size_changes_nothing(name: str, shape: tuple[int, ...], model: HVAE) -> None:
     scan, lines = scan_of(shape), every_third(20).numpy()
     method = make_method(name, model, SHORT, samples=2)
@@ -259,11 +259,11 @@ def test_batch_size_changes_nothing(name: str, shape: tuple[int, ...], model: HV
 
 def test_unmeasured_lines_that_the_scan_holds_are_ignored(model: HVAE) -> None:
     scan, lines = scan_of(), every_third(20).numpy()
-    spoilt = dataclasses.replace(scan, kspace=np.where(lines, scan.kspace, 1e6 * complex_normal((3, 24, 20))))
+    spoiled = dataclasses.replace(scan, kspace=np.where(lines, scan.kspace, 1e6 * complex_normal((3, 24, 20))))
     for name in ("hybrid", "pnp", "zero-filled", "tv"):
         method = make_method(name, model, SHORT)
         volume = reconstruct_volume(scan, lines, method)
-        np.testing.assert_allclose(reconstruct_volume(spoilt, lines, method), volume, atol=1e-3 * volume.max())
+        np.testing.assert_allclose(reconstruct_volume(spoiled, lines, method), volume, atol=1e-3 * volume.max())
     assert np.array_equal(scan.kspace, scan_of().kspace)  # and are left in it
 
 
@@ -291,12 +291,12 @@ def test_complete_scan_gives_its_root_sum_of_squares() -> None:
     np.testing.assert_allclose(volume, fastmri.rss(images, dim=1).numpy(), atol=1e-5)
 
 
-def test_hybrid_and_amortised_are_the_reconstruction_with_and_without_sweeps(model: HVAE) -> None:
+def test_hybrid_and_amortized_are_the_reconstruction_with_and_without_sweeps(model: HVAE) -> None:
     scan, lines = scan_of(), every_third(20)
     kspace = torch.from_numpy(scan.kspace)
     for name, settings in (
         ("hybrid", SHORT),
-        ("amortised", InferenceSettings(views=1, rounds=1, refinement=RefinementSettings(sweeps=0))),
+        ("amortized", InferenceSettings(views=1, rounds=1, refinement=RefinementSettings(sweeps=0))),
     ):
         expected = reconstruct(model, kspace, lines, None, settings).abs().numpy()
         volume = reconstruct_volume(scan, lines.numpy(), make_method(name, model, SHORT))
@@ -350,7 +350,7 @@ def test_strength_is_passed_on() -> None:
 
 def test_refused_methods(model: HVAE) -> None:
     with pytest.raises(
-        InputError, match="method 'magic' is unknown; choose one of hybrid, amortised, samples, pnp, zero-filled"
+        InputError, match="method 'magic' is unknown; choose one of hybrid, amortized, samples, pnp, zero-filled"
     ):
         make_method("magic")
     for name in MODEL_METHODS:
@@ -382,7 +382,7 @@ def test_coils_are_reconstructed_together(model: HVAE, output: str, mask: torch.
     pnp = PnPSettings(iterations=2, gamma=0.1, sweeps=1, result="image")
     images = {
         "hybrid": reconstruct(model, kspace, mask, maps, SHORT),
-        "amortised": reconstruct(
+        "amortized": reconstruct(
             model, kspace, mask, maps, InferenceSettings(views=1, rounds=1, refinement=RefinementSettings(sweeps=0))
         ),
         "samples": draw(model, prepare(model, kspace, mask, maps), 2, DRAWS).mean(dim=0),
@@ -450,7 +450,7 @@ def test_maps_in_the_file(tmp_path: Path, model: HVAE) -> None:
         expected = root_sum_of_squares(image, maps[None], kspace, lines).numpy()
         np.testing.assert_allclose(volume, expected, atol=1e-4 * volume.max())
     without = dataclasses.replace(scan, maps=None)
-    with pytest.raises(InputError, match="file1.h5, slice 0: only 24 x 1 bins around the centre of k-space"):
+    with pytest.raises(InputError, match="file1.h5, slice 0: only 24 x 1 bins around the center of k-space"):
         reconstruct_volume(without, mask, make_method("sense"))
     assert reconstruct_volume(without, mask, make_method("zero-filled")).shape == (2, 24, 20)  # which needs none
     wrong = dataclasses.replace(scan, maps=np.repeat(scan.maps, 3, axis=0))
@@ -538,7 +538,7 @@ def test_samples_of_a_volume_by_hand(count: int, pattern: str, model: HVAE) -> N
 
 
 @pytest.mark.parametrize("axis", [-1, -2])
-@pytest.mark.parametrize("pattern", ["every third", "centre"])
+@pytest.mark.parametrize("pattern", ["every third", "center"])
 def test_noise_part_of_the_deviation(model: HVAE, pattern: str, axis: int) -> None:
     """Where samples agree, what is left is how much the noise of missing bins moves a bright pixel's magnitude."""
     bright = np.full((20, 64, 64), 5.0, np.complex64)
@@ -672,7 +672,7 @@ def test_what_each_method_draws(model: HVAE) -> None:
         ("samples", 0, with_settings(settings, sweeps=0)),
         ("hybrid", 0, with_settings(settings, sweeps=0)),
         ("hybrid", 2, settings),
-        ("amortised", 0, with_settings(settings, views=1, rounds=1, sweeps=0)),
+        ("amortized", 0, with_settings(settings, views=1, rounds=1, sweeps=0)),
     ):
         method = make_method(name, model, settings, samples=2, sample_sweeps=sweeps)
         drawn = sample(model, kspace, torch.from_numpy(lines), 2, None, expected).abs().numpy()
@@ -684,7 +684,7 @@ def test_what_each_method_draws(model: HVAE) -> None:
 
 def test_methods_that_draw_no_samples(model: HVAE) -> None:
     scan, lines = scan_of(), every_third(20).numpy()
-    with pytest.raises(InputError, match="method 'tv' draws no samples; choose one of hybrid, amortised, samples"):
+    with pytest.raises(InputError, match="method 'tv' draws no samples; choose one of hybrid, amortized, samples"):
         sample_volume(scan, lines, make_method("tv"))
     with pytest.raises(InputError, match="0 samples: draw at least 1"):
         sample_volume(scan, lines, make_method("samples", model, samples=0))

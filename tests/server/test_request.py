@@ -62,7 +62,7 @@ def test_header_gives_those_with_a_prefix_alone() -> None:
 @pytest.mark.parametrize(
     "parameters, message",
     [
-        ({"method": "magic"}, "parameter method 'magic': is unknown; choose one of hybrid, amortised"),
+        ({"method": "magic"}, "parameter method 'magic': is unknown; choose one of hybrid, amortized"),
         ({"method": None}, "parameter method 'None': is unknown"),
         ({"method": ["sense"]}, "parameter method"),
         ({"samples": 1}, f"parameter samples 1: must be 2 to {MOST_SAMPLES}"),

@@ -89,7 +89,7 @@ def assert_refused(replies: mrd.Replies, word: str) -> None:
 
 
 @pytest.mark.parametrize("coils", [1, 3])
-@pytest.mark.parametrize("name", ["zero-filled", "sense", "amortised", "hybrid"])
+@pytest.mark.parametrize("name", ["zero-filled", "sense", "amortized", "hybrid"])
 def test_images_are_those_of_reconstruct_volume(coils: int, name: str) -> None:
     xml, lines = scan(coils=coils, mask=lines_of(WIDTH))
     ready = small_ready()
@@ -304,7 +304,7 @@ def test_samples_are_as_many_as_asked_for(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_what_could_be_done_without_is_told(port: int) -> None:
-    """A noise scan of other coils, wrong directions, and no centre of k-space: one warning each, and the images."""
+    """A noise scan of other coils, wrong directions, and no center of k-space: one warning each, and the images."""
     xml, lines = scan(coils=2, mask=np.arange(WIDTH) % 3 == (WIDTH // 2 + 1) % 3)
     lines = [replace(line, read_dir=(0.8, 0.6, 0)) for line in lines]
     noise = mrd.Line(complex_normal((3, 64)), flags=mrd.flags(mrd.NOISE))

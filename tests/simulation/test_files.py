@@ -177,8 +177,8 @@ def test_noise_scan_has_the_covariance_of_the_noise(tmp_path: Path) -> None:
     corners = arrays["kspace"][:, :, :10, :10].transpose(1, 0, 2, 3).reshape(4, -1)
     white = whitening @ corners
     np.testing.assert_allclose(white @ white.conj().T / white.shape[1], np.eye(4), atol=0.35)
-    coloured = corners / np.sqrt(level)
-    assert np.abs(coloured @ coloured.conj().T / white.shape[1] - np.eye(4)).max() > 0.5
+    colored = corners / np.sqrt(level)
+    assert np.abs(colored @ colored.conj().T / white.shape[1] - np.eye(4)).max() > 0.5
     undersample_file(path, tmp_path / "test" / path.name, FOURFOLD)
     np.testing.assert_array_equal(read(tmp_path / "test" / path.name)[0]["noise"], noise)
 

@@ -99,7 +99,7 @@ def test_covariance_of_noise(correlation: float) -> None:
     assert complex(covariance[2, 3]) == pytest.approx(correlation * between, abs=1e-6)
 
 
-def test_coloured_noise_has_its_covariance() -> None:
+def test_colored_noise_has_its_covariance() -> None:
     settings = ScannerSettings(coils=4, fields="random", matrix=128, noise_correlation=0.8)
     fields = fields_of(settings, np.random.default_rng(1))
     assert fields is not None

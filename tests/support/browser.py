@@ -106,7 +106,7 @@ class Browser:
         self.send("Input.dispatchMouseEvent", type=kind, x=x, y=y, **more)
 
     def look(self, width: int, height: int, dark: bool = False) -> None:
-        """Set the size of the window, and the colour scheme."""
+        """Set the size of the window, and the color scheme."""
         self.send("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=False)
         scheme = [{"name": "prefers-color-scheme", "value": "dark" if dark else "light"}]
         self.send("Emulation.setEmulatedMedia", features=scheme)

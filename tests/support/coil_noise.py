@@ -19,7 +19,7 @@ def white(*shape: int, seed: int = 0) -> torch.Tensor:
 
 
 def mixing(coils: int = COILS, seed: int = 1) -> torch.Tensor:
-    """Draw what colours noise: gains between 0.7 and 1.5, correlations up to about 0.6, mean power 1."""
+    """Draw what colors noise: gains between 0.7 and 1.5, correlations up to about 0.6, mean power 1."""
     gains = torch.from_numpy(np.exp(np.random.default_rng(seed).uniform(-0.4, 0.4, coils)).astype(np.float32))
     matrix = gains[:, None] * (torch.eye(coils) + 0.5 / math.sqrt(coils) * white(coils, coils, seed=seed))
     return matrix / (matrix.abs().square().sum() / coils).sqrt()

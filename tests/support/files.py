@@ -31,7 +31,7 @@ HEADER = """<?xml version="1.0"?>
 <encodedSpace><matrixSize><x>{height}</x><y>{width}</y><z>1</z></matrixSize></encodedSpace>
 <reconSpace><matrixSize><x>{height}</x><y>{width}</y><z>1</z></matrixSize></reconSpace>
 <encodingLimits><kspace_encoding_step_1>
-<minimum>0</minimum><maximum>{last}</maximum><center>{centre}</center>
+<minimum>0</minimum><maximum>{last}</maximum><center>{center}</center>
 </kspace_encoding_step_1></encodingLimits>
 </encoding></ismrmrdHeader>"""
 
@@ -64,10 +64,10 @@ def complex_normal(shape: tuple[int, ...], seed: int = 0) -> np.ndarray:
     return np.asarray(parts[0] + 1j * parts[1], dtype=np.complex64)
 
 
-def header(height: int, width: int, centre: int | None = None, last: int | None = None) -> str:
+def header(height: int, width: int, center: int | None = None, last: int | None = None) -> str:
     """Write the part of an ISMRMRD header that fastMRI reads; left out, all lines are encoded."""
-    centre = width // 2 if centre is None else centre
-    return HEADER.format(height=height, width=width, centre=centre, last=width - 1 if last is None else last)
+    center = width // 2 if center is None else center
+    return HEADER.format(height=height, width=width, center=center, last=width - 1 if last is None else last)
 
 
 def write_h5(path: Path, attributes: dict[str, Any] | None = None, **datasets: Any) -> Path:

@@ -97,7 +97,7 @@ def some_kspace(slices: int = 2, coils: int = 1, height: int = 32, width: int = 
 
 
 def lines_of(width: int) -> np.ndarray:
-    """Mark a third of the lines, and those of the centre, from which maps can be estimated: bool (W,)."""
+    """Mark a third of the lines, and those of the center, from which maps can be estimated: bool (W,)."""
     return np.asarray(calibrated(width, 12))
 
 

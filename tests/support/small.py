@@ -48,7 +48,7 @@ def small_kspace(slices: int, height: int, width: int, noise: float = 0.01, seed
 
 
 def every_third(width: int) -> torch.Tensor:
-    """Mark every third line and the centre: bool (W,)."""
+    """Mark every third line and the center: bool (W,)."""
     lines = torch.arange(width) % 3 == 0
     lines[width // 2 - 2 : width // 2 + 2] = True
     return lines

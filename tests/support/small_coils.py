@@ -34,7 +34,7 @@ def coil_scans(
 
 
 def calibrated(width: int, low: int = 8) -> Tensor:
-    """Mark every third line, and `low` around the centre, whose neighbours are not: bool (W,)."""
+    """Mark every third line, and `low` around the center, whose neighbors are not: bool (W,)."""
     lines = torch.arange(width) % 3 == 0
     first = width // 2 - low // 2
     lines[first - 1 : first + low + 1] = False
@@ -43,7 +43,7 @@ def calibrated(width: int, low: int = 8) -> Tensor:
 
 
 def some_bins(height: int, width: int, low: int = 8, seed: int = 0) -> Tensor:
-    """Mark a third of all bins, and `low` x `low` around the centre: bool (H, W)."""
+    """Mark a third of all bins, and `low` x `low` around the center: bool (H, W)."""
     bins = torch.rand(height, width, generator=torch.Generator().manual_seed(seed)) < 0.35
     top, left = height // 2 - low // 2, width // 2 - low // 2
     bins[top : top + low, left : left + low] = True

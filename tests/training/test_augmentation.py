@@ -111,9 +111,9 @@ def test_what_the_image_cuts_off_stays_cut_off_by_the_field_of_view() -> None:
     image = torch.zeros(200, 200)
     image[40:, 60:140] = 1
     for seed in range(40):
-        sizes, centre = resampled_size(image > 0, (64, 64), 1.0, (0.5, 1.1), 0.3, rng_of(seed))
+        sizes, center = resampled_size(image > 0, (64, 64), 1.0, (0.5, 1.1), 0.3, rng_of(seed))
         small = torch.nn.functional.interpolate(image[None, None], list(sizes))[0, 0]
-        found = cut_out(small, (64, 64), centre)
+        found = cut_out(small, (64, 64), center)
         assert found[-1].any() and sizes[0] >= 64
         if seed < 5:  # the other axis is as free as before
             assert float(found.any(dim=0).float().mean()) < 1

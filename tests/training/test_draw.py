@@ -138,7 +138,7 @@ def test_lines_are_whole_and_other_patterns_are_not(mask_type: str, monkeypatch:
         whole = (inner == inner[:, :1]).all(dim=2).all(dim=1)
         assert bool((whole == (torch.tensor(lines) | inner.all(dim=2).all(dim=1))).all())
         if lines:
-            assert bool(scans.mask[:, :, 32].all())  # the centre is always measured
+            assert bool(scans.mask[:, :, 32].all())  # the center is always measured
         assert bool(scans.mask[:, 24, 32].all())
 
 
@@ -204,12 +204,12 @@ def test_acceleration_of_variable_density(acceleration: int, extent: tuple[int, 
         height, width = extent
         assert bool(mask[height // 2 - 1 : height // 2 + 2, width // 2].all()) or min(extent) < 64
         rates.append(float(1 / mask.float().mean()))
-    # the fully sampled centre comes on top
+    # the fully sampled center comes on top
     assert all(0.85 * acceleration < rate < 1.03 * acceleration for rate in rates)
     assert np.mean(rates) == pytest.approx(acceleration, rel=0.06)
 
 
-def test_variable_density_is_dense_at_the_centre_and_evenly_spread() -> None:
+def test_variable_density_is_dense_at_the_center_and_evenly_spread() -> None:
     radius = torch.from_numpy(np.hypot(*np.mgrid[-1:1:128j, -1:1:128j]))
     empty_corners = []
     for seed in range(12):

@@ -91,7 +91,7 @@ def state_of(run: Run) -> dict[str, torch.Tensor]:
     state = {f"model/{name}": p.detach().clone() for name, p in run.model.named_parameters()}
     state |= {f"average/{name}": p.clone() for name, p in run.average.named_parameters()}
     for name, parameter in run.model.named_parameters():
-        state |= {f"{key}/{name}": value.clone() for key, value in run.optimiser.state.get(parameter, {}).items()}
+        state |= {f"{key}/{name}": value.clone() for key, value in run.optimizer.state.get(parameter, {}).items()}
     return state
 
 
@@ -505,7 +505,7 @@ def test_weights_to_start_from(changes: dict[str, Any]) -> None:
     model = dataclasses.replace(MODEL, **changes)
     run = Run.new(model, SETTINGS, SimulationSettings(), "cpu", weights)
     fresh = Run.new(model, SETTINGS, SimulationSettings(), "cpu")
-    assert run.model.settings == model and run.counters == Counters() and not run.optimiser.state
+    assert run.model.settings == model and run.counters == Counters() and not run.optimizer.state
     given, drawn = dict(weights.named_parameters()), dict(fresh.model.named_parameters())
     taken = 0
     for name, parameter in run.model.named_parameters():
@@ -651,11 +651,11 @@ def test_learning_rate() -> None:
     assert learning_rate(TrainSettings(steps=5, warmup=50, learning_rate=1.0), 4) == pytest.approx(0.1)
 
 
-def test_optimiser_uses_the_schedule() -> None:
+def test_optimizer_uses_the_schedule() -> None:
     run = new_run()
     for step in range(4):
         train_step(run, batch_of_step(run, Slices(), step, 0))
-        assert run.optimiser.param_groups[0]["lr"] == learning_rate(SETTINGS, step)
+        assert run.optimizer.param_groups[0]["lr"] == learning_rate(SETTINGS, step)
 
 
 def warmed_up() -> tuple[Run, torch.Tensor]:
@@ -1020,7 +1020,7 @@ def test_run_goes_on_from_its_weights(
     card = load_card(weights)
     assert job.counters == Counters(**card["counters"]) and job.counters.step == 2 and job.settings.steps == 5
     assert dataclasses.replace(job.settings, steps=2) == load_checkpoint(first, "cpu").settings
-    assert job.simulation == load_checkpoint(first, "cpu").simulation and not job.optimiser.state
+    assert job.simulation == load_checkpoint(first, "cpu").simulation and not job.optimizer.state
     assert_same(parameters_of(job), dict(load_model(str(weights)).named_parameters()))
     assert main(command(data, second, "--go-on", weights, "--steps", "3")) == 0
     assert logged_steps(second) == [3]
@@ -1105,7 +1105,7 @@ def test_resume_refuses_other_settings(
         ("", "settings.json: not readable as JSON"),
         ("3", "settings.json: "),
         ("[]", "settings.json: "),
-        ('{"optimiser": {}}', "settings.json: unknown section 'optimiser'; use model, training or simulation"),
+        ('{"optimizer": {}}', "settings.json: unknown section 'optimizer'; use model, training or simulation"),
         ('{"training": 3}', "settings.json, training: "),
         ('{"training": [1]}', "settings.json, training: "),
         (

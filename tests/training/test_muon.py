@@ -1,4 +1,4 @@
-"""Muon and Adam in one optimiser: which parameter gets which, their steps, and their state."""
+"""Muon and Adam in one optimizer: which parameter gets which, their steps, and their state."""
 
 from __future__ import annotations
 
@@ -39,18 +39,18 @@ def give_gradients(*lists: list[torch.nn.Parameter], seed: int) -> None:
 def test_kernels_that_muon_takes(shape: tuple[int, ...], matrix: bool) -> None:
     (parameter,) = parameters(shape)
     assert is_matrix(parameter) is matrix
-    optimiser = MuonAdam([parameter], lr=0.1)
+    optimizer = MuonAdam([parameter], lr=0.1)
     give_gradients([parameter], seed=1)
-    optimiser.step()
-    assert set(optimiser.state[parameter]) == ({"momentum"} if matrix else {"step", "exp_avg", "exp_avg_sq"})
+    optimizer.step()
+    assert set(optimizer.state[parameter]) == ({"momentum"} if matrix else {"step", "exp_avg", "exp_avg_sq"})
 
 
 def test_the_rest_is_adam() -> None:
     ours, theirs = parameters((16,), (8, 4, 3, 3), ()), parameters((16,), (8, 4, 3, 3), ())
-    optimiser, adam = MuonAdam(ours, lr=0.01), torch.optim.Adam(theirs, lr=0.01, betas=(0.9, 0.99))
+    optimizer, adam = MuonAdam(ours, lr=0.01), torch.optim.Adam(theirs, lr=0.01, betas=(0.9, 0.99))
     for step in range(5):
         give_gradients(ours, theirs, seed=step)
-        optimiser.step()
+        optimizer.step()
         adam.step()
         for one, other in zip(ours, theirs, strict=True):
             torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-6)
@@ -74,7 +74,7 @@ def test_singular_values_come_near_1(shape: tuple[int, int], scale: float) -> No
 def test_step_of_muon(shape: tuple[int, ...]) -> None:
     """Its root mean square is about `RMS` times the learning rate, its direction that of Nesterov's momentum."""
     ours = parameters(shape)
-    optimiser = MuonAdam(ours, lr=0.1, momentum=0.9)
+    optimizer = MuonAdam(ours, lr=0.1, momentum=0.9)
     momentum = torch.zeros(shape)
     for step in range(3):
         before = ours[0].detach().clone()
@@ -83,14 +83,14 @@ def test_step_of_muon(shape: tuple[int, ...]) -> None:
         assert gradient is not None
         momentum = 0.9 * momentum + 0.1 * gradient
         ahead = 0.1 * gradient + 0.9 * momentum
-        optimiser.step()
+        optimizer.step()
         change = ours[0].detach() - before
         assert float(change.square().mean().sqrt()) == pytest.approx(0.1 * RMS, rel=0.2)
         rows, columns = shape[0], math.prod(shape[1:])
         matrix = orthogonalized(ahead.permute(0, 2, 3, 1).flatten(1)).view(shape[0], *shape[2:], shape[1])
         expected = -0.1 * RMS * math.sqrt(max(rows, columns)) * matrix.permute(0, 3, 1, 2)
         torch.testing.assert_close(change, expected, rtol=1e-2, atol=1e-4)
-        torch.testing.assert_close(optimiser.state[ours[0]]["momentum"], momentum)
+        torch.testing.assert_close(optimizer.state[ours[0]]["momentum"], momentum)
 
 
 def test_memory_format_does_not_matter() -> None:
@@ -110,13 +110,13 @@ def test_memory_format_does_not_matter() -> None:
 def test_parameters_without_a_gradient_rest() -> None:
     ours = parameters((16, 32, 1, 1), (16,))
     before = [parameter.detach().clone() for parameter in ours]
-    optimiser = MuonAdam(ours, lr=0.1)
-    optimiser.step()
-    assert not optimiser.state
+    optimizer = MuonAdam(ours, lr=0.1)
+    optimizer.step()
+    assert not optimizer.state
     assert all(torch.equal(one, other) for one, other in zip(ours, before, strict=True))
     for parameter in ours:
         parameter.grad = torch.zeros_like(parameter)
-    optimiser.step()
+    optimizer.step()
     assert all(torch.equal(one, other) for one, other in zip(ours, before, strict=True))
 
 
@@ -125,16 +125,16 @@ def test_it_finds_the_least_squares_solution() -> None:
     inputs, kernel = torch.randn(64, 32, 8, 8), torch.randn(16, 32, 1, 1)
     outputs = torch.nn.functional.conv2d(inputs, kernel, torch.arange(16.0))
     layer = torch.nn.Conv2d(32, 16, 1)
-    optimiser = MuonAdam(layer.parameters(), lr=0.2)
+    optimizer = MuonAdam(layer.parameters(), lr=0.2)
 
     def closure() -> torch.Tensor:
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         loss: torch.Tensor = (layer(inputs) - outputs).square().mean()
         loss.backward()
         return loss.detach()
 
-    first = float(optimiser.step(closure))
+    first = float(optimizer.step(closure))
     for step in range(200):
-        optimiser.param_groups[0]["lr"] = 0.2 * (1 - step / 200)
-        last = float(optimiser.step(closure))
+        optimizer.param_groups[0]["lr"] = 0.2 * (1 - step / 200)
+        last = float(optimizer.step(closure))
     assert first > 100 and last < 0.5

@@ -26,8 +26,8 @@ def run() -> Run:
     run = Run.new(SMALL, SETTINGS, SIMULATION, "cpu")
     for parameter in run.model.parameters():
         parameter.grad = torch.randn_like(parameter)
-    run.optimiser.param_groups[0]["lr"] = 0.01
-    run.optimiser.step()
+    run.optimizer.param_groups[0]["lr"] = 0.01
+    run.optimizer.step()
     run.counters = Counters(step=4, slices=31, seconds=2.5, skipped_masked=2, norm_prior=0.25)
     return run
 
@@ -40,7 +40,7 @@ def test_checkpoint_comes_back_to_the_bit(run: Run, tmp_path: Path) -> None:
     for ours, theirs in ((run.model, found.model), (run.average, found.average)):
         assert all(torch.equal(a, b) for a, b in zip(ours.parameters(), theirs.parameters(), strict=True))
     for a, b in zip(run.model.parameters(), found.model.parameters(), strict=True):
-        kept, read = run.optimiser.state[a], found.optimiser.state[b]
+        kept, read = run.optimizer.state[a], found.optimizer.state[b]
         assert kept.keys() == read.keys() and all(torch.equal(kept[name], read[name]) for name in kept)
     assert load_checkpoint(tmp_path, "cpu", steps=20).settings == replace(SETTINGS, steps=20)
 
@@ -57,7 +57,7 @@ def test_weights_go_on_by_their_card(run: Run, tmp_path: Path) -> None:
     save_checkpoint(tmp_path, run, {})
     found = continue_weights(tmp_path / "weights.safetensors", "cpu", steps=12)
     assert (found.settings, found.simulation) == (replace(SETTINGS, steps=12), SIMULATION)
-    assert found.counters == run.counters and not found.optimiser.state  # a fresh optimizer
+    assert found.counters == run.counters and not found.optimizer.state  # a fresh optimizer
     for ours, theirs in zip(found.model.parameters(), run.average.parameters(), strict=True):
         assert torch.equal(ours, theirs.half().float())
 

@@ -54,7 +54,7 @@ class Record:
         if weights:
             parts.append(f"weights {settings.get('weights') or self.values.get('checkpoint')} ({weights})")
         if u := self.undersampling:
-            parts.append(f"{u.mask_type} mask, {u.acceleration}x, centre fraction {u.center_fraction:.3g}")
+            parts.append(f"{u.mask_type} mask, {u.acceleration}x, center fraction {u.center_fraction:.3g}")
         description = settings.get("description")
         return [*([str(description)] if description else []), "; ".join(parts)]
 

@@ -17,7 +17,7 @@ Three = tuple[float, float, float]
 
 @dataclass(frozen=True)
 class Limit:
-    """Which numbers an index runs over, and which of them is the centre of k-space."""
+    """Which numbers an index runs over, and which of them is the center of k-space."""
 
     minimum: int = 0
     maximum: int = 0
@@ -138,9 +138,9 @@ def _encoding(element: ElementTree.Element, source: str) -> Encoding:
         raise InputError(f"{source}: the header tells no size of 'encodedSpace'; check who wrote it")
     limits: dict[str, Limit] = {}
     for one in element.iterfind(f"{ANY_NAMESPACE}encodingLimits/*"):
-        low, high, centre = (_whole(_text(one, name)) for name in ("minimum", "maximum", "center"))
+        low, high, center = (_whole(_text(one, name)) for name in ("minimum", "maximum", "center"))
         if low is not None and high is not None and low <= high:
-            limits[one.tag.rpartition("}")[2]] = Limit(low, high, (low + high + 1) // 2 if centre is None else centre)
+            limits[one.tag.rpartition("}")[2]] = Limit(low, high, (low + high + 1) // 2 if center is None else center)
     return Encoding(
         encoded,
         _space(element, "reconSpace", source),

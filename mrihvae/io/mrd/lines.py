@@ -57,7 +57,7 @@ def place_of(encoding: Encoding, axis: int, step: int) -> int:
     if not 0 <= place < size:
         raise InputError(
             f"{'line' if axis == 1 else 'partition'} {step} lies outside of the {size} that the header tells of, with "
-            f"centre {limit.center}; check the header's limits"
+            f"center {limit.center}; check the header's limits"
         )
     return place
 
@@ -66,27 +66,27 @@ def readout(line: ismrmrd.Acquisition, encoding: Encoding) -> tuple[np.ndarray, 
     """Take a line without readout oversampling, complex64 (coils, H), and the first and last row it measured."""
     size, before, after = encoding.encoded.matrix[0], line.discard_pre, line.discard_post
     data = line.data[:, before : max(line.number_of_samples - after, 0)]
-    count, centre = data.shape[1], line.center_sample - before
-    if count == size and (line.center_sample == 0 or abs(centre - size // 2) == 1):  # not told, or one beside it
-        centre = size // 2
+    count, center = data.shape[1], line.center_sample - before
+    if count == size and (line.center_sample == 0 or abs(center - size // 2) == 1):  # not told, or one beside it
+        center = size // 2
 
-    def fits(centre: int) -> bool:
-        return bool(0 <= centre < count and 0 <= size // 2 - centre <= size - count)
+    def fits(center: int) -> bool:
+        return bool(0 <= center < count and 0 <= size // 2 - center <= size - count)
 
     if line.is_flag_set(ismrmrd.ACQ_IS_REVERSE):
-        data, stored = data[:, ::-1], count - 1 - centre
-        if fits(stored) or not fits(centre):  # else the centre is told as for lines that are read forwards
-            centre = stored
-    start = size // 2 - centre
+        data, stored = data[:, ::-1], count - 1 - center
+        if fits(stored) or not fits(center):  # else the center is told as for lines that are read forwards
+            center = stored
+    start = size // 2 - center
     if len(data) == 0:
         raise InputError(f"line {line.scan_counter}: has no coil; check how it was written")
-    if not fits(centre):
+    if not fits(center):
         raise InputError(
-            f"line {line.scan_counter}: has {count} samples to use with the centre at {centre}, which do not fit the "
+            f"line {line.scan_counter}: has {count} samples to use with the center at {center}, which do not fit the "
             f"header's {size}; check its 'encodedSpace'"
         )
     kept = encoding.kept(0)
-    if line.number_of_samples == count == kept and centre == kept // 2:  # whoever sent it took oversampling away
+    if line.number_of_samples == count == kept and center == kept // 2:  # whoever sent it took oversampling away
         return data.astype(np.complex64), (0.0, kept - 1.0)
     if len(data) * size > MAX_READOUT_NUMBERS:
         raise InputError(
@@ -155,14 +155,14 @@ def _resized(array: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
 
 
 def calibrates(group: Lines, image: Encoding) -> bool:
-    """Tell whether lines have the region around the centre of k-space that maps are estimated from."""
+    """Tell whether lines have the region around the center of k-space that maps are estimated from."""
     return min(calibration_box(torch.from_numpy(fitted(group, image)[1]))) >= MIN_ACS_SIZE
 
 
 def mask_of_lines(encoding: Encoding, lines: np.ndarray, rows: tuple[float, float]) -> np.ndarray:
     """Mark what was measured: (W,), or (H, W) where the readout is partial.
 
-    Rows beyond what either side of the centre reaches count as measured: they are known to be 0.
+    Rows beyond what either side of the center reaches count as measured: they are known to be 0.
     """
     height = encoding.kept(0)
     reach = max(height // 2 - rows[0], rows[1] + 1 - height // 2)
@@ -175,14 +175,14 @@ def mask_of_lines(encoding: Encoding, lines: np.ndarray, rows: tuple[float, floa
 
 
 def partitions_of(encoding: Encoding) -> int:
-    """Compute how many partitions a complete scan has: as far as the longer side of the centre reaches, on both."""
+    """Compute how many partitions a complete scan has: as far as the longer side of the center reaches, on both."""
     size = encoding.encoded.matrix[2]
     limit = step_limit(encoding, 2)
     return min(size, max(2 * (limit.center - limit.minimum), 2 * (limit.maximum - limit.center) + 1))
 
 
 def padding_of(encoding: Encoding) -> tuple[int, int] | None:
-    """Find which lines would be encoded: as far as the longer side of the centre reaches, on both sides."""
+    """Find which lines would be encoded: as far as the longer side of the center reaches, on both sides."""
     size = encoding.encoded.matrix[1]
     limit = step_limit(encoding, 1)
     reach = max(limit.center - limit.minimum, limit.maximum + 1 - limit.center)

@@ -108,7 +108,7 @@ def test_slices_are_in_the_order_of_their_places(numbers: list[int], slice_order
 
 
 def test_slices_of_other_directions_or_lines_are_scans_of_their_own(tmp_path: Path) -> None:
-    """As of a localiser, which has slices of all three directions in one scan."""
+    """As of a localizer, which has slices of all three directions in one scan."""
     kspace = complex_normal((4, 2, 16, 12))
     masks = np.ones((4, 12), bool)
     masks[3, 1::2] = False
@@ -160,7 +160,7 @@ def test_noise_scans_whiten_unless_told_not_to(tmp_path: Path) -> None:
 
 
 def test_maps_of_calibration_lines_are_used(tmp_path: Path) -> None:
-    """Without lines around the centre in the image, it is that of the maps which a complete scan gives."""
+    """Without lines around the center in the image, it is that of the maps which a complete scan gives."""
     kspace, _, images = coil_scans(2, 4, 32, 32, noise=0.0)
     taken = np.arange(32) % 2 == 0
     options: dict[str, Any] = {"mask": taken, "calibration": np.abs(np.arange(32) - 16) < 9, "calibration_apart": True}
@@ -171,7 +171,7 @@ def test_maps_of_calibration_lines_are_used(tmp_path: Path) -> None:
     found = torch.from_numpy(reconstruct_volume(scan, mask_of(scan, None), method))
     assert distance(found, images.abs()) < 0.01
     alone = replace(scan, calibration=None)
-    with pytest.raises(InputError, match=r"slice 0: only \d+ x \d+ bins around the centre"):
+    with pytest.raises(InputError, match=r"slice 0: only \d+ x \d+ bins around the center"):
         reconstruct_volume(alone, mask_of(alone, None), method)
 
 
@@ -290,7 +290,7 @@ WRONG: dict[str, tuple[Callable[[Path], None], str]] = {
     "too many samples": (with_head(number_of_samples=40), "line 3 holds 128 numbers, its header tells of 160"),
     "huge line": (with_head(number_of_samples=65535, active_channels=65535), "line 3 holds 128 numbers"),
     "no coils": (with_head(active_channels=0), "line 3 holds 128 numbers, its header tells of 0"),
-    "outside": (with_head(center_sample=9), "32 samples to use with the centre at 9"),
+    "outside": (with_head(center_sample=9), "32 samples to use with the center at 9"),
     "no XML": (with_xml(b"ismrmrd"), "the header is no XML"),
     "no text": (with_xml(b"\xff\xfe\xff"), "truncated or not an ISMRMRD file"),
     "document type": (with_xml(b"<!DOCTYPE a><ismrmrdHeader/>"), "document type"),

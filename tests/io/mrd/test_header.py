@@ -77,19 +77,19 @@ def test_matrix_without_z_is_2d() -> None:
 
 
 @pytest.mark.parametrize(
-    ("low", "high", "centre", "expected"),
+    ("low", "high", "center", "expected"),
     [
-        ("0", "9", "", Limit(0, 9, 5)),  # the centre is not told
+        ("0", "9", "", Limit(0, 9, 5)),  # the center is not told
         ("0", "8", "", Limit(0, 8, 4)),
         ("9", "0", "3", Limit()),  # the wrong way round: as if not there
         ("x", "9", "3", Limit()),
     ],
 )
-def test_limits_that_are_not_whole(low: str, high: str, centre: str, expected: Limit) -> None:
+def test_limits_that_are_not_whole(low: str, high: str, center: str, expected: Limit) -> None:
     old = "<minimum>0</minimum><maximum>4</maximum><center>0</center>"
     xml = header_of()
     assert old in xml
-    xml = xml.replace(old, f"<minimum>{low}</minimum><maximum>{high}</maximum><center>{centre}</center>")
+    xml = xml.replace(old, f"<minimum>{low}</minimum><maximum>{high}</maximum><center>{center}</center>")
     assert parse_header(xml).encodings[0].limit("repetition") == expected
 
 

@@ -40,7 +40,7 @@ def test_pixels_are_turned_and_placed(tmp_path: Path) -> None:
     np.testing.assert_allclose(found.geometry.positions, [[1, 2, 3], [1, 2, 8]])
 
 
-def test_slabs_are_slices_about_their_centre(tmp_path: Path) -> None:
+def test_slabs_are_slices_about_their_center(tmp_path: Path) -> None:
     data = np.arange(2 * 3 * 6 * 8, dtype=np.int16).reshape(2, 1, 3, 6, 8)
     found = read_mrd_images(write(tmp_path / "a.h5", data, headers(step=15, depth=3)))
     assert found.pixels.dtype == np.float32 and found.geometry is not None

@@ -1,4 +1,4 @@
-"""Where lines lie: counters and centres, oversampling, partial readouts, partitions."""
+"""Where lines lie: counters and centers, oversampling, partial readouts, partitions."""
 
 from __future__ import annotations
 
@@ -25,23 +25,23 @@ def encoding(matrix: tuple[int, int, int] = (32, 12, 1), kept: int = 16, **limit
     )
 
 
-def line(data: np.ndarray, centre: int | None = None, **changes: int) -> ismrmrd.Acquisition:
+def line(data: np.ndarray, center: int | None = None, **changes: int) -> ismrmrd.Acquisition:
     """Make a line of samples (coils, samples)."""
     acquisition = ismrmrd.Acquisition.from_array(np.ascontiguousarray(data, np.complex64))
-    acquisition.center_sample = data.shape[1] // 2 if centre is None else centre
+    acquisition.center_sample = data.shape[1] // 2 if center is None else center
     for name, value in changes.items():
         setattr(acquisition, name, value)
     return acquisition
 
 
 @pytest.mark.parametrize(("step", "place"), [(4, 8), (0, 4), (7, 11)])
-def test_the_centre_counts(step: int, place: int) -> None:
+def test_the_center_counts(step: int, place: int) -> None:
     assert place_of(encoding(step_1=Limit(0, 7, 2)), 1, step) == place
 
 
 @pytest.mark.parametrize("step", [8, 9])
 def test_lines_outside_of_the_matrix(step: int) -> None:
-    with pytest.raises(InputError, match=f"line {step} lies outside of the 12 that the header tells of, with centre 2"):
+    with pytest.raises(InputError, match=f"line {step} lies outside of the 12 that the header tells of, with center 2"):
         place_of(encoding(step_1=Limit(0, 9, 2)), 1, step)
 
 
@@ -65,13 +65,13 @@ def test_readouts_without_oversampling_are_kept_to_the_bit() -> None:
 
 
 def test_partial_and_reversed_readouts() -> None:
-    """The first 5 of 16 samples are missing; reversed lines are stored from their end, and their centre there."""
+    """The first 5 of 16 samples are missing; reversed lines are stored from their end, and their center there."""
     kspace, plain = complex_normal((2, 16)), encoding((16, 12, 1), 16)
     expected = kspace * (np.arange(16) >= 5)
-    found, rows = readout(line(kspace[:, 5:], centre=3), plain)
+    found, rows = readout(line(kspace[:, 5:], center=3), plain)
     np.testing.assert_array_equal(found, expected)
     assert rows == (5.0, 15.0)
-    backwards = line(kspace[:, :4:-1], centre=7)
+    backwards = line(kspace[:, :4:-1], center=7)
     backwards.set_flag(ismrmrd.ACQ_IS_REVERSE)
     found, rows = readout(backwards, plain)
     np.testing.assert_array_equal(found, expected)
@@ -81,12 +81,12 @@ def test_partial_and_reversed_readouts() -> None:
 def test_samples_that_are_to_be_discarded() -> None:
     kspace = complex_normal((2, 16))
     padded = np.concatenate((np.full((2, 3), 9), kspace, np.full((2, 2), 9)), axis=1)
-    found, _ = readout(line(padded, centre=11, discard_pre=3, discard_post=2), encoding((16, 12, 1), 16))
+    found, _ = readout(line(padded, center=11, discard_pre=3, discard_post=2), encoding((16, 12, 1), 16))
     np.testing.assert_array_equal(found, kspace)
 
 
 def test_readouts_that_do_not_fit() -> None:
-    with pytest.raises(InputError, match="line 7: has 20 samples to use with the centre at 10, which do not fit"):
+    with pytest.raises(InputError, match="line 7: has 20 samples to use with the center at 10, which do not fit"):
         readout(line(complex_normal((2, 20)), scan_counter=7), encoding((16, 12, 1), 16))
     with pytest.raises(InputError, match=r"line 0: has 2 coils, and the header's readout is 4194304 long"):
         readout(line(complex_normal((2, 20))), encoding((2**22, 12, 1), 16))

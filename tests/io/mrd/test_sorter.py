@@ -32,7 +32,7 @@ SHAPE = (3, 2, 16, 12)  # slices, coils, H, W
 EXACT = 1e-12  # squared error over squared truth, of single precision
 LINES = np.arange(12) % 3 == 0
 GARBAGE = {mrd.NAVIGATION: 2, mrd.PHASE_CORRECTION: 3, mrd.HP_FEEDBACK: 1, mrd.DUMMY: 2, mrd.RT_FEEDBACK: 1, 29: 1}
-GARBAGE |= {30: 1, 31: 1}  # phase stabilisation, and its reference
+GARBAGE |= {30: 1, 31: 1}  # phase stabilization, and its reference
 
 
 def acquisition(line: mrd.Line) -> ismrmrd.Acquisition:
@@ -159,7 +159,7 @@ def test_only_lines_of_the_mask_are_there() -> None:
         assert not one.kspace[..., ~mask].any()
 
 
-def test_centre_that_is_not_told() -> None:
+def test_center_that_is_not_told() -> None:
     """Some converters leave `center_sample` 0."""
     kspace = complex_normal(SHAPE)
     lines = [replace(line, center_sample=0) for line in mrd.cartesian_lines(kspace)]
@@ -191,7 +191,7 @@ def test_noise_scans_are_kept_apart_and_not_without_end(monkeypatch: pytest.Monk
 
 
 def test_partial_fourier_along_lines() -> None:
-    """The centre is line 4 of 0 to 15: the lines belong to the end of 24, and the first 8 would have been encoded."""
+    """The center is line 4 of 0 to 15: the lines belong to the end of 24, and the first 8 would have been encoded."""
     kspace = complex_normal((1, 2, 16, 24))
     lines = mrd.cartesian_lines(kspace, mask=np.arange(24) >= 8)
     lines = [replace(line, kspace_encode_step_1=line.kspace_encode_step_1 - 8) for line in lines]
@@ -201,14 +201,14 @@ def test_partial_fourier_along_lines() -> None:
     assert nmse(one.kspace, np.where(np.arange(24) >= 8, kspace[0], 0)) < EXACT
 
 
-@pytest.mark.parametrize(("first", "end", "centre"), [(6, 18, 6), (5, 17, 7), (6, 15, 6), (10, 18, 2)])
-def test_reduced_resolution_is_known_to_be_zero(first: int, end: int, centre: int) -> None:
-    """Lines beyond the longer side of the centre were not encoded, those of the shorter side were left out."""
+@pytest.mark.parametrize(("first", "end", "center"), [(6, 18, 6), (5, 17, 7), (6, 15, 6), (10, 18, 2)])
+def test_reduced_resolution_is_known_to_be_zero(first: int, end: int, center: int) -> None:
+    """Lines beyond the longer side of the center were not encoded, those of the shorter side were left out."""
     taken = (np.arange(24) >= first) & (np.arange(24) < end)
     kspace = complex_normal((1, 2, 16, 24)) * taken
     lines = mrd.cartesian_lines(kspace, mask=taken)
     lines = [replace(line, kspace_encode_step_1=line.kspace_encode_step_1 - first) for line in lines]
-    xml = mrd.cartesian_xml(kspace.shape, limits={"kspace_encoding_step_1": (0, end - first - 1, centre)})
+    xml = mrd.cartesian_xml(kspace.shape, limits={"kspace_encoding_step_1": (0, end - first - 1, center)})
     _, (one,) = sort(xml, lines, early=True)
     reach = max(12 - first, end - 12)
     assert one.padding == (12 - reach, 12 + reach) and (one.mask == taken).all()
@@ -486,9 +486,9 @@ def maps_of(kspace: torch.Tensor, mask: np.ndarray) -> torch.Tensor:
 @pytest.mark.parametrize("mode", ["embedded", "separate", "other", None])
 def test_calibration_lines(mode: str | None, apart: bool, coils: tuple[torch.Tensor, torch.Tensor]) -> None:
     """Embedded, they are lines of the image; otherwise they are not, and the maps come from them."""
-    kspace, centre = coils[0], np.abs(np.arange(32) - 16) <= 6
+    kspace, center = coils[0], np.abs(np.arange(32) - 16) <= 6
     lines = mrd.cartesian_lines(
-        kspace.numpy(), mask=np.arange(32) % 3 == 0, calibration=centre, calibration_apart=apart
+        kspace.numpy(), mask=np.arange(32) % 3 == 0, calibration=center, calibration_apart=apart
     )
     xml = mrd.cartesian_xml(kspace.shape, acceleration=(3, 1), calibration_mode=mode)
     _, slices = sort(xml, lines)
@@ -496,14 +496,14 @@ def test_calibration_lines(mode: str | None, apart: bool, coils: tuple[torch.Ten
         image = np.arange(32) % 3 == 0
         if mode == "embedded":
             assert one.calibration is None
-            image = image | centre
+            image = image | center
         else:
             assert one.calibration is not None
-            measured = np.where(centre, whole.numpy(), 0)
-            np.testing.assert_array_equal(one.calibration.mask, np.broadcast_to(centre, (32, 32)))
+            measured = np.where(center, whole.numpy(), 0)
+            np.testing.assert_array_equal(one.calibration.mask, np.broadcast_to(center, (32, 32)))
             assert nmse(one.calibration.kspace, measured.astype(np.complex64)) < EXACT
             maps = calibration_maps(one.calibration, CoilSettings(), None)
-            assert distance(maps, maps_of(torch.from_numpy(measured), centre)) < 1e-6
+            assert distance(maps, maps_of(torch.from_numpy(measured), center)) < 1e-6
         assert (one.mask == image).all()
         assert nmse(one.kspace, np.where(image, whole.numpy(), 0)) < EXACT
 
@@ -511,17 +511,17 @@ def test_calibration_lines(mode: str | None, apart: bool, coils: tuple[torch.Ten
 @pytest.mark.parametrize("early", [False, True])
 def test_calibration_lines_come_from_the_first_repetition_and_contrast(early: bool) -> None:
     scans = complex_normal((2, 1, 4, 32, 32))
-    centre = np.abs(np.arange(32) - 16) <= 6
+    center = np.abs(np.arange(32) - 16) <= 6
     lines = []
     for contrast in range(2):
-        options: dict[str, Any] = {"mask": np.arange(32) % 3 == 0, "calibration": centre, "calibration_apart": True}
+        options: dict[str, Any] = {"mask": np.arange(32) % 3 == 0, "calibration": center, "calibration_apart": True}
         counters = {"contrast": contrast}
         lines += mrd.cartesian_lines(scans + contrast, counters=counters, last_in_measurement=False, **options)
     xml = mrd.cartesian_xml(scans.shape, calibration_mode="separate")
     _, slices = sort(xml, lines, early)
     assert len(slices) == 4 and len({id(one.calibration) for one in slices}) == 1
     assert slices[0].calibration is not None
-    truth = np.where(centre, scans[0, 0], 0).astype(np.complex64)
+    truth = np.where(center, scans[0, 0], 0).astype(np.complex64)
     assert nmse(slices[0].calibration.kspace, truth) < EXACT
 
 
@@ -689,17 +689,17 @@ def test_other_trajectories_are_refused_by_name(name: str) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"kspace_encode_step_1": 12}, "line 12 lies outside of the 12 that the header tells of, with centre 6"),
+        ({"kspace_encode_step_1": 12}, "line 12 lies outside of the 12 that the header tells of, with center 6"),
         ({"kspace_encode_step_2": 1}, "partition 1 lies outside of the 1"),
         ({"encoding_space_ref": 1}, "line 5: is of encoding 1, and the header has 1"),
         ({"data": complex_normal((3, 32))}, "line 5: has 3 coils, and others have 2"),
         ({"data": complex_normal((2, 33))}, "line 5: has 33 samples"),
-        ({"data": complex_normal((2, 16))}, "line 5: has 16 samples to use with the centre at 16"),
+        ({"data": complex_normal((2, 16))}, "line 5: has 16 samples to use with the center at 16"),
         (
             {"center_sample": 18},
-            "line 5: has 32 samples to use with the centre at 18, which do not fit the header's 32",
+            "line 5: has 32 samples to use with the center at 18, which do not fit the header's 32",
         ),
-        ({"center_sample": 14, "flags": 0}, "centre at 14"),
+        ({"center_sample": 14, "flags": 0}, "center at 14"),
         ({"discard_pre": 20, "discard_post": 12}, "line 5: has 0 samples"),
         ({"discard_pre": 65535}, "line 5: has 0 samples"),
         ({"discard_post": 40}, "line 5: has 0 samples"),
@@ -717,10 +717,10 @@ def test_lines_that_are_refused(changes: dict[str, Any], message: str) -> None:
     assert message in str(caught.value)
 
 
-@pytest.mark.parametrize("centre", [15, 17])
-def test_centre_of_a_whole_readout_may_be_told_one_beside_it(centre: int) -> None:
+@pytest.mark.parametrize("center", [15, 17])
+def test_center_of_a_whole_readout_may_be_told_one_beside_it(center: int) -> None:
     kspace = complex_normal(SHAPE)
-    lines = [replace(line, center_sample=centre) for line in mrd.cartesian_lines(kspace)]
+    lines = [replace(line, center_sample=center) for line in mrd.cartesian_lines(kspace)]
     assert nmse(stacked(sort(mrd.cartesian_xml(SHAPE), lines)[1]), kspace) < EXACT
 
 

@@ -38,7 +38,7 @@ def write_xml(
     """Write an XML header.
 
     Matrices and fields of view (mm; pixels of 1 mm if not given) are (x, y, z). `limits` are (minimum, maximum,
-    centre) of counters by name. `user` becomes userParameterLong, -Double or -String by type, `measurement`
+    center) of counters by name. `user` becomes userParameterLong, -Double or -String by type, `measurement`
     measurementInformation. `encodings` repeats the encoding.
     """
 
@@ -169,7 +169,7 @@ def cartesian_lines(
     missing: int = 0,  # samples at the low end of k of every readout (asymmetric echo)
     slice_flags: Literal["repetition", "average", "none"] = "repetition",  # FIRST_ and LAST_IN_SLICE in each of these
     last_in_measurement: bool = True,
-    positions: ArrayLike | None = None,  # of slices (slices, 3), mm; along slice_dir around the isocentre if not given
+    positions: ArrayLike | None = None,  # of slices (slices, 3), mm; along slice_dir around the isocenter if not given
     thickness_mm: float = 5.0,
     read_dir: Vector = (1.0, 0.0, 0.0),
     phase_dir: Vector = (0.0, 1.0, 0.0),
@@ -180,7 +180,7 @@ def cartesian_lines(
 ) -> list[Line]:
     """Make the lines of a 2D scan of slices.
 
-    Of k-space ([repetitions,] slices, coils, H, W), centred, H lies along the readout, W along the phase encoding. With
+    Of k-space ([repetitions,] slices, coils, H, W), centerd, H lies along the readout, W along the phase encoding. With
     the oversampling removed after the readout transform, the lines give it back.
     """
     rng = np.random.default_rng(seed)

@@ -134,7 +134,7 @@ def test_oversampling_is_removed(height: int, factor: int) -> None:
     np.testing.assert_allclose(mrd.remove_oversampling(wide, height), lines, atol=1e-6)
     np.testing.assert_allclose((abs(wide) ** 2).sum(), (abs(lines) ** 2).sum(), rtol=1e-5)
     flat = np.zeros((1, factor * height), np.complex64)
-    flat[0, factor * height // 2] = 1  # an image centred in both: the centre of k-space stays in the centre
+    flat[0, factor * height // 2] = 1  # an image centerd in both: the center of k-space stays in the center
     assert abs(mrd.remove_oversampling(flat, height)[0]).argmax() == height // 2
 
 
@@ -205,7 +205,7 @@ def test_calibration_apart_comes_first_and_again() -> None:
     assert lines[3].has(mrd.FIRST_IN_SLICE) and not any(line.has(mrd.CALIBRATION_AND_IMAGING) for line in lines)
 
 
-def test_the_centre_sample_is_where_it_says() -> None:
+def test_the_center_sample_is_where_it_says() -> None:
     kspace = np.zeros((1, 1, 8, 2), np.complex64)
     kspace[0, 0, 4] = 1
     options: dict[str, Any] = {"oversampling": 1, "reverse": [False, True], "discard": (3, 1), "missing": 2}

@@ -42,7 +42,7 @@ class Viewer {
       const frame = make("div", { class: "frame" });
       const picture = make("img", { draggable: "false" });
       const colored = panel.kind === "error" || panel.kind === "uncertainty";
-      if (!colored) figure.classList.add("grey");
+      if (!colored) figure.classList.add("gray");
       if (!colored) frame.style.filter = `url(#window-${this.number})`;
       frame.append(picture);
       figure.append(caption, frame);
@@ -139,7 +139,7 @@ class Viewer {
     if (this.whichPart.textContent !== which) this.whichPart.textContent = which;
     const [level, width] = [this.levelPart.valueAsNumber / 100, this.windowPart.valueAsNumber / 100];
     const [low, high] = [level - width / 2, level + width / 2].map((value) => (value * this.volume.white).toPrecision(3));
-    for (const range of this.element.querySelectorAll(".grey .range")) range.textContent = `${low} to ${high}`;
+    for (const range of this.element.querySelectorAll(".gray .range")) range.textContent = `${low} to ${high}`;
     for (const transfer of this.transfers) {
       transfer.setAttribute("slope", 1 / width);
       transfer.setAttribute("intercept", 0.5 - level / width);
