@@ -100,7 +100,7 @@ def test_shipped_protocols_are_whole(path: Path) -> None:
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        ('"amortized"', '"amortized"', "method 'amortized' is unknown"),
+        ('"amortized"', '"amortised"', "method 'amortised' is unknown"),
         ("mask_type", "mask_tipe", "unknown setting 'mask_tipe'; the nearest known one is 'mask_type'"),
         ("acceleration = 2", 'acceleration = "2"', "acceleration is '2'; it should be a valid"),
         ("acceleration = 2", "acceleration = 0.5", "not a number of at least 1"),
