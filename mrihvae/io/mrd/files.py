@@ -47,7 +47,7 @@ def read_mrd(path: Path, group: str = "dataset") -> list[Scan]:
                     )
             text = np.ravel(datasets["xml"][()])[0]
             header = parse_header(text.decode() if isinstance(text, bytes) else str(text), str(path))
-            assembler = SliceAssembler(header, early=False, held=sys.maxsize)
+            assembler = SliceAssembler(header, early=False, max_held=sys.maxsize)
             lines = _lines(path, datasets["data"])
             slices = [one for line in lines for one in assembler.add(line)] + assembler.end()
         scans = scans_of(slices, header, path.name, assembler.noise)

@@ -95,7 +95,7 @@ class SliceAssembler:
     ----------
     header : of the scan
     early : whether slices are given as soon as they are complete, as a scanner wants them, not at the end alone
-    held : numbers of lines that may be held
+    max_held : numbers of lines that may be held
 
     Raises
     ------
@@ -103,11 +103,11 @@ class SliceAssembler:
         A trajectory that is not Cartesian.
     """
 
-    def __init__(self, header: ScanHeader, early: bool = True, held: int = MAX_HELD_NUMBERS) -> None:
+    def __init__(self, header: ScanHeader, early: bool = True, max_held: int = MAX_HELD_NUMBERS) -> None:
         if not any(map(_is_cartesian, header.encodings)):
             raise _refused(header.encodings[0])
         self.warnings: list[str] = []  # what was wrong, and could be done without
-        self.header, self.early, self.held = header, early, held
+        self.header, self.early, self.max_held = header, early, max_held
         self.late = 0  # lines that came after their slice had been given
         self._noise: list[np.ndarray] = []
         self._lines: dict[Key, Lines] = {}
@@ -210,9 +210,9 @@ class SliceAssembler:
     def _hold(self, size: int) -> None:
         """Count numbers that are held."""
         self._size += size
-        if self._size > self.held:
+        if self._size > self.max_held:
             raise InputError(
-                f"scan is larger than {8 * self.held / 2**30:.3g} GiB, which may be held of it; raise --max-memory"
+                f"scan is larger than {8 * self.max_held / 2**30:.3g} GiB, which may be held of it; raise --max-memory"
             )
 
     def _over(self, key: Key) -> list[Key]:
