@@ -18,7 +18,7 @@ from mrihvae.inference.encoders import CompleteEncoder
 from mrihvae.inference.latents import walk
 from mrihvae.model.hvae import HVAE
 from mrihvae.physics.data_fidelity import LeastSquares
-from mrihvae.physics.kernels import squared
+from mrihvae.physics.kernels import abs2
 from mrihvae.pnp.degraded import BEGINNING, ReflectionPadding
 from mrihvae.pnp.loop import log_prior
 from mrihvae.pnp.restore import in_model_units
@@ -87,7 +87,7 @@ class Joint:
             found = walk(self.model, len(self.x), self.padded, lambda j, k, state, prior: self.z[j][k])
         mu = self.frame.image(found.kspace)
         half = 0.5 if self.term.real else 1.0
-        bond = half * squared(self.x - mu).flatten(1).sum(dim=1) / self.settings.gamma**2
+        bond = half * abs2(self.x - mu).flatten(1).sum(dim=1) / self.settings.gamma**2
         prior = log_prior(found, [self.settings.tau] * self.model.settings.levels)
         return mu, self.term.value(self.x) + bond - prior
 

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from mrihvae.coils.espirit import MAX_ACS_SIZE, MAX_KERNEL_SIZE, calibration_data, kernel_size
-from mrihvae.physics.fourier import center_crop, center_pad, fft2c, masked
+from mrihvae.physics.fourier import apply_mask, center_crop, center_pad, fft2c
 from mrihvae.physics.mri import Sense
 from mrihvae.physics.noise import background_noise
 from mrihvae.physics.sampling import lines_differ_along_h
@@ -93,7 +93,7 @@ def refined_maps(
     folds = list(_held_out(sampled, box))
     if kernel == MAX_KERNEL_SIZE or not folds:  # nothing to learn from, without samples outside the calibration region
         return maps
-    kspace = masked(kspace, sampled)
+    kspace = apply_mask(kspace, sampled)
     if math.isfinite(margin):
         usual = estimate(calibration, shape, crop, MAX_KERNEL_SIZE)
         if _prediction(kspace, sampled, usual, folds) > _prediction(kspace, sampled, maps, folds) + margin:
@@ -125,7 +125,7 @@ def lead_of_usual_kernel(kspace: Tensor, mask: Tensor, sampled: Tensor, estimate
     shape = (kspace.shape[-2], kspace.shape[-1])
     calibration = calibration_data(kspace, mask)
     box = (calibration.shape[-2], calibration.shape[-1])
-    kspace = masked(kspace, sampled)
+    kspace = apply_mask(kspace, sampled)
     folds = list(_held_out(sampled, box))
     usual, smaller = (
         _prediction(kspace, sampled, estimate(calibration, shape, crop, kernel), folds)
@@ -174,7 +174,7 @@ def _prediction(kspace: Tensor, sampled: Tensor, maps: Tensor, folds: list[Tenso
     share = 0.0
     for held in folds:
         shown = sampled & ~held
-        kept = masked(kspace, shown)
+        kept = apply_mask(kspace, shown)
         error = fft2c(maps * _quick(kept, shown, maps)) - kspace
         share += float(error[:, held].abs().square().sum() / kspace[:, held].abs().square().sum().clamp_min(1e-30))
     return -10 * math.log10(max(share / len(folds), 1e-30))

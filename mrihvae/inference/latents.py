@@ -22,7 +22,7 @@ from mrihvae.inference.settings import RefinementSettings
 from mrihvae.model.bands import merge
 from mrihvae.model.hvae import HVAE
 from mrihvae.model.layers import Gaussian
-from mrihvae.physics.fourier import center_crop, center_pad, masked
+from mrihvae.physics.fourier import apply_mask, center_crop, center_pad
 
 Combine = Callable[[Tensor, Tensor, Tensor], Tensor]
 Positions = list[tuple[int, int]]  # (level, layer)
@@ -295,7 +295,7 @@ def _bins_of(model: HVAE, group: Sequence[int], kspace: Tensor, mask: Tensor) ->
     band = model.band(group[-1], (kspace.shape[-2], kspace.shape[-1])).to(mask.device)
     grid = (band.shape[-2], band.shape[-1])
     measured = band & center_crop(mask, grid)
-    return measured, masked(center_crop(kspace, grid), band)
+    return measured, apply_mask(center_crop(kspace, grid), band)
 
 
 def _start(

@@ -21,7 +21,7 @@ from mrihvae.inference.views import view
 from mrihvae.model.hvae import HVAE
 from mrihvae.model.layers import band_coverage
 from mrihvae.physics.conjugate_gradients import conjugate_gradients
-from mrihvae.physics.fourier import center_pad, fft2c, ifft2c, masked, resize_kspace
+from mrihvae.physics.fourier import apply_mask, center_pad, fft2c, ifft2c, resize_kspace
 from mrihvae.physics.mri import MaskedFourier, Sense
 from mrihvae.physics.noise import background_noise, noise_std
 from mrihvae.physics.operators import Operator
@@ -213,7 +213,7 @@ class MultiCoilProblem(Problem):
 
     def measured_bins(self, guess: Tensor) -> Tensor:
         """Return the bins of the guess on acquired lines."""
-        return masked(guess, self.mask)
+        return apply_mask(guess, self.mask)
 
     def make_consistent(self, kspace: Tensor) -> Tensor:
         """Take a proximal step of the data: argmin_x |Ax - y|^2 + r |x - v|^2.
@@ -301,7 +301,7 @@ def prepare(
     # padding k-space, not the image, keeps acquired bins on the grid; the bins beyond are known to be 0
     known = center_pad(mask, padded, value=True).expand(len(kspace), *padded)
     if maps is None:
-        kept = masked(kspace, mask)
+        kept = apply_mask(kspace, mask)
         measured = resize_kspace(kept, padded)
         scale = kspace_scale(measured)
         noise = (noise_std(kept) if noise is None else noise.to(scale)) / scale

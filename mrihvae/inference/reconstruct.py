@@ -239,11 +239,11 @@ def _combine(y: Tensor, hhat: Tensor, measured: Tensor, noise: Tensor, how: str)
     if how == "measured":
         return torch.where(measured, y, hhat)
     count = measured.sum(dim=(-2, -1), keepdim=True).clamp_min(1)
-    misfit = torch.where(measured, _squared(y - hhat), 0).sum(dim=(-2, -1), keepdim=True) / count
+    misfit = torch.where(measured, _abs2(y - hhat), 0).sum(dim=(-2, -1), keepdim=True) / count
     variance = (misfit - noise**2).clamp_min(0.01 * misfit)
     weight = variance / (variance + noise**2 + torch.finfo(noise.dtype).tiny)
     return torch.where(measured, weight * y + (1 - weight) * hhat, hhat)
 
 
-def _squared(values: Tensor) -> Tensor:
+def _abs2(values: Tensor) -> Tensor:
     return values.real**2 + values.imag**2

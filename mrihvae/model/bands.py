@@ -16,7 +16,7 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-from mrihvae.physics.fourier import center_crop, center_pad, masked
+from mrihvae.physics.fourier import apply_mask, center_crop, center_pad
 
 
 def grids(shape: tuple[int, int], levels: int) -> list[tuple[int, int]]:
@@ -46,10 +46,10 @@ def band_mask(shape: tuple[int, int], levels: int, j: int, hermitian: bool = Fal
 def _reachable(shape: tuple[int, int], grid: tuple[int, int]) -> Tensor:
     """Mark the bins of a spectrum of `shape` that a centerd grid holds, or whose conjugates it holds."""
     held = center_pad(torch.ones(grid, dtype=torch.bool), shape, value=False)
-    return held | mirrored(held)
+    return held | mirror(held)
 
 
-def mirrored(spectrum: Tensor) -> Tensor:
+def mirror(spectrum: Tensor) -> Tensor:
     """Take every bin (..., H, W) to the place of its conjugate, -f."""
     for axis in (-2, -1):
         spectrum = spectrum.flip(axis).roll(1 - spectrum.shape[axis] % 2, axis)  # zero frequency stays where it is
@@ -70,8 +70,8 @@ def fill_hermitian(bins: Tensor, grid: tuple[int, int], keep: Tensor) -> Tensor:
     complex (..., *grid)
     """
     there = center_pad(torch.ones(bins.shape[-2:], dtype=torch.bool, device=bins.device), grid, value=False) & keep
-    placed = masked(center_pad(bins, grid), there)
-    return (placed + mirrored(placed).conj()) / (there.int() + mirrored(there).int()).clamp_min(1)
+    placed = apply_mask(center_pad(bins, grid), there)
+    return (placed + mirror(placed).conj()) / (there.int() + mirror(there).int()).clamp_min(1)
 
 
 def split(kspace: Tensor, levels: int, hermitian: bool = False) -> list[Tensor]:
@@ -92,7 +92,7 @@ def split(kspace: Tensor, levels: int, hermitian: bool = False) -> list[Tensor]:
     for j in range(levels):
         keep = band_mask(shape, levels, j, hermitian).to(kspace.device)
         cropped = center_crop(kspace, band_grid(shape, levels, j, hermitian))
-        bands.append(masked(cropped, keep))
+        bands.append(apply_mask(cropped, keep))
     return bands
 
 

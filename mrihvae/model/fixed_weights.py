@@ -31,7 +31,7 @@ class FixedWeights(TorchFunctionMode):
         if func is torch.conv2d and not kwargs and torch.is_grad_enabled():
             image, weight = args[:2]
             if image.requires_grad and not weight.requires_grad and _is_plain(args):
-                return _convolved(*args)
+                return _convolve(*args)
         return func(*args, **(kwargs or {}))
 
 
@@ -40,7 +40,7 @@ def _is_plain(args: tuple[Any, ...]) -> bool:
     return len(args) < 5 or not isinstance(args[4], str)
 
 
-def _convolved(
+def _convolve(
     image: Tensor,
     weight: Tensor,
     bias: Tensor | None = None,

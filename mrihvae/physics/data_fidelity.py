@@ -14,7 +14,7 @@ from typing import ClassVar, Protocol
 import torch
 from torch import Tensor
 
-from mrihvae.physics.kernels import squared
+from mrihvae.physics.kernels import abs2
 from mrihvae.physics.operators import Operator
 
 MIN_PROX_WEIGHT = 1e-6  # of v against the data, so that data without noise have a proximal step, too
@@ -63,7 +63,7 @@ class LeastSquares:
 
     def value(self, image: Tensor) -> Tensor:
         """Compute f(x), (slices,)."""
-        misfit = squared(self.operator.forward(image) - self.data).flatten(1).sum(dim=1)
+        misfit = abs2(self.operator.forward(image) - self.data).flatten(1).sum(dim=1)
         return misfit / self.noise.clamp_min(1e-12) ** 2 * (0.5 if self.real else 1.0)
 
     def prox(self, v: Tensor, gamma: Tensor | float) -> Tensor:
@@ -184,7 +184,7 @@ class Differentiable:
             optimizer = torch.optim.Adam([x], lr=self.step)
             for _ in range(self.steps):
                 optimizer.zero_grad()
-                near = half * (squared(x - v) / gamma**2).flatten(1).sum(dim=1)
+                near = half * (abs2(x - v) / gamma**2).flatten(1).sum(dim=1)
                 (self.function(x) + near).sum().backward()
                 optimizer.step()
         return x.detach()

@@ -59,6 +59,6 @@ def resize_kspace(kspace: Tensor, shape: tuple[int, int]) -> Tensor:
     return center_pad(center_crop(kspace, smaller), shape)
 
 
-def masked(kspace: Tensor, mask: Tensor) -> Tensor:
-    """Put 0 where `mask`, bool and broadcast to it, is False."""
+def apply_mask(kspace: Tensor, mask: Tensor) -> Tensor:
+    """Set k-space to 0 where `mask`, bool and broadcast to it, is False."""
     return torch.where(mask, kspace, torch.zeros((), dtype=kspace.dtype, device=kspace.device))

@@ -19,7 +19,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from mrihvae.physics.conjugate_gradients import conjugate_gradients, converged
+from mrihvae.physics.conjugate_gradients import conjugate_gradients, image_or_warning
 
 FIRST_IMAGE_WEIGHT = 1e-2  # weight of |x|^2 in the first image of an operator of which nothing more is known
 
@@ -40,7 +40,7 @@ class Operator(Protocol):
         """Make an image of data alone, to begin with."""
 
     def gains(self, shape: tuple[int, int]) -> tuple[Tensor, Tensor]:
-        """Tell how much A keeps, about |A|^2: by pixel and by centerd frequency, both (slices or 1, H or 1, W or 1)."""
+        """Return about |A|^2: by pixel and by centerd frequency, both (slices or 1, H or 1, W or 1)."""
 
 
 @dataclass(frozen=True)
@@ -81,14 +81,14 @@ class Linear:
         found = conjugate_gradients(
             lambda x: self.adjoint(self.forward(x)), right, r, tolerance=self.tolerance, cap=self.cap
         )
-        return converged(found)
+        return image_or_warning(found)
 
     def first_image(self, data: Tensor) -> Tensor:
         """Solve with little weight on images that are small."""
         return self.solve(self.adjoint(data), FIRST_IMAGE_WEIGHT)
 
     def gains(self, shape: tuple[int, int]) -> tuple[Tensor, Tensor]:
-        """Nothing is known of what A keeps."""
+        """Return 1: nothing is known of what A keeps."""
         return torch.ones(1, 1, 1), torch.ones(1, 1, 1)
 
 

@@ -23,7 +23,7 @@ from mrihvae.coils.virtual_coils import alike, compress, compressed_maps, expand
 from mrihvae.data.calibration import Calibration
 from mrihvae.data.scan import Scan, delivered_shape, encoded_lines
 from mrihvae.errors import InputError
-from mrihvae.physics.fourier import center_crop, masked
+from mrihvae.physics.fourier import apply_mask, center_crop
 from mrihvae.physics.noise import noise_std
 from mrihvae.physics.sampling import lines_differ_along_h
 from mrihvae.recon.oversampling import kept_rows, remove_oversampling
@@ -164,7 +164,7 @@ class SlicedScan:
     def original(self, first: int, end: int) -> Tensor:
         """Take the acquired k-space of the coils as they are, with readout oversampling: (slices, coils, H, W)."""
         kspace = torch.from_numpy(self.scan.kspace[first:end])
-        return masked(kspace if kspace.ndim == 4 else kspace[:, None], self._acquired)
+        return apply_mask(kspace if kspace.ndim == 4 else kspace[:, None], self._acquired)
 
     def magnitude(self, image: Tensor, batch: Batch) -> Tensor:
         """Compute what is delivered of complex images: real (slices, H, W).

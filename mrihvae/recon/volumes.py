@@ -13,7 +13,7 @@ from mrihvae.coils.virtual_coils import alike
 from mrihvae.data.scan import Scan, delivered_shape, encoded_lines
 from mrihvae.errors import InputError
 from mrihvae.inference.held_out import chosen_slices, error_ratio
-from mrihvae.physics.fourier import center_crop, masked
+from mrihvae.physics.fourier import apply_mask, center_crop
 from mrihvae.physics.noise import missing_noise
 from mrihvae.recon.methods import HybridMethod, Method, ZeroFilledMethod, change_method, load_method
 from mrihvae.recon.settings import SAMPLING_METHODS
@@ -190,7 +190,7 @@ def _missing_noise(scan: Scan, mask: np.ndarray) -> float:
     kspace = torch.from_numpy(whole if whole.ndim == 4 else whole[:, None])
     measured = torch.from_numpy(mask)
     known = (measured | torch.from_numpy(~encoded_lines(scan))).expand(kspace.shape[-2:])
-    kept = masked(kspace, measured)
+    kept = apply_mask(kspace, measured)
     return float(np.sqrt(np.mean([missing_noise(coil, known) ** 2 for coil in kept.unbind(1)])))
 
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from mrihvae.inference.problem import MultiCoilProblem, Problem, SingleCoilProblem
 from mrihvae.physics.data_fidelity import LeastSquares
-from mrihvae.physics.kernels import squared
+from mrihvae.physics.kernels import abs2
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,7 @@ class Scans:
 
     def errors(self, estimate: Tensor) -> Tensor:
         """Compute the mean squared error of each slice, (slices,); acquired samples count by `MEASURED_WEIGHT`."""
-        error = squared(self.kspace - estimate)
+        error = abs2(self.kspace - estimate)
         if self.coils == 1:
             error = torch.where(self.mask, MEASURED_WEIGHT, 1.0) * error
         return error.mean(dim=(-2, -1))
@@ -96,4 +96,4 @@ class Scans:
 
 def mean_squared(values: Tensor) -> Tensor:
     """Compute the mean of |values|^2 over each slice."""
-    return squared(values).mean(dim=(-2, -1))
+    return abs2(values).mean(dim=(-2, -1))

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from mrihvae.errors import InputError
 from mrihvae.physics.fastmri_masks import MASK_TYPES
-from mrihvae.physics.fourier import center_pad, fft2c, ifft2c, masked, resize_kspace
+from mrihvae.physics.fourier import apply_mask, center_pad, fft2c, ifft2c, resize_kspace
 from mrihvae.physics.noise import noise_std
 from mrihvae.physics.sampling import sampling_pattern
 from mrihvae.physics.scaling import kspace_scale
@@ -175,7 +175,7 @@ def _draw_scan(
         fit_to_matrix(torch.from_numpy(array), shape, rng) if raw else simulate_scan(array, shape, settings, rng)
     )
     mask = center_pad(draw_mask(extent, settings, rng), shape, value=True)
-    measured = masked(kspace, mask)
+    measured = apply_mask(kspace, mask)
     if rng.random() < 0.5:
         peak = percentile99(ifft2c(kspace))
         extra = peak * settings.extra_noise * rng.random()

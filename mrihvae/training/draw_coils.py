@@ -17,7 +17,7 @@ from torch import Tensor
 from mrihvae.coils.compression import compression_matrix, mix_coils
 from mrihvae.coils.espirit import MIN_ACS_SIZE, calibration_box, calibration_data, fast_maps
 from mrihvae.inference.problem import MultiCoilProblem
-from mrihvae.physics.fourier import center_pad, fft2c, ifft2c, masked, resize_kspace
+from mrihvae.physics.fourier import apply_mask, center_pad, fft2c, ifft2c, resize_kspace
 from mrihvae.physics.mri import Sense
 from mrihvae.physics.noise import background_noise
 from mrihvae.physics.scaling import image_scale
@@ -122,7 +122,7 @@ def _draw(
         mask = center_pad(draw_mask(extent, settings, rng), shape, value=True)  # beyond, bins are known to be 0
         if min(calibration_box(mask)) >= MIN_ACS_SIZE:
             break
-    measured = masked(complete, mask)
+    measured = apply_mask(complete, mask)
     return complete, fast_maps(calibration_data(measured, mask), shape), mask, noise
 
 

@@ -206,21 +206,21 @@ def rollout_degraded(model: HVAE, batch: DegradedImages, start: str = "guess", g
         answer after some rounds of proximal steps. With the last the first guess is not trained
     guess_only : whether to do the U-Nets alone, whose error stands for r's
     """
-    sight, second = DegradedPosterior(model, batch.term), start == "round"
+    posterior, second = DegradedPosterior(model, batch.term), start == "round"
     with torch.set_grad_enabled(torch.is_grad_enabled() and not second):
-        guesses = sight.guesses()
+        guesses = posterior.guesses()
         guess = guesses[0] if start == "beginning" else guesses[-1]
         if second:
             gamma = GAMMAS[0] * (GAMMAS[1] / GAMMAS[0]) ** float(torch.rand(()))
             for _ in range(ROUNDS[int(torch.randint(len(ROUNDS), ()))]):
-                guess = sight.kspace(batch.term.prox(sight.image(sight.decoded(guess)), gamma))
-    truth = sight.kspace(batch.images)
+                guess = posterior.kspace(batch.term.prox(posterior.image(posterior.decode_means(guess)), gamma))
+    truth = posterior.kspace(batch.images)
     errors = [mean_squared(k - truth) for k in guesses]
-    first = mean_squared(sight.seen - truth)
+    first = mean_squared(posterior.data_kspace - truth)
     loss = log_errors(errors[1:], DEGRADED_FLOOR)
     found = errors[-1]
     if not guess_only:
-        found = mean_squared(sight.decoded(guess) - truth)
+        found = mean_squared(posterior.decode_means(guess) - truth)
         loss = torch.log(found + DEGRADED_FLOOR).mean() + (0 if second else loss)
     s = likelihood_std(model, batch.term.noise)
     answer, seen, *stages = ((0.5 * e / s**2).mean().detach() for e in (found, first, *errors))
@@ -229,13 +229,13 @@ def rollout_degraded(model: HVAE, batch: DegradedImages, start: str = "guess", g
 
 def match_degraded(model: HVAE, batch: DegradedImages) -> PriorTerms:
     """Walk down with z ~ q of the true images, and match r of the degraded ones to q."""
-    sight = DegradedPosterior(model, batch.term)
+    posterior = DegradedPosterior(model, batch.term)
     with torch.no_grad():
-        guess = sight.guesses()[-1]
-    kspace = sight.kspace(batch.images)
+        guess = posterior.guesses()[-1]
+    kspace = posterior.kspace(batch.images)
     nothing, nowhere = torch.zeros_like(kspace), torch.zeros_like(kspace, dtype=torch.bool)
     noise = torch.zeros_like(batch.term.noise)
-    return matching_terms(model, kspace, noise, nothing, nowhere, sight.encoder(guess))
+    return matching_terms(model, kspace, noise, nothing, nowhere, posterior.encoder(guess))
 
 
 def first_guess_step(model: HVAE, scans: Scans) -> Rollout:

@@ -23,7 +23,7 @@ from mrihvae.physics.data_fidelity import LeastSquares
 from mrihvae.physics.degradations import denoising
 from mrihvae.pnp import loop as pnp
 from mrihvae.pnp.degraded import DegradedPosterior, ReflectionPadding
-from mrihvae.pnp.loop import Complete, Restored, Tempered, log_prior, restore, z_step
+from mrihvae.pnp.loop import CompletePosterior, Restored, Tempered, log_prior, restore, z_step
 from mrihvae.pnp.settings import PnPSettings
 from mrihvae.utils.config import with_settings
 from mrihvae.utils.notices import collected
@@ -124,8 +124,8 @@ def noisy(real: bool = True, slices: int = 2, noise: float = 0.05) -> LeastSquar
     return LeastSquares(denoising(), truth + noise * white, torch.full((slices,), noise), real)
 
 
-def complete(model: HVAE, real: bool = True, views: tuple[int, ...] = (0,)) -> list[pnp.Look]:
-    return [Complete(model, ReflectionPadding(model, SHAPE, real, view), real) for view in views]
+def complete(model: HVAE, real: bool = True, views: tuple[int, ...] = (0,)) -> list[pnp.PosteriorView]:
+    return [CompletePosterior(model, ReflectionPadding(model, SHAPE, real, view), real) for view in views]
 
 
 @pytest.mark.parametrize("real", [True, False])
@@ -160,12 +160,12 @@ def test_an_iteration_by_hand(model: HVAE, real: bool) -> None:
 
 def test_what_is_reported_of_each_iteration(model: HVAE) -> None:
     """Loops of 1, 2, 3, ... iterations give x_1, x_2, x_3, ..., from which residuals and ratios follow."""
-    term, looks, settings = noisy(), complete(model), exactly(tau=0.9, gamma=0.05, iterations=5)
+    term, posteriors, settings = noisy(), complete(model), exactly(tau=0.9, gamma=0.05, iterations=5)
     told: list[int] = []
-    found = restore(model, term, looks, term.data, settings, told.append)
+    found = restore(model, term, posteriors, term.data, settings, told.append)
     path = [term.data]
     for number in range(1, 6):
-        one = restore(model, term, looks, term.data, with_settings(settings, iterations=number))
+        one = restore(model, term, posteriors, term.data, with_settings(settings, iterations=number))
         path.append(one.image)
         torch.testing.assert_close(one.objective[-1], found.objective[number - 1])
     assert told == [0, 1, 2, 3, 4] and torch.equal(path[-1], found.image)
@@ -177,7 +177,7 @@ def test_what_is_reported_of_each_iteration(model: HVAE) -> None:
         if number:
             torch.testing.assert_close(found.ratio[number - 1], steps[number] / steps[number - 1], rtol=1e-3, atol=0)
     assert len(found.ratio) == 4 and len(found.objective) == 5
-    mu, log = z_step(model, looks, path[4], settings)
+    mu, log = z_step(model, posteriors, path[4], settings)
     bond = 0.5 * (found.image - mu).flatten(1).norm(dim=1) ** 2 / 0.05**2
     torch.testing.assert_close(found.objective[-1], found.misfit[-1] + bond - log, rtol=1e-4, atol=0)
 
@@ -186,10 +186,13 @@ def test_views_are_averaged(model: HVAE, degraded: HVAE) -> None:
     term = noisy()
     settings = exactly(tau=0.8, iterations=2, gamma=0.1)
     x = term.data
-    for looks in (complete(model, views=(0, 6, 2)), [DegradedPosterior(degraded, term, view) for view in (0, 6, 2)]):
-        net = model if isinstance(looks[0], Complete) else degraded
-        alone = [z_step(net, [look], x, settings) for look in looks]
-        mu, log = z_step(net, looks, x, settings)
+    for posteriors in (
+        complete(model, views=(0, 6, 2)),
+        [DegradedPosterior(degraded, term, view) for view in (0, 6, 2)],
+    ):
+        net = model if isinstance(posteriors[0], CompletePosterior) else degraded
+        alone = [z_step(net, [posterior], x, settings) for posterior in posteriors]
+        mu, log = z_step(net, posteriors, x, settings)
         torch.testing.assert_close(mu, sum(one[0] for one in alone) / 3, rtol=0, atol=1e-6)
         torch.testing.assert_close(log, sum(one[1] for one in alone) / 3, rtol=1e-5, atol=0)
         assert not torch.allclose(alone[0][0], alone[1][0], atol=1e-4)
@@ -201,8 +204,8 @@ def test_slices_do_not_depend_on_the_batch(model: HVAE, degraded: HVAE) -> None:
         for settings in (exactly(iterations=3, tau=0.9, gamma=0.1), exactly(iterations=20, gamma=0.1, tolerance=0.01)):
 
             def of(some: LeastSquares, net: HVAE = net, settings: PnPSettings = settings) -> Restored:
-                looks = complete(net) if net is model else [DegradedPosterior(net, some)]
-                return restore(net, some, looks, some.data, settings)
+                posteriors = complete(net) if net is model else [DegradedPosterior(net, some)]
+                return restore(net, some, posteriors, some.data, settings)
 
             together = of(term)
             for k in range(3):
@@ -214,26 +217,26 @@ def test_slices_do_not_depend_on_the_batch(model: HVAE, degraded: HVAE) -> None:
 
 
 def test_draws(model: HVAE) -> None:
-    term, looks = noisy(), complete(model)
+    term, posteriors = noisy(), complete(model)
 
     def drawn(**values: Any) -> torch.Tensor:
-        return restore(model, term, looks, term.data, exactly(draw=True, iterations=2, **values)).decoded
+        return restore(model, term, posteriors, term.data, exactly(draw=True, iterations=2, **values)).decoded
 
     assert torch.equal(drawn(seed=3), drawn(seed=3))
     assert float((drawn(seed=3) - drawn(seed=4)).abs().max()) > 1e-3
     colder = (drawn(seed=3, tau=0.1) - drawn(seed=4, tau=0.1)).std()
     assert float(colder) < 0.5 * float((drawn(seed=3) - drawn(seed=4)).std())
     assert torch.equal(drawn(tau=0.0, seed=3), drawn(tau=0.0, seed=4))
-    first, second = (z_step(model, looks, term.data, exactly(draw=True), number=number)[0] for number in (0, 1))
+    first, second = (z_step(model, posteriors, term.data, exactly(draw=True), number=number)[0] for number in (0, 1))
     assert not torch.allclose(first, second, atol=1e-3)  # each iteration draws anew
 
 
 def test_sweeps_bring_the_decoder_nearer_to_x(model: HVAE) -> None:
     """Hybrid z-steps, with q: latents are refined against x."""
-    term, looks = noisy(), complete(model)
+    term, posteriors = noisy(), complete(model)
     x, distances = term.data, []
     for sweeps in (0, 1, 3):
-        mu, _ = z_step(model, looks, x, exactly(sweeps=sweeps, gamma=0.02))
+        mu, _ = z_step(model, posteriors, x, exactly(sweeps=sweeps, gamma=0.02))
         distances.append(float((mu - x).norm()))
     assert distances[2] < distances[1] < distances[0]
 
@@ -246,7 +249,7 @@ def with_map(monkeypatch: pytest.MonkeyPatch, function: Callable[[torch.Tensor, 
     asked: list[float] = []
 
     def z_step(
-        model: object, looks: object, x: torch.Tensor, settings: PnPSettings, beta: float, number: int, first: int
+        model: object, posteriors: object, x: torch.Tensor, settings: PnPSettings, beta: float, number: int, first: int
     ) -> tuple[torch.Tensor, torch.Tensor]:
         asked.append(beta)
         return function(x, number), torch.full((len(x),), 7.0 + number)
