@@ -1,7 +1,7 @@
 """Where images lie in the patient: from the positions and directions of ISMRMRD headers to the affine of NIfTI.
 
 ISMRMRD's coordinates are those of DICOM, millimeters to the patient's left, back (posterior) and head (superior); NIfTI
-counts to the right and to the front. A position is that of a slice's center, which a centerd Fourier transform puts at
+counts to the right and to the front. A position is that of a slice's center, which a centered Fourier transform puts at
 index size // 2.
 """
 

@@ -36,7 +36,7 @@ class FixedWeights(TorchFunctionMode):
 
 
 def _is_plain(args: tuple[Any, ...]) -> bool:
-    """Tell whether padding is given by numbers."""
+    """Return whether padding is given by numbers."""
     return len(args) < 5 or not isinstance(args[4], str)
 
 

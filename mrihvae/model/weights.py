@@ -108,7 +108,7 @@ def load_model(name_or_path: str, device: torch.device | str = "cpu") -> HVAE:
     except RuntimeError as error:
         why = reason(error, -1)
         raise InputError(f"{path}: does not fit the settings beside it ({why}); copy both again") from error
-    return model.move(device).eval().requires_grad_(False)
+    return model.to_device(device).eval().requires_grad_(False)
 
 
 def weight_files(path: Path) -> list[Path]:

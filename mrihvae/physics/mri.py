@@ -78,7 +78,7 @@ class Sense:
         return combined
 
     def density(self) -> Tensor:
-        """Compute how much of each frequency, uncenterd, the data hold: the diagonal of F A^H A F^H, (slices, H, W).
+        """Compute how much of each frequency, uncentered, the data hold: the diagonal of F A^H A F^H, (slices, H, W).
 
         It is the mask, circularly correlated with the power of the maps' spectra.
         """
@@ -121,7 +121,7 @@ class Sense:
 
     @cached_property
     def _convolution(self) -> tuple[Tensor, tuple[int, ...]]:
-        """The mask as weights of uncenterd frequencies, and the axes to transform."""
+        """The mask as weights of uncentered frequencies, and the axes to transform."""
         mask = self._mask if self._mask.ndim > 1 else self._mask[None]
         weights = torch.fft.ifftshift(mask.to(self.maps.real.dtype), dim=(-2, -1))
         lines = bool((weights == weights[..., :1, :]).all())

@@ -40,7 +40,7 @@ class Operator(Protocol):
         """Make an image of data alone, to begin with."""
 
     def gains(self, shape: tuple[int, int]) -> tuple[Tensor, Tensor]:
-        """Return about |A|^2: by pixel and by centerd frequency, both (slices or 1, H or 1, W or 1)."""
+        """Return about |A|^2: by pixel and by centered frequency, both (slices or 1, H or 1, W or 1)."""
 
 
 @dataclass(frozen=True)

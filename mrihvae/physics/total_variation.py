@@ -30,7 +30,7 @@ def first_guess(
 
     Parameters
     ----------
-    measured : y, complex (slices, H, W), centerd, in model units, 0 where not measured
+    measured : y, complex (slices, H, W), centered, in model units, 0 where not measured
     mask : bool (slices, H, W)
 
     Returns

@@ -73,9 +73,9 @@ class Tempered:
     def __init__(self, encoder: Encoder, tau: Sequence[float], beta: float = 1.0) -> None:
         self.encoder, self.tau, self.beta = encoder, tau, beta
 
-    def enter(self, j: int, state: Tensor, known: Tensor) -> None:
+    def begin_level(self, j: int, state: Tensor, known: Tensor) -> None:
         """Let the encoder process the level."""
-        self.encoder.enter(j, state, known)
+        self.encoder.begin_level(j, state, known)
 
     def __call__(self, j: int, k: int, state: Tensor, prior: Gaussian) -> Gaussian:
         q, heat = self.encoder(j, k, state, prior), self.beta * self.tau[j] ** 2

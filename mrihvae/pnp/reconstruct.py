@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from mrihvae.inference.encoders import Encoder, from_measured
+from mrihvae.inference.encoders import Encoder, measurement_encoder
 from mrihvae.inference.latents import likelihood_std
 from mrihvae.inference.problem import Problem, prepare
 from mrihvae.model.hvae import HVAE
@@ -41,7 +41,7 @@ class ScanPosterior:
 
     def encoder(self, kspace: Tensor) -> Encoder:
         """Return r of a guess, k-space (slices, H, W)."""
-        return from_measured(self.model, kspace, self.viewed.measured_bins(kspace), self.viewed.mask)
+        return measurement_encoder(self.model, kspace, self.viewed.measured_bins(kspace), self.viewed.mask)
 
     def known_bins(self, kspace: Tensor, gamma: float) -> tuple[Tensor, Tensor, Tensor]:
         """Return the acquired k-space, known to within its noise and the model's own floor."""

@@ -12,7 +12,7 @@ from torch import Tensor
 from mrihvae.coils.virtual_coils import alike
 from mrihvae.data.scan import Scan, delivered_shape, encoded_lines
 from mrihvae.errors import InputError
-from mrihvae.inference.held_out import chosen_slices, error_ratio
+from mrihvae.inference.held_out import error_ratio, spread_slices
 from mrihvae.physics.fourier import apply_mask, center_crop
 from mrihvae.physics.noise import missing_noise
 from mrihvae.recon.methods import HybridMethod, Method, ZeroFilledMethod, change_method, load_method
@@ -178,7 +178,7 @@ def sample_volume(
 
 def _error_ratio(slices: SlicedScan, method: HybridMethod, seed: int) -> float:
     """Estimate from acquired samples that are held out how far posterior samples are from the truth."""
-    batches = [slices.batch(k, k + 1) for k in chosen_slices(len(slices))]
+    batches = [slices.batch(k, k + 1) for k in spread_slices(len(slices))]
     maps = None if batches[0].maps is None else alike([batch.maps[0] for batch in batches if batch.maps is not None])
     kspace = torch.cat([batch.kspace for batch in batches]) if maps is None else alike([b.kspace[0] for b in batches])
     return error_ratio(method.model, kspace, slices.measured, slices.known, method.sampling, seed, maps)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from mrihvae.inference.encoders import Encoder, from_measured
+from mrihvae.inference.encoders import Encoder, measurement_encoder
 from mrihvae.inference.latents import infer, likelihood_std
 from mrihvae.inference.settings import RefinementSettings
 from mrihvae.model.bands import merge
@@ -85,7 +85,7 @@ def dimensions(model: HVAE, kspace: Tensor) -> int:
 
 
 def prior_terms(model: HVAE, scans: Scans, matched: bool = True, guess: Tensor | None = None) -> PriorTerms:
-    """Walk down with z ~ q: -E_q log p(k|z), and KL(q || p) and, if `matched`, KL(stopgrad q || r) on the way.
+    """Compute -E_q log p(k|z) with z ~ q, KL(q || p), and, if `matched`, KL(stopgrad q || r).
 
     `guess` is the first guess, complex (slices, H, W), where it is at hand; else it is computed.
     """
@@ -96,14 +96,14 @@ def prior_terms(model: HVAE, scans: Scans, matched: bool = True, guess: Tensor |
         with torch.no_grad():
             guess = problem.guess(model)
     measured = problem.measured_bins(guess)
-    r = from_measured(model, guess, measured, problem.mask)
+    r = measurement_encoder(model, guess, measured, problem.mask)
     return matching_terms(model, scans.kspace, scans.noise, measured, problem.mask, r)
 
 
 def matching_terms(
     model: HVAE, kspace: Tensor, noise: Tensor, measured: Tensor, mask: Tensor, r: Encoder | None = None
 ) -> PriorTerms:
-    """Walk down as `prior_terms` does, with any encoder as the one that is matched to q.
+    """Compute the terms as `prior_terms` does, with any encoder as the one that is matched to q.
 
     Parameters
     ----------
@@ -122,9 +122,9 @@ def matching_terms(
     kl, matching, active = [], [], []
     ends = {group[-1] for group in model.groups}
     for j in range(model.settings.levels):
-        state = model.enter(j, state, shape)
+        state = model.upsample_state(j, state, shape)
         if r is not None:
-            r.enter(j, state.detach(), known)
+            r.begin_level(j, state.detach(), known)
         kl_level = matching_level = error.new_zeros(())
         for k, layer in enumerate(model.layers(j)):
             q = model.q(j, k, state, features_q[j])
@@ -147,7 +147,7 @@ def matching_terms(
 
 
 def rollout(model: HVAE, scans: Scans, second_round: bool = False) -> Rollout:
-    """Walk down along r's own means through the fixed decoder, as inference does; gradients reach r alone.
+    """Decode r's own means by the fixed decoder, as inference does; gradients reach r alone.
 
     In the second round r is given its own reconstruction as the guess, and the first guess is not trained.
     """
@@ -155,12 +155,12 @@ def rollout(model: HVAE, scans: Scans, second_round: bool = False) -> Rollout:
         guesses = scans.problem.guesses(model)
         guess = guesses[-1]
         if second_round:
-            guess = scans.consistent(_decoded(model, scans, guess), guess)
+            guess = scans.make_consistent(_decode(model, scans, guess), guess)
     frozen = [parameter for parameter in model.prior_parameters() if parameter.requires_grad]
     for parameter in frozen:
         parameter.requires_grad_(False)
     try:
-        estimate = scans.scored(_decoded(model, scans, guess), guess)
+        estimate = scans.answer(_decode(model, scans, guess), guess)
     finally:
         for parameter in frozen:
             parameter.requires_grad_(True)
@@ -171,14 +171,14 @@ def rollout(model: HVAE, scans: Scans, second_round: bool = False) -> Rollout:
     return _rollout(model, scans, loss, errors, guesses)
 
 
-def _decoded(model: HVAE, scans: Scans, guess: Tensor) -> Tensor:
+def _decode(model: HVAE, scans: Scans, guess: Tensor) -> Tensor:
     """Decode r's means of scans and a guess: complex (slices, H, W)."""
     problem = scans.problem
     return merge(decode_means(model, problem.measured_bins(guess), problem.mask, guess))
 
 
 def _rollout(model: HVAE, scans: Scans, loss: Tensor, errors: Tensor | None, guesses: list[Tensor]) -> Rollout:
-    """Put together what a rollout tells; without `errors` of r, those of the last guess stand for them."""
+    """Assemble the result of a rollout; without `errors` of r, those of the last guess stand for them."""
     with torch.no_grad():
         variance = likelihood_std(model, scans.noise) ** 2
         zero_filled, *stages = (
@@ -198,11 +198,11 @@ def log_errors(errors: list[Tensor], floor: float) -> Tensor:
 
 
 def rollout_degraded(model: HVAE, batch: DegradedImages, start: str = "guess", guess_only: bool = False) -> Rollout:
-    """Compute r's means of degraded images, as `rollout` does of scans; its guess is one of those that loops meet.
+    """Decode r's means of degraded images, as `rollout` does of scans; the guess is one that occurs in the loop.
 
     Parameters
     ----------
-    start : what r looks at: "guess", that of the U-Nets; "beginning", what these begin with; "round", its own
+    start : the guess that r is given: "guess", that of the U-Nets; "beginning", what these begin with; "round", its own
         answer after some rounds of proximal steps. With the last the first guess is not trained
     guess_only : whether to do the U-Nets alone, whose error stands for r's
     """
@@ -228,7 +228,7 @@ def rollout_degraded(model: HVAE, batch: DegradedImages, start: str = "guess", g
 
 
 def match_degraded(model: HVAE, batch: DegradedImages) -> PriorTerms:
-    """Walk down with z ~ q of the true images, and match r of the degraded ones to q."""
+    """Compute the terms with z ~ q of the true images, and match r of the degraded ones to q."""
     posterior = DegradedPosterior(model, batch.term)
     with torch.no_grad():
         guess = posterior.guesses()[-1]
@@ -258,5 +258,5 @@ def decode_means(model: HVAE, measured: Tensor, mask: Tensor, guess: Tensor) -> 
     guess : complete k-space for r to start from, complex (slices, H, W)
     """
     s = measured.real.new_ones(len(measured))
-    encoder = from_measured(model, guess, measured, mask)
+    encoder = measurement_encoder(model, guess, measured, mask)
     return infer(model, encoder, measured, mask, s, RefinementSettings(sweeps=0)).bands

@@ -123,7 +123,11 @@ def validate(
             problem = scans.problem
             guess = problem.guess(model)
             decoded = merge(decode_means(model, problem.measured_bins(guess), problem.mask, guess))
-            answers = {"psnr": scans.consistent(decoded, guess), "guess": guess, "zero_filled": problem.zero_filled}
+            answers = {
+                "psnr": scans.make_consistent(decoded, guess),
+                "guess": guess,
+                "zero_filled": problem.zero_filled,
+            }
             row = {name: round(psnr(kspace, scans.kspace), 3) for name, kspace in answers.items()}
             if scans.coils == 1:
                 torch.manual_seed(0)

@@ -44,7 +44,7 @@ class Fixed:
     def __init__(self, q: Gaussian) -> None:
         self.q, self.entered = q, 0
 
-    def enter(self, j: int, state: torch.Tensor, known: torch.Tensor) -> None:
+    def begin_level(self, j: int, state: torch.Tensor, known: torch.Tensor) -> None:
         self.entered += 1
 
     def __call__(self, j: int, k: int, state: torch.Tensor, prior: Gaussian) -> Gaussian:
@@ -92,7 +92,7 @@ def test_tempered_posterior_at_its_ends() -> None:
         assert away < 0.02 * last and float(near.sigma.max()) <= tau * float(p.sigma.max()) * 1.0001
         last = away
     fixed = Fixed(q)
-    Tempered(fixed, [1.0]).enter(0, torch.zeros(()), torch.zeros(()))
+    Tempered(fixed, [1.0]).begin_level(0, torch.zeros(()), torch.zeros(()))
     assert fixed.entered == 1
 
 

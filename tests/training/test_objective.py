@@ -93,12 +93,12 @@ def test_kl_by_hand_on_one_level() -> None:
     """One layer on one level: q and p do not depend on the noise."""
     model, scans = small_model(settings=ONE_LEVEL), small_scans()
     terms = terms_of(model, scans)
-    state = model.enter(0, model.begin(2, (16, 24)))
+    state = model.upsample_state(0, model.begin(2, (16, 24)))
     q = model.q(0, 0, state, model.q.features(scans.kspace)[0])
     prior, _ = model.layers(0)[0].prior_step(state)
     guess = model.r.guesses(scans.measured, scans.mask)[-1]
     features = model.r.features(guess, scans.measured, band_coverage(scans.mask, 1))
-    looked = model.r.look(0, state, features[0], ifft2c(scans.measured))
+    looked = model.r.level_features(0, state, features[0], ifft2c(scans.measured))
     r = model.r(0, 0, state, looked)
     assert terms.kl.tolist() == pytest.approx([number(q.kl(prior).sum()) / (2 * 2 * 16 * 24)], rel=1e-5)
     assert terms.matching.tolist() == pytest.approx([number(q.kl(r).sum()) / (2 * 2 * 16 * 24)], rel=1e-5)
@@ -398,9 +398,9 @@ def test_match_degraded_by_hand_on_one_level() -> None:
     posterior = DegradedPosterior(model, batch.term)
     kspace, guess = posterior.kspace(batch.images), posterior.guesses()[-1]
     shape = (kspace.shape[-2], kspace.shape[-1])
-    state = model.enter(0, model.begin(2, shape))
+    state = model.upsample_state(0, model.begin(2, shape))
     q = model.q(0, 0, state, model.q.features(kspace)[0])
-    looked = model.r.look(
+    looked = model.r.level_features(
         0, state, model.r.features(guess, posterior.data_kspace, posterior.data_coverage)[0], torch.zeros_like(kspace)
     )
     r = model.r(0, 0, state, looked)
@@ -523,12 +523,12 @@ def test_match_coils_by_hand_on_one_level() -> None:
     model, scans = small_model(settings=ONE_LEVEL), scans_of_coils()
     problem = scans.problem
     terms = prior_terms(model, scans)
-    state = model.enter(0, model.begin(2, (16, 24)))
+    state = model.upsample_state(0, model.begin(2, (16, 24)))
     q = model.q(0, 0, state, model.q.features(scans.kspace)[0])
     guess = problem.guesses(model)[-1].detach()
     measured = torch.where(problem.mask, guess, 0)
     features = model.r.features(guess, measured, band_coverage(problem.mask, 1))
-    r = model.r(0, 0, state, model.r.look(0, state, features[0], ifft2c(measured)))
+    r = model.r(0, 0, state, model.r.level_features(0, state, features[0], ifft2c(measured)))
     assert terms.matching.tolist() == pytest.approx([number(q.kl(r).sum()) / (2 * 2 * 16 * 24)], rel=1e-4)
 
 
