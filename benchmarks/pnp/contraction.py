@@ -37,7 +37,7 @@ from mrihvae.pnp.loop import Restored, restore
 from mrihvae.pnp.restore import in_model_units, make_posteriors
 from mrihvae.pnp.settings import ENCODERS, PnPSettings
 from mrihvae.utils.config import from_dict
-from mrihvae.utils.notices import collected
+from mrihvae.utils.notices import collect_notices
 
 ROUNDING = 1e-6  # relative steps below this are single precision's
 POINTS = 200  # of a curve, at most
@@ -274,7 +274,7 @@ def runs(
             precision="float32",
         )  # fmt: skip
         recorded = Recorded(term)
-        with torch.no_grad(), collected():  # runs that run away stand in the results
+        with torch.no_grad(), collect_notices():  # runs that run away stand in the results
             posteriors, initial = make_posteriors(model, term, chosen)
             noise = torch.randn(initial[0].shape, generator=torch.Generator().manual_seed(settings.seed))
             start = torch.stack([initial[0], torch.zeros_like(initial[0]), noise])

@@ -92,7 +92,7 @@ def good_scan(engine: Engine, folder: Path, xml: str, lines: list[mrd.Line], met
     mrd.write_mrd(path, xml, lines)
     (one,) = open_kspace(path)
     chosen = engine.method(one.coils, Request(method))
-    images = [reconstruct_volume(one.one(k), mask_of(one, None), chosen)[0].T for k in range(len(one.kspace))]
+    images = [reconstruct_volume(one.single_slice(k), mask_of(one, None), chosen)[0].T for k in range(len(one.kspace))]
     return Good(mrd.stream(xml, lines, method), images)
 
 

@@ -113,7 +113,7 @@ def training_figure(log: Path, path: Path) -> None:
     if prior:
         _plot_prior(axes, prior)
     if masked:
-        ratio = _smoothed([line["zero_filled"] for line in masked]) / _smoothed([line["rollout"] for line in masked])
+        ratio = _smooth([line["zero_filled"] for line in masked]) / _smooth([line["rollout"] for line in masked])
         axes[3].plot([line["step"] for line in masked], 10 * np.log10(ratio), label="means of r, or first guess")
         axes[3].axhline(0, color="gray", linewidth=0.8)
         axes[3].set_ylim(-3, None)
@@ -129,15 +129,15 @@ def _plot_prior(axes: np.ndarray, prior: list[dict[str, Any]]) -> None:
     """Plot objective, KL and matching of the steps that trained the prior."""
     step = np.array([line["step"] for line in prior])
     for key in ("elbo", "distortion"):
-        axes[0].plot(step, _smoothed([line[key] for line in prior]), label=f"negative {key}" if key == "elbo" else key)
+        axes[0].plot(step, _smooth([line[key] for line in prior]), label=f"negative {key}" if key == "elbo" else key)
     low, high = np.percentile([line["distortion"] for line in prior], [0.5, 75])
     axes[0].set_ylim(low - 0.05, max(high, low + 0.01) + 1)
     for axis, key in zip(axes[1:3], ("kl", "matching")):
         for j, level in enumerate(np.array([line[key] for line in prior]).T):
-            axis.semilogy(step, np.maximum(_smoothed(level), 1e-6), label=f"level {j}")
+            axis.semilogy(step, np.maximum(_smooth(level), 1e-6), label=f"level {j}")
 
 
-def _smoothed(values: list[float] | np.ndarray) -> np.ndarray:
+def _smooth(values: list[float] | np.ndarray) -> np.ndarray:
     """Average over a window of a fiftieth of the run."""
     window = max(1, len(values) // 50)
     padded = np.pad(np.asarray(values, dtype=float), (window // 2, window - 1 - window // 2), mode="edge")

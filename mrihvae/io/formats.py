@@ -14,7 +14,7 @@ PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg")
 
 
 def has_suffix(path: Path, suffixes: tuple[str, ...]) -> bool:
-    """Tell whether a file's name ends in one of `suffixes`, in upper or lower case."""
+    """Return whether a file's name ends in one of `suffixes`, in upper or lower case."""
     return path.name.lower().endswith(suffixes)
 
 

@@ -1,4 +1,4 @@
-"""Files with k-space of any format, told by their content: fastMRI and ISMRMRD HDF5, BART's arrays, NumPy's."""
+"""Files with k-space, whose format is detected from their contents: fastMRI, ISMRMRD, BART and NumPy."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def open_kspace(path: Path | str, lazy: bool = False) -> list[Scan]:
 
 
 def kind_of(path: Path) -> str:
-    """Tell the format of a file: "fastmri", "mrd", "bart" or "numpy".
+    """Return the format of a file: "fastmri", "mrd", "bart" or "numpy".
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""K-space that stays in its HDF5 file: slices are read when they are asked for, and the next ones ahead."""
+"""K-space that stays in its HDF5 file: slices are read when they are indexed, and the next ones ahead."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def open_dataset(path: Path, key: str) -> Iterator[h5py.Dataset]:
 
 
 def is_finite(array: np.ndarray) -> bool:
-    """Tell whether all samples are finite, by their energy wherever that is."""
+    """Return whether all samples are finite, by their energy where that is finite."""
     with np.errstate(all="ignore"):
         return bool(np.isfinite(np.vdot(array, array)) or np.isfinite(array).all())  # the energy may be too large
 
@@ -49,8 +49,8 @@ def is_finite(array: np.ndarray) -> bool:
 class StoredKspace:
     """K-space (slices, ..., H, W) of a file, indexed along slices like an array; `numpy.asarray` reads all of it.
 
-    The file is opened for each read, so that nothing stays open. Whenever slices were read, as many that follow them
-    are read by a thread meanwhile.
+    The file is opened for each read, so that nothing stays open. After slices were read, a thread reads as
+    many of the following ones ahead.
 
     Parameters
     ----------

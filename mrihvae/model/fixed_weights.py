@@ -52,9 +52,9 @@ def _convolve(
     """Convolve as `torch.conv2d`, in the precision that autocast asks for."""
     kind = image.device.type
     if torch.is_autocast_enabled(kind):
-        image, weight = (one.to(torch.get_autocast_dtype(kind)) for one in (image, weight))
+        image, weight = (tensor.to(torch.get_autocast_dtype(kind)) for tensor in (image, weight))
         bias = None if bias is None else bias.to(weight.dtype)
-    pairs = [[one, one] if isinstance(one, int) else list(one) for one in (stride, padding, dilation)]
+    pairs = [[tensor, tensor] if isinstance(tensor, int) else list(tensor) for tensor in (stride, padding, dilation)]
     geometry: Geometry = (pairs[0], pairs[1], pairs[2], groups)
     found: Tensor = _Convolution.apply(image, weight, bias, geometry)
     return found

@@ -1,7 +1,7 @@
-"""What data say of an image: -log p(y | x), and its proximal step, for Gaussian, Rician and phase-free data.
+"""Data terms f(x) = -log p(y | x), and their proximal steps, for Gaussian, Rician and phase-free data.
 
-PnP-HVAE takes any data term f of which it can minimize f(x) + |x - v|^2 / gamma^2 (the x-step), or of which there is
-a gradient. Noise of deviation sigma has E|n|^2 = sigma^2 in every number: for complex images |.|^2 stands where real
+PnP-HVAE takes any data term f with a minimizer of f(x) + |x - v|^2 / gamma^2 (the x-step), or with a gradient. Noise of
+standard deviation sigma has E|n|^2 = sigma^2 in every number: for complex images |.|^2 stands where real
 ones have |.|^2 / 2 in the logarithms of densities, which the proximal step does not feel.
 """
 
@@ -73,7 +73,7 @@ class LeastSquares:
         return v + self.operator.solve(self.operator.adjoint(remainder), r)
 
     def first_image(self) -> Tensor:
-        """Make an image of the data alone, to begin with."""
+        """Compute an image of the data alone, to begin with."""
         return self.operator.first_image(self.data)
 
     def scaled(self, scale: Tensor) -> LeastSquares:

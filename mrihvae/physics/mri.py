@@ -112,8 +112,8 @@ class Sense:
     @cached_property
     def _groups(self) -> list[tuple[Tensor, Tensor]]:
         """Maps with their conjugates: coil by coil where a coil fills a processor's cache, else all coils together."""
-        one = self.maps[..., :1, :, :]
-        if self.maps.device.type == "cpu" and one.numel() * one.element_size() >= CACHE_BYTES:
+        single_coil = self.maps[..., :1, :, :]
+        if self.maps.device.type == "cpu" and single_coil.numel() * single_coil.element_size() >= CACHE_BYTES:
             groups = self.maps.split(1, dim=-3)
         else:
             groups = (self.maps,)

@@ -37,7 +37,7 @@ class Operator(Protocol):
         """Solve (A^H A + r I) x = `right`, an image; r > 0, a number or (slices, 1, 1)."""
 
     def first_image(self, data: Tensor) -> Tensor:
-        """Make an image of data alone, to begin with."""
+        """Compute an image of data alone, to begin with."""
 
     def gains(self, shape: tuple[int, int]) -> tuple[Tensor, Tensor]:
         """Return about |A|^2: by pixel and by centered frequency, both (slices or 1, H or 1, W or 1)."""

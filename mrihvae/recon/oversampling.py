@@ -1,7 +1,7 @@
 """Readout oversampling: rows of the image beyond the header's matrix, removed before maps and inference.
 
 Scanners sample the readout (H) more densely than the field of view asks, so that nothing aliases along it: usually
-twice. The image so has rows beside the object that nobody looks at, which cost as much as the others. Where every
+twice. The image then has rows beside the object that are not needed, which cost as much as the others. Where every
 acquired line is a whole one, an inverse Fourier transform along H gives the rows without aliasing, so that rows beyond
 the matrix can be cropped, exactly, and a Fourier transform along H of the rest is k-space of the smaller image.
 """

@@ -29,7 +29,7 @@ from mrihvae.recon.undersampling import mask_of
 from mrihvae.recon.volumes import reconstruct_volume, sample_volume
 from mrihvae.server.request import Request
 from mrihvae.utils.memory import is_out_of_memory
-from mrihvae.utils.notices import collected
+from mrihvae.utils.notices import collect_notices
 
 NAME = "stream"  # of scans that have no file
 SEVERAL = 2  # coils: how many is all the same from here on
@@ -148,7 +148,7 @@ class ScanSession:
     def __init__(self, header: ScanHeader, request: Request, engine: Engine, replies: Replies) -> None:
         self.header, self.request, self.engine, self.replies = header, request, engine, replies
         for encoding in header.encodings:
-            height, width = encoding.kept(0), encoding.encoded.matrix[1]
+            height, width = encoding.imaged_size(0), encoding.encoded.matrix[1]
             if height * width > LARGEST:
                 raise InputError(
                     f"stream: slices of {height} x {width} are larger than {LARGEST} pixels; the header may be damaged"
@@ -207,7 +207,7 @@ class ScanSession:
         """Reconstruct a single slice: magnitude (h, w), its standard deviation if requested, and warnings."""
         method = self.engine.method(scan.coils, self.request)
         try:
-            with torch.no_grad(), collected() as notices:
+            with torch.no_grad(), collect_notices() as notices:
                 image, deviation = reconstruct_volume(scan, mask, method, BATCH)[0], None
                 if self.request.uncertainty:
                     std = sample_volume(scan, mask, self._sampling(scan), 0, BATCH).std

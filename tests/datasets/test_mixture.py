@@ -260,7 +260,7 @@ BAD: list[tuple[str, Callable[[Path], object], str]] = [
     ("a.h5", lambda path: (write_scan(path), cut(path)), "truncated or not an HDF5 file"),  # type: ignore[func-returns-value]
     ("a.h5", lambda path: write_h5(path, images=np.ones(3)), "has no dataset 'kspace'"),
     ("a.h5", lambda path: write_scan(path, kspace=NAN), "'kspace' holds NaN or infinite values"),
-    ("a.h5", undersampled, "is undersampled (it has a mask); training needs complete scans"),
+    ("a.h5", undersampled, "is undersampled (it has a mask); training needs fully sampled scans"),
 ]
 
 

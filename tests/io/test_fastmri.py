@@ -137,7 +137,7 @@ def test_maps_and_noise_scan(tmp_path: Path) -> None:
         assert scan.maps is not None and np.array_equal(scan.maps, stored.reshape(-1, 3, 24, 20)) and scan.coils == 3
         assert scan.noise_scan is not None and np.array_equal(scan.noise_scan, NOISE)
         for k in range(2):
-            one = scan.one(k)
+            one = scan.single_slice(k)
             assert np.array_equal(one.kspace, scan.kspace[k : k + 1]) and one.noise_scan is scan.noise_scan
             assert one.maps is not None and np.array_equal(one.maps, scan.maps[k if len(scan.maps) > 1 else 0][None])
             assert one.target is not None and scan.target is not None

@@ -26,7 +26,7 @@ from mrihvae.pnp.degraded import DegradedPosterior, ReflectionPadding
 from mrihvae.pnp.loop import CompletePosterior, Restored, Tempered, log_prior, restore, z_step
 from mrihvae.pnp.settings import PnPSettings
 from mrihvae.utils.config import with_settings
-from mrihvae.utils.notices import collected
+from mrihvae.utils.notices import collect_notices
 from tests.support.small import SMALL, phantom, small_model
 
 DEGRADED = dataclasses.replace(SMALL, degraded=True)
@@ -315,7 +315,7 @@ def test_patience_stops_where_steps_do_not_fall(monkeypatch: pytest.MonkeyPatch)
     for patience in (1, 4):
         found = run(term, iterations=40, patience=patience)
         assert found.iterations.tolist() == [3 + patience] * 2 and not found.diverged.any()
-    with collected() as notices:
+    with collect_notices() as notices:
         assert run(term, iterations=40).iterations.tolist() == [40, 40]
     assert len(notices) == 1 and re.search("did not settle", notices[0])
 
@@ -336,7 +336,7 @@ def test_steps_may_grow_as_long_as_beta_does(monkeypatch: pytest.MonkeyPatch) ->
     """Weakly bound at first, x hardly moves; neither is that running away later on, nor a reason to stop."""
     with_map(monkeypatch, lambda x, _: 0 * x)
     term = dataclasses.replace(plain(), noise=torch.full((2,), 0.1))
-    with collected() as notices:
+    with collect_notices() as notices:
         found = run(term, iterations=8, beta_start=1e-6, beta_steps=5, tolerance=1e-2, patience=2)
     assert not notices
     assert float(found.residual[0][0]) < 1e-2 and float(found.residual[4][0]) > 10 * float(found.residual[0][0])
@@ -346,7 +346,7 @@ def test_steps_may_grow_as_long_as_beta_does(monkeypatch: pytest.MonkeyPatch) ->
 def test_slice_that_runs_away_is_told_and_left(monkeypatch: pytest.MonkeyPatch) -> None:
     rates = torch.tensor([0.5, 3.0])[:, None, None]
     with_map(monkeypatch, lambda x, _: rates * x)
-    with collected() as notices:
+    with collect_notices() as notices:
         found = run(plain(), iterations=30)
     assert len(notices) == 1 and re.search("1 of 2 images ran away: .*; lower gamma or tau", notices[0])
     assert found.diverged.tolist() == [False, True] and found.iterations.tolist() == [30, 3]
@@ -375,7 +375,7 @@ def test_slice_whose_steps_do_not_shrink_is_told(
     steps, rates = torch.tensor([1.0, 0.0, 1e-6])[:, None, None], torch.tensor([1.0, 0.5, 1.0])[:, None, None]
     with_map(monkeypatch, lambda x, _: rates * x + steps * (-1) ** torch.arange(5))
     term = dataclasses.replace(plain(3), noise=torch.full((3,), 1e4))
-    with collected() as notices:
+    with collect_notices() as notices:
         found = run(term, **values)
     assert found.unsettled.tolist() == [told, False, False] and not found.diverged.any()
     assert [text[:31] for text in notices] == ["1 of 3 images did not settle: s"] * told
@@ -388,7 +388,7 @@ def test_numbers_that_are_not_finite_are_not_taken(monkeypatch: pytest.MonkeyPat
     spoil = torch.tensor([0.0, bad])[:, None, None]
     with_map(monkeypatch, lambda x, number: 0.5 * x + (spoil if number == when else 0.0))
     term = plain()
-    with collected() as notices:
+    with collect_notices() as notices:
         found = run(term, iterations=5)
     assert len(notices) == 1 and re.search("ran away", notices[0])
     assert found.diverged.tolist() == [False, True] and found.iterations.tolist() == [5, when]
@@ -407,12 +407,12 @@ def test_network_that_runs_away() -> None:
             for parameter in model.level(j).head.parameters():
                 parameter *= 10
     term = noisy()
-    with collected() as notices:
+    with collect_notices() as notices:
         found = restore(model, term, complete(model), term.data, exactly(iterations=40, gamma=0.01))
     assert len(notices) == 1 and re.search("2 of 2 images ran away", notices[0])
     assert found.diverged.all() and bool((found.iterations < 10).all())
     assert bool(torch.isfinite(found.image).all()) and bool(torch.isfinite(found.decoded).all())
-    with collected() as notices:
+    with collect_notices() as notices:
         held = restore(model, term, complete(model), term.data, exactly(iterations=10, gamma=1e3))
     assert not notices
     torch.testing.assert_close(held.image, term.data, rtol=0, atol=1e-4)
