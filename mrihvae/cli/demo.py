@@ -24,7 +24,12 @@ from mrihvae.recon.volumes import reconstruct_volume
 
 SCANS = Path(__file__).parents[1] / "demo_scans"
 METHODS = ("zero-filled", "wavelet", "tv", "amortized", "hybrid")
-LABELS = {"wavelet": "L1-wavelet (sigpy)", "tv": "TV (sigpy)", "amortized": "ours, amortized", "hybrid": "ours, hybrid"}
+LABELS = {
+    "wavelet": "L1-wavelet (sigpy)",
+    "tv": "TV (sigpy)",
+    "amortized": "mrihvae (amortized)",
+    "hybrid": "mrihvae (hybrid)",
+}
 
 
 def run(arguments: options.Demo) -> None:

@@ -125,9 +125,12 @@ def _method(arguments: Reconstruct, checkpoint: str) -> Method:
     if arguments.strength is not None and not arguments.strength > 0:
         raise InputError(f"--strength {arguments.strength}: must be above 0")
     if arguments.samples is not None and arguments.samples < 2:
-        raise InputError(f"--samples {arguments.samples}: a deviation takes at least 2")
+        raise InputError(f"--samples {arguments.samples}: a standard deviation takes at least 2")
     if arguments.samples is not None and arguments.method not in SAMPLING_METHODS:
-        raise InputError(f"--samples: {arguments.method} draws none; choose --method {' or '.join(SAMPLING_METHODS)}")
+        raise InputError(
+            f"--samples: {arguments.method} does not support posterior sampling; choose --method "
+            f"{' or '.join(SAMPLING_METHODS)}"
+        )
     if arguments.samples is None and (arguments.keep_samples or arguments.temperature is not None):
         raise InputError("--keep-samples and --temperature: go with --samples; add it, or leave them out")
     named = {"maps": arguments.maps, "refine_maps": arguments.refine_maps, "compress": arguments.virtual_coils}

@@ -207,9 +207,11 @@ def _restore_file(
     )
     notes = f"{values.shape[0] * values.shape[1]} slices, noise {low if low == high else f'{low} to {high}'}"
     notes += " (estimated)" if job.noise is None else ""
-    notes += f", {left} left as they were" if left else ""
-    notes += f", {ran_away} ran away and are those of the iteration before" if ran_away else ""
-    notes += f", {unsettled} did not settle: do fewer --iterations, or lower --tau or --relaxation" if unsettled else ""
+    notes += f", {left} unchanged" if left else ""
+    notes += f", {ran_away} diverged and are those of the iteration before" if ran_away else ""
+    notes += (
+        f", {unsettled} did not converge: do fewer --iterations, or lower --tau or --relaxation" if unsettled else ""
+    )
     notes += "".join(f", {warning}" for warning in sorted({warning for part in parts for warning in part.warnings}))
     print(f"{file.name}: {notes}, {seconds:.2f} s per slice")
     return {

@@ -43,7 +43,7 @@ def volume_panel(
     shown = {name: volume[index] for name, volume in images.items()}
     columns = {**shown, **({"target": target[index]} if target is not None else {})}
     if uncertainty is not None and target is None:
-        columns[f"deviation x {ERROR_GAIN}"] = ERROR_GAIN * uncertainty[index]
+        columns[f"uncertainty (SD) x {ERROR_GAIN}"] = ERROR_GAIN * uncertainty[index]
     bright = float(np.max(target[index] if target is not None else first[index])) or 1.0
     rows = 1 if target is None else 2
     height, width = first.shape[-2:]
@@ -63,7 +63,7 @@ def volume_panel(
             axis.set_title(f"error x {ERROR_GAIN}, {psnr:.2f} dB", fontsize=9)
         if uncertainty is not None:
             axes[1][-1].imshow(ERROR_GAIN * uncertainty[index], cmap="gray", vmin=0, vmax=bright)
-            axes[1][-1].set_title(f"deviation x {ERROR_GAIN}", fontsize=9)
+            axes[1][-1].set_title(f"uncertainty (SD) x {ERROR_GAIN}", fontsize=9)
     figure.colorbar(artist, ax=axes, shrink=0.7, pad=0.01)
     figure.suptitle(title, fontsize=10)
     save_figure(figure, path)

@@ -210,7 +210,9 @@ def _pairs(target_path: Path, predictions_path: Path) -> list[Pair]:
 
 def _check_prediction(target: Path, prediction: Path) -> None:
     if not prediction.is_file():
-        raise InputError(f"{prediction}: not there, but {target} needs a prediction; reconstruct it or filter it out")
+        raise InputError(
+            f"{prediction}: file not found, but {target} needs a prediction; reconstruct it or filter it out"
+        )
 
 
 def _acquisition(target: Path) -> str:
@@ -225,7 +227,7 @@ def _acceleration(target: Path, prediction: Path) -> float:
         value = _attributes(prediction).get("acceleration")
     if value is None:
         raise InputError(
-            f"{target}: neither it nor its prediction tells the acceleration (attribute 'acceleration'); "
+            f"{target}: neither it nor its prediction has the acceleration (attribute 'acceleration'); "
             "do not filter by it"
         )
     try:

@@ -49,7 +49,7 @@ def list_files(
             raise InputError(f"{path}: {nothing}; {hint}")
         return files
     if not path.is_file():
-        raise InputError(f"{path}: not there; {hint}")
+        raise InputError(f"{path}: file not found; {hint}")
     if strict and not has_suffix(path, suffixes):
         raise InputError(f"{path}: ends in none of {', '.join(suffixes)}; {hint}")
     return [path]

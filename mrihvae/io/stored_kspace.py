@@ -32,7 +32,7 @@ def open_dataset(path: Path, key: str) -> Iterator[h5py.Dataset]:
                 raise InputError(f"{path}: has no dataset '{key}' (it has {', '.join(file) or 'none'}); check the file")
             yield dataset
     except FileNotFoundError:
-        raise InputError(f"{path}: not there; check the path") from None
+        raise InputError(f"{path}: file not found; check the path") from None
     except PermissionError:
         raise InputError(f"{path}: must not be read by you; check its permissions") from None
     except (OSError, RuntimeError, AttributeError) as error:

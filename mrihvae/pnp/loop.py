@@ -161,8 +161,8 @@ def restore(
     found.decoded, found.image, found.iterations, found.diverged = mu, x, monitor.done, monitor.diverged
     found.unsettled = monitor.unsettled(found.ratio)
     for which, what in (
-        (found.diverged, "ran away: the decoder's map is no contraction there; lower gamma or tau"),
-        (found.unsettled, "did not settle: steps no longer shrink; do fewer iterations, or lower tau or relaxation"),
+        (found.diverged, "diverged: the decoder's map is no contraction there; lower gamma or tau"),
+        (found.unsettled, "did not converge: steps no longer shrink; do fewer iterations, or lower tau or relaxation"),
     ):
         if which.any():
             warn(NotConverged(f"{int(which.sum())} of {len(which)} images {what}"))

@@ -273,7 +273,7 @@ def read_kind(path: Path) -> tuple[str, dict[str, Any]]:
 
 
 def read_toml(path: Path) -> dict[str, Any]:
-    """Read a protocol of any kind; InputError if it is not there, or no TOML."""
+    """Read a protocol of any kind; InputError if it is not found, or no TOML."""
     try:
         return tomllib.loads(path.read_text())
     except (OSError, ValueError) as error:

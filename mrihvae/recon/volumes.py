@@ -154,7 +154,9 @@ def sample_volume(
         A method without posterior sampling.
     """
     if not isinstance(method, HybridMethod):
-        raise InputError(f"method '{method.name}' draws no samples; choose one of {', '.join(SAMPLING_METHODS)}")
+        raise InputError(
+            f"method '{method.name}' does not support posterior sampling; choose one of {', '.join(SAMPLING_METHODS)}"
+        )
     slices = SlicedScan(scan, mask, method.coils)
     means, drawn, kept = [], [], []
     for batch in slices.batches(batch_size):

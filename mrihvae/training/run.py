@@ -238,7 +238,7 @@ def load_checkpoint(directory: Path, device: torch.device | str, **changes: Any)
     """
     path = directory / "checkpoint.safetensors"
     if not path.is_file():
-        raise InputError(f"{path}: not there, so there is nothing to resume; leave out --resume to start anew")
+        raise InputError(f"{path}: file not found, so there is nothing to resume; leave out --resume to start anew")
     try:
         with safe_open(path, framework="pt", device=str(device)) as file:
             state = json.loads(file.metadata()["state"])

@@ -71,7 +71,7 @@ def test_target_is_that_of_the_challenge(tmp_path: Path) -> None:
 NAN = complex_normal((2, 24, 20))
 NAN[1, 3, 4] = np.nan
 BAD: list[tuple[Callable[[Path], object], str]] = [
-    (lambda path: path.unlink(missing_ok=True), "not there"),
+    (lambda path: path.unlink(missing_ok=True), "file not found"),
     (lambda path: truncate(write_scan(path)), "truncated or not an HDF5 file"),
     (lambda path: path.write_text("no scan"), "truncated or not an HDF5 file"),
     (lambda path: path.write_bytes(b""), "truncated or not an HDF5 file"),

@@ -320,9 +320,9 @@ def test_files_of_no_format(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     (tmp_path / "note.txt").write_text("hello")
     (tmp_path / "scan.h5").write_text("hello")
     for name, message in (
-        ("note.txt", "is of no format that is known; give fastMRI HDF5, ISMRMRD"),
+        ("note.txt", "unrecognized format; give fastMRI HDF5, ISMRMRD"),
         ("scan.h5", "truncated or not an HDF5 file"),
-        ("none.h5", "not there; give fastMRI"),
+        ("none.h5", "file not found; give fastMRI"),
         (".", "is a folder"),
     ):
         with pytest.raises(InputError) as caught:

@@ -80,7 +80,7 @@ def test_files_that_are_not_what_they_were(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"scan.h5: 'kspace' has changed; put back the file that was there"):
         found[3]
     path.unlink()
-    with pytest.raises(InputError, match=r"scan.h5: not there"):
+    with pytest.raises(InputError, match=r"scan.h5: file not found"):
         found[0]
     with pytest.raises(InputError, match="has no dataset 'other'"):
         StoredKspace(stored(tmp_path), "other")

@@ -317,7 +317,7 @@ def test_patience_stops_where_steps_do_not_fall(monkeypatch: pytest.MonkeyPatch)
         assert found.iterations.tolist() == [3 + patience] * 2 and not found.diverged.any()
     with collect_notices() as notices:
         assert run(term, iterations=40).iterations.tolist() == [40, 40]
-    assert len(notices) == 1 and re.search("did not settle", notices[0])
+    assert len(notices) == 1 and re.search("did not converge", notices[0])
 
 
 def test_beta_grows_in_the_loop(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -348,7 +348,7 @@ def test_slice_that_runs_away_is_told_and_left(monkeypatch: pytest.MonkeyPatch) 
     with_map(monkeypatch, lambda x, _: rates * x)
     with collect_notices() as notices:
         found = run(plain(), iterations=30)
-    assert len(notices) == 1 and re.search("1 of 2 images ran away: .*; lower gamma or tau", notices[0])
+    assert len(notices) == 1 and re.search("1 of 2 images diverged: .*; lower gamma or tau", notices[0])
     assert found.diverged.tolist() == [False, True] and found.iterations.tolist() == [30, 3]
     monkeypatch.undo()
     with_map(monkeypatch, lambda x, _: rates * x)
@@ -378,7 +378,7 @@ def test_slice_whose_steps_do_not_shrink_is_told(
     with collect_notices() as notices:
         found = run(term, **values)
     assert found.unsettled.tolist() == [told, False, False] and not found.diverged.any()
-    assert [text[:31] for text in notices] == ["1 of 3 images did not settle: s"] * told
+    assert [text[:33] for text in notices] == ["1 of 3 images did not converge: s"] * told
     assert all(isinstance(text, pnp.NotConverged) for text in notices)
 
 
@@ -390,7 +390,7 @@ def test_numbers_that_are_not_finite_are_not_taken(monkeypatch: pytest.MonkeyPat
     term = plain()
     with collect_notices() as notices:
         found = run(term, iterations=5)
-    assert len(notices) == 1 and re.search("ran away", notices[0])
+    assert len(notices) == 1 and re.search("diverged", notices[0])
     assert found.diverged.tolist() == [False, True] and found.iterations.tolist() == [5, when]
     assert bool(torch.isfinite(found.image).all()) and bool(torch.isfinite(found.decoded).all())
     if when == 0:
@@ -409,7 +409,7 @@ def test_network_that_runs_away() -> None:
     term = noisy()
     with collect_notices() as notices:
         found = restore(model, term, complete(model), term.data, exactly(iterations=40, gamma=0.01))
-    assert len(notices) == 1 and re.search("2 of 2 images ran away", notices[0])
+    assert len(notices) == 1 and re.search("2 of 2 images diverged", notices[0])
     assert found.diverged.all() and bool((found.iterations < 10).all())
     assert bool(torch.isfinite(found.image).all()) and bool(torch.isfinite(found.decoded).all())
     with collect_notices() as notices:

@@ -684,7 +684,9 @@ def test_what_each_method_draws(model: HVAE) -> None:
 
 def test_methods_that_draw_no_samples(model: HVAE) -> None:
     scan, lines = scan_of(), every_third(20).numpy()
-    with pytest.raises(InputError, match="method 'tv' draws no samples; choose one of hybrid, amortized, samples"):
+    with pytest.raises(
+        InputError, match="method 'tv' does not support posterior sampling; choose one of hybrid, amortized, samples"
+    ):
         sample_volume(scan, lines, make_method("tv"))
     with pytest.raises(InputError, match="0 samples: draw at least 1"):
         sample_volume(scan, lines, make_method("samples", model, samples=0))

@@ -221,7 +221,7 @@ def test_comparison_writes_its_results(data_dir: Path, tmp_path: Path) -> None:
     ("words", "message"),
     [
         (("--slices", "1"), "--slices 1: must be at least 2"),
-        (("--data", "none"), "ulf_singlecoil/train: not there; check the path"),
+        (("--data", "none"), "ulf_singlecoil/train: file not found; check the path"),
     ],
 )
 def test_mistakes(words: tuple[str, ...], message: str, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

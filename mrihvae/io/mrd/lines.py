@@ -56,7 +56,7 @@ def place_of(encoding: Encoding, axis: int, step: int) -> int:
     place = step - limit.center + size // 2
     if not 0 <= place < size:
         raise InputError(
-            f"{'line' if axis == 1 else 'partition'} {step} lies outside of the {size} that the header tells of, with "
+            f"{'line' if axis == 1 else 'partition'} {step} lies outside of the {size} of the header, with "
             f"center {limit.center}; check the header's limits"
         )
     return place

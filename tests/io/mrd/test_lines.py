@@ -41,7 +41,7 @@ def test_the_center_counts(step: int, place: int) -> None:
 
 @pytest.mark.parametrize("step", [8, 9])
 def test_lines_outside_of_the_matrix(step: int) -> None:
-    with pytest.raises(InputError, match=f"line {step} lies outside of the 12 that the header tells of, with center 2"):
+    with pytest.raises(InputError, match=f"line {step} lies outside of the 12 of the header, with center 2"):
         place_of(encoding(step_1=Limit(0, 9, 2)), 1, step)
 
 

@@ -689,7 +689,7 @@ def test_other_trajectories_are_refused_by_name(name: str) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"kspace_encode_step_1": 12}, "line 12 lies outside of the 12 that the header tells of, with center 6"),
+        ({"kspace_encode_step_1": 12}, "line 12 lies outside of the 12 of the header, with center 6"),
         ({"kspace_encode_step_2": 1}, "partition 1 lies outside of the 1"),
         ({"encoding_space_ref": 1}, "line 5: is of encoding 1, and the header has 1"),
         ({"data": complex_normal((3, 32))}, "line 5: has 3 coils, and others have 2"),
