@@ -243,7 +243,7 @@ def _reconstruct(volume: ScanEntry, protocol: Protocol, method: Method, argument
 
 
 def _in_folder_order(scores: Sequence[VolumeScores], volumes: Sequence[ScanEntry]) -> Evaluation:
-    """Put scores in the order of the folder, as fastMRI adds them up, so that means round alike."""
+    """Return scores in the order of the folder, as fastMRI adds them up, so that means round alike."""
     by_name = {row.file: row for row in scores}
     return Evaluation(tuple(by_name[p.name] for p in volumes[0].file.parent.iterdir() if p.name in by_name))
 

@@ -33,7 +33,7 @@ class Section:
         Parameters
         ----------
         settings : dataclass with defaults and a numpydoc section "Attributes", or an instance that has the defaults
-        prefix : what stands before the docstring's text, of which what None means is left out
+        prefix : text before that of the docstring, whose part about None is left out
         """
         text = re.search(rf"^{name} : (.+(?:\n    .+)*)", inspect.getdoc(settings) or "", re.MULTILINE)
         if text is None:

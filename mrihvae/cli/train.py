@@ -162,7 +162,7 @@ def reading_of(arguments: options.Train, several: bool) -> Reading:
 
 
 def _job(arguments: options.Train, path: Path | None = None, protocol: TrainingProtocol | None = None) -> Run:
-    """Make a new run, by settings or a protocol, or continue the one in the output folder."""
+    """Return a new run, by settings or a protocol, or continue the one in the output folder."""
     try:
         torch.zeros(1, device=arguments.device)
     except (RuntimeError, AssertionError) as error:

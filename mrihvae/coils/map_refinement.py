@@ -63,7 +63,7 @@ def refined_maps(
     Parameters
     ----------
     kspace : complex (coils, H, W); what is not sampled is ignored
-    mask : bool (H, W), of the samples among which the calibration region is looked for
+    mask : bool (H, W), of the samples in which the calibration region is searched
     sampled : bool (H, W), all samples that are known
     estimate : how maps are made of calibration data
     repetitions : largest number of repetitions; fewer if maps no longer change; 0 for maps of the calibration region

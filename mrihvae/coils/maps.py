@@ -16,7 +16,7 @@ def estimate_maps(kspace: Tensor, mask: Tensor, settings: CoilSettings, sampled:
     Parameters
     ----------
     kspace : complex (slices, coils, H, W)
-    mask : bool, broadcast to (H, W), True for the samples among which the calibration region is looked for
+    mask : bool, broadcast to (H, W), True for the samples in which the calibration region is searched
     settings : see `mrihvae.coils.CoilSettings`
     sampled : the same, of all samples that are known, which refined maps are to agree with; None for `mask`
 

@@ -129,7 +129,7 @@ def make_geometry(
 
 
 def voxel_of(attributes: Mapping[str, Any]) -> tuple[float, float, float] | None:
-    """Read the size of voxels along H, W and across slices, mm, from attributes; None where it is not there."""
+    """Read the size of voxels along H, W and across slices, mm, from attributes; None where they have none."""
     try:
         x, y, z = (float(size) for size in attributes.get(VOXEL_KEY, ()))
     except (TypeError, ValueError):

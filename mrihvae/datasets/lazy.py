@@ -175,7 +175,7 @@ class PackedGroup:
             return {index: np.asarray(file[self.group][self.names[which]][place])}
 
 
-Source = FastmriFile | WholeFile | PackedGroup  # of `count` arrays, some of which may be of no use
+Source = FastmriFile | WholeFile | PackedGroup  # of `count` arrays, some may be unusable
 
 
 class LazySlices:

@@ -145,7 +145,7 @@ def _smooth(values: list[float] | np.ndarray) -> np.ndarray:
 
 
 def subplots(rows: int = 1, columns: int = 1, size: tuple[float, float] | None = None, **more: Any) -> Any:
-    """Make a figure that is drawn into memory, whatever backend pyplot has, and its axes as `Figure.subplots` does.
+    """Return a figure that is drawn into memory, whatever backend pyplot has, and its axes as `Figure.subplots` does.
 
     Parameters
     ----------

@@ -146,7 +146,7 @@ class SingleCoilProblem(Problem):
         return self.measured
 
     def make_consistent(self, kspace: Tensor) -> Tensor:
-        """Put the acquired samples back."""
+        """Replace k-space by the acquired samples."""
         return torch.where(self.mask, self.measured, kspace)
 
     def finish(self, kspace: Tensor) -> Tensor:
@@ -227,7 +227,7 @@ class MultiCoilProblem(Problem):
         return self.kspace(consistent)
 
     def finish(self, kspace: Tensor) -> Tensor:
-        """Take such a step."""
+        """Take a proximal step of the data."""
         return self.make_consistent(kspace)
 
     def images(self, kspace: Tensor) -> Tensor:

@@ -56,7 +56,7 @@ def list_files(
 
 
 def check_names(results: Iterable[tuple[Path, str]]) -> None:
-    """Refuse input files whose results would have the same name, whatever its suffix.
+    """Check that no two results of input files have the same name, whatever its suffix.
 
     Raises
     ------

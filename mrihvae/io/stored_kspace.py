@@ -115,7 +115,7 @@ class StoredKspace:
                 )
 
     def _slices(self, begin: int, end: int) -> np.ndarray:
-        """Take slices that were read ahead, or read them; then begin to read those after them."""
+        """Return slices that were read ahead, or read them; then start to read those after them."""
         ahead, self._ahead = self._ahead, None
         found = ahead[1].result() if ahead is not None and ahead[0] == (begin, end) else self._read(begin, end)
         following = end, min(2 * end - begin, len(self))

@@ -85,7 +85,7 @@ class _Adjoint(torch.autograd.Function):
         stride, padding, dilation, groups = geometry
         image = torch.empty(
             shape, dtype=gradient.dtype, device=gradient.device, memory_format=torch.channels_last
-        )  # of which nothing is read
+        )  # its values are not read
         found: Tensor = torch.ops.aten.convolution_backward(
             gradient, image, weight, None, stride, padding, dilation, False, [0, 0], groups, [True, False, False]
         )[0]

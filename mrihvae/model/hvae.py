@@ -1,8 +1,8 @@
 """The network: a hierarchical VAE whose decoder is linearly separable into frequency bands.
 
 Top-down order (VDVAE, Child 2021): every level has K stochastic layers, p(z_l | z_<l), and a head that turns the
-state into one complex image on the level's grid, of which only the level's own band is kept (IA-HVAE, section 2).
-The encoder is q(z_l | z_<l, x) for complete images; `MeasurementPosterior` is r(z_l | z_<l, y, A) for undersampled
+state into one complex image on the level's grid, where only the level's own band is kept (IA-HVAE, section 2).
+The encoder is q(z_l | z_<l, x) for fully sampled images; `MeasurementPosterior` is r(z_l | z_<l, y, A) for undersampled
 scans or for degraded images.
 Everything is convolutional, so one set of weights takes every image size that is a multiple of
 `ModelSettings.multiple`.
@@ -66,7 +66,7 @@ class BottomUp(nn.Module):
 
 
 class Posterior(nn.Module):
-    """q(z_l | z_<l, x): the amortized posterior for a complete image."""
+    """The full-data posterior q(z_l | z_<l, x), amortized."""
 
     def __init__(self, settings: ModelSettings) -> None:
         super().__init__()
@@ -77,7 +77,7 @@ class Posterior(nn.Module):
         self.layers = _posterior_blocks(settings)
 
     def features(self, kspace: Tensor) -> list[Tensor]:
-        """Compute what q sees of a complete scan (slices, H, W): one map (slices, width_j, ., .) a level.
+        """Compute the features of full k-space (slices, H, W): one map (slices, width_j, ., .) a level.
 
         Beside the bottom-up features of the image each level sees its own band by itself, at the size of 1: a fine
         band is a tenth of the image and else drowns in it.
@@ -95,7 +95,7 @@ class Posterior(nn.Module):
 
 
 class MeasurementPosterior(nn.Module):
-    """r(z_l | z_<l, y, A): the posterior for data that leave something open (methods: posterior matching).
+    """The measurement-conditioned posterior r(z_l | z_<l, y, A) (methods: posterior matching).
 
     Level j is given bottom-up features of a first guess of the image (`mrihvae.model.unrolled`) and of that of the data
     alone (zero-filled), their band j, and the image as far as it is known when level j begins: acquired samples, and
@@ -279,7 +279,7 @@ class HVAE(nn.Module):
         return cast(Level, self.levels[j])
 
     def to_device(self, device: torch.device | str) -> HVAE:
-        """Put the weights on a device, channels last in memory as convolutions like it."""
+        """Move the weights to a device, channels last in memory as convolutions like it."""
         for parameter in self.parameters():
             form = torch.channels_last if parameter.ndim == 4 else torch.contiguous_format
             parameter.data = parameter.data.to(device=device).contiguous(memory_format=form)

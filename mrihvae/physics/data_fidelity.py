@@ -121,7 +121,7 @@ class Rician:
         return x
 
     def first_image(self) -> Tensor:
-        """Make an image of the data as if noise were Gaussian."""
+        """Compute an image of the data as if noise were Gaussian."""
         return self.operator.first_image(self.data)
 
     def _argument(self, image: Tensor) -> tuple[Tensor, Tensor]:

@@ -106,7 +106,7 @@ class Blur:
         return apply_transfer(1 / (abs2(self.transfer) + r), right)
 
     def first_image(self, data: Tensor) -> Tensor:
-        """Take the blurred image as it is."""
+        """Return the blurred image."""
         return data
 
     def gains(self, shape: tuple[int, int]) -> tuple[Tensor, Tensor]:
@@ -152,7 +152,7 @@ class PaddedBlur:
         return image_or_warning(found)
 
     def first_image(self, data: Tensor) -> Tensor:
-        """Take the blurred image as it is."""
+        """Return the blurred image."""
         return data
 
     def gains(self, shape: tuple[int, int]) -> tuple[Tensor, Tensor]:
@@ -204,7 +204,7 @@ class SuperResolution:
         return apply_transfer(self.transfer, image)[..., :: self.factor, :: self.factor]
 
     def adjoint(self, data: Tensor) -> Tensor:
-        """Put pixels apart, zeros between them, and correlate with the kernel."""
+        """Insert zeros between pixels, and correlate with the kernel."""
         apart = data.new_zeros(*data.shape[:-2], *self.transfer.shape[-2:])
         apart[..., :: self.factor, :: self.factor] = data
         return apply_transfer(self.transfer.conj(), apart)

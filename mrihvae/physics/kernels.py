@@ -67,7 +67,7 @@ def transfer_of(kernel: Tensor, shape: tuple[int, ...]) -> Tensor:
 
 
 def apply_transfer(transfer: Tensor, image: Tensor) -> Tensor:
-    """Multiply an image's spectrum; a real image, of which the transfer must be of a real kernel, stays real."""
+    """Multiply an image's spectrum; real images, whose kernel must be real, stay real."""
     if image.is_complex():
         mapped: Tensor = torch.fft.ifft2(torch.fft.fft2(image) * transfer)
         return mapped

@@ -166,7 +166,7 @@ class MaskedFourier:
         return ifft2c(fft2c(right) / (self.mask + r))
 
     def first_image(self, data: Tensor) -> Tensor:
-        """Take the zero-filled image."""
+        """Return the zero-filled image."""
         return self.adjoint(data)
 
     def gains(self, shape: tuple[int, int]) -> tuple[Tensor, Tensor]:

@@ -129,7 +129,7 @@ def background_noise(kspace: Tensor) -> Tensor:
     if len(there) == 0:
         return corners
     power = torch.fft.ifft(kspace[..., there], dim=-2, norm="ortho").abs().square().sum(dim=(-3, -1))
-    masked = power <= ROUNDING_POWER * power.amax(dim=-1, keepdim=True)  # in the image, so that they tell nothing
+    masked = power <= ROUNDING_POWER * power.amax(dim=-1, keepdim=True)  # in the image, so that they show no noise
     power = torch.where(masked, torch.inf, power).sort(dim=-1).values
     height = power.shape[-1]
     taken = min(height, max(MIN_EMPTY_ROWS, round(EMPTY_ROW_FRACTION * height)))

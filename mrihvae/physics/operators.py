@@ -21,7 +21,7 @@ from torch import Tensor
 
 from mrihvae.physics.conjugate_gradients import conjugate_gradients, image_or_warning
 
-FIRST_IMAGE_WEIGHT = 1e-2  # weight of |x|^2 in the first image of an operator of which nothing more is known
+FIRST_IMAGE_WEIGHT = 1e-2  # weight of |x|^2 in the first image of an operator that is known by its products alone
 
 
 class Operator(Protocol):
@@ -93,7 +93,7 @@ class Linear:
 
 
 def to_device(value: Any, device: torch.device) -> Any:
-    """Bring a dataclass of tensors, and of such dataclasses, to a device."""
+    """Move a dataclass of tensors, and of such dataclasses, to a device."""
     if isinstance(value, torch.Tensor):
         return value.to(device)
     if not dataclasses.is_dataclass(value) or isinstance(value, type):

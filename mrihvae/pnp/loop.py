@@ -129,7 +129,7 @@ def restore(
     posteriors : how the network sees images, a view each; what it decodes from them is averaged
     start : x to begin with, (slices, H, W) in model units
     progress : called with the number of each iteration when it is done
-    first : number of the first slice: every slice has draws of its own, whatever the batch
+    first : number of the first slice: every slice has random numbers of its own, whatever the batch
 
     Returns
     -------
@@ -277,7 +277,7 @@ def log_prior(inferred: Inferred, tau: Sequence[float]) -> Tensor:
 
 
 class CompletePosterior:
-    """The full-data posterior q of x, taken for a complete image (PnP-HVAE).
+    """The full-data posterior q of x, as in PnP-HVAE.
 
     Parameters
     ----------

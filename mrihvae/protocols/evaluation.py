@@ -9,7 +9,7 @@ weights = "default"             # a shipped name, or a .safetensors file; left o
 metrics = ["PSNR", "SSIM"]      # optional: some of fastMRI's four, for the table
 seed = 0                        # optional: of posterior samples (method "samples")
 
-[mask]                          # of complete files; those with a mask of their own keep it
+[mask]                          # of fully sampled files; those with a mask keep it
 type = "random"
 acceleration = 4
 center_fraction = 0.08

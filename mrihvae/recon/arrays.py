@@ -275,7 +275,7 @@ def _method(method: str | Method, weights: str, coils: int, samples: int, device
 
 
 def _join(parts: list[tuple[np.ndarray, Reconstruction]], name: str, slices: int) -> np.ndarray | None:
-    """Put the slices of all groups in their order."""
+    """Return the slices of all groups in their order."""
     arrays = [(where, getattr(found, name)) for where, found in parts]
     if arrays[0][1] is None:
         return None

@@ -255,7 +255,7 @@ def make_method(
 
 
 def change_method(method: Method, name: str, samples: int) -> Method:
-    """Make another method, of the same weights and settings, or with an empty name the same with other `samples`.
+    """Return another method of the same weights and settings, or with an empty name the same with other `samples`.
 
     Raises
     ------

@@ -64,7 +64,7 @@ def remove_oversampling(kspace: Tensor, rows: int) -> Tensor:
 
 
 def restore_rows(inside: Tensor, image: Tensor) -> Tensor:
-    """Put the rows of an image (..., h, W) into the center of another one, (..., H, W), whose outer rows stay."""
+    """Insert the rows of an image (..., h, W) into the center of another one, (..., H, W), whose outer rows stay."""
     rows, height = inside.shape[AXIS], image.shape[AXIS]
     top = height // 2 - rows // 2
     filled = image.clone()

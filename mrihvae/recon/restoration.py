@@ -26,7 +26,7 @@ from mrihvae.pnp.settings import PnPSettings
 from mrihvae.utils.config import from_dict
 from mrihvae.utils.notices import collect_notices
 
-LARGEST = 2**24  # pixels of a slice, of which torch finds quantiles
+LARGEST = 2**24  # pixels of a slice: more than torch computes quantiles of
 
 
 @dataclass(frozen=True)

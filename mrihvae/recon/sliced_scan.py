@@ -69,7 +69,7 @@ class SlicedScan:
     mask : bool (W,) or (H, W), what was acquired; the rest is ignored, even where the scan holds it
     settings : what is done with several coils
     combine : whether several coils are combined by maps; otherwise nothing is done to them
-    calibration : bool (H, W), the acquired samples among which the calibration region is looked for; None for all
+    calibration : bool (H, W), the acquired samples in which the calibration region is searched; None for all
 
     Raises
     ------

@@ -34,7 +34,7 @@ from mrihvae.utils.notices import collect_notices
 NAME = "stream"  # of scans that have no file
 SEVERAL = 2  # coils: how many is all the same from here on
 BATCH = 8
-LARGEST = 2**22  # pixels of a slice: more, of which a damaged header may tell, would take all memory
+LARGEST = 2**22  # pixels of a slice: more, as in a damaged header, would take all memory
 TITLE = 64  # letters of a protocol's name that series show
 USUAL = Request()
 

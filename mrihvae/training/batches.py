@@ -47,7 +47,7 @@ class Scans:
 
     @classmethod
     def of_one_coil(cls, kspace: Tensor, measured: Tensor, mask: Tensor, noise: Tensor) -> Scans:
-        """Make a batch of single-coil scans; `measured` is noisy, 0 where `mask` is False, all (slices, H, W)."""
+        """Return a batch of single-coil scans; `measured` is noisy, 0 where `mask` is False, all (slices, H, W)."""
         shape = (kspace.shape[-2], kspace.shape[-1])
         problem = SingleCoilProblem(
             mask=mask, noise=noise, scale=torch.ones_like(noise), padded=shape, measured=measured, shape=shape

@@ -224,7 +224,7 @@ def _with_contrast(image: Tensor, settings: SimulationSettings, rng: Generator) 
 
 
 def with_phase(image: Tensor, settings: SimulationSettings, rng: Generator) -> Tensor:
-    """Give a magnitude image (h, w) in 0..1 a random phase: complex64."""
+    """Add a random phase to a magnitude image (h, w) in 0..1: complex64."""
     if _happens(settings.physical_phase, rng):
         return add_phase(image, rng)
     phase = rng.choice([0.3, 1.0, 2.0]) * smooth_field(image.shape, rng) + rng.uniform(-math.pi, math.pi)
@@ -239,7 +239,7 @@ def _happens(probability: float, rng: Generator) -> bool:
 
 
 def fit_to_matrix(kspace: Tensor, shape: tuple[int, int], rng: Generator) -> tuple[Tensor, tuple[int, int], float]:
-    """Put a raw scan (h, w) on (H, W): cropped image, or image padded with its own noise, or padded k-space."""
+    """Fit a raw scan (h, w) to (H, W): cropped image, or image padded with its own noise, or padded k-space."""
     noise = float(noise_std(kspace))
     image = torch.from_numpy(reorient(ifft2c(kspace).numpy(), rng))
     if image.shape[-2] > shape[-2] or image.shape[-1] > shape[-1]:
@@ -279,7 +279,7 @@ def draw_mask(extent: tuple[int, int], settings: SimulationSettings, rng: Genera
 
 
 def _cut_side(mask: np.ndarray, rng: Generator) -> None:
-    """Make a mask one of partial Fourier: nothing beyond some distance from DC on one side."""
+    """Turn a mask into partial Fourier: nothing beyond some distance from DC on one side."""
     size = mask.shape[axis := int(rng.integers(2))]
     first = size // 2 + max(1, round(size * rng.uniform(0.04, 0.4)))
     view = np.moveaxis(mask if rng.random() < 0.5 else mask[::-1, ::-1], axis, 0)

@@ -67,7 +67,7 @@ def draw_coils(
 def fit_coils_to_matrix(
     kspace: Tensor, coils: int, shape: tuple[int, int], rng: Generator
 ) -> tuple[Tensor, tuple[int, int], float]:
-    """Put a raw scan of several coils on (H, W), all coils alike, as `mrihvae.training.draw.fit_to_matrix` does one.
+    """Fit a raw scan of several coils to (H, W), all coils alike, as `mrihvae.training.draw.fit_to_matrix` does one.
 
     Parameters
     ----------

@@ -104,7 +104,7 @@ def is_matrix(parameter: Tensor) -> bool:
 
 
 def orthogonalize(matrices: Tensor) -> Tensor:
-    """Bring the singular values of matrices (..., rows, columns) to about 1, by Newton-Schulz iterations.
+    """Set the singular values of matrices (..., rows, columns) to about 1, by Newton-Schulz iterations.
 
     They are done in bfloat16, which is enough, where there are instructions for it. (Iterating the Gram matrix alone
     takes fewer products, but not in bfloat16: singular values near 0 then run away.)

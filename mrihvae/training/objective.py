@@ -1,4 +1,4 @@
-"""What training minimizes: the ELBO of the prior, and posterior matching for the masked posterior.
+"""What training minimizes: the ELBO of the prior, and posterior matching for the measurement-conditioned posterior.
 
 All terms are in nats per real dimension, so that sizes compare: a complex image has 2 H W of them, a real one as many
 as pixels in all channels.
@@ -24,7 +24,7 @@ from mrihvae.training.batches import DegradedImages, Scans, mean_squared
 ACTIVE_VARIANCE = 0.01  # Burda et al. 2016: a unit is active if its posterior mean varies more over the data
 ERROR_FLOOR = 1e-4  # squared error per bin, in model units, below which less error counts nothing
 GUESS_WEIGHTS = (0.1, 0.5)  # of the log-errors of a first guess on its way, and at its end, beside r's own
-DEGRADED_FLOOR = 1e-5  # as ERROR_FLOOR, per pixel of degraded images, of which little noise is left
+DEGRADED_FLOOR = 1e-5  # as ERROR_FLOOR, per pixel of degraded images, which have little noise
 GAMMAS = (0.01, 0.1)  # of proximal steps between rounds of r on degraded images, drawn evenly in the logarithm
 ROUNDS = (1, 1, 2, 5)  # how many such rounds there were before, drawn evenly: with more than one, loops drift less
 
@@ -255,7 +255,7 @@ def decode_means(model: HVAE, measured: Tensor, mask: Tensor, guess: Tensor) -> 
     Parameters
     ----------
     measured, mask : y and M, (slices, H, W)
-    guess : complete k-space for r to start from, complex (slices, H, W)
+    guess : full k-space for r to start from, complex (slices, H, W)
     """
     s = measured.real.new_ones(len(measured))
     encoder = measurement_encoder(model, guess, measured, mask)

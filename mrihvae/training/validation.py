@@ -57,7 +57,7 @@ class ValidationCase:
     scans: Scans
 
     def with_tv_initialization(self, share: float) -> ValidationCase:
-        """Let its scans begin with as much of total variation as a model takes (`ModelSettings.start_share`)."""
+        """Return the case with scans that start from a share of total variation (`ModelSettings.start_share`)."""
         return replace(self, scans=self.scans.with_tv_initialization(share))
 
     @property

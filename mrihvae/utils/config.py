@@ -90,7 +90,7 @@ def schema(cls: type[Any]) -> dict[str, Any]:
 
 @cache
 def _model(cls: Any) -> Any:
-    """Make a pydantic model of a dataclass's own fields, none of which is converted silently."""
+    """Return a pydantic model of a dataclass's own fields, which converts no value silently."""
     import pydantic  # takes a quarter of a second, for which `mrihvae --help` has no use
 
     config = pydantic.ConfigDict(strict=True, allow_inf_nan=False, arbitrary_types_allowed=True)

@@ -1,4 +1,4 @@
-"""The XML header of ISMRMRD: what was encoded, what is to be imaged, and what the user asked for."""
+"""The XML header of ISMRMRD: what was encoded, what is to be imaged, and the user's parameters."""
 
 from __future__ import annotations
 

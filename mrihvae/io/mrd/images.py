@@ -85,7 +85,7 @@ class ImageSeries:
 
 
 def _header(slice_: Slice, shape: tuple[int, int]) -> ismrmrd.ImageHeader:
-    """Fill in the header of an image: what the line told, where the slice lies, and its size."""
+    """Return the header of an image: the fields of a line, the geometry of the slice, and its size."""
     head, source, geometry = ismrmrd.ImageHeader(), slice_.head, slice_.geometry
     head.version, head.image_type = 1, ismrmrd.IMTYPE_MAGNITUDE
     for name in ("measurement_uid", "acquisition_time_stamp", "physiology_time_stamp", "patient_table_position"):

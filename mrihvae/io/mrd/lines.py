@@ -67,7 +67,7 @@ def readout(line: ismrmrd.Acquisition, encoding: Encoding) -> tuple[np.ndarray, 
     size, before, after = encoding.encoded.matrix[0], line.discard_pre, line.discard_post
     data = line.data[:, before : max(line.number_of_samples - after, 0)]
     count, center = data.shape[1], line.center_sample - before
-    if count == size and (line.center_sample == 0 or abs(center - size // 2) == 1):  # not told, or one beside it
+    if count == size and (line.center_sample == 0 or abs(center - size // 2) == 1):  # not set, or off by one
         center = size // 2
 
     def fits(center: int) -> bool:
@@ -75,7 +75,7 @@ def readout(line: ismrmrd.Acquisition, encoding: Encoding) -> tuple[np.ndarray, 
 
     if line.is_flag_set(ismrmrd.ACQ_IS_REVERSE):
         data, stored = data[:, ::-1], count - 1 - center
-        if fits(stored) or not fits(center):  # else the center is told as for lines that are read forwards
+        if fits(stored) or not fits(center):  # else the center is that of lines that are read forwards
             center = stored
     start = size // 2 - center
     if len(data) == 0:
@@ -104,7 +104,7 @@ def readout(line: ismrmrd.Acquisition, encoding: Encoding) -> tuple[np.ndarray, 
 
 
 def grid_lines(group: LineGroup, partitions: int) -> tuple[np.ndarray, np.ndarray]:
-    """Put a group on its grid: complex64 (partitions, coils, H, W), and which lines there are, bool (W, partitions).
+    """Lay out a group on its grid: complex64 (partitions, coils, H, W), and which lines it has, bool (W, partitions).
 
     Partitions beyond those that are wanted, as calibration may have, are left out.
     """
@@ -126,7 +126,7 @@ def grid_lines(group: LineGroup, partitions: int) -> tuple[np.ndarray, np.ndarra
 
 
 def fit_calibration(group: LineGroup, image: Encoding) -> tuple[np.ndarray, np.ndarray]:
-    """Put calibration lines on the grid of the image: (partitions, coils, H, W), and the mask, (H, W)."""
+    """Lay out calibration lines on the grid of the image: (partitions, coils, H, W), and the mask, (H, W)."""
     own = group.encoding
     for axis, name in enumerate("xyz"):
         ratio = own.voxel()[axis] * own.encoded.matrix[axis] / (image.voxel()[axis] * image.encoded.matrix[axis])

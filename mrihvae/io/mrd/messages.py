@@ -20,7 +20,7 @@ from ismrmrd.serialization import ISMRMRDMessageID as Number
 from mrihvae.errors import InputError
 
 CONFIG_NAME_BYTES = 1024  # bytes of the name of a configuration, padded with zeros
-READ_BYTES = 2**20  # bytes that are asked for at once
+READ_BYTES = 2**20  # bytes that are read at once
 Read = Callable[[int], bytes]
 
 

@@ -1,9 +1,8 @@
 """From single lines of k-space, as scanners send them, to slices: what files and streams of ISMRMRD have in common.
 
-A line says by its indices where in k-space it belongs, of which slice, contrast and repetition, and by its flags what
-it is. Readout oversampling is taken away line by line, after the Fourier transform of the readout. Partitions of 3D
-scans become slices by a Fourier transform across them. Averages are averaged; contrasts, repetitions, phases and sets
-stay apart.
+The indices of a line are its place in k-space, slice, contrast and repetition; its flags describe its purpose. Readout
+oversampling is taken away line by line, after the Fourier transform of the readout. Partitions of 3D scans become
+slices by a Fourier transform across them. Averages are averaged; contrasts, repetitions, phases and sets stay apart.
 """
 
 from __future__ import annotations
