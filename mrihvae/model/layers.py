@@ -84,8 +84,8 @@ class _WeightGradientFirst(torch.autograd.Function):
 
         of_maps = part(gradient, maps, weight, 0) if ctx.needs_input_grad[0] else None
         first = torch.contiguous_format
-        rows, seen, kernel = (x.contiguous(memory_format=first) for x in (gradient, maps, weight))
-        return of_maps, part(rows, seen, kernel, 1), gradient.sum(dim=(0, 2, 3)), None, None
+        rows, columns, kernel = (x.contiguous(memory_format=first) for x in (gradient, maps, weight))
+        return of_maps, part(rows, columns, kernel, 1), gradient.sum(dim=(0, 2, 3)), None, None
 
 
 @cache
@@ -129,10 +129,10 @@ class Block(nn.Module):
         hidden = self.hidden(features)
 
         def part(channels: slice) -> Tensor:
-            seen = ((hidden, self.expand), (features, self.shortcut))
+            inputs = ((hidden, self.expand), (features, self.shortcut))
             expanded, added = (
                 functional.conv2d(maps, layer.weight[channels], cast(Tensor, layer.bias)[channels])
-                for maps, layer in seen
+                for maps, layer in inputs
             )
             return expanded + added
 

@@ -223,8 +223,8 @@ def rollout_degraded(model: HVAE, batch: DegradedImages, start: str = "guess", g
         found = mean_squared(posterior.decode_means(guess) - truth)
         loss = torch.log(found + DEGRADED_FLOOR).mean() + (0 if second else loss)
     s = likelihood_std(model, batch.term.noise)
-    answer, seen, *stages = ((0.5 * e / s**2).mean().detach() for e in (found, first, *errors))
-    return Rollout(loss, answer, stages[-1], seen, tuple(stages))
+    answer, zero_filled, *stages = ((0.5 * e / s**2).mean().detach() for e in (found, first, *errors))
+    return Rollout(loss, answer, stages[-1], zero_filled, tuple(stages))
 
 
 def match_degraded(model: HVAE, batch: DegradedImages) -> PriorTerms:
