@@ -1,4 +1,4 @@
-"""The one error that mrihvae raises for a user's mistake, and what its messages are made of."""
+"""The error that mrihvae raises for bad input, and helpers for its messages."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ class InputError(ValueError):
 
 
 def reason(error: BaseException, line: int = 0) -> str:
-    """Give one line of an error's message, the first if not told otherwise, or its type where it has no message."""
+    """Return one line of an error's message, by default the first, or its type where it has no message."""
     return (str(error).splitlines() or [type(error).__name__])[line].strip()
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """Give the known name that is most like an unknown one."""
+    """Return the known name that is most like an unknown one."""
     return difflib.get_close_matches(name, list(known), n=1, cutoff=0.0)[0]

@@ -13,7 +13,7 @@ import ismrmrd
 from mrihvae.errors import InputError
 from mrihvae.io.mrd.messages import Config, Header, Message
 from mrihvae.server.request import Request
-from mrihvae.server.session import Engine, make_ready, reconstruct_stream
+from mrihvae.server.session import Engine, load_engine, reconstruct_stream
 
 STORED = Request(pixels="short")  # scanners store 16 bits
 
@@ -29,7 +29,7 @@ def process(connection: Any, config: Any, metadata: Any) -> None:
     """
     replies = _Replies(connection)
     try:
-        reconstruct_stream(_messages(connection, config, metadata), _ready(), replies)
+        reconstruct_stream(_messages(connection, config, metadata), _engine(), replies)
     except InputError as error:
         connection.send_logging("ERROR   ", f"mrihvae: {error}")
     except Exception:
@@ -40,9 +40,9 @@ def process(connection: Any, config: Any, metadata: Any) -> None:
 
 
 @lru_cache(maxsize=1)
-def _ready() -> Engine:
+def _engine() -> Engine:
     """Load weights once in a process."""
-    return replace(make_ready(None), request=STORED)
+    return replace(load_engine(None), request=STORED)
 
 
 def _messages(connection: Any, config: Any, metadata: Any) -> Iterator[Message]:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from mrihvae.data.scan import Scan
 from mrihvae.errors import InputError
-from mrihvae.physics.fourier import center_crop, center_pad, ifft2c, masked
+from mrihvae.physics.fourier import apply_mask, center_crop, center_pad, ifft2c
 from mrihvae.protocols.evaluation import find_protocol, read_protocol
 from mrihvae.recon.methods import HybridMethod, Method, SampleMeanMethod, load_method
 from mrihvae.recon.oversampling import restore_rows
@@ -117,10 +117,10 @@ class Reconstructor(nn.Module):
             Shapes that do not fit, NaN, or too few lines to estimate sensitivities from.
         """
         kspace, measured = _as_complex(masked_kspace, mask)
-        given = torch.as_tensor(0 if num_low_frequencies is None else num_low_frequencies)
-        lows = given.expand(len(kspace)).tolist()
+        low = torch.as_tensor(0 if num_low_frequencies is None else num_low_frequencies)
+        lows = low.expand(len(kspace)).tolist()
         images = kspace.real.new_zeros(len(kspace), *kspace.shape[-2:])
-        left = [k for k, one in enumerate(kspace) if one.any()]  # empty slices stay empty
+        left = [k for k, slice_kspace in enumerate(kspace) if slice_kspace.any()]  # empty slices stay empty
         with torch.no_grad():
             while left:
                 first = left[0]
@@ -140,11 +140,11 @@ class Reconstructor(nn.Module):
         inside = slices.magnitude(image, batch).to(whole.device)
         if slices.rows == whole.shape[-2]:
             return inside
-        return restore_rows(inside, ifft2c(masked(whole, mask)).abs().square().sum(dim=1).sqrt())
+        return restore_rows(inside, ifft2c(apply_mask(whole, mask)).abs().square().sum(dim=1).sqrt())
 
 
 def _as_complex(masked_kspace: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-    """Check a batch of fastMRI's: complex (batch, coils, H, W), and which bins were measured, bool (batch, H, W)."""
+    """Check a batch of fastMRI's: complex (batch, coils, H, W), and which samples were acquired, bool (batch, H, W)."""
     if masked_kspace.ndim == 4:
         masked_kspace, mask = masked_kspace[:, None], mask[:, None] if mask.ndim == 4 else mask
     if masked_kspace.ndim != 5 or masked_kspace.shape[-1] != 2 or not masked_kspace.is_floating_point():
@@ -164,7 +164,7 @@ def _as_complex(masked_kspace: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         raise InputError("masked_kspace holds NaN or infinite values; export the scan again")
     kspace = torch.view_as_complex(masked_kspace.float().contiguous())
     measured = mask.to(kspace.device, torch.bool)[:, 0, ..., 0].expand(batch, height, width)
-    # fastMRI's transform of stored masks empties those of one coil where lines were not encoded: data tell then
+    # fastMRI's transform of stored masks empties those of one coil where lines were not encoded: the data decide then
     lines = (kspace != 0).any(dim=1).any(dim=1, keepdim=True).expand(batch, height, width)
     empty = ~measured.flatten(1).any(dim=1)
     return kspace, torch.where(empty[:, None, None], lines, measured)

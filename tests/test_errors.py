@@ -8,8 +8,8 @@ from mrihvae.errors import InputError, nearest, reason
 
 
 def test_an_input_error_is_a_value_error() -> None:
-    with pytest.raises(ValueError, match="^a.h5: not there$"):
-        raise InputError("a.h5: not there")
+    with pytest.raises(ValueError, match="^a.h5: file not found$"):
+        raise InputError("a.h5: file not found")
 
 
 def test_reason_is_one_line() -> None:

@@ -50,17 +50,17 @@ class Connection:
 
 @pytest.fixture(autouse=True)
 def weights(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(openrecon, "_ready", lambda: replace(cheap(), request=STORED))
+    monkeypatch.setattr(openrecon, "_engine", lambda: replace(cheap(), request=STORED))
 
 
 def test_shipped_weights_are_loaded_once_and_store_16_bits(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.undo()
     asked: list[Any] = []
-    monkeypatch.setattr(openrecon, "make_ready", lambda protocol: asked.append(protocol) or cheap())
-    openrecon._ready.cache_clear()
-    assert openrecon._ready() is openrecon._ready() and asked == [None]
-    assert openrecon._ready().request == Request(pixels="short")
-    openrecon._ready.cache_clear()
+    monkeypatch.setattr(openrecon, "load_engine", lambda protocol: asked.append(protocol) or cheap())
+    openrecon._engine.cache_clear()
+    assert openrecon._engine() is openrecon._engine() and asked == [None]
+    assert openrecon._engine().request == Request(pixels="short")
+    openrecon._engine.cache_clear()
 
 
 @pytest.mark.parametrize("ends", [True, False])

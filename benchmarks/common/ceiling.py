@@ -78,7 +78,7 @@ def magnitude_error(amplitude: np.ndarray, seen: float, missing: float) -> float
     Parameters
     ----------
     amplitude : |x|, (h, w)
-    seen, missing : power per pixel of the noise of bins that are seen, and of those that are not
+    data_kspace, missing : power per pixel of the noise of bins that are seen, and of those that are not
     """
     rng = np.random.default_rng(0)
     errors = []

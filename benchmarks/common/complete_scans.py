@@ -23,7 +23,7 @@ from mrihvae.cli.train import check_fit
 from mrihvae.datasets.mixture import load_mixture
 from mrihvae.errors import InputError
 from mrihvae.inference.encoders import CompleteEncoder
-from mrihvae.inference.latents import Inferred, walk
+from mrihvae.inference.latents import Inferred, top_down
 from mrihvae.model.hvae import HVAE
 from mrihvae.model.layers import Gaussian
 from mrihvae.training.batches import Scans
@@ -226,7 +226,7 @@ def evidence_bounds(
         offsets[j, k] = (z - own.mu) / own.sigma
         return z
 
-    walk(model, len(s), shape, as_inferred)
+    top_down(model, len(s), shape, as_inferred)
 
     def log_weight() -> Tensor:
         """Draw latents once: log p(k | z) + log p(z) - log of the density that they were drawn from."""
@@ -240,7 +240,7 @@ def evidence_bounds(
             total = total - _log_density(z, around)
             return z
 
-        one = walk(model, len(s), shape, drawn)
+        one = top_down(model, len(s), shape, drawn)
         total = total + log_prior(one) + log_likelihood(model, one.kspace, scans.kspace, s)
         return torch.nan_to_num(total, nan=-math.inf, neginf=-math.inf)
 

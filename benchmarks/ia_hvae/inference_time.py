@@ -215,7 +215,7 @@ def network(settings: TimeSettings, layers: int, decoder: str, device: str) -> H
         separable=decoder == "separable",
         masked=False,
     )
-    return HVAE(model).move(device).eval().requires_grad_(False)
+    return HVAE(model).to_device(device).eval().requires_grad_(False)
 
 
 class Timed:

@@ -2,7 +2,7 @@
 
     python -m benchmarks.ia_hvae.inverse_problems --data DIR
 
-The experiments of IA-HVAE, section 3.4, in numbers. Deblurring: only a centerd square of bins is measured; latents of
+The experiments of IA-HVAE, section 3.4, in numbers. Deblurring: only a centered square of bins is measured; latents of
 the levels that it reaches are inferred, the others are the prior's means. A sample starts at draws from q instead, and
 draws the others from the prior. Denoising: white noise of the image's own deviation is added. PSNR is that of the
 complex image against the scan without the added noise, over the peak of its magnitude. Writes results/NAME.json, .md
@@ -58,7 +58,7 @@ class InverseSettings:
     ----------
     separable, vanilla : weights: files of benchmarks/weights
     shape : (H, W)
-    measured : side of the centerd square of bins that deblurring is given
+    measured : side of the centered square of bins that deblurring is given
     noise : deviation of the noise that denoising has to remove, over the image's
     sweeps : N of the hybrid
     slices, batch : of each set, and at once

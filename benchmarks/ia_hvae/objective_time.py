@@ -45,7 +45,7 @@ from benchmarks.common.plots import save, subplots
 from mrihvae import __version__
 from mrihvae.errors import InputError
 from mrihvae.inference.encoders import CompleteEncoder
-from mrihvae.inference.latents import Inferred, infer, likelihood_std, walk
+from mrihvae.inference.latents import Inferred, infer, likelihood_std, top_down
 from mrihvae.inference.refinement import Objective, Target, refine
 from mrihvae.inference.settings import RefinementSettings
 from mrihvae.model.hvae import HVAE
@@ -240,13 +240,13 @@ def infer_jointly(
 
     def decoded(z: Sequence[Tensor]) -> Inferred:
         left = iter(z)
-        return walk(model, len(kspace), shape, lambda *_: next(left))
+        return top_down(model, len(kspace), shape, lambda *_: next(left))
 
     def complete(z: Sequence[Tensor]) -> tuple[list[Gaussian], Tensor]:
         found = decoded(z)
         return list(chain(*found.priors)), found.kspace
 
-    walk(model, len(kspace), shape, amortized)
+    top_down(model, len(kspace), shape, amortized)
     target = Target(kspace, torch.ones(kspace.shape, dtype=torch.bool), s.view(-1, *[1] * (kspace.ndim - 1)))
     return decoded(refine(Objective(complete, encoded, [one.mu for one in encoded], target, refinement, 0)))
 

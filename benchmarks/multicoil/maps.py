@@ -138,7 +138,7 @@ def cases(data: Path) -> list[Case]:
     """List the scans."""
 
     def real(path: Path) -> Callable[[], Scan]:
-        return lambda: read_scan(path).one(0)
+        return lambda: read_scan(path).single_slice(0)
 
     def drawn(images: Path, matrix: int) -> Callable[[], Scan]:
         return lambda: simulated(images, matrix)
@@ -158,7 +158,7 @@ def simulated(images: Path, matrix: int) -> Scan:
     with tempfile.TemporaryDirectory() as temporary:
         path = Path(temporary) / f"{group.name}.h5"
         count = simulate_file(group, path, ScannerSettings(coils=COILS, matrix=matrix, fields="random"))
-        return read_scan(path).one(count // 2)
+        return read_scan(path).single_slice(count // 2)
 
 
 def row_of(case: Case, model: HVAE) -> dict[str, Any]:

@@ -42,7 +42,15 @@ from benchmarks.peers import bart, multicoil_peers
 from benchmarks.peers.varnet import TrainedVarNet, load_varnet, untrained_varnet
 from benchmarks.peers.varnet import reconstruct as varnet_image
 from benchmarks.singlecoil.contestants import strength_for
-from benchmarks.singlecoil.quality import SECONDS_NOTE, Job, earlier_rows, finite, is_current, list_jobs, write_results
+from benchmarks.singlecoil.quality import (
+    SECONDS_NOTE,
+    Job,
+    earlier_rows,
+    finite,
+    is_current,
+    list_jobs,
+    write_results,
+)
 from mrihvae import __version__
 from mrihvae.coils.combine import root_sum_of_squares
 from mrihvae.coils.espirit import calibration_box

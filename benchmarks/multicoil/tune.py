@@ -139,7 +139,7 @@ def tune_kernels(options: argparse.Namespace, best: Rows) -> Rows:
     if not any(row["method"] == PENALTY for row in best):
         return []
     scans = [
-        whole.one(len(whole.kspace) // 2)
+        whole.single_slice(len(whole.kspace) // 2)
         for whole in (read_scan(file) for sets in SETS for file in scan_files(sets, options.data, options.work)[:1])
     ]
     scans += [scan for path in IMAGES if (scan := few_lines_scan(options.data / path)) is not None]
@@ -172,13 +172,13 @@ def few_lines_scan(images: Path) -> Scan | None:
         path = Path(temporary) / f"{group.name}_{FEW_LINES}.h5"
         first = replace(group, files=group.files[:1])
         count = simulate_file(first, path, settings)
-        return read_scan(path).one(count // 2) if count else None
+        return read_scan(path).single_slice(count // 2) if count else None
 
 
 def score(file: Path, pattern: Undersampling, name: str, strength: float) -> float:
     """Compute the PSNR of the coil-combined image of a scan's middle slice."""
     whole = read_scan(file)
-    scan = whole.one(len(whole.kspace) // 2)
+    scan = whole.single_slice(len(whole.kspace) // 2)
     if scan.target is None:
         raise InputError(f"{file}: has no target to score against ({label(pattern)}); leave it out of the folder")
     volume = SlicedScan(scan, mask_of(scan, pattern), CoilSettings(compress=0))

@@ -109,7 +109,7 @@ def simulated(images: Path, coils: int, matrix: int, number: int) -> Scan:
     with tempfile.TemporaryDirectory() as temporary:
         path = Path(temporary) / f"{group.name}.h5"
         count = simulate_file(group, path, ScannerSettings(coils=coils, matrix=matrix, fields="random", seed=number))
-        return read_scan(path).one(count // 2)
+        return read_scan(path).single_slice(count // 2)
 
 
 def row_of(scan: Scan, pattern: Undersampling, model: HVAE) -> dict[str, Any] | None:

@@ -4,7 +4,7 @@ Solves min_x 1/2 |M F x - y|^2 + strength R(x) in model units, with one coil of 
 (FISTA, Haar, with BART's random shifts, worth 2 dB) or `-R T:3:0:strength` (isotropic total variation,
 ADMM). Bitmask 3 is dimensions 0 and 1, here H and W. `-w 1` keeps BART from scaling the data once more. Measured bins
 are put back at the end, as for sigpy's methods. On sizes that are no multiple of 4, `pics` has the image shifted or its
-sign changed against a centerd Fourier transform, so k-space is padded with bins known to be 0, and cropped after.
+sign changed against a centered Fourier transform, so k-space is padded with bins known to be 0, and cropped after.
 
 For several coils there are `pics` with maps, `ecalib` and `nlinv` as they are, on any size: there, what BART does to
 phases on sizes that are no multiple of 4 is undone (`modulation`).
@@ -55,7 +55,7 @@ def reconstruct(
 
     Parameters
     ----------
-    kspace : complex (H, W), centerd, in any physical scale
+    kspace : complex (H, W), centered, in any physical scale
     mask : bool, broadcast to (H, W), True where k-space was measured; the rest of `kspace` is ignored
     method : "bart-wavelet" or "bart-tv"
     strength : weight of the penalty in model units
@@ -86,7 +86,7 @@ def pics(kspace: np.ndarray, mask: np.ndarray, maps: np.ndarray, options: Sequen
 
     Parameters
     ----------
-    kspace : complex (coils, H, W), centerd, any size, 0 where not measured
+    kspace : complex (coils, H, W), centered, any size, 0 where not measured
     mask : bool (H, W)
     maps : complex (coils, H, W), of root-sum-of-squares at most 1
     options : of `bart pics`; with "-w 1" there is no scaling but that of the data
@@ -136,7 +136,7 @@ def nlinv(kspace: np.ndarray, mask: np.ndarray, options: Sequence[str]) -> tuple
 def modulation(shape: tuple[int, ...]) -> np.ndarray:
     """Compute by what BART's centering is wrong: complex128 (H, W), 1 if both sizes are multiples of 4.
 
-    Fourier transforms are centerd by factors exp(2 pi i (k - c / 2) c / N), c = N // 2, before and after one that is
+    Fourier transforms are centered by factors exp(2 pi i (k - c / 2) c / N), c = N // 2, before and after one that is
     not. `pics` multiplies k-space by them and `nlinv` the image, where it should divide: of no account on multiples of
     4, a sign on other even sizes, a shift by a bin on odd ones.
     """

@@ -15,10 +15,10 @@ from torch import Tensor
 
 from benchmarks.pnp.degraded_images import Problem
 from mrihvae.inference.encoders import CompleteEncoder
-from mrihvae.inference.latents import walk
+from mrihvae.inference.latents import top_down
 from mrihvae.model.hvae import HVAE
 from mrihvae.physics.data_fidelity import LeastSquares
-from mrihvae.physics.kernels import squared
+from mrihvae.physics.kernels import abs2
 from mrihvae.pnp.degraded import BEGINNING, ReflectionPadding
 from mrihvae.pnp.loop import log_prior
 from mrihvae.pnp.restore import in_model_units
@@ -72,7 +72,7 @@ class Joint:
         self.frame = ReflectionPadding(model, (first.shape[-2], first.shape[-1]), term.real)
         with torch.no_grad(), arithmetic(first.device, settings.precision):
             q = CompleteEncoder(model, self.frame.kspace(term.prox(first, BEGINNING)))
-            begun = walk(model, len(first), self.padded, lambda j, k, state, prior: q(j, k, state, prior).mu)
+            begun = top_down(model, len(first), self.padded, lambda j, k, state, prior: q(j, k, state, prior).mu)
         self.x = term.prox(self.frame.image(begun.kspace), settings.gamma).requires_grad_()
         self.z = [[z.float().clone().requires_grad_() for z in level] for level in begun.latents]
 
@@ -84,10 +84,10 @@ class Joint:
     def decoded(self) -> tuple[Tensor, Tensor]:
         """Compute mu(z), (slices, H, W), and J, (slices,)."""
         with arithmetic(self.x.device, self.settings.precision):
-            found = walk(self.model, len(self.x), self.padded, lambda j, k, state, prior: self.z[j][k])
+            found = top_down(self.model, len(self.x), self.padded, lambda j, k, state, prior: self.z[j][k])
         mu = self.frame.image(found.kspace)
         half = 0.5 if self.term.real else 1.0
-        bond = half * squared(self.x - mu).flatten(1).sum(dim=1) / self.settings.gamma**2
+        bond = half * abs2(self.x - mu).flatten(1).sum(dim=1) / self.settings.gamma**2
         prior = log_prior(found, [self.settings.tau] * self.model.settings.levels)
         return mu, self.term.value(self.x) + bond - prior
 

@@ -64,7 +64,7 @@ def reconstruct(
     Parameters
     ----------
     method : one of `METHODS`
-    kspace : complex (coils, H, W), centerd, in any physical scale
+    kspace : complex (coils, H, W), centered, in any physical scale
     mask : bool (H, W), True where k-space was measured; the rest of `kspace` is ignored
     maps : complex (coils, H, W), of root-sum-of-squares 1, or 0 where there is nothing; "ecalib-..." and "nlinv" find
         maps of their own

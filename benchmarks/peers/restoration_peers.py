@@ -22,7 +22,7 @@ from mrihvae.model.hvae import HVAE
 from mrihvae.physics.operators import Operator
 from mrihvae.pnp.degraded import BEGINNING
 from mrihvae.pnp.loop import restore
-from mrihvae.pnp.restore import in_model_units, look_at
+from mrihvae.pnp.restore import in_model_units, make_posteriors
 from mrihvae.pnp.settings import RESULTS, PnPSettings
 from mrihvae.utils.config import with_settings
 
@@ -244,9 +244,9 @@ def pnp(model: HVAE, problem: Problem, settings: PnPSettings) -> Candidates:
     """Restore by PnP-HVAE: as `mrihvae.pnp.restore.restore_images` does, iteration by iteration, all of them alike."""
     term, scale = in_model_units(problem.term)
     with torch.no_grad():
-        looks, x = look_at(model, term, settings)
+        posteriors, x = make_posteriors(model, term, settings)
     for number in range(settings.iterations):
-        found = restore(model, term, looks, x, with_settings(settings, iterations=1))
+        found = restore(model, term, posteriors, x, with_settings(settings, iterations=1))
         x = found.image
         yield {"iterations": number + 1, "result": "decoded"}, found.decoded * scale
         yield {"iterations": number + 1, "result": "image"}, x * scale
@@ -256,5 +256,5 @@ def unets(model: HVAE, problem: Problem, settings: PnPSettings) -> Candidates:
     """Take the first guess of r's U-Nets, a mean over the views, without latents."""
     term, scale = in_model_units(problem.term)
     with torch.no_grad():
-        image = look_at(model, term, settings)[1] * scale
+        image = make_posteriors(model, term, settings)[1] * scale
     yield {}, image

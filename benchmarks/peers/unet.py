@@ -277,7 +277,7 @@ def load_run(output: Path, device: str) -> UNetRun:
     """
     path = output / "checkpoint.safetensors"
     if not path.is_file():
-        raise InputError(f"{path}: not there, so there is nothing to resume; leave out --resume to start anew")
+        raise InputError(f"{path}: file not found, so there is nothing to resume; leave out --resume to start anew")
     try:
         with safe_open(path, framework="pt", device=device) as file:
             state = json.loads(file.metadata()["state"])

@@ -34,10 +34,10 @@ from mrihvae.physics.data_fidelity import DataTerm, LeastSquares
 from mrihvae.physics.degradations import Inpainting
 from mrihvae.pnp.contraction import encode_and_decode, noisy_pairs, ratio, spectral_norm, whole_loop
 from mrihvae.pnp.loop import Restored, restore
-from mrihvae.pnp.restore import in_model_units, look_at
+from mrihvae.pnp.restore import in_model_units, make_posteriors
 from mrihvae.pnp.settings import ENCODERS, PnPSettings
 from mrihvae.utils.config import from_dict
-from mrihvae.utils.notices import collected
+from mrihvae.utils.notices import collect_notices
 
 ROUNDING = 1e-6  # relative steps below this are single precision's
 POINTS = 200  # of a curve, at most
@@ -187,10 +187,10 @@ def ratios(
     terms = {task: in_model_units(degraded(pictures, task, settings.data_noise, degradation)) for task in TASKS}
     for encoder, task in tqdm([(e, t) for e in ENCODERS for t in (TASKS if e == "data" else ("",))], "ratios"):
         term, scale = terms[task or "denoising"]
-        (look,), _ = look_at(model, term, PnPSettings(encoder=encoder, precision="float32"))
+        (posterior,), _ = make_posteriors(model, term, PnPSettings(encoder=encoder, precision="float32"))
         for tau in settings.taus:
             chosen = PnPSettings(encoder=encoder, tau=tau, gamma=settings.gamma, precision="float32")
-            function = encode_and_decode(model, look, chosen)
+            function = encode_and_decode(model, posterior, chosen)
             for noise in settings.noises:
                 found: dict[tuple[str, str], list[Tensor]] = {}
                 for pair in noisy_pairs(images / scale[:, None, None], noise, settings.pairs, settings.seed):
@@ -218,12 +218,12 @@ def norms(
     for encoder, which, task, noise in tqdm(cases, "norms"):
         term, scale = in_model_units(degraded(pictures, task or "denoising", settings.data_noise, degradation))
         (at, _), *_ = noisy_pairs(images / scale[:, None, None], noise, 1, settings.seed)
-        (look,), _ = look_at(model, term, PnPSettings(encoder=encoder, precision="float32"))
+        (posterior,), _ = make_posteriors(model, term, PnPSettings(encoder=encoder, precision="float32"))
         direction: Tensor | None = None
         for tau in settings.taus:
             chosen = PnPSettings(encoder=encoder, tau=tau, gamma=settings.gamma, precision="float32")
-            loop = whole_loop(model, look, term, chosen)
-            function = loop if which == "loop" else encode_and_decode(model, look, chosen)
+            loop = whole_loop(model, posterior, term, chosen)
+            function = loop if which == "loop" else encode_and_decode(model, posterior, chosen)
             steps = settings.first_steps if direction is None else settings.steps
             found = spectral_norm(function, at, steps, settings.seed, direction)
             direction = found.direction
@@ -274,11 +274,11 @@ def runs(
             precision="float32",
         )  # fmt: skip
         recorded = Recorded(term)
-        with torch.no_grad(), collected():  # runs that run away stand in the results
-            looks, begun = look_at(model, term, chosen)
-            noise = torch.randn(begun[0].shape, generator=torch.Generator().manual_seed(settings.seed))
-            start = torch.stack([begun[0], torch.zeros_like(begun[0]), noise])
-            found = restore(model, recorded, looks, start, chosen)
+        with torch.no_grad(), collect_notices():  # runs that run away stand in the results
+            posteriors, initial = make_posteriors(model, term, chosen)
+            noise = torch.randn(initial[0].shape, generator=torch.Generator().manual_seed(settings.seed))
+            start = torch.stack([initial[0], torch.zeros_like(initial[0]), noise])
+            found = restore(model, recorded, posteriors, start, chosen)
         rows.append({"task": task, "encoder": encoder, "tau": tau, **summary(found, recorded.images)})
     return rows
 

@@ -41,7 +41,7 @@ from mrihvae.physics.degradations import denoising
 from mrihvae.physics.fourier import ifft2c, resize_kspace
 from mrihvae.physics.scaling import image_scale
 from mrihvae.pnp.loop import restore
-from mrihvae.pnp.restore import look_at
+from mrihvae.pnp.restore import make_posteriors
 from mrihvae.pnp.settings import ENCODERS, PnPSettings
 from mrihvae.utils.config import from_dict
 
@@ -201,8 +201,8 @@ def solve(
     term, told = method
     chosen = replace(loop, gamma=max(settings.gamma, settings.gamma_over_noise * noise))
     with torch.no_grad():
-        looks, begun = look_at(model, told, chosen)
-        found = restore(model, term, looks, begun, chosen)
+        posteriors, initial = make_posteriors(model, told, chosen)
+        found = restore(model, term, posteriors, initial, chosen)
     return found.decoded, found.image
 
 

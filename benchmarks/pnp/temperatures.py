@@ -38,7 +38,7 @@ from mrihvae.physics.degradations import Inpainting
 from mrihvae.pnp.loop import restore
 from mrihvae.pnp.recommended import TASKS as COMMANDS
 from mrihvae.pnp.recommended import recommended
-from mrihvae.pnp.restore import in_model_units, look_at
+from mrihvae.pnp.restore import in_model_units, make_posteriors
 from mrihvae.pnp.settings import ENCODERS
 from mrihvae.utils.config import from_dict
 
@@ -157,9 +157,9 @@ def measured(
     truth = stacked(pictures) / scale[:, None, None]
     rows = []
     with torch.no_grad():
-        looks, begun = look_at(model, term, chosen)
+        posteriors, initial = make_posteriors(model, term, chosen)
         for tau, finest in temperatures:
-            found = restore(model, term, looks, begun, replace(chosen, tau=tau, tau_finest=finest))
+            found = restore(model, term, posteriors, initial, replace(chosen, tau=tau, tau_finest=finest))
             rows.append({"encoder": encoder, "task": task, "noise": noise, "tau": tau, "tau_finest": finest,
                          "result": chosen.result,
                          **scores(found.decoded, truth, term, "decoded"),

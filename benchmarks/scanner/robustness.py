@@ -41,7 +41,7 @@ from mrihvae.io.kspace import open_kspace
 from mrihvae.recon.undersampling import mask_of
 from mrihvae.recon.volumes import reconstruct_volume
 from mrihvae.server.request import Request
-from mrihvae.server.session import Engine, make_ready
+from mrihvae.server.session import Engine, load_engine
 from mrihvae.simulation.coil_fields import birdcage_fields
 
 HOST = "127.0.0.1"
@@ -86,13 +86,13 @@ def scan(size: int, coils: int, slices: int, acceleration: int, seed: int) -> tu
     return mrd.cartesian_xml(kspace.shape), made
 
 
-def good_scan(ready: Engine, folder: Path, xml: str, lines: list[mrd.Line], method: str) -> Good:
+def good_scan(engine: Engine, folder: Path, xml: str, lines: list[mrd.Line], method: str) -> Good:
     """Reconstruct a scan from a file, to know what is to be answered."""
     path = folder / "scan.h5"
     mrd.write_mrd(path, xml, lines)
     (one,) = open_kspace(path)
-    chosen = ready.method(one.coils, Request(method))
-    images = [reconstruct_volume(one.one(k), mask_of(one, None), chosen)[0].T for k in range(len(one.kspace))]
+    chosen = engine.method(one.coils, Request(method))
+    images = [reconstruct_volume(one.single_slice(k), mask_of(one, None), chosen)[0].T for k in range(len(one.kspace))]
     return Good(mrd.stream(xml, lines, method), images)
 
 
@@ -255,7 +255,7 @@ def main(arguments: list[str] | None = None) -> int:
     if min(options.scans, options.connections, options.threads) < 1 or min(options.mutations, options.seed) < 0:
         parser.error("numbers must be at least 1, and --mutations and --seed at least 0")
     torch.set_num_threads(options.threads)
-    ready = make_ready(None)
+    engine = load_engine(None)
     with torch.no_grad(), tempfile.TemporaryDirectory() as folder:
         complete, undersampled = (scan(128, 8, 1, acceleration, options.seed) for acceleration in (1, 4))
         small, network = scan(32, 2, 2, 2, options.seed), scan(32, 2, 1, 2, options.seed)
@@ -264,8 +264,8 @@ def main(arguments: list[str] | None = None) -> int:
             "128 x 128, 8 coils, 4x": (*undersampled, "hybrid"),
             "128 x 128, 8 coils, 4x, amortized": (*undersampled, "amortized"),
         }
-        timed = {name: good_scan(ready, Path(folder), *one) for name, one in kinds.items()}
-        usual = good_scan(ready, Path(folder), *small, "hybrid")
+        timed = {name: good_scan(engine, Path(folder), *one) for name, one in kinds.items()}
+        usual = good_scan(engine, Path(folder), *small, "hybrid")
     connections = ("--max-connections", str(options.connections))
     results: dict[str, Any] = {
         "mrihvae": __version__,

@@ -67,7 +67,7 @@ def main(arguments: list[str] | None = None) -> int:
         if options.data is None:
             raise InputError("--data: give the data directory, or set MRIHVAE_DATA")
         if options.samples < 2:
-            raise InputError(f"--samples {options.samples}: a deviation takes at least 2")
+            raise InputError(f"--samples {options.samples}: a standard deviation takes at least 2")
         protocol, ours = read_protocol(options.protocol), Ours.load(options.checkpoint)
         (fit_and_write if options.fit else calibrate)(protocol, ours, options)
     except InputError as error:

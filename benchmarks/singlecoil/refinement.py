@@ -130,7 +130,7 @@ def measure(protocol: Protocol, model: HVAE, options: argparse.Namespace) -> Row
     groups = [(TRAINING, [scan for scan, _ in training_scans(options.data)], on_training)]
     for scans in protocol.scans:
         read = [read_scan(file) for file in scan_files(scans, options.data, options.work)]
-        groups.append((scans.name, [scan.one(k) for scan in read for k in range(len(scan.kspace))], on_others))
+        groups.append((scans.name, [scan.single_slice(k) for scan in read for k in range(len(scan.kspace))], on_others))
     rows = []
     for name, slices, variants in groups:
         for pattern in protocol.patterns:

@@ -108,12 +108,12 @@ def training_scans(data: Path) -> Iterator[tuple[Scan, str]]:
     """Give the middle slice of every raw training volume, and of two simulated scans per image folder, and its kind."""
     for file in list_files(data / RAW):
         scan = read_scan(file)
-        yield scan.one(len(scan.kspace) // 2), "raw"
+        yield scan.single_slice(len(scan.kspace) // 2), "raw"
     for folder in SIMULATED:
         with tempfile.TemporaryDirectory() as temporary:
             for path in simulate_folder(data / folder, Path(temporary), every=40 if "t1ce" in folder else 8, limit=2):
                 scan = read_scan(path)
-                yield scan.one(len(scan.kspace) // 2), "simulated"
+                yield scan.single_slice(len(scan.kspace) // 2), "simulated"
 
 
 def tune(scan: Scan, kind: str, methods: list[str], done: set[tuple[str, float, float]]) -> Iterator[dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""What commands share that go over files one by one: weights on a device, earlier calls, a scan to its results."""
+"""Resuming an interrupted run of a command that processes files one by one."""
 
 from __future__ import annotations
 

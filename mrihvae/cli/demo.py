@@ -24,7 +24,12 @@ from mrihvae.recon.volumes import reconstruct_volume
 
 SCANS = Path(__file__).parents[1] / "demo_scans"
 METHODS = ("zero-filled", "wavelet", "tv", "amortized", "hybrid")
-LABELS = {"wavelet": "L1-wavelet (sigpy)", "tv": "TV (sigpy)", "amortized": "ours, amortized", "hybrid": "ours, hybrid"}
+LABELS = {
+    "wavelet": "L1-wavelet (sigpy)",
+    "tv": "TV (sigpy)",
+    "amortized": "mrihvae (amortized)",
+    "hybrid": "mrihvae (hybrid)",
+}
 
 
 def run(arguments: options.Demo) -> None:
@@ -41,7 +46,7 @@ def run(arguments: options.Demo) -> None:
             volumes = {}
             for name in METHODS:
                 method = make_method(name, model)
-                reconstruct_volume(scan.one(0), lines, method)  # loads what the method needs; not timed
+                reconstruct_volume(scan.single_slice(0), lines, method)  # loads what the method needs; not timed
                 began = time.perf_counter()
                 volumes[name] = reconstruct_volume(scan, lines, method)
                 seconds = (time.perf_counter() - began) / len(volumes[name])
@@ -67,5 +72,5 @@ def table(rows: Mapping[str, list[dict[str, float]]]) -> str:
 def _write(output: Path, file: Path, scan: Scan, lines: np.ndarray, volumes: Mapping[str, np.ndarray]) -> None:
     write_reconstruction(output / "reconstructions" / file.name, volumes["hybrid"])
     title = f"{scan.name}, 0.055 T, effective acceleration {effective_acceleration(lines):.2f}"
-    shown = {LABELS.get(name, name): volumes[name] for name in METHODS if name != "amortized"}
-    volume_panel(output / "panels" / f"{file.stem}.png", title, shown, scan.target)
+    panels = {LABELS.get(name, name): volumes[name] for name in METHODS if name != "amortized"}
+    volume_panel(output / "panels" / f"{file.stem}.png", title, panels, scan.target)

@@ -46,12 +46,12 @@ def table(evaluation: Evaluation) -> str:
     """Lay out the volumes, the means per acquisition if there are several, and fastMRI's overall line."""
     lines: list[tuple[str, ...]] = [("file", "acquisition", *SHOWN, "slices")]
     for row in _sorted_rows(evaluation):
-        lines.append((row.file, row.acquisition, *_shown(row.scores()), str(row.slices)))
+        lines.append((row.file, row.acquisition, *_format_scores(row.scores()), str(row.slices)))
     names = evaluation.acquisitions()
     for name in names if len(names) > 1 else []:
         part = evaluation.of(name)
         slices = sum(row.slices for row in part.rows)
-        lines.append((f"mean of {len(part.rows)}", name, *_shown(part.means()), str(slices)))
+        lines.append((f"mean of {len(part.rows)}", name, *_format_scores(part.means()), str(slices)))
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     texts = [[cell.ljust(width) for cell, width in zip(line[:2], widths[:2], strict=True)] for line in lines]
     numbers = [[cell.rjust(width) for cell, width in zip(line[2:], widths[2:], strict=True)] for line in lines]
@@ -66,7 +66,7 @@ def summary(evaluation: Evaluation) -> str:
 
 
 def as_dict(evaluation: Evaluation) -> dict[str, Any]:
-    """Give all numbers for JSON; a number that is not finite (the PSNR of a perfect prediction) becomes null."""
+    """Return all numbers for JSON; a number that is not finite (the PSNR of a perfect prediction) becomes null."""
     return {
         "overall": _totals(evaluation),
         "acquisitions": {name: _totals(evaluation.of(name)) for name in evaluation.acquisitions()},
@@ -89,7 +89,7 @@ def _sorted_rows(evaluation: Evaluation) -> list[VolumeScores]:
     return sorted(evaluation.rows, key=lambda row: row.file)
 
 
-def _shown(scores: Mapping[str, float]) -> list[str]:
+def _format_scores(scores: Mapping[str, float]) -> list[str]:
     return [f"{scores[name]:.4g}" for name in SHOWN]
 
 

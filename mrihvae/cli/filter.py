@@ -13,10 +13,10 @@ from mrihvae.io.mrd.extra import require_ismrmrd
 
 
 def run(arguments: options.Filter) -> None:
-    """Reconstruct the scan; a mistake is told in the stream, too."""
+    """Reconstruct the scan; a mistake is reported in the stream, too."""
     require_ismrmrd("mrihvae filter")
     from mrihvae.io.mrd.messages import ReplyWriter, one_line, read_messages
-    from mrihvae.server.session import make_ready, reconstruct_stream
+    from mrihvae.server.session import load_engine, reconstruct_stream
 
     output = sys.stdout.buffer
 
@@ -26,10 +26,10 @@ def run(arguments: options.Filter) -> None:
 
     replies = ReplyWriter(write)
     try:
-        ready = make_ready(arguments.protocol, arguments.device)
+        engine = load_engine(arguments.protocol, arguments.device)
         reconstruct_stream(
             read_messages(partial(os.read, sys.stdin.fileno())),
-            replace(ready, request=replace(ready.request, pixels=arguments.pixels)),
+            replace(engine, request=replace(engine.request, pixels=arguments.pixels)),
             replies,
         )
     except InputError as error:

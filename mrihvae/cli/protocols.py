@@ -14,12 +14,12 @@ def run(arguments: options.Protocols) -> None:
     evaluations, benchmarks = list_protocols()
     training = list_training_protocols()
     width = max(map(len, [*evaluations, *training, *benchmarks]))
-    print("Evaluations of our reconstructions: mrihvae run NAME --data DIR --output DIR\n")
+    print("Evaluations of mrihvae: mrihvae run NAME --data DIR --output DIR\n")
     for name, description in evaluations.items():
         print(f"{name:<{width}}  {description}")
     print("\nTraining: mrihvae train --protocol NAME --data DIR --output RUN\n")
     for name, description in training.items():
         print(f"{name:<{width}}  {description}")
-    print("\nBenchmarks, which compare methods or study ours: commands in a checkout of the repository\n")
+    print("\nBenchmarks, which compare methods or study mrihvae: commands in a checkout of the repository\n")
     for name, (description, command) in benchmarks.items():
         print(f"{name:<{width}}  {description}\n{'':<{width}}  {command}")

@@ -12,7 +12,7 @@ import torch
 from mrihvae import __version__
 from mrihvae.cli.common import finished_before
 from mrihvae.cli.options import AXES, CHALLENGES, Reconstruct
-from mrihvae.cli.reconstruct_files import reconstruct_file, told
+from mrihvae.cli.reconstruct_files import describe, reconstruct_file
 from mrihvae.coils.settings import CoilSettings
 from mrihvae.errors import InputError
 from mrihvae.io.formats import check_names
@@ -48,27 +48,29 @@ def run(arguments: Reconstruct) -> None:
     summary = _summary(arguments, methods, undersampling)
     done = finished_before(arguments.output / "reconstruct.json", summary, SAME, "volumes") if arguments.resume else {}
     for file in files:
-        if _is_there(file, done, arguments.output / "reconstructions"):
+        if _is_done(file, done, arguments.output / "reconstructions"):
             print(f"{file.name}: already there")
             continue
-        sampled, kept = arguments.samples is not None, arguments.keep_samples
+        use_samples, kept = arguments.samples is not None, arguments.keep_samples
         method = methods[checkpoints[file]]
-        for row in reconstruct_file(file, arguments.output, method, undersampling, arguments.batch_size, sampled, kept):
-            print(told(row))
+        for row in reconstruct_file(
+            file, arguments.output, method, undersampling, arguments.batch_size, use_samples, kept
+        ):
+            print(describe(row))
             done[row["file"]] = row
         with atomic_write(arguments.output / "reconstruct.json") as temporary:
             temporary.write_text(json.dumps({**summary, "volumes": list(done.values())}, indent=2) + "\n")
 
 
-def _is_there(file: Path, done: Mapping[str, Any], folder: Path) -> bool:
-    """Tell whether all scans of a file were reconstructed, and their files are there still."""
+def _is_done(file: Path, done: Mapping[str, Any], folder: Path) -> bool:
+    """Return whether all scans of a file were reconstructed, and their files still exist."""
     rows = [row for row in done.values() if row.get("source", row["file"]) == file.name]
     whole = bool(rows) and len(rows) == rows[0].get("scans", 1)
     return whole and all((folder / row["file"]).is_file() for row in rows)
 
 
 def _input(arguments: Reconstruct) -> Path:
-    """Take INPUT, or --data_path for it."""
+    """Return INPUT, or --data_path in its place."""
     path = arguments.input or arguments.data_path
     if path is None or None not in (arguments.input, arguments.data_path):
         raise InputError("INPUT: give a file with k-space or a folder of them, here or by --data_path")
@@ -76,7 +78,7 @@ def _input(arguments: Reconstruct) -> Path:
 
 
 def _checkpoint(file: Path, coils: int | None, arguments: Reconstruct) -> str:
-    """Choose the weights for a file, and see that it is of the challenge."""
+    """Choose the weights for a file, and check that it is of the challenge."""
     if arguments.challenge is not None and coils is not None and min(coils, 2) != CHALLENGES[arguments.challenge]:
         kind = "one coil" if coils == 1 else f"{coils} coils"
         raise InputError(f"{file}: is of {kind}, not of challenge '{arguments.challenge}'; leave it out, or the option")
@@ -84,12 +86,12 @@ def _checkpoint(file: Path, coils: int | None, arguments: Reconstruct) -> str:
 
 
 def _summary(arguments: Reconstruct, methods: dict[str, Method], undersampling: Undersampling | None) -> dict[str, Any]:
-    """Say how volumes are reconstructed: all that must be the same in one output folder."""
+    """Return the settings of a reconstruction, which must be the same in one output folder."""
     method = next(iter(methods.values()))
-    sampled = isinstance(method, SampleMeanMethod) or arguments.samples is not None
+    use_samples = isinstance(method, SampleMeanMethod) or arguments.samples is not None
     inference = None
     if isinstance(method, HybridMethod):
-        inference = as_dict(method.sampling if sampled else method.inference)
+        inference = as_dict(method.sampling if use_samples else method.inference)
     return {
         "mrihvae": __version__,
         "input": str(_input(arguments)),
@@ -98,7 +100,7 @@ def _summary(arguments: Reconstruct, methods: dict[str, Method], undersampling: 
         "checkpoint": ", ".join(methods) if isinstance(method, ModelMethod) else None,
         "weights": ", ".join(m.weights for m in methods.values() if isinstance(m, ModelMethod)) or None,
         "inference": inference,
-        "samples": method.samples if sampled and isinstance(method, HybridMethod) else None,
+        "samples": method.samples if use_samples and isinstance(method, HybridMethod) else None,
         "pnp": as_dict(method.pnp) if isinstance(method, PnPMethod) else None,
         "strength": _strength(method),
         "coils": as_dict(method.coils),
@@ -123,9 +125,12 @@ def _method(arguments: Reconstruct, checkpoint: str) -> Method:
     if arguments.strength is not None and not arguments.strength > 0:
         raise InputError(f"--strength {arguments.strength}: must be above 0")
     if arguments.samples is not None and arguments.samples < 2:
-        raise InputError(f"--samples {arguments.samples}: a deviation takes at least 2")
+        raise InputError(f"--samples {arguments.samples}: a standard deviation takes at least 2")
     if arguments.samples is not None and arguments.method not in SAMPLING_METHODS:
-        raise InputError(f"--samples: {arguments.method} draws none; choose --method {' or '.join(SAMPLING_METHODS)}")
+        raise InputError(
+            f"--samples: {arguments.method} does not support posterior sampling; choose --method "
+            f"{' or '.join(SAMPLING_METHODS)}"
+        )
     if arguments.samples is None and (arguments.keep_samples or arguments.temperature is not None):
         raise InputError("--keep-samples and --temperature: go with --samples; add it, or leave them out")
     named = {"maps": arguments.maps, "refine_maps": arguments.refine_maps, "compress": arguments.virtual_coils}

@@ -1,4 +1,4 @@
-"""From a file of scans to reconstructions, panels, and what to tell of them: for `reconstruct` and `run`."""
+"""Reconstruction of files of scans, with panels and summaries: for `reconstruct` and `run`."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ from mrihvae.recon.methods import HybridMethod, Method, PnPMethod, ZeroFilledMet
 from mrihvae.recon.undersampling import mask_of
 from mrihvae.recon.volumes import Reconstruction, reconstruct_scan, reconstruct_volume
 from mrihvae.utils.memory import is_out_of_memory, return_large_blocks
-from mrihvae.utils.notices import collected
-from mrihvae.utils.stages import recorded
+from mrihvae.utils.notices import collect_notices
+from mrihvae.utils.stages import record_stages
 
 
 @lru_cache(maxsize=1)
@@ -42,7 +42,7 @@ def reconstruct_file(file: Path, folder: Path, *settings: Any) -> list[dict[str,
         As `mrihvae.io.kspace.open_kspace` and `reconstruct_to_files` do.
     """
     return_large_blocks()
-    with collected() as notices:
+    with collect_notices() as notices:
         scans = open_kspace(file, lazy=True)
     rows = [reconstruct_to_files(scan, file, folder, *settings) for scan in scans]
     for row in rows:
@@ -69,14 +69,14 @@ def reconstruct_to_files(
     Parameters
     ----------
     file : where the scan comes from, for errors
-    undersampling : for complete scans; None takes the file's own mask
+    undersampling : for fully sampled scans; None takes the file's own mask
     sampled : draw `method.samples` posterior samples, with `seed`; write their mean, and `uncertainty` beside it
     kept : write the samples, too
     options : what stands before the name of a setting where the user gives it, for errors
 
     Returns
     -------
-    what to tell of the volume (see `told`): file, slices, effective_acceleration, seconds_per_slice, which of these
+    the summary of the volume (see `describe`): file, slices, effective_acceleration, seconds_per_slice, which of these
     its stages took ("maps": sensitivity maps, of several coils), warnings
 
     Raises
@@ -90,10 +90,10 @@ def reconstruct_to_files(
     began = time.perf_counter()
     with (
         tqdm(total=len(scan.kspace), desc=scan.name, unit="slice", leave=False) as bar,
-        collected() as notices,
-        recorded() as stages,
+        collect_notices() as notices,
+        record_stages() as stages,
     ):
-        found = _computed(scan, file, mask, method, batch_size, sampled, seed, options, bar.update)
+        found = _reconstruct_or_sample(scan, file, mask, method, batch_size, sampled, seed, options, bar.update)
     volume = found.magnitude
     seconds = (time.perf_counter() - began) / len(volume)
     attributes = _attributes(scan, method, undersampling, effective)
@@ -114,7 +114,7 @@ def reconstruct_to_files(
     }
 
 
-def _computed(
+def _reconstruct_or_sample(
     scan: Scan,
     file: Path,
     mask: np.ndarray,
@@ -143,7 +143,7 @@ def _computed(
 
 
 def _attributes(scan: Scan, method: Method, undersampling: Undersampling | None, effective: float) -> dict[str, Any]:
-    """Say in attributes of HDF5 how a volume was made, and where it lies."""
+    """Return attributes for HDF5: how a volume was made, and its geometry."""
     attributes: dict[str, Any] = {"method": method.name, "effective_acceleration": effective}
     acceleration = undersampling.acceleration if undersampling else scan.attributes.get("acceleration")
     if acceleration is not None:
@@ -152,8 +152,8 @@ def _attributes(scan: Scan, method: Method, undersampling: Undersampling | None,
     return attributes | ({} if scan.geometry is None else scan.geometry.attributes())
 
 
-def told(row: Mapping[str, Any]) -> str:
-    """Write the line that tells of a volume that `reconstruct_file` made."""
+def describe(row: Mapping[str, Any]) -> str:
+    """Describe a volume that `reconstruct_file` made, in one line."""
     effective, seconds = row["effective_acceleration"], row["seconds_per_slice"]
     stages = "".join(f", {name} {part:.2f}" for name, part in row.get("stages", {}).items())
     within = f" ({stages.removeprefix(', ')})" if stages else ""
@@ -172,9 +172,11 @@ def _panel(
 ) -> None:
     """Draw the middle slice: zero-filled, reconstruction, target, errors, and the uncertainty map if there is one."""
     middle = len(volume) // 2
-    one = scan.one(middle)
-    zero_filled = reconstruct_volume(one, mask, ZeroFilledMethod())
+    single = scan.single_slice(middle)
+    zero_filled = reconstruct_volume(single, mask, ZeroFilledMethod())
     name = method.name if uncertainty is None else "mean of samples"
     images = {"zero-filled": zero_filled, name: volume[middle : middle + 1]}
-    shown = None if uncertainty is None else uncertainty[middle : middle + 1]
-    volume_panel(path, f"{scan.name}, slice {middle}, R = {effective:.2f}", images, one.target, uncertainty=shown)
+    uncertainty_map = None if uncertainty is None else uncertainty[middle : middle + 1]
+    volume_panel(
+        path, f"{scan.name}, slice {middle}, R = {effective:.2f}", images, single.target, uncertainty=uncertainty_map
+    )

@@ -25,7 +25,7 @@ def run(arguments: options.Report) -> None:
     scans = ScanFinder(record, arguments.data)
     for path in map(record.reconstruction, record.rows):  # before anything is computed
         if not path.is_file():
-            raise InputError(f"{path}: not there, but {record.path} lists it; reconstruct it with --resume")
+            raise InputError(f"{path}: file not found, but {record.path} lists it; reconstruct it with --resume")
     rows = tqdm(record.rows, "report", unit="volume", leave=False)
     volumes = [collect_volume(record, row, scans, arguments.slices) for row in rows]
     now = f"{datetime.now().astimezone():%Y-%m-%d %H:%M %z}"

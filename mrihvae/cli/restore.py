@@ -1,4 +1,4 @@
-"""`mrihvae restore`: blurred, coarse, incomplete or noisy images in, restored ones in the same form and panels out."""
+"""`mrihvae restore`: image restoration of files, in the same format, with panels."""
 
 from __future__ import annotations
 
@@ -33,7 +33,14 @@ from mrihvae.model.shipped import find_weights
 from mrihvae.model.weights import fingerprint, load_on
 from mrihvae.physics.kernels import gaussian_kernel
 from mrihvae.physics.noise import NOISE_ESTIMATOR
-from mrihvae.recon.restoration import Degradation, Job, Volume, check_size, completed, restore_volume
+from mrihvae.recon.restoration import (
+    Degradation,
+    RestorationJob,
+    RestoredVolume,
+    check_size,
+    complete_settings,
+    restore_volume,
+)
 from mrihvae.utils.files import atomic_write
 from mrihvae.utils.memory import is_out_of_memory
 
@@ -70,7 +77,7 @@ def run(arguments: options.Restore) -> None:
     summary = _summary(arguments, settings)
     done = finished_before(arguments.output / "restore.json", summary, SAME, "files") if arguments.resume else {}
     model = load_on(arguments.checkpoint, arguments.device)
-    job = Job(model, degradation, arguments.noise, settings, arguments.batch_size)
+    job = RestorationJob(model, degradation, arguments.noise, settings, arguments.batch_size)
     for file, output in outputs.items():
         if file.name in done and output.is_file():
             print(f"{file.name}: already there")
@@ -125,12 +132,12 @@ def _settings(arguments: options.Restore) -> dict[str, Any]:
     if "tau" in given:
         given["tau"] = given["tau"][0] if len(given["tau"]) == 1 else tuple(given["tau"])
         given.setdefault("tau_finest", None)  # a tau that is given counts for all levels
-    completed(arguments.task, 0.0, given)
+    complete_settings(arguments.task, 0.0, given)
     return given
 
 
 def _summary(arguments: options.Restore, settings: dict[str, Any]) -> dict[str, Any]:
-    """Say how images are restored."""
+    """Return the settings of a restoration, for restore.json."""
     degradation = {name: getattr(arguments, name) for name in BELONGS if getattr(arguments, name) is not None}
     plain = {
         name: _file(value) if isinstance(value, Path) else str(value) if name == "missing" else value
@@ -153,12 +160,12 @@ def _summary(arguments: options.Restore, settings: dict[str, Any]) -> dict[str, 
 
 
 def _file(path: Path) -> str:
-    """Tell a file by its name and the first 12 digits of its SHA-256."""
+    """Identify a file by its name and the first 12 digits of its SHA-256."""
     return f"{path.name} {hashlib.sha256(path.read_bytes()).hexdigest()[:12]}"
 
 
 def _restore_file(
-    file: Path, output: Path, job: Job, mask: np.ndarray | None, arguments: options.Restore
+    file: Path, output: Path, job: RestorationJob, mask: np.ndarray | None, arguments: options.Restore
 ) -> dict[str, Any]:
     """Restore one file and write the result and its panel."""
     images = read_images(file)
@@ -198,13 +205,15 @@ def _restore_file(
     ran_away, unsettled, left = (
         sum(len(getattr(part, name)) for part in parts) for name in ("diverged", "unsettled", "left")
     )
-    told = f"{values.shape[0] * values.shape[1]} slices, noise {low if low == high else f'{low} to {high}'}"
-    told += " (estimated)" if job.noise is None else ""
-    told += f", {left} left as they were" if left else ""
-    told += f", {ran_away} ran away and are those of the iteration before" if ran_away else ""
-    told += f", {unsettled} did not settle: do fewer --iterations, or lower --tau or --relaxation" if unsettled else ""
-    told += "".join(f", {warning}" for warning in sorted({one for part in parts for one in part.warnings}))
-    print(f"{file.name}: {told}, {seconds:.2f} s per slice")
+    notes = f"{values.shape[0] * values.shape[1]} slices, noise {low if low == high else f'{low} to {high}'}"
+    notes += " (estimated)" if job.noise is None else ""
+    notes += f", {left} unchanged" if left else ""
+    notes += f", {ran_away} diverged and are those of the iteration before" if ran_away else ""
+    notes += (
+        f", {unsettled} did not converge: do fewer --iterations, or lower --tau or --relaxation" if unsettled else ""
+    )
+    notes += "".join(f", {warning}" for warning in sorted({warning for part in parts for warning in part.warnings}))
+    print(f"{file.name}: {notes}, {seconds:.2f} s per slice")
     return {
         "file": file.name,
         "output": output.name,
@@ -214,7 +223,7 @@ def _restore_file(
     }
 
 
-def _panel(path: Path, images: Images, values: np.ndarray, parts: list[Volume], task: str) -> None:
+def _panel(path: Path, images: Images, values: np.ndarray, parts: list[RestoredVolume], task: str) -> None:
     """Draw the middle slice that was restored: as it was, as it is, and how much they differ."""
     number = next(number for number, part in enumerate(parts) if part.noise is not None)
     part = parts[number]
@@ -223,13 +232,13 @@ def _panel(path: Path, images: Images, values: np.ndarray, parts: list[Volume], 
     before, first, after = values[number, index], part.first[index], part.restored[index]
     low, high = (float(value) for value in np.percentile(before, (1, 99)))
     floor = low if -low > DARK * high else 0.0  # what is black, where negative values are more than noise about 0
-    shown = {
+    panels = {
         "input": before - floor,
         "restored": after - floor,
         f"difference x {ERROR_GAIN}": ERROR_GAIN * np.abs(after - first),
     }
     if images.header is not None:  # as anatomy is shown: the first axis to the right, the second upwards
-        shown = {name: np.rot90(image) for name, image in shown.items()}
+        panels = {name: np.rot90(image) for name, image in panels.items()}
     title = f"{images.file.name}, slice {index}, {task}, noise {part.noise:.3g}"
     title += f", black is {floor:.3g}" if floor else ""
-    volume_panel(path, title, {name: image[None] for name, image in shown.items()}, None)
+    volume_panel(path, title, {name: image[None] for name, image in panels.items()}, None)

@@ -39,8 +39,8 @@ SAME = ("protocol_sha256", "weights", "versions", "git", "settings")  # in one o
 
 
 @dataclass(frozen=True)
-class Volume:
-    """What a scan is, without its arrays.
+class ScanEntry:
+    """Description of a scan, without its arrays.
 
     Attributes
     ----------
@@ -87,12 +87,12 @@ def run(arguments: options.Run) -> None:
         if volume.scored:
             scores += evaluate(volume.file, reconstruction, protocol.challenge).rows
         _write(arguments.output, summary, protocol, volumes, rows, scores)
-    print(table(protocol, list(rows.values()), _ordered(scores, volumes)))
+    print(table(protocol, list(rows.values()), _in_folder_order(scores, volumes)))
     if not scores:
         print(f"\nno file has a target ({TARGETS[protocol.challenge]}): there is nothing to score")
 
 
-def find_volumes(protocol: Protocol, data: Path) -> list[Volume]:
+def find_volumes(protocol: Protocol, data: Path) -> list[ScanEntry]:
     """Find the files of a protocol, sorted by name.
 
     Raises
@@ -123,18 +123,18 @@ def find_volumes(protocol: Protocol, data: Path) -> list[Volume]:
 
 
 def git_state(root: Path = ROOT) -> dict[str, Any] | None:
-    """Say which revision of a checkout runs, and whether tracked files differ from it; None outside of a checkout."""
+    """Return the revision of a checkout, and whether tracked files differ from it; None outside of a checkout."""
     if not (root / ".git").exists():
         return None  # an installed package may lie in the folder of another project, whose revision says nothing
     command = ["git", "--no-optional-locks", "-C", str(root)]
     try:
-        told = [
+        answers = [
             subprocess.run([*command, *words], capture_output=True, text=True, check=True, timeout=30).stdout.strip()
             for words in (("rev-parse", "HEAD"), ("status", "--porcelain", "--untracked-files=no"))
         ]
     except (OSError, subprocess.SubprocessError):
         return None
-    return {"revision": told[0], "dirty": bool(told[1])}
+    return {"revision": answers[0], "dirty": bool(answers[1])}
 
 
 def table(protocol: Protocol, rows: Sequence[Mapping[str, Any]], evaluation: Evaluation) -> str:
@@ -169,8 +169,8 @@ def _line(
     return [name, kind, str(sum(row["slices"] for row in rows)), f"{effective:.2f}", *shown, f"{seconds:.2f}"]
 
 
-def _volumes(file: Path, challenge: str) -> list[Volume]:
-    """Find the scans of a file, and refuse those of the other challenge."""
+def _volumes(file: Path, challenge: str) -> list[ScanEntry]:
+    """Return the scans of a file, which must be of the challenge."""
     if kind_of(file) == "fastmri":
         return [_head(file, challenge)]
     volumes = []
@@ -179,7 +179,7 @@ def _volumes(file: Path, challenge: str) -> list[Volume]:
         acquisition = str(scan.attributes.get("acquisition", "unknown"))
         shape = (scan.kspace.shape[-2], scan.kspace.shape[-1])
         masked = scan.mask is not None and not scan.mask.all()
-        volumes.append(Volume(file, scan.name, acquisition, shape, masked, False))
+        volumes.append(ScanEntry(file, scan.name, acquisition, shape, masked, False))
     return volumes
 
 
@@ -189,16 +189,16 @@ def _check_challenge(file: Path, shape: tuple[int, ...], challenge: str) -> None
         raise InputError(f"{file}: is {kind}, but the protocol's challenge is {challenge}; check --data")
 
 
-def _head(file: Path, challenge: str) -> Volume:
-    """Read what a file of fastMRI says of itself."""
+def _head(file: Path, challenge: str) -> ScanEntry:
+    """Read the head of a fastMRI file."""
     head = read_head(file)
     _check_challenge(file, head.shape, challenge)
     height, width = head.shape[-2:]
-    return Volume(file, file.name, head.acquisition, (height, width), head.masked, TARGETS[challenge] in head.keys)
+    return ScanEntry(file, file.name, head.acquisition, (height, width), head.masked, TARGETS[challenge] in head.keys)
 
 
 def _summary(path: Path, protocol: Protocol, method: Method, arguments: options.Run) -> dict[str, Any]:
-    """Say all that made the results, as plain JSON values."""
+    """Return all that made the results, as plain JSON values."""
     solver = {**method.settings(), "method": method.name}
     if isinstance(method, SampleMeanMethod):
         solver["samples"] = method.samples
@@ -227,11 +227,11 @@ def _summary(path: Path, protocol: Protocol, method: Method, arguments: options.
     return dict(json.loads(json.dumps(summary)))  # lists for tuples, to compare with what is read
 
 
-def _reconstruct(volume: Volume, protocol: Protocol, method: Method, arguments: options.Run) -> dict[str, Any]:
-    """Reconstruct a volume to its files; gives its row."""
+def _reconstruct(volume: ScanEntry, protocol: Protocol, method: Method, arguments: options.Run) -> dict[str, Any]:
+    """Reconstruct a volume to its files, and return its row."""
     undersampling = None if volume.masked else protocol.mask.undersampling()
     sampled = isinstance(method, SampleMeanMethod)
-    scan = next(one for one in open_cached(volume.file) if one.name == volume.name)
+    scan = next(scan for scan in open_cached(volume.file) if scan.name == volume.name)
     row = reconstruct_to_files(
         scan, volume.file, arguments.output, method, undersampling, arguments.batch_size, sampled, False, protocol.seed,
         options="[solver] ",
@@ -242,8 +242,8 @@ def _reconstruct(volume: Volume, protocol: Protocol, method: Method, arguments: 
     return {**row, **source, "acquisition": volume.acquisition}
 
 
-def _ordered(scores: Sequence[VolumeScores], volumes: Sequence[Volume]) -> Evaluation:
-    """Put scores in the order of the folder, as fastMRI adds them up, so that means round alike."""
+def _in_folder_order(scores: Sequence[VolumeScores], volumes: Sequence[ScanEntry]) -> Evaluation:
+    """Return scores in the order of the folder, as fastMRI adds them up, so that means round alike."""
     by_name = {row.file: row for row in scores}
     return Evaluation(tuple(by_name[p.name] for p in volumes[0].file.parent.iterdir() if p.name in by_name))
 
@@ -252,12 +252,12 @@ def _write(
     output: Path,
     summary: Mapping[str, Any],
     protocol: Protocol,
-    volumes: Sequence[Volume],
+    volumes: Sequence[ScanEntry],
     rows: Mapping[str, Mapping[str, Any]],
     scores: Sequence[VolumeScores],
 ) -> None:
     """Write the table and the JSON of the volumes so far."""
-    evaluation = _ordered(scores, volumes)
+    evaluation = _in_folder_order(scores, volumes)
     numbers = as_dict(evaluation) if scores else {"overall": None, "acquisitions": {}, "volumes": []}
     found = {row["file"]: {metric: row[metric] for metric in METRICS} for row in numbers.pop("volumes")}
     entries = [{**row, "scores": found.get(name)} for name, row in rows.items()]

@@ -33,7 +33,7 @@ class Section:
         Parameters
         ----------
         settings : dataclass with defaults and a numpydoc section "Attributes", or an instance that has the defaults
-        prefix : what stands before the docstring's text, of which what None means is left out
+        prefix : text before that of the docstring, whose part about None is left out
         """
         text = re.search(rf"^{name} : (.+(?:\n    .+)*)", inspect.getdoc(settings) or "", re.MULTILINE)
         if text is None:
@@ -56,11 +56,13 @@ class Options:
         """Make the dataclass, in the form in which cyclopts reads it."""
         dataclass(frozen=True, kw_only=True)(cls)
         hints, declared = get_type_hints(cls), fields(cls)  # type: ignore[arg-type]
-        cls.__annotations__ = {one.name: Annotated[hints[one.name], one.metadata["parameter"]] for one in declared}
+        cls.__annotations__ = {
+            option.name: Annotated[hints[option.name], option.metadata["parameter"]] for option in declared
+        }
         signature = inspect.signature(cls)
         parameters = [  # without an option's name where a value stands by itself
-            one if one.kind is one.KEYWORD_ONLY else one.replace(kind=one.POSITIONAL_ONLY)
-            for one in signature.parameters.values()
+            option if option.kind is option.KEYWORD_ONLY else option.replace(kind=option.POSITIONAL_ONLY)
+            for option in signature.parameters.values()
         ]
         cls.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
 

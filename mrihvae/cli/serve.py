@@ -18,9 +18,9 @@ KEPT = 2**25  # bytes, the most that it takes
 
 
 def run(arguments: options.Serve) -> None:
-    """Serve until SIGTERM or SIGINT; tells of connections on standard error."""
+    """Serve until SIGTERM or SIGINT; logs connections on standard error."""
     require_ismrmrd("mrihvae serve")
-    from mrihvae.server.session import make_ready, warm_up
+    from mrihvae.server.session import load_engine, warm_up
     from mrihvae.server.tcp import Server, ServerSettings
 
     if not 0 < arguments.max_memory < float("inf"):
@@ -32,16 +32,16 @@ def run(arguments: options.Serve) -> None:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     _keep_memory()
     # one thread has all to do with torch: OpenMP is half as fast as soon as another one has used it, too
-    turn = ThreadPoolExecutor(1, "reconstruction")
-    ready = turn.submit(make_ready, arguments.protocol, arguments.device).result()
-    turn.submit(warm_up, ready).result()
-    ready = replace(
-        ready,
-        request=replace(ready.request, pixels=arguments.pixels),
-        turn=turn,
-        held=int(arguments.max_memory * 2**27),
+    executor = ThreadPoolExecutor(1, "reconstruction")
+    engine = executor.submit(load_engine, arguments.protocol, arguments.device).result()
+    executor.submit(warm_up, engine).result()
+    engine = replace(
+        engine,
+        request=replace(engine.request, pixels=arguments.pixels),
+        executor=executor,
+        max_held=int(arguments.max_memory * 2**27),
     )
-    server = Server(ready, settings)
+    server = Server(engine, settings)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: server.stop())
     print(f"mrihvae: listening on {arguments.host}:{server.port}", flush=True)

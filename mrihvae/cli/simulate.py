@@ -1,4 +1,4 @@
-"""`mrihvae simulate`: images in, fastMRI files of simulated scans out, complete ones and undersampled ones."""
+"""`mrihvae simulate`: images in, fastMRI files of simulated scans out, fully sampled and undersampled."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def run(arguments: options.Simulate) -> None:
     undersampling = _undersampling(arguments)
     groups = image_groups(arguments.images, arguments.every, arguments.limit)
     if undersampling is not None:
-        for group in groups:  # so that numbers that give no mask are told of before anything is written
+        for group in groups:  # so that numbers that give no mask are refused before anything is written
             draw_lines(undersampling, settings.matrix, f"{group.name}.h5")
     kind = "singlecoil" if settings.coils == 1 else "multicoil"
     complete, undersampled = (arguments.output / f"{kind}_{part}" for part in ("val", "test"))
@@ -31,11 +31,11 @@ def run(arguments: options.Simulate) -> None:
         name = f"{group.name}.h5"
         slices = _simulate(group, complete / name, settings, arguments.keep_maps, f"{number} of {len(groups)}")
         written += slices
-        told = [f"{slices} slices" if slices else "no slice with an object in it; left out"]
+        notes = [f"{slices} slices" if slices else "no slice with an object in it; left out"]
         if slices and undersampling is not None:
             effective = undersample_file(complete / name, undersampled / name, undersampling)
-            told.append(f"R = {effective:.2f}")
-        print(f"{name}: {', '.join(told)}")
+            notes.append(f"R = {effective:.2f}")
+        print(f"{name}: {', '.join(notes)}")
     if not written:
         raise InputError(f"{arguments.images}: no slice with an object in it; give other images")
     size = f"{settings.matrix} x {settings.matrix}, {settings.coils} {'coil' if settings.coils == 1 else 'coils'}"
@@ -43,7 +43,7 @@ def run(arguments: options.Simulate) -> None:
 
 
 def _simulate(group: ImageGroup, path: Path, settings: ScannerSettings, keep_maps: bool, number: str) -> int:
-    """Write one complete scan; returns how many slices it has."""
+    """Write one fully sampled scan, and return its number of slices."""
     bar = partial(tqdm, desc=f"{path.name} ({number})", unit="slice", leave=False)
     try:
         return simulate_file(group, path, settings, keep_maps, bar)
@@ -65,7 +65,7 @@ def _settings(arguments: options.Simulate) -> ScannerSettings:
 
 
 def _undersampling(arguments: options.Simulate) -> Undersampling | None:
-    """Read the options of the mask; none if no undersampled scans are asked for."""
+    """Read the options of the mask; None if no undersampled scans are requested."""
     if arguments.mask_type is None and arguments.acceleration is None:
         if arguments.center_fraction is not None:
             raise InputError("--center-fraction: goes with --acceleration; add it, or leave this option out")

@@ -63,8 +63,8 @@ def run(arguments: options.Train) -> None:
     provenance: dict[str, Any] = {"data": _describe(mixture), "torch": str(torch.__version__)}
     if path is not None:
         provenance["protocol"] = {"name": path.stem, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
-    if begun := _begun(arguments, protocol):
-        provenance["begun"] = begun
+    if origin := _starting_weights(arguments, protocol):
+        provenance["begun"] = origin
     try:
         train(
             job,
@@ -87,8 +87,8 @@ def run(arguments: options.Train) -> None:
         dist.destroy_process_group()
 
 
-def _begun(arguments: options.Train, protocol: TrainingProtocol | None) -> dict[str, str]:
-    """Name the weights that a run began with, and their checksums; of a resumed one as its card says."""
+def _starting_weights(arguments: options.Train, protocol: TrainingProtocol | None) -> dict[str, str]:
+    """Return the weights that a run started from, with checksums; of a resumed run those of its card."""
     if arguments.resume:
         weights = arguments.output / "weights.safetensors"
         return dict(load_card(weights).get("begun", {})) if weights.is_file() else {}
@@ -96,16 +96,16 @@ def _begun(arguments: options.Train, protocol: TrainingProtocol | None) -> dict[
         path = find_weights(arguments.go_on)
         return {**load_card(path).get("begun", {}), "went on from": f"{path.stem}, SHA-256 {fingerprint(path)}"}
     start = arguments.weights or (protocol.weights if protocol else None)
-    begun = {}
+    origin = {}
     for part, name in (("all", start), ("first guess", arguments.guess_weights)):
         if name:
             path = find_weights(name)
-            begun[part] = f"{path.stem}, SHA-256 {fingerprint(path)}"
-    return begun
+            origin[part] = f"{path.stem}, SHA-256 {fingerprint(path)}"
+    return origin
 
 
 def _validation(arguments: options.Train, job: Run) -> Callable[[HVAE], Mapping[str, Any]]:
-    """Draw the scans to score weights on, and give what scores them."""
+    """Draw the scans to score weights on, and return a function that scores weights."""
     if not job.settings.validate_every:
         job.settings = dataclasses.replace(job.settings, validate_every=VALIDATE_EVERY)
     cases = validation_cases(arguments.validation or (), job, reading_of(arguments, job.simulation.several))
@@ -162,7 +162,7 @@ def reading_of(arguments: options.Train, several: bool) -> Reading:
 
 
 def _job(arguments: options.Train, path: Path | None = None, protocol: TrainingProtocol | None = None) -> Run:
-    """Make a new run, by settings or a protocol, or continue the one in the output folder."""
+    """Return a new run, by settings or a protocol, or continue the one in the output folder."""
     try:
         torch.zeros(1, device=arguments.device)
     except (RuntimeError, AssertionError) as error:
@@ -219,7 +219,7 @@ def _read_settings(path: Path) -> dict[str, Any]:
 
 
 def check_fit(mixture: WeightedDatasets, model: ModelSettings, training: TrainSettings) -> None:
-    """Check that slices are what the model is of.
+    """Check that slices fit the model.
 
     Raises
     ------
@@ -238,7 +238,7 @@ def check_fit(mixture: WeightedDatasets, model: ModelSettings, training: TrainSe
             raise InputError(f"{dataset.path}: does not fit the model, which is of {wanted}; change data or 'real'")
         if model.real and shape[0] != model.channels:
             raise InputError(f"{dataset.path}: pictures of {shape[0]} channels; set the model's 'channels' to it")
-        if model.real and any(size < have for one in training.shapes for size, have in zip(one, shape[1:])):
+        if model.real and any(size < have for wanted in training.shapes for size, have in zip(wanted, shape[1:])):
             raise InputError(f"{dataset.path}: pictures of {shape[1]} x {shape[2]} are larger than training 'shapes'")
 
 
@@ -256,19 +256,19 @@ def _describe(mixture: WeightedDatasets) -> list[dict[str, Any]]:
 
 
 class _Stop:
-    """True once the time is over or the process was asked to end (SIGINT, SIGTERM), in any of the processes."""
+    """True once the time is over or the process is to end (SIGINT, SIGTERM), in any of the processes."""
 
     def __init__(self, minutes: float | None) -> None:
         self.end = float("inf") if minutes is None else time.monotonic() + 60 * minutes
-        self.asked = False
+        self.requested = False
         for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, self._ask)
+            signal.signal(number, self._request)
 
-    def _ask(self, *_: object) -> None:
-        self.asked = True
+    def _request(self, *_: object) -> None:
+        self.requested = True
 
     def __call__(self) -> bool:
-        over = self.asked or time.monotonic() > self.end
+        over = self.requested or time.monotonic() > self.end
         if dist.is_initialized():
             flag = torch.tensor(float(over))
             dist.all_reduce(flag)

@@ -10,7 +10,7 @@ from mrihvae.errors import InputError
 MIN_NOISE_SAMPLES = 10  # samples a coil, below which a covariance says too little
 
 
-def _checked_noise(noise: Tensor, name: str) -> Tensor:
+def _check_noise(noise: Tensor, name: str) -> Tensor:
     """Check a noise scan, complex128 (coils, samples)."""
     if noise.ndim < 2:
         raise InputError(f"{name} has shape {tuple(noise.shape)}; it must be (coils, samples)")

@@ -1,4 +1,4 @@
-"""Combination of coil images: root-sum-of-squares with measured samples put back."""
+"""Combination of coil images: root-sum-of-squares with acquired samples put back."""
 
 from __future__ import annotations
 
@@ -38,5 +38,5 @@ def root_sum_of_squares(image: Tensor, maps: Tensor, kspace: Tensor, mask: Tenso
     ----------
     * Roemer et al. 1990 (phased arrays), https://doi.org/10.1002/mrm.1910160203
     """
-    completed = torch.where(mask, kspace, fft2c(maps * image[:, None]))
-    return ifft2c(completed).abs().square().sum(dim=1).sqrt()
+    complete = torch.where(mask, kspace, fft2c(maps * image[:, None]))
+    return ifft2c(complete).abs().square().sum(dim=1).sqrt()

@@ -12,7 +12,7 @@ TIE_FRACTION = 0.99  # entries of at least this share of the largest one count a
 
 
 def mix_coils(kspace: Tensor, matrix: Tensor) -> Tensor:
-    """Compute matrix times data along the coil axis, as whitening and compression do; maps change alike.
+    """Apply a matrix along the coil axis, as whitening and compression do, to k-space, images or maps.
 
     Parameters
     ----------
@@ -74,8 +74,8 @@ def compression_matrix(kspace: Tensor, coils: int, mask: Tensor | None = None) -
     rows = torch.linalg.eigh(_gram(kspace, mask)).eigenvectors.flip(-1)[:, :coils].mH
     magnitude = rows.abs()
     largest = (magnitude >= TIE_FRACTION * magnitude.amax(dim=1, keepdim=True)).int().argmax(dim=1, keepdim=True)
-    turned: Tensor = rows / torch.sgn(rows.gather(1, largest))
-    return turned.to(torch.complex64)
+    fixed: Tensor = rows / torch.sgn(rows.gather(1, largest))
+    return fixed.to(torch.complex64)
 
 
 def kept_energy(kspace: Tensor, matrix: Tensor) -> float:
@@ -94,16 +94,16 @@ def kept_energy(kspace: Tensor, matrix: Tensor) -> float:
 
 
 def _gram(kspace: Tensor, mask: Tensor | None = None) -> Tensor:
-    """Compute the sum of k k^H over the bins of (..., coils, H, W), slice by slice: complex128 (coils, coils)."""
+    """Compute the sum of k k^H over the samples of (..., coils, H, W), slice by slice: complex128 (coils, coils)."""
     if kspace.ndim < 3:
         raise InputError(f"k-space has shape {tuple(kspace.shape)}; it must be (..., coils, H, W)")
     _check_finite(kspace, "k-space")
     coils = kspace.shape[-3]
     gram = torch.zeros(coils, coils, dtype=torch.complex128, device=kspace.device)
     masks = None if mask is None else mask.expand(kspace.shape).reshape(-1, *kspace.shape[-3:])
-    for number, one in enumerate(kspace.reshape(-1, *kspace.shape[-3:])):
-        looked_at = one if masks is None else torch.where(masks[number], one, 0)
-        data = looked_at.flatten(1).to(torch.complex128)
+    for number, slice_kspace in enumerate(kspace.reshape(-1, *kspace.shape[-3:])):
+        used = slice_kspace if masks is None else torch.where(masks[number], slice_kspace, 0)
+        data = used.flatten(1).to(torch.complex128)
         gram += data @ data.mH
     if not float(gram.trace().real) > 0:
         raise InputError("k-space is zero in all bins that count; there are no coils to compress")

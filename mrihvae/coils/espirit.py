@@ -18,14 +18,14 @@ MIN_KERNEL_SIZE = 2
 # Patches per unknown of a kernel (coils times its samples), from which on the largest kernel is the best on simulated
 # scans of training images; below it, the largest kernel that has at least as many patches as unknowns.
 MIN_PATCHES_PER_UNKNOWN = 0.45
-MAX_ACS_SIZE = 24  # bins on either axis of the calibration region that are used
-MIN_ACS_SIZE = 4  # bins on either axis below which nothing can be said of the coils
+MAX_ACS_SIZE = 24  # samples on either axis of the calibration region that are used
+MIN_ACS_SIZE = 4  # samples on either axis, below which maps cannot be estimated
 SINGULAR_VALUE_THRESHOLD = 0.02  # singular value, over the greatest, from which on a direction belongs to the subspace
 COARSE_GRID_SIZE = 64  # points on either axis of the coarse grid
 
 
 def calibration_box(mask: Tensor) -> tuple[int, int]:
-    """Find the largest box around DC in which every bin was measured.
+    """Find the largest fully sampled box around DC, the calibration region (ACS).
 
     Parameters
     ----------
@@ -33,29 +33,29 @@ def calibration_box(mask: Tensor) -> tuple[int, int]:
 
     Returns
     -------
-    (h, w) as `center_crop` cuts it; (0, 0) if DC was not measured
+    (h, w) as `center_crop` cuts it; (0, 0) if DC was not acquired
     """
 
-    def whole(h: int, w: int) -> bool:
+    def is_sampled(h: int, w: int) -> bool:
         return h <= mask.shape[0] and w <= mask.shape[1] and bool(center_crop(mask, (h, w)).all())
 
     h = w = 0
-    while whole(h + 1, w + 1):
+    while is_sampled(h + 1, w + 1):
         h, w = h + 1, w + 1
-    while h and whole(h + 1, w):
+    while h and is_sampled(h + 1, w):
         h += 1
-    while w and whole(h, w + 1):
+    while w and is_sampled(h, w + 1):
         w += 1
     return h, w
 
 
 def calibration_data(kspace: Tensor, mask: Tensor) -> Tensor:
-    """Cut the calibration region out of k-space (..., H, W): at most `MAX_ACS_SIZE` bins on either axis.
+    """Crop k-space (..., H, W) to the calibration region: at most `MAX_ACS_SIZE` samples on either axis.
 
     Raises
     ------
     InputError
-        Fewer than `MIN_ACS_SIZE` bins around DC on an axis were measured.
+        A calibration region of fewer than `MIN_ACS_SIZE` samples on an axis.
     """
     box = calibration_box(mask.expand(kspace.shape[-2:]))
     if min(box) < MIN_ACS_SIZE:
@@ -140,8 +140,8 @@ def fast_maps(calibration: Tensor, shape: tuple[int, int], crop: float = 0.0, ke
     grid = (min(COARSE_GRID_SIZE, shape[0]), min(COARSE_GRID_SIZE, shape[1]))
     coarse = ifft2c(resize_kspace(matrices, grid)) * ((grid[0] * grid[1]) ** 0.5 / (2 * kernel))
     agreed, eigenvectors = torch.linalg.eigh(coarse.permute(2, 3, 0, 1))
-    maps = _turned(eigenvectors[..., -1].permute(2, 0, 1), calibration)
-    fine = _interpolated(torch.cat((maps, agreed[None, ..., -1])).to(torch.complex64), shape)
+    maps = _fix_phase(eigenvectors[..., -1].permute(2, 0, 1), calibration)
+    fine = _interpolate(torch.cat((maps, agreed[None, ..., -1])).to(torch.complex64), shape)
     maps = fine[:-1] / fine[:-1].abs().square().sum(dim=0).sqrt().clamp_min(1e-12)
     return maps * (fine[-1].real >= crop)
 
@@ -164,7 +164,7 @@ def espirit_maps(calibration: Tensor, shape: tuple[int, int], crop: float = 0.0,
     found = sigpy.mri.app.EspiritCalib(
         kspace, calib_width=width, kernel_width=kernel, thresh=SINGULAR_VALUE_THRESHOLD, crop=crop, show_pbar=False
     ).run()
-    return _turned(torch.from_numpy(found).to(calibration.device), calibration)
+    return _fix_phase(torch.from_numpy(found).to(calibration.device), calibration)
 
 
 def _kernel(calibration: Tensor, kernel: int | None) -> int:
@@ -190,24 +190,24 @@ def _subspace(calibration: Tensor, kernel: int) -> Tensor:
     return basis
 
 
-def _turned(maps: Tensor, calibration: Tensor) -> Tensor:
-    """Give maps (coils, h, w) the phase that they have against the combination of coils of most energy."""
+def _fix_phase(maps: Tensor, calibration: Tensor) -> Tensor:
+    """Set the phase of maps (coils, h, w) to that against the combination of coils of most energy."""
     data = calibration.flatten(1)
     strongest = torch.linalg.eigh(data @ data.mH)[1][:, -1]
     # eigenvectors are known but for a phase: that of their sum is taken to be 0
     angle = torch.einsum("c,chw->hw", strongest.conj(), maps).angle() + strongest.sum().angle()
-    turned: Tensor = maps * torch.polar(torch.ones_like(angle), -angle)
-    return turned
+    fixed: Tensor = maps * torch.polar(torch.ones_like(angle), -angle)
+    return fixed
 
 
-def _interpolated(coarse: Tensor, shape: tuple[int, int]) -> Tensor:
+def _interpolate(coarse: Tensor, shape: tuple[int, int]) -> Tensor:
     """Interpolate periodic images (..., h, w), complex, to (..., H, W) by cubic convolution (Keys 1981)."""
     rows, columns = (_weights(have, want).to(coarse) for have, want in zip(coarse.shape[-2:], shape))
     return rows @ coarse @ columns.mT
 
 
 def _weights(have: int, want: int) -> Tensor:
-    """Make the matrix (want, have) that interpolates along an axis; the center stays the center."""
+    """Return the matrix (want, have) that interpolates along an axis; the center stays the center."""
     at = (torch.arange(want, dtype=torch.float64) - want // 2) * (have / want) + have // 2
     first = at.floor()
     matrix = torch.zeros(want, have, dtype=torch.float64)

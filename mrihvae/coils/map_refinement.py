@@ -8,7 +8,7 @@ image x (block-coordinate descent on |M F S x - y|^2, with ESPIRiT's subspace as
     repeat:  x = total variation with S;  k-space completed, M y + (1 - M) F S x;  S from its center
 
 A larger kernel, although it fits noise, may still be the better one: where there is no object its maps do not agree
-from pixel to pixel, so that aliasing finds no place there. Which one it is, samples decide that are held out.
+from pixel to pixel, so that aliasing finds no place there. Held-out samples decide which kernel is used.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from mrihvae.coils.espirit import MAX_ACS_SIZE, MAX_KERNEL_SIZE, calibration_data, kernel_size
-from mrihvae.physics.fourier import center_crop, center_pad, fft2c, masked
+from mrihvae.physics.fourier import apply_mask, center_crop, center_pad, fft2c
 from mrihvae.physics.mri import Sense
 from mrihvae.physics.noise import background_noise
 from mrihvae.physics.sampling import lines_differ_along_h
@@ -32,7 +32,7 @@ TV_ITERATIONS = (8, 3)  # of total variation; 20 give maps that are no better
 MIN_IMAGE_CHANGE = 0.02  # of coil images over themselves, below which maps have arrived
 HELD_OUT_OFFSETS = (0, 2)  # every fourth line outside the calibration region, from these on: two times a quarter
 MIN_HELD_OUT_LINES = 2  # lines in each time, below which nothing is compared
-# By so many dB the usual kernel has to predict better than that which the region allows, for its maps to be kept. On
+# Lead in dB by which the usual kernel must predict better than the region's own, for its maps to be kept. On
 # training images (benchmarks/multicoil/tune_maps.py) 0 is the largest margin with which hardly any slice loses more
 # than 0.1 dB.
 MARGIN_DB = 0.0
@@ -57,16 +57,17 @@ def refined_maps(
 ) -> Tensor:
     """Estimate the sensitivity maps of one slice, by alternation where its calibration region is small for its coils.
 
-    Where it is large enough for the usual kernel, and where that predicts samples better that are held out, maps are
-    those of the calibration region alone.
+    Where it is large enough for the usual kernel, and where that kernel predicts held-out samples better, maps
+    are those of the calibration region alone.
 
     Parameters
     ----------
     kspace : complex (coils, H, W); what is not sampled is ignored
-    mask : bool (H, W), of the samples among which the calibration region is looked for
+    mask : bool (H, W), of the samples in which the calibration region is searched
     sampled : bool (H, W), all samples that are known
     estimate : how maps are made of calibration data
-    repetitions : how often at most; fewer if maps no longer change; 0 for maps of the calibration region alone
+    repetitions : largest number of repetitions; fewer if maps no longer change; 0 for maps of the calibration region
+        alone
     crop : eigenvalue of ESPIRiT below which maps are 0
     margin : lead of the usual kernel, in dB, above which its maps are kept
 
@@ -81,33 +82,35 @@ def refined_maps(
     """
     if lines_differ_along_h(sampled):
 
-        def turned(calibration: Tensor, shape: tuple[int, int], crop: float = 0.0, kernel: int | None = None) -> Tensor:
+        def estimate_transposed(
+            calibration: Tensor, shape: tuple[int, int], crop: float = 0.0, kernel: int | None = None
+        ) -> Tensor:
             return estimate(calibration.mT, shape[::-1], crop, kernel).mT
 
-        return refined_maps(kspace.mT, mask.mT, sampled.mT, turned, repetitions, crop, margin).mT
+        return refined_maps(kspace.mT, mask.mT, sampled.mT, estimate_transposed, repetitions, crop, margin).mT
     shape = (kspace.shape[-2], kspace.shape[-1])
     calibration = calibration_data(kspace, mask)
     box = (calibration.shape[-2], calibration.shape[-1])
     kernel = kernel_size(box, len(kspace))
     maps = estimate(calibration, shape, crop, kernel)
-    folds = list(_held_out(sampled, box))
+    folds = list(_held_out_masks(sampled, box))
     if kernel == MAX_KERNEL_SIZE or not folds:  # nothing to learn from, without samples outside the calibration region
         return maps
-    kspace = masked(kspace, sampled)
+    kspace = apply_mask(kspace, sampled)
     if math.isfinite(margin):
         usual = estimate(calibration, shape, crop, MAX_KERNEL_SIZE)
         if _prediction(kspace, sampled, usual, folds) > _prediction(kspace, sampled, maps, folds) + margin:
             return usual
-    return _alternated(kspace, sampled, maps, estimate, repetitions, crop)
+    return _alternate(kspace, sampled, maps, estimate, repetitions, crop)
 
 
-def _alternated(
+def _alternate(
     kspace: Tensor, sampled: Tensor, maps: Tensor, estimate: Estimate, repetitions: int, crop: float
 ) -> Tensor:
     """Estimate maps again and again from k-space that a quick reconstruction with the last ones completes."""
     shape = (kspace.shape[-2], kspace.shape[-1])
     for _ in range(repetitions):
-        images = maps * _quick(kspace, sampled, maps)
+        images = maps * _quick_reconstruction(kspace, sampled, maps)
         center = center_crop(
             torch.where(sampled, kspace, fft2c(images)), (min(MAX_ACS_SIZE, shape[0]), min(MAX_ACS_SIZE, shape[1]))
         )
@@ -125,8 +128,8 @@ def lead_of_usual_kernel(kspace: Tensor, mask: Tensor, sampled: Tensor, estimate
     shape = (kspace.shape[-2], kspace.shape[-1])
     calibration = calibration_data(kspace, mask)
     box = (calibration.shape[-2], calibration.shape[-1])
-    kspace = masked(kspace, sampled)
-    folds = list(_held_out(sampled, box))
+    kspace = apply_mask(kspace, sampled)
+    folds = list(_held_out_masks(sampled, box))
     usual, smaller = (
         _prediction(kspace, sampled, estimate(calibration, shape, crop, kernel), folds)
         for kernel in (MAX_KERNEL_SIZE, kernel_size(box, len(kspace)))
@@ -134,7 +137,7 @@ def lead_of_usual_kernel(kspace: Tensor, mask: Tensor, sampled: Tensor, estimate
     return usual - smaller
 
 
-def _quick(kspace: Tensor, sampled: Tensor, maps: Tensor) -> Tensor:
+def _quick_reconstruction(kspace: Tensor, sampled: Tensor, maps: Tensor) -> Tensor:
     """Reconstruct a slice by a few iterations of total variation: complex (H, W), in the scale of k-space."""
     sense = Sense(maps[None], sampled[None])
     combined = sense.adjoint(kspace[None])
@@ -145,7 +148,7 @@ def _quick(kspace: Tensor, sampled: Tensor, maps: Tensor) -> Tensor:
     return (total_variation(sense, combined / units, strength[:, None, None], TV_ITERATIONS) * units)[0]
 
 
-def _held_out(sampled: Tensor, box: tuple[int, int]) -> Iterator[Tensor]:
+def _held_out_masks(sampled: Tensor, box: tuple[int, int]) -> Iterator[Tensor]:
     """Choose samples outside the calibration region to hold out, twice: bool (H, W).
 
     Whole lines, where the pattern is of lines; else single samples. They are taken from the center outwards.
@@ -170,18 +173,18 @@ def _held_out(sampled: Tensor, box: tuple[int, int]) -> Iterator[Tensor]:
 
 
 def _prediction(kspace: Tensor, sampled: Tensor, maps: Tensor, folds: list[Tensor]) -> float:
-    """Compute how well a reconstruction from the other samples predicts those held out: signal over error / dB."""
+    """Compute how well a reconstruction from the other samples predicts held-out ones: signal over error, dB."""
     share = 0.0
     for held in folds:
-        shown = sampled & ~held
-        kept = masked(kspace, shown)
-        error = fft2c(maps * _quick(kept, shown, maps)) - kspace
+        kept_mask = sampled & ~held
+        kept = apply_mask(kspace, kept_mask)
+        error = fft2c(maps * _quick_reconstruction(kept, kept_mask, maps)) - kspace
         share += float(error[:, held].abs().square().sum() / kspace[:, held].abs().square().sum().clamp_min(1e-30))
     return -10 * math.log10(max(share / len(folds), 1e-30))
 
 
-def _change(one: Tensor, other: Tensor, images: Tensor) -> float:
+def _change(first: Tensor, second: Tensor, images: Tensor) -> float:
     """Compute by how much maps differ but for their phase, where the coil images (coils, H, W) have their energy."""
     energy = images.abs().square().sum(dim=0)
-    alike = (one.conj() * other).sum(dim=0).abs().clamp_max(1)
-    return math.sqrt(float((energy * (1 - alike.square())).sum() / energy.sum().clamp_min(1e-30)))
+    similarity = (first.conj() * second).sum(dim=0).abs().clamp_max(1)
+    return math.sqrt(float((energy * (1 - similarity.square())).sum() / energy.sum().clamp_min(1e-30)))

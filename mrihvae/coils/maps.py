@@ -1,4 +1,4 @@
-"""Reconstruction from several coils: what is done to them before, maps, inference, and the image to deliver."""
+"""Coil sensitivity maps of all slices, by the method that the settings choose."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def estimate_maps(kspace: Tensor, mask: Tensor, settings: CoilSettings, sampled:
     Parameters
     ----------
     kspace : complex (slices, coils, H, W)
-    mask : bool, broadcast to (H, W), True for the samples among which the calibration region is looked for
+    mask : bool, broadcast to (H, W), True for the samples in which the calibration region is searched
     settings : see `mrihvae.coils.CoilSettings`
     sampled : the same, of all samples that are known, which refined maps are to agree with; None for `mask`
 
@@ -51,5 +51,8 @@ def estimate_maps(kspace: Tensor, mask: Tensor, settings: CoilSettings, sampled:
     known = mask if sampled is None else mask | sampled.to(kspace.device, torch.bool).expand(shape)
     estimate = espirit_maps if settings.maps == "espirit" else fast_maps
     return torch.stack(
-        [refined_maps(one, mask, known, estimate, settings.refine_maps, settings.crop) for one in kspace]
+        [
+            refined_maps(slice_kspace, mask, known, estimate, settings.refine_maps, settings.crop)
+            for slice_kspace in kspace
+        ]
     )

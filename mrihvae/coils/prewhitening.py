@@ -11,12 +11,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from mrihvae.coils.checks import MIN_NOISE_SAMPLES, _check_coils_are_live, _check_finite, _checked_noise
+from mrihvae.coils.checks import MIN_NOISE_SAMPLES, _check_coils_are_live, _check_finite, _check_noise
 from mrihvae.errors import InputError
 from mrihvae.physics.noise import EDGE_FRACTION
 
-QUIET_FRACTION = 0.1  # share of the corners' bins that are looked at: signal reaches into corners, so the quietest ones
-MIN_QUIET_BINS = 200  # of them a coil are looked at even if they are more than that share
+QUIET_FRACTION = 0.1  # share of the corner samples that are used: signal reaches into corners, so only the quietest
+MIN_QUIET_BINS = 200  # samples a coil that are used even if they are more than that share
 NEIGHBORHOOD_SIZE = 9  # side of the square around a bin by which it is called quiet
 FIXED_POINT_ITERATIONS = 20  # of the fixed point, which by then has converged to rounding errors
 MIN_OWN_NOISE = 1e-5  # share of a coil's noise, below which whitening would only blow up rounding errors
@@ -48,7 +48,7 @@ def noise_covariance(noise: Tensor) -> Tensor:
     >>> (whitener @ covariance @ whitener.mH).allclose(torch.eye(2, dtype=torch.complex64), atol=1e-5)
     True
     """
-    noise = _checked_noise(noise, "noise scan")
+    noise = _check_noise(noise, "noise scan")
     return (noise @ noise.mH / noise.shape[1]).to(torch.complex64)
 
 
@@ -74,7 +74,7 @@ def corner_covariance(kspace: Tensor, mask: Tensor | None = None) -> Tensor:
     Raises
     ------
     InputError
-        Another shape, NaN or infinite values, or fewer than 10 measured bins a coil.
+        Another shape, NaN or infinite values, or fewer than 10 acquired samples a coil.
     """
     if kspace.ndim != 4:
         raise InputError(f"k-space has shape {tuple(kspace.shape)}; it must be (slices, coils, H, W)")
@@ -84,7 +84,7 @@ def corner_covariance(kspace: Tensor, mask: Tensor | None = None) -> Tensor:
     noise = kspace.movedim(1, 0)[:, bins]
     median = noise.abs().median(dim=1).values[:, None]
     noise = torch.where(median > 0, noise / median, 0)
-    noise = noise[:, _quietest(noise, bins)].to(torch.complex128)
+    noise = noise[:, _quietest_bins(noise, bins)].to(torch.complex128)
     values, vectors = torch.linalg.eigh(noise @ noise.mH)
     vectors = vectors[:, values > MIN_OWN_NOISE * values[-1]]  # what coils of zeros and dependent ones leave
     back = median * vectors
@@ -141,7 +141,7 @@ def whitening_matrix(covariance: Tensor, unit: bool = False) -> Tensor:
 
 
 def _corner_bins(measured: Tensor, fewest: int) -> Tensor:
-    """Mark the measured bins of (slices, H, W) at the corners; of all columns where the corners have too few."""
+    """Mark the acquired samples of (slices, H, W) at the corners; of all columns where the corners have too few."""
     height, width = measured.shape[-2:]
     rows = torch.arange(height, device=measured.device) - height // 2
     columns = torch.arange(width, device=measured.device) - width // 2
@@ -156,8 +156,8 @@ def _corner_bins(measured: Tensor, fewest: int) -> Tensor:
     return bins
 
 
-def _quietest(noise: Tensor, bins: Tensor) -> Tensor:
-    """Choose among the bins (coils, n) marked in (slices, H, W) those with the quietest neighbors: their indices."""
+def _quietest_bins(noise: Tensor, bins: Tensor) -> Tensor:
+    """Return the indices of the samples (coils, n), marked in (slices, H, W), that have the quietest neighbors."""
     grids = noise.new_zeros((2, *bins.shape), dtype=torch.float64)  # their power, and one for each
     grids[0, bins], grids[1, bins] = noise.abs().square().sum(dim=0).double(), 1.0
     size = NEIGHBORHOOD_SIZE

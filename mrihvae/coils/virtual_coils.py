@@ -55,7 +55,7 @@ def virtual_coils(kspace: Tensor, noise: Tensor | float) -> Tensor | None:
 
 
 @dataclass(frozen=True)
-class Compressed:
+class CompressedSlice:
     """One slice in virtual coils.
 
     Attributes
@@ -70,52 +70,57 @@ class Compressed:
     matrix: Tensor | None
 
 
-def compress(whole: Tensor, kspace: Tensor, turned: bool, open_number: bool) -> Compressed:
+def compress(whole: Tensor, kspace: Tensor, transposed: bool, open_number: bool) -> CompressedSlice:
     """Compress one slice to as many virtual coils as keep all but the noise.
 
     Parameters
     ----------
     whole : k-space (coils, H', W) with readout oversampling: rows beside the object show the noise best
     kspace : complex (coils, H, W) without it
-    turned : whether lines along W were acquired
+    transposed : whether lines along W were acquired
     open_number : False leaves the coils as they are
     """
 
     def noise_of(kspace: Tensor) -> Tensor:
-        return background_noise((kspace.mT if turned else kspace)[None])
+        return background_noise((kspace.mT if transposed else kspace)[None])
 
     noise = noise_of(whole)
     matrix = virtual_coils(whole, noise[0]) if open_number else None
     if matrix is None:
-        return Compressed(kspace, noise, None)
-    return Compressed(mix_coils(kspace, matrix), noise_of(mix_coils(whole, matrix)), matrix)
+        return CompressedSlice(kspace, noise, None)
+    return CompressedSlice(mix_coils(kspace, matrix), noise_of(mix_coils(whole, matrix)), matrix)
 
 
-def compressed_maps(maps: Tensor, matrices: Sequence[Tensor | None]) -> Tensor:
-    """Turn maps of the coils, (slices, coils, H, W), into those of each slice's virtual coils, as `alike` stacks them.
+def compress_maps(maps: Tensor, matrices: Sequence[Tensor | None]) -> Tensor:
+    """Compute the maps of each slice's virtual coils, as `stack_coils` has them, from maps (slices, coils, H, W).
 
     Maps are estimated from all coils: those of virtual coils would change with their number, by more than what the
     dropped coils hold.
     """
-    found = [one if matrix is None else mix_coils(one, matrix) for one, matrix in zip(maps, matrices, strict=True)]
-    return alike(
+    found = [
+        slice_maps if matrix is None else mix_coils(slice_maps, matrix)
+        for slice_maps, matrix in zip(maps, matrices, strict=True)
+    ]
+    return stack_coils(
         [
-            one / one.abs().square().sum(dim=0).sqrt().clamp_min(1e-12) if len(one) < maps.shape[1] else one
-            for one in found
+            slice_maps / slice_maps.abs().square().sum(dim=0).sqrt().clamp_min(1e-12)
+            if len(slice_maps) < maps.shape[1]
+            else slice_maps
+            for slice_maps in found
         ]
     )
 
 
-def expanded(maps: Tensor, matrices: Sequence[Tensor | None]) -> Tensor:
-    """Turn maps of virtual coils, as `alike` stacks them, into those of the coils: (slices, coils, H, W)."""
+def expand_maps(maps: Tensor, matrices: Sequence[Tensor | None]) -> Tensor:
+    """Compute the maps of the coils, (slices, coils, H, W), from those of virtual coils, as `stack_coils` has them."""
     found = [
-        one if matrix is None else mix_coils(one[: len(matrix)], torch.linalg.pinv(matrix))
-        for one, matrix in zip(maps, matrices, strict=True)
+        slice_maps if matrix is None else mix_coils(slice_maps[: len(matrix)], torch.linalg.pinv(matrix))
+        for slice_maps, matrix in zip(maps, matrices, strict=True)
     ]
-    return torch.stack([one[: min(map(len, found))] for one in found])  # without coils of zeros
+    return torch.stack([slice_maps[: min(map(len, found))] for slice_maps in found])  # without coils of zeros
 
 
-def alike(arrays: Sequence[Tensor]) -> Tensor:
+def stack_coils(arrays: Sequence[Tensor]) -> Tensor:
     """Stack (coils, H, W) of several numbers of coils: (slices, most coils, H, W), padded with coils of zeros.
 
     A coil of zeros in k-space and maps changes nothing, so no slice depends on those beside it.

@@ -1,7 +1,7 @@
 """Where images lie in the patient: from the positions and directions of ISMRMRD headers to the affine of NIfTI.
 
 ISMRMRD's coordinates are those of DICOM, millimeters to the patient's left, back (posterior) and head (superior); NIfTI
-counts to the right and to the front. A position is that of a slice's center, which a centerd Fourier transform puts at
+counts to the right and to the front. A position is that of a slice's center, which a centered Fourier transform puts at
 index size // 2.
 """
 
@@ -42,12 +42,12 @@ class Geometry:
     normal: np.ndarray
     voxel: tuple[float, float, float]
 
-    def one(self, k: int) -> Geometry:
-        """Take slice k alone."""
+    def single_slice(self, k: int) -> Geometry:
+        """Return slice k alone."""
         return replace(self, positions=self.positions[k : k + 1])
 
     def attributes(self) -> dict[str, np.ndarray]:
-        """Name all of it, as attributes of an HDF5 file, which `geometry_of` reads."""
+        """Return all of it as attributes of an HDF5 file, which `geometry_of` reads."""
         values = (self.positions, self.read, self.phase, self.normal, self.voxel)
         return dict(zip(GEOMETRY_KEYS, map(np.asarray, values), strict=True))
 
@@ -65,7 +65,7 @@ class Geometry:
         Raises
         ------
         InputError
-            Slices that do not lie in a straight, even row, which NIfTI cannot say.
+            Slices that do not lie in a straight, even row, which NIfTI cannot describe.
         """
         across = self._step()
         columns = np.stack([self.read * self.voxel[0], self.phase * self.voxel[1], across], axis=1)
@@ -95,7 +95,7 @@ class Geometry:
 def make_geometry(
     positions: np.ndarray, read: np.ndarray, phase: np.ndarray, normal: np.ndarray, voxel: tuple[float, float, float]
 ) -> Geometry:
-    """Check what headers say, and make a geometry of it.
+    """Return the geometry that a header describes, checked.
 
     Directions that are all zero, as simulators and old converters write them, become those of an axial slice: readout
     to the left, phase encoding to the back.
@@ -129,7 +129,7 @@ def make_geometry(
 
 
 def voxel_of(attributes: Mapping[str, Any]) -> tuple[float, float, float] | None:
-    """Read the size of voxels along H, W and across slices, mm, from attributes; None where it is not there."""
+    """Read the size of voxels along H, W and across slices, mm, from attributes; None where they have none."""
     try:
         x, y, z = (float(size) for size in attributes.get(VOXEL_KEY, ()))
     except (TypeError, ValueError):
@@ -151,7 +151,7 @@ def geometry_of(path: Path, attributes: Mapping[str, Any], slices: int) -> Geome
         positions, read, phase, normal, voxel = (np.asarray(attributes[name], np.float64) for name in GEOMETRY_KEYS)
     except (TypeError, ValueError) as error:
         raise InputError(f"{path}: attributes of its geometry are no numbers ({error}); leave them out") from error
-    if positions.shape != (slices, 3) or any(one.shape != (3,) for one in (read, phase, normal, voxel)):
+    if positions.shape != (slices, 3) or any(vector.shape != (3,) for vector in (read, phase, normal, voxel)):
         raise InputError(
             f"{path}: attribute '{GEOMETRY_KEYS[0]}' has shape {positions.shape}, and there are {slices} slices; store "
             "(slices, 3), and 3 numbers in each of the others"

@@ -32,7 +32,7 @@ class StoredArray(Protocol):
 
 
 def is_complete(scan: Scan) -> bool:
-    """Tell whether all lines were measured that the scanner encodes, by the mask or by what is not zero."""
+    """Return whether all lines that the scanner encodes were acquired, by the mask or by what is not zero."""
     measured = acquired_samples(scan) if scan.mask is None else scan.mask
     return bool(measured[..., encoded_lines(scan)].all())
 
@@ -49,14 +49,14 @@ def delivered_shape(scan: Scan) -> tuple[int, int]:
 
 
 def acquired_samples(scan: Scan) -> np.ndarray:
-    """Find the bins that are not exactly zero: (W,) if whole lines along H are, (H, W) otherwise.
+    """Find the k-space samples that are not exactly zero: (W,) if they are whole lines along H, (H, W) otherwise.
 
-    Where the rest is whole lines, empty rows at either end count as measured: that is how scans are interpolated. A
+    Where the rest is whole lines, empty rows at either end count as acquired: that is how scans are interpolated. A
     scan that left them out needs a mask.
     """
     present = np.zeros(scan.kspace.shape[-2:], dtype=bool)
-    for one in scan.kspace:
-        present |= (one != 0).reshape(-1, *present.shape).any(axis=0)
+    for image in scan.kspace:
+        present |= (image != 0).reshape(-1, *present.shape).any(axis=0)
     rows, lines = np.asarray(present.any(axis=1)), np.asarray(present.any(axis=0))
     if _has_gaps(rows) or np.count_nonzero(present) < 0.999 * np.count_nonzero(rows) * np.count_nonzero(lines):
         return np.asarray(present)
@@ -64,7 +64,7 @@ def acquired_samples(scan: Scan) -> np.ndarray:
 
 
 def _has_gaps(present: np.ndarray) -> bool:
-    """Tell whether something is missing between the first and the last that is there, or anywhere in a pattern."""
+    """Return whether something is missing between the first and the last acquired line, or anywhere in a pattern."""
     if present.ndim > 1:
         return not bool(present.all())
     there = np.flatnonzero(present)
@@ -107,7 +107,7 @@ class Scan:
     >>> import numpy as np
     >>> import mrihvae
     >>> scan = mrihvae.Scan("phantom", np.ones((2, 4, 8, 8), dtype=np.complex64))
-    >>> scan.coils, scan.one(0).kspace.shape
+    >>> scan.coils, scan.single_slice(0).kspace.shape
     (4, (1, 4, 8, 8))
     """
 
@@ -129,15 +129,15 @@ class Scan:
         """Number of coils."""
         return self.kspace.shape[1] if self.kspace.ndim == 4 else 1
 
-    def one(self, k: int) -> Scan:
-        """Take slice k as a scan of its own."""
+    def single_slice(self, k: int) -> Scan:
+        """Return slice k as a scan of its own."""
         target = None if self.target is None else self.target[k : k + 1]
         attributes = dict(self.attributes)
         if len(np.atleast_1d(attributes.get("noise", 0))) == len(self.kspace) > 1:  # simulated scans: one a slice
             attributes["noise"] = attributes["noise"][k : k + 1]
         maps = self.maps if self.maps is None or len(self.maps) == 1 else self.maps[k : k + 1]
         calibration = None if self.calibration is None else self.calibration[k : k + 1]
-        geometry = None if self.geometry is None else self.geometry.one(k)
+        geometry = None if self.geometry is None else self.geometry.single_slice(k)
         return replace(
             self, kspace=self.kspace[k : k + 1], target=target, attributes=attributes, maps=maps, geometry=geometry,
             calibration=calibration,

@@ -1,4 +1,4 @@
-"""Images of a volume with their geometry, in whichever file they came or go."""
+"""Images of a volume with their geometry, independent of the file format."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ DATASETS = ("reconstruction", "uncertainty", "reconstruction_rss", "reconstructi
 
 
 @dataclass(frozen=True)
-class Volume:
+class ImageVolume:
     """Magnitude images of a volume.
 
     Attributes
     ----------
     pixels : float32 (slice, h, w), readout along h
-    geometry : where they lie, or None where nothing tells
-    attributes : what else is known, for formats that can say it
+    geometry : where they lie, or None where it is not known
+    attributes : further attributes, for formats that can hold them
     dataset : its name in HDF5 files
     voxel : size along h, w and across slices, mm, where that is known and geometry is not
     """
@@ -32,7 +32,7 @@ class Volume:
     dataset: str = DATASETS[0]
     voxel: tuple[float, float, float] | None = None
 
-    def one(self, k: int) -> Volume:
-        """Take slice k alone."""
-        geometry = None if self.geometry is None else self.geometry.one(k)
+    def single_slice(self, k: int) -> ImageVolume:
+        """Return slice k alone."""
+        geometry = None if self.geometry is None else self.geometry.single_slice(k)
         return replace(self, pixels=self.pixels[k : k + 1], geometry=geometry)

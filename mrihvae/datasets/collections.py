@@ -15,7 +15,7 @@ IDX_UINT8 = 8  # type code in an IDX header
 
 
 def is_collection(path: Path) -> bool:
-    """Tell from its name whether a file is a collection of pictures: NAME.bin, or NAME-idx3-ubyte, also gzipped."""
+    """Return whether, by its name, a file is a collection of pictures: NAME.bin, or NAME-idx3-ubyte, also gzipped."""
     name = path.name.lower().removesuffix(".gz")
     return name.endswith((".bin", "-idx3-ubyte", ".idx3-ubyte"))
 

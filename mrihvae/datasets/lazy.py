@@ -41,7 +41,7 @@ class SliceCache:
         self._unused: OrderedDict[tuple[Path, Place], np.ndarray] = OrderedDict()
 
     def get(self, path: Path, place: Place) -> np.ndarray | None:
-        """Take an array, if it is held."""
+        """Return an array, if it is held."""
         key = path, place
         array = self._used.get(key)
         if array is not None:
@@ -51,19 +51,19 @@ class SliceCache:
         return array
 
     def keep(self, path: Path, place: Place, array: np.ndarray) -> None:
-        """Hold an array that was not, in place of those that were not used for longest."""
+        """Hold an array, in place of those that were not used for longest."""
         if self._make_room(array.nbytes):
             self._used[path, place] = array
 
     def add(self, path: Path, arrays: dict[Place, np.ndarray]) -> None:
-        """Hold what was read along with an array; nothing, if it is more than the cache holds."""
+        """Hold what was read along with an array, if the cache can hold all of it."""
         new = {(path, place): array for place, array in arrays.items()}
         new = {key: array for key, array in new.items() if key not in self._used and key not in self._unused}
         if self._make_room(sum(array.nbytes for array in new.values())):
             self._unused.update(new)
 
     def _make_room(self, size: int) -> bool:
-        """Let go of arrays until there is room for `size` bytes, which then count as held; tell whether there is."""
+        """Let go of arrays until there is room for `size` bytes, which then count as held; return whether there is."""
         if size > self.limit:
             return False
         while self.held + size > self.limit:
@@ -106,7 +106,7 @@ class FastmriFile:
         return 1 if self.together else self.head.coils
 
     def place(self, index: int) -> Place:
-        """Give (slice,), or (slice, coil) of one coil of a fourth axis."""
+        """Return (slice,), or (slice, coil) of one coil of a fourth axis."""
         place = divmod(index, self._parts)
         return place if len(self.head.shape) == 4 and (self.head.coils == 1 or not self.together) else place[:1]
 
@@ -114,7 +114,7 @@ class FastmriFile:
         """Read one slice, or one coil of it."""
         array = _read(self.path, self.place(index))
         height, width = array.shape[-2:]
-        # DC seldom is 0, and tells at once
+        # DC is seldom 0, so that this is decided at once
         return {index: array} if array[..., height // 2, width // 2].any() or array.any() else {}
 
 
@@ -134,7 +134,7 @@ class WholeFile:
     load: Callable[[Path], dict[int, np.ndarray]]
 
     def place(self, index: int) -> Place:
-        """Give (index,)."""
+        """Return (index,)."""
         return (index,)
 
     def read(self, index: int) -> dict[int, np.ndarray]:
@@ -144,7 +144,7 @@ class WholeFile:
 
 @dataclass(frozen=True)
 class PackedGroup:
-    """One dataset of packed slices, of which each can be read alone.
+    """One dataset of packed slices, each of which can be read alone.
 
     Attributes
     ----------
@@ -165,7 +165,7 @@ class PackedGroup:
         return len(self.order)
 
     def place(self, index: int) -> Place:
-        """Give (dataset, slice)."""
+        """Return (dataset, slice)."""
         return int(self.group.strip("/")), index
 
     def read(self, index: int) -> dict[int, np.ndarray]:
@@ -175,7 +175,7 @@ class PackedGroup:
             return {index: np.asarray(file[self.group][self.names[which]][place])}
 
 
-Source = FastmriFile | WholeFile | PackedGroup  # of `count` arrays, some of which may be of no use
+Source = FastmriFile | WholeFile | PackedGroup  # of `count` arrays, some may be unusable
 
 
 class LazySlices:
@@ -184,7 +184,7 @@ class LazySlices:
     Parameters
     ----------
     sources : the files
-    cache : of what was read; several streams may share one
+    cache : of what was read; several may share one
     nothing : what is wrong if no array of them is of use
     """
 
@@ -199,14 +199,14 @@ class LazySlices:
         return int(self._ends[-1]) if len(self._ends) else 0
 
     def __getitem__(self, index: int) -> np.ndarray:
-        """Read an array, or in place of one that is of no use the next that is.
+        """Read an array, or the next usable one in place of an unusable one.
 
         Raises
         ------
         IndexError
             Beyond the last.
         InputError
-            A file that is not there any more, is not what its head was, or holds NaN; or no array of use in all files.
+            A file that is missing, has changed, or holds NaN; or no usable array in all files.
         """
         if not 0 <= index < len(self):
             raise IndexError(index)
@@ -225,9 +225,9 @@ class LazySlices:
         array = self.cache.get(source.path, source.place(within))
         if array is None:
             # copies, for a part of an array holds all of it
-            found = {k: one if one.base is None else one.copy() for k, one in source.read(within).items()}
+            found = {k: array if array.base is None else array.copy() for k, array in source.read(within).items()}
             array = found.pop(within, None)
-            self.cache.add(source.path, {source.place(k): one for k, one in found.items()})
+            self.cache.add(source.path, {source.place(k): array for k, array in found.items()})
             if array is None:
                 self._useless.add(index)
             else:

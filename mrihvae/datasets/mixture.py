@@ -26,7 +26,7 @@ from mrihvae.io.magnitudes import count_slices, magnitude_slices, usable_slices
 PACKED_FORMAT = "mrihvae slices 1"
 TRAINING_SUFFIXES = (*KSPACE_SUFFIXES, *NIFTI_SUFFIXES, *PICTURE_SUFFIXES)
 COMPRESSED_SUFFIXES = (".gz", *PICTURE_SUFFIXES)
-COMPRESSION_RATIO = 6  # in memory, slices of compressed files take up to so many times what they take on disk
+COMPRESSION_RATIO = 6  # largest ratio of the size of slices in memory to that of compressed files
 ZERO_KSPACE = "k-space of all slices is zero"
 NO_OBJECT = "no slice with an object in it"
 NOTHING_USABLE = "no usable slice in it"
@@ -94,11 +94,11 @@ def load_mixture(
     Raises
     ------
     InputError
-        A path that is not there or holds nothing readable, or a weight that is no positive number.
+        A file that is not found, a path that holds nothing readable, or a weight that is no positive number.
     """
     reading = reading or Reading()
     datasets = []
-    weighted = ["=" in one and not Path(one).exists() for one in specifications]
+    weighted = ["=" in text and not Path(text).exists() for text in specifications]
     if any(weighted) and not all(weighted):
         raise InputError(f"{specifications[weighted.index(False)]}: has no weight but others do; give all one, or none")
     paths, shares = [], []
@@ -183,7 +183,7 @@ def _stream(
 ) -> tuple[LazySlices, LazySlices, LazySlices]:
     """Read heads of all files below a path: fastMRI's, of other raw k-space, and of magnitudes.
 
-    Of other raw k-space the whole file is read, for its head does not tell whether it is complete.
+    Other raw k-space is read whole, since its head does not show whether it is fully sampled.
     """
     heads: list[FastMRIHead] = []
     raw: list[WholeFile] = []
@@ -209,7 +209,7 @@ def _pictures(path: Path) -> dict[int, np.ndarray]:
 
 
 def is_packed(path: Path) -> bool:
-    """Tell whether a file holds packed slices."""
+    """Return whether a file holds packed slices."""
     try:
         with h5py.File(path, "r") as file:
             return bool(file.attrs.get("format") == PACKED_FORMAT)
@@ -225,7 +225,7 @@ def read_packed(path: Path, cache: SliceCache | None = None) -> list[Dataset]:
     Raises
     ------
     InputError
-        Not there, or not such a file.
+        File not found, or not such a file.
     """
     with read_errors(path, *NOT_PACKED), h5py.File(path, "r") as file:
         if file.attrs.get("format") != PACKED_FORMAT:
@@ -246,11 +246,11 @@ def _read_group(group: h5py.Group, path: Path, cache: SliceCache | None) -> Data
 
 
 def _complete(path: Path, heads: list[FastMRIHead]) -> list[FastMRIHead]:
-    """Leave out undersampled files, unless there is no other."""
+    """Return the heads of fully sampled files; an error if there are none."""
     complete = [head for head in heads if not head.masked]
     if not complete:
         what = "is undersampled (it has a mask)" if path.is_file() else "every .h5 file is undersampled (has a mask)"
-        raise InputError(f"{path}: {what}; training needs complete scans")
+        raise InputError(f"{path}: {what}; training needs fully sampled scans")
     return complete
 
 
@@ -260,9 +260,9 @@ def _raw_slices(file: Path, together: bool) -> dict[int, np.ndarray]:
     masked = kind_of(file) == "fastmri"  # as the challenge has it, a mask is in undersampled files alone
     for scan in open_kspace(file):
         if scan.mask is not None and masked:
-            raise InputError(f"{file}: is undersampled (it has a mask); training needs complete scans")
+            raise InputError(f"{file}: is undersampled (it has a mask); training needs fully sampled scans")
         if not masked and not is_complete(scan):
-            raise InputError(f"{file}: is undersampled; training needs complete scans")
+            raise InputError(f"{file}: is undersampled; training needs fully sampled scans")
         whole = np.asarray(scan.kspace)
         slices = whole if together and scan.coils > 1 else whole.reshape(-1, *whole.shape[-2:])
         found += list(slices)

@@ -43,7 +43,7 @@ def volume_panel(
     shown = {name: volume[index] for name, volume in images.items()}
     columns = {**shown, **({"target": target[index]} if target is not None else {})}
     if uncertainty is not None and target is None:
-        columns[f"deviation x {ERROR_GAIN}"] = ERROR_GAIN * uncertainty[index]
+        columns[f"uncertainty (SD) x {ERROR_GAIN}"] = ERROR_GAIN * uncertainty[index]
     bright = float(np.max(target[index] if target is not None else first[index])) or 1.0
     rows = 1 if target is None else 2
     height, width = first.shape[-2:]
@@ -63,7 +63,7 @@ def volume_panel(
             axis.set_title(f"error x {ERROR_GAIN}, {psnr:.2f} dB", fontsize=9)
         if uncertainty is not None:
             axes[1][-1].imshow(ERROR_GAIN * uncertainty[index], cmap="gray", vmin=0, vmax=bright)
-            axes[1][-1].set_title(f"deviation x {ERROR_GAIN}", fontsize=9)
+            axes[1][-1].set_title(f"uncertainty (SD) x {ERROR_GAIN}", fontsize=9)
     figure.colorbar(artist, ax=axes, shrink=0.7, pad=0.01)
     figure.suptitle(title, fontsize=10)
     save_figure(figure, path)
@@ -113,7 +113,7 @@ def training_figure(log: Path, path: Path) -> None:
     if prior:
         _plot_prior(axes, prior)
     if masked:
-        ratio = _smoothed([line["zero_filled"] for line in masked]) / _smoothed([line["rollout"] for line in masked])
+        ratio = _smooth([line["zero_filled"] for line in masked]) / _smooth([line["rollout"] for line in masked])
         axes[3].plot([line["step"] for line in masked], 10 * np.log10(ratio), label="means of r, or first guess")
         axes[3].axhline(0, color="gray", linewidth=0.8)
         axes[3].set_ylim(-3, None)
@@ -129,15 +129,15 @@ def _plot_prior(axes: np.ndarray, prior: list[dict[str, Any]]) -> None:
     """Plot objective, KL and matching of the steps that trained the prior."""
     step = np.array([line["step"] for line in prior])
     for key in ("elbo", "distortion"):
-        axes[0].plot(step, _smoothed([line[key] for line in prior]), label=f"negative {key}" if key == "elbo" else key)
+        axes[0].plot(step, _smooth([line[key] for line in prior]), label=f"negative {key}" if key == "elbo" else key)
     low, high = np.percentile([line["distortion"] for line in prior], [0.5, 75])
     axes[0].set_ylim(low - 0.05, max(high, low + 0.01) + 1)
     for axis, key in zip(axes[1:3], ("kl", "matching")):
         for j, level in enumerate(np.array([line[key] for line in prior]).T):
-            axis.semilogy(step, np.maximum(_smoothed(level), 1e-6), label=f"level {j}")
+            axis.semilogy(step, np.maximum(_smooth(level), 1e-6), label=f"level {j}")
 
 
-def _smoothed(values: list[float] | np.ndarray) -> np.ndarray:
+def _smooth(values: list[float] | np.ndarray) -> np.ndarray:
     """Average over a window of a fiftieth of the run."""
     window = max(1, len(values) // 50)
     padded = np.pad(np.asarray(values, dtype=float), (window // 2, window - 1 - window // 2), mode="edge")
@@ -145,7 +145,7 @@ def _smoothed(values: list[float] | np.ndarray) -> np.ndarray:
 
 
 def subplots(rows: int = 1, columns: int = 1, size: tuple[float, float] | None = None, **more: Any) -> Any:
-    """Make a figure that is drawn into memory, whatever backend pyplot has, and its axes as `Figure.subplots` does.
+    """Return a figure that is drawn into memory, whatever backend pyplot has, and its axes as `Figure.subplots` does.
 
     Parameters
     ----------

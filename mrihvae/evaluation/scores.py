@@ -38,7 +38,7 @@ class VolumeScores:
     values: Mapping[str, Any]
 
     def scores(self) -> dict[str, float]:
-        """Give the scores as plain numbers."""
+        """Return the scores as plain numbers."""
         return {name: float(np.asarray(self.values[name]).item()) for name in METRICS}
 
 
@@ -68,7 +68,7 @@ class Evaluation:
         return sorted({row.acquisition for row in self.rows})
 
     def of(self, acquisition: str) -> Evaluation:
-        """Give the part with this acquisition."""
+        """Return the evaluation of the volumes with this acquisition."""
         return Evaluation(tuple(row for row in self.rows if row.acquisition == acquisition))
 
     def _metrics(self) -> Any:
@@ -117,7 +117,7 @@ def evaluate(
     ------
     InputError
         A file missing, truncated, without its dataset, with NaN or of a shape that does not fit; an empty folder;
-        a filter that nothing matches, or files without the attribute that is filtered by.
+        a filter that matches no volume, or files without the attribute of the filter.
 
     Examples
     --------
@@ -147,10 +147,10 @@ def evaluate(
             there = ", ".join(sorted({name for _, name in named}))
             raise InputError(f"{target_path}: no volume has acquisition '{acquisition}'; there are: {there}")
     if acceleration is not None:
-        told = [(pair, _acceleration(*pair)) for pair in pairs]
-        pairs = [pair for pair, value in told if value == acceleration]
+        accelerations = [(pair, _acceleration(*pair)) for pair in pairs]
+        pairs = [pair for pair, value in accelerations if value == acceleration]
         if not pairs:
-            there = ", ".join(f"{value:g}" for value in sorted({value for _, value in told}))
+            there = ", ".join(f"{value:g}" for value in sorted({value for _, value in accelerations}))
             among = "" if acquisition is None else f" of acquisition '{acquisition}'"
             raise InputError(f"{target_path}: no volume{among} has acceleration {acceleration:g}; there are: {there}")
     for pair in pairs:
@@ -210,7 +210,9 @@ def _pairs(target_path: Path, predictions_path: Path) -> list[Pair]:
 
 def _check_prediction(target: Path, prediction: Path) -> None:
     if not prediction.is_file():
-        raise InputError(f"{prediction}: not there, but {target} needs a prediction; reconstruct it or filter it out")
+        raise InputError(
+            f"{prediction}: file not found, but {target} needs a prediction; reconstruct it or filter it out"
+        )
 
 
 def _acquisition(target: Path) -> str:
@@ -225,7 +227,7 @@ def _acceleration(target: Path, prediction: Path) -> float:
         value = _attributes(prediction).get("acceleration")
     if value is None:
         raise InputError(
-            f"{target}: neither it nor its prediction tells the acceleration (attribute 'acceleration'); "
+            f"{target}: neither it nor its prediction has the acceleration (attribute 'acceleration'); "
             "do not filter by it"
         )
     try:

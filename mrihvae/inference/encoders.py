@@ -1,4 +1,4 @@
-"""What says where latents lie: q, which sees complete k-space, r, which sees data, and the prior."""
+"""Distributions that latents start from: q of full data, r of measurements, and the prior."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from mrihvae.model.layers import Gaussian, band_coverage
 class Encoder(Protocol):
     """A distribution that the latents of a layer start from."""
 
-    def enter(self, j: int, state: Tensor, known: Tensor) -> None:
-        """Look at level j before its first layer: its state, and k-space as far as it is known, (slices, H, W)."""
+    def begin_level(self, j: int, state: Tensor, known: Tensor) -> None:
+        """Process level j before its first layer: its state, and k-space as far as it is known, (slices, H, W)."""
 
     def __call__(self, j: int, k: int, state: Tensor, prior: Gaussian) -> Gaussian:
-        """Give the distribution of the latents of layer k of level j, whose prior is `prior`."""
+        """Return the distribution of the latents of layer k of level j, whose prior is `prior`."""
 
 
 class CompleteEncoder:
@@ -26,8 +26,8 @@ class CompleteEncoder:
     def __init__(self, model: HVAE, kspace: Tensor) -> None:
         self.model, self.features = model, model.q.features(kspace)
 
-    def enter(self, j: int, state: Tensor, known: Tensor) -> None:
-        """Nothing to look at beside the features."""
+    def begin_level(self, j: int, state: Tensor, known: Tensor) -> None:
+        """Do nothing: the features are all that q needs."""
 
     def __call__(self, j: int, k: int, state: Tensor, prior: Gaussian) -> Gaussian:
         q: Gaussian = self.model.q(j, k, state, self.features[j])
@@ -37,19 +37,19 @@ class CompleteEncoder:
 class MeasurementEncoder:
     """The measurement-conditioned posterior r(z_l | z_<l, y, A).
 
-    It sees a guess, the data, and how much they determine; see `MeasurementPosterior.features`.
+    It is given a guess, the data, and how much they determine; see `MeasurementPosterior.features`.
     """
 
-    def __init__(self, model: HVAE, guess: Tensor, seen: Tensor, shares: Tensor) -> None:
-        self.model, self.features = model, model.r.features(guess, seen, shares)
-        self.looked: dict[int, Tensor] = {}
+    def __init__(self, model: HVAE, guess: Tensor, data: Tensor, coverage: Tensor) -> None:
+        self.model, self.features = model, model.r.features(guess, data, coverage)
+        self.context: dict[int, Tensor] = {}
 
-    def enter(self, j: int, state: Tensor, known: Tensor) -> None:
-        """Look at state, features and the image as it is known so far."""
-        self.looked[j] = self.model.r.look(j, state, self.features[j], self.model.known_image(j, known))
+    def begin_level(self, j: int, state: Tensor, known: Tensor) -> None:
+        """Combine the state, the features and the image known so far."""
+        self.context[j] = self.model.r.level_features(j, state, self.features[j], self.model.known_image(j, known))
 
     def __call__(self, j: int, k: int, state: Tensor, prior: Gaussian) -> Gaussian:
-        r: Gaussian = self.model.r(j, k, state, self.looked[j])
+        r: Gaussian = self.model.r(j, k, state, self.context[j])
         return r
 
 
@@ -59,8 +59,8 @@ class PriorEncoder:
     With it, iterative inference starts independently of the data, and no sweeps generate images.
     """
 
-    def enter(self, j: int, state: Tensor, known: Tensor) -> None:
-        """Nothing to look at."""
+    def begin_level(self, j: int, state: Tensor, known: Tensor) -> None:
+        """Do nothing: the prior needs no data."""
 
     def __call__(self, j: int, k: int, state: Tensor, prior: Gaussian) -> Gaussian:
         return prior
@@ -72,15 +72,15 @@ class TruncatedEncoder:
     def __init__(self, encoder: Encoder, last: int) -> None:
         self.encoder, self.last = encoder, last
 
-    def enter(self, j: int, state: Tensor, known: Tensor) -> None:
-        """Let the encoder look, if it is still asked."""
+    def begin_level(self, j: int, state: Tensor, known: Tensor) -> None:
+        """Let the encoder process the level, up to the last one that it is used for."""
         if j <= self.last:
-            self.encoder.enter(j, state, known)
+            self.encoder.begin_level(j, state, known)
 
     def __call__(self, j: int, k: int, state: Tensor, prior: Gaussian) -> Gaussian:
         return self.encoder(j, k, state, prior) if j <= self.last else prior
 
 
-def from_measured(model: HVAE, guess: Tensor, measured: Tensor, mask: Tensor) -> MeasurementEncoder:
-    """Make r look at undersampled k-space, its mask and a guess of the complete one, (slices, H, W) each."""
+def measurement_encoder(model: HVAE, guess: Tensor, measured: Tensor, mask: Tensor) -> MeasurementEncoder:
+    """Return r of undersampled k-space, its mask and a guess of the fully sampled one, (slices, H, W) each."""
     return MeasurementEncoder(model, guess, measured, band_coverage(mask, model.settings.levels))

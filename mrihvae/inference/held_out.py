@@ -1,8 +1,9 @@
-"""What a scan says of its own uncertainty: measured bins that samples are not shown, against the samples' spread.
+"""Calibration of uncertainty by the scan itself: held-out k-space samples against the posterior samples' spread.
 
-How much wider than the samples' the true errors are differs between scans, by contrast and noise, and a factor fitted
-on other scans cannot know it. So a few lines are held out in turn, as in cross-validation (Yaman et al. 2020 train by
-such a split), sampled from the rest, and compared. What is missing lies between lines that were measured, as they do.
+The ratio of true errors to the spread of posterior samples differs between scans, by contrast and noise, and a factor
+fitted on other scans cannot know it. So a few acquired lines are held out in turn, as in cross-validation (Yaman et al.
+2020 train by such a split), predicted from the rest, and compared. Like the missing lines they lie between acquired
+ones.
 """
 
 from __future__ import annotations
@@ -21,18 +22,18 @@ from mrihvae.model.hvae import HVAE
 from mrihvae.physics.fourier import fft2c
 from mrihvae.physics.noise import line_noise, noise_std
 
-FOLDS, DRAWS, SLICES = 4, 4, 4
-SHARE = 8  # every so manieth line, or bin, is held out in a fold
-FEWEST = 8  # lines outside of the center, below which they say too little
-TYPICAL = 0.9  # the ratio of scans that cannot say it; on training scans it is 0.8 in the mean, so on the safe side
+FOLDS, SAMPLES_PER_FOLD, SLICES = 4, 4, 4
+SHARE = 8  # every n-th line, or k-space sample, is held out in a fold
+FEWEST = 8  # lines outside of the calibration region, below which there are too few to estimate from
+TYPICAL = 0.9  # where a scan has too few; on training scans the mean is 0.8, so this is on the safe side
 BOUNDS = (0.3, 3.0)
 
 
-Draws = Callable[[Tensor, Tensor, int], Tensor]
+Draw = Callable[[Tensor, Tensor, int], Tensor]
 
 
-def chosen_slices(slices: int) -> np.ndarray:
-    """Choose at most `SLICES` of them, evenly spread."""
+def spread_slices(slices: int) -> np.ndarray:
+    """Return the numbers of at most `SLICES` slices, evenly spread."""
     return np.unique(np.linspace(0, slices - 1, min(SLICES, slices)).round().astype(int))
 
 
@@ -54,8 +55,8 @@ def error_ratio(
     measured : bool, broadcast to (H, W), True where acquired
     known : the same, with samples that are known to be 0
     settings : how samples are drawn
-    seed : of the choice and of the draws
-    maps : complex (slices, coils, H, W), of all acquired calibration lines; None for one coil
+    seed : of the held-out lines and of the posterior samples
+    maps : complex (slices, coils, H, W), of the whole calibration region; None for one coil
 
     Returns
     -------
@@ -63,46 +64,52 @@ def error_ratio(
     center
     """
 
-    chosen = torch.from_numpy(chosen_slices(len(kspace)))
+    chosen = torch.from_numpy(spread_slices(len(kspace)))
     kspace, maps = kspace[chosen], None if maps is None else maps[chosen]
     drawn = replace(settings, refinement=replace(settings.refinement, sweeps=0))
 
-    def draws(shown: Tensor, mask: Tensor, number: int) -> Tensor:
-        coils = shown if maps is None else shown.unflatten(0, maps.shape[:2])
-        images = sample(model, coils, mask, DRAWS, maps, drawn, number).cpu()
+    def draw(kept: Tensor, mask: Tensor, number: int) -> Tensor:
+        coils = kept if maps is None else kept.unflatten(0, maps.shape[:2])
+        images = sample(model, coils, mask, SAMPLES_PER_FOLD, maps, drawn, number).cpu()
         return fft2c(images if maps is None else (maps * images[:, :, None]).flatten(1, 2))
 
-    return ratio_of(draws, kspace if maps is None else kspace.flatten(0, 1), measured, known, seed)
+    return held_out_ratio(draw, kspace if maps is None else kspace.flatten(0, 1), measured, known, seed)
 
 
-def ratio_of(draws: Draws, kspace: Tensor, measured: Tensor, known: Tensor, seed: int = 0) -> float:
-    """Do as `error_ratio` does, with any way to draw.
+def held_out_ratio(draw: Draw, kspace: Tensor, measured: Tensor, known: Tensor, seed: int = 0) -> float:
+    """Estimate the ratio as `error_ratio` does, with any function that draws samples.
 
     Parameters
     ----------
-    draws : of k-space like `kspace`, what of it is known and a seed makes complete k-space, (`DRAWS`, slices, H, W)
+    draw : from k-space like `kspace`, a mask of what is known, and a seed to full k-space, (`SAMPLES_PER_FOLD`, slices,
+        H, W)
     kspace : complex (slices, H, W) on the CPU, 0 where not measured; slices may be coils'
 
     Returns
     -------
-    a factor on the samples' deviation, in `BOUNDS`; `TYPICAL` where too little lies outside of a fully sampled center
+    a factor on the samples' standard deviation, in `BOUNDS`; `TYPICAL` where too little lies outside of a fully sampled
+    center
     """
     shape = (kspace.shape[-2], kspace.shape[-1])
     measured, known = measured.expand(shape), known.expand(shape)
     lines = bool((measured == measured[:1]).all())
     if not lines and bool((measured == measured[:, :1]).all()):
-        return ratio_of(
-            lambda *given: draws(given[0].mT, given[1].T, given[2]).mT, kspace.mT, measured.T, known.T, seed
+        return held_out_ratio(
+            lambda *arguments: draw(arguments[0].mT, arguments[1].T, arguments[2]).mT,
+            kspace.mT,
+            measured.T,
+            known.T,
+            seed,
         )
     noise = line_noise(kspace).expand(shape) if lines else noise_std(kspace)[:, None, None] ** 2
     groups = torch.arange(shape[1]).expand(shape) if lines else _rings(shape)
     errors, variances = [], []
     for number, out in enumerate(held_out(measured, np.random.default_rng(seed))):
-        shown = torch.where(out, torch.zeros((), dtype=kspace.dtype), kspace)
-        found = draws(shown, known & ~out, seed + number)
-        squared = (kspace - found.mean(dim=0)).abs().square() - noise
-        spread = (1 + 1 / DRAWS) * found.var(dim=0)
-        parts = [_sums(values, groups, out) for values in (squared, spread, noise.expand(kspace.shape))]
+        kept = torch.where(out, torch.zeros((), dtype=kspace.dtype), kspace)
+        found = draw(kept, known & ~out, seed + number)
+        error_power = (kspace - found.mean(dim=0)).abs().square() - noise
+        spread = (1 + 1 / SAMPLES_PER_FOLD) * found.var(dim=0)
+        parts = [_sums(values, groups, out) for values in (error_power, spread, noise.expand(kspace.shape))]
         there = parts[1] > 0
         weight = 1 / (parts[1] + parts[2])[there]  # lines count alike, but for those in which noise is all
         errors.append((weight * parts[0][there]).sum())
@@ -114,21 +121,21 @@ def ratio_of(draws: Draws, kspace: Tensor, measured: Tensor, known: Tensor, seed
 
 
 def _sums(values: Tensor, groups: Tensor, where: Tensor) -> Tensor:
-    """Add up values (slices, H, W) by group (H, W) of bins: (slices, groups)."""
+    """Add up values (slices, H, W) by group (H, W) of k-space samples: (slices, groups)."""
     totals = torch.zeros(len(values), int(groups.max()) + 1, dtype=torch.float64)
     return totals.index_add(1, groups[where], values[:, where].double())
 
 
 def _rings(shape: tuple[int, int]) -> Tensor:
-    """Number the bins by their distance from DC, in 32 rings on the shorter side: (H, W)."""
+    """Number k-space samples by their distance from DC, in 32 rings on the shorter side: (H, W)."""
     y, x = ((torch.arange(n) - n // 2) / (n / 2) for n in shape)
     return (32 * torch.sqrt(y[:, None] ** 2 + x**2)).long()
 
 
 def held_out(measured: Tensor, rng: np.random.Generator) -> list[Tensor]:
-    """Choose what is held out in each fold: whole lines along H if such were measured, else bins; bool (H, W) each.
+    """Choose what is held out in each fold: whole lines along H if such were acquired, else samples; bool (H, W) each.
 
-    Nothing of the block of lines around DC, or of the bins there; no folds where too little lies outside of it.
+    The calibration region is never held out; there are no folds where too little lies outside of it.
     """
     height, width = measured.shape
     if bool((measured == measured[:1]).all()):
@@ -147,7 +154,7 @@ def held_out(measured: Tensor, rng: np.random.Generator) -> list[Tensor]:
 
 
 def _outside(lines: np.ndarray) -> np.ndarray:
-    """List the measured lines outside of the block of measured ones around DC."""
+    """List the acquired lines outside of the fully sampled block around DC."""
     first = last = len(lines) // 2
     while first > 0 and lines[first - 1]:
         first -= 1

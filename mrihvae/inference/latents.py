@@ -2,7 +2,7 @@
 
 A group is the levels that share a head: one level in the separable decoder, where a step of refinement runs that
 level's layers alone; all levels in the vanilla one (`ModelSettings.separable`), where it runs all layers that follow.
-Finished groups are never evaluated again, and what the encoder sees of the data is computed once.
+Finished groups are never evaluated again, and the encoder's features of the data are computed once.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from mrihvae.inference.settings import RefinementSettings
 from mrihvae.model.bands import merge
 from mrihvae.model.hvae import HVAE
 from mrihvae.model.layers import Gaussian
-from mrihvae.physics.fourier import center_crop, center_pad, masked
+from mrihvae.physics.fourier import apply_mask, center_crop, center_pad
 
 Combine = Callable[[Tensor, Tensor, Tensor], Tensor]
 Positions = list[tuple[int, int]]  # (level, layer)
@@ -86,8 +86,8 @@ def infer(
     refinement : how latents are refined
     draw : returns standard normal numbers like a tensor; None: latents start at means
     width : factor on the standard deviation of draws, and on that of their anchor
-    noisy : changes a group's k-space before it is refined against; None: it stays
-    combine : gives the k-space to go on with, from a group's k-space, hhat and the acquired samples; None: hhat
+    noisy : adds noise to a group's k-space before latents are refined against it; None adds none
+    combine : computes the k-space to go on with, from a group's k-space, hhat and the acquired samples; None for hhat
     traced : whether to keep how refinements went
 
     Returns
@@ -97,7 +97,7 @@ def infer(
     Raises
     ------
     InputError
-        Numbers per level that are not as many as the levels.
+        Settings per level that are not as many as the levels.
 
     Examples
     --------
@@ -117,15 +117,15 @@ def infer(
         raise InputError("start 'sample' needs draws")
     encoder = encoder if refinement.start == "encoder" else PriorEncoder()
     shape, mask = (kspace.shape[-2], kspace.shape[-1]), mask.expand(kspace.shape)
-    inference = _Inference(model, encoder, refinement, _Start(draw, width), width, traced, kspace)
+    inference = _TopDownInference(model, encoder, refinement, _StartingPoint(draw, width), width, traced, kspace)
     state = model.begin(len(kspace), shape)
     for group in model.groups:
-        measured, bins = _bins_of(model, group, kspace, mask)
+        measured, bins = _band_of(model, group, kspace, mask)
 
         def target(bins: Tensor = bins, measured: Tensor = measured) -> Target:
             return Target(noisy(bins) if noisy else bins, measured, s.view(-1, *[1] * (kspace.ndim - 1)))
 
-        state = inference.walk(group, model.enter(group[0], state, shape), target)
+        state = inference.infer_group(group, model.upsample_state(group[0], state, shape), target)
         hhat = model.head(group[-1], state, shape)
         inference.known = torch.where(mask, inference.known, inference.known + center_pad(hhat, shape))
         inference.found.bands.append(hhat if combine is None else combine(bins, hhat, measured))
@@ -133,8 +133,8 @@ def infer(
 
 
 @dataclass
-class _Start:
-    """Where latents start: at means, or at draws, which in units of deviations stay as earlier latents move."""
+class _StartingPoint:
+    """Where latents start: at means, or at random draws, which are fixed in units of their standard deviation."""
 
     draw: Callable[[Tensor], Tensor] | None
     width: float
@@ -149,8 +149,8 @@ class _Start:
 
 
 @dataclass
-class _Inference:
-    """An inference on its way down the levels; `known` is the image as far as it is known, k-space (slices, H, W)."""
+class _TopDownInference:
+    """An inference from the coarsest level down; `known` is the image as far as it is known, k-space (slices, H, W)."""
 
     model: HVAE
     encoder: Encoder
@@ -161,14 +161,14 @@ class _Inference:
     known: Tensor
     found: Inferred = field(default_factory=Inferred)
 
-    def walk(self, group: Sequence[int], state: Tensor, make_target: Callable[[], Target]) -> Tensor:
-        """Infer the latents of a group, stretch by stretch of its layers; gives the state after it."""
+    def infer_group(self, group: Sequence[int], state: Tensor, make_target: Callable[[], Target]) -> Tensor:
+        """Infer the latents of a group, stretch by stretch of its layers, and return the state after it."""
         model, shape = self.model, (self.known.shape[-2], self.known.shape[-1])
         rest = [(j, k) for j in group for k in range(model.settings.layers_at(j))]
         swept = {j: self.width > 0 and self.refinement.sweeps_at(j) > 0 for j in group}
         target, after = None, state
         while rest:
-            encoded, latents, priors, ahead, after = _start(model, self.encoder, rest, state, self.known, self.start)
+            encoded, latents, priors, ahead, after = _encode(model, self.encoder, rest, state, self.known, self.start)
             stretch = rest
             if self.refinement.order == "layer" and any(swept.values()):
                 idle = next((number for number, (j, _) in enumerate(rest) if swept[j]), len(rest))
@@ -176,16 +176,16 @@ class _Inference:
             moving = swept[stretch[0][0]]
             if moving:
                 target = target or make_target()
-                latents = self._refined(rest, stretch, ahead, encoded, latents, target)
+                latents = self._refine_stretch(rest, stretch, ahead, encoded, latents, target)
             if moving or len(stretch) < len(rest):
                 priors, after = _decode(model, stretch, ahead, latents, shape)
             for (j, _), z, prior in zip(stretch, latents, priors):
                 self.found.add(j, z, prior)
             rest = rest[len(stretch) :]
-            state = model.enter(rest[0][0], after, shape) if rest and rest[0][1] == 0 else after
+            state = model.upsample_state(rest[0][0], after, shape) if rest and rest[0][1] == 0 else after
         return after
 
-    def _refined(
+    def _refine_stretch(
         self,
         rest: Positions,
         stretch: Positions,
@@ -209,19 +209,19 @@ class _Inference:
         return found
 
 
-def walk(model: HVAE, slices: int, shape: tuple[int, int], choose: Choose) -> Inferred:
-    """Walk down all levels, with any latents (IA-HVAE, eqs. 2 and 3).
+def top_down(model: HVAE, slices: int, shape: tuple[int, int], choose: Choose) -> Inferred:
+    """Decode from the coarsest level down, with any latents (IA-HVAE, eqs. 2 and 3).
 
     Parameters
     ----------
     slices : how many at once
     shape : (H, W), multiples of `ModelSettings.multiple`
-    choose : gives the latents of a layer: of its level, its number in it, the state before it, and its prior
+    choose : returns the latents of a layer, given its level, its number there, the state before it and its prior
     """
     state, found = model.begin(slices, shape), Inferred()
     for group in model.groups:
         for j in group:
-            state = model.enter(j, state, shape)
+            state = model.upsample_state(j, state, shape)
             for k, layer in enumerate(model.layers(j)):
                 prior, ahead = layer.prior_step(state)
                 z = choose(j, k, state, prior)
@@ -290,15 +290,15 @@ def compile_layers(model: HVAE, backend: str = "inductor") -> HVAE:
     return model
 
 
-def _bins_of(model: HVAE, group: Sequence[int], kspace: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-    """Cut what was measured, and its bins, to a group's band on its grid."""
+def _band_of(model: HVAE, group: Sequence[int], kspace: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the mask and the k-space of a group's band, on its grid."""
     band = model.band(group[-1], (kspace.shape[-2], kspace.shape[-1])).to(mask.device)
     grid = (band.shape[-2], band.shape[-1])
     measured = band & center_crop(mask, grid)
-    return measured, masked(center_crop(kspace, grid), band)
+    return measured, apply_mask(center_crop(kspace, grid), band)
 
 
-def _start(
+def _encode(
     model: HVAE,
     encoder: Encoder,
     positions: Positions,
@@ -306,15 +306,15 @@ def _start(
     known: Tensor,
     start: Callable[[Gaussian, tuple[int, int]], Tensor],
 ) -> tuple[list[Gaussian], list[Tensor], list[Gaussian], Ahead, Tensor]:
-    """Walk along layers: what the encoder says of their latents, where these start, priors, and the state in the end.
+    """Encode layers in turn: distributions of their latents, where these start, priors, and the state after them.
 
-    Before that comes what the first layer has before its latent, which no latent of these changes.
+    The last but one result is the prior and the state of the first layer, which none of these latents changes.
     """
-    encoded, latents, looked, shape = [], [], [], (known.shape[-2], known.shape[-1])
+    encoded, latents, steps, shape = [], [], [], (known.shape[-2], known.shape[-1])
     for number, (j, k) in enumerate(positions):
         if k == 0:
-            state = model.enter(j, state, shape) if number else state
-            encoder.enter(j, state, known)
+            state = model.upsample_state(j, state, shape) if number else state
+            encoder.begin_level(j, state, known)
         layer = model.layers(j)[k]
         prior, ahead = layer.prior_step(state)
         r = encoder(j, k, state, prior)
@@ -322,19 +322,19 @@ def _start(
         state = layer(ahead, z)
         encoded.append(r)
         latents.append(z)
-        looked.append((prior, ahead))
-    return encoded, latents, [prior for prior, _ in looked], looked[0], state
+        steps.append((prior, ahead))
+    return encoded, latents, [prior for prior, _ in steps], steps[0], state
 
 
 def _decode(
     model: HVAE, positions: Positions, ahead: Ahead, latents: Sequence[Tensor], shape: tuple[int, int]
 ) -> Decoded:
-    """Carry the state along layers and their latents: the priors on the way, and the state in the end."""
+    """Decode layers with their latents: the priors on the way, and the state after them."""
     priors, state = [], ahead[1]
     for number, ((j, k), z) in enumerate(zip(positions, latents)):
         layer = model.layers(j)[k]
         if number:
-            ahead = layer.prior_step(model.enter(j, state, shape) if k == 0 else state)
+            ahead = layer.prior_step(model.upsample_state(j, state, shape) if k == 0 else state)
         state = layer(ahead[1], z)
         priors.append(ahead[0])
     return priors, state
@@ -343,6 +343,7 @@ def _decode(
 def likelihood_std(model: HVAE, noise: Tensor) -> Tensor:
     """Compute s per slice, (slices,): white noise of the scan on top of the model's own floor s_0.
 
-    A bin has E|k - khat|^2 = s^2; of a real image, whose bins are half as free, E(x - xhat)^2 = s^2 / 2 in every pixel.
+    A k-space sample has E|k - khat|^2 = s^2; of a real image, whose samples are half as free, E(x - xhat)^2 = s^2 / 2
+    in every pixel.
     """
     return torch.sqrt(model.settings.noise_floor**2 + (2 if model.settings.real else 1) * noise**2)

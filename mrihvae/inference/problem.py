@@ -1,9 +1,10 @@
 """Undersampled slices as the network takes them, of one coil or several: units, sizes, orientation, data consistency.
 
-With one coil, acquired samples are bins of the image's own k-space, and data consistency puts them back. Several coils
-mix frequencies, so that data say nothing of single bins of the combined image x. What the network is given as acquired
-are therefore the bins of x on the acquired lines, after a proximal step of the data; its answer is made consistent by
-the next such step (methods: together, with coils). With one coil of sensitivity 1 that step would be the closed form.
+With one coil, acquired samples are k-space samples of the image itself, and data consistency puts them back. Several
+coils mix frequencies, so that data determine no single k-space sample of the combined image x. The network is therefore
+given, as acquired, the k-space of x on the acquired lines, after a proximal step of the data; its answer is made
+consistent by the next such step (methods: together, with coils). With one coil of sensitivity 1 that step would be the
+closed form.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from mrihvae.inference.views import view
 from mrihvae.model.hvae import HVAE
 from mrihvae.model.layers import band_coverage
 from mrihvae.physics.conjugate_gradients import conjugate_gradients
-from mrihvae.physics.fourier import center_pad, fft2c, ifft2c, masked, resize_kspace
+from mrihvae.physics.fourier import apply_mask, center_pad, fft2c, ifft2c, resize_kspace
 from mrihvae.physics.mri import MaskedFourier, Sense
 from mrihvae.physics.noise import background_noise, noise_std
 from mrihvae.physics.operators import Operator
@@ -78,7 +79,7 @@ class Problem(ABC):
 
     @abstractmethod
     def measured_bins(self, guess: Tensor) -> Tensor:
-        """Return the bins that count as acquired beside a guess, 0 elsewhere."""
+        """Return the k-space samples that count as acquired beside a guess, 0 elsewhere."""
 
     @abstractmethod
     def make_consistent(self, kspace: Tensor) -> Tensor:
@@ -145,11 +146,11 @@ class SingleCoilProblem(Problem):
         return self.measured
 
     def make_consistent(self, kspace: Tensor) -> Tensor:
-        """Put the acquired samples back."""
+        """Replace k-space by the acquired samples."""
         return torch.where(self.mask, self.measured, kspace)
 
     def finish(self, kspace: Tensor) -> Tensor:
-        """Leave acquired bins as `InferenceSettings.combine` made them."""
+        """Leave acquired samples as `InferenceSettings.combine` made them."""
         return kspace
 
     def images(self, kspace: Tensor) -> Tensor:
@@ -212,8 +213,8 @@ class MultiCoilProblem(Problem):
         return found
 
     def measured_bins(self, guess: Tensor) -> Tensor:
-        """Return the bins of the guess on acquired lines."""
-        return masked(guess, self.mask)
+        """Return the guess on the acquired lines."""
+        return apply_mask(guess, self.mask)
 
     def make_consistent(self, kspace: Tensor) -> Tensor:
         """Take a proximal step of the data: argmin_x |Ax - y|^2 + r |x - v|^2.
@@ -226,7 +227,7 @@ class MultiCoilProblem(Problem):
         return self.kspace(consistent)
 
     def finish(self, kspace: Tensor) -> Tensor:
-        """Take such a step."""
+        """Take a proximal step of the data."""
         return self.make_consistent(kspace)
 
     def images(self, kspace: Tensor) -> Tensor:
@@ -291,7 +292,7 @@ def prepare(
     >>> prepare(model, kspace, torch.arange(15) % 2 == 1).padded
     (16, 16)
     """
-    shape = _checked_shape(model, kspace, mask, maps)
+    shape = _check_shape(model, kspace, mask, maps)
     device = model.start.device
     kspace, mask = kspace.to(device, torch.complex64), mask.to(device, torch.bool).expand(shape)
     if lines_differ_along_h(mask):  # the network has learned lines along H
@@ -301,7 +302,7 @@ def prepare(
     # padding k-space, not the image, keeps acquired bins on the grid; the bins beyond are known to be 0
     known = center_pad(mask, padded, value=True).expand(len(kspace), *padded)
     if maps is None:
-        kept = masked(kspace, mask)
+        kept = apply_mask(kspace, mask)
         measured = resize_kspace(kept, padded)
         scale = kspace_scale(measured)
         noise = (noise_std(kept) if noise is None else noise.to(scale)) / scale
@@ -319,7 +320,7 @@ def prepare(
     return problem.with_tv_initialization(model.settings.start_share)
 
 
-def _checked_shape(model: HVAE, kspace: Tensor, mask: Tensor, maps: Tensor | None) -> tuple[int, int]:
+def _check_shape(model: HVAE, kspace: Tensor, mask: Tensor, maps: Tensor | None) -> tuple[int, int]:
     """Check that weights are for undersampled scans, and k-space, mask and maps for each other; return (H, W)."""
     if not model.settings.masked or model.settings.degraded:
         raise InputError("these weights have no posterior for undersampled scans; choose others, such as default")

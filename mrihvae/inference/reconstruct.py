@@ -1,7 +1,8 @@
 """Reconstruction of undersampled k-space, of one coil or several: amortized and hybrid inference, band by band.
 
 The data term of y = M F x + n separates over bands (IA-HVAE, section 2.1, eq. 6), so the latents of a level are
-inferred, and refined against the measured bins of their own band, before the next level begins (Algorithm 1).
+inferred, and refined against the acquired k-space samples of their own band, before the next level begins (Algorithm
+1).
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from torch import Tensor
 
 from mrihvae.errors import InputError
 from mrihvae.inference import latents as iahvae
-from mrihvae.inference.encoders import from_measured
+from mrihvae.inference.encoders import measurement_encoder
 from mrihvae.inference.latents import likelihood_std, mixed_seed, normal
 from mrihvae.inference.problem import Problem, prepare
 from mrihvae.inference.settings import InferenceSettings, RefinementSettings, Sweeps
@@ -100,7 +101,9 @@ def solve(model: HVAE, problem: Problem, settings: InferenceSettings) -> Tensor:
                 problem.finish(_mean_over_views(model, problem, settings, settings.refinement.sweeps))
             )
         guess = first_estimate(model, problem, settings)
-        return problem.images(problem.finish(_look_again(model, problem, guess, settings, settings.refinement.sweeps)))
+        return problem.images(
+            problem.finish(_further_round(model, problem, guess, settings, settings.refinement.sweeps))
+        )
 
 
 def sample(
@@ -116,7 +119,7 @@ def sample(
 ) -> Tensor:
     """Return posterior samples of slices of undersampled k-space.
 
-    Latents are drawn from r in one round, number n in view n of the scan. With `sweeps`, each draw is refined against
+    Latents are drawn from r in one round, number n in view n of the scan. With `sweeps`, each sample is refined against
     data with noise of their own (randomize-then-optimize, Bardsley et al. 2014), which keeps the spread.
 
     Parameters
@@ -125,7 +128,7 @@ def sample(
     samples : number of samples
     settings : see `InferenceSettings`; None for samples without refinement
     seed : equal seeds give equal samples, whatever the batch
-    first : number of the first slice in its volume: every slice has draws of its own
+    first : number of the first slice in its volume: every slice has random numbers of its own
 
     Returns
     -------
@@ -160,7 +163,7 @@ def draw(
         for number in range(samples):
             which = number % len(views)
             seeds = (mixed_seed(seed, number, first + k) for k in range(len(problem.scale)))
-            generators = [torch.Generator().manual_seed(one) for one in seeds]
+            generators = [torch.Generator().manual_seed(slice_seed) for slice_seed in seeds]
             viewed = views[which]
             found = viewed.finish(infer(model, viewed, guesses[which], settings, sweeps, generators))
             drawn.append(problem.images(view(found, which)))
@@ -173,12 +176,12 @@ def first_estimate(model: HVAE, problem: Problem, settings: InferenceSettings) -
         return problem.guess(model)
     guess = problem.make_consistent(_mean_over_views(model, problem, settings, 0))
     for _ in range(settings.rounds - 2):
-        guess = problem.make_consistent(_look_again(model, problem, guess, settings, 0))
+        guess = problem.make_consistent(_further_round(model, problem, guess, settings, 0))
     return guess
 
 
 def _mean_over_views(model: HVAE, problem: Problem, settings: InferenceSettings, sweeps: Sweeps) -> Tensor:
-    """Do the first round in every view, each from its own first guess, and average in k-space."""
+    """Run the first round in every view, each from its own first guess, and average in k-space."""
     total: Tensor | float = 0.0
     for number in range(settings.views):
         viewed = problem.view(number)
@@ -186,8 +189,8 @@ def _mean_over_views(model: HVAE, problem: Problem, settings: InferenceSettings,
     return cast(Tensor, total) / settings.views
 
 
-def _look_again(model: HVAE, problem: Problem, guess: Tensor, settings: InferenceSettings, sweeps: Sweeps) -> Tensor:
-    """Do a further round, and blend it with its guess where nothing was measured."""
+def _further_round(model: HVAE, problem: Problem, guess: Tensor, settings: InferenceSettings, sweeps: Sweeps) -> Tensor:
+    """Run a further round, and blend it with its guess where nothing was acquired."""
     found = infer(model, problem, guess, settings, sweeps)
     return torch.where(problem.mask, found, guess + settings.blend * (found - guess))
 
@@ -200,17 +203,17 @@ def infer(
     sweeps: Sweeps,
     generators: list[torch.Generator] | None = None,
 ) -> Tensor:
-    """Infer complete k-space in one round (methods: hybrid inference, scale by scale).
+    """Infer full k-space in one round (methods: hybrid inference, scale by scale).
 
     Parameters
     ----------
-    guess : complete k-space for r to look at, complex (slices, H, W)
+    guess : full k-space that r is given, complex (slices, H, W)
     sweeps : refinement steps per level
-    generators : left out, latents start at r's means; else one a slice, and they are drawn from r
+    generators : one a slice, for latents that are drawn from r; None for latents that start at r's means
 
     Returns
     -------
-    complex (slices, H, W): the decoder's bins, and on measured bins what `settings.combine` says
+    complex (slices, H, W): decoded k-space, and where samples were acquired what `settings.combine` says
     """
     s = likelihood_std(model, problem.noise)
     draw, width, noisy = None, 1.0, None
@@ -224,26 +227,26 @@ def infer(
         return _combine(bins, hhat, measured, problem.noise[:, None, None], settings.combine)
 
     measured, mask = problem.measured_bins(guess), problem.mask
-    encoder = from_measured(model, guess, measured, mask)
+    encoder = measurement_encoder(model, guess, measured, mask)
     chosen = replace(settings.refinement, sweeps=sweeps)
     return iahvae.infer(model, encoder, measured, mask, s, chosen, draw, width, noisy, combine).kspace
 
 
 def _with_noise(bins: Tensor, s: Tensor, draw: Callable[[Tensor], Tensor]) -> Tensor:
-    """Add white complex noise of deviation s."""
+    """Add white complex noise of standard deviation s."""
     return bins + s * torch.complex(draw(bins.real), draw(bins.real)) / 2**0.5
 
 
 def _combine(y: Tensor, hhat: Tensor, measured: Tensor, noise: Tensor, how: str) -> Tensor:
-    """Combine measured and decoded bins of a band; the decoder's variance is what its misfit shows beyond noise."""
+    """Combine acquired and decoded k-space of a band; the decoder's variance is its misfit beyond the noise."""
     if how == "measured":
         return torch.where(measured, y, hhat)
     count = measured.sum(dim=(-2, -1), keepdim=True).clamp_min(1)
-    misfit = torch.where(measured, _squared(y - hhat), 0).sum(dim=(-2, -1), keepdim=True) / count
+    misfit = torch.where(measured, _abs2(y - hhat), 0).sum(dim=(-2, -1), keepdim=True) / count
     variance = (misfit - noise**2).clamp_min(0.01 * misfit)
     weight = variance / (variance + noise**2 + torch.finfo(noise.dtype).tiny)
     return torch.where(measured, weight * y + (1 - weight) * hhat, hhat)
 
 
-def _squared(values: Tensor) -> Tensor:
+def _abs2(values: Tensor) -> Tensor:
     return values.real**2 + values.imag**2

@@ -1,4 +1,4 @@
-"""Refinement of latents against the bins that they decode to: objective, rules and orders (IA-HVAE, section 2.3).
+"""Refinement of latents against the k-space that they decode to: objective, rules and orders (IA-HVAE, section 2.3).
 
 The latents of a group of levels that share a head are refined by steps down
 
@@ -67,7 +67,7 @@ class Objective:
     start : where all latents of the stretch start; those that are not refined stay there
     target : see `Target`
     settings, j : and the level whose numbers hold
-    width : factor on their deviation
+    width : factor on their standard deviation
     """
 
     complete: Decode
@@ -79,7 +79,7 @@ class Objective:
     width: float = 1.0
 
     def latents(self, moves: Sequence[Tensor]) -> list[Tensor]:
-        """Turn moves into latents: in z itself for the plain gradient, else in units of deviations."""
+        """Turn moves into latents: in z itself for the plain gradient, else in units of the standard deviation."""
         plain = self.settings.rule == "gradient"
         return [z + (d if plain else r.sigma * d) for z, d, r in zip(self.start, moves, self.encoded)]
 
@@ -133,7 +133,7 @@ def refine(objective: Objective, trace: Trace | None = None) -> list[Tensor]:
     Parameters
     ----------
     objective : what to minimize
-    trace : is told how it goes, which costs an evaluation of the objective more
+    trace : records the objective and its gradient, at the cost of one more evaluation of the objective
 
     Returns
     -------
@@ -217,17 +217,17 @@ def _gauss_newton(objective: Objective, moves: list[Tensor]) -> Step:
         last, power = power, _per_slice(remainder, remainder)
         ratio = power / last.clamp_min(torch.finfo(power.dtype).tiny)
         direction = [r + ratio[:, None, None, None] * p for r, p in zip(remainder, direction)]
-    return Step(_shortened(objective, [d.detach() for d in moves], found, before), before, slope)
+    return Step(_shorten(objective, [d.detach() for d in moves], found, before), before, slope)
 
 
-def _shortened(objective: Objective, moves: list[Tensor], step: list[Tensor], before: Tensor) -> list[Tensor]:
+def _shorten(objective: Objective, moves: list[Tensor], step: list[Tensor], before: Tensor) -> list[Tensor]:
     """Add a step to the moves, halved for the slices whose objective it raises, and left out where that goes on."""
     length = torch.ones_like(before)
     for _ in range(1 + HALVINGS):
-        moved = [d + length[:, None, None, None] * p for d, p in zip(moves, step)]
-        raised = ~(objective.value_at(moved) <= before)  # also where it is not a number
+        candidate = [d + length[:, None, None, None] * p for d, p in zip(moves, step)]
+        raised = ~(objective.value_at(candidate) <= before)  # also where it is not a number
         if not raised.any():
-            return moved
+            return candidate
         length = torch.where(raised, length / 2, length)
     length = torch.where(raised, 0, length)
     return [d + length[:, None, None, None] * torch.nan_to_num(p) for d, p in zip(moves, step)]

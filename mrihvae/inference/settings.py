@@ -91,7 +91,7 @@ class RefinementSettings:
             raise InputError("rule 'gauss-newton' finds its own step; leave out step, or choose another rule")
 
     def check(self, levels: int, separable: bool = True) -> None:
-        """Refuse numbers per level that do not fit a model.
+        """Check that settings per level fit a model.
 
         Raises
         ------
@@ -107,24 +107,24 @@ class RefinementSettings:
 
     @property
     def refines(self) -> bool:
-        """Tell whether there is any sweep to do."""
+        """Return whether there is any sweep to do."""
         return any(_all(self.sweeps))
 
     def sweeps_at(self, j: int) -> int:
-        """Give N of level j."""
+        """Return N of level j."""
         return at(self.sweeps, j)
 
     def beta_at(self, j: int) -> float:
-        """Give beta of level j."""
+        """Return beta of level j."""
         return at(self.beta, j)
 
     def step_at(self, j: int) -> float:
-        """Give lambda of level j."""
+        """Return lambda of level j."""
         return STEPS[self.rule] if self.step is None else at(self.step, j)
 
 
 def at(values: Number | tuple[Number, ...], j: int) -> Number:
-    """Take what holds for level j."""
+    """Return the setting of level j."""
     return values[j] if isinstance(values, tuple) else values
 
 
@@ -149,8 +149,8 @@ class InferenceSettings:
     combine : data consistency: replace by acquired k-space samples ("measured"), or a variance-weighted mean of them
         and the model's ("variance")
     temperature : factor on the standard deviation of r, from which posterior samples are drawn
-    spread : factor on the deviation of samples in maps of uncertainty, beside what the scan itself says of it
-        (`mrihvae.inference.held_out`); the card of weights tells what calibrates them
+    spread : factor on the standard deviation of samples in uncertainty maps, beside the one that is estimated from the
+        scan itself (`mrihvae.inference.held_out`); the card of the weights has the calibrated value
     precision : of the network's arithmetic, "float32", "bfloat16", or "auto", which takes bfloat16 where the processor
         has instructions for it; k-space and Fourier transforms are in single precision always
 

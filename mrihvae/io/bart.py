@@ -33,13 +33,13 @@ def read_cfl(path: Path) -> np.ndarray:
 
     Returns
     -------
-    complex64, in BART's dimensions without those of size 1 at the end, of which one stays
+    complex64, in BART's dimensions without those of size 1 at the end, but at least one
 
     Raises
     ------
     InputError
-        One of the two files is missing or not readable, the header tells no sizes, there are other numbers of bytes
-        than it tells, or NaN is among them.
+        One of the two files is missing or not readable, the header has no sizes, the number of bytes is not that
+        of the header, or NaN is among the values.
     """
     data, header = _pair(path)
     sizes = _read_sizes(header)
@@ -48,7 +48,7 @@ def read_cfl(path: Path) -> np.ndarray:
         size = data.stat().st_size
         if size != expected:
             raise InputError(
-                f"{data}: has {size} bytes, and {header.name} tells of {' x '.join(map(str, sizes))} numbers, "
+                f"{data}: has {size} bytes, and {header.name} says {' x '.join(map(str, sizes))} numbers, "
                 f"{expected} bytes; copy both again"
             )
         values = np.fromfile(data, np.complex64)
@@ -92,7 +92,7 @@ def _read_sizes(header: Path) -> list[int]:
     except (ValueError, IndexError):
         sizes = []
     if not sizes or min(sizes) < 1:
-        raise InputError(f"{header}: tells no sizes below '{SIZES_LINE}'; write it again, as BART does")
+        raise InputError(f"{header}: has no sizes below '{SIZES_LINE}'; write it again, as BART does")
     return sizes
 
 
@@ -102,7 +102,7 @@ def read_bart(path: Path) -> list[Scan]:
     Raises
     ------
     InputError
-        As `read_cfl`; dimensions that k-space has not, partitions beside slices, or missing ones.
+        As `read_cfl`; dimensions that k-space does not have, partitions beside slices, or missing ones.
     """
     array = read_cfl(path)
     if array.ndim > len(DIMENSIONS):

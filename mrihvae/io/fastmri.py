@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mrihvae.coils.checks import _checked_noise
+from mrihvae.coils.checks import _check_noise
 from mrihvae.data.geometry import geometry_of
 from mrihvae.data.scan import TARGETS, KSpace, Scan
 from mrihvae.errors import InputError
@@ -29,13 +29,13 @@ def read_scan(path: Path, lazy: bool = False) -> Scan:
     Parameters
     ----------
     path : the file
-    lazy : look through k-space once, slice by slice, but leave it in the file (`mrihvae.io.stored_kspace.StoredKspace`)
+    lazy : check k-space once, slice by slice, but leave it in the file (`mrihvae.io.stored_kspace.StoredKspace`)
 
     Raises
     ------
     InputError
         File missing, truncated, not HDF5, without k-space, with NaN, of a wrong type or shape, or with a mask that
-        does not fit or measures nothing.
+        does not fit or is empty.
     """
     head = read_head(path)
     height, width = head.shape[-2:]
@@ -131,7 +131,7 @@ def _decode(text: Any) -> str:
 
 
 def _padding(encoding: Encoding | None, width: int) -> tuple[int, int] | None:
-    """Find which lines the scanner encoded, as fastMRI's SliceDataset computes it from the ISMRMRD header."""
+    """Return which lines the scanner encoded, as fastMRI's SliceDataset computes it from the ISMRMRD header."""
     limit = None if encoding is None else encoding.limits.get("kspace_encoding_step_1")
     if encoding is None or limit is None or encoding.encoded.matrix[1] != width:
         return None
@@ -140,7 +140,7 @@ def _padding(encoding: Encoding | None, width: int) -> tuple[int, int] | None:
 
 
 def _voxel(encoding: Encoding | None, shape: tuple[int, ...]) -> tuple[float, float, float] | None:
-    """Compute the size of a voxel from the field of view of k-space; None where the header does not tell it."""
+    """Compute the size of a voxel from the field of view of k-space; None where the header does not have it."""
     if encoding is None or min(encoding.encoded.fov) <= 0:
         return None
     x, y, z = encoding.encoded.fov
@@ -148,7 +148,7 @@ def _voxel(encoding: Encoding | None, shape: tuple[int, ...]) -> tuple[float, fl
 
 
 def read_noise_scan(path: Path, coils: int) -> Tensor:
-    """Read a noise scan, dataset `noise` of an HDF5 file, for data of so many coils: complex64 (coils, samples).
+    """Read a noise scan, dataset `noise` of an HDF5 file, for data of `coils` coils: complex64 (coils, samples).
 
     Raises
     ------
@@ -164,7 +164,7 @@ def read_noise_scan(path: Path, coils: int) -> Tensor:
         raise InputError(
             f"{path}: '{NOISE_KEY}' has shape {array.shape}, not (coils, samples) with {coils} coils; {hint}"
         )
-    return _checked_noise(torch.from_numpy(array), f"{path}: '{NOISE_KEY}'").to(torch.complex64)
+    return _check_noise(torch.from_numpy(array), f"{path}: '{NOISE_KEY}'").to(torch.complex64)
 
 
 @dataclass(frozen=True)
@@ -191,7 +191,7 @@ class FastMRIHead:
 
     @property
     def masked(self) -> bool:
-        """Tell whether it has a mask, so that it is undersampled."""
+        """Whether it has a mask, so that it is undersampled."""
         return "mask" in self.keys
 
 

@@ -14,7 +14,7 @@ PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg")
 
 
 def has_suffix(path: Path, suffixes: tuple[str, ...]) -> bool:
-    """Tell whether a file's name ends in one of `suffixes`, in upper or lower case."""
+    """Return whether a file's name ends in one of `suffixes`, in upper or lower case."""
     return path.name.lower().endswith(suffixes)
 
 
@@ -49,14 +49,14 @@ def list_files(
             raise InputError(f"{path}: {nothing}; {hint}")
         return files
     if not path.is_file():
-        raise InputError(f"{path}: not there; {hint}")
+        raise InputError(f"{path}: file not found; {hint}")
     if strict and not has_suffix(path, suffixes):
         raise InputError(f"{path}: ends in none of {', '.join(suffixes)}; {hint}")
     return [path]
 
 
 def check_names(results: Iterable[tuple[Path, str]]) -> None:
-    """Refuse input files whose results would have the same name, whatever its suffix.
+    """Check that no two results of input files have the same name, whatever its suffix.
 
     Raises
     ------

@@ -53,7 +53,7 @@ def new_file(path: Path, size: int) -> Iterator[h5py.File]:
         finally:
             try:
                 file.close()
-            except RuntimeError as error:  # how h5py tells of a full disk when it closes the file
+            except RuntimeError as error:  # how h5py reports a full disk when it closes the file
                 raise OSError(reason(error)) from error
 
 

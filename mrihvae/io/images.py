@@ -41,13 +41,13 @@ class Images:
 
 
 def stem_of(file: Path) -> str:
-    """Give a file's name without its suffix."""
+    """Return a file's name without its suffix."""
     suffix = next((suffix for suffix in IMAGE_SUFFIXES if has_suffix(file, (suffix,))), "")
     return file.name[: len(file.name) - len(suffix)]
 
 
 def restored_name(file: Path) -> str:
-    """Give the name of what `write_images` makes of a file: NIfTI keeps its own, pictures become PNG."""
+    """Return the name of the file that `write_images` makes of one: NIfTI keeps its own, pictures become PNG."""
     return file.name if has_suffix(file, NIFTI_SUFFIXES) else f"{stem_of(file)}.png"
 
 

@@ -1,4 +1,4 @@
-"""Files with k-space of any format, told by their content: fastMRI and ISMRMRD HDF5, BART's arrays, NumPy's."""
+"""Files with k-space, whose format is detected from their contents: fastMRI, ISMRMRD, BART and NumPy."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def open_kspace(path: Path | str, lazy: bool = False) -> list[Scan]:
 
 
 def kind_of(path: Path) -> str:
-    """Tell the format of a file: "fastmri", "mrd", "bart" or "numpy".
+    """Return the format of a file: "fastmri", "mrd", "bart" or "numpy".
 
     Raises
     ------
@@ -79,7 +79,7 @@ def kind_of(path: Path) -> str:
     if path.with_name(f"{path.name}.hdr").is_file() and not path.is_file():
         return "bart"
     if not path.is_file():
-        raise InputError(f"{path}: not there; give {KSPACE_FORMATS}")
+        raise InputError(f"{path}: file not found; give {KSPACE_FORMATS}")
     with read_errors(path, "cannot be read", "check its permissions"), path.open("rb") as file:
         start = file.read(1024)
     if start.startswith(b"\x93NUMPY"):
@@ -91,7 +91,7 @@ def kind_of(path: Path) -> str:
         return "mrd"
     if start.startswith(b"\x89HDF") or path.suffix in (".h5", ".hdf5", ".mrd"):
         return "fastmri"  # its reader says what is wrong
-    raise InputError(f"{path}: is of no format that is known; give {KSPACE_FORMATS}")
+    raise InputError(f"{path}: unrecognized format; give {KSPACE_FORMATS}")
 
 
 def list_kspace(path: Path) -> list[Path]:

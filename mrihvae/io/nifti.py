@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from mrihvae.data.volume import Volume
+from mrihvae.data.volume import ImageVolume
 from mrihvae.errors import InputError
 from mrihvae.io.checks import read_errors
 from mrihvae.utils.files import atomic_write
@@ -61,7 +61,7 @@ def slice_axis(header: Any) -> int:
     return min((2, 0, 1), key=lambda axis: shape[axis])
 
 
-def write_nifti(path: Path, volume: Volume) -> None:
+def write_nifti(path: Path, volume: ImageVolume) -> None:
     """Write a volume; the affine is the scan's, in scanner coordinates, or unknown without geometry.
 
     Raises

@@ -12,7 +12,7 @@ import numpy as np
 
 from mrihvae.data.geometry import GEOMETRY_KEYS, Geometry, geometry_of
 from mrihvae.data.scan import Scan
-from mrihvae.data.volume import Volume
+from mrihvae.data.volume import ImageVolume
 from mrihvae.errors import InputError, nearest
 from mrihvae.io.checks import make_scan, read_errors
 from mrihvae.utils.files import atomic_write
@@ -22,7 +22,7 @@ JSON_KEYS = ("axes", "mask", "acquisition", *GEOMETRY_KEYS)
 
 
 def read_numpy(path: Path) -> Scan:
-    """Read NAME.npy, whose axes NAME.json tells: `{"axes": ["slice", "coil", "H", "W"]}`, in any order.
+    """Read NAME.npy, whose axes are in NAME.json: `{"axes": ["slice", "coil", "H", "W"]}`, in any order.
 
     H is the readout, W the phase-encoding axis; "slice" and "coil" may be left out. The JSON may also have "mask", W
     numbers 0 or 1, or H lists of them; "acquisition", a name; and the geometry, all or nothing: "positions_mm"
@@ -79,9 +79,9 @@ def _json_mask(path: Path, about: dict[str, Any], shape: tuple[int, ...]) -> np.
     by_bin = (
         bool(rows) and all(isinstance(row, list) and len(row) == shape[1] for row in rows) and len(rows) == shape[0]
     )
-    numbers = [one for row in rows for one in row] if by_bin else rows
+    numbers = [number for row in rows for number in row] if by_bin else rows
     whole = by_bin or len(rows) == shape[1]
-    if not whole or not all(isinstance(one, int) and one in (0, 1) for one in numbers) or not any(numbers):
+    if not whole or not all(isinstance(number, int) and number in (0, 1) for number in numbers) or not any(numbers):
         raise InputError(
             f"{path}: 'mask' must be a list of {shape[1]} numbers 0 or 1, or {shape[0]} such lists, at least one "
             "of them 1"
@@ -89,7 +89,7 @@ def _json_mask(path: Path, about: dict[str, Any], shape: tuple[int, ...]) -> np.
     return np.array(rows, bool)
 
 
-def write_numpy(path: Path, volume: Volume) -> None:
+def write_numpy(path: Path, volume: ImageVolume) -> None:
     """Write NAME.npy, float32 (slice, h, w), and NAME.json with its axes and geometry."""
     save_numpy(path, volume.pixels, {"axes": ["slice", "H", "W"], **as_lists(volume.geometry)})
 
@@ -103,5 +103,5 @@ def save_numpy(path: Path, array: np.ndarray, about: Mapping[str, Any]) -> None:
 
 
 def as_lists(geometry: Geometry | None) -> dict[str, Any]:
-    """Give the geometry for JSON; nothing if there is none."""
+    """Return the geometry for JSON; empty if there is none."""
     return {} if geometry is None else {name: value.tolist() for name, value in geometry.attributes().items()}

@@ -11,12 +11,12 @@ MIN_CENTRAL_FRACTION = 0.95  # of all partitions, at least, must be there of the
 
 
 def check_partitions(lines: np.ndarray, encoded: int | None = None) -> None:
-    """See that partitions were measured whole, or as an ellipse whose corners are known to hold little.
+    """Check that partitions were acquired whole, or as an ellipse whose corners are known to hold little.
 
     Parameters
     ----------
-    lines : bool (W, partitions), what was measured
-    encoded : how many partitions a complete scan has; all, if left out
+    lines : bool (W, partitions), what was acquired
+    encoded : number of partitions of a fully sampled scan; None for all
 
     Raises
     ------

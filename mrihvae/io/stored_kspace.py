@@ -1,4 +1,4 @@
-"""K-space that stays in its HDF5 file: slices are read when they are asked for, and the next ones ahead."""
+"""K-space that stays in its HDF5 file: slices are read when they are indexed, and the next ones ahead."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def open_dataset(path: Path, key: str) -> Iterator[h5py.Dataset]:
                 raise InputError(f"{path}: has no dataset '{key}' (it has {', '.join(file) or 'none'}); check the file")
             yield dataset
     except FileNotFoundError:
-        raise InputError(f"{path}: not there; check the path") from None
+        raise InputError(f"{path}: file not found; check the path") from None
     except PermissionError:
         raise InputError(f"{path}: must not be read by you; check its permissions") from None
     except (OSError, RuntimeError, AttributeError) as error:
@@ -41,7 +41,7 @@ def open_dataset(path: Path, key: str) -> Iterator[h5py.Dataset]:
 
 
 def is_finite(array: np.ndarray) -> bool:
-    """Tell whether all samples are finite, by their energy wherever that is."""
+    """Return whether all samples are finite, by their energy where that is finite."""
     with np.errstate(all="ignore"):
         return bool(np.isfinite(np.vdot(array, array)) or np.isfinite(array).all())  # the energy may be too large
 
@@ -49,8 +49,8 @@ def is_finite(array: np.ndarray) -> bool:
 class StoredKspace:
     """K-space (slices, ..., H, W) of a file, indexed along slices like an array; `numpy.asarray` reads all of it.
 
-    The file is opened for each read, so that nothing stays open. Whenever slices were read, as many that follow them
-    are read by a thread meanwhile.
+    The file is opened for each read, so that nothing stays open. After slices were read, a thread reads as
+    many of the following ones ahead.
 
     Parameters
     ----------
@@ -115,7 +115,7 @@ class StoredKspace:
                 )
 
     def _slices(self, begin: int, end: int) -> np.ndarray:
-        """Take slices that were read ahead, or read them; then begin to read those after them."""
+        """Return slices that were read ahead, or read them; then start to read those after them."""
         ahead, self._ahead = self._ahead, None
         found = ahead[1].result() if ahead is not None and ahead[0] == (begin, end) else self._read(begin, end)
         following = end, min(2 * end - begin, len(self))

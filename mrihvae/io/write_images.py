@@ -9,7 +9,7 @@ import h5py
 import numpy as np
 
 from mrihvae.data.geometry import VOXEL_KEY, geometry_of, make_geometry, voxel_of
-from mrihvae.data.volume import DATASETS, Volume
+from mrihvae.data.volume import DATASETS, ImageVolume
 from mrihvae.errors import InputError
 from mrihvae.io.bart import SLICE, write_cfl
 from mrihvae.io.hdf5 import read_dataset, write_datasets
@@ -22,7 +22,7 @@ GAP_PIXELS = 2  # pixels between slices of a picture
 
 
 def has_images(path: Path) -> bool:
-    """Tell whether a file is HDF5 with images and no k-space, as reconstructions are."""
+    """Return whether a file is HDF5 with images and no k-space, as reconstructions are."""
     try:
         with h5py.File(path, "r") as file:
             return "kspace" not in file and any(name in file for name in DATASETS)
@@ -30,7 +30,7 @@ def has_images(path: Path) -> bool:
         return False
 
 
-def read_volume(path: Path, dataset: str) -> Volume:
+def read_volume(path: Path, dataset: str) -> ImageVolume:
     """Read images of an HDF5 file.
 
     Raises
@@ -44,10 +44,10 @@ def read_volume(path: Path, dataset: str) -> Volume:
     with h5py.File(path, "r") as file:
         attributes = dict(file.attrs.items())
     geometry = geometry_of(path, attributes, len(pixels))
-    return Volume(pixels.astype(np.float32, copy=False), geometry, attributes, dataset, voxel_of(attributes))
+    return ImageVolume(pixels.astype(np.float32, copy=False), geometry, attributes, dataset, voxel_of(attributes))
 
 
-def write_mrd_images(path: Path, volume: Volume) -> None:
+def write_mrd_images(path: Path, volume: ImageVolume) -> None:
     """Write an HDF5 file of ISMRMRD images, one of float32 for each slice, in group `dataset`, series `image_1`.
 
     Raises
@@ -71,28 +71,28 @@ def write_mrd_images(path: Path, volume: Volume) -> None:
     series = ImageSeries(1, f"mrihvae {method}", ["Image"], ["MRIHVAE", method])
     nothing = np.empty((0, 0, 0), np.complex64)
     with atomic_write(path) as temporary, ismrmrd.Dataset(str(temporary), "dataset") as file:
-        for k, one in enumerate(pixels):
+        for k, image in enumerate(pixels):
             place = Slice(
-                Key(0, 0, 0, 0, 0, k), nothing, np.empty(0, bool), None, (one.shape[0], one.shape[1]),
-                geometry.one(k), ismrmrd.AcquisitionHeader(), None,
+                Key(0, 0, 0, 0, 0, k), nothing, np.empty(0, bool), None, (image.shape[0], image.shape[1]),
+                geometry.single_slice(k), ismrmrd.AcquisitionHeader(), None,
             )  # fmt: skip
-            file.append_image("image_1", series.image(one, place, volume.dataset))
+            file.append_image("image_1", series.image(image, place, volume.dataset))
 
 
-def write_hdf5(path: Path, volume: Volume) -> None:
+def write_hdf5(path: Path, volume: ImageVolume) -> None:
     """Write an HDF5 file as `mrihvae reconstruct` does."""
     attributes = {**volume.attributes, **({} if volume.voxel is None else {VOXEL_KEY: volume.voxel})}
     attributes |= {} if volume.geometry is None else volume.geometry.attributes()
     write_datasets(path, {volume.dataset: volume.pixels}, attributes)
 
 
-def write_bart(path: Path, volume: Volume) -> None:
+def write_bart(path: Path, volume: ImageVolume) -> None:
     """Write BART's array: READ along h, PHS1 along w, and SLICE."""
     pixels = volume.pixels.transpose(1, 2, 0)
     write_cfl(path, pixels.reshape(*pixels.shape[:2], *[1] * (SLICE - 2), pixels.shape[2]))
 
 
-def write_picture(path: Path, volume: Volume) -> None:
+def write_picture(path: Path, volume: ImageVolume) -> None:
     """Write a PNG of 8 bits: all slices side by side, in rows, white at the 99.5th percentile of the volume."""
     pixels = volume.pixels
     count, height, width = pixels.shape
@@ -101,9 +101,9 @@ def write_picture(path: Path, volume: Volume) -> None:
     columns = math.ceil(math.sqrt(count * height / width))
     rows = math.ceil(count / columns)
     page = np.zeros((rows * (height + GAP_PIXELS) - GAP_PIXELS, columns * (width + GAP_PIXELS) - GAP_PIXELS), np.uint8)
-    for k, one in enumerate(gray):
+    for k, image in enumerate(gray):
         top, left = k // columns * (height + GAP_PIXELS), k % columns * (width + GAP_PIXELS)
-        page[top : top + height, left : left + width] = one
+        page[top : top + height, left : left + width] = image
     write_png(path, page)
 
 

@@ -1,6 +1,6 @@
 """Frequency bands: the linear separation `B` of the IA-HVAE decoder (IA-HVAE, section 2.2, eq. 5).
 
-Level j = 0..J has the grid `ceil(H / 2^(J-j)) x ceil(W / 2^(J-j))`. Band j holds the centerd frequencies that
+Level j = 0..J has the grid `ceil(H / 2^(J-j)) x ceil(W / 2^(J-j))`. Band j holds the centered frequencies that
 fit the grid of level j and not that of level j-1; band 0 is all of the coarsest grid. The bands partition
 k-space: every bin is in exactly one.
 
@@ -16,7 +16,7 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-from mrihvae.physics.fourier import center_crop, center_pad, masked
+from mrihvae.physics.fourier import apply_mask, center_crop, center_pad
 
 
 def grids(shape: tuple[int, int], levels: int) -> list[tuple[int, int]]:
@@ -27,13 +27,13 @@ def grids(shape: tuple[int, int], levels: int) -> list[tuple[int, int]]:
 
 
 def band_grid(shape: tuple[int, int], levels: int, j: int, hermitian: bool = False) -> tuple[int, int]:
-    """Give the grid that holds band j: that of level j, or of the next one where spectra are Hermitian."""
+    """Return the grid that holds band j: that of level j, or of the next one where spectra are Hermitian."""
     return grids(shape, levels)[min(j + int(hermitian), levels - 1)]
 
 
 @lru_cache(maxsize=64)
 def band_mask(shape: tuple[int, int], levels: int, j: int, hermitian: bool = False) -> Tensor:
-    """Mark, on the band's grid, the bins of band j: bool (h_j, w_j). Do not write to it: it is cached."""
+    """Mark, on the band's grid, the k-space samples of band j: bool (h_j, w_j). Do not write to it: it is cached."""
     sizes = grids(shape, levels)
     if hermitian:
         inside = [_reachable(shape, size) for size in sizes[max(j - 1, 0) : j + 1]]
@@ -44,20 +44,20 @@ def band_mask(shape: tuple[int, int], levels: int, j: int, hermitian: bool = Fal
 
 
 def _reachable(shape: tuple[int, int], grid: tuple[int, int]) -> Tensor:
-    """Mark the bins of a spectrum of `shape` that a centerd grid holds, or whose conjugates it holds."""
+    """Mark the bins of a spectrum of `shape` that a centered grid holds, or whose conjugates it holds."""
     held = center_pad(torch.ones(grid, dtype=torch.bool), shape, value=False)
-    return held | mirrored(held)
+    return held | mirror(held)
 
 
-def mirrored(spectrum: Tensor) -> Tensor:
-    """Take every bin (..., H, W) to the place of its conjugate, -f."""
+def mirror(spectrum: Tensor) -> Tensor:
+    """Move every k-space sample (..., H, W) to the place of its conjugate, -f."""
     for axis in (-2, -1):
         spectrum = spectrum.flip(axis).roll(1 - spectrum.shape[axis] % 2, axis)  # zero frequency stays where it is
     return spectrum
 
 
 def fill_hermitian(bins: Tensor, grid: tuple[int, int], keep: Tensor) -> Tensor:
-    """Complete what is predicted of a band by conjugates, so that its image is real (IA-HVAE, section 2.2).
+    """Complete the prediction of a band by conjugates, so that its image is real (IA-HVAE, section 2.2).
 
     Parameters
     ----------
@@ -70,8 +70,8 @@ def fill_hermitian(bins: Tensor, grid: tuple[int, int], keep: Tensor) -> Tensor:
     complex (..., *grid)
     """
     there = center_pad(torch.ones(bins.shape[-2:], dtype=torch.bool, device=bins.device), grid, value=False) & keep
-    placed = masked(center_pad(bins, grid), there)
-    return (placed + mirrored(placed).conj()) / (there.int() + mirrored(there).int()).clamp_min(1)
+    placed = apply_mask(center_pad(bins, grid), there)
+    return (placed + mirror(placed).conj()) / (there.int() + mirror(there).int()).clamp_min(1)
 
 
 def split(kspace: Tensor, levels: int, hermitian: bool = False) -> list[Tensor]:
@@ -79,7 +79,7 @@ def split(kspace: Tensor, levels: int, hermitian: bool = False) -> list[Tensor]:
 
     Parameters
     ----------
-    kspace : complex (..., H, W), centerd
+    kspace : complex (..., H, W), centered
     levels : number of levels, J + 1
     hermitian : whether it is the spectrum of real images
 
@@ -92,7 +92,7 @@ def split(kspace: Tensor, levels: int, hermitian: bool = False) -> list[Tensor]:
     for j in range(levels):
         keep = band_mask(shape, levels, j, hermitian).to(kspace.device)
         cropped = center_crop(kspace, band_grid(shape, levels, j, hermitian))
-        bands.append(masked(cropped, keep))
+        bands.append(apply_mask(cropped, keep))
     return bands
 
 

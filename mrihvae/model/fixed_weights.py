@@ -31,16 +31,16 @@ class FixedWeights(TorchFunctionMode):
         if func is torch.conv2d and not kwargs and torch.is_grad_enabled():
             image, weight = args[:2]
             if image.requires_grad and not weight.requires_grad and _is_plain(args):
-                return _convolved(*args)
+                return _convolve(*args)
         return func(*args, **(kwargs or {}))
 
 
 def _is_plain(args: tuple[Any, ...]) -> bool:
-    """Tell whether padding is given by numbers."""
+    """Return whether padding is given by numbers."""
     return len(args) < 5 or not isinstance(args[4], str)
 
 
-def _convolved(
+def _convolve(
     image: Tensor,
     weight: Tensor,
     bias: Tensor | None = None,
@@ -52,9 +52,9 @@ def _convolved(
     """Convolve as `torch.conv2d`, in the precision that autocast asks for."""
     kind = image.device.type
     if torch.is_autocast_enabled(kind):
-        image, weight = (one.to(torch.get_autocast_dtype(kind)) for one in (image, weight))
+        image, weight = (tensor.to(torch.get_autocast_dtype(kind)) for tensor in (image, weight))
         bias = None if bias is None else bias.to(weight.dtype)
-    pairs = [[one, one] if isinstance(one, int) else list(one) for one in (stride, padding, dilation)]
+    pairs = [[tensor, tensor] if isinstance(tensor, int) else list(tensor) for tensor in (stride, padding, dilation)]
     geometry: Geometry = (pairs[0], pairs[1], pairs[2], groups)
     found: Tensor = _Convolution.apply(image, weight, bias, geometry)
     return found
@@ -85,7 +85,7 @@ class _Adjoint(torch.autograd.Function):
         stride, padding, dilation, groups = geometry
         image = torch.empty(
             shape, dtype=gradient.dtype, device=gradient.device, memory_format=torch.channels_last
-        )  # of which nothing is read
+        )  # its values are not read
         found: Tensor = torch.ops.aten.convolution_backward(
             gradient, image, weight, None, stride, padding, dilation, False, [0, 0], groups, [True, False, False]
         )[0]

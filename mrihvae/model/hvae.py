@@ -1,8 +1,8 @@
 """The network: a hierarchical VAE whose decoder is linearly separable into frequency bands.
 
 Top-down order (VDVAE, Child 2021): every level has K stochastic layers, p(z_l | z_<l), and a head that turns the
-state into one complex image on the level's grid, of which only the level's own band is kept (IA-HVAE, section 2).
-The encoder is q(z_l | z_<l, x) for complete images; `MeasurementPosterior` is r(z_l | z_<l, y, A) for undersampled
+state into one complex image on the level's grid, where only the level's own band is kept (IA-HVAE, section 2).
+The encoder is q(z_l | z_<l, x) for fully sampled images; `MeasurementPosterior` is r(z_l | z_<l, y, A) for undersampled
 scans or for degraded images.
 Everything is convolutional, so one set of weights takes every image size that is a multiple of
 `ModelSettings.multiple`.
@@ -43,7 +43,7 @@ from mrihvae.model.unrolled import Unrolled
 from mrihvae.physics.fourier import center_crop, fft2c, ifft2c
 from mrihvae.physics.total_variation import ADMM_ITERATIONS, first_guess
 
-CONFIDENT = -3.0  # posteriors begin with a deviation of 0.17: latents that carry the image train at once
+CONFIDENT = -3.0  # posteriors begin with a standard deviation of 0.17: latents that carry the image train at once
 
 
 class BottomUp(nn.Module):
@@ -66,7 +66,7 @@ class BottomUp(nn.Module):
 
 
 class Posterior(nn.Module):
-    """q(z_l | z_<l, x): the amortized posterior for a complete image."""
+    """The full-data posterior q(z_l | z_<l, x), amortized."""
 
     def __init__(self, settings: ModelSettings) -> None:
         super().__init__()
@@ -77,7 +77,7 @@ class Posterior(nn.Module):
         self.layers = _posterior_blocks(settings)
 
     def features(self, kspace: Tensor) -> list[Tensor]:
-        """Compute what q sees of a complete scan (slices, H, W): one map (slices, width_j, ., .) a level.
+        """Compute the features of full k-space (slices, H, W): one map (slices, width_j, ., .) a level.
 
         Beside the bottom-up features of the image each level sees its own band by itself, at the size of 1: a fine
         band is a tenth of the image and else drowns in it.
@@ -95,11 +95,11 @@ class Posterior(nn.Module):
 
 
 class MeasurementPosterior(nn.Module):
-    """r(z_l | z_<l, y, A): the posterior for data that leave something open (methods: posterior matching).
+    """The measurement-conditioned posterior r(z_l | z_<l, y, A) (methods: posterior matching).
 
-    Level j sees the bottom-up features of a first guess of the image (`mrihvae.model.unrolled`) and of that of the data
-    alone (zero-filled), their band j, and the image as far as it is known when level j begins: measured bins, and
-    below band j the decoder's bins where nothing was measured. Trained, it begins as q that takes the guess for the
+    Level j is given bottom-up features of a first guess of the image (`mrihvae.model.unrolled`) and of that of the data
+    alone (zero-filled), their band j, and the image as far as it is known when level j begins: acquired samples, and
+    below band j decoded ones where nothing was acquired. Training starts from q that takes the guess for the
     complete image.
     """
 
@@ -123,32 +123,32 @@ class MeasurementPosterior(nn.Module):
         self.layers = _posterior_blocks(settings)
 
     def guesses(self, measured: Tensor, mask: Tensor) -> list[Tensor]:
-        """Complete k-space (slices, H, W) by total variation and by each U-Net; measured bins stay as they are."""
-        shares = band_coverage(mask, self.settings.levels)
+        """Complete k-space (slices, H, W) by total variation and by each U-Net; acquired samples stay as they are."""
+        coverage = band_coverage(mask, self.settings.levels)
         first = first_guess(measured, mask, iterations=max(1, round(self.settings.start_share * ADMM_ITERATIONS)))
         return cast(
             list[Tensor],
-            self.guess(first, measured, shares, lambda k, _: torch.where(mask, measured, k)),
+            self.guess(first, measured, coverage, lambda k, _: torch.where(mask, measured, k)),
         )
 
-    def features(self, guess: Tensor, seen: Tensor, shares: Tensor) -> list[Tensor]:
+    def features(self, guess: Tensor, data: Tensor, coverage: Tensor) -> list[Tensor]:
         """Compute the bottom-up features of a first guess and of the data.
 
         Parameters
         ----------
-        guess, seen : k-space of a guess, and of the data alone, complex (slices, H, W)
-        shares : how much of each band was measured, (slices, J + 1, h, w) on the folded grid, h and w may be 1
+        guess, data : k-space of a guess, and of the data alone, complex (slices, H, W)
+        coverage : fraction of each band that was acquired, (slices, J + 1, h, w) on the folded grid, h and w may be 1
         """
         fold, levels = self.settings.fold, self.settings.levels
-        images = torch.cat([fold_image(ifft2c(k), fold) for k in (guess, seen)], dim=1)
-        planes = shares.to(images.dtype).expand(-1, -1, *images.shape[-2:])
+        images = torch.cat([fold_image(ifft2c(k), fold) for k in (guess, data)], dim=1)
+        planes = coverage.to(images.dtype).expand(-1, -1, *images.shape[-2:])
         path = self.path(torch.cat((images, planes), dim=1))
-        pairs = zip(*(band_images(k, levels) for k in (guess, seen)))
+        pairs = zip(*(band_images(k, levels) for k in (guess, data)))
         bands = [torch.cat([fold_image(band, fold) for band in pair], dim=1) for pair in pairs]
         return [features + conv(band) for features, conv, band in zip(path, self.bands, bands)]
 
     def start_from(self, q: Posterior) -> None:
-        """Become q that takes the first guess for the complete image; all else that r sees counts nothing yet."""
+        """Copy q, applied to the first guess in place of the image; other inputs of r have no weight yet."""
         with torch.no_grad():
             for parameter in (*self.path.stem.parameters(), *self.bands.parameters(), *self.known.parameters()):
                 parameter.zero_()
@@ -161,15 +161,15 @@ class MeasurementPosterior(nn.Module):
                 target = own[name] if parameter.ndim == 1 else own[name][:, : parameter.shape[1]]
                 target.copy_(parameter)
 
-    def look(self, j: int, state: Tensor, features: Tensor, known: Tensor) -> Tensor:
+    def level_features(self, j: int, state: Tensor, features: Tensor, known: Tensor) -> Tensor:
         """Combine state, bottom-up features and the image known so far, complex (slices, h_j, w_j)."""
-        seen = self.known[j](fold_image(known, self.settings.fold)) + self.context[j](state) + features
-        mixed: Tensor = self.mix[j](seen)
+        combined = self.known[j](fold_image(known, self.settings.fold)) + self.context[j](state) + features
+        mixed: Tensor = self.mix[j](combined)
         return mixed
 
-    def forward(self, j: int, k: int, state: Tensor, looked: Tensor) -> Gaussian:
+    def forward(self, j: int, k: int, state: Tensor, features: Tensor) -> Gaussian:
         """Compute r for layer k of level j."""
-        return Gaussian.from_network(_layer(self.layers, j, k)(torch.cat((state, looked), dim=1)))
+        return Gaussian.from_network(_layer(self.layers, j, k)(torch.cat((state, features), dim=1)))
 
 
 class Layer(nn.Module):
@@ -252,7 +252,7 @@ class HVAE(nn.Module):
             self.r = MeasurementPosterior(self.settings)
 
     def begin(self, slices: int, shape: tuple[int, int]) -> Tensor:
-        """Make the state before level 0 for images of `shape`, (slices, width_0, h_0 / fold, w_0 / fold)."""
+        """Return the state before level 0 for images of `shape`, (slices, width_0, h_0 / fold, w_0 / fold)."""
         if any(size % self.settings.multiple for size in shape):
             raise ValueError(f"image shape {shape} is not a multiple of {self.settings.multiple} on both axes")
         height, width = grids(shape, self.settings.levels)[0]
@@ -266,7 +266,7 @@ class HVAE(nn.Module):
         return [(j,) for j in levels] if self.settings.separable else [tuple(levels)]
 
     def band(self, j: int, shape: tuple[int, int]) -> Tensor:
-        """Mark the bins that the head of level j makes, on their grid: bool (h_j, w_j)."""
+        """Mark the k-space samples that the head of level j computes, on their grid: bool (h_j, w_j)."""
         settings = self.settings
         return band_mask(shape, settings.levels, j, settings.real) if settings.separable else torch.ones(shape).bool()
 
@@ -275,17 +275,17 @@ class HVAE(nn.Module):
         return cast(list[Layer], list(self.level(j).layers))
 
     def level(self, j: int) -> Level:
-        """Take level j."""
+        """Return level j."""
         return cast(Level, self.levels[j])
 
-    def move(self, device: torch.device | str) -> HVAE:
-        """Put the weights on a device, channels last in memory as convolutions like it."""
+    def to_device(self, device: torch.device | str) -> HVAE:
+        """Move the weights to a device, channels last in memory as convolutions like it."""
         for parameter in self.parameters():
             form = torch.channels_last if parameter.ndim == 4 else torch.contiguous_format
             parameter.data = parameter.data.to(device=device).contiguous(memory_format=form)
         return self
 
-    def enter(self, j: int, state: Tensor, shape: tuple[int, int] | None = None) -> Tensor:
+    def upsample_state(self, j: int, state: Tensor, shape: tuple[int, int] | None = None) -> Tensor:
         """Carry the state of level j - 1 to the grid of level j; of images of `shape`, where grids may be odd.
 
         It is put channels last in memory, as convolutions like it: all maps of the level follow.
@@ -300,7 +300,7 @@ class HVAE(nn.Module):
         return raised
 
     def head(self, j: int, state: Tensor, shape: tuple[int, int]) -> Tensor:
-        """Compute hhat_j, the bins of band j on its grid, complex (slices, h_j, w_j) (IA-HVAE, eq. 5)."""
+        """Compute hhat_j, the k-space of band j on its grid, complex (slices, h_j, w_j) (IA-HVAE, eq. 5)."""
         settings = self.settings
         folded = self.level(j).head(state)
         image = unfold_image(folded, settings.fold, settings.channels if settings.real else None)
@@ -318,7 +318,7 @@ class HVAE(nn.Module):
         return ifft2c(center_crop(known, grid)) * grid_scale(grid, shape)
 
     def prior_parameters(self) -> list[nn.Parameter]:
-        """List the parameters of decoder, prior and q: all that never sees a mask."""
+        """List the parameters of decoder, prior and q: all that no mask affects."""
         return [p for name, p in self.named_parameters() if not name.startswith("r.")]
 
     def masked_parameters(self) -> list[nn.Parameter]:
@@ -327,12 +327,12 @@ class HVAE(nn.Module):
 
 
 def _layer(blocks: nn.ModuleList, j: int, k: int) -> nn.Module:
-    """Take the block of layer k of level j."""
+    """Return the block of layer k of level j."""
     return cast(nn.ModuleList, blocks[j])[k]
 
 
 def _posterior_blocks(settings: ModelSettings) -> nn.ModuleList:
-    """Make the blocks that read (state, features) and give the posterior of each layer."""
+    """Return the blocks that compute the posterior of each layer from (state, features)."""
     latents = settings.latents * settings.fold**2
     blocks = nn.ModuleList(
         nn.ModuleList(Block(2 * width, width // 2, 2 * latents, 0.7) for _ in range(settings.layers_at(j)))

@@ -26,12 +26,12 @@ class Gaussian:
 
     @classmethod
     def from_network(cls, output: Tensor) -> Gaussian:
-        """Read mean and unbounded deviation; an output of 0 is the standard normal distribution."""
+        """Read mean and unbounded standard deviation; an output of 0 is the standard normal distribution."""
         mu, raw = output.float().chunk(2, dim=1)
         return cls(mu, functional.softplus(raw, beta=LN2).clamp_min(1e-3))
 
     def sample(self) -> Tensor:
-        """Draw z with the reparameterisation that lets gradients pass."""
+        """Draw z with the reparameterization that lets gradients pass."""
         return self.mu + self.sigma * torch.randn_like(self.sigma)
 
     def detach(self) -> Gaussian:
@@ -84,8 +84,8 @@ class _WeightGradientFirst(torch.autograd.Function):
 
         of_maps = part(gradient, maps, weight, 0) if ctx.needs_input_grad[0] else None
         first = torch.contiguous_format
-        rows, seen, kernel = (x.contiguous(memory_format=first) for x in (gradient, maps, weight))
-        return of_maps, part(rows, seen, kernel, 1), gradient.sum(dim=(0, 2, 3)), None, None
+        rows, columns, kernel = (x.contiguous(memory_format=first) for x in (gradient, maps, weight))
+        return of_maps, part(rows, columns, kernel, 1), gradient.sum(dim=(0, 2, 3)), None, None
 
 
 @cache
@@ -94,7 +94,7 @@ def _has_avx512() -> bool:
 
 
 def conv(channels: int, out: int, size: int, gain: float = 2.0**0.5) -> Convolution:
-    """Make a convolution that keeps the grid, with zero bias and weights drawn so that variance grows by `gain`^2."""
+    """Return a convolution that keeps the grid, with zero bias and weights drawn so that variance grows by `gain`^2."""
     layer = Convolution(channels, out, size, padding=size // 2)
     nn.init.normal_(layer.weight, std=gain / math.sqrt(channels * size**2))
     layer.bias = nn.Parameter(torch.zeros(out))
@@ -116,7 +116,7 @@ class Block(nn.Module):
         self.shortcut = conv(channels, out, 1, gain)
 
     def hidden(self, features: Tensor) -> Tensor:
-        """Compute what the last convolution sees."""
+        """Compute the input of the last convolution."""
         hidden = self.reduce(functional.silu(features))
         return functional.silu(self.second(functional.silu(self.first(functional.silu(hidden)))))
 
@@ -129,10 +129,10 @@ class Block(nn.Module):
         hidden = self.hidden(features)
 
         def part(channels: slice) -> Tensor:
-            seen = ((hidden, self.expand), (features, self.shortcut))
+            inputs = ((hidden, self.expand), (features, self.shortcut))
             expanded, added = (
                 functional.conv2d(maps, layer.weight[channels], cast(Tensor, layer.bias)[channels])
-                for maps, layer in seen
+                for maps, layer in inputs
             )
             return expanded + added
 
@@ -181,7 +181,7 @@ def pointwise(layer: nn.Conv2d, maps: Tensor) -> Tensor:
 
 
 def band_size(j: int) -> float:
-    """Give about the root-mean-square magnitude of band j's image in model units; networks see bands over this."""
+    """Return about the root-mean-square magnitude of band j's image in model units, by which bands are divided."""
     return 0.3 if j == 0 else 0.05
 
 
@@ -220,7 +220,7 @@ def unfold_image(folded: Tensor, fold: int, channels: int | None = None) -> Tens
 
 
 def band_coverage(mask: Tensor, levels: int) -> Tensor:
-    """Compute which fraction of each band was measured: bool mask (slices, H, W) to (slices, J + 1, 1, 1)."""
+    """Compute which fraction of each band was acquired: bool mask (slices, H, W) to (slices, J + 1, 1, 1)."""
     shape = (mask.shape[-2], mask.shape[-1])
     fractions = []
     for j, grid in enumerate(grids(shape, levels)):

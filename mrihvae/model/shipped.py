@@ -28,5 +28,5 @@ def find_weights(name_or_path: str) -> Path:
 
 
 def weights_for(coils: int) -> str:
-    """Name the shipped weights that are for scans of one coil, or of several."""
+    """Return the name of the shipped weights for scans of one coil, or of several."""
     return "multicoil" if coils > 1 else "default"

@@ -1,8 +1,8 @@
-"""The learned first guess of what data leave open: U-Nets in turn with data consistency, begun at a simple guess.
+"""The learned first guess: U-Nets in turn with data consistency, starting from a simple guess.
 
-A deep cascade (Schlemper et al. 2018) whose U-Nets (Ronneberger et al. 2015) see the image so far, that of the data
-alone and how much of each band was measured, and hand a few channels of memory to the next. After each, the guess is
-made consistent with the data, so that what aliases into the whole image is undone in k-space, not by the reach of
+A deep cascade (Schlemper et al. 2018) whose U-Nets (Ronneberger et al. 2015) are given the image so far, that of the
+data alone and the acquired fraction of each band, and hand a few channels of memory to the next. After each, the guess
+is made consistent with the data, so that what aliases into the whole image is undone in k-space, not by the reach of
 convolutions.
 """
 
@@ -55,7 +55,7 @@ class Unrolled(nn.Module):
     widths : channels of each scale of a U-Net, finest first
     memory : channels that a U-Net hands to the next
     fold : pixels per side folded into channels
-    levels : number of bands of which it is told how much was measured
+    levels : number of bands, whose acquired fractions are inputs
     shared : whether it is one U-Net, applied `cascades` times
     """
 
@@ -71,30 +71,31 @@ class Unrolled(nn.Module):
         )
 
     def forward(
-        self, first: Tensor, seen: Tensor, shares: Tensor, consistent: Callable[[Tensor, int], Tensor]
+        self, first: Tensor, data: Tensor, coverage: Tensor, make_consistent: Callable[[Tensor, int], Tensor]
     ) -> list[Tensor]:
         """Complete k-space.
 
         Parameters
         ----------
         first : the guess to begin with, complex (slices, H, W) in model units
-        seen : the same of the data alone
-        shares : how much of each band was measured, (slices, J + 1, h, w) on the folded grid, h and w may be 1
-        consistent : makes a guess agree with the data; told after which U-Net, from 0
+        data : the same of the data alone
+        coverage : fraction of each band that was acquired, (slices, J + 1, h, w) on the folded grid, h and w may be 1
+        make_consistent : makes a guess agree with the data; its second argument is the number of the U-Net before, from
+            0
 
         Returns
         -------
         complex (slices, H, W) before the first U-Net and after each
         """
         guesses = [first]
-        given = fold_image(ifft2c(seen), self.fold)
-        slices, channels, height, width = given.shape
-        planes = shares.to(given.dtype).expand(-1, -1, height, width)
-        memory = given.new_zeros(slices, self.memory, height, width)
+        data_image = fold_image(ifft2c(data), self.fold)
+        slices, channels, height, width = data_image.shape
+        planes = coverage.to(data_image.dtype).expand(-1, -1, height, width)
+        memory = data_image.new_zeros(slices, self.memory, height, width)
         for number in range(self.cascades):
             net = self.nets[number % len(self.nets)]
             image = fold_image(ifft2c(guesses[-1]), self.fold)
-            output = net(torch.cat((image, given, planes, memory), dim=1)).float()
+            output = net(torch.cat((image, data_image, planes, memory), dim=1)).float()
             change, memory = output[:, :channels], output[:, channels:]
-            guesses.append(consistent(guesses[-1] + fft2c(unfold_image(change, self.fold) * STEP), number))
+            guesses.append(make_consistent(guesses[-1] + fft2c(unfold_image(change, self.fold) * STEP), number))
         return guesses

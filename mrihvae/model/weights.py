@@ -58,7 +58,7 @@ def write_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, st
     with atomic_write(path) as temporary:
         try:
             save_file(tensors, temporary, metadata)
-        except SafetensorError as error:  # how safetensors tells of a full disk
+        except SafetensorError as error:  # how safetensors reports a full disk
             raise OSError(str(error)) from error
 
 
@@ -108,7 +108,7 @@ def load_model(name_or_path: str, device: torch.device | str = "cpu") -> HVAE:
     except RuntimeError as error:
         why = reason(error, -1)
         raise InputError(f"{path}: does not fit the settings beside it ({why}); copy both again") from error
-    return model.move(device).eval().requires_grad_(False)
+    return model.to_device(device).eval().requires_grad_(False)
 
 
 def weight_files(path: Path) -> list[Path]:

@@ -79,8 +79,8 @@ def conjugate_gradients(
     return Solution(x.to(right.dtype), residual.to(right.real.dtype), number, remainder.to(right.dtype))
 
 
-def converged(found: Solution) -> Tensor:
-    """Take the image, with a warning if it is not there yet."""
+def image_or_warning(found: Solution) -> Tensor:
+    """Return the image of a solution, with a warning if it has not converged."""
     if bool((found.residual > CG_TOLERANCE).any()):
         warn(
             f"conjugate gradients stopped after {found.iterations} iterations at a relative residual of "

@@ -1,7 +1,7 @@
-"""What data say of an image: -log p(y | x), and its proximal step, for Gaussian, Rician and phase-free data.
+"""Data terms f(x) = -log p(y | x), and their proximal steps, for Gaussian, Rician and phase-free data.
 
-PnP-HVAE takes any data term f of which it can minimize f(x) + |x - v|^2 / gamma^2 (the x-step), or of which there is
-a gradient. Noise of deviation sigma has E|n|^2 = sigma^2 in every number: for complex images |.|^2 stands where real
+PnP-HVAE takes any data term f with a minimizer of f(x) + |x - v|^2 / gamma^2 (the x-step), or with a gradient. Noise of
+standard deviation sigma has E|n|^2 = sigma^2 in every number: for complex images |.|^2 stands where real
 ones have |.|^2 / 2 in the logarithms of densities, which the proximal step does not feel.
 """
 
@@ -14,7 +14,7 @@ from typing import ClassVar, Protocol
 import torch
 from torch import Tensor
 
-from mrihvae.physics.kernels import squared
+from mrihvae.physics.kernels import abs2
 from mrihvae.physics.operators import Operator
 
 MIN_PROX_WEIGHT = 1e-6  # of v against the data, so that data without noise have a proximal step, too
@@ -63,7 +63,7 @@ class LeastSquares:
 
     def value(self, image: Tensor) -> Tensor:
         """Compute f(x), (slices,)."""
-        misfit = squared(self.operator.forward(image) - self.data).flatten(1).sum(dim=1)
+        misfit = abs2(self.operator.forward(image) - self.data).flatten(1).sum(dim=1)
         return misfit / self.noise.clamp_min(1e-12) ** 2 * (0.5 if self.real else 1.0)
 
     def prox(self, v: Tensor, gamma: Tensor | float) -> Tensor:
@@ -73,7 +73,7 @@ class LeastSquares:
         return v + self.operator.solve(self.operator.adjoint(remainder), r)
 
     def first_image(self) -> Tensor:
-        """Make an image of the data alone, to begin with."""
+        """Compute an image of the data alone, to begin with."""
         return self.operator.first_image(self.data)
 
     def scaled(self, scale: Tensor) -> LeastSquares:
@@ -121,7 +121,7 @@ class Rician:
         return x
 
     def first_image(self) -> Tensor:
-        """Make an image of the data as if noise were Gaussian."""
+        """Compute an image of the data as if noise were Gaussian."""
         return self.operator.first_image(self.data)
 
     def _argument(self, image: Tensor) -> tuple[Tensor, Tensor]:
@@ -184,7 +184,7 @@ class Differentiable:
             optimizer = torch.optim.Adam([x], lr=self.step)
             for _ in range(self.steps):
                 optimizer.zero_grad()
-                near = half * (squared(x - v) / gamma**2).flatten(1).sum(dim=1)
+                near = half * (abs2(x - v) / gamma**2).flatten(1).sum(dim=1)
                 (self.function(x) + near).sum().backward()
                 optimizer.step()
         return x.detach()

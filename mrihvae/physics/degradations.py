@@ -9,8 +9,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from mrihvae.errors import InputError
-from mrihvae.physics.conjugate_gradients import conjugate_gradients, converged
-from mrihvae.physics.kernels import apply_transfer, gaussian_kernel, sinc_upsample, squared, transfer_of
+from mrihvae.physics.conjugate_gradients import conjugate_gradients, image_or_warning
+from mrihvae.physics.kernels import abs2, apply_transfer, gaussian_kernel, sinc_upsample, transfer_of
 
 MAX_FILL_WIDTH = 0.25  # width of the widest Gaussian that fills holes, over the longer side of the image
 
@@ -60,7 +60,7 @@ class Inpainting:
         return filled / weight.clamp_min(1e-6)
 
     def gains(self, shape: tuple[int, int]) -> tuple[Tensor, Tensor]:
-        """Pixels that are known are kept."""
+        """Return the mask: known pixels are kept."""
         mask = self.mask.float()
         return mask.reshape((1,) * (3 - mask.ndim) + mask.shape), torch.ones(1, 1, 1)
 
@@ -103,15 +103,15 @@ class Blur:
 
     def solve(self, right: Tensor, r: Tensor | float) -> Tensor:
         """Divide every frequency by |K|^2 + r."""
-        return apply_transfer(1 / (squared(self.transfer) + r), right)
+        return apply_transfer(1 / (abs2(self.transfer) + r), right)
 
     def first_image(self, data: Tensor) -> Tensor:
-        """Take the blurred image as it is."""
+        """Return the blurred image."""
         return data
 
     def gains(self, shape: tuple[int, int]) -> tuple[Tensor, Tensor]:
-        """Frequencies are kept as the kernel has them."""
-        return torch.ones(1, 1, 1), torch.fft.fftshift(squared(self.transfer), dim=(-2, -1))
+        """Return |K|^2 of each frequency."""
+        return torch.ones(1, 1, 1), torch.fft.fftshift(abs2(self.transfer), dim=(-2, -1))
 
 
 @dataclass(frozen=True)
@@ -137,11 +137,11 @@ class PaddedBlur:
 
     def forward(self, image: Tensor) -> Tensor:
         """Compute y = crop(k * pad(x))."""
-        return self._convolved(image, conjugate=False)
+        return self._convolve(image, conjugate=False)
 
     def adjoint(self, data: Tensor) -> Tensor:
         """Correlate with the kernel, zero outside."""
-        return self._convolved(data, conjugate=True)
+        return self._convolve(data, conjugate=True)
 
     def solve(self, right: Tensor, r: Tensor | float) -> Tensor:
         """Solve by conjugate gradients, preconditioned by the circular convolution."""
@@ -149,17 +149,17 @@ class PaddedBlur:
         found = conjugate_gradients(
             lambda x: self.adjoint(self.forward(x)), right, r, lambda x: near.solve(x, r), self.tolerance, self.cap
         )
-        return converged(found)
+        return image_or_warning(found)
 
     def first_image(self, data: Tensor) -> Tensor:
-        """Take the blurred image as it is."""
+        """Return the blurred image."""
         return data
 
     def gains(self, shape: tuple[int, int]) -> tuple[Tensor, Tensor]:
-        """Frequencies are kept about as the circular convolution does."""
+        """Return the gains of the circular convolution, which are about the same."""
         return Blur(transfer_of(self.kernel, shape)).gains(shape)
 
-    def _convolved(self, image: Tensor, conjugate: bool) -> Tensor:
+    def _convolve(self, image: Tensor, conjugate: bool) -> Tensor:
         height, width = image.shape[-2:]
         margin = (self.kernel.shape[-1] // 2, self.kernel.shape[-2] // 2)
         padded = functional.pad(image, (0, margin[0], 0, margin[1]))
@@ -204,7 +204,7 @@ class SuperResolution:
         return apply_transfer(self.transfer, image)[..., :: self.factor, :: self.factor]
 
     def adjoint(self, data: Tensor) -> Tensor:
-        """Put pixels apart, zeros between them, and correlate with the kernel."""
+        """Insert zeros between pixels, and correlate with the kernel."""
         apart = data.new_zeros(*data.shape[:-2], *self.transfer.shape[-2:])
         apart[..., :: self.factor, :: self.factor] = data
         return apply_transfer(self.transfer.conj(), apart)
@@ -221,7 +221,7 @@ class SuperResolution:
     def aliased_power(self) -> Tensor:
         """Compute the transfer function of A A^H: the mean of |K|^2 over frequencies that alias into one."""
         height, width = (size // self.factor for size in self.transfer.shape[-2:])
-        folded = squared(self.transfer).unflatten(-1, (self.factor, width)).unflatten(-3, (self.factor, height))
+        folded = abs2(self.transfer).unflatten(-1, (self.factor, width)).unflatten(-3, (self.factor, height))
         aliased: Tensor = folded.mean(dim=(-4, -2))
         return aliased
 
@@ -230,8 +230,8 @@ class SuperResolution:
         return sinc_upsample(data, self.factor)
 
     def gains(self, shape: tuple[int, int]) -> tuple[Tensor, Tensor]:
-        """Tell how much of a frequency is seen beside those that alias onto it, times the mean that data keep."""
-        power = squared(self.transfer)
+        """Return the share of a frequency among those that alias into one, times the power that the data keep of it."""
+        power = abs2(self.transfer)
         aliased = self.aliased_power().repeat(1, self.factor, self.factor)
         share = power / self.factor**2 / aliased.clamp_min(torch.finfo(power.dtype).tiny)
         return torch.ones(1, 1, 1), torch.fft.fftshift(share * power, dim=(-2, -1))

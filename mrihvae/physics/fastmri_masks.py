@@ -1,6 +1,6 @@
 """fastMRI's sampling masks by name, in numpy alone, draw for draw equal to `fastmri.data.subsample`.
 
-A mask is a boolean array of length W over the phase-encoding axis, True where a line is measured. fastMRI seeds
+A mask is a boolean array of length W over the phase-encoding axis, True where a line is acquired. fastMRI seeds
 its masks with the file name, so that one file has one mask for all slices and every reader draws the same.
 """
 
@@ -119,5 +119,5 @@ def _magic_lines(rng: RandomState, width: int, acceleration: int) -> np.ndarray:
 
 
 def effective_acceleration(mask: np.ndarray) -> float:
-    """Compute the acceleration that a mask really has: lines over measured lines."""
+    """Compute the effective acceleration of a mask: lines over acquired lines."""
     return mask.size / max(int(np.count_nonzero(mask)), 1)

@@ -1,4 +1,4 @@
-"""Centerd orthonormal Fourier transform and centerd resizing; DC sits at `[H // 2, W // 2]`."""
+"""Centered orthonormal Fourier transform and centered resizing; DC sits at `[H // 2, W // 2]`."""
 
 from __future__ import annotations
 
@@ -54,11 +54,11 @@ def center_pad(array: Tensor, shape: tuple[int, int], value: float = 0.0) -> Ten
 
 
 def resize_kspace(kspace: Tensor, shape: tuple[int, int]) -> Tensor:
-    """Crop or zero-pad centerd k-space (..., H, W) per axis to (..., *shape): sinc resampling of the image."""
+    """Crop or zero-pad centered k-space (..., H, W) per axis to (..., *shape): sinc resampling of the image."""
     smaller = (min(kspace.shape[-2], shape[0]), min(kspace.shape[-1], shape[1]))
     return center_pad(center_crop(kspace, smaller), shape)
 
 
-def masked(kspace: Tensor, mask: Tensor) -> Tensor:
-    """Put 0 where `mask`, bool and broadcast to it, is False."""
+def apply_mask(kspace: Tensor, mask: Tensor) -> Tensor:
+    """Set k-space to 0 where `mask`, bool and broadcast to it, is False."""
     return torch.where(mask, kspace, torch.zeros((), dtype=kspace.dtype, device=kspace.device))

@@ -67,7 +67,7 @@ def transfer_of(kernel: Tensor, shape: tuple[int, ...]) -> Tensor:
 
 
 def apply_transfer(transfer: Tensor, image: Tensor) -> Tensor:
-    """Multiply an image's spectrum; a real image, of which the transfer must be of a real kernel, stays real."""
+    """Multiply an image's spectrum; real images, whose kernel must be real, stay real."""
     if image.is_complex():
         mapped: Tensor = torch.fft.ifft2(torch.fft.fft2(image) * transfer)
         return mapped
@@ -76,7 +76,7 @@ def apply_transfer(transfer: Tensor, image: Tensor) -> Tensor:
     return real
 
 
-def squared(values: Tensor) -> Tensor:
+def abs2(values: Tensor) -> Tensor:
     """Compute |values|^2 of real or complex numbers."""
     return values.real**2 + values.imag**2 if values.is_complex() else values**2
 
@@ -87,15 +87,15 @@ def sinc_upsample(data: Tensor, factor: int) -> Tensor:
     spectrum = torch.fft.fft2(data)
     for axis, want in zip((-2, -1), shape):
         have = data.shape[axis]
-        grown = spectrum.new_zeros([want if axis % spectrum.ndim == k else n for k, n in enumerate(spectrum.shape)])
+        padded = spectrum.new_zeros([want if axis % spectrum.ndim == k else n for k, n in enumerate(spectrum.shape)])
         low = (have + 1) // 2
-        grown.narrow(axis, 0, low).copy_(spectrum.narrow(axis, 0, low))
+        padded.narrow(axis, 0, low).copy_(spectrum.narrow(axis, 0, low))
         if have > low:
-            grown.narrow(axis, want - (have - low), have - low).copy_(spectrum.narrow(axis, low, have - low))
+            padded.narrow(axis, want - (have - low), have - low).copy_(spectrum.narrow(axis, low, have - low))
         if have % 2 == 0 and factor > 1:  # the highest frequency is that of both signs: half of it to either
             middle = 0.5 * spectrum.narrow(axis, low, 1)
-            grown.narrow(axis, want - low, 1).copy_(middle)
-            grown.narrow(axis, low, 1).copy_(middle)
-        spectrum = grown
+            padded.narrow(axis, want - low, 1).copy_(middle)
+            padded.narrow(axis, low, 1).copy_(middle)
+        spectrum = padded
     image: Tensor = torch.fft.ifft2(spectrum) * factor**2
     return image if data.is_complex() else image.real

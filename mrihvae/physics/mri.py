@@ -8,8 +8,8 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from mrihvae.physics.conjugate_gradients import conjugate_gradients, converged
-from mrihvae.physics.fourier import fft2c, ifft2c, masked
+from mrihvae.physics.conjugate_gradients import conjugate_gradients, image_or_warning
+from mrihvae.physics.fourier import apply_mask, fft2c, ifft2c
 
 CACHE_BYTES = 2**18  # bytes of one coil's image from which coils are processed one after another
 
@@ -54,7 +54,7 @@ class Sense:
     cap: int = 300
 
     def forward(self, image: Tensor) -> Tensor:
-        """Compute y = M F S x, +0 where nothing is measured."""
+        """Compute y = M F S x, +0 where nothing was acquired."""
         return self.masked(fft2c(self.maps * image[..., None, :, :]))
 
     def adjoint(self, kspace: Tensor) -> Tensor:
@@ -78,7 +78,7 @@ class Sense:
         return combined
 
     def density(self) -> Tensor:
-        """Compute how much of each frequency, uncenterd, the data hold: the diagonal of F A^H A F^H, (slices, H, W).
+        """Compute how much of each frequency, uncentered, the data hold: the diagonal of F A^H A F^H, (slices, H, W).
 
         It is the mask, circularly correlated with the power of the maps' spectra.
         """
@@ -90,20 +90,20 @@ class Sense:
 
     def solve(self, right: Tensor, r: Tensor | float) -> Tensor:
         """Solve (A^H A + r I) x = `right` by conjugate gradients, r > 0, a number or (slices, 1, 1)."""
-        return converged(conjugate_gradients(self.normal, right, r, tolerance=self.tolerance, cap=self.cap))
+        return image_or_warning(conjugate_gradients(self.normal, right, r, tolerance=self.tolerance, cap=self.cap))
 
     def first_image(self, data: Tensor) -> Tensor:
         """Combine the coils of zero-filled data."""
         return self.adjoint(data)
 
     def gains(self, shape: tuple[int, int]) -> tuple[Tensor, Tensor]:
-        """Bins that were measured are kept, where any coil receives."""
+        """Return where coils receive, and which k-space samples were acquired."""
         received = self.maps.abs().square().sum(dim=-3)
         return received, self.mask.float().expand(1, *shape) if self.mask.ndim < 3 else self.mask.float()
 
     def masked(self, kspace: Tensor) -> Tensor:
-        """Put +0 where nothing is measured, (slices, coils, H, W)."""
-        return masked(kspace, self._mask)
+        """Set k-space (slices, coils, H, W) to +0 where nothing was acquired."""
+        return apply_mask(kspace, self._mask)
 
     @cached_property
     def _mask(self) -> Tensor:
@@ -112,8 +112,8 @@ class Sense:
     @cached_property
     def _groups(self) -> list[tuple[Tensor, Tensor]]:
         """Maps with their conjugates: coil by coil where a coil fills a processor's cache, else all coils together."""
-        one = self.maps[..., :1, :, :]
-        if self.maps.device.type == "cpu" and one.numel() * one.element_size() >= CACHE_BYTES:
+        single_coil = self.maps[..., :1, :, :]
+        if self.maps.device.type == "cpu" and single_coil.numel() * single_coil.element_size() >= CACHE_BYTES:
             groups = self.maps.split(1, dim=-3)
         else:
             groups = (self.maps,)
@@ -121,7 +121,7 @@ class Sense:
 
     @cached_property
     def _convolution(self) -> tuple[Tensor, tuple[int, ...]]:
-        """The mask as weights of uncenterd frequencies, and the axes to transform."""
+        """The mask as weights of uncentered frequencies, and the axes to transform."""
         mask = self._mask if self._mask.ndim > 1 else self._mask[None]
         weights = torch.fft.ifftshift(mask.to(self.maps.real.dtype), dim=(-2, -1))
         lines = bool((weights == weights[..., :1, :]).all())
@@ -149,13 +149,13 @@ class MaskedFourier:
     mask: Tensor
 
     def forward(self, image: Tensor) -> Tensor:
-        """Compute y = M F x, complex (..., H, W) to (..., H, W), +0 where nothing is measured."""
+        """Compute y = M F x, complex (..., H, W) to (..., H, W), +0 where nothing was acquired."""
         kspace = fft2c(image)
-        return masked(kspace, self.mask)
+        return apply_mask(kspace, self.mask)
 
     def adjoint(self, kspace: Tensor) -> Tensor:
         """Compute A^H y = F^H M y, the zero-filled image, complex (..., H, W) to (..., H, W)."""
-        return ifft2c(masked(kspace, self.mask))
+        return ifft2c(apply_mask(kspace, self.mask))
 
     def normal(self, image: Tensor) -> Tensor:
         """Compute A^H A x = F^H M F x."""
@@ -166,9 +166,9 @@ class MaskedFourier:
         return ifft2c(fft2c(right) / (self.mask + r))
 
     def first_image(self, data: Tensor) -> Tensor:
-        """Take the zero-filled image."""
+        """Return the zero-filled image."""
         return self.adjoint(data)
 
     def gains(self, shape: tuple[int, int]) -> tuple[Tensor, Tensor]:
-        """Bins that were measured are kept."""
+        """Return which k-space samples were acquired."""
         return torch.ones(1, 1, 1), self.mask.float().expand(1, *shape) if self.mask.ndim < 3 else self.mask.float()

@@ -1,4 +1,4 @@
-"""Model units and noise: what turns k-space of any physical scale into the numbers that the network sees."""
+"""Estimates of the noise in k-space and in images."""
 
 from __future__ import annotations
 
@@ -14,24 +14,24 @@ from mrihvae.physics.sampling import lines_differ_along_h
 EDGE_FRACTION = 0.125  # the outermost eighth of the readout on either side, off the axes, holds little but noise
 NEIGHBOR_LINES = 7  # neighbors over whose noise a line's is averaged
 EMPTY_ROW_FRACTION, MIN_EMPTY_ROWS = 0.03, 4  # share of the rows of an image, and least number, that count as empty
-FAINT_ROW_FRACTION = 0.3  # of the rows are looked at for them
+FAINT_ROW_FRACTION = 0.3  # of the rows are searched for them
 SIMILARITY_FACTOR = 2.0  # times what the most alike of them differ by, up to which others are alike, too
 ROUNDING_POWER = 1e-9  # of the greatest power, up to which a row holds no noise either
-WHOLE_LINE_FRACTION = 0.999  # of the bins of a line that were measured, for it to count as whole
+WHOLE_LINE_FRACTION = 0.999  # of the samples of a line that were acquired, for it to count as whole
 
 
 def line_noise(kspace: Tensor) -> Tensor:
-    """Estimate E|n|^2 per bin of each line along H, since scanners filter lines: noise may differ between them.
+    """Estimate E|n|^2 per sample of each line along H, since scanners filter lines: noise may differ between them.
 
     The median power of a line's bins in the outermost rows of all slices, over ln 2, averaged over neighboring lines.
 
     Parameters
     ----------
-    kspace : complex (slices, H, W), zeros where nothing was measured
+    kspace : complex (slices, H, W), zeros where nothing was acquired
 
     Returns
     -------
-    real (W,); 0 for lines of which nothing was measured
+    real (W,); 0 for lines that were not acquired
     """
     rows = torch.nonzero((kspace != 0).any(dim=-1).any(dim=0))[:, 0]
     if len(rows) == 0:
@@ -46,16 +46,16 @@ def line_noise(kspace: Tensor) -> Tensor:
 
 
 def missing_noise(kspace: Tensor, known: Tensor) -> float:
-    """Estimate the standard deviation that the noise of bins that are not known adds to a magnitude image.
+    """Estimate the standard deviation in a magnitude image of the noise of k-space samples that were not acquired.
 
     Parameters
     ----------
-    kspace : complex (slices, H, W), zeros where nothing was measured
-    known : bool (H, W), measured or known to be 0
+    kspace : complex (slices, H, W), zeros where nothing was acquired
+    known : bool (H, W), acquired or known to be 0
 
     Returns
     -------
-    in the units of the image: half of these bins' noise power, as of a pixel where signal dominates. Lines that were
+    in the units of the image: half of these samples' noise power, as of a pixel where signal dominates. Lines that were
     not measured are taken to have the noise of those between which they lie.
     """
     if lines_differ_along_h(known):
@@ -106,7 +106,7 @@ def noise_std(kspace: Tensor, mask: Tensor | None = None) -> Tensor:
 
 
 def background_noise(kspace: Tensor) -> Tensor:
-    """Estimate the standard deviation per complex bin of the noise of all coils together from where nothing is imaged.
+    """Estimate the noise of all coils together from image rows beside the object, as standard deviation per sample.
 
     Lines along H that were measured whole give images whose rows are free of aliasing, so that rows beside the object
     hold noise alone, however far signal reaches in k-space, and are alike. Of the rows of least power, the share
@@ -116,7 +116,7 @@ def background_noise(kspace: Tensor) -> Tensor:
 
     Parameters
     ----------
-    kspace : complex (..., coils, H, W), 0 where not measured
+    kspace : complex (..., coils, H, W), 0 where not acquired
 
     Returns
     -------
@@ -129,12 +129,12 @@ def background_noise(kspace: Tensor) -> Tensor:
     if len(there) == 0:
         return corners
     power = torch.fft.ifft(kspace[..., there], dim=-2, norm="ortho").abs().square().sum(dim=(-3, -1))
-    masked = power <= ROUNDING_POWER * power.amax(dim=-1, keepdim=True)  # in the image, so that they tell nothing
+    masked = power <= ROUNDING_POWER * power.amax(dim=-1, keepdim=True)  # in the image, so that they show no noise
     power = torch.where(masked, torch.inf, power).sort(dim=-1).values
     height = power.shape[-1]
     taken = min(height, max(MIN_EMPTY_ROWS, round(EMPTY_ROW_FRACTION * height)))
-    looked_at = max(1, round(FAINT_ROW_FRACTION * height))
-    windows = power.unfold(-1, taken, 1)[..., :looked_at, :]
+    candidates = max(1, round(FAINT_ROW_FRACTION * height))
+    windows = power.unfold(-1, taken, 1)[..., :candidates, :]
     steepness = torch.nan_to_num(windows[..., -1] / windows[..., 0], nan=torch.inf)
     flat = steepness - 1 <= SIMILARITY_FACTOR * (steepness.amin(dim=-1, keepdim=True) - 1)
     faintest = flat.to(torch.uint8).argmax(dim=-1, keepdim=True)  # the first of those

@@ -19,9 +19,9 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from mrihvae.physics.conjugate_gradients import conjugate_gradients, converged
+from mrihvae.physics.conjugate_gradients import conjugate_gradients, image_or_warning
 
-FIRST_IMAGE_WEIGHT = 1e-2  # weight of |x|^2 in the first image of an operator of which nothing more is known
+FIRST_IMAGE_WEIGHT = 1e-2  # weight of |x|^2 in the first image of an operator that is known by its products alone
 
 
 class Operator(Protocol):
@@ -37,10 +37,10 @@ class Operator(Protocol):
         """Solve (A^H A + r I) x = `right`, an image; r > 0, a number or (slices, 1, 1)."""
 
     def first_image(self, data: Tensor) -> Tensor:
-        """Make an image of data alone, to begin with."""
+        """Compute an image of data alone, to begin with."""
 
     def gains(self, shape: tuple[int, int]) -> tuple[Tensor, Tensor]:
-        """Tell how much A keeps, about |A|^2: by pixel and by centerd frequency, both (slices or 1, H or 1, W or 1)."""
+        """Return about |A|^2: by pixel and by centered frequency, both (slices or 1, H or 1, W or 1)."""
 
 
 @dataclass(frozen=True)
@@ -81,19 +81,19 @@ class Linear:
         found = conjugate_gradients(
             lambda x: self.adjoint(self.forward(x)), right, r, tolerance=self.tolerance, cap=self.cap
         )
-        return converged(found)
+        return image_or_warning(found)
 
     def first_image(self, data: Tensor) -> Tensor:
         """Solve with little weight on images that are small."""
         return self.solve(self.adjoint(data), FIRST_IMAGE_WEIGHT)
 
     def gains(self, shape: tuple[int, int]) -> tuple[Tensor, Tensor]:
-        """Nothing is known of what A keeps."""
+        """Return 1: nothing is known of what A keeps."""
         return torch.ones(1, 1, 1), torch.ones(1, 1, 1)
 
 
 def to_device(value: Any, device: torch.device) -> Any:
-    """Bring a dataclass of tensors, and of such dataclasses, to a device."""
+    """Move a dataclass of tensors, and of such dataclasses, to a device."""
     if isinstance(value, torch.Tensor):
         return value.to(device)
     if not dataclasses.is_dataclass(value) or isinstance(value, type):

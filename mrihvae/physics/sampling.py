@@ -1,6 +1,6 @@
 """Sampling patterns on the whole grid of k-space: fastMRI's masks along either axis, and those that fastMRI lacks.
 
-A pattern is a boolean array (H, W), True where a bin is measured. DC sits at `[H // 2, W // 2]`.
+A pattern is a boolean array (H, W), True where a k-space sample is acquired. DC sits at `[H // 2, W // 2]`.
 """
 
 from __future__ import annotations
@@ -129,7 +129,7 @@ def _poisson(shape: tuple[int, int], acceleration: float, center_fraction: float
 
 
 def _radial(shape: tuple[int, int], wanted: int, angle: float) -> np.ndarray:
-    """Add spokes through DC, each at the golden angle to the last, until `wanted` bins are measured."""
+    """Add spokes through DC, each at the golden angle to the last, until `wanted` samples are acquired."""
     pattern = np.zeros(shape, dtype=bool)
     along = np.linspace(-1, 1, 4 * max(shape) + 1)
     while np.count_nonzero(pattern) < wanted:
@@ -140,7 +140,7 @@ def _radial(shape: tuple[int, int], wanted: int, angle: float) -> np.ndarray:
 
 
 def _spiral(shape: tuple[int, int], wanted: int, start: float) -> np.ndarray:
-    """Wind one spiral, in the ellipse that fits the grid, as often as `wanted` bins take."""
+    """Wind one spiral, in the ellipse that fits the grid, with as many turns as `wanted` samples take."""
     fewest, most = 0.0, float(max(shape))
     pattern = np.zeros(shape, dtype=bool)
     for _ in range(20):
@@ -157,7 +157,7 @@ def _spiral(shape: tuple[int, int], wanted: int, start: float) -> np.ndarray:
 
 
 def _mark(pattern: np.ndarray, vertical: np.ndarray, horizontal: np.ndarray) -> None:
-    """Mark the bins nearest to points whose coordinates run from -1 to 1 over the grid."""
+    """Mark the samples nearest to points whose coordinates run from -1 to 1 over the grid."""
     height, width = pattern.shape
     rows = np.clip(np.rint(height // 2 + vertical * height / 2).astype(int), 0, height - 1)
     columns = np.clip(np.rint(width // 2 + horizontal * width / 2).astype(int), 0, width - 1)
@@ -165,7 +165,7 @@ def _mark(pattern: np.ndarray, vertical: np.ndarray, horizontal: np.ndarray) -> 
 
 
 def lines_differ_along_h(mask: Tensor) -> bool:
-    """Tell whether a mask, bool (H, W), is of lines along W, so that H and W are exchanged for the network."""
+    """Return whether a mask, bool (H, W), is of lines along W, so that H and W are exchanged for the network."""
     return bool((mask == mask[:, :1]).all()) and not bool((mask == mask[:1]).all())
 
 

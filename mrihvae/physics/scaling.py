@@ -9,11 +9,11 @@ from mrihvae.physics.fourier import ifft2c
 
 
 def kspace_scale(kspace: Tensor) -> Tensor:
-    """Compute the scale of measured k-space: the 99th percentile of the zero-filled magnitude.
+    """Compute the scale of acquired k-space: the 99th percentile of the zero-filled magnitude.
 
     Parameters
     ----------
-    kspace : complex (..., H, W), zeros where nothing was measured
+    kspace : complex (..., H, W), zeros where nothing was acquired
 
     Returns
     -------

@@ -26,11 +26,11 @@ ADMM_ITERATIONS = 15  # to 60 the PSNR changes by less than 0.1 dB
 def first_guess(
     measured: Tensor, mask: Tensor, strength: float = GUESS_STRENGTH, iterations: int = ADMM_ITERATIONS
 ) -> Tensor:
-    """Complete k-space by total variation; measured bins stay as they are.
+    """Complete k-space by total variation; acquired samples stay as they are.
 
     Parameters
     ----------
-    measured : y, complex (slices, H, W), centerd, in model units, 0 where not measured
+    measured : y, complex (slices, H, W), centered, in model units, 0 where not acquired
     mask : bool (slices, H, W)
 
     Returns

@@ -16,22 +16,22 @@ from torch import Tensor
 
 from mrihvae.model.hvae import HVAE
 from mrihvae.physics.data_fidelity import DataTerm
-from mrihvae.physics.kernels import squared
-from mrihvae.pnp.loop import Look, hvae_tau, relaxed
+from mrihvae.physics.kernels import abs2
+from mrihvae.pnp.loop import PosteriorView, hvae_tau, relax
 from mrihvae.pnp.settings import PnPSettings
 
 Map = Callable[[Tensor], Tensor]
 
 
-def encode_and_decode(model: HVAE, look: Look, settings: PnPSettings) -> Map:
-    """Make the map x -> HVAE_tau(x) of images (slices, H, W) in model units, through which gradients pass."""
-    return lambda x: hvae_tau(model, [look], x, settings, settings.beta)[0]
+def encode_and_decode(model: HVAE, posterior: PosteriorView, settings: PnPSettings) -> Map:
+    """Return the map x -> HVAE_tau(x) of images (slices, H, W) in model units, through which gradients pass."""
+    return lambda x: hvae_tau(model, [posterior], x, settings, settings.beta)[0]
 
 
-def whole_loop(model: HVAE, look: Look, term: DataTerm, settings: PnPSettings) -> Map:
-    """Make the map of an iteration, x -> prox(HVAE_tau(x)), relaxed as settings say."""
-    function, gamma = encode_and_decode(model, look, settings), settings.gamma / math.sqrt(settings.beta)
-    return lambda x: relaxed(x, term.prox(function(x), gamma), settings.relaxation)
+def whole_loop(model: HVAE, posterior: PosteriorView, term: DataTerm, settings: PnPSettings) -> Map:
+    """Return the map of an iteration, x -> prox(HVAE_tau(x)), relaxed as settings say."""
+    function, gamma = encode_and_decode(model, posterior, settings), settings.gamma / math.sqrt(settings.beta)
+    return lambda x: relax(x, term.prox(function(x), gamma), settings.relaxation)
 
 
 def contraction_ratios(function: Map, images: Tensor, noise: float, pairs: int, seed: int = 0) -> Tensor:
@@ -133,7 +133,7 @@ def spectral_norm(
     if start is None:
         generator = torch.Generator().manual_seed(seed)
         start = torch.randn(image.shape, dtype=image.dtype, generator=generator).to(image.device)
-    v = _normalized(_parts(start))
+    v = _normalize(_parts(start))
     with torch.enable_grad():
         at = _parts(image).detach().clone().requires_grad_()
         mapped = _parts(function(torch.view_as_complex(at) if image.is_complex() else at))
@@ -144,19 +144,19 @@ def spectral_norm(
         (pushed,) = torch.autograd.grad(pulled, weights, v, retain_graph=True)  # J v
         (back,) = torch.autograd.grad(mapped, at, pushed, retain_graph=True)
         history.append(_norm(pushed))
-        v = _normalized(back)
+        v = _normalize(back)
     return SpectralNorm(torch.stack(history), torch.view_as_complex(v) if image.is_complex() else v)
 
 
 def _parts(image: Tensor) -> Tensor:
-    """Give real and imaginary parts of complex images an axis of their own."""
+    """Return complex images with an axis of real and imaginary parts."""
     return torch.view_as_real(image).contiguous() if image.is_complex() else image
 
 
 def _norm(values: Tensor) -> Tensor:
-    return squared(values).flatten(1).sum(dim=1).sqrt()
+    return abs2(values).flatten(1).sum(dim=1).sqrt()
 
 
-def _normalized(values: Tensor) -> Tensor:
+def _normalize(values: Tensor) -> Tensor:
     size = _norm(values).clamp_min(torch.finfo(values.dtype).tiny)
     return values / size.view(-1, *[1] * (values.ndim - 1))

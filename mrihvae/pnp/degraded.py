@@ -1,9 +1,9 @@
-"""Degraded images as the network takes them: r(z_l | z_<l, y, A) for any linear operator A.
+"""The posterior of degraded images, r(z_l | z_<l, y, A), for any linear operator A.
 
-What `mrihvae.inference.reconstruct` is for undersampled scans. The image is surrounded by its own reflection up to a
-size that the network takes; the first guess is made consistent with the data by exact proximal steps
-(`mrihvae.physics.operators`), so one network serves every operator; and of each band r is told, pixel by pixel, how
-much the data say of it.
+It is to degraded images what `mrihvae.inference.reconstruct` is to undersampled scans. The image is surrounded by its
+own reflection up to a size that the network takes; the first guess is made consistent with the data by exact proximal
+steps (`mrihvae.physics.operators`), so one network serves every operator; and r is given, pixel by pixel, how much the
+data determine each band.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from mrihvae.model.hvae import HVAE
 from mrihvae.physics.data_fidelity import LeastSquares
 from mrihvae.physics.fourier import center_pad, fft2c, ifft2c
 
-DETAIL = 0.05  # about the size of detail, in model units: noise of this deviation halves what data say
+DETAIL = 0.05  # about the size of detail, in model units: noise of this standard deviation halves what data say
 BEGINNING = 0.1  # gamma, about the error of the image to begin with; it keeps the noise in its bounds
 AFTER = (0.05, 0.03)  # the same after each U-Net; after further ones it is the last
 VIEWS = (0, 6, 2, 4, 1, 7, 3, 5)  # in this order; bit 0 conjugates, 1 and 2 mirror; of real images four differ
 
 
 class ReflectionPadding:
-    """Where images meet the network, (slices, H, W) in model units on one side, padded k-space on the other.
+    """Images (slices, H, W) in model units, padded by reflection to the network's grid, and back.
 
     Parameters
     ----------
@@ -43,30 +43,32 @@ class ReflectionPadding:
         self.margins = [(want - size) // 2 for want, size in zip(self.padded, shape)]
         self.indices = [_reflection(size, want, at) for size, want, at in zip(shape, self.padded, self.margins)]
 
-    def turned(self, values: Tensor) -> Tensor:
+    def mirror(self, values: Tensor) -> Tensor:
         """Mirror, and conjugate complex values; its own inverse."""
         axes = [axis for bit, axis in ((2, -1), (4, -2)) if self.view & bit]
         values = values.flip(axes) if axes else values
         return values.conj().resolve_conj() if self.view & 1 and values.is_complex() else values
 
-    def grown(self, values: Tensor) -> Tensor:
-        """Surround (..., H, W) with its reflection, and turn it."""
+    def pad_and_mirror(self, values: Tensor) -> Tensor:
+        """Pad (..., H, W) with its reflection, and mirror it."""
         rows, columns = (index.to(values.device) for index in self.indices)
-        return self.turned(values[..., rows[:, None], columns])
+        return self.mirror(values[..., rows[:, None], columns])
 
     def kspace(self, image: Tensor) -> Tensor:
-        """Give the network's k-space of an image."""
-        return fft2c(self.grown(image.to(torch.complex64)))
+        """Return the network's k-space of an image."""
+        return fft2c(self.pad_and_mirror(image.to(torch.complex64)))
 
     def image(self, kspace: Tensor) -> Tensor:
-        """Give the image of the network's k-space."""
+        """Return the image of the network's k-space."""
         (top, left), (height, width) = self.margins, self.shape
-        image = self.turned(ifft2c(kspace))[..., top : top + height, left : left + width]
+        image = self.mirror(ifft2c(kspace))[..., top : top + height, left : left + width]
         return image.real if self.real else image
 
 
 class DegradedPosterior:
-    """What r sees of Gaussian data on degraded images: the data's own image, and shares of what they say.
+    """The measurement-conditioned posterior r of degraded images with Gaussian noise.
+
+    It is given the image of the data alone, and how much they determine each band.
 
     Parameters
     ----------
@@ -80,15 +82,15 @@ class DegradedPosterior:
         self.model, self.term = model, term
         self.first = term.first_image() if first is None else first
         self.frame = ReflectionPadding(model, (self.first.shape[-2], self.first.shape[-1]), term.real, view)
-        self.seen = self.kspace(self.first)
-        self.shares = shares(term, self.frame, model.settings.levels, model.settings.fold)
+        self.data_kspace = self.kspace(self.first)
+        self.data_coverage = data_coverage(term, self.frame, model.settings.levels, model.settings.fold)
 
     def kspace(self, image: Tensor) -> Tensor:
-        """Give the network's k-space of an image."""
+        """Return the network's k-space of an image."""
         return self.frame.kspace(image)
 
     def image(self, kspace: Tensor) -> Tensor:
-        """Give the image of the network's k-space."""
+        """Return the image of the network's k-space."""
         return self.frame.image(kspace)
 
     def guesses(self) -> list[Tensor]:
@@ -98,26 +100,26 @@ class DegradedPosterior:
             gamma = AFTER[min(number, len(AFTER) - 1)]
             return self.kspace(self.term.prox(self.image(kspace), gamma))
 
-        begun = self.kspace(self.term.prox(self.first, BEGINNING))
-        found: list[Tensor] = self.model.r.guess(begun, self.seen, self.shares, consistent)
+        first_kspace = self.kspace(self.term.prox(self.first, BEGINNING))
+        found: list[Tensor] = self.model.r.guess(first_kspace, self.data_kspace, self.data_coverage, consistent)
         return found
 
     def encoder(self, kspace: Tensor) -> MeasurementEncoder:
-        """Make r look at a guess, k-space."""
-        return MeasurementEncoder(self.model, kspace, self.seen, self.shares)
+        """Return r of a guess, k-space (slices, H, W)."""
+        return MeasurementEncoder(self.model, kspace, self.data_kspace, self.data_coverage)
 
-    def settled(self, kspace: Tensor, gamma: float = 1.0) -> tuple[Tensor, Tensor, Tensor]:
-        """No bin is known for sure: r sees what its own coarser levels decode to, and nothing is refined against."""
+    def known_bins(self, kspace: Tensor, gamma: float = 1.0) -> tuple[Tensor, Tensor, Tensor]:
+        """Return no known k-space: r is given what its own coarser levels decode to, and latents are not refined."""
         nothing, nowhere = torch.zeros_like(kspace), torch.zeros_like(kspace, dtype=torch.bool)
         return nothing, nowhere, kspace.abs().new_full((len(kspace),), gamma)
 
-    def decoded(self, guess: Tensor) -> Tensor:
+    def decode_means(self, guess: Tensor) -> Tensor:
         """Decode r's means: k-space of the amortized restoration."""
-        return infer(self.model, self.encoder(guess), *self.settled(guess), RefinementSettings(sweeps=0)).kspace
+        return infer(self.model, self.encoder(guess), *self.known_bins(guess), RefinementSettings(sweeps=0)).kspace
 
 
-def shares(term: LeastSquares, frame: ReflectionPadding, levels: int, fold: int) -> Tensor:
-    """Compute how much data say of each band at each pixel, from 0 to 1, on the network's folded grid.
+def data_coverage(term: LeastSquares, frame: ReflectionPadding, levels: int, fold: int) -> Tensor:
+    """Compute how much the data determine each band at each pixel, from 0 to 1, on the network's folded grid.
 
     The operator's gain g over g + (sigma / `DETAIL`)^2, as of Wiener's filter; averaged over a band's frequencies.
 
@@ -132,7 +134,7 @@ def shares(term: LeastSquares, frame: ReflectionPadding, levels: int, fold: int)
     means = [kept[:, band.to(kept.device)].mean(dim=1) for band in bands]
     known = pixel.expand(len(term.noise), -1, -1)
     if known.shape[-2:] != (1, 1):
-        known = torch.nn.functional.avg_pool2d(frame.grown(known.expand(-1, *frame.shape)), fold)
+        known = torch.nn.functional.avg_pool2d(frame.pad_and_mirror(known.expand(-1, *frame.shape)), fold)
     return torch.stack(means, dim=1)[:, :, None, None] * known[:, None]
 
 

@@ -1,13 +1,13 @@
 """PnP-HVAE: plug-and-play restoration with the hierarchical VAE as prior (Prost et al. 2023, arXiv 2303.11217).
 
-It looks for an image x and latents z that make
+It minimizes, over the image x and the latents z in turns,
 
-    J(x, z) = f(x) + beta |x - mu(z)|^2 / gamma^2 - sum_l tau_l^-2 log p(z_l | z_<l)
+    J(x, z) = f(x) + beta |x - mu(z)|^2 / gamma^2 - sum_l tau_l^-2 log p(z_l | z_<l),
 
-small (all but the last term halved for real images), f(x) = -log p(y | x), in turns: z by one pass of the encoder and
-down the decoder, without back-propagation; x by an exact proximal step. With beta = 1 and q for the encoder this is
-the paper's algorithm 1, with its proximal step solved. The x-step cannot raise J; a z-step can, as the encoder only
-approximates the latents' posterior.
+where f(x) = -log p(y | x); for real images all but the last term are halved. z follows from a single pass of the
+encoder and the decoder, without back-propagation; x from an exact proximal step. With beta = 1 and q for the encoder
+this is the paper's algorithm 1, with its proximal step solved. The x-step cannot raise J; a z-step can, as the encoder
+only approximates the latents' posterior.
 """
 
 from __future__ import annotations
@@ -42,24 +42,24 @@ class NotConverged(str):
     __slots__ = ()
 
 
-class View(Protocol):
-    """From images to the network's k-space and back, such as `mrihvae.pnp.degraded.ReflectionPadding`."""
+class KspaceView(Protocol):
+    """Conversion of images to the network's k-space and back, such as `mrihvae.pnp.degraded.ReflectionPadding`."""
 
     def kspace(self, image: Tensor) -> Tensor:
-        """Give the network's k-space of an image."""
+        """Return the network's k-space of an image."""
 
     def image(self, kspace: Tensor) -> Tensor:
-        """Give the image of the network's k-space."""
+        """Return the image of the network's k-space."""
 
 
-class Look(View, Protocol):
-    """How the network looks at images of a data term in one view, such as `Complete`."""
+class PosteriorView(KspaceView, Protocol):
+    """The posterior of latents given images of a data term, in one view, such as `CompletePosterior`."""
 
     def encoder(self, kspace: Tensor) -> Encoder:
-        """Make the encoder look at k-space."""
+        """Return the encoder of k-space (slices, H, W)."""
 
-    def settled(self, kspace: Tensor, gamma: float) -> tuple[Tensor, Tensor, Tensor]:
-        """Give bins that are known, where they are, and their deviation s (slices,): what refinement is against."""
+    def known_bins(self, kspace: Tensor, gamma: float) -> tuple[Tensor, Tensor, Tensor]:
+        """Return k-space, where it is known, and its standard deviation s (slices,), to refine latents against."""
 
 
 class Tempered:
@@ -73,9 +73,9 @@ class Tempered:
     def __init__(self, encoder: Encoder, tau: Sequence[float], beta: float = 1.0) -> None:
         self.encoder, self.tau, self.beta = encoder, tau, beta
 
-    def enter(self, j: int, state: Tensor, known: Tensor) -> None:
-        """Let the encoder look."""
-        self.encoder.enter(j, state, known)
+    def begin_level(self, j: int, state: Tensor, known: Tensor) -> None:
+        """Let the encoder process the level."""
+        self.encoder.begin_level(j, state, known)
 
     def __call__(self, j: int, k: int, state: Tensor, prior: Gaussian) -> Gaussian:
         q, heat = self.encoder(j, k, state, prior), self.beta * self.tau[j] ** 2
@@ -115,7 +115,7 @@ class Restored:
 def restore(
     model: HVAE,
     term: DataTerm,
-    looks: Sequence[Look],
+    posteriors: Sequence[PosteriorView],
     start: Tensor,
     settings: PnPSettings,
     progress: Callable[[int], None] = lambda iteration: None,
@@ -126,10 +126,10 @@ def restore(
     Parameters
     ----------
     term : f, with its proximal step
-    looks : how the network sees images, a view each; what it decodes from them is averaged
+    posteriors : how the network sees images, a view each; what it decodes from them is averaged
     start : x to begin with, (slices, H, W) in model units
-    progress : told the number of each iteration when it is done
-    first : number of the first slice: every slice has draws of its own, whatever the batch
+    progress : called with the number of each iteration when it is done
+    first : number of the first slice: every slice has random numbers of its own, whatever the batch
 
     Returns
     -------
@@ -138,44 +138,44 @@ def restore(
     Warns
     -----
     NotConverged
-        If a slice runs away, its image being that of the iteration before, or does not settle.
+        A slice diverges, and keeps the image of the iteration before, or its steps do not shrink.
     """
     x, mu = start, start
-    watch, found = _Watch(settings, start), Restored(start, start)
+    monitor, found = _StepMonitor(settings, start), Restored(start, start)
     for number in range(settings.iterations):
         beta = settings.beta_at(number)
         gamma = settings.gamma / math.sqrt(beta)
-        new_mu, density = z_step(model, looks, x, settings, beta, number, first)
-        new_x = relaxed(x, term.prox(new_mu, gamma), settings.relaxation)
-        tried, taken = watch.judge(number, _norm(new_x - x), _norm(new_x))
+        new_mu, density = z_step(model, posteriors, x, settings, beta, number, first)
+        new_x = relax(x, term.prox(new_mu, gamma), settings.relaxation)
+        tried, taken = monitor.judge(number, _norm(new_x - x), _norm(new_x))
         mu, x = (_where(taken, new, old) for new, old in ((new_mu, mu), (new_x, x)))
         found.misfit.append(term.value(x))
         bond = (0.5 if term.real else 1.0) * (_norm(x - mu) / gamma) ** 2
         _record(found.objective, taken, found.misfit[-1] + bond - density)
-        _record(found.residual, tried, watch.residual)
+        _record(found.residual, tried, monitor.residual)
         if number > 0:
-            _record(found.ratio, tried, watch.ratio)
+            _record(found.ratio, tried, monitor.ratio)
         progress(number)
-        if not watch.active.any():
+        if not monitor.active.any():
             break
-    found.decoded, found.image, found.iterations, found.diverged = mu, x, watch.done, watch.diverged
-    found.unsettled = watch.unsettled(found.ratio)
+    found.decoded, found.image, found.iterations, found.diverged = mu, x, monitor.done, monitor.diverged
+    found.unsettled = monitor.unsettled(found.ratio)
     for which, what in (
-        (found.diverged, "ran away: the decoder's map is no contraction there; lower gamma or tau"),
-        (found.unsettled, "did not settle: steps no longer shrink; do fewer iterations, or lower tau or relaxation"),
+        (found.diverged, "diverged: the decoder's map is no contraction there; lower gamma or tau"),
+        (found.unsettled, "did not converge: steps no longer shrink; do fewer iterations, or lower tau or relaxation"),
     ):
         if which.any():
             warn(NotConverged(f"{int(which.sum())} of {len(which)} images {what}"))
     return found
 
 
-def relaxed(old: Tensor, new: Tensor, relaxation: float) -> Tensor:
-    """Go a part of the way from one image to another."""
+def relax(old: Tensor, new: Tensor, relaxation: float) -> Tensor:
+    """Return the image a fraction of the way from one image to another."""
     return new if relaxation == 1 else torch.lerp(old, new, relaxation)
 
 
-class _Watch:
-    """Follow the steps of every slice: whose counts, who has stopped, who runs away, who does not settle.
+class _StepMonitor:
+    """The steps of every slice: which slices go on, have stopped, diverge, or do not converge.
 
     Attributes
     ----------
@@ -194,7 +194,7 @@ class _Watch:
         self._since = self.done
 
     def judge(self, number: int, step: Tensor, size: Tensor) -> tuple[Tensor, Tensor]:
-        """Take |x_k - x_k-1| and |x_k| of an iteration; gives slices that did it, and those whose image is taken."""
+        """Judge an iteration by |x_k - x_k-1| and |x_k|; return which slices took it, and whose image counts."""
         size, finite, tried = size.clamp_min(1e-12), torch.isfinite(step), self.active
         self.residual, self.ratio, self._step = step / size, step / self._step.clamp_min(1e-12), step
         if number <= self.settings.beta_steps:  # steps may grow as long as beta does
@@ -212,7 +212,7 @@ class _Watch:
         return tried, taken
 
     def unsettled(self, ratios: Sequence[Tensor]) -> Tensor:
-        """Tell slices whose steps did not shrink over the last half of the iterations with full beta."""
+        """Return the slices whose steps did not shrink over the last half of the iterations with full beta."""
         half = (self.settings.iterations - self.settings.beta_steps) // 2
         if self.settings.draw or half < SETTLING or len(ratios) < self.settings.iterations - 1:
             return torch.zeros_like(self.active)
@@ -221,7 +221,7 @@ class _Watch:
 
 def z_step(
     model: HVAE,
-    looks: Sequence[Look],
+    posteriors: Sequence[PosteriorView],
     x: Tensor,
     settings: PnPSettings,
     beta: float = 1.0,
@@ -230,12 +230,12 @@ def z_step(
 ) -> tuple[Tensor, Tensor]:
     """Encode x and decode, x -> HVAE_tau(x), without gradients; see `hvae_tau`."""
     with torch.no_grad():
-        return hvae_tau(model, looks, x, settings, beta, number, first)
+        return hvae_tau(model, posteriors, x, settings, beta, number, first)
 
 
 def hvae_tau(
     model: HVAE,
-    looks: Sequence[Look],
+    posteriors: Sequence[PosteriorView],
     x: Tensor,
     settings: PnPSettings,
     beta: float = 1.0,
@@ -244,22 +244,24 @@ def hvae_tau(
 ) -> tuple[Tensor, Tensor]:
     """Encode x and decode, x -> HVAE_tau(x); gradients pass.
 
-    Gives mu(z), (slices, H, W), and sum_l tau_l^-2 log p(z_l | z_<l), (slices,), both means over the views.
+    Returns
+    -------
+    mu(z), (slices, H, W), and sum_l tau_l^-2 log p(z_l | z_<l), (slices,), both means over the views
     """
     levels = model.settings.levels
     tau = [settings.tau_at(j, levels) for j in range(levels)]
     images, densities = [], []
-    for which, look in enumerate(looks):
+    for which, posterior in enumerate(posteriors):
         draw = None
         if settings.draw:
             seeds = (mixed_seed(settings.seed, number, which, first + k) for k in range(len(x)))
             draw = partial(normal, generators=[torch.Generator().manual_seed(seed) for seed in seeds])
         with arithmetic(x.device, settings.precision):
-            kspace = look.kspace(x)
-            encoder = Tempered(look.encoder(kspace), tau, beta)
-            against = look.settled(kspace, settings.gamma / math.sqrt(beta))
-            inferred = infer(model, encoder, *against, RefinementSettings(sweeps=settings.sweeps), draw)
-        images.append(look.image(inferred.kspace))
+            kspace = posterior.kspace(x)
+            encoder = Tempered(posterior.encoder(kspace), tau, beta)
+            known = posterior.known_bins(kspace, settings.gamma / math.sqrt(beta))
+            inferred = infer(model, encoder, *known, RefinementSettings(sweeps=settings.sweeps), draw)
+        images.append(posterior.image(inferred.kspace))
         densities.append(log_prior(inferred, tau))
     return torch.stack(images).mean(dim=0), torch.stack(densities).mean(dim=0)
 
@@ -274,8 +276,8 @@ def log_prior(inferred: Inferred, tau: Sequence[float]) -> Tensor:
     return total
 
 
-class Complete:
-    """q looks at x as a complete image (PnP-HVAE).
+class CompletePosterior:
+    """The full-data posterior q of x, as in PnP-HVAE.
 
     Parameters
     ----------
@@ -284,15 +286,15 @@ class Complete:
     real : whether they are real
     """
 
-    def __init__(self, model: HVAE, view: View, real: bool) -> None:
+    def __init__(self, model: HVAE, view: KspaceView, real: bool) -> None:
         self.model, self.kspace, self.image, self.real = model, view.kspace, view.image, real
 
     def encoder(self, kspace: Tensor) -> Encoder:
-        """Make q look."""
+        """Return q of k-space."""
         return CompleteEncoder(self.model, kspace)
 
-    def settled(self, kspace: Tensor, gamma: float) -> tuple[Tensor, Tensor, Tensor]:
-        """All bins are what x has, to within gamma; of a real image, whose J is half, to within sqrt(2) gamma."""
+    def known_bins(self, kspace: Tensor, gamma: float) -> tuple[Tensor, Tensor, Tensor]:
+        """Return all k-space of x, known to within gamma; of a real image, whose J is half, to within sqrt(2) gamma."""
         s = kspace.abs().new_full((len(kspace),), gamma * (2**0.5 if self.real else 1.0))
         return kspace, torch.ones_like(kspace, dtype=torch.bool), s
 

@@ -1,4 +1,4 @@
-"""What restoration is given where its user gives nothing: settings of the loop by task and noise, and the noise."""
+"""Recommended settings of the loop for image restoration, by encoder, task and noise."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ RECOMMENDED = {
 
 
 def recommended(task: str, noise: float, encoder: str = "data") -> PnPSettings:
-    """Look up the settings of the nearest noise, in the logarithm.
+    """Return the settings tuned for the nearest noise, in the logarithm.
 
     Parameters
     ----------

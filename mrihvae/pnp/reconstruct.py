@@ -5,19 +5,21 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from mrihvae.inference.encoders import Encoder, from_measured
+from mrihvae.inference.encoders import Encoder, measurement_encoder
 from mrihvae.inference.latents import likelihood_std
 from mrihvae.inference.problem import Problem, prepare
 from mrihvae.model.hvae import HVAE
 from mrihvae.physics.data_fidelity import LeastSquares
 from mrihvae.physics.noise import MIN_NOISE
-from mrihvae.pnp.loop import Complete, Look, Restored, restore
+from mrihvae.pnp.loop import CompletePosterior, PosteriorView, Restored, restore
 from mrihvae.pnp.settings import FOR_SCANS, PnPSettings
 from mrihvae.utils.precision import arithmetic
 
 
 class ScanPosterior:
-    """r looks at undersampled k-space in one view (`mrihvae.inference.views.view`), with x for the guess.
+    """The measurement-conditioned posterior r of undersampled k-space, in one view, with x for the guess.
+
+    Views are those of `mrihvae.inference.views.view`.
 
     Parameters
     ----------
@@ -30,19 +32,19 @@ class ScanPosterior:
         self.model, self.viewed = model, problem.view(number)
 
     def kspace(self, image: Tensor) -> Tensor:
-        """Give the network's k-space of an image."""
+        """Return the network's k-space of an image."""
         return self.viewed.kspace(image)
 
     def image(self, kspace: Tensor) -> Tensor:
-        """Give the image of the network's k-space."""
+        """Return the image of the network's k-space."""
         return self.viewed.image(kspace)
 
     def encoder(self, kspace: Tensor) -> Encoder:
-        """Make r look at a guess, k-space."""
-        return from_measured(self.model, kspace, self.viewed.measured_bins(kspace), self.viewed.mask)
+        """Return r of a guess, k-space (slices, H, W)."""
+        return measurement_encoder(self.model, kspace, self.viewed.measured_bins(kspace), self.viewed.mask)
 
-    def settled(self, kspace: Tensor, gamma: float) -> tuple[Tensor, Tensor, Tensor]:
-        """Bins that were measured are known, to within their noise and what the model cannot say."""
+    def known_bins(self, kspace: Tensor, gamma: float) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the acquired k-space, known to within its noise and the model's own floor."""
         return self.viewed.measured_bins(kspace), self.viewed.mask, likelihood_std(self.model, self.viewed.noise)
 
 
@@ -87,10 +89,10 @@ def reconstruct_scans(
     with torch.no_grad():
         views = [ScanPosterior(model, problem, number) for number in range(settings.views)]
         with arithmetic(model.start.device, settings.precision):
-            guesses = [look.image(look.viewed.guess(model)) for look in views]
-        looks: list[Look] = list(views)
+            guesses = [posterior.image(posterior.viewed.guess(model)) for posterior in views]
+        posteriors: list[PosteriorView] = list(views)
         if settings.encoder == "complete":
-            looks = [Complete(model, look, real=False) for look in views]
-        found = restore(model, term, looks, torch.stack(guesses).mean(dim=0), settings)
+            posteriors = [CompletePosterior(model, posterior, real=False) for posterior in views]
+        found = restore(model, term, posteriors, torch.stack(guesses).mean(dim=0), settings)
     image = found.decoded if settings.result == "decoded" else found.image
     return problem.images(problem.kspace(image)), found

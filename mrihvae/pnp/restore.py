@@ -1,4 +1,4 @@
-"""Restoration and reconstruction by PnP-HVAE in the user's units: what its loop is given and gives."""
+"""Image restoration by PnP-HVAE in the units of the data: checks, scaling, posteriors and the loop."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from mrihvae.errors import InputError
 from mrihvae.model.hvae import HVAE
 from mrihvae.physics.data_fidelity import LeastSquares
 from mrihvae.physics.degradations import Inpainting
-from mrihvae.physics.fourier import masked
+from mrihvae.physics.fourier import apply_mask
 from mrihvae.physics.mri import MaskedFourier
 from mrihvae.physics.noise import MIN_NOISE
 from mrihvae.physics.operators import Operator, to_device
 from mrihvae.physics.scaling import image_scale
 from mrihvae.pnp.degraded import BEGINNING, VIEWS, DegradedPosterior, ReflectionPadding
-from mrihvae.pnp.loop import Complete, Look, Restored, restore
+from mrihvae.pnp.loop import CompletePosterior, PosteriorView, Restored, restore
 from mrihvae.pnp.settings import PnPSettings
 from mrihvae.utils.precision import arithmetic
 
@@ -84,7 +84,7 @@ def restore_images(
         raise InputError(f"data are of shape {tuple(data.shape)}; give (slices, h, w)")
     device = model.start.device
     operator = to_device(operator, device)
-    data, noise = _checked(operator, data.to(device, torch.complex64 if data.is_complex() else torch.float32), noise)
+    data, noise = _check_data(operator, data.to(device, torch.complex64 if data.is_complex() else torch.float32), noise)
     with torch.no_grad():
         image = _first_image(operator, data)
         real = not data.is_complex()
@@ -94,16 +94,16 @@ def restore_images(
         factor = scale[:, None, None]
         if start is not None and (start.shape != image.shape or not torch.isfinite(start).all()):
             raise InputError(f"start is of shape {tuple(start.shape)}, or not finite; give finite {tuple(image.shape)}")
-        looks, begun = look_at(model, term, settings, image / factor)
-        begun = begun if start is None else start.to(begun) / factor
-        found = restore(model, term, looks, begun, settings, progress, first)
+        posteriors, initial = make_posteriors(model, term, settings, image / factor)
+        initial = initial if start is None else start.to(initial) / factor
+        found = restore(model, term, posteriors, initial, settings, progress, first)
     return replace(found, decoded=found.decoded * factor, image=found.image * factor)
 
 
-def _checked(operator: Operator, data: Tensor, noise: Tensor | float) -> tuple[Tensor, Tensor]:
+def _check_data(operator: Operator, data: Tensor, noise: Tensor | float) -> tuple[Tensor, Tensor]:
     """Check data (slices, h, w), 0 where masks say that they are not known, and the noise, (slices,)."""
     if isinstance(operator, Inpainting | MaskedFourier):
-        data = masked(data, _mask_for(operator.mask, data))
+        data = apply_mask(data, _mask_for(operator.mask, data))
     if not torch.isfinite(data).all():
         raise InputError("data hold NaN or infinite values; give finite ones")
     noise = torch.as_tensor(noise, dtype=torch.float32, device=data.device)
@@ -118,7 +118,7 @@ def _checked(operator: Operator, data: Tensor, noise: Tensor | float) -> tuple[T
 
 
 def in_model_units(term: LeastSquares, first: Tensor | None = None) -> tuple[LeastSquares, Tensor]:
-    """Scale data such that the 99th percentile of their first image is 1; also gives the scale, (slices,).
+    """Scale data such that the 99th percentile of their first image is 1; return them and the scale, (slices,).
 
     Parameters
     ----------
@@ -129,10 +129,10 @@ def in_model_units(term: LeastSquares, first: Tensor | None = None) -> tuple[Lea
     return replace(term, noise=term.noise.clamp_min(MIN_NOISE)), scale
 
 
-def look_at(
+def make_posteriors(
     model: HVAE, term: LeastSquares, settings: PnPSettings, first: Tensor | None = None
-) -> tuple[list[Look], Tensor]:
-    """Make the network look at degraded images in model units; also gives the image to begin with.
+) -> tuple[list[PosteriorView], Tensor]:
+    """Return the posteriors of degraded images in model units, one a view, and the image to begin with.
 
     Parameters
     ----------
@@ -141,7 +141,7 @@ def look_at(
     Raises
     ------
     InputError
-        Weights without the posterior that is asked for, or refinement with one that has nothing to refine against.
+        Weights without the requested posterior, or refinement with one that has nothing to refine against.
     """
     first = term.first_image() if first is None else first
     shape = (first.shape[-2], first.shape[-1])
@@ -150,19 +150,19 @@ def look_at(
         if model.settings.real:
             raise InputError("these weights are of pictures, not of scans; choose others, such as default")
         frames = [ReflectionPadding(model, shape, term.real, number) for number in order]
-        return [Complete(model, frame, term.real) for frame in frames], term.prox(first, BEGINNING)
+        return [CompletePosterior(model, frame, term.real) for frame in frames], term.prox(first, BEGINNING)
     if not model.settings.degraded:
         raise InputError("these weights have no posterior of degraded images; choose restoration, or encoder complete")
     if settings.sweeps:
         raise InputError("sweeps: go with encoder complete; leave them out")
-    sights = [DegradedPosterior(model, term, number, first) for number in order]
+    posteriors = [DegradedPosterior(model, term, number, first) for number in order]
     with arithmetic(model.start.device, settings.precision):
-        guesses = [sight.image(sight.guesses()[-1].to(torch.complex64)) for sight in sights]
-    return list(sights), torch.stack(guesses).mean(dim=0)
+        guesses = [posterior.image(posterior.guesses()[-1].to(torch.complex64)) for posterior in posteriors]
+    return list(posteriors), torch.stack(guesses).mean(dim=0)
 
 
 def _first_image(operator: Operator, data: Tensor) -> Tensor:
-    """Make the first image, and see whether data are the operator's."""
+    """Compute the first image, and check that the data are of the operator's shape."""
     try:
         image = operator.first_image(data)
         fits = operator.forward(image).shape == data.shape

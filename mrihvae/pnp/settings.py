@@ -101,7 +101,7 @@ class PnPSettings:
                 raise InputError(f"{name} '{getattr(self, name)}' is unknown; choose one of {', '.join(known)}")
 
     def tau_at(self, j: int, levels: int) -> float:
-        """Give tau of level j.
+        """Return tau of level j.
 
         Raises
         ------
@@ -119,7 +119,7 @@ class PnPSettings:
         return self.tau + (self.tau_finest - self.tau) * j / max(levels - 1, 1)
 
     def beta_at(self, iteration: int) -> float:
-        """Give beta of an iteration, from 0."""
+        """Return beta of an iteration, counted from 0."""
         if iteration >= self.beta_steps:
             return self.beta
         return self.beta_start * float((self.beta / self.beta_start) ** (iteration / self.beta_steps))

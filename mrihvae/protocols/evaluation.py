@@ -9,7 +9,7 @@ weights = "default"             # a shipped name, or a .safetensors file; left o
 metrics = ["PSNR", "SSIM"]      # optional: some of fastMRI's four, for the table
 seed = 0                        # optional: of posterior samples (method "samples")
 
-[mask]                          # of complete files; those with a mask of their own keep it
+[mask]                          # of fully sampled files; those with a mask keep it
 type = "random"
 acceleration = 4
 center_fraction = 0.08
@@ -75,7 +75,7 @@ class MaskSettings:
         sampling_pattern(self.type, shape, self.acceleration, self.center_fraction, 0)
 
     def undersampling(self) -> Undersampling:
-        """Give the pattern as `mrihvae.recon.volumes` takes it."""
+        """Return the pattern as `mrihvae.recon.volumes` takes it."""
         return Undersampling(self.type, self.acceleration, self.center_fraction)
 
 
@@ -148,7 +148,7 @@ class Protocol:
         return load_method(self.method, self.weights, device, coils=self.coil_settings(), **settings)
 
     def _check_solver(self) -> None:
-        """Refuse an unknown setting, a bad value, or a setting that the method has no use for."""
+        """Check the settings of the method: unknown ones, bad values, and those of other methods."""
         if not isinstance(self.solver, Mapping):
             raise InputError(f"solver is {self.solver!r}; write a table [solver]")
         settings = {name: value for name, value in self.solver.items() if name != "method"}
@@ -156,7 +156,7 @@ class Protocol:
         check_settings(self.method, settings, "solver", unused)
 
     def coil_settings(self) -> CoilSettings:
-        """Complete what is said of coils by defaults; InputError for an unknown setting or a bad value."""
+        """Return the coil settings, with defaults; InputError for an unknown setting or a bad value."""
         return from_dict(CoilSettings, self.coils, "coils")
 
 
@@ -166,8 +166,8 @@ def read_protocol(path: Path) -> Protocol:
     Raises
     ------
     InputError
-        Not there, no TOML, a benchmark's protocol, an unknown key (the nearest known one is named), a value of a wrong
-        type or that cannot be, or a mask that cannot be drawn.
+        File not found, no TOML, a benchmark's protocol, an unknown key (the nearest known one is named), a value of a
+        wrong type or that cannot be, or a mask that cannot be drawn.
     """
     kind, values = read_kind(path)
     if kind == "benchmark":
@@ -209,7 +209,7 @@ def find_protocol(name_or_path: str) -> Path:
 
 
 def find_among(shipped: Mapping[str, Path], name_or_path: str, what: str) -> Path:
-    """Find a file by shipped name or by path, as `find_protocol` does; `what` says what they are."""
+    """Find a file by shipped name or by path, as `find_protocol` does; `what` describes them in errors."""
     if name_or_path in shipped:
         return shipped[name_or_path]
     path = Path(name_or_path)
@@ -243,12 +243,12 @@ def list_training_protocols() -> dict[str, str]:
 
 
 def kind_of(values: Mapping[str, Any]) -> str:
-    """Give the kind of a protocol, one of `KINDS`, by its content; left out, by its keys: [[patterns]], [data]...
+    """Return the kind of a protocol, one of `KINDS`, by its content; left out, by its keys: [[patterns]], [data]...
 
     Raises
     ------
     InputError
-        A kind that there is not.
+        An unknown kind.
     """
     if "kind" not in values:
         if "patterns" in values:
@@ -273,7 +273,7 @@ def read_kind(path: Path) -> tuple[str, dict[str, Any]]:
 
 
 def read_toml(path: Path) -> dict[str, Any]:
-    """Read a protocol of any kind; InputError if it is not there, or no TOML."""
+    """Read a protocol of any kind; InputError if it is not found, or no TOML."""
     try:
         return tomllib.loads(path.read_text())
     except (OSError, ValueError) as error:

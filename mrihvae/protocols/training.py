@@ -97,7 +97,7 @@ def data_paths(protocol: TrainingProtocol, data: Path) -> list[str]:
     Raises
     ------
     InputError
-        A folder that is not there.
+        A folder that is not found.
     """
     missing = [folder for folder in protocol.data if not (data / folder).exists()]
     alone = len(protocol.data) == 1

@@ -16,7 +16,7 @@ from mrihvae.model.shipped import weights_for
 from mrihvae.recon.methods import HybridMethod, Method, ModelMethod, load_method
 from mrihvae.recon.volumes import Reconstruction, reconstruct_scan
 from mrihvae.utils.config import as_dict
-from mrihvae.utils.notices import collected, warn
+from mrihvae.utils.notices import collect_notices, warn
 
 AXES = {"H W": 2, "slice H W": 3, "coil H W": 3, "slice coil H W": 4}
 DEFAULT = "default"  # weights: the shipped ones for the number of coils
@@ -126,15 +126,13 @@ def reconstruct(
     volume, own = _as_volume(array, axes), None if maps is None else _as_maps(maps, array, axes)
     scan = Scan(NAME, volume if "coil" in axes else volume[:, 0], maps=own)
     chosen = _method(method, weights, scan.coils, samples, device)
-    with collected() as notices:
+    with collect_notices() as notices:
         parts = []
         for where, lines in _by_mask(_masks(mask, array, axes)):
             part = replace(scan, kspace=scan.kspace[where], maps=_part(own, where))
             found = reconstruct_scan(part, lines, chosen, samples=samples, seed=seed, complex_image=True)
             parts.append((where, found))
-    made: dict[str, Any] = {
-        name: _joined(parts, name, len(volume)) for name in ("magnitude", "image", "std", "samples")
-    }
+    made: dict[str, Any] = {name: _join(parts, name, len(volume)) for name in ("magnitude", "image", "std", "samples")}
     if "slice" not in axes:
         made = {name: None if value is None else value[0] for name, value in made.items()}
     if isinstance(kspace, Tensor):
@@ -143,18 +141,18 @@ def reconstruct(
 
 
 def _as_array(kspace: np.ndarray | Tensor, axes: str | None) -> tuple[np.ndarray, str]:
-    """Check k-space, and say which axes it has: complex64."""
+    """Check k-space; return it as complex64, and its axes."""
     array = _numpy(kspace, "k-space")
     if not np.iscomplexobj(array):
         hint = "; make pairs complex, such as by torch.view_as_complex" if array.shape[-1:] == (2,) else ""
         raise InputError(f"k-space is {array.dtype} of shape {array.shape}; give complex numbers{hint}")
-    known = ", ".join(f"({', '.join(one.split())})" for one in AXES)
+    known = ", ".join(f"({', '.join(axes_name.split())})" for axes_name in AXES)
     if axes is None:
         if array.ndim == 3:
             raise InputError(
                 f"k-space of shape {array.shape} has three axes; say which: axes='slice H W' or axes='coil H W'"
             )
-        axes = next((one for one, count in AXES.items() if count == array.ndim), "")
+        axes = next((axes_name for axes_name, count in AXES.items() if count == array.ndim), "")
     if AXES.get(axes) != array.ndim:
         raise InputError(f"k-space of shape {array.shape} with axes {axes!r}: give one of {known}")
     if min(array.shape) < 1 or min(array.shape[-2:]) < 2:
@@ -169,7 +167,7 @@ def _as_array(kspace: np.ndarray | Tensor, axes: str | None) -> tuple[np.ndarray
 
 
 def _numpy(array: Any, what: str) -> np.ndarray:
-    """Take an array of NumPy or torch as one of NumPy."""
+    """Convert an array of NumPy or torch to NumPy."""
     if isinstance(array, Tensor):
         return np.asarray(array.detach().resolve_conj().resolve_neg().cpu().numpy())
     if not isinstance(array, np.ndarray):
@@ -178,27 +176,27 @@ def _numpy(array: Any, what: str) -> np.ndarray:
 
 
 def _as_volume(array: np.ndarray, axes: str) -> np.ndarray:
-    """Give an array the axes (slice, coil, H, W)."""
+    """Return an array with the axes (slice, coil, H, W)."""
     if "coil" not in axes:
         array = array[..., None, :, :]
     return array if "slice" in axes else array[None]
 
 
 def _masks(mask: np.ndarray | Tensor | None, kspace: np.ndarray, axes: str) -> np.ndarray:
-    """Say what of each slice was acquired: bool (slice, H, W)."""
+    """Return the mask of each slice: bool (slice, H, W)."""
     volume = _as_volume(kspace, axes)
     if mask is None:
         acquired = acquired_samples(Scan(NAME, volume))
         if acquired.all():
             warn("k-space is fully sampled and there is no mask: nothing was left to reconstruct")
         return np.broadcast_to(acquired, (len(volume), *volume.shape[-2:]))
-    given = _numpy(mask, "mask")
-    if not (given.dtype == bool or np.isin(given, (0, 1)).all()):
+    values = _numpy(mask, "mask")
+    if not (values.dtype == bool or np.isin(values, (0, 1)).all()):
         raise InputError("mask must hold True and False, or 1 and 0, alone")
-    pattern = _broadcast(given != 0, kspace)
+    pattern = _broadcast(values != 0, kspace)
     whole = _as_volume(pattern, axes)
     if not (whole == whole[:, :1]).all():
-        raise InputError(f"mask of shape {given.shape} differs between coils; all coils must have the same")
+        raise InputError(f"mask of shape {values.shape} differs between coils; all coils must have the same")
     found: np.ndarray = whole[:, 0]
     if empty := np.flatnonzero(~found.any(axis=(1, 2))).tolist():
         raise InputError(f"mask is False everywhere in slice {empty[0]}; there is nothing to reconstruct from")
@@ -212,10 +210,14 @@ def _broadcast(mask: np.ndarray, kspace: np.ndarray) -> np.ndarray:
         paired = mask[..., 0]
         candidates = [paired] if mask.ndim > kspace.ndim else [mask, paired]
     found = []
-    for one in candidates:
-        one = one.reshape(one.shape[max(one.ndim - kspace.ndim, 0) :]) if _leads_with_ones(one, kspace.ndim) else one
+    for candidate in candidates:
+        candidate = (
+            candidate.reshape(candidate.shape[max(candidate.ndim - kspace.ndim, 0) :])
+            if _leads_with_ones(candidate, kspace.ndim)
+            else candidate
+        )
         try:
-            found.append(np.broadcast_to(one, kspace.shape))
+            found.append(np.broadcast_to(candidate, kspace.shape))
         except ValueError:
             continue
     if not found:
@@ -245,7 +247,7 @@ def _as_maps(maps: np.ndarray | Tensor, kspace: np.ndarray, axes: str) -> np.nda
 
 
 def _part(maps: np.ndarray | None, where: np.ndarray) -> np.ndarray | None:
-    """Take the maps of some slices."""
+    """Return the maps of some slices."""
     return maps if maps is None or len(maps) == 1 else maps[where]
 
 
@@ -272,8 +274,8 @@ def _method(method: str | Method, weights: str, coils: int, samples: int, device
     return method
 
 
-def _joined(parts: list[tuple[np.ndarray, Reconstruction]], name: str, slices: int) -> np.ndarray | None:
-    """Put the slices of all groups in their order."""
+def _join(parts: list[tuple[np.ndarray, Reconstruction]], name: str, slices: int) -> np.ndarray | None:
+    """Return the slices of all groups in their order."""
     arrays = [(where, getattr(found, name)) for where, found in parts]
     if arrays[0][1] is None:
         return None
@@ -284,7 +286,7 @@ def _joined(parts: list[tuple[np.ndarray, Reconstruction]], name: str, slices: i
 
 
 def _settings(method: Method, samples: int, seed: int) -> dict[str, Any]:
-    """Say what made a result."""
+    """Return the settings that made a result."""
     own = as_dict(method.sampling) if samples and isinstance(method, HybridMethod) else method.settings()
     made: dict[str, Any] = {"method": method.name, **own, "coils": as_dict(method.coils)}
     if isinstance(method, ModelMethod):

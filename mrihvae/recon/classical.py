@@ -83,7 +83,7 @@ def total_variation(
 
 
 def admm_steps(strength: float) -> dict[str, Any]:
-    """Give the options of sigpy's ADMM for total variation of this strength."""
+    """Return the options of sigpy's ADMM for total variation of this strength."""
     return {"solver": "ADMM", "rho": round(strength / EDGE, 12), "max_cg_iter": INNER}
 
 
@@ -121,8 +121,8 @@ def _solve(
     image = np.asarray(solver.run(), dtype=np.complex64) * np.float32(scale)
     if maps is not None:
         return image
-    completed = np.where(lines, measured, sigpy.fft(image))
-    return ifft2c(torch.from_numpy(completed.astype(np.complex64))).numpy()
+    complete = np.where(lines, measured, sigpy.fft(image))
+    return ifft2c(torch.from_numpy(complete.astype(np.complex64))).numpy()
 
 
 def conjugate_gradient_sense(kspace: Tensor, mask: Tensor, maps: Tensor, strength: float) -> Tensor:

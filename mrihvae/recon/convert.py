@@ -10,7 +10,7 @@ import torch
 
 from mrihvae.coils.settings import CoilSettings
 from mrihvae.data.scan import TARGETS, Scan, is_complete
-from mrihvae.data.volume import Volume
+from mrihvae.data.volume import ImageVolume
 from mrihvae.errors import InputError
 from mrihvae.io.bart import SLICE, write_cfl
 from mrihvae.io.fastmri import MAPS_KEY, NOISE_KEY
@@ -24,8 +24,8 @@ from mrihvae.recon.undersampling import mask_of
 from mrihvae.recon.volumes import reconstruct_volume
 
 
-def images_of(scan: Scan) -> Volume:
-    """Compute the images of a complete scan: magnitude, or root-sum-of-squares of coils, as fastMRI's targets.
+def images_of(scan: Scan) -> ImageVolume:
+    """Compute the images of a fully sampled scan: magnitude, or root-sum-of-squares of coils, as fastMRI's targets.
 
     Raises
     ------
@@ -38,20 +38,20 @@ def images_of(scan: Scan) -> Volume:
             "that writes"
         )
     everything = np.ones(scan.kspace.shape[-1], bool)
-    return Volume(
+    return ImageVolume(
         reconstruct_volume(scan, everything, ZeroFilledMethod()), scan.geometry, scan.attributes, voxel=scan.voxel
     )
 
 
 def write_fastmri(path: Path, scan: Scan) -> None:
-    """Write fastMRI's file: `kspace`, `ismrmrd_header`, and `mask`, or the target of a complete scan.
+    """Write fastMRI's file: `kspace`, `ismrmrd_header`, and `mask`, or the target of a fully sampled scan.
 
-    Beyond fastMRI's own it has `noise`, maps from calibration lines that stand beside the image, and the geometry.
+    Beyond fastMRI's own it has `noise`, maps from a separate calibration scan, and the geometry.
     """
     arrays: dict[str, np.ndarray] = {"kspace": np.asarray(scan.kspace)}
     about: dict[str, Any] = {}
     if is_complete(scan):
-        volume = images_of(scan) if scan.target is None else Volume(scan.target)
+        volume = images_of(scan) if scan.target is None else ImageVolume(scan.target)
         arrays[TARGETS["multicoil" if scan.coils > 1 else "singlecoil"]] = volume.pixels
         about = {"max": float(volume.pixels.max()), "norm": float(np.linalg.norm(volume.pixels))}
     else:
@@ -61,7 +61,7 @@ def write_fastmri(path: Path, scan: Scan) -> None:
     if scan.maps is not None:
         arrays[MAPS_KEY] = scan.maps
     elif scan.calibration is not None and scan.coils > 1:
-        maps = [calibration_maps(one, CoilSettings(), None) for one in scan.calibration]
+        maps = [calibration_maps(calibration, CoilSettings(), None) for calibration in scan.calibration]
         arrays[MAPS_KEY] = torch.stack(maps).numpy()
     attributes: dict[str, Any] = {"acquisition": "unknown", "patient_id": "unknown", **scan.attributes, **about}
     attributes |= {} if scan.geometry is None else scan.geometry.attributes()
@@ -79,7 +79,7 @@ def write_bart_kspace(path: Path, scan: Scan) -> None:
     """Write BART's k-space: READ along H, PHS1 along W, COIL and SLICE."""
     whole = np.asarray(scan.kspace)
     kspace = whole if whole.ndim == 4 else whole[:, None]
-    if scan.mask is not None:  # zeros alone tell what was not measured
+    if scan.mask is not None:  # BART marks what was not acquired by zeros alone
         kspace = np.where(scan.mask, kspace, 0)
     slices, coils, height, width = kspace.shape
     array = kspace.transpose(2, 3, 1, 0)
@@ -96,8 +96,8 @@ def write_numpy_kspace(path: Path, scan: Scan) -> None:
     save_numpy(path, kspace, about)
 
 
-def left_out(scan: Scan, suffix: str) -> list[str]:
-    """Name what a scan has that a format has no place for."""
+def unsupported_content(scan: Scan, suffix: str) -> list[str]:
+    """List the parts of a scan that a format cannot hold."""
     if suffix == ".h5":
         return []
     has = {
@@ -121,7 +121,7 @@ KSPACE_WRITERS = {
 }
 
 
-def save(path: str | Path, content: Scan | Volume) -> list[str]:
+def save(path: str | Path, content: Scan | ImageVolume) -> list[str]:
     """Write a scan's k-space, or images, in the format of the file name's suffix.
 
     Parameters
@@ -153,13 +153,13 @@ def save(path: str | Path, content: Scan | Volume) -> list[str]:
     suffix = suffix_of(path)
     if isinstance(content, Scan) and suffix in KSPACE_WRITERS:
         KSPACE_WRITERS[suffix](path, content)
-        return left_out(content, suffix)
+        return unsupported_content(content, suffix)
     WRITERS[suffix](path, images_of(content) if isinstance(content, Scan) else content)
     return []
 
 
 def suffix_of(path: Path) -> str:
-    """Find the format that a name asks for; InputError if there is none."""
+    """Return the suffix, which is the format, of a file name; InputError if it is unrecognized."""
     found = [suffix for suffix in WRITERS if path.name.lower().endswith(suffix)]
     if not found:
         raise InputError(f"{path}: no format is known by this suffix; choose one of {', '.join(WRITERS)}")

@@ -1,6 +1,6 @@
-"""Methods of reconstruction: each takes slices that are made ready, and computes their complex images.
+"""Methods of reconstruction: each computes the complex images of prepared slices.
 
-This is the one place that knows which settings a method has, and what the card of weights says of them.
+This module alone has the settings of every method, and their defaults from the card of the weights.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from mrihvae.recon.settings import DEFAULT_SAMPLES, MODEL_METHODS, SAMPLING, che
 from mrihvae.recon.sliced_scan import Batch
 from mrihvae.utils.config import as_dict, from_dict, with_settings
 
-CALIBRATED = ("temperature", "spread")  # settings whose values are the weights' own where nobody says another
+CALIBRATED = ("temperature", "spread")  # settings whose defaults come with the weights
 USUAL = CoilSettings()
 
 
@@ -255,7 +255,7 @@ def make_method(
 
 
 def change_method(method: Method, name: str, samples: int) -> Method:
-    """Make another method, of the same weights and settings, or with an empty name the same with other `samples`.
+    """Return another method of the same weights and settings, or with an empty name the same with other `samples`.
 
     Raises
     ------

@@ -1,7 +1,7 @@
 """Readout oversampling: rows of the image beyond the header's matrix, removed before maps and inference.
 
 Scanners sample the readout (H) more densely than the field of view asks, so that nothing aliases along it: usually
-twice. The image so has rows beside the object that nobody looks at, which cost as much as the others. Where every
+twice. The image then has rows beside the object that are not needed, which cost as much as the others. Where every
 acquired line is a whole one, an inverse Fourier transform along H gives the rows without aliasing, so that rows beyond
 the matrix can be cropped, exactly, and a Fourier transform along H of the rest is k-space of the smaller image.
 """
@@ -64,7 +64,7 @@ def remove_oversampling(kspace: Tensor, rows: int) -> Tensor:
 
 
 def restore_rows(inside: Tensor, image: Tensor) -> Tensor:
-    """Put the rows of an image (..., h, W) into the center of another one, (..., H, W), whose outer rows stay."""
+    """Insert the rows of an image (..., h, W) into the center of another one, (..., H, W), whose outer rows stay."""
     rows, height = inside.shape[AXIS], image.shape[AXIS]
     top = height // 2 - rows // 2
     filled = image.clone()

@@ -1,4 +1,4 @@
-"""From the images of a volume, and what happened to them, to the restored volume."""
+"""Image restoration of volumes, by task, degradation and noise."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ from mrihvae.pnp.recommended import recommended
 from mrihvae.pnp.restore import restore_images
 from mrihvae.pnp.settings import PnPSettings
 from mrihvae.utils.config import from_dict
-from mrihvae.utils.notices import collected
+from mrihvae.utils.notices import collect_notices
 
-LARGEST = 2**24  # pixels of a slice, of which torch finds quantiles
+LARGEST = 2**24  # pixels of a slice: more than torch computes quantiles of
 
 
 @dataclass(frozen=True)
 class Degradation:
-    """What happened to images: a kernel (h, w) and how much coarser they became, or pixels that got lost."""
+    """The degradation of images: a blur kernel (h, w) and a downsampling factor, or missing pixels."""
 
     task: str
     kernel: Tensor | None = None
@@ -39,7 +39,7 @@ class Degradation:
     boundary: str = "periodic"
 
     def operator(self, shape: tuple[int, int], known: np.ndarray, device: torch.device) -> Operator:
-        """Make A for data of `shape` with pixels that are `known`, bool (slices, H, W)."""
+        """Return A for data of `shape` with pixels that are `known`, bool (slices, H, W)."""
         if self.kernel is None:
             return Inpainting(torch.from_numpy(np.ascontiguousarray(known)).to(device))
         if self.boundary == "zero":
@@ -49,7 +49,7 @@ class Degradation:
 
 
 @dataclass(frozen=True)
-class Job:
+class RestorationJob:
     """How images are restored: weights, degradation, noise or None, and settings that are not the recommended ones."""
 
     model: HVAE
@@ -64,15 +64,15 @@ class Job:
         return self.model.start.device
 
 
-def completed(task: str, noise: float, given: dict[str, Any]) -> PnPSettings:
-    """Complete settings by those recommended for `noise` in model units, and for their encoder."""
+def complete_settings(task: str, noise: float, given: dict[str, Any]) -> PnPSettings:
+    """Return the given settings, and the recommended ones for `noise` in model units and their encoder beside them."""
     usual = recommended(task, noise, given.get("encoder", PnPSettings.encoder))
     return from_dict(PnPSettings, dataclasses.asdict(usual) | given, "restoration settings")
 
 
 @dataclass(frozen=True)
-class Volume:
-    """What was made of a volume.
+class RestoredVolume:
+    """A restored volume.
 
     Attributes
     ----------
@@ -81,9 +81,9 @@ class Volume:
         could be restored
     settings : of the loop
     iterations : how many each slice did
-    diverged, unsettled : slices that ran away, and those whose steps did not shrink, see `mrihvae.pnp.loop.Restored`
-    left : those that were left as they were, constant or nearly all zero
-    warnings : what else there is to say
+    diverged, unsettled : slices that diverged, and those whose steps did not shrink, see `mrihvae.pnp.loop.Restored`
+    left : unchanged slices, which are constant or nearly all zero
+    warnings : other warnings
     """
 
     first: np.ndarray
@@ -98,15 +98,15 @@ class Volume:
     warnings: tuple[str, ...] = ()
 
     def record(self) -> dict[str, Any]:
-        """Give all but the images."""
+        """Return all but the images, for JSON."""
         names = ("noise", "relative", "iterations", "diverged", "unsettled", "left", "warnings")
         settings = None if self.settings is None else dataclasses.asdict(self.settings)
         return {**{name: getattr(self, name) for name in names}, "settings": settings}
 
 
 def restore_volume(
-    file: Path, values: np.ndarray, known: np.ndarray, job: Job, progress: Callable[[int], object]
-) -> Volume:
+    file: Path, values: np.ndarray, known: np.ndarray, job: RestorationJob, progress: Callable[[int], object]
+) -> RestoredVolume:
     """Restore the slices of a volume, which share their noise.
 
     Parameters
@@ -114,7 +114,7 @@ def restore_volume(
     file : named in errors
     values : real (slices, H, W), 0 where not known
     known : bool, the same shape
-    progress : told how many slices are done
+    progress : called with the number of slices that are done
 
     Raises
     ------
@@ -134,18 +134,18 @@ def restore_volume(
     restored = first.cpu().numpy().copy()
     progress(len(left))
     if not chosen:
-        return Volume(first.cpu().numpy(), restored, left=tuple(left))
+        return RestoredVolume(first.cpu().numpy(), restored, left=tuple(left))
     noise = job.noise if job.noise is not None else estimate_noise(values[chosen], known[chosen])
     if noise is None:
         raise InputError(f"{file}: no 2 x 2 pixels are known of which noise could be estimated; give --noise")
     relative = noise / float(scale[chosen].median())
-    settings = completed(job.degradation.task, relative, job.settings)
-    iterations, diverged, unsettled, told = [0] * len(data), list[int](), list[int](), set[str]()
+    settings = complete_settings(job.degradation.task, relative, job.settings)
+    iterations, diverged, unsettled, warnings = [0] * len(data), list[int](), list[int](), set[str]()
     for k in range(0, len(chosen), job.batch_size):
         which = chosen[k : k + job.batch_size]
-        with collected() as notices:
+        with collect_notices() as notices:
             found = restore_images(job.model, operator(which), data[which], noise, settings)
-        told |= {text for text in notices if not isinstance(text, NotConverged)}  # these are counted
+        warnings |= {text for text in notices if not isinstance(text, NotConverged)}  # these are counted
         result = found.decoded if settings.result == "decoded" else found.image
         restored[which] = result.float().cpu().numpy()
         for at, done in zip(which, found.iterations.tolist()):
@@ -153,14 +153,14 @@ def restore_volume(
         diverged += [at for at, away in zip(which, found.diverged.tolist()) if away]
         unsettled += [at for at, moves in zip(which, found.unsettled.tolist()) if moves]
         progress(len(which))
-    return Volume(
+    return RestoredVolume(
         first.cpu().numpy(), restored, noise, relative, settings, tuple(iterations), tuple(diverged), tuple(unsettled),
-        tuple(left), tuple(sorted(told)),
+        tuple(left), tuple(sorted(warnings)),
     )  # fmt: skip
 
 
-def check_size(file: Path, shape: tuple[int, int], job: Job) -> None:
-    """Refuse images that a kernel or the network does not fit: each of its levels needs frequencies of its own.
+def check_size(file: Path, shape: tuple[int, int], job: RestorationJob) -> None:
+    """Check that kernel and network fit the images: each level of the network needs frequencies of its own.
 
     Raises
     ------

@@ -1,6 +1,6 @@
-"""A scan made ready slice by slice: undersampled, without readout oversampling, its coils whitened and compressed.
+"""A scan prepared slice by slice: undersampled, without readout oversampling, its coils whitened and compressed.
 
-One coil is the simple case: no maps, nothing to combine. Sensitivity maps are estimated once for each slice, and kept.
+A single-coil scan has no maps and nothing to combine. Sensitivity maps are estimated once for each slice, and kept.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from mrihvae.coils.compression import compression_matrix, mix_coils
 from mrihvae.coils.maps import estimate_maps
 from mrihvae.coils.prewhitening import corner_covariance, noise_covariance, whitening_matrix
 from mrihvae.coils.settings import CoilSettings
-from mrihvae.coils.virtual_coils import alike, compress, compressed_maps, expanded
+from mrihvae.coils.virtual_coils import compress, compress_maps, expand_maps, stack_coils
 from mrihvae.data.calibration import Calibration
 from mrihvae.data.scan import Scan, delivered_shape, encoded_lines
 from mrihvae.errors import InputError
-from mrihvae.physics.fourier import center_crop, masked
+from mrihvae.physics.fourier import apply_mask, center_crop
 from mrihvae.physics.noise import noise_std
 from mrihvae.physics.sampling import lines_differ_along_h
 from mrihvae.recon.oversampling import kept_rows, remove_oversampling
@@ -31,7 +31,7 @@ from mrihvae.utils.notices import warn
 from mrihvae.utils.stages import stage
 
 _shared_maps: WeakKeyDictionary[Calibration, tuple[object, Tensor]] = WeakKeyDictionary()
-KEPT = 2**24  # bytes of maps that are kept; those of further slices are estimated anew when they are asked for
+KEPT = 2**24  # bytes of maps that are kept; those of further slices are estimated anew when they are needed
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ class SlicedScan:
     mask : bool (W,) or (H, W), what was acquired; the rest is ignored, even where the scan holds it
     settings : what is done with several coils
     combine : whether several coils are combined by maps; otherwise nothing is done to them
-    calibration : bool (H, W), the acquired samples among which the calibration region is looked for; None for all
+    calibration : bool (H, W), the acquired samples in which the calibration region is searched; None for all
 
     Raises
     ------
@@ -93,7 +93,9 @@ class SlicedScan:
         known = self._acquired | torch.from_numpy(~encoded_lines(scan))
         self._transposed = lines_differ_along_h(known.expand(scan.kspace.shape[-2:]))
         # where rows are left out, all rows of a mask are the same
-        self.measured, self.known = (one[: self.rows] if one.ndim > 1 else one for one in (self._acquired, known))
+        self.measured, self.known = (
+            pattern[: self.rows] if pattern.ndim > 1 else pattern for pattern in (self._acquired, known)
+        )
         self._calibration = self.measured if calibration is None else calibration[: self.rows]
         self._maps: dict[int, Tensor] = {}
         if not _has_center(mask, scan.kspace.shape[-2:]):
@@ -130,13 +132,13 @@ class SlicedScan:
         return matrix
 
     def batches(self, batch_size: int) -> Iterator[Batch]:
-        """Cut the scan into batches of about so many coil images, one slice at least."""
+        """Yield batches of about `batch_size` coil images, of one slice at least."""
         count = max(1, batch_size // self.scan.coils)
         for first in range(0, len(self), count):
             yield self.batch(first, min(first + count, len(self)))
 
     def batch(self, first: int, end: int) -> Batch:
-        """Take slices `first` to `end` - 1."""
+        """Return slices `first` to `end` - 1."""
         whole = self.original(first, end)
         original = remove_oversampling(whole, self.rows)
         if not self.combine:
@@ -153,21 +155,21 @@ class SlicedScan:
         del whole, mixed  # large, and of no use any more
         with stage("maps"):
             estimated = self._maps_of(kspace, first, end)
-        maps = compressed_maps(estimated, [compressed.matrix for compressed in found])
+        maps = compress_maps(estimated, [compressed.matrix for compressed in found])
         noise, mixing = (
             torch.cat([compressed.noise for compressed in found]),
-            [self._mixed_by(compressed.matrix) for compressed in found],
+            [self._total_mixing(compressed.matrix) for compressed in found],
         )
-        virtual = alike([compressed.kspace for compressed in found])
+        virtual = stack_coils([compressed.kspace for compressed in found])
         return Batch(virtual, self.known, maps, first, noise, mixing, original)
 
     def original(self, first: int, end: int) -> Tensor:
-        """Take the acquired k-space of the coils as they are, with readout oversampling: (slices, coils, H, W)."""
+        """Return the acquired k-space of the original coils, with readout oversampling: (slices, coils, H, W)."""
         kspace = torch.from_numpy(self.scan.kspace[first:end])
-        return masked(kspace if kspace.ndim == 4 else kspace[:, None], self._acquired)
+        return apply_mask(kspace if kspace.ndim == 4 else kspace[:, None], self._acquired)
 
     def magnitude(self, image: Tensor, batch: Batch) -> Tensor:
-        """Compute what is delivered of complex images: real (slices, H, W).
+        """Compute the magnitude images to deliver: real (slices, H, W).
 
         Of coil-combined images (slices, H, W) it is what `CoilSettings.output` says; of coil images (slices, coils, H,
         W) their root-sum-of-squares.
@@ -176,17 +178,17 @@ class SlicedScan:
             return image.abs().square().sum(dim=1).sqrt()
         if batch.maps is None or self.settings.output == "combined":
             return image.abs()
-        maps = expanded(batch.maps, batch.mixing).to(image.device)
+        maps = expand_maps(batch.maps, batch.mixing).to(image.device)
         return root_sum_of_squares(image, maps, batch.original.to(image.device), self.known.to(image.device))
 
-    def _mixed_by(self, matrix: Tensor | None) -> Tensor | None:
-        """Give the matrix of whitening and compression of a slice, compressed by `matrix` beyond what all are."""
+    def _total_mixing(self, matrix: Tensor | None) -> Tensor | None:
+        """Return the matrix of whitening and compression of a slice: `matrix` after that of all slices."""
         if matrix is None or self.mixing is None:
             return self.mixing if matrix is None else matrix
         return matrix @ self.mixing
 
     def _maps_of(self, kspace: Tensor, first: int, end: int) -> Tensor:
-        """Give the maps of slices: the scan's own, or those estimated."""
+        """Return the maps of slices: the scan's own, or estimated ones."""
         own = self.scan.maps
         if own is not None:
             maps = torch.from_numpy(own if len(own) == 1 else own[first:end]).to(torch.complex64)
@@ -194,9 +196,9 @@ class SlicedScan:
             maps = maps if self.mixing is None else mix_coils(maps, self.mixing)
             maps = maps / maps.abs().square().sum(dim=1, keepdim=True).sqrt().clamp_min(1e-12)
             return maps.expand(end - first, -1, -1, -1)
-        return torch.stack([self._estimated(coils, k) for k, coils in enumerate(kspace, first)])
+        return torch.stack([self._estimate_maps(coils, k) for k, coils in enumerate(kspace, first)])
 
-    def _estimated(self, kspace: Tensor, k: int) -> Tensor:
+    def _estimate_maps(self, kspace: Tensor, k: int) -> Tensor:
         """Estimate the maps of slice k; those of the slices before it are kept while they are not too many."""
         if k in self._maps:
             return self._maps[k]
@@ -216,7 +218,7 @@ class SlicedScan:
 
 
 def calibration_maps(calibration: Calibration, settings: CoilSettings, mixing: Tensor | None) -> Tensor:
-    """Estimate the maps of calibration lines that stand beside slices; shared ones are kept for those asked for last.
+    """Estimate the maps of a separate calibration scan; shared ones are kept for the last request.
 
     Parameters
     ----------

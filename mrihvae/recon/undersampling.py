@@ -1,4 +1,4 @@
-"""Which lines of a scan count as measured: the file's own mask, or one that is drawn."""
+"""Which k-space samples of a scan count as acquired: the file's own mask, or a drawn one."""
 
 from __future__ import annotations
 
@@ -63,5 +63,5 @@ def mask_of(scan: Scan, undersampling: Undersampling | None) -> np.ndarray:
 
 
 def _as_lines(pattern: np.ndarray) -> np.ndarray:
-    """Take (W,) for a pattern (H, W) of whole lines along H."""
+    """Return (W,) for a pattern (H, W) of whole lines along H."""
     return pattern[0] if (pattern == pattern[0]).all() else pattern

@@ -1,4 +1,4 @@
-"""From a scan to its reconstructed volume, of one coil or several: batches of slices, and the size to deliver."""
+"""Reconstruction of scans, single-coil or multi-coil: batches of slices, and the size to deliver."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mrihvae.coils.virtual_coils import alike
+from mrihvae.coils.virtual_coils import stack_coils
 from mrihvae.data.scan import Scan, delivered_shape, encoded_lines
 from mrihvae.errors import InputError
-from mrihvae.inference.held_out import chosen_slices, error_ratio
-from mrihvae.physics.fourier import center_crop, masked
+from mrihvae.inference.held_out import error_ratio, spread_slices
+from mrihvae.physics.fourier import apply_mask, center_crop
 from mrihvae.physics.noise import missing_noise
 from mrihvae.recon.methods import HybridMethod, Method, ZeroFilledMethod, change_method, load_method
 from mrihvae.recon.settings import SAMPLING_METHODS
@@ -131,8 +131,8 @@ def reconstruct_scan(
         images += [image.cpu()] if complex_image else []
         progress(len(batch.kspace))
         del batch, image  # before the next ones are made
-    found = _cropped(scan, torch.cat(magnitudes))
-    return Reconstruction(found, _cropped(scan, torch.cat(images)) if images else None)
+    found = _crop(scan, torch.cat(magnitudes))
+    return Reconstruction(found, _crop(scan, torch.cat(images)) if images else None)
 
 
 def sample_volume(
@@ -146,7 +146,7 @@ def sample_volume(
 ) -> Reconstruction:
     """Draw `method.samples` posterior samples of all slices of a scan; parameters as for `reconstruct_scan`.
 
-    Every slice and coil has draws of its own, which do not depend on `batch_size`.
+    Every slice and coil has random numbers of its own, which do not depend on `batch_size`.
 
     Raises
     ------
@@ -154,7 +154,9 @@ def sample_volume(
         A method without posterior sampling.
     """
     if not isinstance(method, HybridMethod):
-        raise InputError(f"method '{method.name}' draws no samples; choose one of {', '.join(SAMPLING_METHODS)}")
+        raise InputError(
+            f"method '{method.name}' does not support posterior sampling; choose one of {', '.join(SAMPLING_METHODS)}"
+        )
     slices = SlicedScan(scan, mask, method.coils)
     means, drawn, kept = [], [], []
     for batch in slices.batches(batch_size):
@@ -165,8 +167,8 @@ def sample_volume(
         kept += [mean.cpu()] if complex_image else []
         progress(len(batch.kspace))
         del batch, images
-    magnitude, samples = _cropped(scan, torch.cat(means)), _cropped(scan, torch.cat(drawn))
-    image = _cropped(scan, torch.cat(kept)) if kept else None
+    magnitude, samples = _crop(scan, torch.cat(means)), _crop(scan, torch.cat(drawn))
+    image = _crop(scan, torch.cat(kept)) if kept else None
     noise = _missing_noise(scan, mask)
     if method.samples < 2:
         return Reconstruction(magnitude, image, np.full_like(magnitude, noise), samples, noise)
@@ -177,24 +179,28 @@ def sample_volume(
 
 
 def _error_ratio(slices: SlicedScan, method: HybridMethod, seed: int) -> float:
-    """Estimate from acquired samples that are held out how far posterior samples are from the truth."""
-    batches = [slices.batch(k, k + 1) for k in chosen_slices(len(slices))]
-    maps = None if batches[0].maps is None else alike([batch.maps[0] for batch in batches if batch.maps is not None])
-    kspace = torch.cat([batch.kspace for batch in batches]) if maps is None else alike([b.kspace[0] for b in batches])
+    """Estimate errors over the standard deviation of posterior samples, from held-out k-space samples."""
+    batches = [slices.batch(k, k + 1) for k in spread_slices(len(slices))]
+    maps = (
+        None if batches[0].maps is None else stack_coils([batch.maps[0] for batch in batches if batch.maps is not None])
+    )
+    kspace = (
+        torch.cat([batch.kspace for batch in batches]) if maps is None else stack_coils([b.kspace[0] for b in batches])
+    )
     return error_ratio(method.model, kspace, slices.measured, slices.known, method.sampling, seed, maps)
 
 
 def _missing_noise(scan: Scan, mask: np.ndarray) -> float:
-    """Compute the deviation that a complete scan has from its noise where nothing was measured; coils' mean power."""
+    """Compute the standard deviation of a full scan's noise in the image, where nothing was acquired."""
     whole = np.asarray(scan.kspace)
     kspace = torch.from_numpy(whole if whole.ndim == 4 else whole[:, None])
     measured = torch.from_numpy(mask)
     known = (measured | torch.from_numpy(~encoded_lines(scan))).expand(kspace.shape[-2:])
-    kept = masked(kspace, measured)
+    kept = apply_mask(kspace, measured)
     return float(np.sqrt(np.mean([missing_noise(coil, known) ** 2 for coil in kept.unbind(1)])))
 
 
-def _cropped(scan: Scan, images: Tensor) -> np.ndarray:
+def _crop(scan: Scan, images: Tensor) -> np.ndarray:
     """Crop images (slice, ..., H, W) to what is delivered, (slice, ..., h, w)."""
     cropped: np.ndarray = center_crop(images, delivered_shape(scan)).contiguous().numpy()
     return cropped

@@ -1,4 +1,4 @@
-"""What a scanner may ask of a reconstruction, by the name of a configuration, a text, or the user's parameters."""
+"""What a scanner may request of a reconstruction, by the name of a configuration, a text, or the user's parameters."""
 
 from __future__ import annotations
 
@@ -43,8 +43,8 @@ class Request:
         if not 2 <= self.samples <= MOST_SAMPLES:
             raise InputError(f"parameter samples {self.samples}: must be 2 to {MOST_SAMPLES}")
 
-    def changed(self, parameters: Mapping[str, Any]) -> Request:
-        """Take the parameters that are known by their name, with or without `PREFIX`; others are for other programs.
+    def updated(self, parameters: Mapping[str, Any]) -> Request:
+        """Return the request with parameters of known names, with or without `PREFIX`; others are for other programs.
 
         Raises
         ------
@@ -52,7 +52,7 @@ class Request:
             A value that is not of its kind, or a name with `PREFIX` that none has.
         """
         values: dict[str, Any] = {}
-        known = {one.name: one.default for one in fields(self)}
+        known = {field.name: field.default for field in fields(self)}
         for name, value in parameters.items():
             key = name.removeprefix(PREFIX)
             if key in known:
@@ -62,10 +62,10 @@ class Request:
                 raise InputError(f"parameter {_quoted(name)}: is unknown; the nearest known one is '{PREFIX}{near}'")
         return replace(self, **values)
 
-    def told(self, text: str) -> Request:
-        """Take the parameters of a configuration or a text: JSON of them, by themselves or below "parameters".
+    def from_text(self, text: str) -> Request:
+        """Return the request with the parameters of a configuration or a text: JSON, on its own or below "parameters".
 
-        Any other text is the name of a configuration: that of a method chooses it, others say nothing.
+        Any other text is the name of a configuration: the name of a method selects it, others are ignored.
         """
         try:
             found = json.loads(text)
@@ -75,11 +75,11 @@ class Request:
         if not isinstance(found, dict):
             return self
         inner = found.get("parameters")
-        return self.changed(found).changed(inner) if isinstance(inner, dict) else self.changed(found)
+        return self.updated(found).updated(inner) if isinstance(inner, dict) else self.updated(found)
 
-    def asked(self, header: Mapping[str, str]) -> Request:
-        """Take the user's parameters of a header, those whose names begin with `PREFIX`."""
-        return self.changed({name: value for name, value in header.items() if name.startswith(PREFIX)})
+    def from_header(self, header: Mapping[str, str]) -> Request:
+        """Return the request with those of the user's parameters in a header whose names begin with `PREFIX`."""
+        return self.updated({name: value for name, value in header.items() if name.startswith(PREFIX)})
 
 
 def _quoted(text: str) -> str:

@@ -29,12 +29,12 @@ from mrihvae.recon.undersampling import mask_of
 from mrihvae.recon.volumes import reconstruct_volume, sample_volume
 from mrihvae.server.request import Request
 from mrihvae.utils.memory import is_out_of_memory
-from mrihvae.utils.notices import collected
+from mrihvae.utils.notices import collect_notices
 
 NAME = "stream"  # of scans that have no file
 SEVERAL = 2  # coils: how many is all the same from here on
 BATCH = 8
-LARGEST = 2**22  # pixels of a slice: more, of which a damaged header may tell, would take all memory
+LARGEST = 2**22  # pixels of a slice: more, as in a damaged header, would take all memory
 TITLE = 64  # letters of a protocol's name that series show
 USUAL = Request()
 
@@ -57,15 +57,15 @@ class Engine:
     ----------
     methods : the default ones
     request : what a scan gets that requests nothing else
-    held : number of k-space samples of a scan that may be held in memory
-    turn : executor that reconstructs slices of several connections one after another, or None: each thread that
-        reconstructs keeps memory of its own
+    max_held : number of k-space samples of a scan that may be held in memory
+    executor : reconstructs slices of several connections one after another; None for the calling thread. Each thread
+        that reconstructs keeps memory of its own
     """
 
     methods: dict[int, Method]
     request: Request = USUAL
-    held: int = MAX_HELD_NUMBERS
-    turn: Executor | None = None
+    max_held: int = MAX_HELD_NUMBERS
+    executor: Executor | None = None
 
     def method(self, coils: int, request: Request) -> Method:
         """Choose the method for a scan."""
@@ -78,7 +78,7 @@ class Engine:
         return change_method(self.methods[kind], request.method, request.samples)
 
 
-def make_ready(protocol: str | None, device: str = "cpu") -> Engine:
+def load_engine(protocol: str | None, device: str = "cpu") -> Engine:
     """Return an engine with the weights of a protocol, or with the shipped ones for one coil and for several.
 
     Raises
@@ -95,11 +95,11 @@ def make_ready(protocol: str | None, device: str = "cpu") -> Engine:
     return Engine({kind: method}, Request(samples=max(2, usual)))
 
 
-def warm_up(ready: Engine) -> None:
+def warm_up(engine: Engine) -> None:
     """Reconstruct noise once with each method, for the first slice takes longer than those after it."""
     lines = np.zeros(64, bool)
     lines[::3] = lines[26:38] = True
-    for kind, method in ready.methods.items():
+    for kind, method in engine.methods.items():
         noise = (
             np.random.default_rng(0).standard_normal((1, 4, 64, 64, 2)).astype(np.float32).view(np.complex64)[..., 0]
         )
@@ -107,13 +107,13 @@ def warm_up(ready: Engine) -> None:
         reconstruct_volume(scan, mask_of(scan, None), method)
 
 
-def reconstruct_stream(messages: Iterable[Message], ready: Engine, replies: Replies) -> int:
+def reconstruct_stream(messages: Iterable[Message], engine: Engine, replies: Replies) -> int:
     """Reconstruct a scan from its messages, and return the number of its images.
 
     Parameters
     ----------
     messages : as `mrihvae.io.mrd.read_messages` gives them, to the end of the scan
-    ready : the engine to reconstruct with
+    engine : methods and limits of the server
     replies : receives images and texts
 
     Raises
@@ -121,75 +121,75 @@ def reconstruct_stream(messages: Iterable[Message], ready: Engine, replies: Repl
     InputError
         Messages, lines or parameters that are wrong, or slices that cannot be reconstructed.
     """
-    request, scan = ready.request, None
+    request, scan = engine.request, None
     for message in messages:
         if isinstance(message, Header):
             if scan is not None:
                 raise StreamError("stream: a second header within a scan; open another connection for another scan")
             header = parse_header(message.xml)
-            scan = _Running(header, request.asked(header.parameters), ready, replies)
+            scan = ScanSession(header, request.from_header(header.parameters), engine, replies)
         elif isinstance(message, Config | Note):
-            request = request.told(message.text)
+            request = request.from_text(message.text)
             if scan is not None:
-                scan.ask(scan.request.told(message.text))
+                scan.configure(scan.request.from_text(message.text))
         elif scan is None:
             raise StreamError("stream: a line came before the header; send configuration and header first")
         else:
-            scan.show(scan.sorter.add(message))
+            scan.reconstruct(scan.sorter.add(message))
     if scan is None:
         return 0
-    scan.show(scan.sorter.end())
+    scan.reconstruct(scan.sorter.end())
     return scan.close()
 
 
-class _Running:
-    """A scan that is running."""
+class ScanSession:
+    """A scan while its messages arrive: its request, its lines so far and the series of its images."""
 
-    def __init__(self, header: ScanHeader, request: Request, ready: Engine, replies: Replies) -> None:
-        self.header, self.request, self.ready, self.replies = header, request, ready, replies
+    def __init__(self, header: ScanHeader, request: Request, engine: Engine, replies: Replies) -> None:
+        self.header, self.request, self.engine, self.replies = header, request, engine, replies
         for encoding in header.encodings:
-            height, width = encoding.kept(0), encoding.encoded.matrix[1]
+            height, width = encoding.imaged_size(0), encoding.encoded.matrix[1]
             if height * width > LARGEST:
                 raise InputError(
                     f"stream: slices of {height} x {width} are larger than {LARGEST} pixels; the header may be damaged"
                 )
-        self.sorter = SliceAssembler(header, held=ready.held)
+        self.sorter = SliceAssembler(header, max_held=engine.max_held)
         self.warned: list[str] = []
         self.series: dict[tuple[str, tuple[int, int]], ImageSeries] = {}
         self.slices = self.images = 0
 
-    def ask(self, request: Request) -> None:
-        """Take another request, while nothing was reconstructed."""
+    def configure(self, request: Request) -> None:
+        """Replace the request; an error once an image was reconstructed."""
         if self.slices and request != self.request:
             raise StreamError("stream: parameters came after the first image; send them before the lines")
         self.request = request
 
-    def show(self, slices: list[Slice]) -> None:
+    def reconstruct(self, slices: list[Slice]) -> None:
         """Reconstruct slices, and send them."""
-        for one in slices:
-            began = time.perf_counter()
-            scan = scan_of(one, self.header, NAME, self.sorter.noise)
+        for slice_ in slices:
+            began, key = time.perf_counter(), slice_.key
+            scan = scan_of(slice_, self.header, NAME, self.sorter.noise)
             mask = mask_of(scan, None)
-            told = f"R = {effective_acceleration(mask):.2f}"
+            summary = f"R = {effective_acceleration(mask):.2f}"
             for text in self.sorter.warnings:
                 self._warn(text)
-            work, turn = partial(self._reconstructed, scan, mask), self.ready.turn
-            magnitude, deviation, notices = work() if turn is None else turn.submit(work).result()
+            work, executor = partial(self._reconstruct_slice, scan, mask), self.engine.executor
+            magnitude, deviation, notices = work() if executor is None else executor.submit(work).result()
             for text in notices:
                 self._warn(text)
             self.slices += 1
-            method = self.ready.method(scan.coils, self.request)
-            self._send(method.name, magnitude, one, f"{_made_by(method)}, {told}")
+            method = self.engine.method(scan.coils, self.request)
+            self._send(method.name, magnitude, slice_, f"{_made_by(method)}, {summary}")
             if deviation is not None:
                 made_by = _made_by(self._sampling(scan))
-                self._send("uncertainty", deviation, one, f"{made_by}, {told}, standard deviation")
+                self._send("uncertainty", deviation, slice_, f"{made_by}, {summary}, standard deviation")
             self.replies.text(
-                f"INFO mrihvae: slice {one.key.slice}, contrast {one.key.contrast}, repetition {one.key.repetition}: "
-                f"{told}, {time.perf_counter() - began:.2f} s"
+                f"INFO mrihvae: slice {key.slice}, contrast {key.contrast}, repetition {key.repetition}: "
+                f"{summary}, {time.perf_counter() - began:.2f} s"
             )
 
     def close(self) -> int:
-        """Tell how the scan ended; gives the number of images."""
+        """Report how the scan ended, and return the number of images."""
         if self.sorter.late:
             late = f"lines that came after their slice was complete, and were not used: {self.sorter.late}"
             self.replies.text(f"WARNING mrihvae: {late}")
@@ -198,16 +198,16 @@ class _Running:
         return self.images
 
     def _warn(self, text: str) -> None:
-        """Tell of something, once in a scan."""
+        """Send a warning, once in a scan."""
         if text not in self.warned:
             self.warned.append(text)
             self.replies.text(f"WARNING mrihvae: {text}")
 
-    def _reconstructed(self, scan: Scan, mask: np.ndarray) -> tuple[np.ndarray, np.ndarray | None, list[str]]:
-        """Reconstruct a single slice: magnitude (h, w), its deviation if that is asked for, and warnings."""
-        method = self.ready.method(scan.coils, self.request)
+    def _reconstruct_slice(self, scan: Scan, mask: np.ndarray) -> tuple[np.ndarray, np.ndarray | None, list[str]]:
+        """Reconstruct a single slice: magnitude (h, w), its standard deviation if requested, and warnings."""
+        method = self.engine.method(scan.coils, self.request)
         try:
-            with torch.no_grad(), collected() as notices:
+            with torch.no_grad(), collect_notices() as notices:
                 image, deviation = reconstruct_volume(scan, mask, method, BATCH)[0], None
                 if self.request.uncertainty:
                     std = sample_volume(scan, mask, self._sampling(scan), 0, BATCH).std
@@ -223,9 +223,9 @@ class _Running:
 
     def _sampling(self, scan: Scan) -> Method:
         """Choose the method that draws the posterior samples of a scan."""
-        return self.ready.method(scan.coils, replace(self.request, method="samples"))
+        return self.engine.method(scan.coils, replace(self.request, method="samples"))
 
-    def _send(self, kind: str, pixels: np.ndarray, one: Slice, comment: str) -> None:
+    def _send(self, kind: str, pixels: np.ndarray, slice_: Slice, comment: str) -> None:
         """Send an image in the series of its kind and shape."""
         shape = (pixels.shape[0], pixels.shape[1])
         if (kind, shape) not in self.series:
@@ -234,11 +234,11 @@ class _Running:
             self.series[kind, shape] = ImageSeries(
                 len(self.series) + 1, description, role, ["MRIHVAE", kind], self.request.pixels == "short"
             )
-        self.replies.image(self.series[kind, shape].image(pixels, one, comment))
+        self.replies.image(self.series[kind, shape].image(pixels, slice_, comment))
         self.images += 1
 
 
 def _made_by(method: Method) -> str:
-    """Say by which version and weights an image was made."""
+    """Describe the version and weights that made an image."""
     weights = method.weights[:12] if isinstance(method, ModelMethod) else ""
     return f"mrihvae {__version__}" + (f", weights {weights}" if weights else "")

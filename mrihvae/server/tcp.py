@@ -62,10 +62,10 @@ class Server:
         A host or port on which nothing can listen.
     """
 
-    def __init__(self, ready: Engine, settings: ServerSettings | None = None) -> None:
+    def __init__(self, engine: Engine, settings: ServerSettings | None = None) -> None:
         self.settings = settings or ServerSettings()
-        self._turn = ready.turn or ThreadPoolExecutor(1, "reconstruction")
-        self.ready = replace(ready, turn=self._turn)
+        self._executor = engine.executor or ThreadPoolExecutor(1, "reconstruction")
+        self.engine = replace(engine, executor=self._executor)
         self._stopped = False  # an Event's lock could be held when a signal comes
         self._open: set[socket.socket] = set()
         host, port = self.settings.host, self.settings.port
@@ -101,7 +101,7 @@ class Server:
             with suppress(OSError):
                 connection.shutdown(socket.SHUT_RDWR)
         ended = _join(workers, CUT)
-        self._turn.shutdown(wait=False)
+        self._executor.shutdown(wait=False)
         return ended
 
     def stop(self) -> None:
@@ -136,7 +136,7 @@ class Server:
         with _Sender(connection, self.settings.timeout) as sender:
             replies = ReplyWriter(sender.send)
             try:
-                images = reconstruct_stream(self._messages(connection), self.ready, replies)
+                images = reconstruct_stream(self._messages(connection), self.engine, replies)
                 wrong = ""
             except InputError as error:
                 wrong = one_line(error)
@@ -156,7 +156,7 @@ class Server:
         _hang_up(connection, self.settings.timeout)
 
     def _messages(self, connection: socket.socket) -> Iterator[Message]:
-        """Give the messages of a client, each of which has its time."""
+        """Yield the messages of a client, each within its time-out."""
         receiver = _Receiver(connection, self.settings.timeout)
         try:
             yield from read_messages(receiver.read, self.settings.limits, receiver.begin)
@@ -179,7 +179,7 @@ class _Receiver:
         self._deadline = time.monotonic() + self._timeout
 
     def read(self, count: int) -> bytes:
-        """Give at least one byte and at most `count`; none at the end."""
+        """Return at least one byte and at most `count`; none at the end."""
         if not self._held:
             left = self._deadline - time.monotonic()
             if left <= 0:
@@ -248,7 +248,7 @@ def _hang_up(connection: socket.socket, timeout: float) -> None:
 
 
 def _join(workers: list[threading.Thread], seconds: float) -> bool:
-    """Wait for all of them together; tells whether they have ended."""
+    """Wait for all of them together; return whether they have ended."""
     deadline = time.monotonic() + seconds
     for worker in workers:
         worker.join(max(0.0, deadline - time.monotonic()))

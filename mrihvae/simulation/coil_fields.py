@@ -41,7 +41,7 @@ def birdcage_fields(shape: tuple[int, int], coils: int) -> Tensor:
     (torch.Size([4, 16, 16]), 1.0)
     """
     angles = 2 * math.pi * np.arange(coils) / coils
-    return _scaled(torch.stack([_loop(shape, angle, *BIRDCAGE_RUNG) * _turn(angle) for angle in angles]))
+    return _normalize(torch.stack([_loop(shape, angle, *BIRDCAGE_RUNG) * _phase_factor(angle) for angle in angles]))
 
 
 def random_fields(shape: tuple[int, int], coils: int, rng: Generator) -> Tensor:
@@ -55,15 +55,15 @@ def random_fields(shape: tuple[int, int], coils: int, rng: Generator) -> Tensor:
 
     Returns
     -------
-    complex64 (coils, H, W), scaled as by `birdcage_fields`; one coil may be of any smooth field
+    complex64 (coils, H, W), scaled as by `birdcage_fields`; a single coil may have any smooth field
     """
     angles = 2 * math.pi * (np.arange(coils) + rng.uniform(-0.3, 0.3, coils) + rng.random()) / coils
     fields = []
     for angle in angles:
         field = _loop(shape, angle, rng.uniform(*LOOP_DISTANCES), rng.uniform(*LOOP_RADII))
         gain = math.exp(rng.uniform(-0.3, 0.3))
-        fields.append(field * gain * _turn(rng.uniform(0, 2 * math.pi)))
-    return _scaled(torch.stack(fields))
+        fields.append(field * gain * _phase_factor(rng.uniform(0, 2 * math.pi)))
+    return _normalize(torch.stack(fields))
 
 
 def _loop(shape: tuple[int, int], angle: float, distance: float, radius: float) -> Tensor:
@@ -79,9 +79,9 @@ def _loop(shape: tuple[int, int], angle: float, distance: float, radius: float) 
     return torch.polar(magnitude, 2 * torch.atan2(-down, -right))
 
 
-def _turn(angle: float) -> complex:
+def _phase_factor(angle: float) -> complex:
     return complex(math.cos(angle), math.sin(angle))
 
 
-def _scaled(fields: Tensor) -> Tensor:
+def _normalize(fields: Tensor) -> Tensor:
     return fields / fields.abs().square().sum(dim=0).sqrt().mean()

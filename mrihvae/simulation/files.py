@@ -1,4 +1,4 @@
-"""Simulated scans as fastMRI HDF5 files, complete ones with their target and undersampled ones, made of images.
+"""Simulated scans as fastMRI HDF5 files: fully sampled ones with their target, and undersampled ones.
 
 Seeds are the names of files, so that equal images and settings give equal scans, bit for bit.
 """
@@ -43,7 +43,7 @@ class ImageGroup:
     name : of the scan's file, without suffix
     acquisition : name of the images' folder
     files : the volume, or the pictures
-    every : every n-th slice of the volume is taken
+    every : every n-th slice of the volume is used
     """
 
     name: str
@@ -179,7 +179,7 @@ def _mixing(fields: Tensor | None, settings: ScannerSettings) -> Tensor | None:
 
 
 def draw_lines(undersampling: Undersampling, width: int, name: str) -> np.ndarray:
-    """Draw which lines are measured in a file of this name, bool (W,): what fastMRI draws, and `mrihvae reconstruct`.
+    """Draw which lines are acquired in a file of this name, bool (W,), as fastMRI and `mrihvae reconstruct` do.
 
     Raises
     ------
@@ -197,7 +197,7 @@ def draw_lines(undersampling: Undersampling, width: int, name: str) -> np.ndarra
 
 
 def calibration_lines(undersampling: Undersampling, width: int) -> int:
-    """Compute how many lines a mask measures around DC on purpose, fastMRI's `num_low_frequency`."""
+    """Compute the number of lines of a mask's calibration region, fastMRI's `num_low_frequency`."""
     lines = round(width * undersampling.center_fraction)
     fewest = max(1, round(width / undersampling.acceleration))
     if undersampling.mask_type == "center":

@@ -40,7 +40,7 @@ MAX_FIELD_GRID = 96  # pixels, at most, of the grid on which fields are computed
 
 
 def add_phase(image: Tensor, rng: Generator, kind: str | None = None) -> Tensor:
-    """Give a magnitude image the phase of a scan drawn at random.
+    """Add to a magnitude image the phase of a scan drawn at random.
 
     Parameters
     ----------
@@ -98,10 +98,10 @@ def off_resonance(tone: Tensor, rng: Generator) -> Tensor:
     real (h, w), ppm
     """
     coarse = _coarse(tone)
-    inside = _closed(tissue_map(coarse), int(rng.integers(1, 9)))
+    inside = _close_gaps(tissue_map(coarse), int(rng.integers(1, 9)))
     b0 = _direction(rng)
     field = dipole_field(-AIR_SUSCEPTIBILITY * inside, b0) + _cavities(inside, b0, rng)
-    field = _shimmed(field, inside, second_order=rng.random() < 0.5)
+    field = _shim(field, inside, second_order=rng.random() < 0.5)
     size = INHOMOGENEITY[0] * math.exp(INHOMOGENEITY[1] * rng.standard_normal())
     return _fine(field, tone.shape) + size * smooth_field(tone.shape, rng)
 
@@ -131,7 +131,7 @@ def dipole_field(susceptibility: Tensor, b0: tuple[float, float, float]) -> Tens
 
 
 def tissue_map(coarse: Tensor) -> Tensor:
-    """Tell tissue from air: (h, w) from 0 to 1, blurred so that thin dark structures count as tissue."""
+    """Compute a map of tissue, not air: (h, w) from 0 to 1, blurred so that thin dark structures count as tissue."""
     blurred = torch.nn.functional.avg_pool2d(coarse[None, None], 5, 1, 2, count_include_pad=False)[0, 0]
     bright = float(torch.quantile(blurred, 0.98))
     return torch.sigmoid((blurred - 0.12 * bright) / max(0.03 * bright, 1e-6)) * (bright > 0)
@@ -152,8 +152,8 @@ def fat_fraction(tone: Tensor, rng: Generator) -> Tensor:
     return _fine((2.5 * (1 - around)).clamp(0, 1) * inside, tone.shape) * torch.sigmoid((tone - 0.1) / 0.03)
 
 
-def _closed(inside: Tensor, reach: int) -> Tensor:
-    """Fill gaps of up to 2 `reach` pixels: bone and fluid are as dark as air, and skull-stripped brains have folds."""
+def _close_gaps(inside: Tensor, reach: int) -> Tensor:
+    """Close gaps of up to 2 `reach` pixels: bone and fluid are as dark as air, and skull-stripped brains have folds."""
     grown = torch.nn.functional.max_pool2d(inside[None, None], 2 * reach + 1, 1, reach)
     shrunk: Tensor = -torch.nn.functional.max_pool2d(-grown, 2 * reach + 1, 1, reach)[0, 0]
     return shrunk
@@ -216,8 +216,8 @@ def _cavities(inside: Tensor, b0: tuple[float, float, float], rng: Generator) ->
     return total
 
 
-def _shimmed(field: Tensor, inside: Tensor, second_order: bool) -> Tensor:
-    """Take from a field what polynomials of first or second order fit within the object."""
+def _shim(field: Tensor, inside: Tensor, second_order: bool) -> Tensor:
+    """Subtract from a field the polynomials of first or second order that fit it within the object."""
     rows, columns = (torch.linspace(-1, 1, n) for n in field.shape)
     down, right = rows[:, None].expand_as(field), columns.expand_as(field)
     terms = [torch.ones_like(field), down, right]

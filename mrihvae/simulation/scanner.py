@@ -6,7 +6,7 @@ gets a smooth phase of a few radians. Coil c, of field s_c, then measures
 
     y_c = F (s_c x) + n_c
 
-with complex noise of the same deviation in every bin and coil.
+with complex noise of the same standard deviation in every sample and coil.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ PHASE_ORDER = 3
 
 
 def fields_of(settings: ScannerSettings, rng: Generator) -> Tensor | None:
-    """Make the fields of the coils, complex64 (coils, H, W); None for a single coil."""
+    """Return the fields of the coils, complex64 (coils, H, W); None for a single coil."""
     shape = (settings.matrix, settings.matrix)
     if settings.coils == 1:
         return None

@@ -1,4 +1,4 @@
-"""What is changed in a magnitude image before it becomes a scan: orientation, size, place and contrast."""
+"""Augmentation of magnitude images before scans are simulated from them: orientation, size, place and contrast."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ def reorient(array: np.ndarray, rng: Generator) -> np.ndarray:
     return array.copy()
 
 
-def rotated(image: Tensor, angle: float) -> Tensor:
+def rotate(image: Tensor, angle: float) -> Tensor:
     """Rotate about the center by bicubic interpolation; its detail is cut off by the resampling that follows."""
     height, width = image.shape
     c, s = math.cos(angle), math.sin(angle)
     matrix = torch.tensor([[[c, -s * height / width, 0.0], [s * width / height, c, 0.0]]])
     grid = torch.nn.functional.affine_grid(matrix, [1, 1, height, width], align_corners=False)
-    turned = torch.nn.functional.grid_sample(image[None, None], grid, mode="bicubic", align_corners=False)
-    return turned[0, 0].clamp_min(0)
+    rotated = torch.nn.functional.grid_sample(image[None, None], grid, mode="bicubic", align_corners=False)
+    return rotated[0, 0].clamp_min(0)
 
 
 def resampled_size(
@@ -80,7 +80,7 @@ def resampled_size(
 
 
 def _cut(bright: Tensor, axis: int, end: int) -> bool:
-    """Tell whether the image's edge cuts the object off, bool (h, w), at an end (0 or -1) of an axis."""
+    """Return whether the image's edge cuts the object off, bool (h, w), at an end (0 or -1) of an axis."""
     edge = bright.select(axis, end)
     return float(edge.sum()) > 0.05 * len(edge)
 

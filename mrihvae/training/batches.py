@@ -9,12 +9,12 @@ from torch import Tensor
 
 from mrihvae.inference.problem import MultiCoilProblem, Problem, SingleCoilProblem
 from mrihvae.physics.data_fidelity import LeastSquares
-from mrihvae.physics.kernels import squared
+from mrihvae.physics.kernels import abs2
 
 
 @dataclass(frozen=True)
 class DegradedImages:
-    """A batch of images and what is left of them, in model units.
+    """A batch of images and their degraded data, in model units.
 
     Attributes
     ----------
@@ -26,7 +26,7 @@ class DegradedImages:
     term: LeastSquares
 
 
-MEASURED_WEIGHT = 0.02  # measured bins are put back after reconstruction; a little weight keeps the states right
+MEASURED_WEIGHT = 0.02  # acquired samples are put back after reconstruction; a little weight keeps the states right
 
 
 @dataclass
@@ -47,7 +47,7 @@ class Scans:
 
     @classmethod
     def of_one_coil(cls, kspace: Tensor, measured: Tensor, mask: Tensor, noise: Tensor) -> Scans:
-        """Make a batch of single-coil scans; `measured` is noisy, 0 where `mask` is False, all (slices, H, W)."""
+        """Return a batch of single-coil scans; `measured` is noisy, 0 where `mask` is False, all (slices, H, W)."""
         shape = (kspace.shape[-2], kspace.shape[-1])
         problem = SingleCoilProblem(
             mask=mask, noise=noise, scale=torch.ones_like(noise), padded=shape, measured=measured, shape=shape
@@ -56,7 +56,7 @@ class Scans:
 
     @property
     def mask(self) -> Tensor:
-        """Mark the bins that count as acquired, bool (slices, H, W)."""
+        """Mark the k-space samples that count as acquired, bool (slices, H, W)."""
         return self.problem.mask
 
     @property
@@ -70,25 +70,25 @@ class Scans:
         return self.problem.sense.maps.shape[-3] if isinstance(self.problem, MultiCoilProblem) else 1
 
     def with_tv_initialization(self, share: float) -> Scans:
-        """Let multi-coil scans begin with so much of total variation (`ModelSettings.start_share`)."""
+        """Start multi-coil scans from a share of total variation (`ModelSettings.start_share`)."""
         if isinstance(self.problem, MultiCoilProblem):
             return replace(self, problem=self.problem.with_tv_initialization(share))
         return self
 
-    def consistent(self, decoded: Tensor, guess: Tensor) -> Tensor:
-        """Take the guess on the acquired lines, the decoder's bins elsewhere, and make both consistent with data."""
+    def make_consistent(self, decoded: Tensor, guess: Tensor) -> Tensor:
+        """Combine the guess on acquired lines with decoded k-space elsewhere, made consistent with the data."""
         return self.problem.make_consistent(torch.where(self.mask, guess, decoded))
 
-    def scored(self, decoded: Tensor, guess: Tensor) -> Tensor:
-        """Return what counts as the answer of r.
+    def answer(self, decoded: Tensor, guess: Tensor) -> Tensor:
+        """Return the k-space by which r is scored.
 
-        Of one coil these are the decoder's bins, also where samples were acquired; of several, what is consistent.
+        It is decoded k-space for one coil, also where samples were acquired, and consistent k-space for several.
         """
-        return decoded if self.coils == 1 else self.consistent(decoded, guess)
+        return decoded if self.coils == 1 else self.make_consistent(decoded, guess)
 
     def errors(self, estimate: Tensor) -> Tensor:
         """Compute the mean squared error of each slice, (slices,); acquired samples count by `MEASURED_WEIGHT`."""
-        error = squared(self.kspace - estimate)
+        error = abs2(self.kspace - estimate)
         if self.coils == 1:
             error = torch.where(self.mask, MEASURED_WEIGHT, 1.0) * error
         return error.mean(dim=(-2, -1))
@@ -96,4 +96,4 @@ class Scans:
 
 def mean_squared(values: Tensor) -> Tensor:
     """Compute the mean of |values|^2 over each slice."""
-    return squared(values).mean(dim=(-2, -1))
+    return abs2(values).mean(dim=(-2, -1))

@@ -18,12 +18,12 @@ from torch import Tensor
 
 from mrihvae.errors import InputError
 from mrihvae.physics.fastmri_masks import MASK_TYPES
-from mrihvae.physics.fourier import center_pad, fft2c, ifft2c, masked, resize_kspace
+from mrihvae.physics.fourier import apply_mask, center_pad, fft2c, ifft2c, resize_kspace
 from mrihvae.physics.noise import noise_std
 from mrihvae.physics.sampling import sampling_pattern
 from mrihvae.physics.scaling import kspace_scale
 from mrihvae.simulation.phases import add_phase, smooth_field
-from mrihvae.training.augmentation import bright_tissue, cut_out, decay, random_tone, reorient, resampled_size, rotated
+from mrihvae.training.augmentation import bright_tissue, cut_out, decay, random_tone, reorient, resampled_size, rotate
 from mrihvae.training.batches import Scans
 
 # what masks are drawn; "density" is a fast stand-in for Poisson discs: independent of sigpy, of the same look
@@ -95,8 +95,8 @@ class SimulationSettings:
         return self.coils[1] > 1
 
     @property
-    def never_one(self) -> bool:
-        """Whether no batch is of one coil, of which alone prior, decoder and q learn."""
+    def multicoil_only(self) -> bool:
+        """Whether no batch is single-coil; prior, decoder and q learn from single-coil batches alone."""
         return self.several and self.one_coil == 0
 
     def __post_init__(self) -> None:
@@ -151,7 +151,7 @@ def draw_batch(
 
 
 def draw_real(images: list[tuple[np.ndarray, bool]], shape: tuple[int, int]) -> Scans:
-    """Make complete, noise-free spectra of real images.
+    """Compute full, noise-free spectra of real images.
 
     Parameters
     ----------
@@ -170,12 +170,12 @@ def draw_real(images: list[tuple[np.ndarray, bool]], shape: tuple[int, int]) -> 
 def _draw_scan(
     array: np.ndarray, raw: bool, shape: tuple[int, int], settings: SimulationSettings, rng: Generator
 ) -> tuple[Tensor, Tensor, Tensor, float]:
-    """Make one scan: complete k-space, measured k-space, mask (all (H, W)) and the noise of the complete one."""
+    """Draw one scan: full k-space, acquired k-space, mask (all (H, W)) and the noise of the full one."""
     kspace, extent, noise = (
         fit_to_matrix(torch.from_numpy(array), shape, rng) if raw else simulate_scan(array, shape, settings, rng)
     )
     mask = center_pad(draw_mask(extent, settings, rng), shape, value=True)
-    measured = masked(kspace, mask)
+    measured = apply_mask(kspace, mask)
     if rng.random() < 0.5:
         peak = percentile99(ifft2c(kspace))
         extra = peak * settings.extra_noise * rng.random()
@@ -190,13 +190,13 @@ def simulate_scan(
     """Turn a magnitude image into a complex scan on (H, W): k-space, its non-empty extent, its noise."""
     image = torch.from_numpy(reorient(np.asarray(magnitude, dtype=np.float32), rng))
     image = (image / image.max().clamp_min(1e-12)).clamp_min(0)  # resampled volumes undershoot
-    turned = rng.random() < 1 / 3
-    if turned:
-        image = rotated(image, math.radians(rng.uniform(-settings.rotation, settings.rotation)))
+    rotated = rng.random() < 1 / 3
+    if rotated:
+        image = rotate(image, math.radians(rng.uniform(-settings.rotation, settings.rotation)))
     image = _with_contrast(image, settings, rng)
     complex_image = with_phase(image, settings, rng)
     bright = image > 0.1 * percentile99(image)
-    sizes, center = resampled_size(bright, shape, 0.9 if turned else 1.0, settings.fill, settings.anisotropy, rng)
+    sizes, center = resampled_size(bright, shape, 0.9 if rotated else 1.0, settings.fill, settings.anisotropy, rng)
     resampled = ifft2c(resize_kspace(fft2c(complex_image), sizes))
     kspace = fft2c(cut_out(resampled, shape, center))
     if _happens(settings.blur, rng):
@@ -224,7 +224,7 @@ def _with_contrast(image: Tensor, settings: SimulationSettings, rng: Generator) 
 
 
 def with_phase(image: Tensor, settings: SimulationSettings, rng: Generator) -> Tensor:
-    """Give a magnitude image (h, w) in 0..1 a random phase: complex64."""
+    """Add a random phase to a magnitude image (h, w) in 0..1: complex64."""
     if _happens(settings.physical_phase, rng):
         return add_phase(image, rng)
     phase = rng.choice([0.3, 1.0, 2.0]) * smooth_field(image.shape, rng) + rng.uniform(-math.pi, math.pi)
@@ -239,7 +239,7 @@ def _happens(probability: float, rng: Generator) -> bool:
 
 
 def fit_to_matrix(kspace: Tensor, shape: tuple[int, int], rng: Generator) -> tuple[Tensor, tuple[int, int], float]:
-    """Put a raw scan (h, w) on (H, W): cropped image, or image padded with its own noise, or padded k-space."""
+    """Fit a raw scan (h, w) to (H, W): cropped image, or image padded with its own noise, or padded k-space."""
     noise = float(noise_std(kspace))
     image = torch.from_numpy(reorient(ifft2c(kspace).numpy(), rng))
     if image.shape[-2] > shape[-2] or image.shape[-1] > shape[-1]:
@@ -254,7 +254,7 @@ def fit_to_matrix(kspace: Tensor, shape: tuple[int, int], rng: Generator) -> tup
 
 
 def draw_mask(extent: tuple[int, int], settings: SimulationSettings, rng: Generator) -> Tensor:
-    """Draw a sampling pattern, bool (h, w); lines differ along w, as inference turns scans whose lines do not."""
+    """Draw a sampling pattern, bool (h, w); lines differ along w, as inference transposes scans whose lines do not."""
     width = extent[1]
     acceleration = round(math.exp(rng.uniform(*np.log((settings.least_acceleration, settings.max_acceleration)))))
     acceleration = min(acceleration, width // 2)  # two central lines at least
@@ -279,7 +279,7 @@ def draw_mask(extent: tuple[int, int], settings: SimulationSettings, rng: Genera
 
 
 def _cut_side(mask: np.ndarray, rng: Generator) -> None:
-    """Make a mask one of partial Fourier: nothing beyond some distance from DC on one side."""
+    """Turn a mask into partial Fourier: nothing beyond some distance from DC on one side."""
     size = mask.shape[axis := int(rng.integers(2))]
     first = size // 2 + max(1, round(size * rng.uniform(0.04, 0.4)))
     view = np.moveaxis(mask if rng.random() < 0.5 else mask[::-1, ::-1], axis, 0)

@@ -17,7 +17,7 @@ from torch import Tensor
 from mrihvae.coils.compression import compression_matrix, mix_coils
 from mrihvae.coils.espirit import MIN_ACS_SIZE, calibration_box, calibration_data, fast_maps
 from mrihvae.inference.problem import MultiCoilProblem
-from mrihvae.physics.fourier import center_pad, fft2c, ifft2c, masked, resize_kspace
+from mrihvae.physics.fourier import apply_mask, center_pad, fft2c, ifft2c, resize_kspace
 from mrihvae.physics.mri import Sense
 from mrihvae.physics.noise import background_noise
 from mrihvae.physics.scaling import image_scale
@@ -32,7 +32,7 @@ SHIFT = 0.125  # greatest offset of a crop, over the size of the image: scanners
 def draw_coils(
     images: list[tuple[np.ndarray, bool]], shape: tuple[int, int], settings: SimulationSettings, rng: Generator
 ) -> Scans:
-    """Draw complete scans of several coils, as many in all slices, and their undersampled measurement.
+    """Draw fully sampled multi-coil scans, of one number of coils, and their undersampled acquisition.
 
     Their reconstruction by total variation (`Scans.with_tv_initialization`) is left to the device that trains.
 
@@ -51,23 +51,23 @@ def draw_coils(
     coils = int(math.exp(rng.uniform(math.log(least), math.log(settings.coils[1] + 1))))
     coils = min([coils, *(len(array) for array, raw in images if raw and array.ndim == 3)])
     drawn = [_draw(array, raw, shape, coils, settings, rng) for array, raw in images]
-    maps, mask = torch.stack([one[1] for one in drawn]), torch.stack([one[2] for one in drawn])
+    maps, mask = torch.stack([scan[1] for scan in drawn]), torch.stack([scan[2] for scan in drawn])
     sense = Sense(maps, mask)
-    combined = sense.adjoint(torch.stack([one[0] for one in drawn]))
+    combined = sense.adjoint(torch.stack([scan[0] for scan in drawn]))
     scale = image_scale(combined)
-    noise = torch.tensor([one[3] for one in drawn]) / scale
+    noise = torch.tensor([scan[3] for scan in drawn]) / scale
     combined = combined / scale[:, None, None]
     problem = MultiCoilProblem(
         mask=mask, noise=noise, scale=scale, padded=shape, sense=sense, combined=combined, first=combined
     )
-    complete = torch.stack([(m.conj() * ifft2c(one[0])).sum(dim=0) for one, m in zip(drawn, maps)])
+    complete = torch.stack([(m.conj() * ifft2c(scan[0])).sum(dim=0) for scan, m in zip(drawn, maps)])
     return Scans(fft2c(complete) / scale[:, None, None], problem, noise)
 
 
 def fit_coils_to_matrix(
     kspace: Tensor, coils: int, shape: tuple[int, int], rng: Generator
 ) -> tuple[Tensor, tuple[int, int], float]:
-    """Put a raw scan of several coils on (H, W), all coils alike, as `mrihvae.training.draw.fit_to_matrix` does one.
+    """Fit a raw scan of several coils to (H, W), all coils alike, as `mrihvae.training.draw.fit_to_matrix` does one.
 
     Parameters
     ----------
@@ -78,7 +78,7 @@ def fit_coils_to_matrix(
 
     Returns
     -------
-    k-space, complex64 (coils, H, W), turned, flipped and of another phase at random
+    k-space, complex64 (coils, H, W), transposed, flipped and of another phase at random
     its extent (h, w), outside of which it is 0: lines that the scanner did not encode
     standard deviation of its noise per complex bin, the root of the coils' mean power
     """
@@ -113,7 +113,7 @@ def _share(filled: Tensor) -> float:
 def _draw(
     array: np.ndarray, raw: bool, shape: tuple[int, int], coils: int, settings: SimulationSettings, rng: Generator
 ) -> tuple[Tensor, Tensor, Tensor, float]:
-    """Make one scan: complete k-space (coils, H, W), maps, mask (H, W), and the noise per bin of a coil."""
+    """Draw one scan: full k-space (coils, H, W), maps, mask (H, W), and the noise per sample of a coil."""
     if raw and array.ndim == 3:
         complete, extent, noise = fit_coils_to_matrix(torch.from_numpy(array), coils, shape, rng)
     else:
@@ -122,14 +122,14 @@ def _draw(
         mask = center_pad(draw_mask(extent, settings, rng), shape, value=True)  # beyond, bins are known to be 0
         if min(calibration_box(mask)) >= MIN_ACS_SIZE:
             break
-    measured = masked(complete, mask)
+    measured = apply_mask(complete, mask)
     return complete, fast_maps(calibration_data(measured, mask), shape), mask, noise
 
 
 def _receive(
     array: np.ndarray, raw: bool, shape: tuple[int, int], coils: int, settings: SimulationSettings, rng: Generator
 ) -> tuple[Tensor, float]:
-    """Let coils drawn at random receive an image: complete k-space (coils, H, W), and its noise per bin."""
+    """Let coils drawn at random receive an image: full k-space (coils, H, W), and its noise per sample."""
     clean = replace(settings, noise=(CLEAN, CLEAN), partial_resolution=0.0, empty=0.0)
     tensor = torch.from_numpy(array)
     kspace, _, own = fit_to_matrix(tensor, shape, rng) if raw else simulate_scan(array, shape, clean, rng)

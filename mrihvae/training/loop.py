@@ -42,7 +42,7 @@ from mrihvae.training.run import Run, TrainSettings, save_checkpoint
 from mrihvae.utils.files import atomic_write
 from mrihvae.utils.precision import has_bfloat16
 
-BEGINNING_EVERY = 8  # each time so many steps are done, r of degraded images looks at what its U-Nets begin with
+BEGINNING_EVERY = 8  # every n-th step, r of degraded images is given the guess that its U-Nets start from
 
 
 class SliceSource(Protocol):
@@ -91,7 +91,7 @@ class Batches(Dataset[Batch]):
         return draw_real(images, shape) if self.real else draw_batch(images, shape, self.simulation, rng)
 
     def _one_coil(self, step: int) -> bool:
-        """Tell whether the batch of a step has one coil: so many do, and all while the prior trains alone."""
+        """Return whether the batch of a step has one coil: a fraction, and all while the prior trains alone."""
         settings = self.settings
         if (settings.guess_only if self.guesses else 0) <= step < settings.masked_start:
             return True
@@ -99,7 +99,7 @@ class Batches(Dataset[Batch]):
 
 
 def train_step(run: Run, scans: Batch, rank: int = 0) -> tuple[Rollout | None, PriorTerms | None]:
-    """Do one step of the optimizer on a batch, and count it."""
+    """Take one step of the optimizer on a batch, and count it."""
     settings, counters = run.settings, run.counters
     scans = to_device(scans, run.model.start.device)
     if isinstance(scans, Scans):
@@ -141,7 +141,7 @@ def train_step(run: Run, scans: Batch, rank: int = 0) -> tuple[Rollout | None, P
             prior.loss(kl_weight, settings.matching_weight).backward()
     _average_gradients(run.model)
     for group in ("prior", "masked"):
-        _tame(run, group)
+        _clip_or_skip(run, group)
     for parameters in run.optimizer.param_groups:
         parameters["lr"] = learning_rate(settings, counters.step)
     run.optimizer.step()
@@ -229,7 +229,7 @@ def train(
 
 
 def _is_due(run: Run) -> bool:
-    """Tell whether it is time to score the weights."""
+    """Return whether it is time to score the weights."""
     every = run.settings.validate_every
     return every > 0 and (run.counters.step % every == 0 or run.counters.step == run.settings.steps)
 
@@ -257,7 +257,7 @@ def _average_gradients(model: HVAE) -> None:
         parameter.grad = gradient.view_as(parameter)
 
 
-def _tame(run: Run, group: str) -> None:
+def _clip_or_skip(run: Run, group: str) -> None:
     """Clip a group's gradient, or drop it if its norm is far out of its running mean or not finite."""
     settings, counters = run.settings, run.counters
     parameters = run.model.prior_parameters() if group == "prior" else run.model.masked_parameters()

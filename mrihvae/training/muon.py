@@ -65,12 +65,12 @@ class MuonAdam(torch.optim.Optimizer):
         momenta = [self.state[parameter]["momentum"] for parameter in parameters]
         torch._foreach_lerp_(momenta, gradients, 1 - group["momentum"])
         ahead = torch._foreach_lerp(gradients, momenta, group["momentum"])  # Nesterov
-        alike: dict[tuple[int, ...], list[int]] = {}
+        by_shape: dict[tuple[int, ...], list[int]] = {}
         for number, parameter in enumerate(parameters):
-            alike.setdefault(tuple(parameter.shape), []).append(number)
-        for (rows, columns, *size), numbers in alike.items():  # kernels of one shape are one batch of matrices
+            by_shape.setdefault(tuple(parameter.shape), []).append(number)
+        for (rows, columns, *size), numbers in by_shape.items():  # kernels of one shape are one batch of matrices
             # columns in the order of memory that is channels last; it does not matter to singular vectors
-            matrices = orthogonalized(torch.stack([ahead[n].permute(0, 2, 3, 1).flatten(1) for n in numbers]))
+            matrices = orthogonalize(torch.stack([ahead[n].permute(0, 2, 3, 1).flatten(1) for n in numbers]))
             kernels = matrices.unflatten(-1, (*size, columns)).permute(0, 1, 4, 2, 3)
             scale = group["lr"] * RMS * math.sqrt(max(rows, columns * math.prod(size)))
             for number, kernel in zip(numbers, kernels):
@@ -99,12 +99,12 @@ class MuonAdam(torch.optim.Optimizer):
 
 
 def is_matrix(parameter: Tensor) -> bool:
-    """Tell whether a parameter is a kernel that Muon takes."""
+    """Return whether a parameter is a kernel that Muon takes."""
     return parameter.ndim == 4 and parameter.shape[0] >= LEAST_ROWS and parameter[0].numel() >= LEAST_COLUMNS
 
 
-def orthogonalized(matrices: Tensor) -> Tensor:
-    """Bring the singular values of matrices (..., rows, columns) to about 1, by Newton-Schulz iterations.
+def orthogonalize(matrices: Tensor) -> Tensor:
+    """Set the singular values of matrices (..., rows, columns) to about 1, by Newton-Schulz iterations.
 
     They are done in bfloat16, which is enough, where there are instructions for it. (Iterating the Gram matrix alone
     takes fewer products, but not in bfloat16: singular values near 0 then run away.)

@@ -1,4 +1,4 @@
-"""What training minimizes: the ELBO of the prior, and posterior matching for the masked posterior.
+"""What training minimizes: the ELBO of the prior, and posterior matching for the measurement-conditioned posterior.
 
 All terms are in nats per real dimension, so that sizes compare: a complex image has 2 H W of them, a real one as many
 as pixels in all channels.
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from mrihvae.inference.encoders import Encoder, from_measured
+from mrihvae.inference.encoders import Encoder, measurement_encoder
 from mrihvae.inference.latents import infer, likelihood_std
 from mrihvae.inference.settings import RefinementSettings
 from mrihvae.model.bands import merge
@@ -24,7 +24,7 @@ from mrihvae.training.batches import DegradedImages, Scans, mean_squared
 ACTIVE_VARIANCE = 0.01  # Burda et al. 2016: a unit is active if its posterior mean varies more over the data
 ERROR_FLOOR = 1e-4  # squared error per bin, in model units, below which less error counts nothing
 GUESS_WEIGHTS = (0.1, 0.5)  # of the log-errors of a first guess on its way, and at its end, beside r's own
-DEGRADED_FLOOR = 1e-5  # as ERROR_FLOOR, per pixel of degraded images, of which little noise is left
+DEGRADED_FLOOR = 1e-5  # as ERROR_FLOOR, per pixel of degraded images, which have little noise
 GAMMAS = (0.01, 0.1)  # of proximal steps between rounds of r on degraded images, drawn evenly in the logarithm
 ROUNDS = (1, 1, 2, 5)  # how many such rounds there were before, drawn evenly: with more than one, loops drift less
 
@@ -85,7 +85,7 @@ def dimensions(model: HVAE, kspace: Tensor) -> int:
 
 
 def prior_terms(model: HVAE, scans: Scans, matched: bool = True, guess: Tensor | None = None) -> PriorTerms:
-    """Walk down with z ~ q: -E_q log p(k|z), and KL(q || p) and, if `matched`, KL(stopgrad q || r) on the way.
+    """Compute -E_q log p(k|z) with z ~ q, KL(q || p), and, if `matched`, KL(stopgrad q || r).
 
     `guess` is the first guess, complex (slices, H, W), where it is at hand; else it is computed.
     """
@@ -96,14 +96,14 @@ def prior_terms(model: HVAE, scans: Scans, matched: bool = True, guess: Tensor |
         with torch.no_grad():
             guess = problem.guess(model)
     measured = problem.measured_bins(guess)
-    r = from_measured(model, guess, measured, problem.mask)
+    r = measurement_encoder(model, guess, measured, problem.mask)
     return matching_terms(model, scans.kspace, scans.noise, measured, problem.mask, r)
 
 
 def matching_terms(
     model: HVAE, kspace: Tensor, noise: Tensor, measured: Tensor, mask: Tensor, r: Encoder | None = None
 ) -> PriorTerms:
-    """Walk down as `prior_terms` does, with any encoder as the one that is matched to q.
+    """Compute the terms as `prior_terms` does, with any encoder as the one that is matched to q.
 
     Parameters
     ----------
@@ -122,9 +122,9 @@ def matching_terms(
     kl, matching, active = [], [], []
     ends = {group[-1] for group in model.groups}
     for j in range(model.settings.levels):
-        state = model.enter(j, state, shape)
+        state = model.upsample_state(j, state, shape)
         if r is not None:
-            r.enter(j, state.detach(), known)
+            r.begin_level(j, state.detach(), known)
         kl_level = matching_level = error.new_zeros(())
         for k, layer in enumerate(model.layers(j)):
             q = model.q(j, k, state, features_q[j])
@@ -147,7 +147,7 @@ def matching_terms(
 
 
 def rollout(model: HVAE, scans: Scans, second_round: bool = False) -> Rollout:
-    """Walk down along r's own means through the fixed decoder, as inference does; gradients reach r alone.
+    """Decode r's own means by the fixed decoder, as inference does; gradients reach r alone.
 
     In the second round r is given its own reconstruction as the guess, and the first guess is not trained.
     """
@@ -155,12 +155,12 @@ def rollout(model: HVAE, scans: Scans, second_round: bool = False) -> Rollout:
         guesses = scans.problem.guesses(model)
         guess = guesses[-1]
         if second_round:
-            guess = scans.consistent(_decoded(model, scans, guess), guess)
+            guess = scans.make_consistent(_decode(model, scans, guess), guess)
     frozen = [parameter for parameter in model.prior_parameters() if parameter.requires_grad]
     for parameter in frozen:
         parameter.requires_grad_(False)
     try:
-        estimate = scans.scored(_decoded(model, scans, guess), guess)
+        estimate = scans.answer(_decode(model, scans, guess), guess)
     finally:
         for parameter in frozen:
             parameter.requires_grad_(True)
@@ -171,14 +171,14 @@ def rollout(model: HVAE, scans: Scans, second_round: bool = False) -> Rollout:
     return _rollout(model, scans, loss, errors, guesses)
 
 
-def _decoded(model: HVAE, scans: Scans, guess: Tensor) -> Tensor:
+def _decode(model: HVAE, scans: Scans, guess: Tensor) -> Tensor:
     """Decode r's means of scans and a guess: complex (slices, H, W)."""
     problem = scans.problem
     return merge(decode_means(model, problem.measured_bins(guess), problem.mask, guess))
 
 
 def _rollout(model: HVAE, scans: Scans, loss: Tensor, errors: Tensor | None, guesses: list[Tensor]) -> Rollout:
-    """Put together what a rollout tells; without `errors` of r, those of the last guess stand for them."""
+    """Assemble the result of a rollout; without `errors` of r, those of the last guess stand for them."""
     with torch.no_grad():
         variance = likelihood_std(model, scans.noise) ** 2
         zero_filled, *stages = (
@@ -198,44 +198,44 @@ def log_errors(errors: list[Tensor], floor: float) -> Tensor:
 
 
 def rollout_degraded(model: HVAE, batch: DegradedImages, start: str = "guess", guess_only: bool = False) -> Rollout:
-    """Compute r's means of degraded images, as `rollout` does of scans; its guess is one of those that loops meet.
+    """Decode r's means of degraded images, as `rollout` does of scans; the guess is one that occurs in the loop.
 
     Parameters
     ----------
-    start : what r looks at: "guess", that of the U-Nets; "beginning", what these begin with; "round", its own
+    start : the guess that r is given: "guess", that of the U-Nets; "beginning", what these begin with; "round", its own
         answer after some rounds of proximal steps. With the last the first guess is not trained
     guess_only : whether to do the U-Nets alone, whose error stands for r's
     """
-    sight, second = DegradedPosterior(model, batch.term), start == "round"
+    posterior, second = DegradedPosterior(model, batch.term), start == "round"
     with torch.set_grad_enabled(torch.is_grad_enabled() and not second):
-        guesses = sight.guesses()
+        guesses = posterior.guesses()
         guess = guesses[0] if start == "beginning" else guesses[-1]
         if second:
             gamma = GAMMAS[0] * (GAMMAS[1] / GAMMAS[0]) ** float(torch.rand(()))
             for _ in range(ROUNDS[int(torch.randint(len(ROUNDS), ()))]):
-                guess = sight.kspace(batch.term.prox(sight.image(sight.decoded(guess)), gamma))
-    truth = sight.kspace(batch.images)
+                guess = posterior.kspace(batch.term.prox(posterior.image(posterior.decode_means(guess)), gamma))
+    truth = posterior.kspace(batch.images)
     errors = [mean_squared(k - truth) for k in guesses]
-    first = mean_squared(sight.seen - truth)
+    first = mean_squared(posterior.data_kspace - truth)
     loss = log_errors(errors[1:], DEGRADED_FLOOR)
     found = errors[-1]
     if not guess_only:
-        found = mean_squared(sight.decoded(guess) - truth)
+        found = mean_squared(posterior.decode_means(guess) - truth)
         loss = torch.log(found + DEGRADED_FLOOR).mean() + (0 if second else loss)
     s = likelihood_std(model, batch.term.noise)
-    answer, seen, *stages = ((0.5 * e / s**2).mean().detach() for e in (found, first, *errors))
-    return Rollout(loss, answer, stages[-1], seen, tuple(stages))
+    answer, zero_filled, *stages = ((0.5 * e / s**2).mean().detach() for e in (found, first, *errors))
+    return Rollout(loss, answer, stages[-1], zero_filled, tuple(stages))
 
 
 def match_degraded(model: HVAE, batch: DegradedImages) -> PriorTerms:
-    """Walk down with z ~ q of the true images, and match r of the degraded ones to q."""
-    sight = DegradedPosterior(model, batch.term)
+    """Compute the terms with z ~ q of the true images, and match r of the degraded ones to q."""
+    posterior = DegradedPosterior(model, batch.term)
     with torch.no_grad():
-        guess = sight.guesses()[-1]
-    kspace = sight.kspace(batch.images)
+        guess = posterior.guesses()[-1]
+    kspace = posterior.kspace(batch.images)
     nothing, nowhere = torch.zeros_like(kspace), torch.zeros_like(kspace, dtype=torch.bool)
     noise = torch.zeros_like(batch.term.noise)
-    return matching_terms(model, kspace, noise, nothing, nowhere, sight.encoder(guess))
+    return matching_terms(model, kspace, noise, nothing, nowhere, posterior.encoder(guess))
 
 
 def first_guess_step(model: HVAE, scans: Scans) -> Rollout:
@@ -255,8 +255,8 @@ def decode_means(model: HVAE, measured: Tensor, mask: Tensor, guess: Tensor) -> 
     Parameters
     ----------
     measured, mask : y and M, (slices, H, W)
-    guess : complete k-space for r to start from, complex (slices, H, W)
+    guess : full k-space for r to start from, complex (slices, H, W)
     """
     s = measured.real.new_ones(len(measured))
-    encoder = from_measured(model, guess, measured, mask)
+    encoder = measurement_encoder(model, guess, measured, mask)
     return infer(model, encoder, measured, mask, s, RefinementSettings(sweeps=0)).bands

@@ -147,12 +147,12 @@ class Run:
         for shape in settings.shapes:
             if any(size % model.multiple for size in shape):
                 raise InputError(f"training shape {shape} is not a multiple of {model.multiple}; change 'shapes'")
-        if (model.degraded or simulation.never_one) and settings.masked_start > 0:
+        if (model.degraded or simulation.multicoil_only) and settings.masked_start > 0:
             raise InputError(
                 "a posterior of degraded images, or of several coils alone, starts from weights: set masked_start 0"
             )
         torch.manual_seed(settings.seed)
-        net = HVAE(model).move(device)
+        net = HVAE(model).to_device(device)
         if weights is not None:
             _take(net, weights)
         if guess is not None:
@@ -160,7 +160,7 @@ class Run:
         if model.degraded:  # r alone is trained: all else stays that of the weights to start from
             for parameter in net.prior_parameters():
                 parameter.requires_grad_(False)
-        average = HVAE(model).move(device).requires_grad_(False)
+        average = HVAE(model).to_device(device).requires_grad_(False)
         average.load_state_dict(net.state_dict())
         optimizer = MuonAdam(net.parameters(), lr=0.0)
         return cls(net, average, optimizer, settings, simulation)
@@ -238,7 +238,7 @@ def load_checkpoint(directory: Path, device: torch.device | str, **changes: Any)
     """
     path = directory / "checkpoint.safetensors"
     if not path.is_file():
-        raise InputError(f"{path}: not there, so there is nothing to resume; leave out --resume to start anew")
+        raise InputError(f"{path}: file not found, so there is nothing to resume; leave out --resume to start anew")
     try:
         with safe_open(path, framework="pt", device=str(device)) as file:
             state = json.loads(file.metadata()["state"])

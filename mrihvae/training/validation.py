@@ -57,7 +57,7 @@ class ValidationCase:
     scans: Scans
 
     def with_tv_initialization(self, share: float) -> ValidationCase:
-        """Let its scans begin with as much of total variation as a model takes (`ModelSettings.start_share`)."""
+        """Return the case with scans that start from a share of total variation (`ModelSettings.start_share`)."""
         return replace(self, scans=self.scans.with_tv_initialization(share))
 
     @property
@@ -123,7 +123,11 @@ def validate(
             problem = scans.problem
             guess = problem.guess(model)
             decoded = merge(decode_means(model, problem.measured_bins(guess), problem.mask, guess))
-            answers = {"psnr": scans.consistent(decoded, guess), "guess": guess, "zero_filled": problem.zero_filled}
+            answers = {
+                "psnr": scans.make_consistent(decoded, guess),
+                "guess": guess,
+                "zero_filled": problem.zero_filled,
+            }
             row = {name: round(psnr(kspace, scans.kspace), 3) for name, kspace in answers.items()}
             if scans.coils == 1:
                 torch.manual_seed(0)

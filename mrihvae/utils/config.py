@@ -41,7 +41,7 @@ def from_dict(cls: type[T], values: Mapping[str, Any], where: str) -> T:
     given = {key: _as_tuples(value) for key, value in values.items()}
     wrong = next((key for key in given if _mismatch(known[key], key, given[key])), None)
     try:
-        found = _built(cls, given)
+        found = _build(cls, given)
     except (TypeError, ValueError, AttributeError) as error:
         if wrong is None or str(error).startswith((f"{wrong} is", f"{wrong}:")):  # which says more than the type
             raise InputError(f"{where}: {error}") from error
@@ -90,7 +90,7 @@ def schema(cls: type[Any]) -> dict[str, Any]:
 
 @cache
 def _model(cls: Any) -> Any:
-    """Make a pydantic model of a dataclass's own fields, none of which is converted silently."""
+    """Return a pydantic model of a dataclass's own fields, which converts no value silently."""
     import pydantic  # takes a quarter of a second, for which `mrihvae --help` has no use
 
     config = pydantic.ConfigDict(strict=True, allow_inf_nan=False, arbitrary_types_allowed=True)
@@ -103,7 +103,7 @@ def _model(cls: Any) -> Any:
 
 
 def _mismatch(cls: Any, name: str, value: Any) -> str:
-    """Say what a value should be that is not of the type of a field; empty if it is."""
+    """Describe what a value should be that is not of the type of a field; empty if it is."""
     try:
         import pydantic
     except ImportError:  # machines that only train need no more than torch, numpy, h5py and safetensors
@@ -116,14 +116,14 @@ def _mismatch(cls: Any, name: str, value: Any) -> str:
     return ""
 
 
-def _built(cls: type[T], values: Mapping[str, Any]) -> T:
+def _build(cls: type[T], values: Mapping[str, Any]) -> T:
     """Build settings of names on one level."""
     own: dict[str, Any] = {}
     hints = typing.get_type_hints(cls)
     for field in dataclasses.fields(cls):  # type: ignore[arg-type]
         if field.metadata == PART:
             kind = hints[field.name]
-            own[field.name] = _built(kind, {key: values[key] for key in setting_names(kind) if key in values})
+            own[field.name] = _build(kind, {key: values[key] for key in setting_names(kind) if key in values})
         elif field.name in values:
             own[field.name] = values[field.name]
     return cls(**own)
@@ -131,7 +131,7 @@ def _built(cls: type[T], values: Mapping[str, Any]) -> T:
 
 def _default(cls: type[Any], name: str) -> Any:
     """Return the default of a field, or `dataclasses.MISSING`."""
-    field = next(one for one in dataclasses.fields(cls) if one.name == name)
+    field = next(candidate for candidate in dataclasses.fields(cls) if candidate.name == name)
     return field.default_factory() if field.default_factory is not dataclasses.MISSING else field.default
 
 

@@ -24,5 +24,5 @@ def return_large_blocks() -> None:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Tell whether an error is that there was too little memory, of which torch's CPU allocator has no type."""
+    """Return whether an error means too little memory, for which torch's CPU allocator has no type."""
     return isinstance(error, MemoryError | torch.OutOfMemoryError) or "allocate memory" in str(error)

@@ -1,6 +1,6 @@
 """Warnings that belong to a result: collected while it is made, or else logged.
 
-with collected() as notices:
+with collect_notices() as notices:
     reconstruct_volume(scan, mask, method)
 for text in notices:
     ...
@@ -20,7 +20,7 @@ _notices: ContextVar[list[str] | None] = ContextVar("notices", default=None)
 
 
 @contextmanager
-def collected() -> Iterator[list[str]]:
+def collect_notices() -> Iterator[list[str]]:
     """Collect the warnings of what is done within, each text once."""
     found: list[str] = []
     token = _notices.set(found)

@@ -29,12 +29,12 @@ def arithmetic(device: torch.device, precision: str) -> Iterator[None]:
 
 
 def is_lower(device: torch.device, precision: str) -> bool:
-    """Tell whether a precision of `PRECISIONS` means bfloat16 on a device."""
+    """Return whether a precision of `PRECISIONS` means bfloat16 on a device."""
     return precision == "bfloat16" or (precision == "auto" and has_bfloat16(device))
 
 
 def has_bfloat16(device: torch.device) -> bool:
-    """Tell whether a device multiplies bfloat16 numbers faster than single precision, or the environment says so.
+    """Return whether a device multiplies bfloat16 numbers faster than single precision, or the environment says so.
 
     Raises
     ------

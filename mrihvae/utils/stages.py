@@ -1,6 +1,6 @@
 """Where the time of a reconstruction goes: seconds of its stages, for whoever asks.
 
-with recorded() as seconds:
+with record_stages() as seconds:
     reconstruct_volume(scan, mask, method)
 seconds["maps"]
 """
@@ -16,7 +16,7 @@ _seconds: ContextVar[dict[str, float] | None] = ContextVar("seconds", default=No
 
 
 @contextmanager
-def recorded() -> Iterator[dict[str, float]]:
+def record_stages() -> Iterator[dict[str, float]]:
     """Collect the seconds of the stages within, by name; a record inside another one takes them for itself."""
     found: dict[str, float] = {}
     token = _seconds.set(found)

@@ -146,7 +146,7 @@ def test_latents_of_the_prior_have_its_entropy() -> None:
     entropy = []
     state = model.begin(4, (32, 32))
     for j in range(SMALL.levels):
-        state = model.enter(j, state)
+        state = model.upsample_state(j, state)
         for layer, z in zip(model.layers(j), found.latents[j], strict=True):
             prior, state = layer.prior_step(state)
             entropy.append(0.5 * np.log(2 * np.pi * np.e) + torch.log(prior.sigma).flatten())

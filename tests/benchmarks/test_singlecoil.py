@@ -565,7 +565,7 @@ def test_calibration_runs_and_fits(bench: dict[str, Path], monkeypatch: pytest.M
     for one in results["calibration"]:
         assert list(one["coverage"].values()) == sorted(one["coverage"].values())
     assert (bench["results"] / "calibration.png").exists() and (bench["results"] / "calibration.md").exists()
-    scan = read_scan(bench["data"] / "scans" / "a.h5").one(0)
+    scan = read_scan(bench["data"] / "scans" / "a.h5").single_slice(0)
     monkeypatch.setattr(calibration, "training_scans", lambda data: [(scan, "raw")])
     assert calibration.main([*words, "--fit"]) == 0
     fit = json.loads((bench["results"] / "calibration_fit.json").read_text())

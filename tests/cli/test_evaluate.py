@@ -28,7 +28,7 @@ def test_evaluate_mistakes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
     assert run(*words) == 0
     assert error_of(capsys, *words[:-1], "multicoil").startswith(f"{targets / 'file0.h5'}: has no dataset")
     assert "no volume has acquisition 'PD'" in error_of(capsys, *words, "--acquisition", "PD")
-    assert "tells the acceleration" in error_of(capsys, *words, "--acceleration", "4")
+    assert "has the acceleration" in error_of(capsys, *words, "--acceleration", "4")
     (tmp_path / "file").touch()
     for option in ("--json", "--csv"):
         assert run(*words, option, tmp_path / "file" / "scores") == 2

@@ -26,7 +26,7 @@ ZERO = make_method("zero-filled")
 
 @pytest.fixture
 def cheap_weights(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(online, "make_ready", lambda *_: cheap())
+    monkeypatch.setattr(online, "load_engine", lambda *_: cheap())
 
 
 @pytest.mark.usefixtures("cheap_weights")

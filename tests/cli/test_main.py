@@ -132,7 +132,7 @@ def with_nan(path: Path) -> None:
 
 
 BAD_SCANS: dict[str, tuple[Callable[[Path], object], str]] = {
-    "missing": (lambda path: None, "not there"),
+    "missing": (lambda path: None, "file not found"),
     "truncated": (truncated, "truncated or not an HDF5 file"),
     "not HDF5": (lambda path: path.write_text("hello"), "truncated or not an HDF5 file"),
     "no k-space": (lambda path: write_h5(path, image=np.zeros(3)), "has no dataset 'kspace' (it has image)"),

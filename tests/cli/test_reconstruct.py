@@ -346,13 +346,16 @@ def test_resume_refuses_another_axis(scans: Path, tmp_path: Path, capsys: pytest
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (("--samples", "1"), "--samples 1: a deviation takes at least 2"),
-        (("--samples", "-3"), "--samples -3: a deviation takes at least 2"),
+        (("--samples", "1"), "--samples 1: a standard deviation takes at least 2"),
+        (("--samples", "-3"), "--samples -3: a standard deviation takes at least 2"),
         (
             ("--samples", "4", "--method", "tv"),
-            "--samples: tv draws none; choose --method hybrid or amortized or samples",
+            "--samples: tv does not support posterior sampling; choose --method hybrid or amortized or samples",
         ),
-        (("--samples", "4", "--method", "pnp"), "--samples: pnp draws none; choose --method hybrid or amortized"),
+        (
+            ("--samples", "4", "--method", "pnp"),
+            "--samples: pnp does not support posterior sampling; choose --method hybrid or amortized",
+        ),
         (("--method", "pnp", "--tau", "1.5"), "pnp settings: tau 1.5 must be in [0, 1]: above 1 the prior would count"),
         (("--method", "pnp", "--gamma", "0"), "pnp settings: gamma 0.0 must be above 0"),
         (("--method", "pnp", "--iterations", "0"), "pnp settings: iterations 0 must be at least 1"),

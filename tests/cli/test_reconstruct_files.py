@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from mrihvae.cli import reconstruct_files
-from mrihvae.cli.reconstruct_files import open_cached, reconstruct_file, told
+from mrihvae.cli.reconstruct_files import describe, open_cached, reconstruct_file
 from mrihvae.errors import InputError
 from mrihvae.physics.fastmri_masks import sampling_mask, seed_of
 from mrihvae.physics.sampling import Undersampling
@@ -47,9 +47,9 @@ def test_line_that_tells_of_a_volume() -> None:
         "seconds_per_slice": 0.256,
         "warnings": ["beware"],
     }
-    assert told(row) == "a.h5: 3 slices, R = 3.90, 0.26 s per slice, beware"
+    assert describe(row) == "a.h5: 3 slices, R = 3.90, 0.26 s per slice, beware"
     stages = {"maps": 0.1, "start": 0.05}
-    assert told({**row, "stages": stages}).endswith("0.26 s per slice (maps 0.10, start 0.05), beware")
+    assert describe({**row, "stages": stages}).endswith("0.26 s per slice (maps 0.10, start 0.05), beware")
 
 
 @pytest.mark.parametrize(

@@ -293,7 +293,7 @@ def test_empty_slices_are_left_as_they_are(
         assert bool((found[4] - 1).abs().max() < 1e-3) or float(found[4, 5, 5]) == 1
     else:
         assert record["left"] == [0, 2, 4] and torch.equal(found[::2], slices_of(array)[::2])
-    assert f", {len(record['left'])} left as they were" in capsys.readouterr().out
+    assert f", {len(record['left'])} unchanged" in capsys.readouterr().out
     alone = write(tmp_path / "b.nii", array[..., [1, 3]])
     assert run("restore", alone, "--task", task, *options, *words, "--noise", record["noise"]) == 0
     np.testing.assert_allclose(found[1::2], slices_of(read(tmp_path / "out" / "b.nii")), atol=1e-2)
@@ -329,7 +329,7 @@ def test_slices_that_run_away_or_do_not_settle(
     monkeypatch.setattr(restored_volumes, "restore_images", run_away)
     file = write(tmp_path / "a.nii", stack(3))
     assert run("restore", file, "--task", "denoise", *words, "--result", result) == 0
-    told = "2 ran away and are those of the iteration before, 1 did not settle: do fewer --iterations, or lower"
+    told = "2 diverged and are those of the iteration before, 1 did not converge: do fewer --iterations, or lower"
     assert told in capsys.readouterr().out
     record = json.loads((tmp_path / "out/restore.json").read_text())["files"][0]["volumes"][0]
     assert record["diverged"] == [0, 1] and record["unsettled"] == [2] and record["iterations"] == [0, 2, 2]
@@ -407,7 +407,7 @@ def test_resume_leaves_out_finished_files(
         (("deblur", "--kernel-width", "1", "--kernel-angle", "20"), "--kernel-angle 20.0: must be a number, and goes"),
         (("deblur", "--kernel-width", "9"), "the kernel, 73 x 73, is larger than the image, 24 x 20; give a smaller"),
         (("deblur", "--kernel", "nowhere.npy"), "nowhere.npy: not readable as a .npy array"),
-        (("inpaint", "--mask", "nowhere.png"), "nowhere.png: not there"),
+        (("inpaint", "--mask", "nowhere.png"), "nowhere.png: file not found"),
         (("denoise", "--noise", "-1"), "--noise -1.0: must be at least 0"),
         (("denoise", "--noise", "nan"), "--noise nan: must be at least 0"),
         (("denoise", "--batch-size", "0"), "--batch-size 0: must be at least 1"),
@@ -563,7 +563,7 @@ def test_folders(tmp_path: Path, words: tuple[str | Path, ...], capsys: pytest.C
     (tmp_path / "empty").mkdir()
     words = ("--task", "denoise", *words)
     assert "empty: no image in it" in error_of(capsys, "restore", tmp_path / "empty", *words)
-    assert "nowhere: not there" in error_of(capsys, "restore", tmp_path / "nowhere", *words)
+    assert "nowhere: file not found" in error_of(capsys, "restore", tmp_path / "nowhere", *words)
     file = write(tmp_path / "in" / "a.png", stack(1)[..., 0].clip(0, 255).astype(np.uint8))
     for given in (file, file.parent):
         text = error_of(capsys, "restore", given, *words, "--output", file.parent)

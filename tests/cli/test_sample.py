@@ -43,7 +43,7 @@ def test_generated_by_hand(model: HVAE) -> None:
     found = generate(model, 2, (16, 24), temperature=0.5, seed=3)
     state, total = model.begin(2, (16, 24)), 0.0
     for j in range(SMALL.levels):
-        state = model.enter(j, state)
+        state = model.upsample_state(j, state)
         for layer, z in zip(model.layers(j), found.latents[j], strict=True):
             prior, state = layer.prior_step(state)
             u = (z - prior.mu) / (0.5 * prior.sigma)

@@ -44,7 +44,7 @@ def test_wrong_options(options: list[str], word: str, capsys: pytest.CaptureFixt
 
 
 def test_port_in_use(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(online, "make_ready", lambda *_: cheap())
+    monkeypatch.setattr(online, "load_engine", lambda *_: cheap())
     with serving() as running:
         message = error_of(capsys, "serve", "--port", str(running.port))
     assert message.startswith(f"127.0.0.1:{running.port}: nothing can listen there (Address")
@@ -109,7 +109,7 @@ def test_options_reach_server_and_engine(monkeypatch: pytest.MonkeyPatch, capsys
         def serve(self) -> bool:
             return True
 
-    monkeypatch.setattr(online, "make_ready", loaded)
+    monkeypatch.setattr(online, "load_engine", loaded)
     monkeypatch.setattr(online, "warm_up", lambda engine: threads.append(threading.current_thread().name))
     monkeypatch.setattr(tcp, "Server", Silent)
     monkeypatch.setattr(signal, "signal", lambda *_: None)
@@ -118,8 +118,8 @@ def test_options_reach_server_and_engine(monkeypatch: pytest.MonkeyPatch, capsys
     assert capsys.readouterr().out == "mrihvae: listening on 0.0.0.0:1234\n"
     protocol, device, engine, settings = given
     assert (protocol, device) == ("mine", "cpu") and settings == tcp.ServerSettings("0.0.0.0", 7, 2, 3.0)
-    assert engine.request.pixels == "short" and engine.held * 8 == 2**29  # numbers of 8 bytes in half a GiB
-    assert engine.turn.submit(lambda: threading.current_thread().name).result() == threads[0]
+    assert engine.request.pixels == "short" and engine.max_held * 8 == 2**29  # numbers of 8 bytes in half a GiB
+    assert engine.executor.submit(lambda: threading.current_thread().name).result() == threads[0]
     assert len(threads) == 2 and len(set(threads)) == 1 and threads[0] != threading.current_thread().name
 
 

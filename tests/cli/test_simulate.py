@@ -162,7 +162,7 @@ def test_options_that_cannot_be(
 
 def test_images_that_cannot_be(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = ("--output", tmp_path / "out")
-    assert "none: not there; give NIfTI" in error_of(capsys, "simulate", tmp_path / "none", *out)
+    assert "none: file not found; give NIfTI" in error_of(capsys, "simulate", tmp_path / "none", *out)
     (tmp_path / "empty").mkdir()
     assert "empty: no NIfTI volume" in error_of(capsys, "simulate", tmp_path / "empty", *out)
     (tmp_path / "empty" / "a.nii").write_bytes(b"no volume")

@@ -56,7 +56,7 @@ def data(tmp_path: Path) -> Path:
         (("DATA", "--resume", "--weights", "w"), "--weights: a resumed run has weights already"),
         (("DATA", "--resume", "--guess-weights", "w"), "--guess-weights: a resumed run has weights already"),
         (("DATA", "--resume", "--go-on", "w"), "--go-on: a resumed run has weights already"),
-        (("DATA", "--resume"), "checkpoint.safetensors: not there, so there is nothing to resume"),
+        (("DATA", "--resume"), "checkpoint.safetensors: file not found, so there is nothing to resume"),
     ],
 )
 def test_options_that_contradict_each_other(

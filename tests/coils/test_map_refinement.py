@@ -136,7 +136,7 @@ def test_the_kernel_that_predicts_better_is_taken(monkeypatch: pytest.MonkeyPatc
 def test_true_maps_predict_better_than_wrong_ones() -> None:
     kspace, mask, _ = few_lines()
     _, truth, _ = coil_scans(1, 12, *SHAPE, seed=3)
-    folds = list(map_refinement._held_out(mask, calibration_box(mask)))
+    folds = list(map_refinement._held_out_masks(mask, calibration_box(mask)))
     good, bad = (
         map_refinement._prediction(kspace[0], mask, maps.to(torch.complex64), folds) for maps in (truth, truth.flip(0))
     )
@@ -207,7 +207,7 @@ def test_held_out_samples(pattern: str) -> None:
     mask = some_bins(48, 40, low=7) if pattern == "samples" else calibrated(40, 6).expand(48, 40)
     mask = mask.mT if pattern == "turned" else mask
     box = calibration_box(mask)
-    one, other = map_refinement._held_out(mask, box)
+    one, other = map_refinement._held_out_masks(mask, box)
     assert not (one & other).any() and not ((one | other) & ~mask).any()
     center = torch.zeros_like(mask)
     top, left = (n // 2 - b // 2 for n, b in zip(mask.shape, box))

@@ -8,7 +8,14 @@ import torch
 from torch import Tensor
 
 from mrihvae.coils.settings import CoilSettings
-from mrihvae.coils.virtual_coils import MAX_LOST_ENERGY, alike, compress, compressed_maps, expanded, virtual_coils
+from mrihvae.coils.virtual_coils import (
+    MAX_LOST_ENERGY,
+    compress,
+    compress_maps,
+    expand_maps,
+    stack_coils,
+    virtual_coils,
+)
 from mrihvae.data.scan import Scan
 from mrihvae.inference.settings import InferenceSettings, RefinementSettings
 from mrihvae.physics.fourier import ifft2c
@@ -68,9 +75,9 @@ def test_silent_coils_are_dropped() -> None:
 
 def test_slices_are_padded_with_coils_of_zeros() -> None:
     first, second = mixture(2, 3), mixture(2, 5)
-    stacked = alike([first, second])
+    stacked = stack_coils([first, second])
     assert stacked.shape == (2, 5, 64, 64) and torch.equal(stacked[0, :3], first) and not stacked[0, 3:].any()
-    back = expanded(alike([first[:2], first]), [torch.eye(3, dtype=torch.complex64)[:2], None])
+    back = expand_maps(stack_coils([first[:2], first]), [torch.eye(3, dtype=torch.complex64)[:2], None])
     assert torch.equal(back[0, :2], first[:2]) and not back[0, 2].any() and torch.equal(back[1], first)
 
 
@@ -79,13 +86,13 @@ def test_compressed_slices_and_back() -> None:
     maps = kspace / kspace.abs().square().sum(dim=0).sqrt()
     found = compress(kspace, kspace, False, True)
     assert found.matrix is not None and found.kspace.shape == (2, 64, 64)
-    kept = compressed_maps(maps[None], [found.matrix])
+    kept = compress_maps(maps[None], [found.matrix])
     torch.testing.assert_close(kept.abs().square().sum(dim=1), torch.ones(1, 64, 64))
     torch.testing.assert_close(found.kspace, (found.matrix @ kspace.flatten(1)).view(2, 64, 64))
-    back = expanded(kept, [found.matrix])[0]
+    back = expand_maps(kept, [found.matrix])[0]
     assert float((back - maps).abs().square().mean()) < 2e-3
     as_it_is = compress(kspace, kspace, False, False)
-    assert torch.equal(compressed_maps(maps[None], [None])[0], maps)
+    assert torch.equal(compress_maps(maps[None], [None])[0], maps)
     assert as_it_is.matrix is None and as_it_is.kspace is kspace and float(as_it_is.noise) > 0
 
 
@@ -108,7 +115,7 @@ def test_each_slice_has_its_own_number() -> None:
     chosen = make_method("hybrid", small_model(), SHORT)
     together = reconstruct_volume(scan, lines, chosen, batch_size=24)
     for k in range(2):
-        alone = reconstruct_volume(scan.one(k), lines, chosen, batch_size=1)
+        alone = reconstruct_volume(scan.single_slice(k), lines, chosen, batch_size=1)
         np.testing.assert_allclose(together[k], alone[0], atol=1e-4 * alone.max())
     samples = sample_volume(scan, lines, make_method("samples", small_model(), SHORT, 2), batch_size=24)
     assert samples.samples.shape == (2, 2, 96, 60) and np.isfinite(samples.std).all()

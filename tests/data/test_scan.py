@@ -90,7 +90,7 @@ def test_a_slice_has_what_is_its_own() -> None:
         {"noise": np.array([1.0, 2.0, 3.0]), "max": 7.0}, complex_normal((3, 2, 8, 6), 1), complex_normal((2, 50)),
         geometry, calibration,
     )  # fmt: skip
-    single = scan.one(1)
+    single = scan.single_slice(1)
     np.testing.assert_array_equal(single.kspace, scan.kspace[1:2])
     assert (
         single.target is not None and single.maps is not None and single.geometry is not None and scan.maps is not None
@@ -105,4 +105,4 @@ def test_a_slice_has_what_is_its_own() -> None:
 
 def test_maps_of_all_slices_stay_whole() -> None:
     maps = complex_normal((1, 2, 8, 6))
-    assert Scan("a", complex_normal((3, 2, 8, 6)), maps=maps).one(2).maps is maps
+    assert Scan("a", complex_normal((3, 2, 8, 6)), maps=maps).single_slice(2).maps is maps

@@ -292,7 +292,7 @@ def test_bad_heads_are_named(tmp_path: Path, spoil: Callable[[Path], object], me
 def test_folder_of_undersampled_files(tmp_path: Path) -> None:
     for name in "ab":
         write_scan(tmp_path / f"{name}.h5", mask=np.arange(20) % 2 == 0)
-    with pytest.raises(InputError, match="every .h5 file is undersampled .*training needs complete scans"):
+    with pytest.raises(InputError, match="every .h5 file is undersampled .*training needs fully sampled scans"):
         load_mixture([str(tmp_path)], reading=STREAMED)
 
 

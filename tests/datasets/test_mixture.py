@@ -239,7 +239,7 @@ EIGHT = (200 * phantom(30, 20)).astype(np.uint8)
 NAN = complex_normal((2, 24, 20))
 NAN[1, 3, 4] = np.nan
 BAD: list[tuple[str, Callable[[Path], object], str]] = [
-    ("missing", lambda path: None, "not there; give a file or folder with .h5, .hdf5,"),
+    ("missing", lambda path: None, "file not found; give a file or folder with .h5, .hdf5,"),
     ("empty", lambda path: path.mkdir(), "no usable slice in it; give a file or folder with"),
     ("notes.txt", lambda path: path.write_text("text"), "not readable"),
     ("a.png", lambda path: path.write_text("text"), "not readable"),
@@ -260,7 +260,7 @@ BAD: list[tuple[str, Callable[[Path], object], str]] = [
     ("a.h5", lambda path: (write_scan(path), cut(path)), "truncated or not an HDF5 file"),  # type: ignore[func-returns-value]
     ("a.h5", lambda path: write_h5(path, images=np.ones(3)), "has no dataset 'kspace'"),
     ("a.h5", lambda path: write_scan(path, kspace=NAN), "'kspace' holds NaN or infinite values"),
-    ("a.h5", undersampled, "is undersampled (it has a mask); training needs complete scans"),
+    ("a.h5", undersampled, "is undersampled (it has a mask); training needs fully sampled scans"),
 ]
 
 

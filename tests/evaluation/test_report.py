@@ -355,7 +355,7 @@ def _results(name: str, shape: tuple[int, ...]) -> Callable[[Path], None]:
         (_row(seconds_per_slice="<b>"), "reconstruct.json: damaged (text where a number should be)"),
         (_row(scores={"PSNR": 1}), "reconstruct.json: damaged (no 'MSE' in it)"),
         (_row(effective_acceleration=3.0), "(its mask gives R = "),
-        (lambda folder: (folder / "reconstructions/b.h5").unlink(), "reconstructions/b.h5: not there, but"),
+        (lambda folder: (folder / "reconstructions/b.h5").unlink(), "reconstructions/b.h5: file not found, but"),
         (lambda folder: truncate(folder / "reconstructions/b.h5"), "reconstructions/b.h5: truncated"),
         (_results("reconstruction", (4, 24, 18)), "'reconstruction' has shape (4, 24, 18), but"),
         (_results("reconstruction", (4, 24)), "a.h5: 'reconstruction' is float32 of shape (4, 24)"),

@@ -213,7 +213,7 @@ def drop_attribute(targets: Path, predictions: Path) -> None:
         (
             {"acceleration": 4},
             drop_attribute,
-            "neither it nor its prediction tells the acceleration (attribute 'acceleration'); do not filter by it",
+            "neither it nor its prediction has the acceleration (attribute 'acceleration'); do not filter by it",
         ),
     ],
 )
@@ -293,7 +293,7 @@ def test_bad_places(volumes: tuple[Path, Path], tmp_path: Path) -> None:
         evaluate(tmp_path / "empty", volumes[1], "singlecoil")
     with pytest.raises(InputError, match="empty: no .h5 file in this folder; give a reconstruction file"):
         evaluate(volumes[0], tmp_path / "empty", "singlecoil")
-    with pytest.raises(InputError, match="nowhere: not there"):
+    with pytest.raises(InputError, match="nowhere: file not found"):
         evaluate(tmp_path / "nowhere", volumes[1], "singlecoil")
     with pytest.raises(InputError, match="file0.h5: is one file for 5 targets"):
         evaluate(volumes[0], volumes[1] / "file0.h5", "singlecoil")

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from mrihvae.inference.encoders import CompleteEncoder, Encoder, PriorEncoder, TruncatedEncoder, from_measured
+from mrihvae.inference.encoders import CompleteEncoder, Encoder, PriorEncoder, TruncatedEncoder, measurement_encoder
 from mrihvae.model.hvae import HVAE
 from mrihvae.model.layers import Gaussian, band_coverage
 from tests.support.small import every_third, small_kspace, small_model
@@ -25,7 +25,7 @@ def entered(model: HVAE, j: int) -> tuple[Tensor, Gaussian]:
     """Give a state of level j, and the prior of its first layer."""
     state = model.begin(2, SHAPE)
     for level in range(j + 1):
-        state = model.enter(level, state)
+        state = model.upsample_state(level, state)
     prior, state = model.layers(j)[0].prior_step(state)
     return state, prior
 
@@ -38,27 +38,27 @@ def same(first: Gaussian, second: Gaussian) -> bool:
 def test_q_is_that_of_complete_kspace(model: HVAE, j: int) -> None:
     state, prior = entered(model, j)
     encoder = CompleteEncoder(model, KSPACE)
-    encoder.enter(j, state, MEASURED)  # what is known so far does not matter
+    encoder.begin_level(j, state, MEASURED)  # what is known so far does not matter
     assert same(encoder(j, 0, state, prior), model.q(j, 0, state, model.q.features(KSPACE)[j]))
 
 
 @pytest.mark.parametrize("j", [0, 2])
 def test_r_is_that_of_a_guess_and_of_what_was_measured(model: HVAE, j: int) -> None:
     state, prior = entered(model, j)
-    encoder = from_measured(model, KSPACE, MEASURED, MASK)
-    encoder.enter(j, state, MEASURED)
+    encoder = measurement_encoder(model, KSPACE, MEASURED, MASK)
+    encoder.begin_level(j, state, MEASURED)
     features = model.r.features(KSPACE, MEASURED, band_coverage(MASK, 3))
-    look = model.r.look(j, state, features[j], model.known_image(j, MEASURED))
+    look = model.r.level_features(j, state, features[j], model.known_image(j, MEASURED))
     found = encoder(j, 1, state, prior)
     assert same(found, model.r(j, 1, state, look)) and not same(found, encoder(j, 0, state, prior))
 
 
 def test_r_sees_what_is_known_so_far(model: HVAE) -> None:
     state, prior = entered(model, 1)
-    encoder = from_measured(model, KSPACE, MEASURED, MASK)
+    encoder = measurement_encoder(model, KSPACE, MEASURED, MASK)
     found = []
     for known in (MEASURED, KSPACE):
-        encoder.enter(1, state, known)
+        encoder.begin_level(1, state, known)
         found.append(encoder(1, 0, state, prior))
     assert not same(*found)
 
@@ -66,13 +66,13 @@ def test_r_sees_what_is_known_so_far(model: HVAE) -> None:
 def test_a_level_must_be_entered_first(model: HVAE) -> None:
     state, prior = entered(model, 1)
     with pytest.raises(KeyError):
-        from_measured(model, KSPACE, MEASURED, MASK)(1, 0, state, prior)
+        measurement_encoder(model, KSPACE, MEASURED, MASK)(1, 0, state, prior)
 
 
 def test_the_prior_is_itself(model: HVAE) -> None:
     state, prior = entered(model, 1)
     encoder = PriorEncoder()
-    encoder.enter(1, state, KSPACE)
+    encoder.begin_level(1, state, KSPACE)
     assert encoder(1, 0, state, prior) is prior
 
 
@@ -80,8 +80,8 @@ def test_beyond_its_last_level_an_encoder_is_not_called(model: HVAE) -> None:
     calls: list[tuple[str, int]] = []
 
     class Noted:
-        def enter(self, j: int, state: Tensor, known: Tensor) -> None:
-            calls.append(("enter", j))
+        def begin_level(self, j: int, state: Tensor, known: Tensor) -> None:
+            calls.append(("begin_level", j))
 
         def __call__(self, j: int, k: int, state: Tensor, prior: Gaussian) -> Gaussian:
             calls.append(("call", j))
@@ -90,6 +90,6 @@ def test_beyond_its_last_level_an_encoder_is_not_called(model: HVAE) -> None:
     noted: Encoder = Noted()
     truncated, (state, prior) = TruncatedEncoder(noted, 1), entered(model, 1)
     for j in range(3):
-        truncated.enter(j, state, KSPACE)
+        truncated.begin_level(j, state, KSPACE)
         assert (truncated(j, 0, state, prior) is prior) is (j == 2)
-    assert calls == [("enter", 0), ("call", 0), ("enter", 1), ("call", 1)]
+    assert calls == [("begin_level", 0), ("call", 0), ("begin_level", 1), ("call", 1)]

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from mrihvae.inference import held_out as heldout
-from mrihvae.inference.held_out import BOUNDS, DRAWS, FOLDS, TYPICAL, error_ratio, held_out, ratio_of
+from mrihvae.inference.held_out import BOUNDS, FOLDS, SAMPLES_PER_FOLD, TYPICAL, error_ratio, held_out, held_out_ratio
 from mrihvae.inference.reconstruct import sample
 from mrihvae.inference.settings import InferenceSettings, RefinementSettings
 from mrihvae.model.hvae import HVAE
@@ -140,9 +140,9 @@ def test_ratio_of_any_draws(model: HVAE, pattern: str) -> None:
         assert shown.shape == kspace.shape and mask.shape == shape
         assert torch.equal(shown, torch.where(mask, kspace, 0)) and bool((measured | ~mask).all())
         asked.append((seed, int(mask.sum())))
-        return fft2c(sample(model, shown, mask, DRAWS, None, settings, seed))
+        return fft2c(sample(model, shown, mask, SAMPLES_PER_FOLD, None, settings, seed))
 
-    found = ratio_of(draws, kspace, measured, measured, seed=2)
+    found = held_out_ratio(draws, kspace, measured, measured, seed=2)
     assert found == error_ratio(model, kspace, measured, measured, settings, 2)
     assert [seed for seed, _ in asked] == [2, 3, 4, 5] and all(left < int(measured.sum()) for _, left in asked)
 
@@ -160,10 +160,10 @@ def test_ratio_of_coils_is_that_of_error_and_spread(deviation: float, spread: fl
         return gains * torch.view_as_complex(torch.from_numpy(rng.standard_normal(shape).astype(np.float32))) / 2**0.5
 
     def draws(shown: Tensor, mask: Tensor, seed: int) -> Tensor:
-        return truth + deviation * white(1) + spread * white(DRAWS)
+        return truth + deviation * white(1) + spread * white(SAMPLES_PER_FOLD)
 
     measured = lines().expand(64, 96)
     expected = np.sqrt((deviation**2 + spread**2 / 4) / (1.25 * spread**2))
-    assert ratio_of(draws, kspace, measured, measured) == pytest.approx(expected, rel=0.12)
+    assert held_out_ratio(draws, kspace, measured, measured) == pytest.approx(expected, rel=0.12)
     few = torch.zeros(64, 96, dtype=torch.bool)
-    assert ratio_of(draws, kspace, few, few) == TYPICAL
+    assert held_out_ratio(draws, kspace, few, few) == TYPICAL

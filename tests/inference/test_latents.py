@@ -52,7 +52,7 @@ def decoded(model: HVAE, latents: list[list[Tensor]]) -> list[Tensor]:
     state, bands = model.begin(len(latents[0][0]), SHAPE), []
     for group in model.groups:
         for j in group:
-            state = model.enter(j, state)
+            state = model.upsample_state(j, state)
             for layer, z in zip(model.layers(j), latents[j], strict=True):
                 _, state = layer.prior_step(state)
                 state = layer(state, z)
@@ -65,7 +65,7 @@ def means(model: HVAE, encoder: Encoder | None, latents: list[list[Tensor]], fir
     state, found = model.begin(len(latents[0][0]), SHAPE), []
     last = next(group[-1] for group in model.groups if first[0] in group)
     for j in range(last + 1):
-        state = model.enter(j, state)
+        state = model.upsample_state(j, state)
         for k, layer in enumerate(model.layers(j)):
             prior, ahead = layer.prior_step(state)
             anchor = prior if encoder is None else encoder(j, k, state, prior)
@@ -138,7 +138,7 @@ def test_objective_by_hand(model: HVAE, loss: str, anchor: str) -> None:
         total: Any = 0
         state, own = model.begin(2, SHAPE), iter(encoded)
         for j in range(group[-1] + 1):
-            state = model.enter(j, state)
+            state = model.upsample_state(j, state)
             for k, layer in enumerate(model.layers(j)):
                 prior, ahead = layer.prior_step(state)
                 if j in group:
@@ -159,7 +159,7 @@ def test_objective_by_hand(model: HVAE, loss: str, anchor: str) -> None:
             for k in range(SMALL.layers):
                 begun[j][k] = start.pop(0)
         for j in range(group[-1] + 1):
-            state = model.enter(j, state)
+            state = model.upsample_state(j, state)
             for k, layer in enumerate(model.layers(j)):
                 prior, ahead = layer.prior_step(state)
                 encoded.append(q(j, k, state, prior))
@@ -217,7 +217,7 @@ def test_layers_in_turn_by_hand(model: HVAE, rule: str) -> None:
                     for n in range(SMALL.layers)] for i in range(group[-1] + 1)]  # fmt: skip
         state = model.begin(1, SHAPE)
         for i in range(group[-1] + 1):
-            state = model.enter(i, state)
+            state = model.upsample_state(i, state)
             for n, layer in enumerate(model.layers(i)):
                 prior, ahead = layer.prior_step(state)
                 if (i, n) == (j, k):
@@ -331,9 +331,9 @@ def test_masked_encoder_sees_what_is_known_of_the_image(separable: HVAE) -> None
     seen: list[Tensor] = []
 
     class Watched(MeasurementEncoder):
-        def enter(self, j: int, state: Tensor, known: Tensor) -> None:
+        def begin_level(self, j: int, state: Tensor, known: Tensor) -> None:
             seen.append(known)
-            super().enter(j, state, known)
+            super().begin_level(j, state, known)
 
     found = infer(separable, Watched(separable, measured, measured, band_coverage(mask, 3)), measured, mask, s, NONE)
     assert torch.equal(seen[0], measured)
@@ -408,7 +408,7 @@ def test_elbo_of_real_images_by_hand() -> None:
     total, state = torch.zeros(()), model.begin(2, SHAPE)
     q = CompleteEncoder(model, kspace)
     for j in range(SMALL.levels):
-        state = model.enter(j, state)
+        state = model.upsample_state(j, state)
         for k, layer in enumerate(model.layers(j)):
             prior, ahead = layer.prior_step(state)
             total = total + q(j, k, state, prior).kl(prior).sum()

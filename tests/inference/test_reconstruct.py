@@ -320,10 +320,10 @@ def test_sample_by_hand(model: HVAE, number: int, which: int) -> None:
     features = model.r.features(guess, seen.measured, band_coverage(seen.mask, SMALL.levels))
     state, known, bands = model.begin(1, (32, 24)), seen.measured, []
     for j in range(SMALL.levels):
-        state = model.enter(j, state)
-        looked = model.r.look(j, state, features[j], model.known_image(j, known))
+        state = model.upsample_state(j, state)
+        context = model.r.level_features(j, state, features[j], model.known_image(j, known))
         for k, layer in enumerate(model.layers(j)):
-            r = model.r(j, k, state, looked)
+            r = model.r(j, k, state, context)
             z = r.mu + 0.7 * r.sigma * torch.randn(r.mu.shape[1:], generator=generator)
             _, state = layer.prior_step(state)
             state = layer(state, z)

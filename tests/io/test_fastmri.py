@@ -71,7 +71,7 @@ def test_target_is_that_of_the_challenge(tmp_path: Path) -> None:
 NAN = complex_normal((2, 24, 20))
 NAN[1, 3, 4] = np.nan
 BAD: list[tuple[Callable[[Path], object], str]] = [
-    (lambda path: path.unlink(missing_ok=True), "not there"),
+    (lambda path: path.unlink(missing_ok=True), "file not found"),
     (lambda path: truncate(write_scan(path)), "truncated or not an HDF5 file"),
     (lambda path: path.write_text("no scan"), "truncated or not an HDF5 file"),
     (lambda path: path.write_bytes(b""), "truncated or not an HDF5 file"),
@@ -137,7 +137,7 @@ def test_maps_and_noise_scan(tmp_path: Path) -> None:
         assert scan.maps is not None and np.array_equal(scan.maps, stored.reshape(-1, 3, 24, 20)) and scan.coils == 3
         assert scan.noise_scan is not None and np.array_equal(scan.noise_scan, NOISE)
         for k in range(2):
-            one = scan.one(k)
+            one = scan.single_slice(k)
             assert np.array_equal(one.kspace, scan.kspace[k : k + 1]) and one.noise_scan is scan.noise_scan
             assert one.maps is not None and np.array_equal(one.maps, scan.maps[k if len(scan.maps) > 1 else 0][None])
             assert one.target is not None and scan.target is not None

@@ -25,7 +25,7 @@ def test_list_files(tmp_path: Path) -> None:
     ("name", "message"),
     [
         ("empty", "no .h5 file in this folder; give a fastMRI HDF5 file or a folder of them"),
-        ("nowhere", "not there; give a fastMRI HDF5 file or a folder of them"),
+        ("nowhere", "file not found; give a fastMRI HDF5 file or a folder of them"),
         ("notes.txt", "ends in none of .h5; give a fastMRI HDF5 file or a folder of them"),
     ],
 )

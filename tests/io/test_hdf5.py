@@ -62,7 +62,7 @@ def test_lists(tmp_path: Path) -> None:
         (tmp_path / name).touch()
     assert [path.name for path in list_files(tmp_path)] == ["a.h5", "b.h5"]
     assert list_files(tmp_path / "d.txt") == [tmp_path / "d.txt"]  # the one that is named
-    with pytest.raises(InputError, match=r"none: not there; give a results file or a folder of them"):
+    with pytest.raises(InputError, match=r"none: file not found; give a results file or a folder of them"):
         list_files(tmp_path / "none", hint="give a results file or a folder of them")
     (tmp_path / "empty").mkdir()
     with pytest.raises(InputError, match="empty: no .h5 file in this folder; give a fastMRI HDF5 file"):

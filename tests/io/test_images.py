@@ -149,7 +149,7 @@ def test_lists(tmp_path: Path) -> None:
         list_images(tmp_path)
     with pytest.raises(InputError, match=r"folder.png: no image in it"):
         list_images(tmp_path / "folder.png")
-    with pytest.raises(InputError, match=r"nowhere: not there"):
+    with pytest.raises(InputError, match=r"nowhere: file not found"):
         list_images(tmp_path / "nowhere")
     with pytest.raises(InputError, match=r"notes.txt: ends in none of .nii, .nii.gz, .png, .*; give an image"):
         list_images(tmp_path / "notes.txt")

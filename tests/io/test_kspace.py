@@ -306,9 +306,9 @@ def test_bart_files_that_are_wrong(tmp_path: Path, capsys: pytest.CaptureFixture
     (tmp_path / "scan.cfl").write_bytes(complex_normal((16, 12, 6)).tobytes())
     assert "scan.cfl: has 18 dimensions; BART's arrays have 16" in error_of(capsys, *words)
     (tmp_path / "scan.hdr").write_text("# Dimensions\n16 12 3\n")
-    assert "scan.cfl: has 9216 bytes, and scan.hdr tells of 16 x 12 x 3 numbers" in error_of(capsys, *words)
+    assert "scan.cfl: has 9216 bytes, and scan.hdr says 16 x 12 x 3 numbers" in error_of(capsys, *words)
     (tmp_path / "scan.hdr").write_text("16 12\n")
-    assert "scan.hdr: tells no sizes" in error_of(capsys, *words)
+    assert "scan.hdr: has no sizes" in error_of(capsys, *words)
     (tmp_path / "scan.hdr").unlink()
     assert "scan.hdr: cannot be read" in error_of(capsys, *words)
 
@@ -320,9 +320,9 @@ def test_files_of_no_format(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     (tmp_path / "note.txt").write_text("hello")
     (tmp_path / "scan.h5").write_text("hello")
     for name, message in (
-        ("note.txt", "is of no format that is known; give fastMRI HDF5, ISMRMRD"),
+        ("note.txt", "unrecognized format; give fastMRI HDF5, ISMRMRD"),
         ("scan.h5", "truncated or not an HDF5 file"),
-        ("none.h5", "not there; give fastMRI"),
+        ("none.h5", "file not found; give fastMRI"),
         (".", "is a folder"),
     ):
         with pytest.raises(InputError) as caught:
@@ -497,7 +497,7 @@ def test_training_reads_all_formats(together: bool, tmp_path: Path) -> None:
 @pytest.mark.parametrize("kind", FORMATS)
 def test_training_refuses_undersampled_scans(kind: str, tmp_path: Path) -> None:
     path = write(tmp_path, kind, complex_normal((3, 2, 16, 12)), np.arange(12) % 2 == 0)
-    with pytest.raises(InputError, match="is undersampled.*; training needs complete scans"):
+    with pytest.raises(InputError, match="is undersampled.*; training needs fully sampled scans"):
         load_mixture([str(path)])
 
 

@@ -8,17 +8,17 @@ import numpy as np
 import pytest
 
 from mrihvae.data.geometry import make_geometry
-from mrihvae.data.volume import Volume
+from mrihvae.data.volume import ImageVolume
 from mrihvae.errors import InputError
 from mrihvae.io.nifti import open_nifti, read_nifti, slice_axis, write_nifti, write_nifti_like
 
 VOXEL = (1.5, 2.0, 5.0)
 
 
-def volume(positions: np.ndarray) -> Volume:
+def volume(positions: np.ndarray) -> ImageVolume:
     geometry = make_geometry(positions, np.eye(3)[1], np.eye(3)[2], np.eye(3)[0], VOXEL)
     pixels = np.arange(6.0 * len(positions), dtype=np.float32).reshape(len(positions), 3, 2)
-    return Volume(pixels, geometry)
+    return ImageVolume(pixels, geometry)
 
 
 def test_volumes_come_back(tmp_path: Path) -> None:
@@ -37,7 +37,7 @@ def test_bytes_are_the_same_every_time(tmp_path: Path) -> None:
 
 
 def test_without_geometry_voxels_stay(tmp_path: Path) -> None:
-    write_nifti(tmp_path / "a.nii", Volume(np.ones((4, 3, 2), np.float32), voxel=VOXEL))
+    write_nifti(tmp_path / "a.nii", ImageVolume(np.ones((4, 3, 2), np.float32), voxel=VOXEL))
     image = open_nifti(tmp_path / "a.nii")
     assert image.header.get_zooms() == VOXEL and image.header["sform_code"] == image.header["qform_code"] == 0
 

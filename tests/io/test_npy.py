@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from mrihvae.data.geometry import GEOMETRY_KEYS, make_geometry
-from mrihvae.data.volume import Volume
+from mrihvae.data.volume import ImageVolume
 from mrihvae.errors import InputError
 from mrihvae.io.npy import as_lists, read_numpy, save_numpy, write_numpy
 from tests.support.files import complex_normal
@@ -36,12 +36,12 @@ def test_kspace_comes_back(coils: int, tmp_path: Path) -> None:
 
 def test_images_have_their_axes_and_places(tmp_path: Path) -> None:
     pixels = np.arange(96, dtype=np.float32).reshape(3, 8, 4)
-    write_numpy(tmp_path / "a.npy", Volume(pixels, GEOMETRY))
+    write_numpy(tmp_path / "a.npy", ImageVolume(pixels, GEOMETRY))
     np.testing.assert_array_equal(np.load(tmp_path / "a.npy"), pixels)
     about = json.loads((tmp_path / "a.json").read_text())
     assert about.pop("axes") == ["slice", "H", "W"] and about.keys() == set(GEOMETRY_KEYS)
     assert about["positions_mm"] == [[0, 0, 0], [0, 0, 5], [0, 0, 10]] and about["voxel_mm"] == [1.5, 2, 5]
-    write_numpy(tmp_path / "b.npy", Volume(pixels))
+    write_numpy(tmp_path / "b.npy", ImageVolume(pixels))
     assert json.loads((tmp_path / "b.json").read_text()) == {"axes": ["slice", "H", "W"]}
     with pytest.raises(InputError, match=r"a.npy: is float32 of shape \(3, 8, 4\); give complex numbers with axes"):
         read_numpy(tmp_path / "a.npy")

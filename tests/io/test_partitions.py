@@ -51,7 +51,7 @@ def test_partitions_that_were_undersampled(kind: str) -> None:
 
 
 @pytest.mark.parametrize("size", [1, 6, 7])
-def test_transform_is_centerd_and_keeps_the_energy(size: int) -> None:
+def test_transform_is_centered_and_keeps_the_energy(size: int) -> None:
     kspace = complex_normal((3, size, 5))
     found = centered_fft(kspace, 1, inverse=True)
     assert found.dtype == np.complex64 and found.shape == kspace.shape

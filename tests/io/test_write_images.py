@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from mrihvae.data.geometry import Geometry, make_geometry
-from mrihvae.data.volume import Volume
+from mrihvae.data.volume import ImageVolume
 from mrihvae.errors import InputError
 from mrihvae.io.bart import read_cfl
 from mrihvae.io.write_images import WRITERS, has_images, read_volume
@@ -28,10 +28,10 @@ def geometry(slices: int = 3, step: float = 4.0) -> Geometry:
     return make_geometry(positions, np.array([1, 0, 0]), np.array([0, 0, -1]), np.array([0, 1, 0]), VOXEL)
 
 
-PLACED = Volume(PIXELS, geometry(), {"method": "hybrid"})
+PLACED = ImageVolume(PIXELS, geometry(), {"method": "hybrid"})
 
 
-def write(path: Path, volume: Volume = PLACED) -> Path:
+def write(path: Path, volume: ImageVolume = PLACED) -> Path:
     WRITERS["".join(path.suffixes)](path, volume)
     return path
 
@@ -49,7 +49,7 @@ def test_nifti_says_where_voxels_lie(name: str, tmp_path: Path) -> None:
 
 
 def test_nifti_without_a_place_has_the_size_of_its_voxels_alone(tmp_path: Path) -> None:
-    header = nibabel.load(write(tmp_path / "a.nii", Volume(PIXELS, voxel=VOXEL))).header
+    header = nibabel.load(write(tmp_path / "a.nii", ImageVolume(PIXELS, voxel=VOXEL))).header
     assert header.get_zooms() == VOXEL and int(header["sform_code"]) == int(header["qform_code"]) == 0
 
 
@@ -64,7 +64,7 @@ def test_slices_that_nifti_cannot_place(tmp_path: Path) -> None:
     places.positions[1, 1] += 1
     path = tmp_path / "a.nii"
     with pytest.raises(InputError, match="a.nii: slices do not lie in an even row"):
-        write(path, Volume(PIXELS, places))
+        write(path, ImageVolume(PIXELS, places))
     assert not list(tmp_path.iterdir())
 
 
@@ -80,7 +80,7 @@ def test_hdf5_comes_back_whole(tmp_path: Path) -> None:
 
 
 def test_hdf5_of_another_dataset_and_voxels_alone(tmp_path: Path) -> None:
-    path = write(tmp_path / "a.h5", Volume(PIXELS.astype(np.float64), dataset="uncertainty", voxel=VOXEL))
+    path = write(tmp_path / "a.h5", ImageVolume(PIXELS.astype(np.float64), dataset="uncertainty", voxel=VOXEL))
     found = read_volume(path, "uncertainty")
     assert found.pixels.dtype == np.float32 and found.geometry is None and found.voxel == VOXEL
     with pytest.raises(InputError, match=r"a.h5: has no dataset 'reconstruction' \(it has uncertainty\)"):
@@ -135,7 +135,7 @@ def test_mrd_images_come_back_in_their_place(tmp_path: Path) -> None:
     np.testing.assert_array_equal(found.pixels, PIXELS)
     assert found.geometry is not None and PLACED.geometry is not None
     np.testing.assert_allclose(found.geometry.affine((8, 6)), PLACED.geometry.affine((8, 6)), atol=1e-5)
-    alone = read_mrd_images(write(tmp_path / "b.mrd", Volume(PIXELS, voxel=VOXEL)))  # axial, one above the other
+    alone = read_mrd_images(write(tmp_path / "b.mrd", ImageVolume(PIXELS, voxel=VOXEL)))  # axial, one above the other
     assert alone.geometry is not None and alone.geometry.voxel == VOXEL
     np.testing.assert_allclose(alone.geometry.positions, [[0, 0, 0], [0, 0, 4], [0, 0, 8]])
 
@@ -144,7 +144,7 @@ def test_mrd_images_come_back_in_their_place(tmp_path: Path) -> None:
 def test_picture_is_a_page_of_slices(count: int, columns: int, tmp_path: Path) -> None:
     """As near to a square as pages of 8 x 6 get, with black lines of two pixels between slices."""
     volume = np.random.default_rng(1).random((count, 8, 6)).astype(np.float32)
-    page = np.asarray(Image.open(write(tmp_path / "a.png", Volume(volume))))
+    page = np.asarray(Image.open(write(tmp_path / "a.png", ImageVolume(volume))))
     rows = -(-count // columns)
     assert page.dtype == np.uint8 and page.shape == (10 * rows - 2, 8 * columns - 2)
     expected = np.zeros_like(page)
@@ -156,7 +156,7 @@ def test_picture_is_a_page_of_slices(count: int, columns: int, tmp_path: Path) -
 
 
 def test_picture_of_nothing_is_black(tmp_path: Path) -> None:
-    page = np.asarray(Image.open(write(tmp_path / "a.png", Volume(np.zeros((2, 8, 6), np.float32)))))
+    page = np.asarray(Image.open(write(tmp_path / "a.png", ImageVolume(np.zeros((2, 8, 6), np.float32)))))
     assert not page.any()
 
 

@@ -7,7 +7,7 @@ from itertools import pairwise
 import pytest
 import torch
 
-from mrihvae.model.bands import band_grid, band_mask, fill_hermitian, grids, merge, mirrored, split
+from mrihvae.model.bands import band_grid, band_mask, fill_hermitian, grids, merge, mirror, split
 from mrihvae.physics.fourier import center_crop, center_pad, fft2c, ifft2c
 from tests.support.files import complex_normal
 
@@ -121,9 +121,9 @@ def test_predicted_bins_become_the_spectrum_of_a_real_image() -> None:
 @pytest.mark.parametrize("shape", [(4, 4), (5, 7), (6, 3), (1, 2)])
 def test_mirrored_is_minus_the_frequency(shape: tuple[int, int]) -> None:
     kspace = draw(*shape)
-    found = mirrored(kspace)
+    found = mirror(kspace)
     for row in range(shape[0]):
         for column in range(shape[1]):
             up, left = -(row - shape[0] // 2), -(column - shape[1] // 2)
             assert found[row, column] == kspace[(up + shape[0] // 2) % shape[0], (left + shape[1] // 2) % shape[1]]
-    assert torch.equal(mirrored(found), kspace)
+    assert torch.equal(mirror(found), kspace)

@@ -27,7 +27,7 @@ def decode(model: HVAE, shape: tuple[int, int], latents: list[list[torch.Tensor]
     state = model.begin(len(latents[0][0]), shape)
     bands = []
     for j in range(model.settings.levels):
-        state = model.enter(j, state)
+        state = model.upsample_state(j, state)
         for layer, z in zip(model.layers(j), latents[j], strict=True):
             _, state = layer.prior_step(state)
             state = layer(state, z)
@@ -116,7 +116,7 @@ def test_a_new_prior_is_the_standard_normal_and_new_posteriors_are_confident() -
     torch.manual_seed(0)
     model = HVAE(SMALL)
     scans = small_scans()
-    state = model.enter(0, model.begin(2, (16, 24)))
+    state = model.upsample_state(0, model.begin(2, (16, 24)))
     prior, _ = model.layers(0)[0].prior_step(state + 1)
     torch.testing.assert_close(prior.sigma, torch.ones_like(prior.sigma))
     assert not prior.mu.any()
@@ -190,10 +190,10 @@ def test_masked_posterior_starts_as_q_of_the_first_guess() -> None:
     )
     state = model.begin(2, (16, 24))
     for j in range(SMALL.levels):
-        state = model.enter(j, state)
-        looked = model.r.look(j, state, of_r[j], model.known_image(j, scans.measured))
+        state = model.upsample_state(j, state)
+        context = model.r.level_features(j, state, of_r[j], model.known_image(j, scans.measured))
         for k in range(SMALL.layers):
-            q, r = model.q(j, k, state, of_q[j]), model.r(j, k, state, looked)
+            q, r = model.q(j, k, state, of_q[j]), model.r(j, k, state, context)
             torch.testing.assert_close(r.mu, q.mu, rtol=1e-4, atol=1e-4)
             torch.testing.assert_close(r.sigma, q.sigma, rtol=1e-4, atol=1e-4)
 

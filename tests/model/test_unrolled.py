@@ -24,8 +24,8 @@ def cascade(cascades: int = 2, widths: tuple[int, ...] = (16, 32), memory: int =
 
 def completed(unrolled: Unrolled, measured: torch.Tensor, mask: torch.Tensor) -> list[torch.Tensor]:
     """Complete k-space as `MaskedPosterior.guesses` does."""
-    shares = band_coverage(mask, LEVELS)
-    return unrolled(first_guess(measured, mask), measured, shares, lambda k, _: torch.where(mask, measured, k))
+    coverage = band_coverage(mask, LEVELS)
+    return unrolled(first_guess(measured, mask), measured, coverage, lambda k, _: torch.where(mask, measured, k))
 
 
 def pattern_scans(slices: int = 3) -> Scans:

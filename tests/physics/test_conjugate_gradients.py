@@ -7,10 +7,10 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from mrihvae.physics.conjugate_gradients import Solution, conjugate_gradients, converged
+from mrihvae.physics.conjugate_gradients import Solution, conjugate_gradients, image_or_warning
 from mrihvae.physics.degradations import Blur, PaddedBlur
 from mrihvae.physics.kernels import gaussian_kernel, transfer_of
-from mrihvae.utils.notices import collected
+from mrihvae.utils.notices import collect_notices
 from tests.support.kernels import normal_numbers, wider
 
 
@@ -106,9 +106,9 @@ def test_precision_in_which_it_computes(double: bool) -> None:
 
 def test_solution_that_has_not_converged_warns() -> None:
     image = torch.ones(2, 1, 1)
-    with collected() as notices:
-        assert converged(Solution(image, torch.tensor([1e-6, 0.0]), 5, image)) is image
+    with collect_notices() as notices:
+        assert image_or_warning(Solution(image, torch.tensor([1e-6, 0.0]), 5, image)) is image
         assert notices == []
-        assert converged(Solution(image, torch.tensor([1e-9, 3e-4]), 7, image)) is image
+        assert image_or_warning(Solution(image, torch.tensor([1e-9, 3e-4]), 7, image)) is image
     (notice,) = notices
     assert "stopped after 7 iterations at a relative residual of 3.0e-04; lower gamma, or raise their cap" in notice

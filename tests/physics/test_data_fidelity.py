@@ -11,7 +11,7 @@ from torch.distributions import Normal
 
 from mrihvae.physics.data_fidelity import DataTerm, Differentiable, LeastSquares, PhaseFree, Rician
 from mrihvae.physics.degradations import Blur, Inpainting, PaddedBlur, SuperResolution, denoising
-from mrihvae.physics.kernels import gaussian_kernel, squared, transfer_of
+from mrihvae.physics.kernels import abs2, gaussian_kernel, transfer_of
 from mrihvae.physics.mri import MaskedFourier
 from mrihvae.physics.operators import Operator
 from tests.support.small import every_third, phantom
@@ -52,7 +52,7 @@ CASES = [(name, real) for name in operators() for real in (True, False) if (name
 def whole(term: DataTerm, x: torch.Tensor, v: torch.Tensor, gamma: torch.Tensor | float) -> torch.Tensor:
     """Compute what a proximal step minimizes, (slices,)."""
     half = 0.5 if term.real else 1.0
-    return term.value(x) + half * (squared(x - v) / gamma**2).flatten(1).sum(dim=1)
+    return term.value(x) + half * (abs2(x - v) / gamma**2).flatten(1).sum(dim=1)
 
 
 def slope(term: DataTerm, x: torch.Tensor, v: torch.Tensor, gamma: torch.Tensor | float) -> torch.Tensor:
@@ -197,7 +197,7 @@ def test_phase_free_proximal_step_by_search() -> None:
         for row in range(3):
             for column in range(4):
                 of_data = (tried.abs() - data[k, row, column]) ** 2 / NOISE[k] ** 2
-                costs = of_data + squared(tried - v[k, row, column]) / gamma**2
+                costs = of_data + abs2(tried - v[k, row, column]) / gamma**2
                 best = tried[costs.argmin()]
                 assert abs(complex(best - x[k, row, column])) < 0.005 + 0.01 * abs(complex(best))
     expected = ((x.abs() - data) ** 2).sum(dim=(1, 2)) / NOISE**2

@@ -1,4 +1,4 @@
-"""The centerd Fourier transform and centerd resizing."""
+"""The centered Fourier transform and centered resizing."""
 
 from __future__ import annotations
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from mrihvae.errors import InputError
-from mrihvae.physics.kernels import apply_transfer, gaussian_kernel, sinc_upsample, squared, transfer_of
+from mrihvae.physics.kernels import abs2, apply_transfer, gaussian_kernel, sinc_upsample, transfer_of
 from tests.support.files import complex_normal
 
 
@@ -82,8 +82,8 @@ def test_real_images_are_filtered_as_complex_ones(shape: tuple[int, int]) -> Non
 
 def test_squared() -> None:
     values = torch.from_numpy(complex_normal((3, 4)))
-    torch.testing.assert_close(squared(values), values.abs() ** 2)
-    assert torch.equal(squared(values.real), values.real**2)
+    torch.testing.assert_close(abs2(values), values.abs() ** 2)
+    assert torch.equal(abs2(values.real), values.real**2)
 
 
 @pytest.mark.parametrize("shape", [(6, 8), (7, 5), (1, 2), (2, 1)])

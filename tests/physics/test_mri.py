@@ -92,8 +92,8 @@ def test_density_is_the_diagonal_in_kspace(kind: str, maps_of_slices: int, shape
             unit = torch.zeros(3, height, width, dtype=torch.complex64)
             unit[:, row, column] = 1
             expected[:, row, column] = fft2c(sense.normal(ifft2c(unit)))[:, row, column].real
-    centerd = torch.fft.fftshift(sense.density(), dim=(-2, -1)).expand(3, *shape)
-    torch.testing.assert_close(centerd, expected, rtol=0, atol=1e-5)
+    centered = torch.fft.fftshift(sense.density(), dim=(-2, -1)).expand(3, *shape)
+    torch.testing.assert_close(centered, expected, rtol=0, atol=1e-5)
 
 
 def test_forward_is_fastmris() -> None:

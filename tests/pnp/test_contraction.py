@@ -13,7 +13,7 @@ from mrihvae.physics.degradations import Blur, SuperResolution, denoising
 from mrihvae.physics.kernels import gaussian_kernel, transfer_of
 from mrihvae.pnp.contraction import contraction_ratios, encode_and_decode, noisy_pairs, ratio, spectral_norm, whole_loop
 from mrihvae.pnp.degraded import ReflectionPadding
-from mrihvae.pnp.loop import Complete, restore, z_step
+from mrihvae.pnp.loop import CompletePosterior, restore, z_step
 from mrihvae.pnp.settings import PnPSettings
 from tests.support.small import SMALL, phantom, small_model
 
@@ -63,9 +63,9 @@ def test_network_against_its_dense_jacobian(real: bool, tau: float) -> None:
     image = torch.from_numpy(phantom(8, 8))[None]
     image = image if real else torch.polar(image, torch.full_like(image, 0.4))
     settings = PnPSettings(encoder="complete", tau=tau, precision="float32")
-    look = Complete(model, ReflectionPadding(model, (8, 8), real), real)
-    function = encode_and_decode(model, look, settings)
-    torch.testing.assert_close(function(image), z_step(model, [look], image, settings)[0], rtol=0, atol=0)
+    posterior = CompletePosterior(model, ReflectionPadding(model, (8, 8), real), real)
+    function = encode_and_decode(model, posterior, settings)
+    torch.testing.assert_close(function(image), z_step(model, [posterior], image, settings)[0], rtol=0, atol=0)
     term = LeastSquares(denoising(), image, torch.tensor([0.05]), real)
     parts = image if real else torch.view_as_real(image).contiguous()
 
@@ -74,7 +74,7 @@ def test_network_against_its_dense_jacobian(real: bool, tau: float) -> None:
 
     jacobian = torch.autograd.functional.jacobian(of_parts, parts)
     singular = float(torch.linalg.matrix_norm(jacobian.reshape(parts.numel(), parts.numel()), 2))
-    loop = whole_loop(model, look, term, settings)
+    loop = whole_loop(model, posterior, term, settings)
     for one, expected in ((function, singular), (loop, 0.5 * singular)):  # sigma is gamma: x is the mean of y and mu
         bound = float(spectral_norm(one, image, 40).bound)
         assert bound == pytest.approx(expected, rel=1e-2) and bound < 1.001 * expected
@@ -94,12 +94,12 @@ def test_proximal_steps_let_gradients_pass() -> None:
 @pytest.mark.parametrize("relaxation", [1.0, 0.3])
 def test_loop_is_an_iteration_at_any_beta(relaxation: float) -> None:
     model, real = small_model(), True
-    look = Complete(model, ReflectionPadding(model, (8, 8), real), real)
+    posterior = CompletePosterior(model, ReflectionPadding(model, (8, 8), real), real)
     x = torch.rand(2, 8, 8, generator=torch.Generator().manual_seed(0))
     term = LeastSquares(denoising(), x + 0.1, torch.full((2,), 0.1), real)
     settings = PnPSettings(
         iterations=1, gamma=0.1, beta=0.3, tau=0.9, relaxation=relaxation, encoder="complete", precision="float32"
     )
     with torch.no_grad():
-        expected = restore(model, term, [look], x, settings).image
-        torch.testing.assert_close(whole_loop(model, look, term, settings)(x), expected)
+        expected = restore(model, term, [posterior], x, settings).image
+        torch.testing.assert_close(whole_loop(model, posterior, term, settings)(x), expected)

@@ -19,7 +19,7 @@ from mrihvae.physics.fourier import fft2c, ifft2c
 from mrihvae.physics.kernels import gaussian_kernel, transfer_of
 from mrihvae.physics.mri import MaskedFourier
 from mrihvae.physics.operators import Linear, Operator
-from mrihvae.pnp.degraded import AFTER, BEGINNING, DETAIL, VIEWS, DegradedPosterior, ReflectionPadding, shares
+from mrihvae.pnp.degraded import AFTER, BEGINNING, DETAIL, VIEWS, DegradedPosterior, ReflectionPadding, data_coverage
 from tests.support.files import complex_normal
 from tests.support.small import SMALL, phantom, small_model
 
@@ -64,20 +64,20 @@ def test_surroundings_are_the_reflection(shape: tuple[int, int], multiple: int) 
         total = -size % multiple
         margins.append((total // 2, total - total // 2))
     theirs = np.pad(x.numpy(), [(0, 0), *margins], mode="reflect")
-    np.testing.assert_array_equal(frame.grown(x).numpy(), theirs)
+    np.testing.assert_array_equal(frame.pad_and_mirror(x).numpy(), theirs)
     torch.testing.assert_close(frame.kspace(x), fft2c(torch.from_numpy(theirs)))
 
 
 def test_views_are_their_own_inverse_and_differ(model: HVAE) -> None:
     x = images((8, 16), False)
     assert sorted(VIEWS) == list(range(8)) and VIEWS[0] == 0
-    turned = [ReflectionPadding(model, (8, 16), False, view).turned(x) for view in VIEWS]
+    turned = [ReflectionPadding(model, (8, 16), False, view).mirror(x) for view in VIEWS]
     for view, one in zip(VIEWS, turned, strict=True):
-        assert torch.equal(ReflectionPadding(model, (8, 16), False, view).turned(one), x)
+        assert torch.equal(ReflectionPadding(model, (8, 16), False, view).mirror(one), x)
         same = x.flip([axis for bit, axis in ((2, -1), (4, -2)) if view & bit])
         assert torch.equal(one, same.conj() if view & 1 else same)
     assert len({one.numpy().tobytes() for one in turned}) == 8
-    of_real = {ReflectionPadding(model, (8, 16), True, view).turned(x.real).numpy().tobytes() for view in VIEWS[:4]}
+    of_real = {ReflectionPadding(model, (8, 16), True, view).mirror(x.real).numpy().tobytes() for view in VIEWS[:4]}
     assert len(of_real) == 4  # the first four views of real images
 
 
@@ -121,19 +121,19 @@ def test_shares_of_every_operator_are_in_0_to_1(model: HVAE, shape: tuple[int, i
             x = images(shape, real)
             term = LeastSquares(operator, operator.forward(x), torch.as_tensor(noise).expand(2), real)
             frame = ReflectionPadding(model, shape, real)
-            found = shares(term, frame, LEVELS, FOLD)
+            found = data_coverage(term, frame, LEVELS, FOLD)
             assert found.shape[:2] == (2, LEVELS) and bool((found >= 0).all()) and bool((found <= 1 + 1e-6).all())
             folded = [size // FOLD for size in frame.padded]
             assert list(found.shape[2:]) in ([1, 1], folded)
-            assert DegradedPosterior(model, term).shares.shape == found.shape
+            assert DegradedPosterior(model, term).data_coverage.shape == found.shape
 
 
 def test_shares_of_noise(model: HVAE) -> None:
     frame = ReflectionPadding(model, (16, 24), True)
     for noise, share in ((0.0, 1.0), (DETAIL, 0.5), (3 * DETAIL, 0.1), (100.0, 0.0)):
-        found = shares(term_of(denoising(), (16, 24), noise), frame, LEVELS, FOLD)
+        found = data_coverage(term_of(denoising(), (16, 24), noise), frame, LEVELS, FOLD)
         torch.testing.assert_close(found, torch.full((2, LEVELS, 1, 1), share), rtol=0, atol=1e-6)
-    each = shares(term_of(denoising(), (16, 24), [0.0, DETAIL]), frame, LEVELS, FOLD)
+    each = data_coverage(term_of(denoising(), (16, 24), [0.0, DETAIL]), frame, LEVELS, FOLD)
     torch.testing.assert_close(each[:, 0, 0, 0], torch.tensor([1.0, 0.5]))
 
 
@@ -141,13 +141,17 @@ def test_shares_of_holes(model: HVAE) -> None:
     mask = torch.ones(16, 24, dtype=torch.bool)
     mask[4:8, 6:12] = False
     mask[10, 20] = False
-    found = shares(term_of(Inpainting(mask), (16, 24), 0.0), ReflectionPadding(model, (16, 24), True), LEVELS, FOLD)
+    found = data_coverage(
+        term_of(Inpainting(mask), (16, 24), 0.0), ReflectionPadding(model, (16, 24), True), LEVELS, FOLD
+    )
     assert found.shape == (2, LEVELS, 8, 12)
     expected = torch.ones(8, 12)
     expected[2:4, 3:6] = 0
     expected[5, 10] = 0.75  # of a folded pixel, one of four
     torch.testing.assert_close(found, expected.expand(2, LEVELS, 8, 12))
-    half = shares(term_of(Inpainting(mask), (16, 24), DETAIL), ReflectionPadding(model, (16, 24), True), LEVELS, FOLD)
+    half = data_coverage(
+        term_of(Inpainting(mask), (16, 24), DETAIL), ReflectionPadding(model, (16, 24), True), LEVELS, FOLD
+    )
     torch.testing.assert_close(half, 0.5 * found)
 
 
@@ -156,20 +160,20 @@ def test_shares_fall_over_bands_where_blur_takes_detail(model: HVAE) -> None:
     last = torch.ones(LEVELS)
     for width in (0.5, 1.0, 2.0, 3.0):
         blur = Blur(transfer_of(gaussian_kernel(width, size=31), (32, 32)))
-        found = shares(term_of(blur, (32, 32), 0.02), frame, LEVELS, FOLD)[0, :, 0, 0]
+        found = data_coverage(term_of(blur, (32, 32), 0.02), frame, LEVELS, FOLD)[0, :, 0, 0]
         assert bool((found[1:] < found[:-1]).all()) and bool((found < last).all())
         last = found
     coarse = SuperResolution(transfer_of(gaussian_kernel(1.6, size=31), (32, 32)), 4)
-    found = shares(term_of(coarse, (32, 32), 0.0), frame, LEVELS, FOLD)[0, :, 0, 0]
+    found = data_coverage(term_of(coarse, (32, 32), 0.0), frame, LEVELS, FOLD)[0, :, 0, 0]
     assert float(found[0]) > 0.8 and bool((found[1:] < found[:-1]).all())
 
 
 @pytest.mark.parametrize("shape", [(16, 24), (13, 22)])
 def test_shares_are_mirrored_with_the_view(model: HVAE, shape: tuple[int, int]) -> None:
     term = term_of(Inpainting(known(shape)), shape, 0.02)
-    plain = shares(term, ReflectionPadding(model, shape, True), LEVELS, FOLD)
+    plain = data_coverage(term, ReflectionPadding(model, shape, True), LEVELS, FOLD)
     for view in VIEWS:
-        found = shares(term, ReflectionPadding(model, shape, True, view), LEVELS, FOLD)
+        found = data_coverage(term, ReflectionPadding(model, shape, True, view), LEVELS, FOLD)
         assert torch.equal(found, plain.flip([axis for bit, axis in ((2, -1), (4, -2)) if view & bit]))
     assert not torch.equal(plain, plain.flip(-1))
 
@@ -187,13 +191,13 @@ def holes(shape: tuple[int, int], real: bool) -> LeastSquares:
 def test_guesses_begin_at_the_data_and_are_consistent_with_them(real: bool, view: int) -> None:
     model = small_model(settings=dataclasses.replace(DEGRADED, cascades=3))
     term = holes((21, 30), real)
-    sight = DegradedPosterior(model, term, view)
+    posterior = DegradedPosterior(model, term, view)
     with torch.no_grad():
-        guesses = sight.guesses()
+        guesses = posterior.guesses()
     assert len(guesses) == 4 and len(AFTER) == 2
-    torch.testing.assert_close(sight.image(sight.seen), term.first_image(), rtol=0, atol=2e-6)
-    torch.testing.assert_close(sight.image(guesses[0]), term.prox(term.first_image(), BEGINNING), rtol=0, atol=2e-6)
-    misfit = [float(term.value(sight.image(guess)).sum()) for guess in guesses]
+    torch.testing.assert_close(posterior.image(posterior.data_kspace), term.first_image(), rtol=0, atol=2e-6)
+    torch.testing.assert_close(posterior.image(guesses[0]), term.prox(term.first_image(), BEGINNING), rtol=0, atol=2e-6)
+    misfit = [float(term.value(posterior.image(guess)).sum()) for guess in guesses]
     size = float(term.value(torch.zeros_like(term.first_image())).sum())
     assert max(misfit) < 0.1 * size
     changed = [float((a - b).abs().max()) for a, b in pairwise(guesses)]
@@ -217,17 +221,17 @@ def test_gamma_after_each_u_net(model: HVAE, monkeypatch: pytest.MonkeyPatch) ->
 
 def test_decoded_are_the_means_of_r(model: HVAE) -> None:
     term = holes((16, 24), True)
-    sight = DegradedPosterior(model, term)
+    posterior = DegradedPosterior(model, term)
     with torch.no_grad():
-        guess = sight.guesses()[-1]
+        guess = posterior.guesses()[-1]
         nothing = torch.zeros_like(guess)
-        encoder = MeasurementEncoder(model, guess, sight.seen, sight.shares)
+        encoder = MeasurementEncoder(model, guess, posterior.data_kspace, posterior.data_coverage)
         by_hand = infer(model, encoder, nothing, nothing.bool(), torch.ones(2), RefinementSettings(sweeps=0)).kspace
-        assert torch.equal(sight.decoded(guess), by_hand)
-        bins, where, _ = sight.settled(guess)
+        assert torch.equal(posterior.decode_means(guess), by_hand)
+        bins, where, _ = posterior.known_bins(guess)
         assert not bins.any() and not where.any()
         louder = DegradedPosterior(model, dataclasses.replace(term, noise=term.noise * 10))
-        assert not torch.allclose(louder.decoded(guess), by_hand)  # r is told of the noise
+        assert not torch.allclose(louder.decode_means(guess), by_hand)  # r is told of the noise
 
 
 @pytest.mark.parametrize("view", VIEWS)
@@ -240,5 +244,5 @@ def test_a_view_of_an_image_is_the_mirrored_image(model: HVAE, view: int) -> Non
     mirrored = LeastSquares(Inpainting(term.operator.mask.flip(axes)), data, term.noise)
     with torch.no_grad():
         in_view, plain = DegradedPosterior(model, term, view), DegradedPosterior(model, mirrored)
-        ours, theirs = (sight.decoded(sight.guesses()[-1]) for sight in (in_view, plain))
+        ours, theirs = (posterior.decode_means(posterior.guesses()[-1]) for posterior in (in_view, plain))
     torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-4)

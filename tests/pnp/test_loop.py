@@ -23,10 +23,10 @@ from mrihvae.physics.data_fidelity import LeastSquares
 from mrihvae.physics.degradations import denoising
 from mrihvae.pnp import loop as pnp
 from mrihvae.pnp.degraded import DegradedPosterior, ReflectionPadding
-from mrihvae.pnp.loop import Complete, Restored, Tempered, log_prior, restore, z_step
+from mrihvae.pnp.loop import CompletePosterior, Restored, Tempered, log_prior, restore, z_step
 from mrihvae.pnp.settings import PnPSettings
 from mrihvae.utils.config import with_settings
-from mrihvae.utils.notices import collected
+from mrihvae.utils.notices import collect_notices
 from tests.support.small import SMALL, phantom, small_model
 
 DEGRADED = dataclasses.replace(SMALL, degraded=True)
@@ -44,7 +44,7 @@ class Fixed:
     def __init__(self, q: Gaussian) -> None:
         self.q, self.entered = q, 0
 
-    def enter(self, j: int, state: torch.Tensor, known: torch.Tensor) -> None:
+    def begin_level(self, j: int, state: torch.Tensor, known: torch.Tensor) -> None:
         self.entered += 1
 
     def __call__(self, j: int, k: int, state: torch.Tensor, prior: Gaussian) -> Gaussian:
@@ -92,7 +92,7 @@ def test_tempered_posterior_at_its_ends() -> None:
         assert away < 0.02 * last and float(near.sigma.max()) <= tau * float(p.sigma.max()) * 1.0001
         last = away
     fixed = Fixed(q)
-    Tempered(fixed, [1.0]).enter(0, torch.zeros(()), torch.zeros(()))
+    Tempered(fixed, [1.0]).begin_level(0, torch.zeros(()), torch.zeros(()))
     assert fixed.entered == 1
 
 
@@ -124,8 +124,8 @@ def noisy(real: bool = True, slices: int = 2, noise: float = 0.05) -> LeastSquar
     return LeastSquares(denoising(), truth + noise * white, torch.full((slices,), noise), real)
 
 
-def complete(model: HVAE, real: bool = True, views: tuple[int, ...] = (0,)) -> list[pnp.Look]:
-    return [Complete(model, ReflectionPadding(model, SHAPE, real, view), real) for view in views]
+def complete(model: HVAE, real: bool = True, views: tuple[int, ...] = (0,)) -> list[pnp.PosteriorView]:
+    return [CompletePosterior(model, ReflectionPadding(model, SHAPE, real, view), real) for view in views]
 
 
 @pytest.mark.parametrize("real", [True, False])
@@ -160,12 +160,12 @@ def test_an_iteration_by_hand(model: HVAE, real: bool) -> None:
 
 def test_what_is_reported_of_each_iteration(model: HVAE) -> None:
     """Loops of 1, 2, 3, ... iterations give x_1, x_2, x_3, ..., from which residuals and ratios follow."""
-    term, looks, settings = noisy(), complete(model), exactly(tau=0.9, gamma=0.05, iterations=5)
+    term, posteriors, settings = noisy(), complete(model), exactly(tau=0.9, gamma=0.05, iterations=5)
     told: list[int] = []
-    found = restore(model, term, looks, term.data, settings, told.append)
+    found = restore(model, term, posteriors, term.data, settings, told.append)
     path = [term.data]
     for number in range(1, 6):
-        one = restore(model, term, looks, term.data, with_settings(settings, iterations=number))
+        one = restore(model, term, posteriors, term.data, with_settings(settings, iterations=number))
         path.append(one.image)
         torch.testing.assert_close(one.objective[-1], found.objective[number - 1])
     assert told == [0, 1, 2, 3, 4] and torch.equal(path[-1], found.image)
@@ -177,7 +177,7 @@ def test_what_is_reported_of_each_iteration(model: HVAE) -> None:
         if number:
             torch.testing.assert_close(found.ratio[number - 1], steps[number] / steps[number - 1], rtol=1e-3, atol=0)
     assert len(found.ratio) == 4 and len(found.objective) == 5
-    mu, log = z_step(model, looks, path[4], settings)
+    mu, log = z_step(model, posteriors, path[4], settings)
     bond = 0.5 * (found.image - mu).flatten(1).norm(dim=1) ** 2 / 0.05**2
     torch.testing.assert_close(found.objective[-1], found.misfit[-1] + bond - log, rtol=1e-4, atol=0)
 
@@ -186,10 +186,13 @@ def test_views_are_averaged(model: HVAE, degraded: HVAE) -> None:
     term = noisy()
     settings = exactly(tau=0.8, iterations=2, gamma=0.1)
     x = term.data
-    for looks in (complete(model, views=(0, 6, 2)), [DegradedPosterior(degraded, term, view) for view in (0, 6, 2)]):
-        net = model if isinstance(looks[0], Complete) else degraded
-        alone = [z_step(net, [look], x, settings) for look in looks]
-        mu, log = z_step(net, looks, x, settings)
+    for posteriors in (
+        complete(model, views=(0, 6, 2)),
+        [DegradedPosterior(degraded, term, view) for view in (0, 6, 2)],
+    ):
+        net = model if isinstance(posteriors[0], CompletePosterior) else degraded
+        alone = [z_step(net, [posterior], x, settings) for posterior in posteriors]
+        mu, log = z_step(net, posteriors, x, settings)
         torch.testing.assert_close(mu, sum(one[0] for one in alone) / 3, rtol=0, atol=1e-6)
         torch.testing.assert_close(log, sum(one[1] for one in alone) / 3, rtol=1e-5, atol=0)
         assert not torch.allclose(alone[0][0], alone[1][0], atol=1e-4)
@@ -201,8 +204,8 @@ def test_slices_do_not_depend_on_the_batch(model: HVAE, degraded: HVAE) -> None:
         for settings in (exactly(iterations=3, tau=0.9, gamma=0.1), exactly(iterations=20, gamma=0.1, tolerance=0.01)):
 
             def of(some: LeastSquares, net: HVAE = net, settings: PnPSettings = settings) -> Restored:
-                looks = complete(net) if net is model else [DegradedPosterior(net, some)]
-                return restore(net, some, looks, some.data, settings)
+                posteriors = complete(net) if net is model else [DegradedPosterior(net, some)]
+                return restore(net, some, posteriors, some.data, settings)
 
             together = of(term)
             for k in range(3):
@@ -214,26 +217,26 @@ def test_slices_do_not_depend_on_the_batch(model: HVAE, degraded: HVAE) -> None:
 
 
 def test_draws(model: HVAE) -> None:
-    term, looks = noisy(), complete(model)
+    term, posteriors = noisy(), complete(model)
 
     def drawn(**values: Any) -> torch.Tensor:
-        return restore(model, term, looks, term.data, exactly(draw=True, iterations=2, **values)).decoded
+        return restore(model, term, posteriors, term.data, exactly(draw=True, iterations=2, **values)).decoded
 
     assert torch.equal(drawn(seed=3), drawn(seed=3))
     assert float((drawn(seed=3) - drawn(seed=4)).abs().max()) > 1e-3
     colder = (drawn(seed=3, tau=0.1) - drawn(seed=4, tau=0.1)).std()
     assert float(colder) < 0.5 * float((drawn(seed=3) - drawn(seed=4)).std())
     assert torch.equal(drawn(tau=0.0, seed=3), drawn(tau=0.0, seed=4))
-    first, second = (z_step(model, looks, term.data, exactly(draw=True), number=number)[0] for number in (0, 1))
+    first, second = (z_step(model, posteriors, term.data, exactly(draw=True), number=number)[0] for number in (0, 1))
     assert not torch.allclose(first, second, atol=1e-3)  # each iteration draws anew
 
 
 def test_sweeps_bring_the_decoder_nearer_to_x(model: HVAE) -> None:
     """Hybrid z-steps, with q: latents are refined against x."""
-    term, looks = noisy(), complete(model)
+    term, posteriors = noisy(), complete(model)
     x, distances = term.data, []
     for sweeps in (0, 1, 3):
-        mu, _ = z_step(model, looks, x, exactly(sweeps=sweeps, gamma=0.02))
+        mu, _ = z_step(model, posteriors, x, exactly(sweeps=sweeps, gamma=0.02))
         distances.append(float((mu - x).norm()))
     assert distances[2] < distances[1] < distances[0]
 
@@ -246,7 +249,7 @@ def with_map(monkeypatch: pytest.MonkeyPatch, function: Callable[[torch.Tensor, 
     asked: list[float] = []
 
     def z_step(
-        model: object, looks: object, x: torch.Tensor, settings: PnPSettings, beta: float, number: int, first: int
+        model: object, posteriors: object, x: torch.Tensor, settings: PnPSettings, beta: float, number: int, first: int
     ) -> tuple[torch.Tensor, torch.Tensor]:
         asked.append(beta)
         return function(x, number), torch.full((len(x),), 7.0 + number)
@@ -312,9 +315,9 @@ def test_patience_stops_where_steps_do_not_fall(monkeypatch: pytest.MonkeyPatch)
     for patience in (1, 4):
         found = run(term, iterations=40, patience=patience)
         assert found.iterations.tolist() == [3 + patience] * 2 and not found.diverged.any()
-    with collected() as notices:
+    with collect_notices() as notices:
         assert run(term, iterations=40).iterations.tolist() == [40, 40]
-    assert len(notices) == 1 and re.search("did not settle", notices[0])
+    assert len(notices) == 1 and re.search("did not converge", notices[0])
 
 
 def test_beta_grows_in_the_loop(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -333,7 +336,7 @@ def test_steps_may_grow_as_long_as_beta_does(monkeypatch: pytest.MonkeyPatch) ->
     """Weakly bound at first, x hardly moves; neither is that running away later on, nor a reason to stop."""
     with_map(monkeypatch, lambda x, _: 0 * x)
     term = dataclasses.replace(plain(), noise=torch.full((2,), 0.1))
-    with collected() as notices:
+    with collect_notices() as notices:
         found = run(term, iterations=8, beta_start=1e-6, beta_steps=5, tolerance=1e-2, patience=2)
     assert not notices
     assert float(found.residual[0][0]) < 1e-2 and float(found.residual[4][0]) > 10 * float(found.residual[0][0])
@@ -343,9 +346,9 @@ def test_steps_may_grow_as_long_as_beta_does(monkeypatch: pytest.MonkeyPatch) ->
 def test_slice_that_runs_away_is_told_and_left(monkeypatch: pytest.MonkeyPatch) -> None:
     rates = torch.tensor([0.5, 3.0])[:, None, None]
     with_map(monkeypatch, lambda x, _: rates * x)
-    with collected() as notices:
+    with collect_notices() as notices:
         found = run(plain(), iterations=30)
-    assert len(notices) == 1 and re.search("1 of 2 images ran away: .*; lower gamma or tau", notices[0])
+    assert len(notices) == 1 and re.search("1 of 2 images diverged: .*; lower gamma or tau", notices[0])
     assert found.diverged.tolist() == [False, True] and found.iterations.tolist() == [30, 3]
     monkeypatch.undo()
     with_map(monkeypatch, lambda x, _: rates * x)
@@ -372,10 +375,10 @@ def test_slice_whose_steps_do_not_shrink_is_told(
     steps, rates = torch.tensor([1.0, 0.0, 1e-6])[:, None, None], torch.tensor([1.0, 0.5, 1.0])[:, None, None]
     with_map(monkeypatch, lambda x, _: rates * x + steps * (-1) ** torch.arange(5))
     term = dataclasses.replace(plain(3), noise=torch.full((3,), 1e4))
-    with collected() as notices:
+    with collect_notices() as notices:
         found = run(term, **values)
     assert found.unsettled.tolist() == [told, False, False] and not found.diverged.any()
-    assert [text[:31] for text in notices] == ["1 of 3 images did not settle: s"] * told
+    assert [text[:33] for text in notices] == ["1 of 3 images did not converge: s"] * told
     assert all(isinstance(text, pnp.NotConverged) for text in notices)
 
 
@@ -385,9 +388,9 @@ def test_numbers_that_are_not_finite_are_not_taken(monkeypatch: pytest.MonkeyPat
     spoil = torch.tensor([0.0, bad])[:, None, None]
     with_map(monkeypatch, lambda x, number: 0.5 * x + (spoil if number == when else 0.0))
     term = plain()
-    with collected() as notices:
+    with collect_notices() as notices:
         found = run(term, iterations=5)
-    assert len(notices) == 1 and re.search("ran away", notices[0])
+    assert len(notices) == 1 and re.search("diverged", notices[0])
     assert found.diverged.tolist() == [False, True] and found.iterations.tolist() == [5, when]
     assert bool(torch.isfinite(found.image).all()) and bool(torch.isfinite(found.decoded).all())
     if when == 0:
@@ -404,12 +407,12 @@ def test_network_that_runs_away() -> None:
             for parameter in model.level(j).head.parameters():
                 parameter *= 10
     term = noisy()
-    with collected() as notices:
+    with collect_notices() as notices:
         found = restore(model, term, complete(model), term.data, exactly(iterations=40, gamma=0.01))
-    assert len(notices) == 1 and re.search("2 of 2 images ran away", notices[0])
+    assert len(notices) == 1 and re.search("2 of 2 images diverged", notices[0])
     assert found.diverged.all() and bool((found.iterations < 10).all())
     assert bool(torch.isfinite(found.image).all()) and bool(torch.isfinite(found.decoded).all())
-    with collected() as notices:
+    with collect_notices() as notices:
         held = restore(model, term, complete(model), term.data, exactly(iterations=10, gamma=1e3))
     assert not notices
     torch.testing.assert_close(held.image, term.data, rtol=0, atol=1e-4)

@@ -31,11 +31,11 @@ def exactly(**values: Any) -> PnPSettings:
 @pytest.mark.parametrize("number", range(8))
 def test_a_look_at_scans_is_a_view_of_them(scans: HVAE, number: int) -> None:
     problem = prepare(scans, small_kspace(2, 15, 21), every_third(21))
-    look = ScanPosterior(scans, problem, number)
+    posterior = ScanPosterior(scans, problem, number)
     image = ifft2c(problem.measured)
-    assert torch.equal(look.kspace(image), view(fft2c(image), number))
-    torch.testing.assert_close(look.image(look.kspace(image)), image, rtol=0, atol=1e-6)
-    bins, where, s = look.settled(look.kspace(image), 0.05)
+    assert torch.equal(posterior.kspace(image), view(fft2c(image), number))
+    torch.testing.assert_close(posterior.image(posterior.kspace(image)), image, rtol=0, atol=1e-6)
+    bins, where, s = posterior.known_bins(posterior.kspace(image), 0.05)
     assert torch.equal(bins, view(problem.measured, number)) and torch.equal(where, view(problem.mask, number))
     assert torch.equal(s, torch.sqrt(scans.settings.noise_floor**2 + problem.noise**2))
 
@@ -131,10 +131,10 @@ def test_complete_scans_of_coils_come_back_where_the_decoder_counts_little(scans
 def test_a_look_at_coils_is_a_view_of_them(scans: HVAE, number: int) -> None:
     kspace, maps, _ = coil_scans(2, 3, 15, 21)
     problem = prepare(scans, kspace, calibrated(21), maps[None])
-    look, image = ScanPosterior(scans, problem, number), problem.combined
-    torch.testing.assert_close(look.image(look.kspace(image)), image, rtol=0, atol=1e-6)
-    guess = look.kspace(image)
-    bins, where, s = look.settled(guess, 0.05)
+    posterior, image = ScanPosterior(scans, problem, number), problem.combined
+    torch.testing.assert_close(posterior.image(posterior.kspace(image)), image, rtol=0, atol=1e-6)
+    guess = posterior.kspace(image)
+    bins, where, s = posterior.known_bins(guess, 0.05)
     assert torch.equal(where, view(problem.mask, number)) and torch.equal(bins, torch.where(where, guess, 0))
     assert torch.equal(s, torch.sqrt(scans.settings.noise_floor**2 + problem.noise**2))
 

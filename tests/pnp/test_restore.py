@@ -21,9 +21,9 @@ from mrihvae.physics.noise import MIN_NOISE
 from mrihvae.physics.operators import Linear, Operator
 from mrihvae.physics.scaling import image_scale
 from mrihvae.pnp.degraded import BEGINNING, VIEWS, DegradedPosterior
-from mrihvae.pnp.loop import Complete, restore
+from mrihvae.pnp.loop import CompletePosterior, restore
 from mrihvae.pnp.reconstruct import reconstruct_scans
-from mrihvae.pnp.restore import look_at, restore_images
+from mrihvae.pnp.restore import make_posteriors, restore_images
 from mrihvae.pnp.settings import PnPSettings
 from mrihvae.utils.config import with_settings
 from tests.support.small import SMALL, every_third, phantom, small_kspace, small_model
@@ -112,10 +112,10 @@ def test_restore_images_by_hand(degraded: HVAE, real: bool) -> None:
     scale = image_scale(A.first_image(data))
     term = LeastSquares(A, data / scale[:, None, None], 0.03 / scale, real)
     with torch.no_grad():
-        looks = [DegradedPosterior(degraded, term, number) for number in (0, 6, 2)]
+        posteriors = [DegradedPosterior(degraded, term, number) for number in (0, 6, 2)]
         assert VIEWS[:3] == (0, 6, 2)
-        begun = sum((look.image(look.guesses()[-1]) for look in looks), torch.zeros(())) / 3
-        theirs = restore(degraded, term, looks, begun, settings)
+        begun = sum((posterior.image(posterior.guesses()[-1]) for posterior in posteriors), torch.zeros(())) / 3
+        theirs = restore(degraded, term, posteriors, begun, settings)
     ours = restore_images(degraded, A, data, 0.03, settings)
     torch.testing.assert_close(ours.image, theirs.image * scale[:, None, None], rtol=0, atol=1e-5)
     torch.testing.assert_close(ours.decoded, theirs.decoded * scale[:, None, None], rtol=0, atol=1e-5)
@@ -123,8 +123,8 @@ def test_restore_images_by_hand(degraded: HVAE, real: bool) -> None:
 
 def test_complete_encoder_begins_at_a_proximal_step(scans: HVAE) -> None:
     term = LeastSquares(OPERATORS["holes"], degrade("holes", True), torch.tensor([0.03, 0.03]), real=True)
-    looks, begun = look_at(scans, term, exactly(encoder="complete", views=4))
-    assert len(looks) == 4 and all(isinstance(look, Complete) for look in looks)
+    posteriors, begun = make_posteriors(scans, term, exactly(encoder="complete", views=4))
+    assert len(posteriors) == 4 and all(isinstance(posterior, CompletePosterior) for posterior in posteriors)
     torch.testing.assert_close(begun, term.prox(term.first_image(), BEGINNING))
 
 
@@ -136,11 +136,11 @@ def test_start(scans: HVAE, real: bool) -> None:
     found = restore_images(scans, A, data, 1.5, settings, start)
     scale = image_scale(data)
     term = LeastSquares(A, data / scale[:, None, None], 1.5 / scale, real)
-    looks, begun = look_at(scans, term, settings)
-    by_hand = restore(scans, term, looks, start / scale[:, None, None], settings)
+    posteriors, begun = make_posteriors(scans, term, settings)
+    by_hand = restore(scans, term, posteriors, start / scale[:, None, None], settings)
     torch.testing.assert_close(found.image, by_hand.image * scale[:, None, None], rtol=0, atol=1e-3)
     without = restore_images(scans, A, data, 1.5, settings)
-    theirs = restore(scans, term, looks, begun, settings)
+    theirs = restore(scans, term, posteriors, begun, settings)
     torch.testing.assert_close(without.image, theirs.image * scale[:, None, None], rtol=0, atol=1e-3)
     assert float((found.image - without.image).abs().max()) > 0.5
 
@@ -222,8 +222,8 @@ def test_any_operator_by_its_two_functions(scans: HVAE) -> None:
     torch.testing.assert_close(plain.solve(data, r), blur.solve(data, r), rtol=1e-4, atol=1e-4)
     term = LeastSquares(plain, data, torch.full((2,), 0.03), True)
     exact = dataclasses.replace(term, operator=blur)
-    looks, begun = look_at(scans, exact, COMPLETE)
-    one, other = (restore(scans, each, looks, begun, COMPLETE).image for each in (term, exact))
+    posteriors, begun = make_posteriors(scans, exact, COMPLETE)
+    one, other = (restore(scans, each, posteriors, begun, COMPLETE).image for each in (term, exact))
     torch.testing.assert_close(one, other, rtol=0, atol=1e-3)
     found = restore_images(scans, plain, data, 0.03, COMPLETE)
     assert float((found.image - data).norm() / data.norm()) < 0.5
@@ -245,7 +245,7 @@ def test_conjugates_of_real_images_are_not_views(degraded: HVAE) -> None:
     for real, views in ((True, 4), (False, 8)):
         data = degrade("noise", real)
         term = LeastSquares(denoising(), data, torch.full((2,), 0.05), real)
-        assert len(look_at(degraded, term, exactly(views=8))[0]) == views
+        assert len(make_posteriors(degraded, term, exactly(views=8))[0]) == views
 
 
 def test_weights_that_are_refused(scans: HVAE, degraded: HVAE) -> None:

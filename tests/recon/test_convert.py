@@ -17,7 +17,7 @@ from mrihvae.data.scan import Scan
 from mrihvae.errors import InputError
 from mrihvae.io.bart import read_cfl
 from mrihvae.io.fastmri import read_scan
-from mrihvae.recon.convert import KSPACE_WRITERS, images_of, left_out
+from mrihvae.recon.convert import KSPACE_WRITERS, images_of, unsupported_content
 from tests.support.files import complex_normal
 
 LINES = np.arange(12) % 3 == 0
@@ -106,4 +106,4 @@ def test_numpy_has_the_mask_beside_it(tmp_path: Path) -> None:
 )
 def test_what_a_format_has_no_place_for(changes: dict[str, Any], bart: list[str], numpy: list[str]) -> None:
     scan = Scan("a.h5", SEVERAL, **changes)
-    assert [left_out(scan, suffix) for suffix in (".h5", ".cfl", ".hdr", ".npy")] == [[], bart, bart, numpy]
+    assert [unsupported_content(scan, suffix) for suffix in (".h5", ".cfl", ".hdr", ".npy")] == [[], bart, bart, numpy]

@@ -20,7 +20,7 @@ from mrihvae.pnp.recommended import recommended
 from mrihvae.pnp.restore import restore_images
 from mrihvae.pnp.settings import PnPSettings
 from mrihvae.recon import restoration
-from mrihvae.recon.restoration import Degradation, Job, check_size, completed, restore_volume
+from mrihvae.recon.restoration import Degradation, RestorationJob, check_size, complete_settings, restore_volume
 from mrihvae.utils import notices
 from tests.support.small import SMALL, phantom, small_model
 
@@ -35,8 +35,10 @@ def model() -> HVAE:
     return small_model(settings=dataclasses.replace(SMALL, degraded=True))
 
 
-def job(model: HVAE, degradation: Degradation = DENOISE, noise: float | None = 5.0, batch_size: int = 8) -> Job:
-    return Job(model, degradation, noise, FAST, batch_size)
+def job(
+    model: HVAE, degradation: Degradation = DENOISE, noise: float | None = 5.0, batch_size: int = 8
+) -> RestorationJob:
+    return RestorationJob(model, degradation, noise, FAST, batch_size)
 
 
 def stack(slices: int = 3) -> np.ndarray:
@@ -46,7 +48,9 @@ def stack(slices: int = 3) -> np.ndarray:
     return (100 * images + 5 * white).astype(np.float32)
 
 
-def restore(values: np.ndarray, work: Job, known: np.ndarray | None = None) -> tuple[restoration.Volume, list[int]]:
+def restore(
+    values: np.ndarray, work: RestorationJob, known: np.ndarray | None = None
+) -> tuple[restoration.RestoredVolume, list[int]]:
     counts: list[int] = []
     known = np.ones(values.shape, bool) if known is None else known
     return restore_volume(FILE, values, known, work, counts.append), counts
@@ -76,12 +80,12 @@ def test_operators_by_hand(degradation: Degradation, shape: tuple[int, int]) -> 
 
 def test_given_settings_replace_recommended_ones() -> None:
     usual = recommended("denoise", 0.05, "complete")
-    found = completed("denoise", 0.05, {"encoder": "complete", "gamma": 0.123})
+    found = complete_settings("denoise", 0.05, {"encoder": "complete", "gamma": 0.123})
     assert found == dataclasses.replace(usual, encoder="complete", gamma=0.123)
     with pytest.raises(
         InputError, match="restoration settings: unknown setting 'gama'; the nearest known one is 'gamma'"
     ):
-        completed("denoise", 0.05, {"gama": 1})
+        complete_settings("denoise", 0.05, {"gama": 1})
 
 
 @pytest.mark.parametrize("result", ["decoded", "image"])
@@ -93,7 +97,7 @@ def test_a_volume_is_its_slices_in_one_unit(model: HVAE, result: str) -> None:
     noise = estimate_noise(values, np.ones(values.shape, bool))
     relative = noise / float(image_scale(torch.from_numpy(values)).median())  # type: ignore[operator]
     assert (found.noise, found.relative) == (noise, pytest.approx(relative))
-    settings = completed("denoise", relative, work.settings)
+    settings = complete_settings("denoise", relative, work.settings)
     assert found.settings == settings and settings.result == result and sum(counts) == 3
     theirs = restore_images(model, denoising(), torch.from_numpy(values), noise, settings)
     image = theirs.decoded if result == "decoded" else theirs.image

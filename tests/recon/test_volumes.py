@@ -15,7 +15,7 @@ from mrihvae.coils.maps import estimate_maps
 from mrihvae.coils.settings import CoilSettings
 from mrihvae.data.scan import Scan, delivered_shape
 from mrihvae.errors import InputError
-from mrihvae.inference.held_out import BOUNDS, TYPICAL, error_ratio, ratio_of
+from mrihvae.inference.held_out import BOUNDS, TYPICAL, error_ratio, held_out_ratio
 from mrihvae.inference.problem import prepare
 from mrihvae.inference.reconstruct import draw, reconstruct, sample
 from mrihvae.inference.settings import InferenceSettings, RefinementSettings
@@ -638,7 +638,7 @@ def test_coils_say_themselves_how_wide_along_either_axis(model: HVAE, shape: tup
         images = draw(model, prepare(model, shown.view(kspace.shape), mask, maps), 4, DRAWS, number)
         return fft2c(maps * images[:, :, None]).flatten(1, 2)
 
-    expected = ratio_of(draws, kspace.flatten(0, 1), measured, measured, 1)
+    expected = held_out_ratio(draws, kspace.flatten(0, 1), measured, measured, 1)
     assert found.ratio == pytest.approx(expected, rel=1e-4)
 
 
@@ -684,7 +684,9 @@ def test_what_each_method_draws(model: HVAE) -> None:
 
 def test_methods_that_draw_no_samples(model: HVAE) -> None:
     scan, lines = scan_of(), every_third(20).numpy()
-    with pytest.raises(InputError, match="method 'tv' draws no samples; choose one of hybrid, amortized, samples"):
+    with pytest.raises(
+        InputError, match="method 'tv' does not support posterior sampling; choose one of hybrid, amortized, samples"
+    ):
         sample_volume(scan, lines, make_method("tv"))
     with pytest.raises(InputError, match="0 samples: draw at least 1"):
         sample_volume(scan, lines, make_method("samples", model, samples=0))

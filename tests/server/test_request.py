@@ -24,27 +24,27 @@ ALL = Request("sense", True, 12, "short")
     ],
 )
 def test_parameters(parameters: dict[str, Any]) -> None:
-    assert Request().changed(parameters) == ALL
-    assert Request().told(json.dumps(parameters)) == ALL
-    assert Request().told(json.dumps({"version": "1.0", "parameters": parameters})) == ALL
-    assert ALL.changed({}) == ALL and ALL.told("{}") == ALL
+    assert Request().updated(parameters) == ALL
+    assert Request().from_text(json.dumps(parameters)) == ALL
+    assert Request().from_text(json.dumps({"version": "1.0", "parameters": parameters})) == ALL
+    assert ALL.updated({}) == ALL and ALL.from_text("{}") == ALL
 
 
 @pytest.mark.parametrize("value", [False, "false", 0, "0", "0.0", "No", "off", ""])
 def test_what_is_false(value: object) -> None:
-    assert not Request(uncertainty=True).changed({"uncertainty": value}).uncertainty
+    assert not Request(uncertainty=True).updated({"uncertainty": value}).uncertainty
 
 
 def test_inner_parameters_count_more() -> None:
-    assert Request().told('{"method": "tv", "samples": 3, "parameters": {"method": "sense"}}') == Request(
+    assert Request().from_text('{"method": "tv", "samples": 3, "parameters": {"method": "sense"}}') == Request(
         "sense", samples=3
     )
-    assert Request().told('{"method": "tv", "parameters": ["method"]}') == Request("tv")
+    assert Request().from_text('{"method": "tv", "parameters": ["method"]}') == Request("tv")
 
 
 @pytest.mark.parametrize("name", METHODS)
 def test_name_of_a_configuration(name: str) -> None:
-    assert Request().told(name) == Request().told(f" {name}.xml\n") == Request(name)
+    assert Request().from_text(name) == Request().from_text(f" {name}.xml\n") == Request(name)
 
 
 @pytest.mark.parametrize(
@@ -52,11 +52,11 @@ def test_name_of_a_configuration(name: str) -> None:
     ["", "default.xml", "Hybrid", "<configuration/>", "[1, 2]", "5", "null", '"sense"', "{", "[" * 100000, "9" * 5000],
 )
 def test_texts_that_say_nothing(text: str) -> None:
-    assert ALL.told(text) == ALL
+    assert ALL.from_text(text) == ALL
 
 
 def test_header_gives_those_with_a_prefix_alone() -> None:
-    assert Request().asked({"method": "tv", "samples": "no", "mrihvae_samples": "4"}) == Request(samples=4)
+    assert Request().from_header({"method": "tv", "samples": "no", "mrihvae_samples": "4"}) == Request(samples=4)
 
 
 @pytest.mark.parametrize(
@@ -80,7 +80,7 @@ def test_header_gives_those_with_a_prefix_alone() -> None:
 )
 def test_wrong_parameters(parameters: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError) as caught:
-        Request().changed(parameters)
+        Request().updated(parameters)
     assert message in str(caught.value)
 
 
@@ -88,5 +88,5 @@ def test_wrong_parameters(parameters: dict[str, Any], message: str) -> None:
 def test_errors_are_short(name: str) -> None:
     for value in ("x" * 2**20, ["x"] * 2**18):
         with pytest.raises(InputError) as caught:
-            Request().changed({name: value, f"mrihvae_{'y' * 2**20}": 1})
+            Request().updated({name: value, f"mrihvae_{'y' * 2**20}": 1})
         assert len(str(caught.value)) < 200

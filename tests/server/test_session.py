@@ -21,7 +21,7 @@ from mrihvae.io.mrd.messages import Message, StreamError, read_messages
 from mrihvae.recon.methods import Method, make_method
 from mrihvae.server import session
 from mrihvae.server.request import Request
-from mrihvae.server.session import Engine, make_ready, reconstruct_stream, warm_up
+from mrihvae.server.session import Engine, load_engine, reconstruct_stream, warm_up
 from tests.support import mrd
 from tests.support.files import PROTOCOL
 from tests.support.serving import WEIGHTS, cheap, expected, lines_of, scan, small_ready, stream
@@ -97,8 +97,8 @@ def test_one_executor_reconstructs() -> None:
             return super().submit(work, *rest, **more)
 
     xml, lines = scan()
-    with Turn(1) as turn:
-        answers = answered(stream(xml, lines), replace(cheap(), turn=turn))
+    with Turn(1) as executor:
+        answers = answered(stream(xml, lines), replace(cheap(), executor=executor))
     assert len(threads) == 2
     for k, image in enumerate(answers.images):
         np.testing.assert_array_equal(image.data[0, 0], expected(lines, WIDTH, ZERO, k))
@@ -205,7 +205,7 @@ def test_engines_of_one_kind_of_scans(coils: int, start: str) -> None:
 def test_engine_of_a_protocol_without_weights(tmp_path: Path) -> None:
     path = tmp_path / "plain.toml"
     path.write_text(PROTOCOL.replace("singlecoil", "multicoil").replace("zero-filled", "sense"))
-    engine = make_ready(str(path))
+    engine = load_engine(str(path))
     assert list(engine.methods) == [2] and engine.methods[2].name == "sense" and not hasattr(engine.methods[2], "model")
     assert engine.request.samples >= 2
 

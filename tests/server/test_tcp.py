@@ -92,9 +92,9 @@ def assert_refused(replies: mrd.Replies, word: str) -> None:
 @pytest.mark.parametrize("name", ["zero-filled", "sense", "amortized", "hybrid"])
 def test_images_are_those_of_reconstruct_volume(coils: int, name: str) -> None:
     xml, lines = scan(coils=coils, mask=lines_of(WIDTH))
-    ready = small_ready()
-    method = change_method(ready.methods[1], name, 8)
-    with serving(ready) as running:
+    engine = small_ready()
+    method = change_method(engine.methods[1], name, 8)
+    with serving(engine) as running:
         replies = mrd.reconstruct(HOST, running.port, stream(xml, lines, name))
     assert len(replies.images) == 2 and replies.close and replies.connection_closed
     for k, image in enumerate(replies.images):
@@ -529,11 +529,11 @@ def test_further_connections_wait(good: tuple[bytes, list[np.ndarray]]) -> None:
 
 def test_8_scans_at_once() -> None:
     scans = [scan(slices=1 + k % 2, coils=1 + k // 4, seed=k, mask=lines_of(WIDTH)) for k in range(8)]
-    ready = small_ready()
-    with serving(ready, connections=8) as running, ThreadPoolExecutor(8) as clients:
+    engine = small_ready()
+    with serving(engine, connections=8) as running, ThreadPoolExecutor(8) as clients:
         replies = clients.map(lambda one: mrd.reconstruct(HOST, running.port, stream(*one)), scans)
         for number, (one, (_, lines)) in enumerate(zip(replies, scans, strict=True)):
-            images = [expected(lines, WIDTH, ready.methods[1], k) for k in range(1 + number % 2)]
+            images = [expected(lines, WIDTH, engine.methods[1], k) for k in range(1 + number % 2)]
             np.testing.assert_array_equal(pictures(one), images)
 
 

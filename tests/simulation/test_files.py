@@ -283,7 +283,7 @@ def test_empty_slices_are_left_out(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda folder: None, "in: not there; give NIfTI volumes"),
+        (lambda folder: None, "in: file not found; give NIfTI volumes"),
         (lambda folder: folder.mkdir(), "in: no NIfTI volume, JPEG or PNG picture in it; give NIfTI"),
         (lambda folder: folder.write_text("text"), "in: ends in none of .nii, .nii.gz, .png, .jpg, .jpeg; give NIfTI"),
         (

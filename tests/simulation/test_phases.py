@@ -77,7 +77,7 @@ def test_shim_takes_polynomials() -> None:
     inside = torch.ones(40, 30)
     first, second = 3 + rows - 2 * columns, rows**2 - columns**2 + rows * columns
     for field, order, left in ((first, False, 0.0), (first + second, True, 0.0), (first + second, False, 1.0)):
-        rest = phases._shimmed(field, inside, order)
+        rest = phases._shim(field, inside, order)
         assert (float(rest.abs().max()) > 0.1) == (left > 0)
         assert float(rest.abs().max()) < 2
 
@@ -105,7 +105,7 @@ def test_tissue_is_where_signal_is_and_thin_gaps_are_filled() -> None:
     image = disc(96, 30.0)
     assert float(tissue_map(image)[48, 48]) > 0.95 and float(tissue_map(image)[2, 2]) < 0.05
     image[:, 47:49] = 0  # a gap of two pixels
-    filled = phases._closed(tissue_map(image), 3)
+    filled = phases._close_gaps(tissue_map(image), 3)
     assert float(filled[48, 48]) > 0.9
     assert not tissue_map(torch.zeros(20, 20)).any()
 
@@ -221,7 +221,7 @@ def test_comparison_writes_its_results(data_dir: Path, tmp_path: Path) -> None:
     ("words", "message"),
     [
         (("--slices", "1"), "--slices 1: must be at least 2"),
-        (("--data", "none"), "ulf_singlecoil/train: not there; check the path"),
+        (("--data", "none"), "ulf_singlecoil/train: file not found; check the path"),
     ],
 )
 def test_mistakes(words: tuple[str, ...], message: str, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from tests.support import serving
 
 def run(engine: str, grace: str, *words: str) -> int:
     """Run the command with another engine; return its status."""
-    session.make_ready = lambda *_: getattr(serving, engine)()
+    session.load_engine = lambda *_: getattr(serving, engine)()
     if grace != "usual":
         tcp.GRACE = tcp.CUT = float(grace)
     return main(words)

@@ -39,7 +39,7 @@ ZERO = make_method("zero-filled")
 @pytest.fixture(scope="module")
 def shipped() -> Engine:
     """The weights that come with the package."""
-    return online.make_ready(None)
+    return online.load_engine(None)
 
 
 def by_file(path: Path, output: Path, *options: str) -> list[np.ndarray]:
@@ -108,5 +108,5 @@ def test_generator(shipped: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPa
             else:
                 assert found < 1e-5
     np.testing.assert_array_equal(images, of_file)
-    monkeypatch.setattr(online, "make_ready", lambda *_: shipped)
+    monkeypatch.setattr(online, "load_engine", lambda *_: shipped)
     np.testing.assert_array_equal(images, pictures_of(piped(monkeypatch, [stream(xml, lines)])[1]))

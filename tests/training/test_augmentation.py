@@ -15,7 +15,7 @@ from torch import Tensor
 from mrihvae.errors import InputError
 from mrihvae.physics.fourier import ifft2c
 from mrihvae.training import draw as simulate
-from mrihvae.training.augmentation import BACKGROUND, cut_out, decay, random_tone, reorient, resampled_size, rotated
+from mrihvae.training.augmentation import BACKGROUND, cut_out, decay, random_tone, reorient, resampled_size, rotate
 from mrihvae.training.draw import SimulationSettings, draw_batch
 from mrihvae.utils.config import from_dict
 from tests.support import REPOSITORY
@@ -121,7 +121,7 @@ def test_what_the_image_cuts_off_stays_cut_off_by_the_field_of_view() -> None:
 
 def test_rotation_and_orientation_keep_the_object() -> None:
     image = torch.from_numpy(phantom(80, 80))
-    turned = rotated(image, np.radians(30))
+    turned = rotate(image, np.radians(30))
     assert float(turned.sum() / image.sum()) == pytest.approx(1, rel=0.03)
     seen = {tuple(reorient(np.arange(6).reshape(2, 3), rng_of(seed)).ravel().tolist()) for seed in range(60)}
     assert len(seen) == 8

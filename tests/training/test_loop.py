@@ -849,7 +849,7 @@ def test_damaged_checkpoint(tmp_path: Path, spoil: Callable[[Path], object]) -> 
 
 
 def test_missing_checkpoint(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"checkpoint.safetensors: not there, so there is nothing to resume"):
+    with pytest.raises(InputError, match=r"checkpoint.safetensors: file not found, so there is nothing to resume"):
         load_checkpoint(tmp_path, "cpu")
 
 
@@ -1092,7 +1092,9 @@ def test_resume_refuses_other_settings(
     text = error_of(command(data, run, "--settings", settings), capsys)
     assert text == f"{run}: already holds a run; add --resume, or choose another --output"
     text = error_of(command(data, tmp_path / "other", "--resume"), capsys)
-    assert text.startswith(f"{tmp_path / 'other' / 'checkpoint.safetensors'}: not there, so there is nothing to resume")
+    assert text.startswith(
+        f"{tmp_path / 'other' / 'checkpoint.safetensors'}: file not found, so there is nothing to resume"
+    )
     (run / "checkpoint.safetensors").write_text("damaged")
     text = error_of(command(data, run, "--resume"), capsys)
     assert text.startswith(f"{run / 'checkpoint.safetensors'}: not a checkpoint of this version (")
@@ -1144,7 +1146,7 @@ def test_bad_options(tmp_path: Path, data: Path, settings: Path, capsys: pytest.
     assert error_of(command(data, run, *base, "--device", "abacus"), capsys).startswith("--device abacus: ")
     if not torch.cuda.is_available():
         assert error_of(command(data, run, *base, "--device", "cuda"), capsys).startswith("--device cuda: ")
-    assert "not there" in error_of(command(tmp_path / "nowhere", run, *base), capsys)
+    assert "file not found" in error_of(command(tmp_path / "nowhere", run, *base), capsys)
     (tmp_path / "mixed").mkdir()
     (tmp_path / "mixed" / "bad.png").write_text("no picture")
     text = error_of(command(tmp_path / "mixed", run, *base), capsys)

@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from mrihvae.training.muon import RMS, MuonAdam, is_matrix, orthogonalized
+from mrihvae.training.muon import RMS, MuonAdam, is_matrix, orthogonalize
 
 
 def parameters(*shapes: tuple[int, ...]) -> list[torch.nn.Parameter]:
@@ -61,7 +61,7 @@ def test_the_rest_is_adam() -> None:
 def test_singular_values_come_near_1(shape: tuple[int, int], scale: float) -> None:
     torch.manual_seed(0)
     matrix = torch.randn(shape)
-    found = orthogonalized(scale * matrix)
+    found = orthogonalize(scale * matrix)
     assert found.shape == shape and found.dtype == torch.float32
     values = torch.linalg.svdvals(found)
     assert float(values.min()) > 0.3 and float(values.max()) < 1.3
@@ -87,7 +87,7 @@ def test_step_of_muon(shape: tuple[int, ...]) -> None:
         change = ours[0].detach() - before
         assert float(change.square().mean().sqrt()) == pytest.approx(0.1 * RMS, rel=0.2)
         rows, columns = shape[0], math.prod(shape[1:])
-        matrix = orthogonalized(ahead.permute(0, 2, 3, 1).flatten(1)).view(shape[0], *shape[2:], shape[1])
+        matrix = orthogonalize(ahead.permute(0, 2, 3, 1).flatten(1)).view(shape[0], *shape[2:], shape[1])
         expected = -0.1 * RMS * math.sqrt(max(rows, columns)) * matrix.permute(0, 3, 1, 2)
         torch.testing.assert_close(change, expected, rtol=1e-2, atol=1e-4)
         torch.testing.assert_close(optimizer.state[ours[0]]["momentum"], momentum)

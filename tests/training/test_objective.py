@@ -93,12 +93,12 @@ def test_kl_by_hand_on_one_level() -> None:
     """One layer on one level: q and p do not depend on the noise."""
     model, scans = small_model(settings=ONE_LEVEL), small_scans()
     terms = terms_of(model, scans)
-    state = model.enter(0, model.begin(2, (16, 24)))
+    state = model.upsample_state(0, model.begin(2, (16, 24)))
     q = model.q(0, 0, state, model.q.features(scans.kspace)[0])
     prior, _ = model.layers(0)[0].prior_step(state)
     guess = model.r.guesses(scans.measured, scans.mask)[-1]
     features = model.r.features(guess, scans.measured, band_coverage(scans.mask, 1))
-    looked = model.r.look(0, state, features[0], ifft2c(scans.measured))
+    looked = model.r.level_features(0, state, features[0], ifft2c(scans.measured))
     r = model.r(0, 0, state, looked)
     assert terms.kl.tolist() == pytest.approx([number(q.kl(prior).sum()) / (2 * 2 * 16 * 24)], rel=1e-5)
     assert terms.matching.tolist() == pytest.approx([number(q.kl(r).sum()) / (2 * 2 * 16 * 24)], rel=1e-5)
@@ -350,8 +350,8 @@ def by_hand(values: torch.Tensor) -> tuple[float, float]:
 @pytest.mark.parametrize(("start", "seed"), [("guess", 0), ("beginning", 0), *(("round", seed) for seed in (0, 3, 4))])
 def test_rollout_of_degraded_images_by_hand(start: str, seed: int, real: bool) -> None:
     model, batch = small_model(settings=DEGRADED), degraded_images(real=real)
-    sight = DegradedPosterior(model, batch.term)
-    truth, guesses = sight.kspace(batch.images), sight.guesses()
+    posterior = DegradedPosterior(model, batch.term)
+    truth, guesses = posterior.kspace(batch.images), posterior.guesses()
     looked_at = guesses[0] if start == "beginning" else guesses[-1]
     torch.manual_seed(seed)
     if start == "round":
@@ -360,8 +360,8 @@ def test_rollout_of_degraded_images_by_hand(start: str, seed: int, real: bool) -
         rounds = (1, 1, 2, 5)[int(torch.randint(4, ()))]
         assert rounds == {0: 5, 3: 1, 4: 2}[seed]
         for _ in range(rounds):
-            looked_at = sight.kspace(batch.term.prox(sight.image(sight.decoded(looked_at)), gamma))
-    of_r, error = by_hand(sight.decoded(looked_at) - truth)
+            looked_at = posterior.kspace(batch.term.prox(posterior.image(posterior.decode_means(looked_at)), gamma))
+    of_r, error = by_hand(posterior.decode_means(looked_at) - truth)
     of_guesses = [by_hand(guess - truth)[0] for guess in guesses[1:]]
     weighed = 0.1 * of_guesses[0] + 0.1 * of_guesses[1] + 0.5 * of_guesses[2]
     torch.manual_seed(seed)
@@ -369,7 +369,7 @@ def test_rollout_of_degraded_images_by_hand(start: str, seed: int, real: bool) -
     assert number(found.loss) == pytest.approx(of_r + (0 if start == "round" else weighed), rel=1e-4)
     assert number(found.error) == pytest.approx(error, rel=1e-4)
     assert number(found.guess) == pytest.approx(by_hand(guesses[-1] - truth)[1], rel=1e-4)
-    assert number(found.zero_filled) == pytest.approx(by_hand(sight.seen - truth)[1], rel=1e-4)
+    assert number(found.zero_filled) == pytest.approx(by_hand(posterior.data_kspace - truth)[1], rel=1e-4)
     alone = rollout_degraded(model, batch, guess_only=True)
     assert number(alone.loss) == pytest.approx(weighed, rel=1e-4)
     assert number(alone.error) == number(alone.guess) == number(found.guess)
@@ -377,8 +377,8 @@ def test_rollout_of_degraded_images_by_hand(start: str, seed: int, real: bool) -
 
 def test_match_degraded_is_the_prior_on_true_images_and_r_on_degraded_ones() -> None:
     model, batch = small_model(settings=DEGRADED), degraded_images()
-    sight = DegradedPosterior(model, batch.term)
-    kspace = sight.kspace(batch.images)
+    posterior = DegradedPosterior(model, batch.term)
+    kspace = posterior.kspace(batch.images)
     torch.manual_seed(0)
     found = match_degraded(model, batch)
     nothing = torch.zeros_like(kspace)
@@ -395,12 +395,14 @@ def test_match_degraded_is_the_prior_on_true_images_and_r_on_degraded_ones() -> 
 
 def test_match_degraded_by_hand_on_one_level() -> None:
     model, batch = small_model(settings=dataclasses.replace(ONE_LEVEL, degraded=True)), degraded_images(blurred=True)
-    sight = DegradedPosterior(model, batch.term)
-    kspace, guess = sight.kspace(batch.images), sight.guesses()[-1]
+    posterior = DegradedPosterior(model, batch.term)
+    kspace, guess = posterior.kspace(batch.images), posterior.guesses()[-1]
     shape = (kspace.shape[-2], kspace.shape[-1])
-    state = model.enter(0, model.begin(2, shape))
+    state = model.upsample_state(0, model.begin(2, shape))
     q = model.q(0, 0, state, model.q.features(kspace)[0])
-    looked = model.r.look(0, state, model.r.features(guess, sight.seen, sight.shares)[0], torch.zeros_like(kspace))
+    looked = model.r.level_features(
+        0, state, model.r.features(guess, posterior.data_kspace, posterior.data_coverage)[0], torch.zeros_like(kspace)
+    )
     r = model.r(0, 0, state, looked)
     torch.manual_seed(0)
     terms = match_degraded(model, batch)
@@ -437,10 +439,10 @@ def test_what_degraded_images_move() -> None:
 
 def test_degraded_images_without_cascades() -> None:
     model, batch = small_model(settings=dataclasses.replace(DEGRADED, cascades=0)), degraded_images()
-    sight = DegradedPosterior(model, batch.term)
-    (guess,) = sight.guesses()
+    posterior = DegradedPosterior(model, batch.term)
+    (guess,) = posterior.guesses()
     found = rollout_degraded(model, batch)
-    expected = by_hand(sight.decoded(guess) - sight.kspace(batch.images))
+    expected = by_hand(posterior.decode_means(guess) - posterior.kspace(batch.images))
     assert number(found.loss) == pytest.approx(expected[0], rel=1e-4)
     assert number(found.error) == pytest.approx(expected[1], rel=1e-4)
 
@@ -521,12 +523,12 @@ def test_match_coils_by_hand_on_one_level() -> None:
     model, scans = small_model(settings=ONE_LEVEL), scans_of_coils()
     problem = scans.problem
     terms = prior_terms(model, scans)
-    state = model.enter(0, model.begin(2, (16, 24)))
+    state = model.upsample_state(0, model.begin(2, (16, 24)))
     q = model.q(0, 0, state, model.q.features(scans.kspace)[0])
     guess = problem.guesses(model)[-1].detach()
     measured = torch.where(problem.mask, guess, 0)
     features = model.r.features(guess, measured, band_coverage(problem.mask, 1))
-    r = model.r(0, 0, state, model.r.look(0, state, features[0], ifft2c(measured)))
+    r = model.r(0, 0, state, model.r.level_features(0, state, features[0], ifft2c(measured)))
     assert terms.matching.tolist() == pytest.approx([number(q.kl(r).sum()) / (2 * 2 * 16 * 24)], rel=1e-4)
 
 

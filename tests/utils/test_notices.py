@@ -7,13 +7,13 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from mrihvae.utils.notices import collected, warn
+from mrihvae.utils.notices import collect_notices, warn
 
 
 def test_a_text_is_collected_once_by_the_innermost() -> None:
-    with collected() as outer:
+    with collect_notices() as outer:
         warn("first")
-        with collected() as inner:
+        with collect_notices() as inner:
             warn("second")
             warn("second")
         warn("third")
@@ -22,7 +22,7 @@ def test_a_text_is_collected_once_by_the_innermost() -> None:
 
 def test_threads_do_not_take_each_others() -> None:
     def work(number: int) -> list[str]:
-        with collected() as notices:
+        with collect_notices() as notices:
             for k in range(100):
                 warn(f"{number}, {k}")
         return notices

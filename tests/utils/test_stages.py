@@ -5,13 +5,13 @@ from __future__ import annotations
 import pytest
 
 from mrihvae.utils import stages
-from mrihvae.utils.stages import recorded, stage
+from mrihvae.utils.stages import record_stages, stage
 
 
 def test_seconds_add_up_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = iter((1.0, 1.5, 2.0, 2.25, 3.0, 7.0))
     monkeypatch.setattr(stages.time, "perf_counter", lambda: next(clock))
-    with recorded() as seconds:
+    with record_stages() as seconds:
         for _ in range(2):
             with stage("maps"):
                 pass
@@ -23,20 +23,20 @@ def test_seconds_add_up_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_without_a_record_nothing_is_kept() -> None:
     with stage("maps"):
         pass
-    with recorded() as seconds:
+    with record_stages() as seconds:
         pass
     assert seconds == {}
 
 
 def test_stage_that_fails_counts() -> None:
-    with recorded() as seconds, pytest.raises(ValueError), stage("maps"):
+    with record_stages() as seconds, pytest.raises(ValueError), stage("maps"):
         raise ValueError
     assert list(seconds) == ["maps"]
 
 
 def test_records_end_with_their_blocks() -> None:
-    with recorded() as outer:
-        with recorded() as inner, stage("maps"):
+    with record_stages() as outer:
+        with record_stages() as inner, stage("maps"):
             pass
         with stage("start"):
             pass

@@ -81,8 +81,8 @@ def collect_volume(record: Record, row: Mapping[str, Any], scans: ScanFinder, li
     arrays, notes = {"reconstruction": images}, [str(warning) for warning in row.get("warnings") or ()]
     found = scans.find(row)
     if found is None:
-        looked = f" (looked in {', '.join(map(str, scans.places))})" if scans.places else ""
-        notes.append(f"no zero-filled image, target or error: the scan was not found{looked}; give --data")
+        places = f" (looked in {', '.join(map(str, scans.places))})" if scans.places else ""
+        notes.append(f"no zero-filled image, target or error: the scan was not found{places}; give --data")
     else:
         source, scan = found
         acquisition = acquisition or _text(scan.attributes.get("acquisition", "unknown"))

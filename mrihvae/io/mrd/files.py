@@ -47,9 +47,9 @@ def read_mrd(path: Path, group: str = "dataset") -> list[Scan]:
                     )
             text = np.ravel(datasets["xml"][()])[0]
             header = parse_header(text.decode() if isinstance(text, bytes) else str(text), str(path))
-            assembler = SliceAssembler(header, early=False, held=sys.maxsize)
+            assembler = SliceAssembler(header, early=False, max_held=sys.maxsize)
             lines = _lines(path, datasets["data"])
-            slices = [one for line in lines for one in assembler.add(line)] + assembler.end()
+            slices = [slice_ for line in lines for slice_ in assembler.add(line)] + assembler.end()
         scans = scans_of(slices, header, path.name, assembler.noise)
     for warning in assembler.warnings:
         warn(warning)
@@ -57,9 +57,9 @@ def read_mrd(path: Path, group: str = "dataset") -> list[Scan]:
 
 
 def scans_of(slices: Sequence[Slice], header: ScanHeader, name: str, noise: np.ndarray | None) -> list[Scan]:
-    """Put slices together to scans, in the order of their keys, or of their places, where these go another way.
+    """Combine slices to scans, in the order of their keys, or of their positions where these differ.
 
-    Slices of other directions or with other lines are scans of their own. Their names tell what is special of them.
+    Slices of other directions or with other lines are scans of their own, named after what differs.
 
     Raises
     ------
@@ -68,36 +68,36 @@ def scans_of(slices: Sequence[Slice], header: ScanHeader, name: str, noise: np.n
     """
     if not slices:
         raise InputError("holds no line of an image; there is nothing to reconstruct")
-    ordered = sorted(slices, key=lambda one: one.key)
+    ordered = sorted(slices, key=lambda slice_: slice_.key)
     stacks = []
-    for _, group in groupby(ordered, key=lambda one: one.key[:-1]):
+    for _, group in groupby(ordered, key=lambda slice_: slice_.key[:-1]):
         rest = list(group)
         while rest:
-            alike = [one for one in rest if _belong(one, rest[0])]
+            alike = [slice_ for slice_ in rest if _same_stack(slice_, rest[0])]
             stacks.append(_by_place(alike))
-            rest = [one for one in rest if not any(one is other for other in alike)]
+            rest = [slice_ for slice_ in rest if not any(slice_ is other for other in alike)]
     names = _names(stacks, Path(name).stem)
     return [_scan(stack, header, each, noise) for stack, each in zip(stacks, names, strict=True)]
 
 
-def scan_of(one: Slice, header: ScanHeader, name: str, noise: np.ndarray | None) -> Scan:
-    """Make a scan of a single slice."""
-    return _scan([one], header, name, noise)
+def scan_of(slice_: Slice, header: ScanHeader, name: str, noise: np.ndarray | None) -> Scan:
+    """Return a single slice as a scan."""
+    return _scan([slice_], header, name, noise)
 
 
 def _scan(stack: Sequence[Slice], header: ScanHeader, name: str, noise: np.ndarray | None) -> Scan:
     first = stack[0]
-    kspace = np.stack([one.kspace for one in stack])
+    kspace = np.stack([slice_.kspace for slice_ in stack])
     if kspace.shape[1] == 1:
         kspace = kspace[:, 0]
-    positions = np.concatenate([one.geometry.positions for one in stack])
+    positions = np.concatenate([slice_.geometry.positions for slice_ in stack])
     geometry: Geometry | None = Geometry(
         positions,
         first.geometry.read, first.geometry.phase, first.geometry.normal, first.geometry.voxel,
     )  # fmt: skip
     if len(stack) > 1 and not np.ptp(positions, axis=0).any():
         geometry = None  # simulators do not tell where slices lie
-    calibration = [one.calibration for one in stack if one.calibration is not None]
+    calibration = [slice_.calibration for slice_ in stack if slice_.calibration is not None]
     attributes: dict[str, Any] = {"acquisition": header.protocol or "unknown"}
     names = ("contrast", "repetition", "phase", "set")
     attributes |= {each: value for each, value in zip(names, first.key[1:-1]) if value}
@@ -107,20 +107,20 @@ def _scan(stack: Sequence[Slice], header: ScanHeader, name: str, noise: np.ndarr
     )  # fmt: skip
 
 
-def _belong(one: Slice, other: Slice) -> bool:
-    """Tell whether slices are of one volume: the same size, lines and directions."""
-    mine, theirs = (np.stack((g.read, g.phase, g.normal)) for g in (one.geometry, other.geometry))
+def _same_stack(slice_: Slice, other: Slice) -> bool:
+    """Return whether slices are of one volume: the same size, lines and directions."""
+    mine, theirs = (np.stack((g.read, g.phase, g.normal)) for g in (slice_.geometry, other.geometry))
     return (
-        one.kspace.shape == other.kspace.shape
-        and one.mask.shape == other.mask.shape
-        and bool((one.mask == other.mask).all())
+        slice_.kspace.shape == other.kspace.shape
+        and slice_.mask.shape == other.mask.shape
+        and bool((slice_.mask == other.mask).all())
         and float(np.abs(mine - theirs).max()) < DIRECTION_TOLERANCE
     )
 
 
 def _by_place(stack: list[Slice]) -> list[Slice]:
     """Order slices along their normal, unless their numbers do so already, in either direction."""
-    along = np.array([one.geometry.positions[0] @ one.geometry.normal for one in stack])
+    along = np.array([slice_.geometry.positions[0] @ slice_.geometry.normal for slice_ in stack])
     steps = np.diff(along)
     if len(steps) == 0 or (steps >= 0).all() or (steps <= 0).all():
         return stack
@@ -134,7 +134,7 @@ def _names(stacks: Sequence[Sequence[Slice]], stem: str) -> list[str]:
     keys = [stack[0].key for stack in stacks]
     fields = [name for name in keys[0]._fields[:-1] if len({getattr(key, name) for key in keys}) > 1]
     labels = ["".join(f"_{name}{getattr(key, name)}" for name in fields) for key in keys]
-    numbers = [f"_slice{min(one.key.slice for one in stack)}" for stack in stacks]
+    numbers = [f"_slice{min(slice_.key.slice for slice_ in stack)}" for stack in stacks]
     return [f"{stem}{label}{number if labels.count(label) > 1 else ''}.h5" for label, number in zip(labels, numbers)]
 
 
@@ -153,7 +153,7 @@ def _lines(path: Path, data: h5py.Dataset) -> Iterator[Any]:
             coils, samples = int(head["active_channels"]), int(head["number_of_samples"])
             if coils * samples * 2 != len(numbers):
                 raise InputError(
-                    f"{path}: line {number} holds {len(numbers)} numbers, its header tells of {coils * samples * 2}; "
+                    f"{path}: line {number} holds {len(numbers)} numbers, its header says {coils * samples * 2}; "
                     "export it again"
                 )
             values = np.asarray(numbers, np.float32).view(np.complex64).reshape(coils, samples)

@@ -1,4 +1,4 @@
-"""The XML header of ISMRMRD: what was encoded, what is to be imaged, and what the user asked for."""
+"""The XML header of ISMRMRD: what was encoded, what is to be imaged, and the user's parameters."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class Encoding:
     recon : that of the image; None where the header has none, though the schema and fastMRI's loader demand it
     trajectory : such as "cartesian"
     limits : by index, such as "kspace_encoding_step_1"
-    calibration_mode : such as "embedded" or "separate"; empty where not told
+    calibration_mode : such as "embedded" or "separate"; empty where the header has none
     """
 
     encoded: Space
@@ -57,11 +57,11 @@ class Encoding:
     calibration_mode: str = ""
 
     def limit(self, index: str) -> Limit:
-        """Give the limits of an index; those of a single number where the header tells none."""
+        """Return the limits of an index; those of a single number where the header has none."""
         return self.limits.get(index, Limit())
 
-    def kept(self, axis: int) -> int:
-        """Compute the size along an axis (0 to 2) of what is imaged of the field of view, in measured voxels.
+    def imaged_size(self, axis: int) -> int:
+        """Compute the size along an axis (0 to 2) of the imaged field of view, in acquired voxels.
 
         All of it, where the header does not say what is to be imaged.
         """
@@ -72,13 +72,13 @@ class Encoding:
             wanted = max(1, round(size * part / whole))
         return min(size, wanted)
 
-    def kept_slice(self, axis: int) -> slice:
-        """Give the part of an axis that is imaged, around its center."""
-        first = self.encoded.matrix[axis] // 2 - self.kept(axis) // 2
-        return slice(first, first + self.kept(axis))
+    def imaged_slice(self, axis: int) -> slice:
+        """Return the part of an axis that is imaged, around its center."""
+        first = self.encoded.matrix[axis] // 2 - self.imaged_size(axis) // 2
+        return slice(first, first + self.imaged_size(axis))
 
     def voxel(self) -> Three:
-        """Compute the size of a voxel as measured, mm; 1 where the header tells no field of view."""
+        """Compute the size of an acquired voxel, mm; 1 where the header has no field of view."""
         pairs = zip(self.encoded.fov, self.encoded.matrix)
         x, y, z = (fov / size if fov > 0 else 1.0 for fov, size in pairs)
         return x, y, z
@@ -92,7 +92,7 @@ class ScanHeader:
     ----------
     encodings : at least one
     parameters : the user's, of all types, by name
-    protocol : name of the measurement's protocol; empty where not told
+    protocol : name of the measurement's protocol; empty where the header has none
     """
 
     encodings: tuple[Encoding, ...]
@@ -123,10 +123,10 @@ def parse_header(xml: str, source: str = "stream") -> ScanHeader:
     if not encodings:
         raise InputError(f"{source}: the header has no 'encoding', so that lines have no place; check who wrote it")
     parameters = {
-        name: _text(one, "value")
+        name: _text(element, "value")
         for group in root.findall(f"{ANY_NAMESPACE}userParameters")
-        for one in group
-        if (name := _text(one, "name"))
+        for element in group
+        if (name := _text(element, "name"))
     }
     return ScanHeader(encodings, parameters, _text(root, "measurementInformation", "protocolName"))
 
@@ -135,12 +135,12 @@ def _encoding(element: ElementTree.Element, source: str) -> Encoding:
     """Read an `encoding`."""
     encoded = _space(element, "encodedSpace", source)
     if encoded is None:
-        raise InputError(f"{source}: the header tells no size of 'encodedSpace'; check who wrote it")
+        raise InputError(f"{source}: the header has no size of 'encodedSpace'; check who wrote it")
     limits: dict[str, Limit] = {}
-    for one in element.iterfind(f"{ANY_NAMESPACE}encodingLimits/*"):
-        low, high, center = (_whole(_text(one, name)) for name in ("minimum", "maximum", "center"))
+    for limit in element.iterfind(f"{ANY_NAMESPACE}encodingLimits/*"):
+        low, high, center = (_whole(_text(limit, name)) for name in ("minimum", "maximum", "center"))
         if low is not None and high is not None and low <= high:
-            limits[one.tag.rpartition("}")[2]] = Limit(low, high, (low + high + 1) // 2 if center is None else center)
+            limits[limit.tag.rpartition("}")[2]] = Limit(low, high, (low + high + 1) // 2 if center is None else center)
     return Encoding(
         encoded,
         _space(element, "reconSpace", source),
@@ -214,7 +214,7 @@ def header_xml(
     Parameters
     ----------
     shape : (H, W) of k-space
-    coils : number of them; told where there are several
+    coils : number of receive coils; written where there are several
     matrix : (h, w) of the image; left out, that of k-space
     padding : first and one past the last line that is encoded; left out, all are
     voxel : size along H, W and across slices, mm

@@ -8,7 +8,7 @@ import h5py
 import numpy as np
 
 from mrihvae.data.geometry import make_geometry
-from mrihvae.data.volume import Volume
+from mrihvae.data.volume import ImageVolume
 from mrihvae.errors import InputError
 from mrihvae.io.checks import read_errors
 
@@ -23,7 +23,7 @@ def mrd_image_groups(path: Path) -> list[str]:
             for name, group in file.items():
                 if isinstance(group, h5py.Group) and "data" not in group:
                     groups = [
-                        key for key, one in group.items() if isinstance(one, h5py.Group) and set(one) >= IMAGE_KEYS
+                        key for key, item in group.items() if isinstance(item, h5py.Group) and set(item) >= IMAGE_KEYS
                     ]
                     found += [f"{name}/{key}" for key in groups]
     except (OSError, RuntimeError, AttributeError):
@@ -31,7 +31,7 @@ def mrd_image_groups(path: Path) -> list[str]:
     return found
 
 
-def read_mrd_images(path: Path, group: str | None = None) -> Volume:
+def read_mrd_images(path: Path, group: str | None = None) -> ImageVolume:
     """Read a series of magnitude images.
 
     Parameters
@@ -69,4 +69,4 @@ def read_mrd_images(path: Path, group: str | None = None) -> Volume:
         geometry = None
         if len(places) == 1 or np.ptp(places + inside, axis=0).any():
             geometry = make_geometry(places + inside, first["read_dir"], first["phase_dir"], normal, size)
-    return Volume(np.ascontiguousarray(pixels, np.float32), geometry, voxel=size)
+    return ImageVolume(np.ascontiguousarray(pixels, np.float32), geometry, voxel=size)

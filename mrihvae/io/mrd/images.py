@@ -40,13 +40,13 @@ class ImageSeries:
     factor: float = 1.0
     white: float = 0.0
 
-    def image(self, pixels: np.ndarray, one: Slice, comment: str) -> ismrmrd.Image:
-        """Make the next image of the series.
+    def image(self, pixels: np.ndarray, slice_: Slice, comment: str) -> ismrmrd.Image:
+        """Return the next image of the series.
 
         Parameters
         ----------
         pixels : float32 (h, w), readout along h; the image message has it the other way, rows along the phase
-        one : the slice that it shows
+        slice_ : the slice that it shows
         comment : beside it
 
         Returns
@@ -61,14 +61,14 @@ class ImageSeries:
         rows: np.ndarray = pixels.T[None, None]
         if self.short:
             rows = np.rint(rows.astype(np.float64) * self.factor).astype(np.int16)
-        head = _header(one, (pixels.shape[0], pixels.shape[1]))
+        head = _header(slice_, (pixels.shape[0], pixels.shape[1]))
         head.image_index, head.image_series_index = self.count, self.number
         image = ismrmrd.Image(head, data=np.ascontiguousarray(rows))
-        image.attribute_string = self._meta(one, comment).serialize()
+        image.attribute_string = self._meta(slice_, comment).serialize()
         return image
 
-    def _meta(self, one: Slice, comment: str) -> ismrmrd.Meta:
-        white, geometry = (self.white or 1.0) * self.factor, one.geometry  # a window of no width shows nothing
+    def _meta(self, slice_: Slice, comment: str) -> ismrmrd.Meta:
+        white, geometry = (self.white or 1.0) * self.factor, slice_.geometry  # a window of no width shows nothing
         values: dict[str, Any] = {
             "DataRole": self.role,
             "ImageProcessingHistory": self.history,
@@ -84,15 +84,15 @@ class ImageSeries:
         return ismrmrd.Meta(values)
 
 
-def _header(one: Slice, shape: tuple[int, int]) -> ismrmrd.ImageHeader:
-    """Fill in the header of an image: what the line told, where the slice lies, and its size."""
-    head, source, geometry = ismrmrd.ImageHeader(), one.head, one.geometry
+def _header(slice_: Slice, shape: tuple[int, int]) -> ismrmrd.ImageHeader:
+    """Return the header of an image: the fields of a line, the geometry of the slice, and its size."""
+    head, source, geometry = ismrmrd.ImageHeader(), slice_.head, slice_.geometry
     head.version, head.image_type = 1, ismrmrd.IMTYPE_MAGNITUDE
     for name in ("measurement_uid", "acquisition_time_stamp", "physiology_time_stamp", "patient_table_position"):
         setattr(head, name, getattr(source, name))
     head.average = source.idx.average
-    head.slice, head.contrast, head.phase = one.key.slice, one.key.contrast, one.key.phase
-    head.repetition, head.set = one.key.repetition, one.key.set
+    head.slice, head.contrast, head.phase = slice_.key.slice, slice_.key.contrast, slice_.key.phase
+    head.repetition, head.set = slice_.key.repetition, slice_.key.set
     head.field_of_view[:] = (shape[0] * geometry.voxel[0], shape[1] * geometry.voxel[1], geometry.voxel[2])
     head.position[:] = tuple(geometry.positions[0])
     head.read_dir[:], head.phase_dir[:] = tuple(geometry.read), tuple(geometry.phase)

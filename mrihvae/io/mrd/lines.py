@@ -23,8 +23,8 @@ MISSING_ROWS_DIVISOR = 32  # H over rows that may be missing at the ends of a re
 
 
 @dataclass
-class Lines:
-    """Lines of one slice or slab: sums (coils, H) and their number, by the place (step 1, step 2)."""
+class LineGroup:
+    """Lines of one slice or slab: sums (coils, H) and their number, by their place (step 1, step 2)."""
 
     encoding: Encoding
     head: ismrmrd.AcquisitionHeader
@@ -38,14 +38,14 @@ class Lines:
         self.counts[place] = self.counts.get(place, 0) + count
         self.rows = max(self.rows[0], rows[0]), min(self.rows[1], rows[1])
 
-    def include(self, other: Lines) -> None:
+    def include(self, other: LineGroup) -> None:
         """Add the lines of another group, of the same coils and encoding."""
         for place, total in other.sums.items():
             self.add(place, total, other.rows, other.counts[place])
 
 
 def step_limit(encoding: Encoding, axis: int) -> Limit:
-    """Give the limits of the steps along axis 1, lines, or 2, partitions; without any, those of the whole matrix."""
+    """Return the limits of the steps along axis 1, lines, or 2, partitions; without any, those of the whole matrix."""
     size = encoding.encoded.matrix[axis]
     return encoding.limits.get(STEPS[axis]) or Limit(0, max(size - 1, 0), size // 2)
 
@@ -56,18 +56,18 @@ def place_of(encoding: Encoding, axis: int, step: int) -> int:
     place = step - limit.center + size // 2
     if not 0 <= place < size:
         raise InputError(
-            f"{'line' if axis == 1 else 'partition'} {step} lies outside of the {size} that the header tells of, with "
+            f"{'line' if axis == 1 else 'partition'} {step} lies outside of the {size} of the header, with "
             f"center {limit.center}; check the header's limits"
         )
     return place
 
 
 def readout(line: ismrmrd.Acquisition, encoding: Encoding) -> tuple[np.ndarray, tuple[float, float]]:
-    """Take a line without readout oversampling, complex64 (coils, H), and the first and last row it measured."""
+    """Return a line without readout oversampling, complex64 (coils, H), and the first and last acquired row."""
     size, before, after = encoding.encoded.matrix[0], line.discard_pre, line.discard_post
     data = line.data[:, before : max(line.number_of_samples - after, 0)]
     count, center = data.shape[1], line.center_sample - before
-    if count == size and (line.center_sample == 0 or abs(center - size // 2) == 1):  # not told, or one beside it
+    if count == size and (line.center_sample == 0 or abs(center - size // 2) == 1):  # not set, or off by one
         center = size // 2
 
     def fits(center: int) -> bool:
@@ -75,7 +75,7 @@ def readout(line: ismrmrd.Acquisition, encoding: Encoding) -> tuple[np.ndarray, 
 
     if line.is_flag_set(ismrmrd.ACQ_IS_REVERSE):
         data, stored = data[:, ::-1], count - 1 - center
-        if fits(stored) or not fits(center):  # else the center is told as for lines that are read forwards
+        if fits(stored) or not fits(center):  # else the center is that of lines that are read forwards
             center = stored
     start = size // 2 - center
     if len(data) == 0:
@@ -85,7 +85,7 @@ def readout(line: ismrmrd.Acquisition, encoding: Encoding) -> tuple[np.ndarray, 
             f"line {line.scan_counter}: has {count} samples to use with the center at {center}, which do not fit the "
             f"header's {size}; check its 'encodedSpace'"
         )
-    kept = encoding.kept(0)
+    kept = encoding.imaged_size(0)
     if line.number_of_samples == count == kept and center == kept // 2:  # whoever sent it took oversampling away
         return data.astype(np.complex64), (0.0, kept - 1.0)
     if len(data) * size > MAX_READOUT_NUMBERS:
@@ -100,11 +100,11 @@ def readout(line: ismrmrd.Acquisition, encoding: Encoding) -> tuple[np.ndarray, 
     if kept == size:
         return whole, rows
     image = centered_fft(whole, 1, inverse=True)
-    return centered_fft(image[:, encoding.kept_slice(0)], 1), rows
+    return centered_fft(image[:, encoding.imaged_slice(0)], 1), rows
 
 
-def gridded(group: Lines, partitions: int) -> tuple[np.ndarray, np.ndarray]:
-    """Lay out a group: complex64 (partitions, coils, H, W), transformed across partitions; lines, bool (W, partitions).
+def grid_lines(group: LineGroup, partitions: int) -> tuple[np.ndarray, np.ndarray]:
+    """Lay out a group on its grid: complex64 (partitions, coils, H, W), and which lines it has, bool (W, partitions).
 
     Partitions beyond those that are wanted, as calibration may have, are left out.
     """
@@ -125,7 +125,7 @@ def gridded(group: Lines, partitions: int) -> tuple[np.ndarray, np.ndarray]:
     return (centered_fft(grid, 0, inverse=True) if partitions > 1 else grid), lines
 
 
-def fitted(group: Lines, image: Encoding) -> tuple[np.ndarray, np.ndarray]:
+def fit_calibration(group: LineGroup, image: Encoding) -> tuple[np.ndarray, np.ndarray]:
     """Lay out calibration lines on the grid of the image: (partitions, coils, H, W), and the mask, (H, W)."""
     own = group.encoding
     for axis, name in enumerate("xyz"):
@@ -136,13 +136,13 @@ def fitted(group: Lines, image: Encoding) -> tuple[np.ndarray, np.ndarray]:
                 "large; measure them with the same"
             )
     partitions = image.encoded.matrix[2]
-    shape = (image.kept(0), image.encoded.matrix[1])
-    kspaces, lines = gridded(group, partitions)
+    shape = (image.imaged_size(0), image.encoded.matrix[1])
+    kspaces, lines = grid_lines(group, partitions)
     mask = np.broadcast_to(mask_of_lines(own, np.asarray(lines.any(axis=1)), group.rows), kspaces.shape[-2:])
-    return _resized(kspaces, shape), _resized(mask, shape)
+    return _resize(kspaces, shape), _resize(mask, shape)
 
 
-def _resized(array: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
+def _resize(array: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
     """Crop or zero-pad (..., H, W) per axis, as `physics.fourier.resize_kspace` does, without torch's threads."""
     resized = np.zeros((*array.shape[:-2], *shape), array.dtype)
     ours, theirs = [], []
@@ -154,17 +154,17 @@ def _resized(array: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
     return resized
 
 
-def calibrates(group: Lines, image: Encoding) -> bool:
-    """Tell whether lines have the region around the center of k-space that maps are estimated from."""
-    return min(calibration_box(torch.from_numpy(fitted(group, image)[1]))) >= MIN_ACS_SIZE
+def has_calibration_region(group: LineGroup, image: Encoding) -> bool:
+    """Return whether lines have the calibration region (ACS) that maps are estimated from."""
+    return min(calibration_box(torch.from_numpy(fit_calibration(group, image)[1]))) >= MIN_ACS_SIZE
 
 
 def mask_of_lines(encoding: Encoding, lines: np.ndarray, rows: tuple[float, float]) -> np.ndarray:
-    """Mark what was measured: (W,), or (H, W) where the readout is partial.
+    """Mark what was acquired: (W,), or (H, W) where the readout is partial.
 
-    Rows beyond what either side of the center reaches count as measured: they are known to be 0.
+    Rows beyond what either side of the center of k-space reaches count as acquired: they are known to be 0.
     """
-    height = encoding.kept(0)
+    height = encoding.imaged_size(0)
     reach = max(height // 2 - rows[0], rows[1] + 1 - height // 2)
     row = np.arange(height)
     encoded = (row >= height // 2 - reach) & (row < height // 2 + reach)
@@ -175,14 +175,14 @@ def mask_of_lines(encoding: Encoding, lines: np.ndarray, rows: tuple[float, floa
 
 
 def partitions_of(encoding: Encoding) -> int:
-    """Compute how many partitions a complete scan has: as far as the longer side of the center reaches, on both."""
+    """Compute the number of partitions of a fully sampled scan: twice those on the longer side of the center."""
     size = encoding.encoded.matrix[2]
     limit = step_limit(encoding, 2)
     return min(size, max(2 * (limit.center - limit.minimum), 2 * (limit.maximum - limit.center) + 1))
 
 
 def padding_of(encoding: Encoding) -> tuple[int, int] | None:
-    """Find which lines would be encoded: as far as the longer side of the center reaches, on both sides."""
+    """Return which lines a full encoding has: as many on both sides of the center as on the longer one."""
     size = encoding.encoded.matrix[1]
     limit = step_limit(encoding, 1)
     reach = max(limit.center - limit.minimum, limit.maximum + 1 - limit.center)
@@ -191,7 +191,7 @@ def padding_of(encoding: Encoding) -> tuple[int, int] | None:
 
 
 def geometry_of_line(head: ismrmrd.AcquisitionHeader, encoding: Encoding, z: int) -> Geometry:
-    """Place a slice, or partition z of a slab, in the patient."""
+    """Compute where a slice, or partition z of a slab, lies in the patient."""
     x, y, thickness = encoding.voxel()
     geometry = make_geometry(
         np.array(head.position[:]), np.array(head.read_dir[:]), np.array(head.phase_dir[:]),

@@ -20,7 +20,7 @@ from ismrmrd.serialization import ISMRMRDMessageID as Number
 from mrihvae.errors import InputError
 
 CONFIG_NAME_BYTES = 1024  # bytes of the name of a configuration, padded with zeros
-READ_BYTES = 2**20  # bytes that are asked for at once
+READ_BYTES = 2**20  # bytes that are read at once
 Read = Callable[[int], bytes]
 
 
@@ -68,15 +68,15 @@ Message: TypeAlias = Config | Header | Note | ismrmrd.Acquisition
 
 
 def read_messages(
-    read: Read, limits: Limits | None = None, begun: Callable[[], object] = lambda: None
+    read: Read, limits: Limits | None = None, on_message: Callable[[], object] = lambda: None
 ) -> Iterator[Message]:
-    """Give the messages of a stream up to its close message, or to its end between two messages.
+    """Yield the messages of a stream up to its close message, or to its end between two messages.
 
     Parameters
     ----------
     read : gives at most so many bytes, at least one unless the stream has ended, as `read1` of a buffered stream does
     limits : see `Limits`
-    begun : called before each message is waited for, those that are read over too
+    on_message : called before each message is waited for, those that are read over too
 
     Raises
     ------
@@ -85,15 +85,15 @@ def read_messages(
     """
     limits = limits or Limits()
     while True:
-        begun()
-        start = _exactly(read, 2, "the number of a message", may_end=True)
+        on_message()
+        start = _read_exactly(read, 2, "the number of a message", may_end=True)
         if not start:
             return
         (number,) = struct.unpack("<H", start)
         if number == Number.CLOSE:
             return
         if number == Number.CONFIG_FILE:
-            yield Config(_as_text(_exactly(read, CONFIG_NAME_BYTES, "the name of a configuration")), True)
+            yield Config(_as_text(_read_exactly(read, CONFIG_NAME_BYTES, "the name of a configuration")), True)
         elif number == Number.CONFIG_TEXT:
             yield Config(_text(read, limits, "a configuration"), False)
         elif number == Number.HEADER:
@@ -112,7 +112,7 @@ def read_messages(
 def _acquisition(read: Read, limits: Limits) -> ismrmrd.Acquisition:
     """Read a line of k-space."""
     size = ctypes.sizeof(ismrmrd.AcquisitionHeader)
-    head = ismrmrd.AcquisitionHeader.from_buffer_copy(_exactly(read, size, "the header of an acquisition"))
+    head = ismrmrd.AcquisitionHeader.from_buffer_copy(_read_exactly(read, size, "the header of an acquisition"))
     samples, channels, axes = head.number_of_samples, head.active_channels, head.trajectory_dimensions
     if not samples or not channels:
         raise StreamError(f"stream: an acquisition has {samples} samples of {channels} channels; leave it out")
@@ -121,8 +121,8 @@ def _acquisition(read: Read, limits: Limits) -> ismrmrd.Acquisition:
             f"stream: an acquisition claims {samples} samples of {channels} channels and {axes} axes, more than "
             f"{limits.numbers} numbers; the stream may be damaged"
         )
-    trajectory = _exactly(read, 4 * axes * samples, "the trajectory of an acquisition")
-    data = _exactly(read, 8 * channels * samples, "the data of an acquisition")
+    trajectory = _read_exactly(read, 4 * axes * samples, "the trajectory of an acquisition")
+    data = _read_exactly(read, 8 * channels * samples, "the data of an acquisition")
     found = ismrmrd.Acquisition(head)
     found.traj[:] = np.frombuffer(trajectory, "<f4").reshape(samples, axes)
     found.data[:] = np.frombuffer(data, "<c8").reshape(channels, samples)
@@ -132,18 +132,18 @@ def _acquisition(read: Read, limits: Limits) -> ismrmrd.Acquisition:
 def _skip_waveform(read: Read, limits: Limits) -> None:
     """Read over the curve of a pulse or breath sensor."""
     size = ctypes.sizeof(ismrmrd.WaveformHeader)
-    head = ismrmrd.WaveformHeader.from_buffer_copy(_exactly(read, size, "the header of a waveform"))
+    head = ismrmrd.WaveformHeader.from_buffer_copy(_read_exactly(read, size, "the header of a waveform"))
     count = head.number_of_samples * head.channels
     if count > limits.numbers:
         raise StreamError(f"stream: a waveform claims {count} numbers, more than {limits.numbers}; it may be damaged")
-    _exactly(read, 4 * count, "a waveform")
+    _read_exactly(read, 4 * count, "a waveform")
 
 
 def _text(read: Read, limits: Limits, what: str) -> str:
-    (length,) = struct.unpack("<I", _exactly(read, 4, f"the length of {what}"))
+    (length,) = struct.unpack("<I", _read_exactly(read, 4, f"the length of {what}"))
     if length > limits.text:
         raise StreamError(f"stream: {what} claims {length} bytes, more than {limits.text}; the stream may be damaged")
-    return _as_text(_exactly(read, length, what))
+    return _as_text(_read_exactly(read, length, what))
 
 
 def _as_text(payload: bytes) -> str:
@@ -154,8 +154,8 @@ def _as_text(payload: bytes) -> str:
         raise StreamError(f"stream: text that is no UTF-8 ({error.reason}); the stream may be damaged") from error
 
 
-def _exactly(read: Read, count: int, what: str, may_end: bool = False) -> bytes:
-    """Read so many bytes, in pieces, so that memory grows with what comes and not with what was claimed."""
+def _read_exactly(read: Read, count: int, what: str, may_end: bool = False) -> bytes:
+    """Read `count` bytes, in pieces, so that memory grows with what comes and not with what was claimed."""
     found = bytearray()
     while len(found) < count:
         piece = read(min(count - len(found), READ_BYTES))
@@ -171,7 +171,7 @@ MAX_ERROR_LETTERS = 500  # letters of an error, which may quote what a client se
 
 
 def one_line(error: Exception) -> str:
-    """Tell of an error in a line."""
+    """Return an error in one line."""
     return " ".join(str(error).split())[:MAX_ERROR_LETTERS]
 
 

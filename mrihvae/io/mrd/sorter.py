@@ -1,9 +1,8 @@
 """From single lines of k-space, as scanners send them, to slices: what files and streams of ISMRMRD have in common.
 
-A line says by its indices where in k-space it belongs, of which slice, contrast and repetition, and by its flags what
-it is. Readout oversampling is taken away line by line, after the Fourier transform of the readout. Partitions of 3D
-scans become slices by a Fourier transform across them. Averages are averaged; contrasts, repetitions, phases and sets
-stay apart.
+The indices of a line are its place in k-space, slice, contrast and repetition; its flags describe its purpose. Readout
+oversampling is taken away line by line, after the Fourier transform of the readout. Partitions of 3D scans become
+slices by a Fourier transform across them. Averages are averaged; contrasts, repetitions, phases and sets stay apart.
 """
 
 from __future__ import annotations
@@ -20,11 +19,11 @@ from mrihvae.errors import InputError
 from mrihvae.io.mrd.header import Encoding, ScanHeader
 from mrihvae.io.mrd.lines import (
     STEPS,
-    Lines,
-    calibrates,
-    fitted,
+    LineGroup,
+    fit_calibration,
     geometry_of_line,
-    gridded,
+    grid_lines,
+    has_calibration_region,
     mask_of_lines,
     padding_of,
     partitions_of,
@@ -52,7 +51,7 @@ MAX_NOISE_NUMBERS = 2**22  # numbers of noise scans that are kept: more say no m
 
 
 class Key(NamedTuple):
-    """What tells slices apart."""
+    """Indices that identify a slice."""
 
     encoding: int
     contrast: int
@@ -89,13 +88,13 @@ class Slice:
 
 
 class SliceAssembler:
-    """Sorts lines into slices.
+    """Sort lines into slices.
 
     Parameters
     ----------
     header : of the scan
     early : whether slices are given as soon as they are complete, as a scanner wants them, not at the end alone
-    held : numbers of lines that may be held
+    max_held : numbers of lines that may be held
 
     Raises
     ------
@@ -103,19 +102,19 @@ class SliceAssembler:
         A trajectory that is not Cartesian.
     """
 
-    def __init__(self, header: ScanHeader, early: bool = True, held: int = MAX_HELD_NUMBERS) -> None:
+    def __init__(self, header: ScanHeader, early: bool = True, max_held: int = MAX_HELD_NUMBERS) -> None:
         if not any(map(_is_cartesian, header.encodings)):
-            raise _refused(header.encodings[0])
+            raise _unsupported_trajectory(header.encodings[0])
         self.warnings: list[str] = []  # what was wrong, and could be done without
-        self.header, self.early, self.held = header, early, held
+        self.header, self.early, self.max_held = header, early, max_held
         self.late = 0  # lines that came after their slice had been given
         self._noise: list[np.ndarray] = []
-        self._lines: dict[Key, Lines] = {}
-        self._calibration: dict[int, Lines] = {}  # by slice
-        self._made: dict[Key, Calibration] = {}  # of the first repetition, by its key, or by slice alone
+        self._lines: dict[Key, LineGroup] = {}
+        self._calibration: dict[int, LineGroup] = {}  # by slice
+        self._calibrations: dict[Key, Calibration] = {}  # of the first repetition, by its key, or by slice alone
         self._calibrating: dict[int, Key] = {}  # by slice, which lines calibrate it: the first that can
         self._waiting: dict[int, list[Slice]] = {}  # by slice, those of interleaved repetitions without maps so far
-        self._given: set[Key] = set()
+        self._delivered: set[Key] = set()
         self._size = 0
 
     @property
@@ -124,12 +123,12 @@ class SliceAssembler:
         return np.concatenate(self._noise, axis=1) if self._noise else None
 
     def add(self, line: ismrmrd.Acquisition) -> list[Slice]:
-        """Take a line, and give the slices that it completes.
+        """Add a line, and return the slices that it completes.
 
         Raises
         ------
         InputError
-            A line that has no place in what the header tells, that does not fit those before it, or holds NaN; more
+            A line outside of the encoding in the header, that does not fit those before it, or holds NaN; more
             lines than may be held; or as `end`.
         """
         if any(line.is_flag_set(flag) for flag in UNUSED_FLAGS):
@@ -148,27 +147,27 @@ class SliceAssembler:
                 self._place(line, encoding, self._calibration, key.slice)
             if alone:
                 return []
-        if key in self._given:
+        if key in self._delivered:
             self.late += 1
             return []
-        over = self._over(key)
+        completed = self._completed_keys(key)
         self._place(line, encoding, self._lines, key)
         if self.early and line.is_flag_set(ismrmrd.ACQ_LAST_IN_MEASUREMENT):
-            over = sorted(self._lines)
+            completed = sorted(self._lines)
         elif self.early and self._is_last(line, key):
-            over.append(key)
-        return [one for each in over for one in self._give(each)]
+            completed.append(key)
+        return [slice_ for each in completed for slice_ in self._pop_slices(each)]
 
     def end(self) -> list[Slice]:
-        """Give the slices that are left, by their keys.
+        """Return the remaining slices, in the order of their keys.
 
         Raises
         ------
         InputError
             Partitions of a 3D scan that are missing.
         """
-        given = [one for key in sorted(self._lines) for one in self._give(key)]
-        return given + [one for number in sorted(self._waiting) for one in self._released(number)]
+        slices = [slice_ for key in sorted(self._lines) for slice_ in self._pop_slices(key)]
+        return slices + [slice_ for number in sorted(self._waiting) for slice_ in self._release(number)]
 
     def _warn(self, text: str) -> None:
         if text not in self.warnings:
@@ -177,7 +176,7 @@ class SliceAssembler:
     def _add_noise(self, data: np.ndarray) -> None:
         if self._noise and len(data) != len(self._noise[0]):
             raise InputError(f"noise scans of {len(self._noise[0])} and {len(data)} coils; they must have the same")
-        if sum(one.size for one in self._noise) < MAX_NOISE_NUMBERS:
+        if sum(scan.size for scan in self._noise) < MAX_NOISE_NUMBERS:
             self._noise.append(np.array(data))
 
     def _encoding(self, line: ismrmrd.Acquisition) -> Encoding:
@@ -188,17 +187,17 @@ class SliceAssembler:
             )
         encoding = self.header.encodings[number]
         if not _is_cartesian(encoding):
-            raise _refused(encoding)
+            raise _unsupported_trajectory(encoding)
         return encoding
 
-    def _place(self, line: ismrmrd.Acquisition, encoding: Encoding, groups: dict[K, Lines], key: K) -> None:
+    def _place(self, line: ismrmrd.Acquisition, encoding: Encoding, groups: dict[K, LineGroup], key: K) -> None:
         """Add a line to its group."""
         i = line.idx
         place = place_of(encoding, 1, i.kspace_encode_step_1), place_of(encoding, 2, i.kspace_encode_step_2)
         data, rows = readout(line, encoding)
         group = groups.get(key)
         if group is None:
-            group = Lines(encoding, ismrmrd.AcquisitionHeader.from_buffer_copy(line.getHead()), rows)
+            group = LineGroup(encoding, ismrmrd.AcquisitionHeader.from_buffer_copy(line.getHead()), rows)
             groups[key] = group
         first = next(iter(group.sums.values()), data)
         if len(first) != len(data):
@@ -208,25 +207,25 @@ class SliceAssembler:
         group.add(place, data, rows)
 
     def _hold(self, size: int) -> None:
-        """Count numbers that are held."""
+        """Count the k-space samples that are held in memory."""
         self._size += size
-        if self._size > self.held:
+        if self._size > self.max_held:
             raise InputError(
-                f"scan is larger than {8 * self.held / 2**30:.3g} GiB, which may be held of it; raise --max-memory"
+                f"scan is larger than {8 * self.max_held / 2**30:.3g} GiB, which may be held of it; raise --max-memory"
             )
 
-    def _over(self, key: Key) -> list[Key]:
-        """List the slices that are over because their next repetition begins."""
+    def _completed_keys(self, key: Key) -> list[Key]:
+        """List the slices that are complete because their next repetition begins."""
         if not self.early or key in self._lines:
             return []
         return [
-            one
-            for one in self._lines
-            if one.repetition < key.repetition and one._replace(repetition=0) == key._replace(repetition=0)
+            earlier
+            for earlier in self._lines
+            if earlier.repetition < key.repetition and earlier._replace(repetition=0) == key._replace(repetition=0)
         ]
 
     def _is_last(self, line: ismrmrd.Acquisition, key: Key) -> bool:
-        """Tell whether a line completes its slice: by its flag, or as all lines are there."""
+        """Return whether a line completes its slice: by its flag, or because all lines are there."""
         group = self._lines[key]
         encoding = group.encoding
         averages = encoding.limit("average").maximum
@@ -238,32 +237,32 @@ class SliceAssembler:
         whole = STEPS[1] in encoding.limits and len(group.sums) >= step_1 * step_2
         return whole and min(group.counts.values()) > averages
 
-    def _give(self, key: Key) -> list[Slice]:
-        """Make the slices of a group, which then is forgotten."""
+    def _pop_slices(self, key: Key) -> list[Slice]:
+        """Remove a group of lines, and return its slices."""
         group = self._lines.pop(key)
-        self._given.add(key)
-        self._size -= sum(one.size for one in group.sums.values())
+        self._delivered.add(key)
+        self._size -= sum(line.size for line in group.sums.values())
         coils = len(next(iter(group.sums.values())))
         if self._noise and len(self._noise[0]) != coils:
             self._warn(f"the noise scan of {len(self._noise[0])} coils is left out, for lines have {coils}")
             self._noise.clear()
         encoding, head = group.encoding, group.head
         partitions = encoding.encoded.matrix[2]
-        kspaces, lines = gridded(group, partitions)
+        kspaces, lines = grid_lines(group, partitions)
         if partitions > 1:
             check_partitions(lines, partitions_of(encoding))
         mask = mask_of_lines(encoding, np.asarray(lines.any(axis=1)), group.rows)
-        h, w, depth = (encoding.kept(axis) for axis in range(3))
+        h, w, depth = (encoding.imaged_size(axis) for axis in range(3))
         slices = [
             Slice(
                 key._replace(slice=k), kspaces[z], mask, padding_of(encoding), (h, w),
                 self._geometry(head, encoding, z), head, None,
             )
-            for k, z in enumerate(range(partitions)[encoding.kept_slice(2)], key.slice * depth)
+            for k, z in enumerate(range(partitions)[encoding.imaged_slice(2)], key.slice * depth)
         ]  # fmt: skip
         if encoding.calibration_mode == INTERLEAVED:
-            return self._interleaved(key, group, slices)
-        return [replace(one, calibration=self._calibration_of(key.slice, one)) for one in slices]
+            return self._add_interleaved(key, group, slices)
+        return [replace(slice_, calibration=self._calibration_of(key.slice, slice_)) for slice_ in slices]
 
     def _geometry(self, head: ismrmrd.AcquisitionHeader, encoding: Encoding, z: int) -> Geometry:
         """Place a slice in the patient; where directions are wrong, as if it were axial."""
@@ -276,53 +275,53 @@ class SliceAssembler:
                 plain.position[:] = head.position[:]
             return geometry_of_line(plain, encoding, z)
 
-    def _interleaved(self, key: Key, group: Lines, slices: list[Slice]) -> list[Slice]:
-        """Hold slices back until the repetitions so far have what maps take, together; those after these have it."""
+    def _add_interleaved(self, key: Key, group: LineGroup, slices: list[Slice]) -> list[Slice]:
+        """Hold slices back until the repetitions so far, together, have the calibration region that maps need."""
         self._waiting.setdefault(key.slice, []).extend(slices)
-        self._hold(sum(one.kspace.size for one in slices))
+        self._hold(sum(slice_.kspace.size for slice_ in slices))
         apart = Key(0, 0, 0, 0, 0, slices[0].key.slice)
         first = key._replace(repetition=0)
-        if apart not in self._made and first == self._calibrating.setdefault(key.slice, first):
-            together = self._calibration.setdefault(key.slice, Lines(group.encoding, group.head, group.rows))
+        if apart not in self._calibrations and first == self._calibrating.setdefault(key.slice, first):
+            together = self._calibration.setdefault(key.slice, LineGroup(group.encoding, group.head, group.rows))
             together.include(group)
-            if not calibrates(together, group.encoding):
+            if not has_calibration_region(together, group.encoding):
                 return []
-        return self._released(key.slice)
+        return self._release(key.slice)
 
-    def _released(self, number: int) -> list[Slice]:
-        """Give the slices that were held back of a slice or slab."""
+    def _release(self, number: int) -> list[Slice]:
+        """Return the slices of a slice or slab that were held back."""
         waiting = self._waiting.pop(number)
-        self._size -= sum(one.kspace.size for one in waiting)
-        return [replace(one, calibration=self._calibration_of(number, one)) for one in waiting]
+        self._size -= sum(slice_.kspace.size for slice_ in waiting)
+        return [replace(slice_, calibration=self._calibration_of(number, slice_)) for slice_ in waiting]
 
-    def _calibration_of(self, number: int, one: Slice) -> Calibration | None:
+    def _calibration_of(self, number: int, slice_: Slice) -> Calibration | None:
         """Find what the maps of a slice are estimated from, if not from itself: lines of their own, or repetition 0.
 
         `number` is the scanner's, of the slice or slab.
         """
-        encoding = self.header.encodings[one.key.encoding]
+        encoding = self.header.encodings[slice_.key.encoding]
         repeated = encoding.limit("repetition").maximum > 0
         if number in self._calibration:
-            apart = Key(0, 0, 0, 0, 0, one.key.slice)
-            if apart not in self._made:
-                kspaces, measured = fitted(self._calibration[number], encoding)
-                for k, kspace in enumerate(kspaces[encoding.kept_slice(2)], number * encoding.kept(2)):
-                    self._made[apart._replace(slice=k)] = Calibration(kspace, measured, repeated)
-            return self._made[apart]
+            apart = Key(0, 0, 0, 0, 0, slice_.key.slice)
+            if apart not in self._calibrations:
+                kspaces, measured = fit_calibration(self._calibration[number], encoding)
+                for k, kspace in enumerate(kspaces[encoding.imaged_slice(2)], number * encoding.imaged_size(2)):
+                    self._calibrations[apart._replace(slice=k)] = Calibration(kspace, measured, repeated)
+            return self._calibrations[apart]
         if not repeated:
             return None
-        earliest = one.key._replace(repetition=0)
-        if earliest not in self._made:
-            self._hold(one.kspace.size)
-            self._made[earliest] = Calibration(one.kspace, one.mask, repeated)
-        return self._made[earliest]
+        earliest = slice_.key._replace(repetition=0)
+        if earliest not in self._calibrations:
+            self._hold(slice_.kspace.size)
+            self._calibrations[earliest] = Calibration(slice_.kspace, slice_.mask, repeated)
+        return self._calibrations[earliest]
 
 
 def _is_cartesian(encoding: Encoding) -> bool:
     return encoding.trajectory.lower() == "cartesian"
 
 
-def _refused(encoding: Encoding) -> InputError:
+def _unsupported_trajectory(encoding: Encoding) -> InputError:
     return InputError(
         f"trajectory '{encoding.trajectory}': lines on a Cartesian grid alone can be reconstructed; grid the data"
     )

@@ -287,9 +287,9 @@ WRONG: dict[str, tuple[Callable[[Path], None], str]] = {
     "no lines": (without("data"), "its group 'dataset' has no 'data' (it has xml)"),
     "empty": (empty, "holds no line"),
     "numbers": (numbers_for_lines, "truncated or not an ISMRMRD file"),
-    "too many samples": (with_head(number_of_samples=40), "line 3 holds 128 numbers, its header tells of 160"),
+    "too many samples": (with_head(number_of_samples=40), "line 3 holds 128 numbers, its header says 160"),
     "huge line": (with_head(number_of_samples=65535, active_channels=65535), "line 3 holds 128 numbers"),
-    "no coils": (with_head(active_channels=0), "line 3 holds 128 numbers, its header tells of 0"),
+    "no coils": (with_head(active_channels=0), "line 3 holds 128 numbers, its header says 0"),
     "outside": (with_head(center_sample=9), "32 samples to use with the center at 9"),
     "no XML": (with_xml(b"ismrmrd"), "the header is no XML"),
     "no text": (with_xml(b"\xff\xfe\xff"), "truncated or not an ISMRMRD file"),
@@ -324,10 +324,10 @@ def test_trajectory_of_the_wrong_size_is_not_read(tmp_path: Path) -> None:
 def test_too_little_memory_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from mrihvae.io.mrd import sorter as acquisitions
 
-    def gridded(*words: object) -> None:
+    def grid_lines(*words: object) -> None:
         raise MemoryError
 
-    monkeypatch.setattr(acquisitions, "gridded", gridded)
+    monkeypatch.setattr(acquisitions, "grid_lines", grid_lines)
     path = written(tmp_path / "scan.h5", complex_normal(SHAPE))
     with pytest.raises(InputError, match=r"scan\.h5: too little memory"):
         read_mrd(path)

@@ -38,7 +38,7 @@ def test_header_is_read(namespace: bool) -> None:
     assert encoding.limit("kspace_encoding_step_1") == Limit(2, 29, 17)
     assert encoding.limit("kspace_encoding_step_1").count == 28
     assert encoding.limit("set") == Limit(0, 0, 0) and encoding.limit("set").count == 1
-    assert [encoding.kept(axis) for axis in range(3)] == [32, 32, 1]
+    assert [encoding.imaged_size(axis) for axis in range(3)] == [32, 32, 1]
     assert encoding.voxel() == (10, 2.5, 5)
 
 
@@ -55,7 +55,7 @@ def test_without_field_of_view_the_matrix_of_the_image_counts() -> None:
     """Voxels then are of 1 mm; a larger matrix of the image does not add bins that were not measured."""
     xml = header_of(recon=(32, 50, 1), encoded_fov_mm=(0, 0, 0), recon_fov_mm=(0, 0, 0))
     (encoding,) = parse_header(xml).encodings
-    assert [encoding.kept(axis) for axis in range(3)] == [32, 40, 1]
+    assert [encoding.imaged_size(axis) for axis in range(3)] == [32, 40, 1]
     assert encoding.voxel() == (1, 1, 1)
 
 
@@ -69,7 +69,7 @@ def test_without_reconspace_all_is_imaged() -> None:
     xml = header_of()
     start, end = xml.index("<reconSpace>"), xml.index("</reconSpace>") + len("</reconSpace>")
     (encoding,) = parse_header(xml[:start] + xml[end:]).encodings
-    assert encoding.recon is None and [encoding.kept(axis) for axis in range(3)] == [64, 40, 1]
+    assert encoding.recon is None and [encoding.imaged_size(axis) for axis in range(3)] == [64, 40, 1]
 
 
 def test_matrix_without_z_is_2d() -> None:

@@ -11,7 +11,7 @@ import ismrmrd
 
 from mrihvae.errors import InputError
 from mrihvae.io.mrd.header import Encoding, Limit, Space
-from mrihvae.io.mrd.lines import Lines, gridded, mask_of_lines, padding_of, partitions_of, place_of, readout
+from mrihvae.io.mrd.lines import LineGroup, grid_lines, mask_of_lines, padding_of, partitions_of, place_of, readout
 from tests.support import mrd
 from tests.support.files import complex_normal
 
@@ -41,7 +41,7 @@ def test_the_center_counts(step: int, place: int) -> None:
 
 @pytest.mark.parametrize("step", [8, 9])
 def test_lines_outside_of_the_matrix(step: int) -> None:
-    with pytest.raises(InputError, match=f"line {step} lies outside of the 12 that the header tells of, with center 2"):
+    with pytest.raises(InputError, match=f"line {step} lies outside of the 12 of the header, with center 2"):
         place_of(encoding(step_1=Limit(0, 9, 2)), 1, step)
 
 
@@ -94,10 +94,12 @@ def test_readouts_that_do_not_fit() -> None:
 
 def test_lines_are_averaged_and_laid_out() -> None:
     kspace, plain = complex_normal((3, 2, 16)), encoding((16, 12, 1), 16)
-    group = Lines(plain, ismrmrd.AcquisitionHeader(), (0.0, 15.0), {(4, 0): kspace[0]}, {(4, 0): 1})
-    group.include(Lines(plain, group.head, (2.0, 14.0), {(4, 0): kspace[1], (9, 0): kspace[2]}, {(4, 0): 1, (9, 0): 1}))
+    group = LineGroup(plain, ismrmrd.AcquisitionHeader(), (0.0, 15.0), {(4, 0): kspace[0]}, {(4, 0): 1})
+    group.include(
+        LineGroup(plain, group.head, (2.0, 14.0), {(4, 0): kspace[1], (9, 0): kspace[2]}, {(4, 0): 1, (9, 0): 1})
+    )
     assert group.rows == (2.0, 14.0)  # that all of them have
-    grid, lines = gridded(group, 1)
+    grid, lines = grid_lines(group, 1)
     assert grid.shape == (1, 2, 16, 12) and np.flatnonzero(lines[:, 0]).tolist() == [4, 9]
     np.testing.assert_allclose(grid[0, :, :, 4], (kspace[0] + kspace[1]) / 2, rtol=1e-6)
     np.testing.assert_array_equal(grid[0, :, :, 9], kspace[2])
@@ -106,9 +108,9 @@ def test_lines_are_averaged_and_laid_out() -> None:
 
 def test_grids_that_no_lines_fill() -> None:
     large = encoding((16, 4000, 4000), 16)
-    group = Lines(large, ismrmrd.AcquisitionHeader(), (0.0, 15.0), {(4, 0): complex_normal((2, 16))}, {(4, 0): 1})
+    group = LineGroup(large, ismrmrd.AcquisitionHeader(), (0.0, 15.0), {(4, 0): complex_normal((2, 16))}, {(4, 0): 1})
     with pytest.raises(InputError, match="of which 1 lines are there; check the header's matrix"):
-        gridded(group, 4000)
+        grid_lines(group, 4000)
 
 
 def test_mask_of_whole_and_of_partial_readouts() -> None:

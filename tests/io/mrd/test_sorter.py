@@ -689,7 +689,7 @@ def test_other_trajectories_are_refused_by_name(name: str) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"kspace_encode_step_1": 12}, "line 12 lies outside of the 12 that the header tells of, with center 6"),
+        ({"kspace_encode_step_1": 12}, "line 12 lies outside of the 12 of the header, with center 6"),
         ({"kspace_encode_step_2": 1}, "partition 1 lies outside of the 1"),
         ({"encoding_space_ref": 1}, "line 5: is of encoding 1, and the header has 1"),
         ({"data": complex_normal((3, 32))}, "line 5: has 3 coils, and others have 2"),
@@ -740,9 +740,9 @@ def test_repetitions_that_are_kept_for_their_maps_count() -> None:
     kspace = complex_normal((4, 2, 16, 12))
     lines = mrd.cartesian_lines(kspace, repetitions=2)
     xml, size = mrd.cartesian_xml(kspace.shape, repetitions=2), 2 * 16 * 12
-    assert len(sort(xml, lines, True, held=5 * size)[1]) == 8
+    assert len(sort(xml, lines, True, max_held=5 * size)[1]) == 8
     with pytest.raises(InputError, match="raise --max-memory"):
-        sort(xml, lines, True, held=3 * size)
+        sort(xml, lines, True, max_held=3 * size)
 
 
 @pytest.mark.parametrize("missing", ["first half", "last three quarters", "outer ones", "partial Fourier"])
@@ -780,9 +780,9 @@ def test_lines_that_are_held_are_limited() -> None:
     """Slices that are given make room again."""
     lines = mrd.cartesian_lines(complex_normal(SHAPE))
     size = 2 * 16 * 12
-    assert len(sort(mrd.cartesian_xml(SHAPE), lines, True, held=size)[1]) == 3
+    assert len(sort(mrd.cartesian_xml(SHAPE), lines, True, max_held=size)[1]) == 3
     with pytest.raises(InputError, match="may be held of it; raise --max-memory"):
-        sort(mrd.cartesian_xml(SHAPE), lines, False, held=size)
+        sort(mrd.cartesian_xml(SHAPE), lines, False, max_held=size)
 
 
 def test_matrix_that_no_lines_can_fill() -> None:

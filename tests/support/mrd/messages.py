@@ -309,7 +309,7 @@ def _size(identifier: int, payload: bytes, at: int) -> int:
     return 1024 if identifier == CONFIG_FILE else 0
 
 
-def _exactly(read: Read, size: int, what: str) -> bytes:
+def _read_exactly(read: Read, size: int, what: str) -> bytes:
     pieces, missing = [], size
     while missing:
         piece = read(min(missing, 1 << 20))
@@ -320,13 +320,13 @@ def _exactly(read: Read, size: int, what: str) -> bytes:
 
 
 def _read_counted(read: Read, length: struct.Struct, what: str) -> str:
-    (size,) = length.unpack(_exactly(read, length.size, f"the length of {what}"))
+    (size,) = length.unpack(_read_exactly(read, length.size, f"the length of {what}"))
     assert size <= TEXT_LIMIT, f"{what} of {size} bytes"
-    return _exactly(read, size, what).decode()
+    return _read_exactly(read, size, what).decode()
 
 
 def _read_image(read: Read) -> Image:
-    values = _unpack(IMAGE_FIELDS, _exactly(read, IMAGE_SIZE, "an image header"))
+    values = _unpack(IMAGE_FIELDS, _read_exactly(read, IMAGE_SIZE, "an image header"))
     assert values["version"] == 1, f"an image of version {values['version']}"
     data_type, channels, matrix = values.pop("data_type"), values.pop("channels"), values.pop("matrix_size")
     assert data_type in DATA_TYPES, f"an image of data type {data_type}"
@@ -336,7 +336,7 @@ def _read_image(read: Read) -> Image:
     assert counted == sent, f"the image header counts {counted} bytes of attributes, {sent} are sent"
     assert "\0" not in attributes, "NUL in attributes"
     shape = (channels, *reversed(matrix))
-    content = _exactly(read, int(np.prod(shape)) * DATA_TYPES[data_type].itemsize, "image data")
+    content = _read_exactly(read, int(np.prod(shape)) * DATA_TYPES[data_type].itemsize, "image data")
     picture = Image(np.frombuffer(content, DATA_TYPES[data_type]).reshape(shape), attributes, **values)
     assert picture.meta is not None  # parses
     return picture
@@ -345,7 +345,7 @@ def _read_image(read: Read) -> Image:
 def read_replies(read: Read) -> Iterator[Image | str | None]:
     """Read images and texts, then None if a close message ended them; other ends come between messages only."""
     while first := read(1):
-        (identifier,) = struct.unpack("<H", first + _exactly(read, 1, "a message id"))
+        (identifier,) = struct.unpack("<H", first + _read_exactly(read, 1, "a message id"))
         if identifier == CLOSE:
             yield None
             return

@@ -180,8 +180,8 @@ def cartesian_lines(
 ) -> list[Line]:
     """Make the lines of a 2D scan of slices.
 
-    Of k-space ([repetitions,] slices, coils, H, W), centerd, H lies along the readout, W along the phase encoding. With
-    the oversampling removed after the readout transform, the lines give it back.
+    Of k-space ([repetitions,] slices, coils, H, W), centered, H lies along the readout, W along the phase encoding.
+    With the oversampling removed after the readout transform, the lines give it back.
     """
     rng = np.random.default_rng(seed)
     volumes = np.broadcast_to(kspace, (repetitions, *kspace.shape)) if kspace.ndim == 4 else kspace

@@ -134,7 +134,7 @@ def test_oversampling_is_removed(height: int, factor: int) -> None:
     np.testing.assert_allclose(mrd.remove_oversampling(wide, height), lines, atol=1e-6)
     np.testing.assert_allclose((abs(wide) ** 2).sum(), (abs(lines) ** 2).sum(), rtol=1e-5)
     flat = np.zeros((1, factor * height), np.complex64)
-    flat[0, factor * height // 2] = 1  # an image centerd in both: the center of k-space stays in the center
+    flat[0, factor * height // 2] = 1  # an image centered in both: the center of k-space stays in the center
     assert abs(mrd.remove_oversampling(flat, height)[0]).argmax() == height // 2
 
 
