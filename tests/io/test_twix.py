@@ -400,7 +400,8 @@ def test_claims_beyond_the_file(position: int, value: bytes, what: str, tmp_path
 
 
 def test_lines_that_claim_what_is_not_there(tmp_path: Path) -> None:
-    lines = twix.cartesian(complex_normal((1, 2, 16, 12)))
+    kspace = complex_normal((1, 2, 16, 12))
+    lines = twix.cartesian(kspace)
     path = write(tmp_path / "scan.dat", twix.measurement(twix.protocol(), [*lines, replace(lines[0], cutoff=(20, 20))]))
     assert "discarded" in refused(path)
     write(path, twix.measurement(twix.protocol(sKSpace__lPhaseEncodingLines=100000), lines))
@@ -409,7 +410,7 @@ def test_lines_that_claim_what_is_not_there(tmp_path: Path) -> None:
     write(path, twix.measurement(twix.protocol(), [large, *lines[1:]]))
     assert "beyond single precision" in refused(path)
     write(path, twix.measurement(twix.protocol(), [*lines, bytes(192)]))
-    assert nmse(open_kspace(path)[0].kspace, open_kspace(path)[0].kspace) == 0  # zeros fill the file up
+    assert nmse(open_kspace(path)[0].kspace, kspace) < EXACT  # zeros fill the file up
 
 
 def test_a_measurement_that_was_stopped_has_a_warning(tmp_path: Path) -> None:
