@@ -7,8 +7,10 @@ from pathlib import Path
 
 from mrihvae.errors import InputError
 
-KSPACE_FORMATS = "fastMRI HDF5, ISMRMRD (MRD) HDF5, BART .cfl with .hdr, or NumPy .npy with a .json of axes"
-KSPACE_SUFFIXES = (".h5", ".hdf5", ".mrd", ".cfl", ".npy")
+KSPACE_FORMATS = (
+    "fastMRI HDF5, ISMRMRD (MRD) HDF5, Siemens TWIX .dat, BART .cfl with .hdr, or NumPy .npy with a .json of axes"
+)
+KSPACE_SUFFIXES = (".h5", ".hdf5", ".mrd", ".dat", ".cfl", ".npy")
 NIFTI_SUFFIXES = (".nii", ".nii.gz")
 PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg")
 

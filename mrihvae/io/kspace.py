@@ -1,4 +1,4 @@
-"""Files with k-space, whose format is detected from their contents: fastMRI, ISMRMRD, BART and NumPy."""
+"""Files with k-space, whose format is detected from their contents: fastMRI, ISMRMRD, Siemens, BART and NumPy."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from mrihvae.io.formats import KSPACE_FORMATS, KSPACE_SUFFIXES, check_names, lis
 from mrihvae.io.mrd.extra import require_ismrmrd
 from mrihvae.io.mrd.image_files import mrd_image_groups
 from mrihvae.io.npy import read_numpy
+from mrihvae.io.twix.extra import is_twix, require_twixtools
 
 MRD_KEYS = {"xml", "data"}  # header and lines
 
@@ -24,8 +25,9 @@ def open_kspace(path: Path | str, lazy: bool = False) -> list[Scan]:
 
     Parameters
     ----------
-    path : a fastMRI file; an ISMRMRD file with 2D or 3D Cartesian scans; NAME.cfl or NAME.hdr of BART, with dimensions
-        READ (along H), PHS1 (along W), COIL and SLICE, or PHS2 of a 3D scan; NAME.npy with NAME.json, see `read_numpy`
+    path : a fastMRI file; an ISMRMRD or Siemens TWIX (.dat) file with 2D or 3D Cartesian scans; NAME.cfl or NAME.hdr of
+        BART, with dimensions READ (along H), PHS1 (along W), COIL and SLICE, or PHS2 of a 3D scan; NAME.npy with
+        NAME.json, see `read_numpy`
     lazy : leave k-space of fastMRI files where it is, to be read slice by slice; other formats are read at once
 
     Returns
@@ -63,16 +65,20 @@ def open_kspace(path: Path | str, lazy: bool = False) -> list[Scan]:
         from mrihvae.io.mrd.files import read_mrd
 
         return read_mrd(path, _mrd_group(path) or "dataset")
+    if kind == "twix":
+        from mrihvae.io.twix.files import read_twix
+
+        return read_twix(path)
     return [read_scan(path, lazy)]
 
 
 def kind_of(path: Path) -> str:
-    """Return the format of a file: "fastmri", "mrd", "bart" or "numpy".
+    """Return the format of a file: "fastmri", "mrd", "twix", "bart" or "numpy".
 
     Raises
     ------
     InputError
-        Not there, none of these, or ISMRMRD without the package for it.
+        Not there, none of these, or ISMRMRD or TWIX without the package for it.
     """
     if path.is_dir():
         raise InputError(f"{path}: is a folder; give a file in it: {KSPACE_FORMATS}")
@@ -89,6 +95,9 @@ def kind_of(path: Path) -> str:
     if start.startswith(b"\x89HDF") and _mrd_group(path):
         require_ismrmrd(f"{path}: ISMRMRD")
         return "mrd"
+    if is_twix(start) or path.suffix == ".dat":
+        require_twixtools(f"{path}: Siemens TWIX")
+        return "twix"
     if start.startswith(b"\x89HDF") or path.suffix in (".h5", ".hdf5", ".mrd"):
         return "fastmri"  # its reader says what is wrong
     raise InputError(f"{path}: unrecognized format; give {KSPACE_FORMATS}")

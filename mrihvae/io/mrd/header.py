@@ -93,11 +93,13 @@ class ScanHeader:
     encodings : at least one
     parameters : the user's, of all types, by name
     protocol : name of the measurement's protocol; empty where the header has none
+    vendor : of the scanner; empty where the header has none
     """
 
     encodings: tuple[Encoding, ...]
     parameters: Mapping[str, str] = field(default_factory=dict)
     protocol: str = ""
+    vendor: str = ""
 
 
 def parse_header(xml: str, source: str = "stream") -> ScanHeader:
@@ -128,7 +130,8 @@ def parse_header(xml: str, source: str = "stream") -> ScanHeader:
         for element in group
         if (name := _text(element, "name"))
     }
-    return ScanHeader(encodings, parameters, _text(root, "measurementInformation", "protocolName"))
+    vendor = _text(root, "acquisitionSystemInformation", "systemVendor")
+    return ScanHeader(encodings, parameters, _text(root, "measurementInformation", "protocolName"), vendor)
 
 
 def _encoding(element: ElementTree.Element, source: str) -> Encoding:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import ismrmrd
 import numpy as np
 
+from mrihvae.io.mrd.orientation import align_to_directions
 from mrihvae.io.mrd.sorter import Slice
 from mrihvae.io.pictures import WHITE_PERCENTILE
 
@@ -53,6 +54,8 @@ class ImageSeries:
         -------
         magnitude image of matrix (x, y, z) = (h, w, 1)
         """
+        pixels, geometry = align_to_directions(pixels, slice_.geometry, np.array(slice_.head.read_dir[:]))
+        slice_ = replace(slice_, geometry=geometry)
         peak = float(pixels.max())
         if self.short and peak > 0 and (self.count == 0 or peak * self.factor > INT16_MAX):
             self.factor = FIRST_PEAK / peak

@@ -31,6 +31,7 @@ from mrihvae.io.mrd.lines import (
     readout,
     step_limit,
 )
+from mrihvae.io.mrd.orientation import is_reversed, reverse_directions
 from mrihvae.io.partitions import check_partitions
 
 UNUSED_FLAGS = (  # lines that hold no part of the image
@@ -267,13 +268,14 @@ class SliceAssembler:
     def _geometry(self, head: ismrmrd.AcquisitionHeader, encoding: Encoding, z: int) -> Geometry:
         """Place a slice in the patient; where directions are wrong, as if it were axial."""
         try:
-            return geometry_of_line(head, encoding, z)
+            geometry = geometry_of_line(head, encoding, z)
         except InputError as error:
             self._warn(f"{error}; the image is placed as an axial one")
             plain = ismrmrd.AcquisitionHeader()
             if np.isfinite(head.position[:]).all():
                 plain.position[:] = head.position[:]
-            return geometry_of_line(plain, encoding, z)
+            head, geometry = plain, geometry_of_line(plain, encoding, z)
+        return reverse_directions(geometry, head.position[:]) if is_reversed(self.header.vendor) else geometry
 
     def _add_interleaved(self, key: Key, group: LineGroup, slices: list[Slice]) -> list[Slice]:
         """Hold slices back until the repetitions so far, together, have the calibration region that maps need."""

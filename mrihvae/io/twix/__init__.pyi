@@ -1,0 +1,1 @@
+from .files import read_twix as read_twix
