@@ -323,7 +323,7 @@ class Train(Options):
     """
 
     data: tuple[str, ...] = FILES(
-        "fastMRI HDF5, NIfTI, PNG, JPEG, folders of them; for real images CIFAR10's .bin or MNIST-like IDX files",
+        "fastMRI HDF5, NIfTI, DICOM, PNG, JPEG, folders of them; for real images CIFAR10's .bin or MNIST-like IDX",
         (), "the folders of --protocol", name="PATH[=WEIGHT]", positional=True,
     )  # fmt: skip
     protocol: str | None = FILES(

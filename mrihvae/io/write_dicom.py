@@ -207,7 +207,9 @@ def _file_meta(uid: str) -> Any:
 def _acquisition(volume: Volume, header: DicomHeader) -> dict[str, Any]:
     """Say how images were acquired, where that is known; else "research mode", and empty values."""
     unknown = {"ScanningSequence": "RM", "SequenceVariant": "NONE"}
-    unknown |= dict.fromkeys(("ScanOptions", "MRAcquisitionType", "RepetitionTime", "EchoTime", "EchoTrainLength"), "")
+    unknown |= dict.fromkeys(
+        ("ScanOptions", "MRAcquisitionType", "RepetitionTime", "EchoTime", "EchoTrainLength", "Laterality"), ""
+    )
     acquisition = volume.attributes.get("acquisition")
     if isinstance(acquisition, str) and acquisition != "unknown":
         unknown["ProtocolName"] = _text(acquisition)
