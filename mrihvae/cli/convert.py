@@ -21,7 +21,7 @@ def run(arguments: options.Convert) -> None:
 
     with collected() as notices:
         reference = None if arguments.like is None else read_reference(arguments.like)
-    told = {*_tell(arguments.output, notices)}
+    shown = set(_show(arguments.output, notices))
     for source, output in _jobs(arguments):
         if _same(source, output):
             raise InputError(f"{output}: is the input, too; choose another name")
@@ -29,10 +29,10 @@ def run(arguments: options.Convert) -> None:
         with collected() as notices:
             for path in convert_file(source, output, suffix, arguments, reference):
                 print(path)
-        told |= {*_tell(output, [text for text in notices if text not in told])}
+        shown |= set(_show(output, [text for text in notices if text not in shown]))
 
 
-def _tell(path: Path, notices: list[str]) -> list[str]:
+def _show(path: Path, notices: list[str]) -> list[str]:
     """Print warnings; return them."""
     for text in notices:
         print(f"{path}: {text}", file=sys.stderr)

@@ -169,27 +169,20 @@ class Evaluate(Options):
 class Convert(Options):
     """convert k-space and images: fastMRI HDF5, NIfTI, DICOM, MRD, BART, NumPy, PNG
 
-    K-space: fastMRI HDF5 (.h5), BART (.cfl), NumPy (.npy with .json). Images, of a reconstruction, NIfTI, DICOM or a
-    fully sampled scan: NIfTI (.nii, .nii.gz), MRD images (.mrd), PNG (.png), DICOM (--format dcm, a folder; or .dcm,
-    one slice); of images also .h5, .cfl and .npy. A folder without DICOM is converted file by file into a folder.
+    K-space: fastMRI HDF5 (.h5), BART (.cfl), NumPy (.npy with .json). Images: NIfTI (.nii, .nii.gz), MRD images (.mrd),
+    PNG (.png), DICOM (--format dcm, a folder; or .dcm, one slice), .h5, .cfl, .npy. Folders are converted file by file.
 
     Examples:
       mrihvae convert scan.h5 scan.cfl
       mrihvae convert out/reconstructions/scan.h5 scan.nii.gz
-      mrihvae convert out/reconstructions/ dicom/ --format dcm
-      mrihvae convert restored.h5 restored/ --format dcm --like original/
+      mrihvae convert result.h5 dicom/ --format dcm --like original/
     """
 
-    input: Path = FILES(
-        "k-space in any format, a reconstruction, MRD images, NIfTI, DICOM, or a folder", name="IN", positional=True
-    )
+    input: Path = FILES("k-space, a reconstruction, MRD images, NIfTI, DICOM, or a folder", name="IN", positional=True)
     output: Path = FILES("file or folder to write; its suffix is the format", name="OUT", positional=True)
     format: str | None = FILES("format to write", None, "suffix of OUT", choices=CONVERTED)
     slice: int | None = FILES("write one slice of the images, from 0 on", None, "all")
-    dataset: str | None = FILES(
-        "images of IN to take, where it has several; of DICOM the number or UID of the series", None,
-        "the reconstruction", alias="--series",
-    )  # fmt: skip
+    dataset: str | None = FILES("a dataset, or a series by number or UID", None, "the reconstruction", alias="--series")
     like: Path | None = FILES("take geometry, and of DICOM patient and study, from this NIfTI file or folder", None)
     images: bool = FILES("write images of fully sampled k-space where OUT could be both", False)
 

@@ -100,13 +100,8 @@ def reconstruct_to_files(
     volume = found.magnitude
     seconds = (time.perf_counter() - began) / len(volume)
     attributes = _attributes(scan, method, undersampling, effective)
-    further = {} if found.std is None else {"uncertainty": found.std}
-    if found.samples is not None:
-        attributes["uncertainty_factor"] = found.factor
-        further |= {"samples": found.samples} if kept else {}
-    write_reconstruction(folder / "reconstructions" / scan.name, volume, attributes, further)
     with collected() as further_notices:
-        write_images(folder, scan, found, attributes, form)
+        _write(folder, scan, found, attributes, kept, form)
     panel = folder / "panels" / f"{Path(scan.name).stem}.png"
     _panel(panel, scan, mask, method, volume, effective, found.std)
     return {
@@ -117,6 +112,16 @@ def reconstruct_to_files(
         "stages": {name: round(total / len(volume), 4) for name, total in stages.items()},
         "warnings": sorted({*notices, *further_notices}),
     }
+
+
+def _write(folder: Path, scan: Scan, found: Reconstruction, attributes: dict[str, Any], kept: bool, form: str) -> None:
+    """Write a reconstruction as HDF5, with its uncertainty map and, if they are kept, its samples; and in `form`."""
+    further = {} if found.std is None else {"uncertainty": found.std}
+    if found.samples is not None:
+        attributes = {**attributes, "uncertainty_factor": found.factor}
+        further |= {"samples": found.samples} if kept else {}
+    write_reconstruction(folder / "reconstructions" / scan.name, found.magnitude, attributes, further)
+    write_images(folder, scan, found, attributes, form)
 
 
 def _computed(

@@ -232,9 +232,9 @@ def _place(frames: list[Frame]) -> tuple[list[Frame], Geometry]:
     """Sort frames along their normal, and compute where they lie."""
     orientations = np.array([frame.orientation for frame in frames])
     spacings = np.array([frame.spacing for frame in frames])
-    turned = np.abs(orientations - orientations[0]).max(axis=(1, 2)) > ORIENTATION_TOLERANCE
-    if turned.any():
-        file = frames[int(turned.argmax())].file.name
+    difference = np.abs(orientations - orientations[0]).max(axis=(1, 2))
+    if difference.max() > ORIENTATION_TOLERANCE:
+        file = frames[int(difference.argmax())].file.name
         raise InputError(f"images have several orientations ({file} differs from the first); give a folder for each")
     if not np.allclose(spacings, spacings[0], rtol=1e-3):
         raise InputError("images have several values of PixelSpacing; give a folder for each")

@@ -60,7 +60,7 @@ class Stack:
 def write_dicom(path: Path, volume: Volume, beside: Sequence[Volume] = (), header: DicomHeader | None = None) -> None:
     """Write volumes as series of one study and frame of reference: files NAME_0001.dcm, ... in a folder.
 
-    Images are turned to how their plane is viewed (axial: rows to the left, columns to the back; other planes: columns
+    Images are arranged as their plane is viewed (axial: rows to the left, columns to the back; other planes: columns
     to the feet), or to the directions of `header`, by exchange and reversal of axes alone. Pixels have 16 bits, with
     rescale slope and intercept; whole numbers stay as they are.
 
