@@ -25,6 +25,7 @@ from mrihvae.utils.precision import PRECISIONS
 
 AXES = {"W": -1, "H": -2}
 BOUNDARIES = ("periodic", "zero")
+CONVERTED = ("h5", "nii", "mrd", "cfl", "npy", "png", "dcm")
 CHALLENGES = {  # as fastMRI's own inference scripts call them, and the number of coils
     "singlecoil": 1, "multicoil": 2, "unet_knee_sc": 1, "unet_knee_mc": 2, "unet_brain_mc": 2, "varnet_knee_mc": 2,
     "varnet_brain_mc": 2,
@@ -64,6 +65,7 @@ class Reconstruct(Options):
     data_path: Path | None = FILES("INPUT, as fastMRI's scripts call it", None, alias="--data_path")
     output: Path = FILES("folder for the results", alias=("--output_path", "--output-path"))
     challenge: str | None = FILES("refuse files of the other kind", None, choices=tuple(CHALLENGES))
+    format: str = FILES("write images in this form, too: NIfTI or DICOM", "h5", choices=("h5", "nii", "dcm"))
     resume: bool = RESUME()
 
     mask_type: str | None = SAMPLING("undersample fully sampled scans", None, "the file's mask", choices=PATTERNS)
@@ -108,16 +110,17 @@ class Reconstruct(Options):
 
 
 class Restore(Options):
-    """image restoration: deblur, superresolve, inpaint or denoise images (NIfTI, PNG)
+    """image restoration: deblur, superresolve, inpaint or denoise images (NIfTI, PNG, DICOM)
 
     Examples:
       mrihvae restore blurred.nii.gz --task deblur --kernel-width 1.5 --output out/
       mrihvae restore photos/ --task superresolve --factor 2 --output out/
     """
 
-    input: Path = FILES("NIfTI file, gray PNG, JPEG or TIFF, or a folder of them", positional=True)
+    input: Path = FILES("NIfTI file, gray PNG, JPEG or TIFF, DICOM, or a folder of them", positional=True)
     task: str = METHOD("what is wrong with the images", choices=TASKS)
     output: Path = FILES("folder for restored images, panels/ and restore.json")
+    series: str | None = FILES("number or UID of the DICOM series to take, where there are several", None)
     kernel_width: tuple[float, ...] | None = DEGRADATION(
         "standard deviation of a Gaussian blur, in pixels of the result; or two, along and across",
         None, "superresolve: 0.4 x factor", **SEVERAL,
@@ -164,20 +167,23 @@ class Evaluate(Options):
 
 
 class Convert(Options):
-    """convert k-space and images: fastMRI HDF5, NIfTI, MRD, BART, NumPy, PNG
+    """convert k-space and images: fastMRI HDF5, NIfTI, DICOM, MRD, BART, NumPy, PNG
 
-    K-space: fastMRI HDF5 (.h5), BART (.cfl), NumPy (.npy with .json). Images, of a reconstruction or a fully sampled
-    scan: NIfTI (.nii, .nii.gz), MRD images (.mrd), PNG (.png); of a reconstruction also .h5, .cfl and .npy.
+    K-space: fastMRI HDF5 (.h5), BART (.cfl), NumPy (.npy with .json). Images: NIfTI (.nii, .nii.gz), MRD images (.mrd),
+    PNG (.png), DICOM (--format dcm, a folder; or .dcm, one slice), .h5, .cfl, .npy. Folders are converted file by file.
 
     Examples:
       mrihvae convert scan.h5 scan.cfl
       mrihvae convert out/reconstructions/scan.h5 scan.nii.gz
+      mrihvae convert result.h5 dicom/ --format dcm --like original/
     """
 
-    input: Path = FILES("k-space in any format, a reconstruction, or MRD images", name="IN", positional=True)
-    output: Path = FILES("file to write; its suffix is the format", name="OUT", positional=True)
+    input: Path = FILES("k-space, a reconstruction, MRD images, NIfTI, DICOM, or a folder", name="IN", positional=True)
+    output: Path = FILES("file or folder to write; its suffix is the format", name="OUT", positional=True)
+    format: str | None = FILES("format to write", None, "suffix of OUT", choices=CONVERTED)
     slice: int | None = FILES("write one slice of the images, from 0 on", None, "all")
-    dataset: str | None = FILES("images of IN to take, where it has several", None, "the reconstruction")
+    dataset: str | None = FILES("a dataset, or a series by number or UID", None, "the reconstruction", alias="--series")
+    like: Path | None = FILES("take geometry, and of DICOM patient and study, from this NIfTI file or folder", None)
     images: bool = FILES("write images of fully sampled k-space where OUT could be both", False)
 
 
@@ -310,7 +316,7 @@ class Train(Options):
     """
 
     data: tuple[str, ...] = FILES(
-        "fastMRI HDF5, NIfTI, PNG, JPEG, folders of them; for real images CIFAR10's .bin or MNIST-like IDX files",
+        "fastMRI HDF5, NIfTI, DICOM, PNG, JPEG, folders of them; for real images CIFAR10's .bin or MNIST-like IDX",
         (), "the folders of --protocol", name="PATH[=WEIGHT]", positional=True,
     )  # fmt: skip
     protocol: str | None = FILES(

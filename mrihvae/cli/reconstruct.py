@@ -13,6 +13,7 @@ from mrihvae import __version__
 from mrihvae.cli.common import finished_before
 from mrihvae.cli.options import AXES, CHALLENGES, Reconstruct
 from mrihvae.cli.reconstruct_files import describe, reconstruct_file
+from mrihvae.cli.reconstruction_images import check_format, images_path
 from mrihvae.coils.settings import CoilSettings
 from mrihvae.errors import InputError
 from mrihvae.io.formats import check_names
@@ -40,6 +41,7 @@ SAME = (  # in a folder
 def run(arguments: Reconstruct) -> None:
     """Reconstruct; prints progress on standard error and a line per volume on standard output."""
     undersampling = _undersampling(arguments)
+    check_format(arguments.format)
     files = list_kspace(_input(arguments))
     heads = {file: head_of(file) for file in files}
     check_names((file, name) for file, (names, _) in heads.items() for name in names)
@@ -48,25 +50,24 @@ def run(arguments: Reconstruct) -> None:
     summary = _summary(arguments, methods, undersampling)
     done = finished_before(arguments.output / "reconstruct.json", summary, SAME, "volumes") if arguments.resume else {}
     for file in files:
-        if _is_done(file, done, arguments.output / "reconstructions"):
+        if _is_done(file, done, arguments.output, arguments.format):
             print(f"{file.name}: already there")
             continue
         use_samples, kept = arguments.samples is not None, arguments.keep_samples
         method = methods[checkpoints[file]]
-        for row in reconstruct_file(
-            file, arguments.output, method, undersampling, arguments.batch_size, use_samples, kept
-        ):
+        settings = (method, undersampling, arguments.batch_size, use_samples, kept, 0, "--", arguments.format)
+        for row in reconstruct_file(file, arguments.output, *settings):
             print(describe(row))
             done[row["file"]] = row
         with atomic_write(arguments.output / "reconstruct.json") as temporary:
             temporary.write_text(json.dumps({**summary, "volumes": list(done.values())}, indent=2) + "\n")
 
 
-def _is_done(file: Path, done: Mapping[str, Any], folder: Path) -> bool:
-    """Return whether all scans of a file were reconstructed, and their files still exist."""
+def _is_done(file: Path, done: Mapping[str, Any], folder: Path, form: str) -> bool:
+    """Tell whether all scans of a file were reconstructed, and their files are there still."""
     rows = [row for row in done.values() if row.get("source", row["file"]) == file.name]
     whole = bool(rows) and len(rows) == rows[0].get("scans", 1)
-    return whole and all((folder / row["file"]).is_file() for row in rows)
+    return whole and all(images_path(folder, row["file"], one).exists() for row in rows for one in {"h5", form})
 
 
 def _input(arguments: Reconstruct) -> Path:

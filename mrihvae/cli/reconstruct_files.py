@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
+from mrihvae.cli.reconstruction_images import write_images
 from mrihvae.data.geometry import VOXEL_KEY
 from mrihvae.data.scan import Scan
 from mrihvae.errors import InputError
@@ -63,6 +64,7 @@ def reconstruct_to_files(
     kept: bool = False,
     seed: int = 0,
     options: str = "--",
+    form: str = "h5",
 ) -> dict[str, Any]:
     """Reconstruct a scan: `reconstructions/NAME.h5` and `panels/NAME.png` below `folder`, with the scan's name.
 
@@ -73,6 +75,7 @@ def reconstruct_to_files(
     sampled : draw `method.samples` posterior samples, with `seed`; write their mean, and `uncertainty` beside it
     kept : write the samples, too
     options : what stands before the name of a setting where the user gives it, for errors
+    form : h5; nii or dcm for images in that form, too, as `mrihvae.cli.reconstruction_images.write_images`
 
     Returns
     -------
@@ -97,11 +100,8 @@ def reconstruct_to_files(
     volume = found.magnitude
     seconds = (time.perf_counter() - began) / len(volume)
     attributes = _attributes(scan, method, undersampling, effective)
-    further = {} if found.std is None else {"uncertainty": found.std}
-    if found.samples is not None:
-        attributes["uncertainty_factor"] = found.factor
-        further |= {"samples": found.samples} if kept else {}
-    write_reconstruction(folder / "reconstructions" / scan.name, volume, attributes, further)
+    with collect_notices() as further_notices:
+        _write(folder, scan, found, attributes, kept, form)
     panel = folder / "panels" / f"{Path(scan.name).stem}.png"
     _panel(panel, scan, mask, method, volume, effective, found.std)
     return {
@@ -110,8 +110,18 @@ def reconstruct_to_files(
         "effective_acceleration": effective,
         "seconds_per_slice": seconds,
         "stages": {name: round(total / len(volume), 4) for name, total in stages.items()},
-        "warnings": sorted(notices),
+        "warnings": sorted({*notices, *further_notices}),
     }
+
+
+def _write(folder: Path, scan: Scan, found: Reconstruction, attributes: dict[str, Any], kept: bool, form: str) -> None:
+    """Write a reconstruction as HDF5, with its uncertainty map and, if they are kept, its samples; and in `form`."""
+    further = {} if found.std is None else {"uncertainty": found.std}
+    if found.samples is not None:
+        attributes = {**attributes, "uncertainty_factor": found.factor}
+        further |= {"samples": found.samples} if kept else {}
+    write_reconstruction(folder / "reconstructions" / scan.name, found.magnitude, attributes, further)
+    write_images(folder, scan, found, attributes, form)
 
 
 def _reconstruct_or_sample(

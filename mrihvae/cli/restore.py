@@ -79,7 +79,7 @@ def run(arguments: options.Restore) -> None:
     model = load_on(arguments.checkpoint, arguments.device)
     job = RestorationJob(model, degradation, arguments.noise, settings, arguments.batch_size)
     for file, output in outputs.items():
-        if file.name in done and output.is_file():
+        if file.name in done and output.exists():
             print(f"{file.name}: already there")
             continue
         done[file.name] = _restore_file(file, output, job, mask, arguments)
@@ -168,7 +168,7 @@ def _restore_file(
     file: Path, output: Path, job: RestorationJob, mask: np.ndarray | None, arguments: options.Restore
 ) -> dict[str, Any]:
     """Restore one file and write the result and its panel."""
-    images = read_images(file)
+    images = read_images(file, arguments.series)
     values = images.values
     known = np.ones(values.shape, dtype=bool)
     if mask is not None and arguments.mask is not None:

@@ -160,3 +160,26 @@ def geometry_of(path: Path, attributes: Mapping[str, Any], slices: int) -> Geome
         return make_geometry(positions, read, phase, normal, (voxel[0], voxel[1], voxel[2]))
     except InputError as error:
         raise InputError(f"{path}: {error}") from error
+
+
+def geometry_of_affine(affine: np.ndarray, shape: tuple[int, int], slices: int) -> Geometry:
+    """Compute the geometry of an array (H, W, slices) with a NIfTI affine: the inverse of `Geometry.affine`.
+
+    Parameters
+    ----------
+    affine : (4, 4), from indices to mm to the right, front and head
+    shape : (H, W)
+
+    Raises
+    ------
+    InputError
+        As `make_geometry`. Slices may be shifted against each other, but H and W are at right angles.
+    """
+    columns = LPS_TO_RAS @ affine[:3, :3]
+    origin = LPS_TO_RAS @ affine[:3, 3]
+    indices = np.stack([np.full(slices, shape[0] // 2), np.full(slices, shape[1] // 2), np.arange(slices)])
+    size = np.linalg.norm(columns, axis=0)
+    voxel = (float(size[0]), float(size[1]), float(size[2]))
+    normal = np.cross(columns[:, 0], columns[:, 1])
+    normal = normal if normal @ columns[:, 2] >= 0 else -normal
+    return make_geometry(origin + (columns @ indices).T, columns[:, 0], columns[:, 1], normal, voxel)

@@ -17,6 +17,7 @@ from mrihvae.datasets.collections import is_collection, read_collection
 from mrihvae.datasets.lazy import NOT_PACKED, FastmriFile, LazySlices, PackedGroup, SliceCache, WholeFile
 from mrihvae.errors import InputError
 from mrihvae.io.checks import read_errors
+from mrihvae.io.dicom import dicom_files, dicom_folders, is_dicom
 from mrihvae.io.fastmri import FastMRIHead, read_head
 from mrihvae.io.formats import KSPACE_SUFFIXES, NIFTI_SUFFIXES, PICTURE_SUFFIXES, has_suffix, list_files
 from mrihvae.io.kspace import kind_of, open_kspace
@@ -30,7 +31,7 @@ COMPRESSION_RATIO = 6  # largest ratio of the size of slices in memory to that o
 ZERO_KSPACE = "k-space of all slices is zero"
 NO_OBJECT = "no slice with an object in it"
 NOTHING_USABLE = "no usable slice in it"
-TRAINING_HINT = f"give a file or folder with {', '.join(TRAINING_SUFFIXES)}"
+TRAINING_HINT = f"give a file or folder with {', '.join(TRAINING_SUFFIXES)} or DICOM"
 PACK_HINT = "make it with benchmarks/training/pack_slices.py"
 
 
@@ -155,13 +156,27 @@ def load_datasets(
 
 
 def _files(path: Path) -> list[Path]:
-    return list_files(path, TRAINING_SUFFIXES, NOTHING_USABLE, TRAINING_HINT, recursive=True)
+    """List files to train on, and folders with DICOM images."""
+    found = [path] if is_dicom(path) else dicom_folders(path) if path.is_dir() else []
+    if path.is_file() and found:
+        return found
+    try:
+        return sorted([*found, *list_files(path, TRAINING_SUFFIXES, NOTHING_USABLE, TRAINING_HINT, recursive=True)])
+    except InputError:
+        if not found:
+            raise
+        return found
 
 
 def _size(path: Path) -> float:
     """Compute at most how many bytes the slices below a path take in memory."""
-    sizes = ((file, file.stat().st_size) for file in _files(path) if file.exists())
+    sizes = ((file, _bytes(file)) for file in _files(path) if file.exists())
     return sum(size * (COMPRESSION_RATIO if has_suffix(file, COMPRESSED_SUFFIXES) else 1) for file, size in sizes)
+
+
+def _bytes(file: Path) -> int:
+    """Compute the size of a file, or of the DICOM files in a folder."""
+    return sum(one.stat().st_size for one in ([file] if file.is_file() else dicom_files(file, recursive=False)))
 
 
 def _read_now(

@@ -1,6 +1,7 @@
 from . import mrd as mrd
 from .bart import read_cfl as read_cfl
 from .bart import write_cfl as write_cfl
+from .dicom import read_dicom as read_dicom
 from .fastmri import read_scan as read_scan
 from .fastmri import write_reconstruction as write_reconstruction
 from .images import Images as Images

@@ -10,11 +10,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from mrihvae.data.volume import ImageVolume
 from mrihvae.errors import InputError
 from mrihvae.io.checks import read_errors
+from mrihvae.io.dicom import DICOM_SUFFIX, choose_series, dicom_folders, has_dicom, is_dicom, read_dicom
+from mrihvae.io.dicom_header import DicomHeader, read_header
 from mrihvae.io.formats import NIFTI_SUFFIXES, PICTURE_SUFFIXES, check_names, has_suffix, list_files
 from mrihvae.io.nifti import read_nifti, write_nifti_like
 from mrihvae.io.pictures import read_picture, write_png
+from mrihvae.io.write_dicom import finer, write_dicom
 
 GRAY_SUFFIXES = (*PICTURE_SUFFIXES, ".tif", ".tiff")
 IMAGE_SUFFIXES = (*NIFTI_SUFFIXES, *GRAY_SUFFIXES)
@@ -31,6 +35,8 @@ class Images:
     bits : 8 or 16 of a picture, 0 of NIfTI
     shape : of the array in a NIfTI file, (H, W), (H, W, slices) or (H, W, slices, volumes)
     header : of the NIfTI file, or None
+    volume : of DICOM, the images with their geometry, or None
+    study : of DICOM, patient, study and acquisition, or None
     """
 
     file: Path
@@ -38,41 +44,55 @@ class Images:
     bits: int = 0
     shape: tuple[int, ...] = ()
     header: Any = None
+    volume: ImageVolume | None = None
+    study: DicomHeader | None = None
 
 
 def stem_of(file: Path) -> str:
     """Return a file's name without its suffix."""
-    suffix = next((suffix for suffix in IMAGE_SUFFIXES if has_suffix(file, (suffix,))), "")
+    suffix = next((suffix for suffix in (*IMAGE_SUFFIXES, DICOM_SUFFIX) if has_suffix(file, (suffix,))), "")
     return file.name[: len(file.name) - len(suffix)]
 
 
 def restored_name(file: Path) -> str:
-    """Return the name of the file that `write_images` makes of one: NIfTI keeps its own, pictures become PNG."""
+    """Return the name of what `write_images` makes of a file: its own of NIfTI, of pictures PNG, of DICOM a folder."""
+    if is_dicom(file) or file.is_dir():
+        return stem_of(file)
     return file.name if has_suffix(file, NIFTI_SUFFIXES) else f"{stem_of(file)}.png"
 
 
 def list_images(path: Path) -> list[Path]:
-    """List a file, or the images in a folder, as `mrihvae.io.formats.list_files`.
+    """List a file, or the images in a folder, as `mrihvae.io.formats.list_files`; of DICOM the folders with a series.
 
     Raises
     ------
     InputError
         Not there, no image among it, or two whose results would have one name.
     """
-    hint = f"give an image ({', '.join(sorted(IMAGE_SUFFIXES))}) or a folder of them"
-    files = list_files(path, IMAGE_SUFFIXES, "no image in it", hint, strict=True)
+    hint = f"give an image ({', '.join(sorted(IMAGE_SUFFIXES))}, DICOM) or a folder of them"
+    if is_dicom(path):
+        return [path]
+    folders = [one.resolve() for one in dicom_folders(path, depth=1)] if path.is_dir() else []
+    files = folders or list_files(path, IMAGE_SUFFIXES, "no image in it", hint, strict=True)
     check_names((file, f"{stem_of(file)}.png") for file in files)
     return files
 
 
-def read_images(file: Path) -> Images:
-    """Read a NIfTI file or a gray picture; NaN and infinity are let through.
+def read_images(file: Path, series: str | None = None) -> Images:
+    """Read a NIfTI file, a gray picture, or a DICOM series; NaN and infinity are let through.
+
+    Parameters
+    ----------
+    series : of DICOM, its number or UID, where there are several
 
     Raises
     ------
     InputError
         Not readable, in color, complex, of several pages, or of more than four dimensions.
     """
+    if file.exists() and has_dicom(file):
+        volume = read_dicom(file, series)
+        return Images(file, volume.pixels[None], volume=volume, study=read_header(choose_series(file, series)))
     if not has_suffix(file, NIFTI_SUFFIXES):
         pixels = read_picture(file, strict=True)
         return Images(file, pixels.astype(np.float32)[None, None], 8 if pixels.dtype == np.uint8 else 16)
@@ -88,7 +108,7 @@ def read_images(file: Path) -> Images:
 
 
 def write_images(path: Path, values: np.ndarray, source: Images, factor: int = 1) -> None:
-    """Write images in the form of the file that they were made of: NIfTI as float32, or PNG of the same bit depth.
+    """Write images in the form of the file that they were made of: NIfTI as float32, PNG of its bit depth, or DICOM.
 
     Parameters
     ----------
@@ -102,7 +122,9 @@ def write_images(path: Path, values: np.ndarray, source: Images, factor: int = 1
     InputError
         If `path` cannot be written.
     """
-    if source.header is None:
+    if source.volume is not None:
+        write_dicom(path, finer(source.volume, values[0].astype(np.float32), factor), header=source.study)
+    elif source.header is None:
         depth = np.uint8 if source.bits == 8 else np.uint16
         write_png(path, np.rint(np.clip(values[0, 0], 0, 2**source.bits - 1)).astype(depth))
     else:
@@ -118,6 +140,8 @@ def read_mask(file: Path) -> np.ndarray:
     InputError
         Not readable, with NaN, or without a known pixel.
     """
+    if file.is_dir():
+        raise InputError(f"{file}: a mask is a file; give a NIfTI file or a picture")
     list_images(file)
     values = read_images(file).values
     if np.isnan(values).any():

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from mrihvae.errors import InputError
+from mrihvae.io.dicom import has_dicom, list_series, read_frames
 from mrihvae.io.formats import NIFTI_SUFFIXES, has_suffix
 from mrihvae.io.nifti import open_nifti, read_nifti, slice_axis
 from mrihvae.io.pictures import read_picture
@@ -20,7 +21,7 @@ MIN_OBJECT_FRACTION = 0.03  # slices with less than this fraction of bright pixe
 
 
 def magnitude_slices(file: Path, smallest_object: float = MIN_OBJECT_FRACTION) -> list[np.ndarray]:
-    """Read the slices of a NIfTI volume as acquired (`slice_axis`), or a picture, as magnitude arrays (h, w).
+    """Read the slices of a NIfTI volume as acquired (`slice_axis`), a picture, or a DICOM folder, as magnitudes (h, w).
 
     Raises
     ------
@@ -32,6 +33,8 @@ def magnitude_slices(file: Path, smallest_object: float = MIN_OBJECT_FRACTION) -
 
 def usable_slices(file: Path, smallest_object: float = MIN_OBJECT_FRACTION) -> dict[int, np.ndarray]:
     """Read slices as `magnitude_slices` does, by their place in the file; those without an object are left out."""
+    if has_dicom(file, recursive=False):
+        return _dicom_slices(file, smallest_object)
     if has_suffix(file, NIFTI_SUFFIXES):
         array, header = read_nifti(file)
         stack = np.moveaxis(array, slice_axis(header), 2) if array.ndim > 2 else array
@@ -40,19 +43,39 @@ def usable_slices(file: Path, smallest_object: float = MIN_OBJECT_FRACTION) -> d
         volume, limit = read_picture(file)[..., None], MAX_PICTURE_MATRIX
     if not np.isfinite(volume).all():
         raise InputError(f"{file}: holds NaN or infinite values; remove or replace it")
-    bright = 0.1 * np.percentile(volume, 99.5)
-    kept = [k for k in range(volume.shape[-1]) if (volume[..., k] > bright).mean() >= smallest_object]
-    return {k: _shrink(np.array(volume[..., k], order="C"), limit) for k in kept}
+    return _with_object(list(np.moveaxis(volume, -1, 0)), limit, smallest_object)
+
+
+def _with_object(slices: list[np.ndarray], limit: int, smallest_object: float, first: int = 0) -> dict[int, np.ndarray]:
+    """Keep the slices (h, w) of a volume that have an object in them, by their place from `first` on."""
+    bright = 0.1 * np.percentile(np.concatenate([one.ravel() for one in slices]), 99.5)
+    kept = [k for k, one in enumerate(slices) if (one > bright).mean() >= smallest_object]
+    return {first + k: _shrink(np.array(slices[k], order="C"), limit) for k in kept}
+
+
+def _dicom_slices(folder: Path, smallest_object: float) -> dict[int, np.ndarray]:
+    """Read the slices of all series of a folder, each series as a volume."""
+    kept: dict[int, np.ndarray] = {}
+    first = 0
+    for series in list_series(folder, recursive=False):
+        slices = [frame.pixels for file in series.files for frame in read_frames(file)]
+        if not all(np.isfinite(one).all() for one in slices):
+            raise InputError(f"{folder}: holds NaN or infinite values; remove or replace it")
+        kept |= _with_object(slices, MAX_NIFTI_MATRIX, smallest_object, first)
+        first += series.count
+    return kept
 
 
 def count_slices(file: Path) -> int:
-    """Count the slices of a NIfTI volume, by its header alone; a picture has one.
+    """Count the slices of a NIfTI volume or DICOM folder, by headers alone; a picture has one.
 
     Raises
     ------
     InputError
         Not readable, or no volume of magnitudes.
     """
+    if has_dicom(file, recursive=False):
+        return sum(series.count for series in list_series(file, recursive=False))
     if not has_suffix(file, NIFTI_SUFFIXES):
         return 1
     image = open_nifti(file)

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from mrihvae.data.geometry import geometry_of_affine
 from mrihvae.data.volume import ImageVolume
 from mrihvae.errors import InputError
 from mrihvae.io.checks import read_errors
@@ -120,3 +121,29 @@ def _write(path: Path, image: Any) -> None:
     content = image.to_bytes()
     with atomic_write(path) as temporary:
         temporary.write_bytes(gzip.compress(content, 6, mtime=0) if path.name.lower().endswith(".gz") else content)
+
+
+def read_nifti_volume(file: Path) -> ImageVolume:
+    """Read a file of one volume, slices along `slice_axis`, with its geometry where its transform has a code.
+
+    Raises
+    ------
+    InputError
+        As `open_nifti`, several volumes, or axes that are no right angles.
+    """
+    array, header = read_nifti(file)
+    spatial = array.shape[:3]
+    if array.size != np.prod(spatial):
+        raise InputError(f"{file}: has {array.shape[3:]} volumes; extract one of them")
+    with read_errors(file):
+        axis = slice_axis(header) if len(spatial) > 2 else 2
+        axes = [axis, *(one for one in range(3) if one != axis)]
+        whole = array.reshape(*spatial, *(1,) * (3 - len(spatial)))
+        pixels = np.ascontiguousarray(whole.transpose(axes), np.float32)
+        zooms = [abs(float(size)) or 1.0 for size in (*header.get_zooms()[:3], 1.0)[:3]]
+        if header["sform_code"] or header["qform_code"]:
+            height, width = pixels.shape[1:]
+            order = [axes[1], axes[2], axes[0], 3]
+            geometry = geometry_of_affine(header.get_best_affine()[:, order], (height, width), len(pixels))
+            return ImageVolume(pixels, geometry)
+    return ImageVolume(pixels, voxel=(zooms[axes[1]], zooms[axes[2]], zooms[axes[0]]))

@@ -1,4 +1,4 @@
-"""Images to files: NIfTI with the scan's geometry, MRD images, fastMRI HDF5, BART and NumPy arrays, PNG."""
+"""Images to files: NIfTI and DICOM with the scan's geometry, MRD images, fastMRI HDF5, BART and NumPy arrays, PNG."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from mrihvae.io.hdf5 import read_dataset, write_datasets
 from mrihvae.io.nifti import write_nifti
 from mrihvae.io.npy import write_numpy
 from mrihvae.io.pictures import WHITE_PERCENTILE, write_png
+from mrihvae.io.write_dicom import write_dicom
 from mrihvae.utils.files import atomic_write
 
 GAP_PIXELS = 2  # pixels between slices of a picture
@@ -116,4 +117,5 @@ WRITERS = {
     ".hdr": write_bart,
     ".npy": write_numpy,
     ".png": write_picture,
+    ".dcm": write_dicom,
 }

@@ -121,13 +121,14 @@ KSPACE_WRITERS = {
 }
 
 
-def save(path: str | Path, content: Scan | ImageVolume) -> list[str]:
+def save(path: str | Path, content: Scan | ImageVolume, suffix: str | None = None) -> list[str]:
     """Write a scan's k-space, or images, in the format of the file name's suffix.
 
     Parameters
     ----------
-    path : .h5, .cfl or .npy for k-space; these, .nii, .nii.gz, .mrd or .png for images
+    path : .h5, .cfl or .npy for k-space; these, .nii, .nii.gz, .mrd, .png or .dcm for images
     content : a scan, whose images are written where the format is of images alone, or images
+    suffix : the format, in place of that of `path`; ".dcm" makes a folder of one file a slice
 
     Returns
     -------
@@ -150,7 +151,7 @@ def save(path: str | Path, content: Scan | ImageVolume) -> list[str]:
     (2, 8, 8)
     """
     path = Path(path)
-    suffix = suffix_of(path)
+    suffix = suffix or suffix_of(path)
     if isinstance(content, Scan) and suffix in KSPACE_WRITERS:
         KSPACE_WRITERS[suffix](path, content)
         return unsupported_content(content, suffix)
@@ -162,5 +163,5 @@ def suffix_of(path: Path) -> str:
     """Return the suffix, which is the format, of a file name; InputError if it is unrecognized."""
     found = [suffix for suffix in WRITERS if path.name.lower().endswith(suffix)]
     if not found:
-        raise InputError(f"{path}: no format is known by this suffix; choose one of {', '.join(WRITERS)}")
+        raise InputError(f"{path}: no format is known by this suffix; choose one of {', '.join(WRITERS)}, or --format")
     return max(found, key=len)

@@ -190,7 +190,7 @@ def test_each_repetition_is_a_file(tmp_path: Path, capsys: pytest.CaptureFixture
 @pytest.mark.parametrize(
     ("source", "output", "said"),
     [
-        ("scan.h5", "a.dcm", "a.dcm: no format is known by this suffix; choose one of .h5, .nii"),
+        ("scan.h5", "a.gif", "a.gif: no format is known by this suffix; choose one of .h5, .nii"),
         ("scan.h5", "scan.h5", "scan.h5: is the input, too"),
         ("masked.h5", "a.nii", "masked.h5: is undersampled, so that it has no images yet; run 'mrihvae reconstruct'"),
         ("missing.h5", "a.nii", "missing.h5: file not found"),

@@ -162,9 +162,9 @@ def test_picture_of_nothing_is_black(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("suffix", WRITERS)
 def test_place_that_cannot_be_written(suffix: str, tmp_path: Path) -> None:
-    if suffix == ".mrd":
-        pytest.importorskip("ismrmrd")
+    if suffix in (".mrd", ".dcm"):
+        pytest.importorskip({".mrd": "ismrmrd", ".dcm": "pydicom"}[suffix])
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(InputError, match="cannot be written"):
-        write(tmp_path / "file" / f"a{suffix}")
+        write(tmp_path / "file" / f"a{suffix}", PLACED.one(0) if suffix == ".dcm" else PLACED)
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
