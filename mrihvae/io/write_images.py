@@ -99,7 +99,7 @@ def write_picture(path: Path, volume: ImageVolume) -> None:
     count, height, width = pixels.shape
     white = float(np.percentile(pixels, WHITE_PERCENTILE)) or 1.0
     gray = np.rint(255 * np.clip(pixels / white, 0, 1)).astype(np.uint8)
-    columns = math.ceil(math.sqrt(count * height / width))
+    columns = min(count, math.ceil(math.sqrt(count * height / width)))
     rows = math.ceil(count / columns)
     page = np.zeros((rows * (height + GAP_PIXELS) - GAP_PIXELS, columns * (width + GAP_PIXELS) - GAP_PIXELS), np.uint8)
     for k, image in enumerate(gray):

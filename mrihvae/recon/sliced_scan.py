@@ -5,6 +5,7 @@ A single-coil scan has no maps and nothing to combine. Sensitivity maps are esti
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -21,6 +22,7 @@ from mrihvae.coils.prewhitening import corner_covariance, noise_covariance, whit
 from mrihvae.coils.settings import CoilSettings
 from mrihvae.coils.virtual_coils import compress, compress_maps, expand_maps, stack_coils
 from mrihvae.data.calibration import Calibration
+from mrihvae.data.inspection import inspect_kspace
 from mrihvae.data.scan import Scan, delivered_shape, encoded_lines
 from mrihvae.errors import InputError
 from mrihvae.physics.fourier import apply_mask, center_crop
@@ -31,6 +33,7 @@ from mrihvae.utils.notices import warn
 from mrihvae.utils.stages import stage
 
 _shared_maps: WeakKeyDictionary[Calibration, tuple[object, Tensor]] = WeakKeyDictionary()
+MIN_SHIFT = 4  # samples of the peak from the center of k-space; fewer cost less than 0.1 dB
 KEPT = 2**24  # bytes of maps that are kept; those of further slices are estimated anew when they are needed
 
 
@@ -98,14 +101,39 @@ class SlicedScan:
         )
         self._calibration = self.measured if calibration is None else calibration[: self.rows]
         self._maps: dict[int, Tensor] = {}
-        if not _has_center(mask, scan.kspace.shape[-2:]):
-            warn("the center of k-space was not acquired: contrast is not reliable")
+        self._shift = self._inspect(mask)
         own, shape = scan.maps, scan.kspace.shape
         if self.combine and own is not None and (own.shape[1:] != shape[1:] or own.shape[0] not in (1, shape[0])):
             raise InputError(
                 f"{scan.name}: sensitivity maps of shape {own.shape} do not fit k-space of {shape}; give (slices or 1, "
                 "coils, H, W)"
             )
+
+    def _inspect(self, mask: np.ndarray) -> int:
+        """Refuse or warn of what is wrong with k-space; return by how many samples its peak is to be moved along H."""
+        if not _has_center(mask, self.scan.kspace.shape[-2:]):
+            warn("the center of k-space was not acquired: contrast is not reliable")
+        inspection = inspect_kspace(self.scan, mask)
+        if inspection.refusal:
+            raise InputError(f"{self.scan.name}: {inspection.refusal}")
+        for text in inspection.warnings:
+            warn(text)
+        along_h, along_w = inspection.shift
+        where = "samples from the center of k-space along"
+        if abs(along_w) >= MIN_SHIFT:
+            warn(f"the strongest sample lies {along_w} {where} W; check the file, and how it was exported")
+        if abs(along_h) < MIN_SHIFT or self._acquired.ndim > 1:
+            return 0
+        warn(f"the strongest sample lies {along_h} {where} H; it was moved to the center for inference, and back")
+        return along_h
+
+    def restore_phase(self, image: Tensor) -> Tensor:
+        """Give complex images (..., H, W) the linear phase that moving the peak of k-space took from them."""
+        if not self._shift:
+            return image
+        rows = torch.arange(image.shape[-2], device=image.device) - image.shape[-2] // 2
+        phase = 2 * math.pi * self._shift / self.scan.kspace.shape[-2] * rows
+        return image * torch.polar(torch.ones_like(phase), phase)[:, None]
 
     def __len__(self) -> int:
         """Return the number of slices."""
@@ -164,9 +192,13 @@ class SlicedScan:
         return Batch(virtual, self.known, maps, first, noise, mixing, original)
 
     def original(self, first: int, end: int) -> Tensor:
-        """Return the acquired k-space of the original coils, with readout oversampling: (slices, coils, H, W)."""
+        """Return the acquired k-space of the original coils, with readout oversampling: (slices, coils, H, W).
+
+        Its peak is at the center along H: a cyclic shift is a linear phase of the image, and changes no magnitude.
+        """
         kspace = torch.from_numpy(self.scan.kspace[first:end])
-        return apply_mask(kspace if kspace.ndim == 4 else kspace[:, None], self._acquired)
+        acquired = apply_mask(kspace if kspace.ndim == 4 else kspace[:, None], self._acquired)
+        return acquired.roll(-self._shift, dims=-2) if self._shift else acquired
 
     def magnitude(self, image: Tensor, batch: Batch) -> Tensor:
         """Compute the magnitude images to deliver: real (slices, H, W).

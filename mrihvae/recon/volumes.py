@@ -128,7 +128,7 @@ def reconstruct_scan(
     for batch in slices.batches(batch_size):
         image = method.reconstruct(batch)
         magnitudes.append(slices.magnitude(image, batch).cpu())
-        images += [image.cpu()] if complex_image else []
+        images += [slices.restore_phase(image).cpu()] if complex_image else []
         progress(len(batch.kspace))
         del batch, image  # before the next ones are made
     found = _crop(scan, torch.cat(magnitudes))
@@ -164,7 +164,7 @@ def sample_volume(
         mean = images.mean(dim=0)
         means.append(slices.magnitude(mean, batch).cpu())
         drawn.append(torch.stack([slices.magnitude(image, batch).cpu() for image in images], dim=1))
-        kept += [mean.cpu()] if complex_image else []
+        kept += [slices.restore_phase(mean).cpu()] if complex_image else []
         progress(len(batch.kspace))
         del batch, images
     magnitude, samples = _crop(scan, torch.cat(means)), _crop(scan, torch.cat(drawn))

@@ -140,7 +140,7 @@ def test_mrd_images_come_back_in_their_place(tmp_path: Path) -> None:
     np.testing.assert_allclose(alone.geometry.positions, [[0, 0, 0], [0, 0, 4], [0, 0, 8]])
 
 
-@pytest.mark.parametrize(("count", "columns"), [(2, 2), (3, 2), (4, 3), (9, 4)])
+@pytest.mark.parametrize(("count", "columns"), [(1, 1), (2, 2), (3, 2), (4, 3), (9, 4)])
 def test_picture_is_a_page_of_slices(count: int, columns: int, tmp_path: Path) -> None:
     """As near to a square as pages of 8 x 6 get, with black lines of two pixels between slices."""
     volume = np.random.default_rng(1).random((count, 8, 6)).astype(np.float32)
@@ -166,5 +166,5 @@ def test_place_that_cannot_be_written(suffix: str, tmp_path: Path) -> None:
         pytest.importorskip({".mrd": "ismrmrd", ".dcm": "pydicom"}[suffix])
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(InputError, match="cannot be written"):
-        write(tmp_path / "file" / f"a{suffix}", PLACED.one(0) if suffix == ".dcm" else PLACED)
+        write(tmp_path / "file" / f"a{suffix}", PLACED.single_slice(0) if suffix == ".dcm" else PLACED)
     assert [path.name for path in tmp_path.iterdir()] == ["file"]

@@ -6,6 +6,8 @@ from tests.support import REPOSITORY
 
 WITHOUT = {
     "__main__": "one call of the command, with which tests/cli/test_main.py starts it",
+    "cli/convert_content": "tests/cli/test_convert.py and test_dicom.py",
+    "cli/reconstruction_images": "tests/cli/test_dicom.py",
     "cli/report": "tests/evaluation/test_report.py reads the pages that the command writes",
     "evaluation/report/data": "tests/evaluation/test_report_page.py",
     "evaluation/report/page": "tests/evaluation/test_report_page.py",
@@ -14,6 +16,13 @@ WITHOUT = {
     "evaluation/report/volumes": "tests/evaluation/test_report.py",
     "coils/checks": "its refusals are those of tests/coils/test_prewhitening.py and test_compression.py",
     "data/calibration": "a container without a method",
+    "io/dicom_header": "tests/io/test_dicom.py",
+    "io/like": "tests/cli/test_dicom.py",
+    **dict.fromkeys(
+        [f"io/twix/{name}" for name in ("encoding", "extra", "files", "measurements", "protocol", "refusals")],
+        "tests/io/test_twix.py, by whole files",
+    ),
+    "io/write_dicom": "tests/io/test_dicom.py",
     "inference/problem": "tests/inference/test_reconstruct.py",
     "io/checks": "its refusals are those of every reader, in tests/io/test_kspace.py",
     "recon/methods": "tests/recon/test_volumes.py",

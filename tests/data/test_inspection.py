@@ -1,0 +1,91 @@
+"""A look at k-space: what is wrong is refused, what is doubtful is said, and good scans are left alone."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import mrihvae
+from mrihvae.data.inspection import Inspection, inspect_kspace
+from mrihvae.data.scan import Scan
+from mrihvae.errors import InputError
+from tests.support.files import complex_normal
+from tests.support.small import small_kspace
+from tests.support.small_coils import calibrated, coil_scans
+
+SHAPE = (48, 40)
+
+
+def coils(count: int = 4) -> np.ndarray:
+    return coil_scans(2, count, *SHAPE)[0].numpy()
+
+
+def test_good_scans_and_noise_are_left_alone() -> None:
+    for kspace in (coils(), small_kspace(2, *SHAPE).numpy(), complex_normal((2, 3, *SHAPE)), 0 * coils()):
+        found = inspect_kspace(Scan("a.h5", kspace.astype(np.complex64)))
+        assert found.refusal == "" and found.warnings == () and max(map(abs, found.shift)) <= 1
+    undersampled = np.where(calibrated(40).numpy(), coils(), 0)
+    assert inspect_kspace(Scan("a.h5", undersampled)).refusal == ""
+
+
+@pytest.mark.parametrize("shift", [(0, 0), (5, 0), (-7, 3), (0, -4)])
+def test_shift_of_the_peak(shift: tuple[int, int]) -> None:
+    still = inspect_kspace(Scan("a.h5", coils())).shift
+    found = inspect_kspace(Scan("a.h5", np.roll(coils(), shift, (-2, -1)))).shift
+    assert (found[0] - still[0], found[1] - still[1]) == shift
+
+
+def test_what_cannot_be_right_is_refused() -> None:
+    kspace = coils()
+    image = np.fft.fftshift(np.fft.ifft2(np.fft.ifftshift(kspace, (-2, -1))), (-2, -1)).astype(np.complex64)
+    last = np.moveaxis(coil_scans(1, 4, 96, 80)[0].numpy(), 1, 3)
+    cases = {
+        "not centered: the strongest sample is at a corner": np.fft.ifftshift(kspace, (-2, -1)),
+        "holds images, not k-space": image,
+        r"axes look like \(slice, H, W, coil\), with 4 coils last": last,
+    }
+    for message, wrong in cases.items():
+        with pytest.raises(InputError, match=f"k-space: .*{message}"):
+            mrihvae.reconstruct(np.ascontiguousarray(wrong), method="zero-filled")
+
+
+def test_what_is_doubtful_is_said() -> None:
+    dead, real, clipped = coils(), coils(), coils()
+    dead[:, 2] = 0
+    real = real.real.astype(np.complex64)
+    limit = 0.2 * np.abs(clipped.real).max()
+    clipped = (np.clip(clipped.real, -limit, limit) + 1j * np.clip(clipped.imag, -limit, limit)).astype(np.complex64)
+    for kspace, text in ((dead, "coils without signal: 2"), (real, "no imaginary part"), (clipped, "saturated")):
+        (warning,) = inspect_kspace(Scan("a.h5", kspace)).warnings
+        assert text in warning
+
+
+@pytest.mark.parametrize("factor", [1e-30, 1e-12, 1e12, 1e30])
+def test_scale_does_not_matter(factor: float) -> None:
+    expected = inspect_kspace(Scan("a.h5", coils()))
+    assert inspect_kspace(Scan("a.h5", (factor * coils()).astype(np.complex64))) == expected
+    assert inspect_kspace(Scan("a.h5", np.full((1, 8, 8), np.nan, np.complex64))) == Inspection()
+
+
+@pytest.mark.parametrize("several", [False, True])
+@pytest.mark.parametrize("method", ["zero-filled", "amortized"])
+def test_a_peak_off_the_center_along_h_changes_no_image(method: str, several: bool) -> None:
+    """It is moved to the center and back: magnitudes are the same, complex images have their linear phase."""
+    if method == "amortized" and several:
+        method = "sense"
+    kspace = coils() if several else small_kspace(2, *SHAPE).numpy()
+    axes, lines = None if several else "slice H W", calibrated(40).numpy()
+    expected = mrihvae.reconstruct(kspace, lines, axes=axes, method=method)
+    found = mrihvae.reconstruct(np.roll(kspace, 6, -2), lines, axes=axes, method=method)
+    np.testing.assert_allclose(found.magnitude, expected.magnitude, atol=2e-4 * expected.magnitude.max())
+    (warning,) = found.warnings
+    assert "samples from the center of k-space along H; it was moved" in warning and expected.warnings == ()
+    ramp = np.exp(2j * np.pi * 6 * (np.arange(48) - 24) / 48)[:, None]
+    bound = 1e-3 * np.abs(expected.image).max()
+    np.testing.assert_allclose(found.image, expected.image * ramp, atol=bound)
+
+
+def test_a_peak_off_the_center_along_w_is_said() -> None:
+    kspace, lines = np.roll(small_kspace(1, *SHAPE).numpy()[0], 5, -1), calibrated(40).numpy()
+    (warning,) = mrihvae.reconstruct(kspace, lines, method="zero-filled").warnings
+    assert "the strongest sample lies 5 samples from the center of k-space along W" in warning
