@@ -55,8 +55,9 @@ def convert_file(
         if arguments.images or suffix not in KSPACE_WRITERS:
             header = None if reference is None else reference.header
             _write(path, [images_of(scan)], suffix, arguments, reference, header)
-        elif reference is not None:
-            raise InputError("--like: goes with images; add --images, or leave it out")
+        elif reference is not None or arguments.slice is not None:
+            name = "--slice" if reference is None else "--like"
+            raise InputError(f"{name}: goes with images; add --images, or leave it out")
         elif lost := save(path, scan, suffix):
             print(f"{path}: {suffix} has no place for {', '.join(lost)}", file=sys.stderr)
         yield path

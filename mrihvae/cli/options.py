@@ -54,7 +54,7 @@ class Demo(Options):
 
 
 class Reconstruct(Options):
-    """reconstruct undersampled scans in files of fastMRI, ISMRMRD (MRD), BART or NumPy
+    """reconstruct undersampled scans in files of fastMRI, ISMRMRD (MRD), Siemens (TWIX), BART or NumPy
 
     Examples:
       mrihvae reconstruct scan.h5 --output out/

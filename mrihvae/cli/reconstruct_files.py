@@ -183,7 +183,7 @@ def _panel(
     """Draw the middle slice: zero-filled, reconstruction, target, errors, and the uncertainty map if there is one."""
     middle = len(volume) // 2
     single = scan.single_slice(middle)
-    zero_filled = reconstruct_volume(single, mask, ZeroFilledMethod())
+    zero_filled = reconstruct_volume(single, mask, ZeroFilledMethod(), inspect=False)
     name = method.name if uncertainty is None else "mean of samples"
     images = {"zero-filled": zero_filled, name: volume[middle : middle + 1]}
     uncertainty_map = None if uncertainty is None else uncertainty[middle : middle + 1]

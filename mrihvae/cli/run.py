@@ -26,7 +26,7 @@ from mrihvae.data.scan import TARGETS
 from mrihvae.errors import InputError
 from mrihvae.evaluation.scores import METRICS, Evaluation, VolumeScores, evaluate
 from mrihvae.io.fastmri import read_head
-from mrihvae.io.formats import KSPACE_SUFFIXES, check_names
+from mrihvae.io.formats import KSPACE_SUFFIXES, check_names, has_suffix
 from mrihvae.io.kspace import kind_of, list_kspace
 from mrihvae.physics.fastmri_masks import seed_of
 from mrihvae.physics.sampling import sampling_pattern
@@ -103,8 +103,10 @@ def find_volumes(protocol: Protocol, data: Path) -> list[ScanEntry]:
     """
     folder = data / protocol.data
     if not folder.is_dir():
-        if not data.is_dir() or not any(file.suffix in KSPACE_SUFFIXES for file in data.iterdir()):
-            raise InputError(f"{data}: has no folder '{protocol.data}', and no .h5 files itself; give --data with them")
+        if not data.is_dir() or not any(has_suffix(file, KSPACE_SUFFIXES) for file in data.iterdir()):
+            raise InputError(
+                f"{data}: has no folder '{protocol.data}', and no file with k-space itself; give --data with them"
+            )
         folder = data
     volumes = [volume for file in list_kspace(folder) for volume in _volumes(file, protocol.challenge)]
     check_names((volume.file, volume.name) for volume in volumes)

@@ -15,6 +15,8 @@ from mrihvae.data.scan import Scan
 MAX_SLICES = 4  # of a scan that are looked at, evenly spaced
 STRONGEST = 0.01  # share of the samples whose energy is compared with all
 MIN_CONCENTRATION = 0.3  # of the energy in these, above which an array is k-space beyond doubt; noise has 0.056
+MIN_IMAGE = 0.02  # of the same, below which an array is flatter than any image
+MIN_CENTRAL = 0.3  # of the energy of an image's Fourier transform at its lowest frequencies
 MAX_COILS_LAST = 64  # size of a last axis that may be coils
 DEAD = 1e-8  # power of a coil over the median one's, below which it received nothing
 MIN_CLIPPED = 8  # samples at the very same largest value, from which a receiver was saturated
@@ -49,42 +51,49 @@ def inspect_kspace(scan: Scan, mask: np.ndarray | None = None) -> Inspection:
     -------
     see `Inspection`; of zeros, and of numbers that are not finite, nothing is said: readers refuse them
     """
-    kspace = _some_slices(scan)
-    if mask is not None:
-        kspace = np.where(mask, kspace, np.complex64(0))
-    largest = float(np.abs(kspace).max())
-    if not 0 < largest < np.inf:
-        return Inspection()
-    kspace = kspace / np.float32(largest)  # squares of very large or small numbers leave single precision
-    power: np.ndarray = np.einsum("schw,schw->chw", kspace, kspace.conj()).real
+    count = len(scan.kspace)
+    chosen = np.unique(np.linspace(0, count - 1, min(count, MAX_SLICES)).round().astype(int))
+    slices = [_take(scan, int(k), mask) for k in chosen[:1]]
+    power = np.zeros(slices[0].shape)
+    real, clipped = True, 0
+    for number, k in enumerate(chosen):
+        kspace = slices[0] if number == 0 else _take(scan, int(k), mask)
+        largest = float(np.abs(kspace).max())
+        if not np.isfinite(largest):
+            return Inspection()
+        if largest == 0:
+            continue
+        for coil, samples in enumerate(kspace):  # in double precision, where no square leaves its range
+            power[coil] += np.abs(samples.astype(np.complex128)) ** 2
+        real = real and not kspace.imag.any()
+        parts = np.abs(kspace.view(kspace.real.dtype))
+        clipped = max(clipped, int(np.count_nonzero(parts == parts.max())))
     whole = power.sum(axis=0)
+    if not whole.any():
+        return Inspection()
     shift = (0, 0)
     if _concentration(whole) >= MIN_CONCENTRATION:
         h, w = np.unravel_index(int(_smoothed(whole).argmax()), whole.shape)
         shift = (int(h) - whole.shape[0] // 2, int(w) - whole.shape[1] // 2)
-    if refusal := _refusal(kspace, whole, shift):
+    if refusal := _refusal(slices[0], whole, shift):
         return Inspection(shift, refusal)
-    return Inspection(shift, warnings=tuple(_warnings(kspace, power)))
+    return Inspection(shift, warnings=tuple(_warnings(power.sum(axis=(1, 2)), real, clipped)))
 
 
-def _some_slices(scan: Scan) -> np.ndarray:
-    """Read a few slices: (slice, coil, H, W)."""
-    count = len(scan.kspace)
-    chosen = np.unique(np.linspace(0, count - 1, min(count, MAX_SLICES)).round().astype(int))
-    found: np.ndarray = np.concatenate([np.asarray(scan.kspace[k : k + 1]) for k in chosen])
-    return found if found.ndim == 4 else found[:, None]
+def _take(scan: Scan, k: int, mask: np.ndarray | None) -> np.ndarray:
+    """Read what was acquired of one slice: complex64 (coil, H, W)."""
+    found = np.asarray(scan.kspace[k : k + 1])[0]
+    found = found if found.ndim == 3 else found[None]
+    return np.ascontiguousarray(found if mask is None else np.where(mask, found, np.complex64(0)))
 
 
 def _refusal(kspace: np.ndarray, power: np.ndarray, shift: tuple[int, int]) -> str:
-    """Say why an array cannot be k-space with its axes and its center where they should be; empty if it can."""
-    coils, height, width = kspace.shape[1:]
+    """Describe why an array cannot be k-space with its axes and its center in their places; empty if it can."""
+    coils, height, width = kspace.shape
     if 1 < width <= MAX_COILS_LAST and coils > MAX_COILS_LAST and coils >= 2 * width:
         return f"axes look like (slice, H, W, coil), with {width} coils last; move coils behind slices"
-    if _concentration(power) < MIN_CONCENTRATION:
-        image = np.fft.fft2(kspace, axes=(-2, -1))
-        of_image = _concentration((np.abs(image) ** 2).sum(axis=(0, 1)))
-        if of_image > max(MIN_CONCENTRATION, 2 * _concentration(power)):
-            return "holds images, not k-space: its Fourier transform is concentrated as k-space is; transform it first"
+    if MIN_IMAGE <= _concentration(power) < MIN_CONCENTRATION and _central_share(kspace) > MIN_CENTRAL:
+        return "holds images, not k-space: its Fourier transform is what k-space looks like; transform it first"
     ends = [abs(offset) >= size // 2 - 1 for offset, size in zip(shift, (height, width), strict=True)]
     if all(ends) and min(height, width) > 8:
         return (
@@ -94,21 +103,23 @@ def _refusal(kspace: np.ndarray, power: np.ndarray, shift: tuple[int, int]) -> s
     return ""
 
 
-def _warnings(kspace: np.ndarray, power: np.ndarray) -> list[str]:
-    """Say what is doubtful about samples and coils."""
+def _central_share(images: np.ndarray) -> float:
+    """Compute the share of the energy at the lowest frequencies of images (coil, H, W), within 2 samples of DC."""
+    spectrum = sum(np.abs(np.fft.fft2(image)) ** 2 for image in images)
+    low = np.roll(np.asarray(spectrum), (2, 2), (0, 1))[:5, :5]
+    return float(low.sum() / np.sum(spectrum))
+
+
+def _warnings(power: np.ndarray, real: bool, clipped: int) -> list[str]:
+    """Describe what is doubtful about samples, and about coils of power (coil,)."""
     found = []
-    if not kspace.imag.any():
+    if real:
         found.append("k-space has no imaginary part: the real part alone may have been stored")
-    of_coils = power.sum(axis=(1, 2))
-    dead = np.flatnonzero(of_coils <= DEAD * np.median(of_coils)).tolist()
-    if dead and len(of_coils) > 1:
+    dead = np.flatnonzero(power <= DEAD * np.median(power)).tolist()
+    if dead and len(power) > 1:
         found.append(f"coils without signal: {', '.join(map(str, dead))}")
-    parts = np.abs(kspace.view(kspace.real.dtype))
-    most = parts.max()
-    if np.count_nonzero(parts == most) >= MIN_CLIPPED:
-        found.append(
-            f"{np.count_nonzero(parts == most)} samples have the same largest value: the receiver was saturated"
-        )
+    if clipped >= MIN_CLIPPED:
+        found.append(f"{clipped} samples have the same largest value: the receiver was saturated")
     return found
 
 

@@ -13,7 +13,7 @@ from mrihvae.model.settings import ModelSettings
 from mrihvae.pnp.settings import PnPSettings
 from mrihvae.protocols.evaluation import MaskSettings, Protocol
 from mrihvae.protocols.training import TrainingProtocol
-from mrihvae.recon.settings import METHODS
+from mrihvae.recon.settings import METHODS, ClassicalSettings, SamplingSettings
 from mrihvae.training.draw import SimulationSettings
 from mrihvae.training.run import TrainSettings
 from mrihvae.utils.config import schema
@@ -24,8 +24,8 @@ DRAFT = "https://json-schema.org/draft/2020-12/schema"
 def evaluation_schema() -> dict[str, Any]:
     """Return the JSON schema of evaluation protocols, `mrihvae run`."""
     solver = schema(PnPSettings)["properties"] | schema(InferenceSettings)["properties"]
-    solver |= {"method": {"enum": list(METHODS)}, "samples": {"type": "integer", "minimum": 1}}
-    solver |= {"strength": {"type": "number", "exclusiveMinimum": 0}}
+    solver |= schema(SamplingSettings)["properties"] | schema(ClassicalSettings)["properties"]
+    solver["method"] = {"enum": list(METHODS)}
     parts = {
         "kind": {"const": "evaluation"},
         "mask": schema(MaskSettings),

@@ -13,7 +13,7 @@ from torch import Tensor
 from mrihvae.data.scan import Scan, acquired_samples
 from mrihvae.errors import InputError
 from mrihvae.model.shipped import weights_for
-from mrihvae.recon.methods import HybridMethod, Method, ModelMethod, load_method
+from mrihvae.recon.methods import HybridMethod, Method, ModelMethod, SampleMeanMethod, load_method
 from mrihvae.recon.volumes import Reconstruction, reconstruct_scan
 from mrihvae.utils.config import as_dict
 from mrihvae.utils.notices import collect_notices, warn
@@ -125,12 +125,18 @@ def reconstruct(
     array, axes = _as_array(kspace, axes)
     volume, own = _as_volume(array, axes), None if maps is None else _as_maps(maps, array, axes)
     scan = Scan(NAME, volume if "coil" in axes else volume[:, 0], maps=own)
+    if type(seed) is not int or seed < 0:
+        raise InputError(f"seed is {seed}; give a whole number of at least 0")
     chosen = _method(method, weights, scan.coils, samples, device)
+    if isinstance(chosen, SampleMeanMethod):
+        samples = samples or chosen.samples
     with collect_notices() as notices:
         parts = []
         for where, lines in _by_mask(_masks(mask, array, axes)):
             part = replace(scan, kspace=scan.kspace[where], maps=_part(own, where))
-            found = reconstruct_scan(part, lines, chosen, samples=samples, seed=seed, complex_image=True)
+            found = reconstruct_scan(
+                part, lines, chosen, samples=samples, seed=seed, complex_image=True, first=where.start
+            )
             parts.append((where, found))
     made: dict[str, Any] = {name: _join(parts, name, len(volume)) for name in ("magnitude", "image", "std", "samples")}
     if "slice" not in axes:
@@ -246,25 +252,29 @@ def _as_maps(maps: np.ndarray | Tensor, kspace: np.ndarray, axes: str) -> np.nda
     return np.ascontiguousarray(own, np.complex64)
 
 
-def _part(maps: np.ndarray | None, where: np.ndarray) -> np.ndarray | None:
+def _part(maps: np.ndarray | None, where: slice) -> np.ndarray | None:
     """Return the maps of some slices."""
     return maps if maps is None or len(maps) == 1 else maps[where]
 
 
-def _by_mask(masks: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Group slices of one mask: their numbers, and the mask, (W,) where it is of whole lines along H."""
-    left = np.arange(len(masks))
-    while len(left):
-        same = np.array([np.array_equal(masks[k], masks[left[0]]) for k in left])
-        lines = masks[left[0]]
-        yield left[same], np.array(lines[0] if (lines == lines[:1]).all() else lines)
-        left = left[~same]
+def _by_mask(masks: np.ndarray) -> Iterator[tuple[slice, np.ndarray]]:
+    """Group neighboring slices of one mask: which, and the mask, (W,) where it is of whole lines along H."""
+    first = 0
+    for k in range(1, len(masks) + 1):
+        if k == len(masks) or not np.array_equal(masks[k], masks[first]):
+            lines = masks[first]
+            yield slice(first, k), np.array(lines[0] if (lines == lines[:1]).all() else lines)
+            first = k
 
 
 def _method(method: str | Method, weights: str, coils: int, samples: int, device: str) -> Method:
     """Load the method, unless it is at hand."""
-    if samples < 0 or samples == 1:
+    if type(samples) is not int or samples < 0 or samples == 1:
         raise InputError(f"samples is {samples}; give 0 for none, or at least 2: a standard deviation takes two")
+    if not isinstance(method, str | Method):
+        raise InputError(f"method is {method!r}; give a name, or a method of mrihvae.load_method")
+    if isinstance(method, Method) and (weights, device) != (DEFAULT, "auto"):
+        raise InputError("weights and device are those with which the method was loaded; leave them out")
     if isinstance(method, str):
         where = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
         name = weights_for(coils) if weights == DEFAULT else weights
@@ -274,7 +284,7 @@ def _method(method: str | Method, weights: str, coils: int, samples: int, device
     return method
 
 
-def _join(parts: list[tuple[np.ndarray, Reconstruction]], name: str, slices: int) -> np.ndarray | None:
+def _join(parts: list[tuple[slice, Reconstruction]], name: str, slices: int) -> np.ndarray | None:
     """Return the slices of all groups in their order."""
     arrays = [(where, getattr(found, name)) for where, found in parts]
     if arrays[0][1] is None:

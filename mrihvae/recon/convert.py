@@ -152,6 +152,9 @@ def save(path: str | Path, content: Scan | ImageVolume, suffix: str | None = Non
     """
     path = Path(path)
     suffix = suffix or suffix_of(path)
+    if suffix not in WRITERS or not isinstance(content, Scan | ImageVolume):
+        known = ", ".join(WRITERS)
+        raise InputError(f"{path}: give a Scan or an ImageVolume, and one of {known} for a suffix")
     if isinstance(content, Scan) and suffix in KSPACE_WRITERS:
         KSPACE_WRITERS[suffix](path, content)
         return unsupported_content(content, suffix)

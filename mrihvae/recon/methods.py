@@ -320,6 +320,8 @@ def load_method(
     """
     where = "pnp settings" if name == "pnp" else "inference settings"
     check_settings(name, settings, where)
+    if not isinstance(coils, CoilSettings):
+        raise InputError(f"coils is {coils!r}; give CoilSettings")
     if name not in MODEL_METHODS:
         return make_method(name, strength=settings.get("strength"), coils=coils)
     weights = weights or weights_for(2 if several_coils else 1)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from mrihvae.errors import InputError, nearest
-from mrihvae.inference.settings import InferenceSettings
+from mrihvae.inference.settings import InferenceSettings, RefinementSettings
 from mrihvae.pnp.settings import PnPSettings
 from mrihvae.utils.config import from_dict, setting_names
 
@@ -14,8 +15,45 @@ SAMPLING_METHODS = ("hybrid", "amortized", "samples")  # those that support post
 MODEL_METHODS = (*SAMPLING_METHODS, "pnp")
 CLASSICAL_METHODS = ("sense", "wavelet", "tv")
 METHODS = (*MODEL_METHODS, "zero-filled", *CLASSICAL_METHODS)
-SAMPLING = ("samples", "sample_sweeps")  # settings of `mrihvae.recon.methods.HybridMethod` beside those of inference
 DEFAULT_SAMPLES = 8
+
+
+@dataclass(frozen=True)
+class SamplingSettings:
+    """Settings of posterior sampling, beside those of inference.
+
+    Attributes
+    ----------
+    samples : number of posterior samples
+    sample_sweeps : refinement steps of these, per level; 0 takes them as r draws them
+    """
+
+    samples: int = DEFAULT_SAMPLES
+    sample_sweeps: int | tuple[int, ...] = 0
+
+    def __post_init__(self) -> None:
+        if self.samples < 1:
+            raise InputError(f"samples {self.samples} must be at least 1")
+        RefinementSettings(sweeps=self.sample_sweeps)
+
+
+@dataclass(frozen=True)
+class ClassicalSettings:
+    """Settings of methods without weights.
+
+    Attributes
+    ----------
+    strength : of regularization, in model units; None for the tuned one
+    """
+
+    strength: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.strength is not None and not self.strength > 0:
+            raise InputError(f"strength {self.strength} must be above 0")
+
+
+SAMPLING = tuple(setting_names(SamplingSettings))
 
 
 def setting_names_of(method: str) -> tuple[str, ...]:
@@ -32,7 +70,7 @@ def setting_names_of(method: str) -> tuple[str, ...]:
         return (*SAMPLING, *setting_names(InferenceSettings))
     if method == "pnp":
         return tuple(setting_names(PnPSettings))
-    return ("strength",) if method in CLASSICAL_METHODS else ()
+    return tuple(setting_names(ClassicalSettings)) if method in CLASSICAL_METHODS else ()
 
 
 def check_settings(method: str, settings: Mapping[str, Any], where: str, unused: Sequence[str] = ()) -> None:
@@ -53,6 +91,7 @@ def check_settings(method: str, settings: Mapping[str, Any], where: str, unused:
     if method == "pnp":
         from_dict(PnPSettings, settings, where)
     elif method in SAMPLING_METHODS:
+        from_dict(SamplingSettings, {name: settings[name] for name in settings if name in SAMPLING}, where)
         from_dict(InferenceSettings, {name: settings[name] for name in settings if name not in SAMPLING}, where)
-        if settings.get("samples", 1) < 1:
-            raise InputError(f"{where}: samples {settings['samples']} must be at least 1")
+    elif method in CLASSICAL_METHODS:
+        from_dict(ClassicalSettings, settings, where)

@@ -73,6 +73,8 @@ class SlicedScan:
     settings : what is done with several coils
     combine : whether several coils are combined by maps; otherwise nothing is done to them
     calibration : bool (H, W), the acquired samples in which the calibration region is searched; None for all
+    first : number of the first slice in its volume, by which posterior samples are seeded
+    inspect : whether k-space is looked at first (`mrihvae.data.inspection`)
 
     Raises
     ------
@@ -88,7 +90,12 @@ class SlicedScan:
         settings: CoilSettings,
         combine: bool = True,
         calibration: Tensor | None = None,
+        first: int = 0,
+        inspect: bool = True,
     ) -> None:
+        if mask.ndim > 1 and bool((mask == mask[:1]).all()):
+            mask = mask[0]  # whole lines along H
+        self.first = first
         self.scan, self.settings, self.combine = scan, settings, combine and scan.coils > 1
         self.rows = _rows(scan, mask)
         self._acquired = torch.from_numpy(mask)
@@ -101,7 +108,7 @@ class SlicedScan:
         )
         self._calibration = self.measured if calibration is None else calibration[: self.rows]
         self._maps: dict[int, Tensor] = {}
-        self._shift = self._inspect(mask)
+        self._shift = self._inspect(mask) if inspect else 0
         own, shape = scan.maps, scan.kspace.shape
         if self.combine and own is not None and (own.shape[1:] != shape[1:] or own.shape[0] not in (1, shape[0])):
             raise InputError(
@@ -111,18 +118,22 @@ class SlicedScan:
 
     def _inspect(self, mask: np.ndarray) -> int:
         """Refuse or warn of what is wrong with k-space; return by how many samples its peak is to be moved along H."""
-        if not _has_center(mask, self.scan.kspace.shape[-2:]):
+        has_center = _has_center(mask, self.scan.kspace.shape[-2:])
+        if not has_center:
             warn("the center of k-space was not acquired: contrast is not reliable")
         inspection = inspect_kspace(self.scan, mask)
         if inspection.refusal:
             raise InputError(f"{self.scan.name}: {inspection.refusal}")
         for text in inspection.warnings:
             warn(text)
-        along_h, along_w = inspection.shift
+        along_h, along_w = inspection.shift if has_center else (0, 0)  # without it another sample is the strongest
         where = "samples from the center of k-space along"
         if abs(along_w) >= MIN_SHIFT:
             warn(f"the strongest sample lies {along_w} {where} W; check the file, and how it was exported")
-        if abs(along_h) < MIN_SHIFT or self._acquired.ndim > 1:
+        if abs(along_h) < MIN_SHIFT:
+            return 0
+        if self._acquired.ndim > 1:
+            warn(f"the strongest sample lies {along_h} {where} H; check the file, and how it was exported")
             return 0
         warn(f"the strongest sample lies {along_h} {where} H; it was moved to the center for inference, and back")
         return along_h
@@ -174,7 +185,7 @@ class SlicedScan:
             one_coil = whole.shape[1] == 1
             kspace = original[:, 0] if one_coil else original
             noise = noise[:, 0] if one_coil else noise.square().mean(dim=1).sqrt()
-            return Batch(kspace, self.known, None, first, noise, [None] * len(whole), original)
+            return Batch(kspace, self.known, None, self.first + first, noise, [None] * len(whole), original)
         mixed, kspace = whole, original
         if self.mixing is not None:
             mixed, kspace = mix_coils(whole, self.mixing), mix_coils(original, self.mixing)
@@ -189,7 +200,7 @@ class SlicedScan:
             [self._total_mixing(compressed.matrix) for compressed in found],
         )
         virtual = stack_coils([compressed.kspace for compressed in found])
-        return Batch(virtual, self.known, maps, first, noise, mixing, original)
+        return Batch(virtual, self.known, maps, self.first + first, noise, mixing, original)
 
     def original(self, first: int, end: int) -> Tensor:
         """Return the acquired k-space of the original coils, with readout oversampling: (slices, coils, H, W).

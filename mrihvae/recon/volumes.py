@@ -57,9 +57,10 @@ def reconstruct_volume(
     method: Method,
     batch_size: int = 8,
     progress: Progress = lambda slices: None,
+    inspect: bool = True,
 ) -> np.ndarray:
     """Reconstruct all slices of a scan: `Reconstruction.magnitude`; parameters as for `reconstruct_scan`."""
-    return reconstruct_scan(scan, mask, method, batch_size=batch_size, progress=progress).magnitude
+    return reconstruct_scan(scan, mask, method, batch_size=batch_size, progress=progress, inspect=inspect).magnitude
 
 
 def reconstruct_scan(
@@ -72,6 +73,8 @@ def reconstruct_scan(
     batch_size: int = 8,
     progress: Progress = lambda slices: None,
     complex_image: bool = False,
+    first: int = 0,
+    inspect: bool = True,
 ) -> Reconstruction:
     """Reconstruct all slices of a scan, y = M F S x + n.
 
@@ -86,6 +89,8 @@ def reconstruct_scan(
     batch_size : number of coil images that are reconstructed together; it changes speed and memory, not results
     progress : called after each batch with the number of its slices
     complex_image : whether complex images are kept, too
+    first : number of the first slice in its volume: every slice has samples of its own
+    inspect : whether k-space is looked at first, and refused if it cannot be right (`mrihvae.data.inspection`)
 
     Returns
     -------
@@ -115,15 +120,17 @@ def reconstruct_scan(
     * "Iterative Amortized Hierarchical VAE" (IA-HVAE), https://doi.org/10.48550/arXiv.2601.15894
     * Zbontar et al. 2018 (fastMRI), https://doi.org/10.48550/arXiv.1811.08839
     """
-    mask = mask_of(scan, None) if mask is None else mask
+    mask = mask_of(scan, None) if mask is None else _checked_mask(scan, mask)
     method = load_method(several_coils=scan.coils > 1) if method is None else method
+    if not isinstance(method, Method):
+        raise InputError(f"method is {method!r}; load one with mrihvae.load_method")
     if samples:
         sampling = change_method(method, "", samples)
-        return sample_volume(scan, mask, sampling, seed, batch_size, progress, complex_image)
+        return sample_volume(scan, mask, sampling, seed, batch_size, progress, complex_image, first)
     complete = bool((mask | ~encoded_lines(scan)).all())
     if scan.coils > 1 and method.coils.output == "rss" and complete and not complex_image:
         method = ZeroFilledMethod()  # acquired k-space is all that is delivered
-    slices = SlicedScan(scan, mask, method.coils, method.combines)
+    slices = SlicedScan(scan, mask, method.coils, method.combines, first=first, inspect=inspect)
     magnitudes, images = [], []
     for batch in slices.batches(batch_size):
         image = method.reconstruct(batch)
@@ -143,6 +150,7 @@ def sample_volume(
     batch_size: int = 8,
     progress: Progress = lambda slices: None,
     complex_image: bool = False,
+    first: int = 0,
 ) -> Reconstruction:
     """Draw `method.samples` posterior samples of all slices of a scan; parameters as for `reconstruct_scan`.
 
@@ -157,7 +165,7 @@ def sample_volume(
         raise InputError(
             f"method '{method.name}' does not support posterior sampling; choose one of {', '.join(SAMPLING_METHODS)}"
         )
-    slices = SlicedScan(scan, mask, method.coils)
+    slices = SlicedScan(scan, mask, method.coils, first=first)
     means, drawn, kept = [], [], []
     for batch in slices.batches(batch_size):
         images = method.sample(batch, seed)
@@ -176,6 +184,17 @@ def sample_volume(
     factor = method.inference.spread * ratio
     std = np.sqrt(factor**2 * samples.var(axis=1, ddof=1) + noise**2)
     return Reconstruction(magnitude, image, std, samples, noise, ratio, factor)
+
+
+def _checked_mask(scan: Scan, mask: np.ndarray) -> np.ndarray:
+    """Check a mask: bool (W,) or (H, W)."""
+    shape = scan.kspace.shape[-2:]
+    if not isinstance(mask, np.ndarray) or mask.shape not in (shape, shape[-1:]):
+        found = f"of shape {mask.shape}" if isinstance(mask, np.ndarray) else type(mask).__name__
+        raise InputError(f"{scan.name}: mask is {found}; give a NumPy array (W,) or (H, W) for k-space of {shape}")
+    if mask.dtype != bool and not np.isin(mask, (0, 1)).all():
+        raise InputError(f"{scan.name}: mask must hold True and False, or 1 and 0, alone")
+    return mask.astype(bool, copy=False)
 
 
 def _error_ratio(slices: SlicedScan, method: HybridMethod, seed: int) -> float:

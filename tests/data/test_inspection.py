@@ -86,6 +86,31 @@ def test_a_peak_off_the_center_along_h_changes_no_image(method: str, several: bo
 
 
 def test_a_peak_off_the_center_along_w_is_said() -> None:
-    kspace, lines = np.roll(small_kspace(1, *SHAPE).numpy()[0], 5, -1), calibrated(40).numpy()
+    kspace, lines = np.roll(small_kspace(1, *SHAPE).numpy()[0], 5, -1), calibrated(40, 16).numpy()
     (warning,) = mrihvae.reconstruct(kspace, lines, method="zero-filled").warnings
     assert "the strongest sample lies 5 samples from the center of k-space along W" in warning
+
+
+def test_without_the_center_another_sample_is_no_peak() -> None:
+    lines = (np.arange(40) % 3 == 0) & (np.abs(np.arange(40) - 20) > 6)
+    (warning,) = mrihvae.reconstruct(np.roll(coils(), 6, -2), lines, method="zero-filled").warnings
+    assert warning == "the center of k-space was not acquired: contrast is not reliable"
+
+
+@pytest.mark.parametrize("points", [1, 20, 60])
+def test_sparse_objects_are_no_images(points: int) -> None:
+    """Their k-space is as flat as an image, but its Fourier transform is not at low frequencies alone."""
+    rng = np.random.default_rng(points)
+    image = np.zeros((128, 128), np.complex64)
+    for y, x in rng.integers(8, 120, (points, 2)) if points > 1 else [(70, 40)]:
+        image[y : y + 2, x : x + 2] = 1
+    kspace = np.fft.fftshift(np.fft.fft2(np.fft.ifftshift(image), norm="ortho")).astype(np.complex64)
+    assert inspect_kspace(Scan("a.h5", kspace[None])).refusal == ""
+
+
+def test_a_pattern_of_bins_is_not_moved_but_said() -> None:
+    bins = np.random.default_rng(0).random(SHAPE) < 0.6
+    bins[20:34, 16:24] = True
+    found = mrihvae.reconstruct(np.roll(small_kspace(1, *SHAPE).numpy()[0], 6, -2), bins, method="zero-filled")
+    (warning,) = found.warnings
+    assert "along H; check the file" in warning

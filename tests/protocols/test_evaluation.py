@@ -125,7 +125,7 @@ def test_protocols_inside_of_the_package_come_first(tmp_path: Path, monkeypatch:
 def test_build_takes_the_protocols_into_the_package() -> None:
     built = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
     assert built["package-dir"]["mrihvae.protocol_files"] == "protocols"
-    assert built["package-data"]["mrihvae.protocol_files"] == ["*.toml", "openrecon.json"]
+    assert built["package-data"]["mrihvae.protocol_files"] == ["*.toml", "*.json"]
     assert "mrihvae.protocol_files" in built["packages"]
 
 

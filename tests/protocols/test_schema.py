@@ -12,6 +12,7 @@ import pytest
 
 from mrihvae.protocols.evaluation import protocol_folder, read_kind
 from mrihvae.protocols.schema import SCHEMAS, evaluation_schema, training_schema
+from mrihvae.recon.settings import METHODS, setting_names_of
 
 EVALUATION = {
     "kind": "evaluation", "challenge": "singlecoil", "data": "val",
@@ -61,6 +62,11 @@ def test_mistakes_are_refused(table: str | None, key: str, value: object) -> Non
     (changed if table is None else changed.setdefault(table, {}))[key] = value
     with pytest.raises(jsonschema.ValidationError):
         check(changed, evaluation_schema())
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_solver_takes_all_settings_of_methods(method: str) -> None:
+    assert set(setting_names_of(method)) <= set(evaluation_schema()["properties"]["solver"]["properties"])
 
 
 def test_training_takes_shares_above_zero() -> None:

@@ -13,7 +13,7 @@ import mrihvae
 from mrihvae.data.scan import Scan
 from mrihvae.errors import InputError
 from mrihvae.inference.settings import InferenceSettings
-from mrihvae.recon.methods import HybridMethod, make_method
+from mrihvae.recon.methods import HybridMethod, load_method, make_method
 from mrihvae.recon.volumes import reconstruct_scan, sample_volume
 from tests.support.small import every_third, small_kspace, small_model
 from tests.support.small_coils import calibrated, coil_scans
@@ -142,6 +142,57 @@ def test_settings_say_what_made_it() -> None:
     assert found.settings["method"] == "sense" and found.settings["coils"]["maps"] == "fast"
 
 
+def test_equal_slices_of_other_masks_have_samples_of_their_own(method: HybridMethod) -> None:
+    kspace, other = np.repeat(one_coil(1), 2, axis=0), LINES.copy()
+    other[1] = ~other[1]
+    drawn = mrihvae.reconstruct(
+        kspace, np.stack([LINES, other])[:, None], axes="slice H W", method=method, samples=2
+    ).samples
+    alike = mrihvae.reconstruct(kspace, LINES, axes="slice H W", method=method, samples=2).samples
+    assert np.abs(drawn[0] - drawn[1]).max() > 0.5 * np.abs(alike[0] - alike[1]).max() > 0
+
+
+def test_seed_of_the_mean_of_samples(method: HybridMethod) -> None:
+    mean = make_method("samples", method.model, method.inference, samples=2)
+    one, same, other = (
+        mrihvae.reconstruct(one_coil(1)[0], LINES, method=mean, seed=seed).magnitude for seed in (1, 1, 2)
+    )
+    assert np.array_equal(one, same) and not np.allclose(one, other, rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("mask", "message"),
+    [
+        (LINES[1:], r"mask is of shape \(39,\); give a NumPy array"),
+        (torch.from_numpy(LINES), "mask is Tensor; give a NumPy array"),
+        (2 * LINES, "mask must hold True and False"),
+        (LINES[None, None], r"mask is of shape \(1, 1, 40\)"),
+    ],
+)
+def test_masks_of_scans_are_checked(mask: Any, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        reconstruct_scan(Scan("a.h5", one_coil()), mask, make_method("zero-filled"))
+    whole = reconstruct_scan(Scan("a.h5", one_coil()), LINES.astype(np.uint8), make_method("zero-filled"))
+    assert whole.magnitude.shape == (2, *SHAPE)
+
+
+@pytest.mark.parametrize(
+    ("name", "settings", "message"),
+    [
+        ("hybrid", {"samples": "8"}, "samples is '8'"),
+        ("hybrid", {"samples": 2.5}, "samples is 2.5"),
+        ("hybrid", {"samples": 0}, "samples 0 must be at least 1"),
+        ("hybrid", {"sample_sweeps": -1}, "sweeps -1 and beta 1.0 must be at least 0"),
+        ("tv", {"strength": "x"}, "strength is 'x'"),
+        ("tv", {"strength": -1.0}, "strength -1.0 must be above 0"),
+        ("hybrid", {"coils": {"maps": "fast"}}, "coils is .*; give CoilSettings"),
+    ],
+)
+def test_settings_of_methods_are_checked(name: str, settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        load_method(name, **settings)
+
+
 K, C = one_coil(1)[0], several_coils()
 MISTAKES: list[tuple[Callable[[], Any], str]] = [
     (lambda: mrihvae.reconstruct(C[0]), r"has three axes; say which: axes='slice H W' or axes='coil H W'"),
@@ -169,6 +220,10 @@ MISTAKES: list[tuple[Callable[[], Any], str]] = [
     (lambda: mrihvae.reconstruct(K, LINES, method="tv", samples=2), "method 'tv' does not support posterior sampling"),
     (lambda: mrihvae.reconstruct(K, LINES, samples=1), "samples is 1; give 0 for none, or at least 2"),
     (lambda: mrihvae.reconstruct(K, LINES, samples=-1), "samples is -1"),
+    (lambda: mrihvae.reconstruct(K, LINES, samples=2.5), "samples is 2.5"),  # type: ignore[arg-type]
+    (lambda: mrihvae.reconstruct(K, LINES, samples=2, seed=-1), "seed is -1; give a whole number"),
+    (lambda: mrihvae.reconstruct(K, LINES, method=None), "method is None; give a name"),  # type: ignore[arg-type]
+    (lambda: mrihvae.reconstruct(K, LINES, method=make_method("tv"), weights="x"), "weights and device are those with"),
     (lambda: mrihvae.reconstruct(K, LINES, weights="nowhere"), "nowhere: neither shipped weights"),
     (lambda: mrihvae.reconstruct(C, np.arange(40) == 20, method="sense"), "only 24 x 1 bins around the center"),
 ]
