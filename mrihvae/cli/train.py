@@ -83,8 +83,18 @@ def run(arguments: options.Train) -> None:
         from mrihvae.evaluation.figures import training_figure
 
         training_figure(arguments.output / "log.jsonl", arguments.output / "training.png")
+        print(_closing_lines(job, arguments.output))
     if dist.is_initialized():
         dist.destroy_process_group()
+
+
+def _closing_lines(job: Run, output: Path) -> str:
+    """Describe where a run stands, and what to do next."""
+    step, steps = job.counters.step, job.settings.steps
+    weights = output / "weights.safetensors"
+    if step < steps:
+        return f"stopped at step {step} of {steps}; continue with --resume\nweights so far: {weights}"
+    return f"finished {steps} steps\nweights: {weights}; use them with: mrihvae reconstruct ... --checkpoint {weights}"
 
 
 def _starting_weights(arguments: options.Train, protocol: TrainingProtocol | None) -> dict[str, str]:

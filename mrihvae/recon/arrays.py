@@ -152,15 +152,16 @@ def _as_array(kspace: np.ndarray | Tensor, axes: str | None) -> tuple[np.ndarray
     if not np.iscomplexobj(array):
         hint = "; make pairs complex, such as by torch.view_as_complex" if array.shape[-1:] == (2,) else ""
         raise InputError(f"k-space is {array.dtype} of shape {array.shape}; give complex numbers{hint}")
-    known = ", ".join(f"({', '.join(axes_name.split())})" for axes_name in AXES)
+    known = ", ".join(f"'{names}'" for names in AXES)
     if axes is None:
         if array.ndim == 3:
             raise InputError(
                 f"k-space of shape {array.shape} has three axes; say which: axes='slice H W' or axes='coil H W'"
             )
-        axes = next((axes_name for axes_name, count in AXES.items() if count == array.ndim), "")
-    if AXES.get(axes) != array.ndim:
-        raise InputError(f"k-space of shape {array.shape} with axes {axes!r}: give one of {known}")
+        axes = next((names for names, count in AXES.items() if count == array.ndim), "")
+    if not isinstance(axes, str) or AXES.get(axes) != array.ndim:
+        given = f" with axes {axes!r}" if axes else ""
+        raise InputError(f"k-space of shape {array.shape}{given}: its axes must be one of {known}, in this order")
     if min(array.shape) < 1 or min(array.shape[-2:]) < 2:
         raise InputError(f"k-space of shape {array.shape}: H and W must be at least 2, and no axis empty")
     with np.errstate(over="ignore"):

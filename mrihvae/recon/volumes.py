@@ -66,7 +66,7 @@ def reconstruct_volume(
 def reconstruct_scan(
     scan: Scan,
     mask: np.ndarray | None = None,
-    method: Method | None = None,
+    method: Method | str | None = None,
     *,
     samples: int = 0,
     seed: int = 0,
@@ -83,7 +83,7 @@ def reconstruct_scan(
     scan : fully sampled or undersampled; k-space complex64 (slice, H, W) or (slice, coil, H, W)
     mask : bool (W,) or (H, W), True where acquired; the rest is ignored even where the scan holds it; None for the
         scan's own (`mrihvae.recon.mask_of`)
-    method : see `mrihvae.load_method`; None for the hybrid one with shipped weights
+    method : see `mrihvae.load_method`; a name, or None for the hybrid one, takes shipped weights
     samples : number of posterior samples, whose mean is then returned, with the uncertainty; 0 for none
     seed : of the samples
     batch_size : number of coil images that are reconstructed together; it changes speed and memory, not results
@@ -120,8 +120,11 @@ def reconstruct_scan(
     * "Iterative Amortized Hierarchical VAE" (IA-HVAE), https://doi.org/10.48550/arXiv.2601.15894
     * Zbontar et al. 2018 (fastMRI), https://doi.org/10.48550/arXiv.1811.08839
     """
+    if not isinstance(scan, Scan):
+        raise InputError(f"scan is {type(scan).__name__}; give one of the scans that mrihvae.open_kspace returns")
     mask = mask_of(scan, None) if mask is None else _checked_mask(scan, mask)
-    method = load_method(several_coils=scan.coils > 1) if method is None else method
+    if method is None or isinstance(method, str):
+        method = load_method(method or "hybrid", several_coils=scan.coils > 1)
     if not isinstance(method, Method):
         raise InputError(f"method is {method!r}; load one with mrihvae.load_method")
     if samples:

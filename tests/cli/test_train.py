@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mrihvae.cli.train import _describe, _name, check_fit, reading_of, validation_cases
+from mrihvae.cli.train import _closing_lines, _describe, _name, check_fit, reading_of, validation_cases
 from mrihvae.datasets.mixture import Reading, load_mixture
 from mrihvae.errors import InputError
 from mrihvae.model.settings import ModelSettings
@@ -140,3 +140,12 @@ def test_validation_is_of_undersampled_scans(changes: dict[str, Any], data: Path
     job = Run.new(model, dataclasses.replace(SMALL_RUN, masked_start=0), SimulationSettings(), "cpu")
     with pytest.raises(InputError, match="--validation: scores undersampled scans"):
         validation_cases([str(data)], job)
+
+
+def test_closing_lines_say_where_a_run_stands(tmp_path: Path) -> None:
+    job = Run.new(SMALL, TrainSettings(steps=3), SimulationSettings(), "cpu")
+    job.counters.step = 2
+    assert _closing_lines(job, tmp_path).startswith("stopped at step 2 of 3; continue with --resume\n")
+    job.counters.step = 3
+    text = _closing_lines(job, tmp_path)
+    assert text.startswith("finished 3 steps\n") and text.endswith(f"--checkpoint {tmp_path / 'weights.safetensors'}")

@@ -196,8 +196,10 @@ def test_settings_of_methods_are_checked(name: str, settings: dict[str, Any], me
 K, C = one_coil(1)[0], several_coils()
 MISTAKES: list[tuple[Callable[[], Any], str]] = [
     (lambda: mrihvae.reconstruct(C[0]), r"has three axes; say which: axes='slice H W' or axes='coil H W'"),
-    (lambda: mrihvae.reconstruct(K, axes="coil H W"), r"with axes 'coil H W': give one of \(H, W\)"),
-    (lambda: mrihvae.reconstruct(C[0], axes="H W coil"), r"with axes 'H W coil': give one of"),
+    (lambda: mrihvae.reconstruct(K, axes="coil H W"), "with axes 'coil H W': its axes must be one of 'H W', "),
+    (lambda: mrihvae.reconstruct(C[0], axes="H W coil"), "with axes 'H W coil': its axes must be one of"),
+    (lambda: mrihvae.reconstruct(C[0], axes=["coil", "H", "W"]), "its axes must be one of"),  # type: ignore[arg-type]
+    (lambda: mrihvae.reconstruct(C[None]), r"k-space of shape \(1, 2, 3, 24, 40\): its axes must be one of"),
     (lambda: mrihvae.reconstruct(K[:, :1]), "H and W must be at least 2"),
     (lambda: mrihvae.reconstruct(K.real), r"k-space is float32 of shape \(24, 40\); give complex numbers$"),
     (lambda: mrihvae.reconstruct(np.stack([K.real, K.imag], -1)), "make pairs complex, such as by torch.view_as_compl"),
