@@ -275,7 +275,7 @@ def test_revision_is_that_of_the_checkout_alone(tmp_path: Path, monkeypatch: pyt
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ([('data = "val"', 'data = "test"')], "data: has no folder 'test', and no .h5 files itself"),
+        ([('data = "val"', 'data = "test"')], "data: has no folder 'test', and no file with k-space itself"),
         ([('data = "val"', 'data = "empty"')], "empty: no file with k-space in this folder"),
         ([('data = "val"', 'data = "val"\nacquisitions = ["PD"]')], "no file has acquisition PD; there are: FLAIR, T2"),
         ([('"singlecoil"', '"multicoil"')], "file0.h5: is singlecoil, but the protocol's challenge is multicoil"),
