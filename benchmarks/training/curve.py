@@ -133,7 +133,7 @@ def plot(results: dict[str, Any], path: Path) -> None:
         left.plot(hours, [mean_psnr(line["scores"], part) for line in results["curve"]], color=color, label=part)
         name = SHIPPED[0] if part.startswith("1 ") else SHIPPED[1]
         left.axhline(mean_psnr(results["shipped"][name], part), color=color, linestyle=":", label=f"{part}: {name}")
-    left.set_xlabel("hours, one CPU thread")
+    left.set_xlabel("hours of the run on one CPU thread, pauses counted")
     left.set_ylabel("PSNR of one encoder pass, dB")
     left.legend(fontsize=7)
     for name, points in results["gain of training batches, dB"].items():

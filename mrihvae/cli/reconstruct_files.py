@@ -20,9 +20,9 @@ from mrihvae.io.fastmri import write_reconstruction
 from mrihvae.io.kspace import open_kspace
 from mrihvae.physics.fastmri_masks import effective_acceleration
 from mrihvae.physics.sampling import Undersampling
-from mrihvae.recon.methods import HybridMethod, Method, PnPMethod, ZeroFilledMethod
+from mrihvae.recon.methods import HybridMethod, Method, PnPMethod
 from mrihvae.recon.undersampling import mask_of
-from mrihvae.recon.volumes import Reconstruction, reconstruct_scan, reconstruct_volume
+from mrihvae.recon.volumes import Reconstruction, reconstruct_scan, zero_filled_volume
 from mrihvae.utils.memory import is_out_of_memory, return_large_blocks
 from mrihvae.utils.notices import collect_notices
 from mrihvae.utils.stages import record_stages
@@ -183,7 +183,7 @@ def _panel(
     """Draw the middle slice: zero-filled, reconstruction, target, errors, and the uncertainty map if there is one."""
     middle = len(volume) // 2
     single = scan.single_slice(middle)
-    zero_filled = reconstruct_volume(single, mask, ZeroFilledMethod(), inspect=False)
+    zero_filled = zero_filled_volume(single, mask)
     name = method.name if uncertainty is None else "mean of samples"
     images = {"zero-filled": zero_filled, name: volume[middle : middle + 1]}
     uncertainty_map = None if uncertainty is None else uncertainty[middle : middle + 1]

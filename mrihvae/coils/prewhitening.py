@@ -150,7 +150,7 @@ def _corner_bins(measured: Tensor, fewest: int) -> Tensor:
     bins = corners if int(corners.sum()) >= fewest else outer
     if int(bins.sum()) < fewest:
         raise InputError(
-            f"k-space has {int(bins.sum())} measured bins at its corners, and {fewest} are needed to estimate the "
+            f"k-space has {int(bins.sum())} acquired samples at its corners, and {fewest} are needed to estimate the "
             "noise of its coils; give a noise scan"
         )
     return bins

@@ -57,10 +57,17 @@ def reconstruct_volume(
     method: Method,
     batch_size: int = 8,
     progress: Progress = lambda slices: None,
-    inspect: bool = True,
 ) -> np.ndarray:
     """Reconstruct all slices of a scan: `Reconstruction.magnitude`; parameters as for `reconstruct_scan`."""
-    return reconstruct_scan(scan, mask, method, batch_size=batch_size, progress=progress, inspect=inspect).magnitude
+    return reconstruct_scan(scan, mask, method, batch_size=batch_size, progress=progress).magnitude
+
+
+def zero_filled_volume(scan: Scan, mask: np.ndarray, batch_size: int = 8) -> np.ndarray:
+    """Compute zero-filled images to show beside a reconstruction, without a look at k-space: float32 (slice, h, w)."""
+    method = ZeroFilledMethod()
+    slices = SlicedScan(scan, mask, method.coils, method.combines, inspect=False)
+    found = [slices.magnitude(method.reconstruct(batch), batch) for batch in slices.batches(batch_size)]
+    return _crop(scan, torch.cat(found))
 
 
 def reconstruct_scan(
@@ -74,7 +81,6 @@ def reconstruct_scan(
     progress: Progress = lambda slices: None,
     complex_image: bool = False,
     first: int = 0,
-    inspect: bool = True,
 ) -> Reconstruction:
     """Reconstruct all slices of a scan, y = M F S x + n.
 
@@ -90,7 +96,6 @@ def reconstruct_scan(
     progress : called after each batch with the number of its slices
     complex_image : whether complex images are kept, too
     first : number of the first slice in its volume: every slice has samples of its own
-    inspect : whether k-space is looked at first, and refused if it cannot be right (`mrihvae.data.inspection`)
 
     Returns
     -------
@@ -133,7 +138,7 @@ def reconstruct_scan(
     complete = bool((mask | ~encoded_lines(scan)).all())
     if scan.coils > 1 and method.coils.output == "rss" and complete and not complex_image:
         method = ZeroFilledMethod()  # acquired k-space is all that is delivered
-    slices = SlicedScan(scan, mask, method.coils, method.combines, first=first, inspect=inspect)
+    slices = SlicedScan(scan, mask, method.coils, method.combines, first=first)
     magnitudes, images = [], []
     for batch in slices.batches(batch_size):
         image = method.reconstruct(batch)

@@ -81,8 +81,10 @@ def schema(cls: type[Any]) -> dict[str, Any]:
     """Return the JSON schema of a dictionary from which `from_dict` builds settings."""
     properties: dict[str, Any] = {}
     required: list[str] = []
-    for name, owner in setting_names(cls).items():
-        field = _model(owner).model_json_schema()
+    names = setting_names(cls)
+    schemas = {owner: _model(owner).model_json_schema() for owner in set(names.values())}
+    for name, owner in names.items():
+        field = schemas[owner]
         properties[name] = field["properties"][name]
         required += [name] if name in field.get("required", ()) else []
     return {"type": "object", "properties": properties, "required": required, "additionalProperties": False}

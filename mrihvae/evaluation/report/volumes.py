@@ -21,9 +21,8 @@ from mrihvae.io.formats import KSPACE_SUFFIXES
 from mrihvae.io.hdf5 import read_dataset
 from mrihvae.io.kspace import kind_of, open_kspace
 from mrihvae.physics.fastmri_masks import effective_acceleration
-from mrihvae.recon.methods import ZeroFilledMethod
 from mrihvae.recon.undersampling import mask_of
-from mrihvae.recon.volumes import reconstruct_volume
+from mrihvae.recon.volumes import zero_filled_volume
 
 
 class ScanFinder:
@@ -93,7 +92,7 @@ def collect_volume(record: Record, row: Mapping[str, Any], scans: ScanFinder, li
                 "the scans that were reconstructed"
             )
         mask = _mask(record, row, source, scan)
-        arrays = {"zero-filled": reconstruct_volume(scan, mask, ZeroFilledMethod()), **arrays}
+        arrays = {"zero-filled": zero_filled_volume(scan, mask), **arrays}
         challenge = "singlecoil" if scan.kspace.ndim == 3 else "multicoil"
         if scan.target is None:
             notes.append(f"no target, so no error: the scan has no {TARGETS[challenge]}")

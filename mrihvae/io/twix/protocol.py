@@ -55,11 +55,11 @@ class Protocol:
         return PULSEQ in self.sequence.lower()
 
     def text(self, name: str) -> str:
-        """Return a text; empty where it is not there."""
+        """Return a text; empty if the protocol has none."""
         return self.values.get(name, "").strip('"')
 
     def number(self, name: str, default: float = 0.0) -> float:
-        """Return a number, decimal or hexadecimal; `default` where it is not there or is no finite number."""
+        """Return a number, decimal or hexadecimal; `default` if the protocol has no finite number."""
         value = self.values.get(name, "")
         try:
             found = float(int(value, 16)) if value.lower().startswith("0x") else float(value)
