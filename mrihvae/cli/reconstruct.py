@@ -11,7 +11,8 @@ import torch
 
 from mrihvae import __version__
 from mrihvae.cli.common import finished_before
-from mrihvae.cli.options import AXES, CHALLENGES, Reconstruct
+from mrihvae.cli.options import Reconstruct
+from mrihvae.cli.options.common import AXES, CHALLENGES
 from mrihvae.cli.reconstruct_files import describe, reconstruct_file
 from mrihvae.cli.reconstruction_images import check_format, images_path
 from mrihvae.coils.settings import CoilSettings

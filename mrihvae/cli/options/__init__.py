@@ -1,0 +1,24 @@
+"""What users type: the options of each command.
+
+A class is a command. The first line of its docstring is the command's summary; the rest is printed below its options.
+No torch is loaded to show them.
+"""
+
+from mrihvae.cli.options.files import Convert as Convert
+from mrihvae.cli.options.files import Evaluate as Evaluate
+from mrihvae.cli.options.files import Report as Report
+from mrihvae.cli.options.images import Restore as Restore
+from mrihvae.cli.options.images import Sample as Sample
+from mrihvae.cli.options.reconstruct import Demo as Demo
+from mrihvae.cli.options.reconstruct import Protocols as Protocols
+from mrihvae.cli.options.reconstruct import Reconstruct as Reconstruct
+from mrihvae.cli.options.reconstruct import Run as Run
+from mrihvae.cli.options.scanner import Filter as Filter
+from mrihvae.cli.options.scanner import Serve as Serve
+from mrihvae.cli.options.training import Simulate as Simulate
+from mrihvae.cli.options.training import Train as Train
+
+ORDER = (  # in which `mrihvae --help` lists them
+    Demo, Reconstruct, Restore, Evaluate, Convert, Report, Serve, Filter, Protocols, Run, Sample, Simulate, Train,
+)  # fmt: skip
+COMMANDS = {command.__name__.lower(): command for command in ORDER}

@@ -1,0 +1,23 @@
+"""What options of several commands have in common: choices, and options with the same words everywhere."""
+
+from __future__ import annotations
+
+from functools import partial
+
+from mrihvae.cli.sections import FILES, METHOD
+from mrihvae.server.request import PIXELS
+from mrihvae.utils.precision import PRECISIONS
+
+AXES = {"W": -1, "H": -2}
+CHALLENGES = {  # as fastMRI's own inference scripts call them, and the number of coils
+    "singlecoil": 1, "multicoil": 2, "unet_knee_sc": 1, "unet_knee_mc": 2, "unet_brain_mc": 2, "varnet_knee_mc": 2,
+    "varnet_brain_mc": 2,
+}  # fmt: skip
+
+BATCH_SIZE = partial(METHOD, "coil images reconstructed together; lower it to save memory")
+CHECKPOINT = partial(METHOD, "name of shipped weights, or a .safetensors file")
+DEVICE = partial(METHOD, "cpu, cuda, cuda:1, ...")
+PIXEL_TYPE = partial(METHOD, "type of pixels, where the scan requests none", choices=PIXELS)
+PRECISION = partial(METHOD, "precision of the network; auto takes bfloat16 where that is faster", choices=PRECISIONS)
+PROTOCOL = partial(METHOD, "how to reconstruct: a protocol's name or file", None, "the usual way")
+RESUME = partial(FILES, "resume an interrupted run: skip what is in --output already", False)

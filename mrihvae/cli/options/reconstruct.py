@@ -1,0 +1,108 @@
+"""Options of commands. Reconstructing scans."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from mrihvae.cli.options.common import AXES, BATCH_SIZE, CHALLENGES, CHECKPOINT, DEVICE, PRECISION, RESUME
+from mrihvae.cli.sections import COILS, EXPERT, FILES, METHOD, SAMPLES, SAMPLING, Options
+from mrihvae.coils.settings import MAPS, OUTPUTS, CoilSettings
+from mrihvae.inference.settings import ANCHORS, COMBINATIONS, RULES, InferenceSettings, RefinementSettings
+from mrihvae.io.formats import KSPACE_FORMATS
+from mrihvae.physics.sampling import PATTERNS
+from mrihvae.pnp.settings import ENCODERS, FOR_SCANS
+from mrihvae.recon.settings import METHODS
+
+
+class Demo(Options):
+    """reconstruct a real undersampled scan that comes with the package, beside two baselines
+
+    Example:
+      mrihvae demo --acceleration 6
+    """
+
+    output: Path = FILES("folder for pictures and results", Path("mrihvae-demo"))
+    acceleration: int = SAMPLING("nominal acceleration of the random mask", 4)
+    checkpoint: str = CHECKPOINT("default")
+
+
+class Reconstruct(Options):
+    """reconstruct undersampled scans in files of fastMRI, ISMRMRD (MRD), Siemens (TWIX), BART or NumPy
+
+    Examples:
+      mrihvae reconstruct scan.h5 --output out/
+      mrihvae reconstruct full/ --output out/ --mask-type random --samples 8
+    """
+
+    input: Path | None = FILES(f"{KSPACE_FORMATS}; or a folder of them", None, positional=True)
+    data_path: Path | None = FILES("INPUT, as fastMRI's scripts call it", None, alias="--data_path")
+    output: Path = FILES("folder for the results", alias=("--output_path", "--output-path"))
+    challenge: str | None = FILES("refuse files of the other kind", None, choices=tuple(CHALLENGES))
+    format: str = FILES("write images in this form, too: NIfTI or DICOM", "h5", choices=("h5", "nii", "dcm"))
+    resume: bool = RESUME()
+
+    mask_type: str | None = SAMPLING("undersample fully sampled scans", None, "the file's mask", choices=PATTERNS)
+    acceleration: float = SAMPLING("nominal acceleration of --mask-type", 4)
+    center_fraction: float | None = SAMPLING("fraction of an axis acquired around DC", None, "0.32 / acceleration")
+    axis: str | None = SAMPLING("axis along which lines of --mask-type differ", None, "W", choices=tuple(AXES))
+
+    method: str = METHOD("how to reconstruct", "hybrid", choices=METHODS)
+    checkpoint: str | None = CHECKPOINT(
+        None, "chosen by the number of coils", alias=("--state_dict_file", "--state-dict-file")
+    )
+    strength: float | None = METHOD("regularization of sense, wavelet and tv", None, "tuned")
+    device: str = DEVICE("cpu")
+    batch_size: int = BATCH_SIZE(8)
+    precision: str = PRECISION(InferenceSettings.precision)
+
+    samples: int | None = SAMPLES("number of posterior samples; writes their mean and uncertainty (SD)", None, "0")
+    keep_samples: bool = SAMPLES("write the samples, too", False)
+    temperature: float | None = SAMPLES.setting(
+        InferenceSettings, "temperature", default=None, shown="as tuned with the weights"
+    )
+
+    maps: str = COILS.setting(CoilSettings, "maps", choices=MAPS)
+    refine_maps: int = COILS.setting(CoilSettings, "refine_maps")
+    virtual_coils: int | None = COILS.setting(CoilSettings, "compress", shown="as many as keep all but the noise")
+    whiten: bool | None = COILS.setting(CoilSettings, "whiten", shown="with a noise scan", negative="--no-whiten")
+    combine_coils: str = COILS.setting(CoilSettings, "output", choices=OUTPUTS)
+
+    views: int = EXPERT.setting(InferenceSettings, "views", "hybrid: ")
+    rounds: int = EXPERT.setting(InferenceSettings, "rounds", "hybrid: ")
+    sweeps: int | None = EXPERT.setting(
+        RefinementSettings, "sweeps", "hybrid: ", default=None, shown="1, or 0 with --samples"
+    )
+    rule: str = EXPERT.setting(RefinementSettings, "rule", "hybrid: ", choices=RULES)
+    step: float | None = EXPERT.setting(RefinementSettings, "step", "hybrid: ", shown="tuned")
+    anchor: str = EXPERT.setting(RefinementSettings, "anchor", "hybrid: ", choices=ANCHORS)
+    combine: str = EXPERT.setting(InferenceSettings, "combine", "hybrid: ", choices=COMBINATIONS)
+    iterations: int = EXPERT.setting(FOR_SCANS, "iterations", "pnp: ")
+    gamma: float = EXPERT.setting(FOR_SCANS, "gamma", "pnp: ")
+    tau: float = EXPERT.setting(FOR_SCANS, "tau", "pnp: ")
+    encoder: str = EXPERT.setting(FOR_SCANS, "encoder", "pnp: ", choices=ENCODERS)
+
+
+class Run(Options):
+    """run a protocol: reconstruct, evaluate, tabulate, draw
+
+    Example:
+      mrihvae run fastmri_knee_singlecoil_4x --data data/ --output out/ --limit 2
+    """
+
+    protocol: str = FILES("name, as 'mrihvae protocols' lists them, or a TOML file", positional=True)
+    data: Path = FILES("data directory, or the protocol's folder itself")
+    output: Path = FILES("folder for reconstructions/, panels/, scores.md and run.json")
+    device: str = DEVICE("cpu")
+    batch_size: int = BATCH_SIZE(8)
+    limit: int | None = FILES("only the first N files, to try it", None, "all", metavar="N")
+    resume: bool = RESUME()
+
+
+class Protocols(Options):
+    """list the protocols that come with the package
+
+    Example:
+      mrihvae protocols fastmri_knee_singlecoil_4x > own.toml
+    """
+
+    name: str | None = FILES("print the file of this protocol, to change it and run the copy", None, positional=True)
