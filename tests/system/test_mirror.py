@@ -30,6 +30,7 @@ WITHOUT = {
     "inference/problem": "tests/inference/test_reconstruct.py",
     "io/checks": "its refusals are those of every reader, in tests/io/test_kspace.py",
     "recon/methods": "tests/recon/test_volumes.py",
+    "recon/normalization": "tests/data/test_inspection.py",
     "recon/settings": "tests/protocols/test_evaluation.py refuses what it refuses",
     "training/batches": "tests/training/test_loop.py",
 }
