@@ -75,9 +75,10 @@ def check_output(folder: Path, *below: str) -> None:
         Something else in the place of a folder, no permission, or a disk that is full.
     """
     for path in (folder, *(folder / name for name in below)):
-        there = next(place for place in (path, *path.absolute().parents) if place.exists() or place.is_symlink())
+        there = next(place for place in (path, *path.parents) if place.exists() or place.is_symlink())
         if not there.is_dir():
-            raise OutputError(f"{path}: cannot be written ({there} is no folder); choose another --output")
+            what = "it" if there == path else there
+            raise OutputError(f"{path}: cannot be written ({what} is a file); choose another --output")
         if not os.access(there, os.W_OK | os.X_OK):
             raise OutputError(f"{path}: cannot be written (no permission in {there}); choose another --output")
         if shutil.disk_usage(there).free < ROOM:

@@ -244,6 +244,17 @@ def test_samples(scans: Path, tmp_path: Path, checkpoint: Path) -> None:
     assert summary["inference"]["sweeps"] == 0 and summary["inference"]["views"] == 2
 
 
+def test_seed_of_samples(scans: Path, tmp_path: Path, checkpoint: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ("reconstruct", scans / "file0.h5", "--checkpoint", checkpoint, "--samples", "2", "--views", "1")
+    found = {}
+    for name, seed in (("usual", ()), ("zero", ("--seed", "0")), ("one", ("--seed", "1"))):
+        assert run(*words, "--output", tmp_path / name, *seed) == 0
+        found[name] = read_dataset(tmp_path / name / "reconstructions" / "file0.h5", "reconstruction")
+    assert np.array_equal(found["usual"], found["zero"]) and not np.array_equal(found["usual"], found["one"])
+    assert json.loads((tmp_path / "one" / "reconstruct.json").read_text())["seed"] == 1
+    assert "was made with seed 1, not 0" in error_of(capsys, *words, "--output", tmp_path / "one", "--resume")
+
+
 def test_picture_of_samples_shows_their_deviation(scans: Path, tmp_path: Path, checkpoint: Path) -> None:
     words = ("reconstruct", scans / "file0.h5", "--checkpoint", checkpoint, "--views", "1")
     assert run(*words, "--output", tmp_path / "one") == 0
@@ -499,7 +510,8 @@ def test_output_that_cannot_be_written(scans: Path, tmp_path: Path, capsys: pyte
     (tmp_path / "file").touch()
     for output in (tmp_path / "file", tmp_path / "file" / "below"):
         text = error_of(capsys, "reconstruct", scans, "--output", output, "--method", "zero-filled")
-        assert text == f"{output}: cannot be written ({tmp_path / 'file'} is no folder); choose another --output"
+        what = "it" if output.name == "file" else tmp_path / "file"
+        assert text == f"{output}: cannot be written ({what} is a file); choose another --output"
     assert files_below(tmp_path / "file") == []
 
 

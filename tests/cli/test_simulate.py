@@ -206,4 +206,4 @@ def test_output_that_cannot_be_written(images: Path, tmp_path: Path, capsys: pyt
     (tmp_path / "file").write_text("in the way")
     text = error_of(capsys, "simulate", images, "--output", tmp_path / "file")
     place = tmp_path / "file"
-    assert text == f"{place}: cannot be written ({place} is no folder); choose another --output"
+    assert text == f"{place}: cannot be written (it is a file); choose another --output"
