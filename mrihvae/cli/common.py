@@ -61,6 +61,11 @@ class Failures:
         return 1 if failed else 0
 
 
+def settings_lines(summary: Mapping[str, Any]) -> str:
+    """Write the settings of a summary, one a line."""
+    return "\n".join(f"{name}: {json.dumps(value)}" for name, value in summary.items() if value is not None)
+
+
 def report_command(output: Path) -> str:
     """Return what to do after a reconstruction."""
     return f"next: {shlex.join(['mrihvae', 'report', str(output)])}"
