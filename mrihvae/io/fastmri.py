@@ -87,7 +87,12 @@ def write_reconstruction(
 
 def _read_mask(path: Path, shape: tuple[int, ...]) -> np.ndarray:
     """Read a mask of W lines, or of (H, W) bins."""
-    mask = read_dataset(path, "mask").astype(bool)
+    stored = read_dataset(path, "mask")
+    if len(values := np.unique(stored[stored != 0])) > 1:
+        raise InputError(
+            f"{path}: 'mask' holds {values[0]:g} and {values[-1]:g} beside 0; store 1 where a sample was acquired"
+        )
+    mask = stored.astype(bool)
     if mask.size == shape[-1] == mask.shape[-1]:
         mask = mask.reshape(-1)
     elif mask.shape == (shape[-2], 1):
