@@ -11,7 +11,8 @@ import ismrmrd
 
 from mrihvae.errors import InputError
 from mrihvae.io.mrd.header import Encoding, Limit, Space
-from mrihvae.io.mrd.lines import LineGroup, grid_lines, mask_of_lines, padding_of, partitions_of, place_of, readout
+from mrihvae.io.mrd.lines import LineGroup, grid_lines, mask_of_lines, padding_of, partitions_of, place_of
+from mrihvae.io.mrd.readouts import readout
 from tests.support import mrd
 from tests.support.files import complex_normal
 
@@ -48,7 +49,7 @@ def test_lines_outside_of_the_matrix(step: int) -> None:
 @pytest.mark.parametrize("kept", [16, 15])
 def test_oversampling_is_taken_away(kept: int) -> None:
     kspace = complex_normal((3, kept))
-    found, rows = readout(line(mrd.oversample(kspace)), encoding((2 * kept, 12, 1), kept))
+    found, rows, _ = readout(line(mrd.oversample(kspace)), encoding((2 * kept, 12, 1), kept))
     assert found.dtype == np.complex64 and rows == (
         pytest.approx(kept // 2 - kept / 2),
         pytest.approx(kept / 2 - 0.5 + kept // 2),
@@ -59,7 +60,7 @@ def test_oversampling_is_taken_away(kept: int) -> None:
 def test_readouts_without_oversampling_are_kept_to_the_bit() -> None:
     kspace = complex_normal((3, 16))
     for plain in (encoding((16, 12, 1), 16), encoding((32, 12, 1), 16)):  # the second: taken away before
-        found, rows = readout(line(kspace), plain)
+        found, rows, _ = readout(line(kspace), plain)
         np.testing.assert_array_equal(found, kspace)
         assert rows == (0.0, 15.0)
 
@@ -68,12 +69,12 @@ def test_partial_and_reversed_readouts() -> None:
     """The first 5 of 16 samples are missing; reversed lines are stored from their end, and their center there."""
     kspace, plain = complex_normal((2, 16)), encoding((16, 12, 1), 16)
     expected = kspace * (np.arange(16) >= 5)
-    found, rows = readout(line(kspace[:, 5:], center=3), plain)
+    found, rows, _ = readout(line(kspace[:, 5:], center=3), plain)
     np.testing.assert_array_equal(found, expected)
     assert rows == (5.0, 15.0)
     backwards = line(kspace[:, :4:-1], center=7)
     backwards.set_flag(ismrmrd.ACQ_IS_REVERSE)
-    found, rows = readout(backwards, plain)
+    found, rows, _ = readout(backwards, plain)
     np.testing.assert_array_equal(found, expected)
     assert rows == (5.0, 15.0)
 
@@ -81,7 +82,7 @@ def test_partial_and_reversed_readouts() -> None:
 def test_samples_that_are_to_be_discarded() -> None:
     kspace = complex_normal((2, 16))
     padded = np.concatenate((np.full((2, 3), 9), kspace, np.full((2, 2), 9)), axis=1)
-    found, _ = readout(line(padded, center=11, discard_pre=3, discard_post=2), encoding((16, 12, 1), 16))
+    found, *_ = readout(line(padded, center=11, discard_pre=3, discard_post=2), encoding((16, 12, 1), 16))
     np.testing.assert_array_equal(found, kspace)
 
 
