@@ -12,7 +12,7 @@ from mrihvae.errors import InputError
 
 ANY_NAMESPACE = "{*}"  # namespace: not all writers give it
 MAX_HEADER_MATRIX = 2**14  # matrix on a side, beyond which a header must be damaged
-MIN_OVERSAMPLING = 1.25  # factor of a readout, below which another matrix is not its oversampling
+MIN_OVERSAMPLING = 1.3  # factor of a readout, below which another matrix is not its oversampling
 SAME_FOV = 0.01  # by which fields of view may differ that are the same
 Three = tuple[float, float, float]
 

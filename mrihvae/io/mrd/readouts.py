@@ -21,7 +21,7 @@ MAX_READOUT_NUMBERS = 2**22  # numbers of a line with its oversampling, which a 
 MAX_OVERSAMPLING = 8  # of a readout, times what the header has
 CENTER_TOLERANCE = 1  # samples that the center of a whole readout may be beside its middle
 FACTOR_TOLERANCE = 1e-6  # of oversampling that is a whole number, or a half
-ODD = 3  # rank of factors that are none of these
+ODD = 2  # rank of factors that are neither
 
 
 class Readout(NamedTuple):
@@ -97,7 +97,8 @@ def readout(line: ismrmrd.Acquisition, encoding: Encoding) -> Readout:
     tried = [_place(samples, size, kept)]
     if line.is_flag_set(ismrmrd.ACQ_IS_REVERSE):  # its center is where it is stored, or that of a forward line
         data, tried = data[:, ::-1], [_place(samples.reversed(), size, kept), *tried]
-    places = sorted((place for place in tried if place is not None), key=lambda place: bool(place.doubt))
+    places = [place for place in tried if place is not None]
+    places.sort(key=lambda place: (place.grid != kept, bool(place.doubt)))
     if not places:
         raise InputError(
             f"line {line.scan_counter}: has {samples.count} samples to use with the center at {center}, which do not "
@@ -221,8 +222,8 @@ def _grids(samples: _Samples, center: int, size: int) -> list[_Place]:
 
 
 def _complexity(factor: float) -> int:
-    """Rank factors of oversampling: whole numbers, halves, quarters, others (`ODD`)."""
-    for rank, parts in enumerate((1, 2, 4)):
+    """Rank factors of oversampling: whole numbers, halves, others (`ODD`)."""
+    for rank, parts in enumerate((1, 2)):
         if abs(parts * factor - round(parts * factor)) < FACTOR_TOLERANCE:
             return rank
     return ODD

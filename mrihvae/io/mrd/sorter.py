@@ -97,12 +97,12 @@ class SliceAssembler:
         if is_noise:
             self.noise_scans.add(line.data)
             return []
-        encoding, i = self._encoding(line), line.idx
+        both = line.is_flag_set(ismrmrd.ACQ_IS_PARALLEL_CALIBRATION_AND_IMAGING)
+        alone = line.is_flag_set(ismrmrd.ACQ_IS_PARALLEL_CALIBRATION) and not both
+        encoding, i = self._encoding(line, alone), line.idx
         if encoding is None:
             return []
         key = Key(line.encoding_space_ref, i.contrast, i.repetition, i.phase, i.set, i.slice)
-        both = line.is_flag_set(ismrmrd.ACQ_IS_PARALLEL_CALIBRATION_AND_IMAGING)
-        alone = line.is_flag_set(ismrmrd.ACQ_IS_PARALLEL_CALIBRATION) and not both
         samples = readout(line, encoding)
         self._warn([samples.doubt] if samples.doubt else [])
         if (both or alone) and not is_embedded(encoding):
@@ -133,12 +133,12 @@ class SliceAssembler:
     def _warn(self, texts: Iterable[str]) -> None:
         self.warnings += [text for text in dict.fromkeys(texts) if text not in self.warnings]
 
-    def _encoding(self, line: ismrmrd.Acquisition) -> Encoding | None:
-        """Find the encoding of a line; None of a calibration line that has none in the header."""
+    def _encoding(self, line: ismrmrd.Acquisition, is_dispensable: bool) -> Encoding | None:
+        """Find the encoding of a line; None where the header has none, if the image can do without the line."""
         number = int(line.encoding_space_ref)
         if number >= len(self.header.encodings):
             text = f"is of encoding {number}, and the header has {len(self.header.encodings)}"
-            if line.is_flag_set(ismrmrd.ACQ_IS_PARALLEL_CALIBRATION):
+            if is_dispensable:
                 self._warn([f"a calibration line {text}: such lines are left out"])
                 return None
             raise InputError(
