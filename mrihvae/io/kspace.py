@@ -141,15 +141,23 @@ def _mrd_groups(path: Path) -> list[str]:
     """
     try:
         with h5py.File(path, "r") as file:
-            groups = {name: set(file[name]) for name in file if isinstance(file.get(name), h5py.Group)}
             if "kspace" in file:
                 return []
-    except (OSError, RuntimeError, AttributeError):
+            groups = {name: set(file[name]) for name in file if isinstance(file.get(name), h5py.Group)}
+            nested: list[str] = []
+            file.visititems(lambda name, item: nested.append(name) if _holds_lines(item) else None)
+    except (OSError, RuntimeError, AttributeError, KeyError, ValueError):
         return []
-    whole = [name for name, keys in groups.items() if keys >= MRD_KEYS]
     part = [name for name, keys in groups.items() if keys & MRD_KEYS]
     images = [name.partition("/")[0] for name in mrd_image_groups(path)]
-    numbered = sorted(
-        whole, key=lambda name: [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", name)]
-    )
+    numbered = sorted(nested, key=_numbered)
     return numbered or [*part, *images][:1]
+
+
+def _holds_lines(item: h5py.HLObject) -> bool:
+    return isinstance(item, h5py.Group) and set(item) >= MRD_KEYS
+
+
+def _numbered(name: str) -> list[tuple[str, int]]:
+    """Split a name at its numbers, so that names are ordered by these."""
+    return [(text, int(number or 0)) for text, number in re.findall(r"(\D*)(\d*)", name)]

@@ -19,6 +19,7 @@ EMBEDDED = "embedded"  # mode in which lines for calibration are of the image, t
 INTERLEAVED = "interleaved"  # the same, and repetitions take other lines each
 SEPARATE = ("separate", "external")  # modes in which they are not; of all others lines themselves show it
 FOV_TOLERANCE = 0.02  # by which fields of view may differ that are to be the same
+SAME_LINES = 0.1  # squared difference, over the square, below which lines that were measured twice are the same
 POSITION_TOLERANCE = 1e-3  # mm by which positions may differ that are to be the same
 
 
@@ -107,8 +108,8 @@ def is_embedded(encoding: Encoding) -> bool:
 def fills_gaps(lines: LineGroup, image: LineGroup) -> bool:
     """Return whether calibration lines lie in gaps between lines of the image, so that they belong to it.
 
-    They then were measured with it: at its position, with its readout and coils, and none of them twice. Calibration
-    lines that were measured apart are a block without gaps, some of which the image has, too.
+    They then were measured as it was: at its position, with its readout and coils, and lines that both have are the
+    same. Those of a scan of their own differ in contrast.
     """
     first, last = min(image.sums), max(image.sums)
     reach = max(np.diff(sorted({step for step, _ in image.sums})), default=1)
@@ -116,9 +117,20 @@ def fills_gaps(lines: LineGroup, image: LineGroup) -> bool:
         lines.coils == image.coils
         and bool(np.allclose(lines.rows, image.rows))
         and bool(np.allclose(lines.head.position[:], image.head.position[:], atol=POSITION_TOLERANCE))
-        and not lines.sums.keys() & image.sums.keys()
         and all(first[0] - reach < step < last[0] + reach for step, _ in lines.sums)
+        and _distance(lines, image) < SAME_LINES
     )
+
+
+def _distance(lines: LineGroup, image: LineGroup) -> float:
+    """Compute the squared difference, over the square, of the lines that two groups have in common; 0 without any."""
+    difference = total = 0.0
+    for step in lines.sums.keys() & image.sums.keys():
+        own = (image.sums[step] / image.counts[step]).astype(np.complex128)
+        other = (lines.sums[step] / lines.counts[step]).astype(np.complex128)
+        difference += float((np.abs(other - own) ** 2).sum())
+        total += float((np.abs(own) ** 2).sum())
+    return difference / total if total > 0 else 0.0
 
 
 def fit_calibration(group: LineGroup, image: Encoding) -> tuple[np.ndarray, np.ndarray]:

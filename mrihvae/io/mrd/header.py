@@ -154,8 +154,9 @@ def _with_oversampled_fov(encoding: Encoding) -> Encoding:
     encoded, recon = encoding.encoded, encoding.recon
     if recon is None or min(encoded.fov[0], recon.fov[0]) <= 0:
         return encoding
-    factor = encoded.matrix[0] / recon.matrix[0]
-    if factor < MIN_OVERSAMPLING or abs(encoded.fov[0] / recon.fov[0] - 1) > SAME_FOV:
+    factor, along_phase = (encoded.matrix[axis] / recon.matrix[axis] for axis in (0, 1))
+    is_finer = along_phase >= MIN_OVERSAMPLING  # along both axes: the image is made coarser
+    if factor < MIN_OVERSAMPLING or is_finer or abs(encoded.fov[0] / recon.fov[0] - 1) > SAME_FOV:
         return encoding
     return replace(encoding, encoded=replace(encoded, fov=(encoded.fov[0] * factor, *encoded.fov[1:])))
 

@@ -47,6 +47,11 @@ class LineGroup:
         self.counts[step] = self.counts.get(step, 0) + count
         self.rows = max(self.rows[0], rows[0]), min(self.rows[1], rows[1])
 
+    def fill(self, other: LineGroup) -> None:
+        """Add the lines of another group, of the same coils and encoding, that this one has not."""
+        for step in other.sums.keys() - self.sums.keys():
+            self.add(step, other.sums[step], other.rows, other.counts[step])
+
     def include(self, other: LineGroup) -> None:
         """Add the lines of another group, of the same coils and encoding."""
         for step, total in other.sums.items():
@@ -154,7 +159,7 @@ def _true_limit(group: LineGroup, axis: int) -> tuple[Limit, list[str]]:
     """
     size, limit = group.encoding.encoded.matrix[axis], step_limit(group.encoding, axis)
     name, user = NAMES[axis], f"idx.user[{USER_CENTERS[axis]}]"
-    own = {centers[axis - 1] for centers in group.centers}
+    own = {centers[axis - 1] for centers in group.centers} - {0}
     center = own.pop() if len(own) == 1 else 0
     if center and center != limit.center and limit.minimum <= center <= limit.maximum:
         strongest = _strongest_step(group, axis)

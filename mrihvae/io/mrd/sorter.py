@@ -214,7 +214,7 @@ class SliceAssembler:
             self._size -= 0 if each is None else sum(line.size for line in each.sums.values())
         is_filled = gaps is not None and fills_gaps(gaps, group)
         if gaps is not None and is_filled:
-            group.include(gaps)
+            group.fill(gaps)
             self._warn(
                 [
                     f"calibration lines of calibration mode '{group.encoding.calibration_mode or 'none'}' fill gaps "

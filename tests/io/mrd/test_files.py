@@ -244,15 +244,15 @@ def test_each_measurement_with_an_image_is_a_scan(tmp_path: Path) -> None:
     path, small, large = tmp_path / "scan.h5", phantom(*SMALL), phantom(*SHAPE)
     measured(path, "dataset_10", large)
     measured(path, "dataset_2", small)
-    measured(path, "dataset", small)
+    measured(path, "adjustments/1", small)
     with collect_notices() as notices:
         scans = open_kspace(path)
-    assert [scan.name for scan in scans] == ["scan_dataset.h5", "scan_dataset_2.h5", "scan_dataset_10.h5"]
+    assert [scan.name for scan in scans] == ["scan_adjustments_1.h5", "scan_dataset_2.h5", "scan_dataset_10.h5"]
     for scan, truth in zip(scans, (small, small, large)):
         assert psnr(scan.kspace, truth) > 100 and scan.noise_scan is None
     assert notices == [
-        "scan.h5: holds 3 measurements: dataset (1 slice of 8 x 8); dataset_2 (1 slice of 8 x 8); dataset_10 (3 slices "
-        "of 16 x 12)"
+        "scan.h5: holds 3 measurements: adjustments/1 (1 slice of 8 x 8); dataset_2 (1 slice of 8 x 8); dataset_10 (3 "
+        "slices of 16 x 12)"
     ]
 
 

@@ -84,6 +84,14 @@ def test_field_of_view_of_the_image_beside_samples_of_the_oversampled_one() -> N
     ]
 
 
+def test_image_that_is_made_coarser_is_not_oversampled() -> None:
+    """Half the matrix along both axes, of the same field of view."""
+    kspace = phantom(*SHAPE)
+    header = BASE | {"recon": (16, 6, 1), "recon_fov_mm": (32, 12, 5)}
+    sorter, slices = sort(mrd.cartesian_xml(SHAPE, **header), mrd.cartesian_lines(kspace, oversampling=1))
+    assert psnr(stacked(slices), kspace) > EQUAL and not sorter.warnings
+
+
 @pytest.mark.parametrize(("center", "discard"), [(0, 0), (15, 0), (17, 0), (32, 0), (0, 3), (16, 3), (32, 3), (35, 3)])
 @pytest.mark.parametrize("backwards", [False, True])
 def test_center_of_lines_whose_oversampling_was_removed(center: int, discard: int, backwards: bool) -> None:

@@ -448,7 +448,7 @@ def test_calibration_lines(mode: str | None, apart: bool, coils: tuple[torch.Ten
     _, slices = sort(xml, lines)
     for one, whole in zip(slices, kspace):
         image = np.arange(32) % 3 == 0
-        if mode == "embedded" or (mode != "separate" and not apart):
+        if mode != "separate":
             assert one.calibration is None
             image = image | center
         else:
@@ -471,7 +471,7 @@ def test_calibration_lines_come_from_the_first_repetition_and_contrast(early: bo
         options: dict[str, Any] = {"mask": np.arange(32) % 3 == 0, "calibration": center, "calibration_apart": True}
         counters = {"contrast": contrast}
         lines += mrd.cartesian_lines(scans + contrast, counters=counters, last_in_measurement=False, **options)
-    xml = mrd.cartesian_xml(scans.shape, calibration_mode="separate")
+    xml = mrd.cartesian_xml(scans.shape, acceleration=(3, 1), calibration_mode="separate")
     _, slices = sort(xml, lines, early)
     assert len(slices) == 4 and len({id(one.calibration) for one in slices}) == 1
     assert slices[0].calibration is not None
