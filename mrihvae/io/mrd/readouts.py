@@ -7,7 +7,7 @@ header has the base resolution and the samples alone show the oversampling. What
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import ismrmrd
@@ -105,6 +105,21 @@ def readout(line: ismrmrd.Acquisition, encoding: Encoding) -> Readout:
             f"fit the header's {size}; check its 'encodedSpace'"
         )
     return _lay_out(data, places[0], kept, line.scan_counter)
+
+
+def match_encoding(line: ismrmrd.Acquisition, encoding: Encoding) -> Encoding:
+    """Return the encoding of a line, with the line's samples where the header has the image's over all that they cover.
+
+    Its field of view has the oversampling then, but its matrix does not.
+    """
+    encoded, recon = encoding.encoded, encoding.recon
+    count = line.number_of_samples - line.discard_pre - line.discard_post
+    if recon is None or recon.matrix[0] != encoded.matrix[0] or min(encoded.fov[0], recon.fov[0]) <= 0:
+        return encoding
+    factor = encoded.fov[0] / recon.fov[0]
+    if factor < MIN_OVERSAMPLING or count != round(encoded.matrix[0] * factor):
+        return encoding
+    return replace(encoding, encoded=replace(encoded, matrix=(count, *encoded.matrix[1:])))
 
 
 def _lay_out(data: np.ndarray, place: _Place, kept: int, number: int) -> Readout:

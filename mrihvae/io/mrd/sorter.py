@@ -9,6 +9,7 @@ What depends on several lines, as the center of k-space, is decided when a slice
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import TypeVar
 
 import ismrmrd
@@ -19,7 +20,7 @@ from mrihvae.io.mrd.calibration import INTERLEAVED, SEPARATE, CalibrationLines, 
 from mrihvae.io.mrd.header import Encoding, ScanHeader
 from mrihvae.io.mrd.lines import STEPS, USER_CENTERS, LineGroup, place_lines, step_limit
 from mrihvae.io.mrd.noise import NoiseScans
-from mrihvae.io.mrd.readouts import Readout, readout
+from mrihvae.io.mrd.readouts import Readout, match_encoding, readout
 from mrihvae.io.mrd.slices import Key, Slice, cut_slices
 
 __all__ = ["MAX_HELD_NUMBERS", "Key", "Slice", "SliceAssembler"]
@@ -148,7 +149,18 @@ class SliceAssembler:
         encoding = self.header.encodings[number]
         if not _is_cartesian(encoding):
             raise _unsupported_trajectory(encoding)
-        return encoding
+        matched = match_encoding(line, encoding)
+        if matched != encoding:
+            size, samples = encoding.encoded.matrix[0], matched.encoded.matrix[0]
+            self._warn(
+                [
+                    f"lines have {samples} samples, and the header's encodedSpace {size} over "
+                    f"their field of view: it is taken as {samples}"
+                ]
+            )
+            encodings = [matched if k == number else each for k, each in enumerate(self.header.encodings)]
+            self.header = self._calibration.header = replace(self.header, encodings=tuple(encodings))
+        return matched
 
     def _place(
         self, line: ismrmrd.Acquisition, encoding: Encoding, samples: Readout, groups: dict[K, LineGroup], key: K

@@ -84,6 +84,16 @@ def test_field_of_view_of_the_image_beside_samples_of_the_oversampled_one() -> N
     ]
 
 
+def test_matrix_of_the_image_beside_the_field_of_view_of_the_oversampling() -> None:
+    kspace = phantom(*SHAPE)
+    sorter, slices = sort(mrd.cartesian_xml(SHAPE, encoded=(32, 12, 1)), mrd.cartesian_lines(kspace, discard=(2, 4)))
+    assert psnr(stacked(slices), kspace) > EQUAL and slices[0].geometry.voxel == (1, 1, 5)
+    assert slices[0].matrix == (32, 12) and len(sorter.warnings) == 1
+    interpolated = mrd.cartesian_xml(SHAPE, recon=(64, 24, 1))  # twice the acquired one, so that the matrices are equal
+    sorter, slices = sort(interpolated, mrd.cartesian_lines(kspace))
+    assert psnr(stacked(slices), kspace) > EQUAL and not sorter.warnings
+
+
 def test_image_that_is_made_coarser_is_not_oversampled() -> None:
     """Half the matrix along both axes, of the same field of view."""
     kspace = phantom(*SHAPE)
