@@ -113,9 +113,9 @@ def match_encoding(line: ismrmrd.Acquisition, encoding: Encoding) -> Encoding:
     Its field of view has the oversampling then, but its matrix does not.
     """
     encoded, recon = encoding.encoded, encoding.recon
-    count = line.number_of_samples - line.discard_pre - line.discard_post
     if recon is None or recon.matrix[0] != encoded.matrix[0] or min(encoded.fov[0], recon.fov[0]) <= 0:
         return encoding
+    count = line.number_of_samples - line.discard_pre - line.discard_post
     factor = encoded.fov[0] / recon.fov[0]
     if factor < MIN_OVERSAMPLING or count != round(encoded.matrix[0] * factor):
         return encoding
