@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import h5py
@@ -34,7 +35,7 @@ def open_kspace(path: Path | str, lazy: bool = False) -> list[Scan]:
     -------
     scans, each with slices of complex64 (coils, H, W), or (H, W) of one coil, the sampling mask, noise scan and
     geometry, as far as the file has them. Files of fastMRI hold one scan; contrasts, repetitions, phases and sets are
-    scans of their own, named after them.
+    scans of their own, named after them, and so are the measurements of a file.
 
     Raises
     ------
@@ -64,7 +65,7 @@ def open_kspace(path: Path | str, lazy: bool = False) -> list[Scan]:
     if kind == "mrd":
         from mrihvae.io.mrd.files import read_mrd
 
-        return read_mrd(path, _mrd_group(path) or "dataset")
+        return read_mrd(path, _mrd_groups(path))
     if kind == "twix":
         from mrihvae.io.twix.files import read_twix
 
@@ -92,7 +93,7 @@ def kind_of(path: Path) -> str:
         return "numpy"
     if SIZES_LINE.encode() in start or path.suffix == ".cfl":
         return "bart"
-    if start.startswith(b"\x89HDF") and _mrd_group(path):
+    if start.startswith(b"\x89HDF") and _mrd_groups(path):
         require_ismrmrd(f"{path}: ISMRMRD")
         return "mrd"
     if is_twix(start) or path.suffix == ".dat":
@@ -133,16 +134,30 @@ def head_of(path: Path) -> tuple[list[str], int | None]:
     return [scan.name for scan in scans], max(scan.coils for scan in scans)
 
 
-def _mrd_group(path: Path) -> str | None:
-    """Find the group of an HDF5 file with ISMRMRD's header and lines, or part of them, or images; None if none is."""
+def _mrd_groups(path: Path) -> list[str]:
+    """List the groups of an HDF5 file with ISMRMRD's header and lines, or else the first with part of them, or images.
+
+    Numbers in their names count: "dataset_10" comes after "dataset_2".
+    """
     try:
         with h5py.File(path, "r") as file:
-            groups = {name: set(file[name]) for name in file if isinstance(file.get(name), h5py.Group)}
             if "kspace" in file:
-                return None
-    except (OSError, RuntimeError, AttributeError):
-        return None
-    whole = [name for name, keys in groups.items() if keys >= MRD_KEYS]
+                return []
+            groups = {name: set(file[name]) for name in file if isinstance(file.get(name), h5py.Group)}
+            nested: list[str] = []
+            file.visititems(lambda name, item: nested.append(name) if _holds_lines(item) else None)
+    except (OSError, RuntimeError, AttributeError, KeyError, ValueError):
+        return []
     part = [name for name, keys in groups.items() if keys & MRD_KEYS]
     images = [name.partition("/")[0] for name in mrd_image_groups(path)]
-    return next(iter([*whole, *part, *images]), None)
+    numbered = sorted(nested, key=_numbered)
+    return numbered or [*part, *images][:1]
+
+
+def _holds_lines(item: h5py.HLObject) -> bool:
+    return isinstance(item, h5py.Group) and set(item) >= MRD_KEYS
+
+
+def _numbered(name: str) -> list[tuple[str, int]]:
+    """Split a name at its numbers, so that names are ordered by these."""
+    return [(text, int(number or 0)) for text, number in re.findall(r"(\D*)(\d*)", name)]

@@ -5,13 +5,15 @@ from __future__ import annotations
 import math
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from xml.sax.saxutils import escape
 
 from mrihvae.errors import InputError
 
 ANY_NAMESPACE = "{*}"  # namespace: not all writers give it
 MAX_HEADER_MATRIX = 2**14  # matrix on a side, beyond which a header must be damaged
+MIN_OVERSAMPLING = 1.3  # factor of a readout, below which another matrix is not its oversampling
+SAME_FOV = 0.01  # by which fields of view may differ that are the same
 Three = tuple[float, float, float]
 
 
@@ -94,12 +96,14 @@ class ScanHeader:
     parameters : the user's, of all types, by name
     protocol : name of the measurement's protocol; empty where the header has none
     vendor : of the scanner; empty where the header has none
+    warnings : what about it is a guess
     """
 
     encodings: tuple[Encoding, ...]
     parameters: Mapping[str, str] = field(default_factory=dict)
     protocol: str = ""
     vendor: str = ""
+    warnings: tuple[str, ...] = ()
 
 
 def parse_header(xml: str, source: str = "stream") -> ScanHeader:
@@ -121,7 +125,8 @@ def parse_header(xml: str, source: str = "stream") -> ScanHeader:
         root = ElementTree.fromstring(xml.rstrip("\0").strip())
     except (ElementTree.ParseError, ValueError) as error:
         raise InputError(f"{source}: the header is no XML ({error}); check who wrote it") from error
-    encodings = tuple(_encoding(element, source) for element in root.findall(f"{ANY_NAMESPACE}encoding"))
+    stored = [_encoding(element, source) for element in root.findall(f"{ANY_NAMESPACE}encoding")]
+    encodings = tuple(map(_with_oversampled_fov, stored))
     if not encodings:
         raise InputError(f"{source}: the header has no 'encoding', so that lines have no place; check who wrote it")
     parameters = {
@@ -131,7 +136,29 @@ def parse_header(xml: str, source: str = "stream") -> ScanHeader:
         if (name := _text(element, "name"))
     }
     vendor = _text(root, "acquisitionSystemInformation", "systemVendor")
-    return ScanHeader(encodings, parameters, _text(root, "measurementInformation", "protocolName"), vendor)
+    warnings = [
+        f"the header has {mine.encoded.matrix[0]} samples in its encodedSpace and {mine.recon.matrix[0]} in its "
+        "reconSpace, of the same field of view: the readout is taken as oversampled"
+        for mine, new in zip(stored, encodings, strict=True)
+        if mine.recon is not None and mine != new
+    ]
+    protocol = _text(root, "measurementInformation", "protocolName")
+    return ScanHeader(encodings, parameters, protocol, vendor, tuple(dict.fromkeys(warnings)))
+
+
+def _with_oversampled_fov(encoding: Encoding) -> Encoding:
+    """Return an encoding whose field of view is that of its samples, where some writers leave that of the image.
+
+    Without this a readout of twice the samples would be one of half the voxels, which nobody makes coarser again.
+    """
+    encoded, recon = encoding.encoded, encoding.recon
+    if recon is None or min(encoded.fov[0], recon.fov[0]) <= 0:
+        return encoding
+    factor, along_phase = (encoded.matrix[axis] / recon.matrix[axis] for axis in (0, 1))
+    is_finer = along_phase >= MIN_OVERSAMPLING  # along both axes: the image is made coarser
+    if factor < MIN_OVERSAMPLING or is_finer or abs(encoded.fov[0] / recon.fov[0] - 1) > SAME_FOV:
+        return encoding
+    return replace(encoding, encoded=replace(encoded, fov=(encoded.fov[0] * factor, *encoded.fov[1:])))
 
 
 def _encoding(element: ElementTree.Element, source: str) -> Encoding:
