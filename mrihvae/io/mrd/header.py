@@ -6,11 +6,13 @@ import math
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 from xml.sax.saxutils import escape
 
 from mrihvae.errors import InputError
 
 ANY_NAMESPACE = "{*}"  # namespace: not all writers give it
+HYDROGEN_HZ_PER_T = 42.577478518e6  # the gyromagnetic ratio over 2 pi
 MAX_HEADER_MATRIX = 2**14  # matrix on a side, beyond which a header must be damaged
 Three = tuple[float, float, float]
 
@@ -94,12 +96,19 @@ class ScanHeader:
     parameters : the user's, of all types, by name
     protocol : name of the measurement's protocol; empty where the header has none
     vendor : of the scanner; empty where the header has none
+    field_strength : of the scanner, T; 0 where the header has none
     """
 
     encodings: tuple[Encoding, ...]
     parameters: Mapping[str, str] = field(default_factory=dict)
     protocol: str = ""
     vendor: str = ""
+    field_strength: float = 0.0
+
+    def attributes(self) -> dict[str, Any]:
+        """Return what is known of the scanner, as attributes of a scan: "vendor" and "field_strength_T"."""
+        found = {"vendor": self.vendor, "field_strength_T": self.field_strength}
+        return {name: value for name, value in found.items() if value}
 
 
 def parse_header(xml: str, source: str = "stream") -> ScanHeader:
@@ -131,7 +140,15 @@ def parse_header(xml: str, source: str = "stream") -> ScanHeader:
         if (name := _text(element, "name"))
     }
     vendor = _text(root, "acquisitionSystemInformation", "systemVendor")
-    return ScanHeader(encodings, parameters, _text(root, "measurementInformation", "protocolName"), vendor)
+    protocol = _text(root, "measurementInformation", "protocolName")
+    return ScanHeader(encodings, parameters, protocol, vendor, _field_strength(root))
+
+
+def _field_strength(root: ElementTree.Element) -> float:
+    """Read the field strength, or compute it from the frequency of hydrogen, T; 0 where there is neither."""
+    tesla = _length(_text(root, "acquisitionSystemInformation", "systemFieldStrength_T"))
+    hertz = _length(_text(root, "experimentalConditions", "H1resonanceFrequency_Hz"))
+    return tesla or round(hertz / HYDROGEN_HZ_PER_T, 3)
 
 
 def _encoding(element: ElementTree.Element, source: str) -> Encoding:
@@ -177,7 +194,7 @@ def _whole(text: str) -> int | None:
 
 
 def _length(text: str) -> float:
-    """Read mm; 0 where there is no length."""
+    """Read a number above 0, such as mm; 0 where there is none."""
     try:
         length = float(text)
     except ValueError:
