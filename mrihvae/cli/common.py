@@ -1,4 +1,4 @@
-"""Resuming an interrupted run of a command that processes files one by one."""
+"""What commands share that process files one by one: how these are read, and resuming an interrupted run."""
 
 from __future__ import annotations
 
@@ -32,3 +32,9 @@ def finished_before(path: Path, summary: Mapping[str, Any], same: Sequence[str],
                 "leave out --resume to replace it"
             )
     return finished
+
+
+def reading_of(arguments: Any) -> dict[str, Any]:
+    """Return how k-space is to be read, for `mrihvae.open_kspace`: `key` and `uncentered`, where a user gave them."""
+    found = {"key": arguments.key, "uncentered": arguments.uncentered}
+    return {name: value for name, value in found.items() if value}

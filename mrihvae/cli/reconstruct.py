@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from mrihvae import __version__
-from mrihvae.cli.common import finished_before
+from mrihvae.cli.common import finished_before, reading_of
 from mrihvae.cli.options import Reconstruct
 from mrihvae.cli.options.common import AXES, CHALLENGES
 from mrihvae.cli.reconstruct_files import describe, reconstruct_file
@@ -35,7 +35,7 @@ from mrihvae.utils.config import as_dict, from_dict
 from mrihvae.utils.files import atomic_write
 
 SAME = (  # in a folder
-    "method", "checkpoint", "weights", "inference", "samples", "pnp", "strength", "coils", "undersampling",
+    "method", "checkpoint", "weights", "inference", "samples", "pnp", "strength", "coils", "undersampling", "reading",
 )  # fmt: skip
 
 
@@ -43,8 +43,8 @@ def run(arguments: Reconstruct) -> None:
     """Reconstruct; prints progress on standard error and a line per volume on standard output."""
     undersampling = _undersampling(arguments)
     check_format(arguments.format)
-    files = list_kspace(_input(arguments))
-    heads = {file: head_of(file) for file in files}
+    files = list_kspace(_input(arguments), arguments.key)
+    heads = {file: head_of(file, arguments.key) for file in files}
     check_names((file, name) for file, (names, _) in heads.items() for name in names)
     checkpoints = {file: _checkpoint(file, coils, arguments) for file, (_, coils) in heads.items()}
     methods = {name: _method(arguments, name) for name in dict.fromkeys(checkpoints.values())}
@@ -57,7 +57,7 @@ def run(arguments: Reconstruct) -> None:
         use_samples, kept = arguments.samples is not None, arguments.keep_samples
         method = methods[checkpoints[file]]
         settings = (method, undersampling, arguments.batch_size, use_samples, kept, 0, "--", arguments.format)
-        for row in reconstruct_file(file, arguments.output, *settings):
+        for row in reconstruct_file(file, arguments.output, *settings, reading=reading_of(arguments)):
             print(describe(row))
             done[row["file"]] = row
         with atomic_write(arguments.output / "reconstruct.json") as temporary:
@@ -97,6 +97,7 @@ def _summary(arguments: Reconstruct, methods: dict[str, Method], undersampling: 
     return {
         "mrihvae": __version__,
         "input": str(_input(arguments)),
+        "reading": reading_of(arguments) or None,
         "torch": str(torch.__version__),
         "method": method.name,
         "checkpoint": ", ".join(methods) if isinstance(method, ModelMethod) else None,

@@ -19,7 +19,7 @@ from tqdm import tqdm
 
 from mrihvae import __version__
 from mrihvae.cli import options
-from mrihvae.cli.common import finished_before
+from mrihvae.cli.common import finished_before, reading_of
 from mrihvae.cli.evaluate import as_dict
 from mrihvae.cli.reconstruct_files import open_cached, reconstruct_to_files
 from mrihvae.data.scan import TARGETS
@@ -33,9 +33,10 @@ from mrihvae.physics.sampling import sampling_pattern
 from mrihvae.protocols.evaluation import Protocol, find_protocol, read_protocol
 from mrihvae.recon.methods import Method, ModelMethod, SampleMeanMethod
 from mrihvae.utils.files import atomic_write
+from mrihvae.utils.notices import collect_notices
 
 ROOT = Path(__file__).parents[2]  # of a checkout, if it is one
-SAME = ("protocol_sha256", "weights", "versions", "git", "settings")  # in one output folder
+SAME = ("protocol_sha256", "weights", "versions", "git", "settings", "reading")  # in one output folder
 
 
 @dataclass(frozen=True)
@@ -69,7 +70,7 @@ def run(arguments: options.Run) -> None:
     open_cached.cache_clear()  # files may have changed since an earlier call
     path = find_protocol(arguments.protocol)
     protocol = read_protocol(path)
-    volumes = find_volumes(protocol, arguments.data)[: arguments.limit]
+    volumes = find_volumes(protocol, arguments.data, reading_of(arguments))[: arguments.limit]
     try:
         method = protocol.load(arguments.device)
     except InputError as error:
@@ -92,8 +93,8 @@ def run(arguments: options.Run) -> None:
         print(f"\nno file has a target ({TARGETS[protocol.challenge]}): there is nothing to score")
 
 
-def find_volumes(protocol: Protocol, data: Path) -> list[ScanEntry]:
-    """Find the files of a protocol, sorted by name.
+def find_volumes(protocol: Protocol, data: Path, reading: Mapping[str, Any] | None = None) -> list[ScanEntry]:
+    """Find the files of a protocol, sorted by name; `reading` has options of `mrihvae.open_kspace`.
 
     Raises
     ------
@@ -108,7 +109,7 @@ def find_volumes(protocol: Protocol, data: Path) -> list[ScanEntry]:
                 f"{data}: has no folder '{protocol.data}', and no file with k-space itself; give --data with them"
             )
         folder = data
-    volumes = [volume for file in list_kspace(folder) for volume in _volumes(file, protocol.challenge)]
+    volumes = [volume for file in list_kspace(folder) for volume in _volumes(file, protocol.challenge, reading or {})]
     check_names((volume.file, volume.name) for volume in volumes)
     chosen = [v for v in volumes if not protocol.acquisitions or v.acquisition in protocol.acquisitions]
     if not chosen:
@@ -171,12 +172,12 @@ def _line(
     return [name, kind, str(sum(row["slices"] for row in rows)), f"{effective:.2f}", *shown, f"{seconds:.2f}"]
 
 
-def _volumes(file: Path, challenge: str) -> list[ScanEntry]:
+def _volumes(file: Path, challenge: str, reading: Mapping[str, Any]) -> list[ScanEntry]:
     """Return the scans of a file, which must be of the challenge."""
-    if kind_of(file) == "fastmri":
-        return [_head(file, challenge)]
+    if kind_of(file, reading.get("key")) == "fastmri":
+        return [_head(file, challenge, reading.get("key"))]
     volumes = []
-    for scan in open_cached(file):
+    for scan in open_cached(file, **reading):
         _check_challenge(file, scan.kspace.shape, challenge)
         acquisition = str(scan.attributes.get("acquisition", "unknown"))
         shape = (scan.kspace.shape[-2], scan.kspace.shape[-1])
@@ -191,9 +192,10 @@ def _check_challenge(file: Path, shape: tuple[int, ...], challenge: str) -> None
         raise InputError(f"{file}: is {kind}, but the protocol's challenge is {challenge}; check --data")
 
 
-def _head(file: Path, challenge: str) -> ScanEntry:
+def _head(file: Path, challenge: str, key: str | None) -> ScanEntry:
     """Read the head of a fastMRI file."""
-    head = read_head(file)
+    with collect_notices():  # they are said when it is reconstructed
+        head = read_head(file, key)
     _check_challenge(file, head.shape, challenge)
     height, width = head.shape[-2:]
     return ScanEntry(file, file.name, head.acquisition, (height, width), head.masked, TARGETS[challenge] in head.keys)
@@ -221,6 +223,7 @@ def _summary(path: Path, protocol: Protocol, method: Method, arguments: options.
         },
         "git": git_state(),
         "data": str(arguments.data),
+        "reading": reading_of(arguments) or None,
         "limit": arguments.limit,
         "device": arguments.device,
         "threads": torch.get_num_threads(),
@@ -233,11 +236,13 @@ def _reconstruct(volume: ScanEntry, protocol: Protocol, method: Method, argument
     """Reconstruct a volume to its files, and return its row."""
     undersampling = None if volume.masked else protocol.mask.undersampling()
     sampled = isinstance(method, SampleMeanMethod)
-    scan = next(scan for scan in open_cached(volume.file) if scan.name == volume.name)
+    with collect_notices() as notices:
+        scan = next(scan for scan in open_cached(volume.file, **reading_of(arguments)) if scan.name == volume.name)
     row = reconstruct_to_files(
         scan, volume.file, arguments.output, method, undersampling, arguments.batch_size, sampled, False, protocol.seed,
         options="[solver] ",
     )  # fmt: skip
+    row["warnings"] = sorted({*row["warnings"], *notices})
     for warning in row["warnings"]:
         tqdm.write(f"{volume.name}: {warning}", file=sys.stderr)
     source = {} if volume.name == volume.file.name else {"source": volume.file.name}

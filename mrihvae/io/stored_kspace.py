@@ -32,8 +32,8 @@ class StoredKspace:
     ----------
     path : the HDF5 file
     key : name of the dataset: complex, pairs of a real and an imaginary part, or these along a last axis of 2
-    columns : whether the axes are in MATLAB's order, the reverse of (H, W, coils, slices) or (H, W, slices); (H, W) is
-        a single slice
+    columns : whether the axes are in MATLAB's order, the reverse of (H, W, coils, slices); one slice may be
+        (H, W, coils), or (H, W) of a single coil
     transform : what is done to slices (slices, ..., H, W) after reading; it keeps their shape
 
     Raises
@@ -51,12 +51,12 @@ class StoredKspace:
     ) -> None:
         self.path, self.key, self.columns, self.transform = path, key, columns, transform
         with open_dataset(path, key) as dataset:
-            self._info = ArrayInfo(tuple(int(size) for size in dataset.shape or ()), dataset.dtype)
-        self.stored, shape = self._info.dtype, self._info.shape
-        if self._info.has_pairs:
+            self.info = ArrayInfo(tuple(int(size) for size in dataset.shape or ()), dataset.dtype)
+        self.stored, shape = self.info.dtype, self.info.shape
+        if self.info.has_pairs:
             shape = shape[:-1]
         if columns and len(shape) > 1:
-            shape = (*([1] if len(shape) == 2 else shape[:-2]), shape[-1], shape[-2])
+            shape = (*([1] if len(shape) < 4 else []), *shape[:-2], shape[-1], shape[-2])
         self.shape: tuple[int, ...] = shape
         self.dtype = np.dtype(np.complex64)
         self._ahead: tuple[tuple[int, int], Future[np.ndarray]] | None = None
@@ -64,7 +64,7 @@ class StoredKspace:
     @property
     def is_complex(self) -> bool:
         """Whether its numbers are complex, however they are stored."""
-        return self._info.is_complex or self._info.has_pairs
+        return self.info.is_complex or self.info.has_pairs
 
     def transformed(self, transform: Callable[[np.ndarray], np.ndarray]) -> StoredKspace:
         """Return the same k-space, to be transformed whenever it is read."""
@@ -124,9 +124,9 @@ class StoredKspace:
 
     def _read(self, begin: int, end: int) -> np.ndarray:
         with open_dataset(self.path, self.key) as dataset:
-            if dataset.shape != self._info.shape or dataset.dtype != self.stored:
+            if dataset.shape != self.info.shape or dataset.dtype != self.stored:
                 raise InputError(f"{self.path}: '{self.key}' has changed; put back the file that was there")
-            single = self.columns and dataset.ndim == 2
+            single = self.columns and dataset.ndim < 4
             found = as_complex64(np.asarray(dataset[()][None][begin:end] if single else dataset[begin:end]))
         found = found.swapaxes(-1, -2) if self.columns else found
         return found if self.transform is None else self.transform(found)

@@ -4,7 +4,17 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from mrihvae.cli.options.common import AXES, BATCH_SIZE, CHALLENGES, CHECKPOINT, DEVICE, PRECISION, RESUME
+from mrihvae.cli.options.common import (
+    AXES,
+    BATCH_SIZE,
+    CHALLENGES,
+    CHECKPOINT,
+    DEVICE,
+    KEY,
+    PRECISION,
+    RESUME,
+    UNCENTERED,
+)
 from mrihvae.cli.sections import COILS, EXPERT, FILES, METHOD, SAMPLES, SAMPLING, Options
 from mrihvae.coils.settings import MAPS, OUTPUTS, CoilSettings
 from mrihvae.inference.settings import ANCHORS, COMBINATIONS, RULES, InferenceSettings, RefinementSettings
@@ -27,7 +37,7 @@ class Demo(Options):
 
 
 class Reconstruct(Options):
-    """reconstruct undersampled scans in files of fastMRI, ISMRMRD (MRD), Siemens (TWIX), BART or NumPy
+    """reconstruct undersampled scans in files of fastMRI, ISMRMRD (MRD), Siemens (TWIX), BART, MATLAB or NumPy
 
     Examples:
       mrihvae reconstruct scan.h5 --output out/
@@ -38,6 +48,8 @@ class Reconstruct(Options):
     data_path: Path | None = FILES("INPUT, as fastMRI's scripts call it", None, alias="--data_path")
     output: Path = FILES("folder for the results", alias=("--output_path", "--output-path"))
     challenge: str | None = FILES("refuse files of the other kind", None, choices=tuple(CHALLENGES))
+    key: str | None = KEY()
+    uncentered: bool = UNCENTERED()
     format: str = FILES("write images in this form, too: NIfTI or DICOM", "h5", choices=("h5", "nii", "dcm"))
     resume: bool = RESUME()
 
@@ -91,6 +103,8 @@ class Run(Options):
 
     protocol: str = FILES("name, as 'mrihvae protocols' lists them, or a TOML file", positional=True)
     data: Path = FILES("data directory, or the protocol's folder itself")
+    key: str | None = KEY()
+    uncentered: bool = UNCENTERED()
     output: Path = FILES("folder for reconstructions/, panels/, scores.md and run.json")
     device: str = DEVICE("cpu")
     batch_size: int = BATCH_SIZE(8)
