@@ -175,6 +175,21 @@ def describe(row: Mapping[str, Any]) -> str:
     return f"{row['file']}: {', '.join(parts)}"
 
 
+def lines_about(row: Mapping[str, Any], shown: set[str], verbose: bool = False) -> list[str]:
+    """Describe a volume in a line; with `verbose` in several, for seconds of stages and all warnings.
+
+    Warnings that are in `shown`, as volumes before had them, are counted; others are added to it.
+    """
+    if verbose:
+        stages = [f"  {name}: {seconds:.4f} s per slice" for name, seconds in row.get("stages", {}).items()]
+        return [describe({**row, "warnings": []}), *stages, *(f"  warning: {text}" for text in row["warnings"])]
+    fresh = [text for text in row["warnings"] if text not in shown]
+    shown.update(fresh)
+    repeated = len(row["warnings"]) - len(fresh)
+    again = [f"{repeated} warning{'s' if repeated > 1 else ''} as before"] if repeated else []
+    return [describe({**row, "warnings": fresh + again})]
+
+
 def _panel(
     path: Path,
     scan: Scan,

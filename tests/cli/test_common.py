@@ -34,12 +34,16 @@ def test_call_with_other_settings(tmp_path: Path) -> None:
     path = written(tmp_path / "summary.json", {"method": "tv", "volumes": FILES})
     with pytest.raises(InputError) as caught:
         finished_before(path, SUMMARY, ["method", "seed"], "volumes")
-    message = f"{path}: was made with seed None, not 3; choose another --output, or leave out --resume to replace it"
+    message = (
+        f"{path}: was made with seed None, not 3; choose another --output, or give --overwrite in place of --resume"
+    )
     assert str(caught.value) == message
 
 
 @pytest.mark.parametrize("content", ["{", "[]", "3", {"files": FILES}, {"volumes": [{"name": "a.h5"}]}, {"volumes": 3}])
 def test_what_is_no_summary(content: Any, tmp_path: Path) -> None:
     path = written(tmp_path / "summary.json", content)
-    with pytest.raises(InputError, match=r"summary.json: not a summary of this command \(.*\); leave out --resume"):
+    with pytest.raises(
+        InputError, match=r"summary.json: not a summary of this command \(.*\); give --overwrite in place of"
+    ):
         finished_before(path, SUMMARY, ["method"], "volumes")

@@ -22,7 +22,16 @@ from tests.support import REPOSITORY
 # as argparse had them: names or metavar, attribute, default, choices, whether required, number of values
 EARLIER = json.loads(Path(__file__).with_name("options.json").read_text())
 # what came later, by command: the names of attributes; of a new command all of them
-LATER: dict[str, set[str]] = {}
+LATER: dict[str, set[str]] = {
+    "reconstruct": {"overwrite", "quiet", "seed", "verbose"},
+    "restore": {"overwrite", "quiet"},
+    "evaluate": {"quiet"},
+    "report": {"quiet"},
+    "run": {"overwrite", "quiet", "verbose"},
+    "simulate": {"quiet"},
+    "train": {"quiet"},
+}
+SHORT = {"--output": "-o"}  # of every command; names that came later
 OUTPUT = ["--output", "out"]
 
 
@@ -60,8 +69,11 @@ def test_options_are_those_of_earlier_versions(command: str) -> None:
     for option in EARLIER[command]:
         argument = found[option["attribute"]]
         default = None if argument.required else argument.field_info.default
+        if default is None and option["default"] is not None:  # None tells that it is not given
+            assert argument.parameter.show_default == str(option["default"]), option
+            default = option["default"]
         plain = default if isinstance(default, (int, float, tuple, type(None))) else str(default)
-        assert set(argument.names) == set(option["names"]), option
+        assert set(argument.names) == {*option["names"], *filter(None, map(SHORT.get, option["names"]))}, option
         assert (list(plain) or None if isinstance(plain, tuple) else plain) == option["default"], option
         assert argument.required == option["required"], option
         assert list(map(str, argument.get_choices() or ())) == list(map(str, option["choices"] or ())), option

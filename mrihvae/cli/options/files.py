@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from mrihvae.cli.options.common import KEY, UNCENTERED
+from mrihvae.cli.options.common import KEY, OUTPUT, QUIET, UNCENTERED
 from mrihvae.cli.sections import FILES, Options
 from mrihvae.data.scan import TARGETS
 
@@ -49,6 +49,7 @@ class Evaluate(Options):
     acceleration: float | None = FILES("score only volumes of this acceleration", None, "all")
     json: Path | None = FILES("write all numbers here", None)
     csv: Path | None = FILES("write one row per volume here", None)
+    quiet: bool = QUIET()
 
 
 class Report(Options):
@@ -60,6 +61,7 @@ class Report(Options):
 
     folder: Path = FILES("--output of 'mrihvae run' or 'mrihvae reconstruct'", name="DIR", positional=True)
     data: Path | None = FILES("folder with the scans, matched by file name", None, "where they were")
-    output: Path | None = FILES("HTML file to write", None, "DIR/report.html")
+    output: Path | None = OUTPUT("HTML file to write", None, "DIR/report.html")
     title: str | None = FILES("heading of the report", None, "what was run")
     slices: int | None = FILES("pictures of at most this many slices of a volume, evenly spaced", None, "all")
+    quiet: bool = QUIET()
