@@ -52,7 +52,7 @@ def _moved(scan: Scan, axes: tuple[bool, ...], at_edge: tuple[bool, ...]) -> Sca
 def _shift(kspace: np.ndarray, axes: tuple[bool, ...], factor: np.ndarray | None = None) -> np.ndarray:
     """Move DC from index 0 to size // 2 along chosen axes of (..., H, W); multiply by `factor`, complex64 (H, W)."""
     found = np.fft.fftshift(kspace, axes=[axis for axis, chosen in zip((-2, -1), axes, strict=True) if chosen])
-    return found if factor is None else found * factor
+    return found if factor is None else np.asarray(found * factor)
 
 
 def _phase(shape: tuple[int, ...], axes: tuple[bool, ...]) -> np.ndarray:
@@ -83,7 +83,8 @@ def _is_apart(kspace: np.ndarray, axis: int) -> bool:
 def _is_at_edge(kspace: np.ndarray, axis: int) -> bool:
     """Return whether images of centered k-space lie around the edge, along axis -2 (H) or -1 (W).
 
-    The products of neighboring samples add up to the energy of the images, weighted by cos(2 pi (r - size // 2) / size).
+    The products of neighboring samples add up to the energy of the images, with weights cos(2 pi (r - size // 2) /
+    size).
     """
     lines = np.moveaxis(kspace, axis, 0)
     first, second = lines[:-1], lines[1:]

@@ -53,6 +53,8 @@ def read_scan(path: Path, lazy: bool = False, key: str | None = None, brief: boo
     header = _read_header(path, head.paths["ismrmrd_header"]) if "ismrmrd_header" in head.keys else None
     encoding = None if header is None else header.encodings[0]
     matrix = None if encoding is None or encoding.recon is None else encoding.recon.matrix[:2]
+    if brief and (delivered := _target_shape(path, head)):
+        matrix = delivered
     maps, noise_scan = _read_coil_data(path, head) if len(head.shape) == 4 and not brief else (None, None)
     attributes = _read_attributes(path)
     geometry = geometry_of(path, attributes, head.shape[0])
@@ -114,9 +116,17 @@ def fit_mask(path: Path, mask: np.ndarray, shape: tuple[int, ...]) -> np.ndarray
     return mask
 
 
+def _target_shape(path: Path, head: FastMRIHead) -> tuple[int, int] | None:
+    """Return (h, w) of the reference images, without reading them; None where a file has none."""
+    if head.target_key not in head.keys:
+        return None
+    with open_dataset(path, head.paths[head.target_key]) as dataset:
+        return (dataset.shape[-2], dataset.shape[-1]) if dataset.ndim == 3 else None
+
+
 def _read_target(path: Path, head: FastMRIHead) -> np.ndarray | None:
     """Read the reference images of the challenge; None where a file has none."""
-    key = TARGETS["singlecoil" if len(head.shape) == 3 else "multicoil"]
+    key = head.target_key
     if key not in head.keys:
         return None
     target, (slices, height, width) = read_dataset(path, head.paths[key]), (head.shape[0], *head.shape[-2:])
@@ -246,6 +256,11 @@ class FastMRIHead:
     def coils(self) -> int:
         """Number of coils."""
         return self.shape[1] if len(self.shape) == 4 else 1
+
+    @property
+    def target_key(self) -> str:
+        """Name of the reference images, of the challenge that the number of axes tells."""
+        return TARGETS["singlecoil" if len(self.shape) == 3 else "multicoil"]
 
     @property
     def masked(self) -> bool:

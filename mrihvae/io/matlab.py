@@ -55,7 +55,7 @@ def read_matlab(path: Path, lazy: bool = False, key: str | None = None, brief: b
 
 
 def _read_modern(path: Path, lazy: bool, key: str | None, brief: bool) -> Found:
-    """Read a file of version 7.3: the scan without its mask, the mask, and the name of k-space and number of its axes."""
+    """Read a file of version 7.3: the scan without mask, the mask, name and number of axes of k-space."""
     name = find_kspace(path, key, DIMENSIONS)
     kspace = StoredKspace(path, name, columns=True)
     shape = kspace.info.shape[::-1]
