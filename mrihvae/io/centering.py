@@ -51,7 +51,9 @@ def _moved(scan: Scan, axes: tuple[bool, ...], at_edge: tuple[bool, ...]) -> Sca
 
 def _shift(kspace: np.ndarray, axes: tuple[bool, ...], factor: np.ndarray | None = None) -> np.ndarray:
     """Move DC from index 0 to size // 2 along chosen axes of (..., H, W); multiply by `factor`, complex64 (H, W)."""
-    found = np.fft.fftshift(kspace, axes=[axis for axis, chosen in zip((-2, -1), axes, strict=True) if chosen])
+    found: np.ndarray = np.fft.fftshift(
+        kspace, axes=[axis for axis, chosen in zip((-2, -1), axes, strict=True) if chosen]
+    )
     return found if factor is None else np.asarray(found * factor)
 
 
@@ -61,7 +63,8 @@ def _phase(shape: tuple[int, ...], axes: tuple[bool, ...]) -> np.ndarray:
         np.exp(2j * np.pi * (np.arange(size) - size // 2) * (size // 2) / size) if chosen else np.ones(size)
         for size, chosen in zip(shape, axes, strict=True)
     ]
-    return np.multiply.outer(*factors).astype(np.complex64)
+    phase: np.ndarray = np.multiply.outer(*factors).astype(np.complex64)
+    return phase
 
 
 def _take(scan: Scan) -> np.ndarray:
