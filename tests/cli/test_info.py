@@ -25,8 +25,9 @@ from tests.support.small_coils import calibrated, coil_scans
 SHAPE = (3, 4, 48, 40)
 KEYS = {
     "name", "slices", "coils", "matrix", "delivered_matrix", "voxel_mm", "field_of_view_mm", "mask_type",
-    "mask_in_file", "lines_along", "acceleration", "calibration_lines", "calibration_region", "separate_calibration", "partial_fourier",
-    "target", "noise_scan", "sensitivity_maps", "field_strength_T", "acquisition", "vendor", "peak_shift", "checks",
+    "mask_in_file", "lines_along", "acceleration", "calibration_lines", "calibration_region", "separate_calibration",
+    "partial_fourier", "target", "noise_scan", "sensitivity_maps", "field_strength_T", "acquisition", "vendor",
+    "peak_shift", "checks",
 }  # fmt: skip
 SYSTEM = """<acquisitionSystemInformation><systemVendor>ACME</systemVendor>
 <systemFieldStrength_T>0.55</systemFieldStrength_T></acquisitionSystemInformation>"""

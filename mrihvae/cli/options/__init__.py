@@ -20,6 +20,6 @@ from mrihvae.cli.options.training import Simulate as Simulate
 from mrihvae.cli.options.training import Train as Train
 
 ORDER = (  # in which `mrihvae --help` lists them
-    Demo, Info, Reconstruct, Restore, Evaluate, Convert, Report, Serve, Filter, Protocols, Run, Sample, Simulate, Train,
+    Demo, Reconstruct, Info, Restore, Evaluate, Convert, Report, Serve, Filter, Protocols, Run, Sample, Simulate, Train,
 )  # fmt: skip
 COMMANDS = {command.__name__.lower(): command for command in ORDER}
