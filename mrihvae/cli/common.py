@@ -61,6 +61,11 @@ class Failures:
         return 1 if failed else 0
 
 
+def settings_lines(summary: Mapping[str, Any]) -> str:
+    """Write the settings of a summary, one a line."""
+    return "\n".join(f"{name}: {json.dumps(value)}" for name, value in summary.items() if value is not None)
+
+
 def report_command(output: Path) -> str:
     """Return what to do after a reconstruction."""
     return f"next: {shlex.join(['mrihvae', 'report', str(output)])}"
@@ -75,9 +80,10 @@ def check_output(folder: Path, *below: str) -> None:
         Something else in the place of a folder, no permission, or a disk that is full.
     """
     for path in (folder, *(folder / name for name in below)):
-        there = next(place for place in (path, *path.absolute().parents) if place.exists() or place.is_symlink())
+        there = next(place for place in (path, *path.parents) if place.exists() or place.is_symlink())
         if not there.is_dir():
-            raise OutputError(f"{path}: cannot be written ({there} is no folder); choose another --output")
+            what = "it" if there == path else there
+            raise OutputError(f"{path}: cannot be written ({what} is a file); choose another --output")
         if not os.access(there, os.W_OK | os.X_OK):
             raise OutputError(f"{path}: cannot be written (no permission in {there}); choose another --output")
         if shutil.disk_usage(there).free < ROOM:

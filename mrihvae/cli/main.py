@@ -10,7 +10,7 @@ import sys
 from collections.abc import Sequence
 from contextlib import nullcontext
 
-from cyclopts import App, CycloptsError
+from cyclopts import App, CycloptsError, UnusedCliTokensError
 from cyclopts.help import DefaultFormatter, PanelSpec
 from rich.box import Box
 
@@ -31,6 +31,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         options = parse(list(sys.argv[1:] if arguments is None else arguments))
         return 0 if options is None else _run(options)
+    except UnusedCliTokensError as error:
+        show_error(f"{error} See 'mrihvae {' '.join(error.command_chain or ())} --help'.")
+        return 2
     except (InputError, CycloptsError) as error:
         end_progress()
         show_error(error)

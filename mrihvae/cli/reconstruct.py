@@ -10,7 +10,15 @@ from typing import Any
 import torch
 
 from mrihvae import __version__
-from mrihvae.cli.common import Failures, check_output, check_results, finished_before, reading_of, report_command
+from mrihvae.cli.common import (
+    Failures,
+    check_output,
+    check_results,
+    finished_before,
+    reading_of,
+    report_command,
+    settings_lines,
+)
 from mrihvae.cli.options import Reconstruct
 from mrihvae.cli.options.common import CHALLENGES
 from mrihvae.cli.reconstruct_files import lines_about, reconstruct_file
@@ -54,7 +62,7 @@ def run(arguments: Reconstruct) -> int:
     summary = _summary(arguments, methods, undersampling)
     done = finished_before(output / "reconstruct.json", summary, SAME, "volumes") if arguments.resume else {}
     if arguments.verbose:
-        print("\n".join(f"{name}: {json.dumps(value)}" for name, value in summary.items() if value is not None))
+        print(settings_lines(summary))
     shown: set[str] = set()
     for file in heads:
         if _is_done(file, done, output, arguments.format):

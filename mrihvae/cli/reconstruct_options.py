@@ -49,10 +49,8 @@ def check_options(arguments: Reconstruct) -> None:
             raise _ignored(name, f"--method {method}", f"it goes with {', '.join(others)}")
     if method not in MODEL_METHODS and arguments.device != "cpu":
         raise InputError(f"--device {arguments.device}: --method {method} computes on the CPU; leave it out")
-    if method == "zero-filled":
-        for name in COIL_OPTIONS.values():
-            if getattr(arguments, name) is not None:
-                raise _ignored(name, f"--method {method}", "it leaves coils as they are")
+    if method == "zero-filled" and (names := _given_coil_options(arguments)):
+        raise _ignored(names[0], f"--method {method}", "it leaves coils as they are")
     sampled = arguments.samples is not None or method == "samples"
     sweeps = arguments.sweeps
     if method == "amortized" and sweeps is not None and not sampled:
@@ -67,9 +65,8 @@ def check_coil_options(arguments: Reconstruct, coils: Iterable[int | None]) -> N
     """Raise InputError for options of several coils where no file has several; `coils` is None of one not known."""
     if set(coils) != {1}:
         return
-    for name in COIL_OPTIONS.values():
-        if getattr(arguments, name) is not None:
-            raise InputError(f"{_option(name)}: is of several coils, and INPUT has single-coil scans; leave it out")
+    for name in _given_coil_options(arguments):
+        raise InputError(f"{_option(name)}: is of several coils, and INPUT has single-coil scans; leave it out")
 
 
 def read_method(arguments: Reconstruct, checkpoint: str) -> Method:
@@ -137,6 +134,12 @@ def _options_of(method: str) -> set[str]:
     if method in CLASSICAL_METHODS or method == "zero-filled":
         return options
     return options | {"checkpoint", "precision"}
+
+
+def _given_coil_options(arguments: Reconstruct) -> list[str]:
+    """List the options of several coils that are given."""
+    given = [name for name in COIL_OPTIONS.values() if getattr(arguments, name) is not None]
+    return ["no-whiten" if name == "whiten" and not arguments.whiten else name for name in given]
 
 
 def _given(arguments: Reconstruct, options: Mapping[str, str]) -> dict[str, Any]:

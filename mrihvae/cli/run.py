@@ -18,7 +18,15 @@ from tqdm import tqdm
 
 from mrihvae import __version__
 from mrihvae.cli import options
-from mrihvae.cli.common import Failures, check_output, check_results, finished_before, reading_of, report_command
+from mrihvae.cli.common import (
+    Failures,
+    check_output,
+    check_results,
+    finished_before,
+    reading_of,
+    report_command,
+    settings_lines,
+)
 from mrihvae.cli.console import show_warning
 from mrihvae.cli.evaluate import as_dict
 from mrihvae.cli.protocol_data import ScanEntry, field_strength, unlike_protocol
@@ -66,6 +74,8 @@ def run(arguments: options.Run) -> int:
     method = _load(path, protocol, arguments.device)
     summary = _summary(path, protocol, method, arguments)
     there = finished_before(output / "run.json", summary, SAME, "volumes") if arguments.resume else {}
+    if arguments.verbose:
+        print(settings_lines(summary), file=sys.stderr)
     wanted = {volume.name for volume in volumes}
     rows = {name: row for name, row in there.items() if name in wanted}
     failures.total = len(volumes) + len(failures.reasons)

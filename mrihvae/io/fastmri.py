@@ -93,11 +93,15 @@ def fit_mask(path: Path, mask: np.ndarray, shape: tuple[int, ...]) -> np.ndarray
     Raises
     ------
     InputError
-        Another shape, no numbers, or nothing that was acquired.
+        Another shape, no numbers or several beside 0, or nothing that was acquired.
     """
     height, width = shape
     if mask.dtype.kind not in "biuf":
         raise InputError(f"{path}: 'mask' is {mask.dtype}, not numbers; store 1 where k-space was acquired, else 0")
+    if len(values := np.unique(mask[mask != 0])) > 1:
+        raise InputError(
+            f"{path}: 'mask' holds {values[0]:g} and {values[-1]:g} beside 0; store 1 where a sample was acquired"
+        )
     whole, mask = mask.shape, mask.astype(bool)
     by_line = mask.size == width and (mask.shape[-1] == width or (mask.ndim > 2 and mask.shape[-2:] == (width, 1)))
     if mask.ndim > 2 and not by_line and mask.size in (height, height * width):
