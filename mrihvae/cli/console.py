@@ -19,7 +19,10 @@ def silence() -> Iterator[None]:
     token = _errors.set(sys.stderr)
     try:
         with Path(os.devnull).open("w") as nowhere, redirect_stdout(nowhere), redirect_stderr(nowhere):
-            yield
+            try:
+                yield
+            finally:
+                end_progress()  # while there is somewhere to write
     finally:
         _errors.reset(token)
 

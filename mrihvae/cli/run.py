@@ -79,12 +79,15 @@ def run(arguments: options.Run) -> int:
     wanted = {volume.name for volume in volumes}
     rows = {name: row for name, row in there.items() if name in wanted}
     failures.total = len(volumes) + len(failures.reasons)
-    scores: list[VolumeScores] = []
+    unlike = {volume.name: unlike_protocol(f"{path.stem} {protocol.description}", volume) for volume in volumes}
     shown: set[str] = set()
+    for name, text in unlike.items():  # before the hours that it takes
+        _show(name, [text] if text else [], shown)
+    scores: list[VolumeScores] = []
     for volume, reconstruction in tqdm(list(zip(volumes, results, strict=True)), path.stem, unit="volume", leave=False):
         with failures.collect(volume.name):
             if volume.name not in rows or not reconstruction.is_file():
-                rows[volume.name] = _reconstruct(volume, path.stem, protocol, method, arguments, shown)
+                rows[volume.name] = _reconstruct(volume, unlike[volume.name], protocol, method, arguments, shown)
             if volume.scored:
                 scores += evaluate(volume.file, reconstruction, protocol.challenge).rows
         if volume.name in failures.reasons:
@@ -266,9 +269,12 @@ def _summary(path: Path, protocol: Protocol, method: Method, arguments: options.
 
 
 def _reconstruct(
-    volume: ScanEntry, name: str, protocol: Protocol, method: Method, arguments: options.Run, shown: set[str]
+    volume: ScanEntry, unlike: str, protocol: Protocol, method: Method, arguments: options.Run, shown: set[str]
 ) -> dict[str, Any]:
-    """Reconstruct a volume to its files, and return its row; print warnings that were not `shown` before."""
+    """Reconstruct a volume to its files, and return its row; print warnings that were not `shown` before.
+
+    `unlike` is the warning that it does not look like the protocol's data, or empty.
+    """
     undersampling = None if volume.masked else protocol.mask.undersampling()
     sampled = isinstance(method, SampleMeanMethod)
     with collect_notices() as notices:
@@ -277,17 +283,21 @@ def _reconstruct(
         scan, volume.file, arguments.output, method, undersampling, arguments.batch_size, sampled, False, protocol.seed,
         options="[solver] ",
     )  # fmt: skip
-    row["warnings"] = sorted({*row["warnings"], *notices})
-    if unlike := unlike_protocol(f"{name} {protocol.description}", volume):
-        row["warnings"] = sorted({*row["warnings"], unlike})
+    row["warnings"] = sorted({*row["warnings"], *notices, *([unlike] if unlike else [])})
     if arguments.verbose:
         tqdm.write("\n".join(lines_about(row, shown, verbose=True)), file=sys.stderr)
-    for warning in () if arguments.verbose else row["warnings"]:
-        if warning not in shown:
-            show_warning(volume.name, warning)
-        shown.add(warning)
+    else:
+        _show(volume.name, row["warnings"], shown)
     source = {} if volume.name == volume.file.name else {"source": volume.file.name}
     return {**row, **source, "acquisition": volume.acquisition}
+
+
+def _show(name: str, warnings: Sequence[str], shown: set[str]) -> None:
+    """Print the warnings that were not `shown` before."""
+    for text in warnings:
+        if text not in shown:
+            show_warning(name, text)
+        shown.add(text)
 
 
 def _in_folder_order(scores: Sequence[VolumeScores], volumes: Sequence[ScanEntry]) -> Evaluation:

@@ -24,7 +24,9 @@ def test_errors_alone_are_printed_in_silence(capsys: pytest.CaptureFixture[str])
 
 def test_silence_ends_with_an_error(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(ValueError, match="wrong"), silence():
+        bar = tqdm(total=2)
         raise ValueError("wrong")
+    assert bar.disable
     show_warning("a.h5", "beware")
     assert capsys.readouterr() == ("", "a.h5: beware\n")
 

@@ -383,6 +383,8 @@ def test_some_failed(desk: Path, capsys: pytest.CaptureFixture[str]) -> None:
 def test_quiet_prints_errors_alone(desk: Path, capsys: pytest.CaptureFixture[str]) -> None:
     status, out, lines = call("reconstruct mixed -o out --method zero-filled -q", capsys)
     assert status == 1 and out == "" and len(lines) == 1 and lines[0].startswith("mrihvae: error: mixed/b.h5: ")
+    status, out, lines = call("reconstruct corner.h5 -o wrong --method zero-filled -q", capsys)
+    assert status == 2 and out == "" and len(lines) == 1 and lines[0].startswith("mrihvae: error: corner.h5: ")
     assert call("reconstruct scan.h5 -o again --method zero-filled -q", capsys) == (0, "", [])
     assert call("report again -q", capsys) == (0, "", []) and (desk / "again" / "report.html").is_file()
 

@@ -378,6 +378,10 @@ def test_data_that_do_not_look_like_the_protocols(
     assert [row["warnings"] for row in rows] == [[warning], [warning], [warning.replace("T2", "FLAIR")]]
     shown = [line for line in capsys.readouterr().err.splitlines() if "does not look like" in line]
     assert len(shown) == 2  # a warning is shown once
+    assert run("run", path, "--data", data, "--output", tmp_path / "again", "--verbose") == 0
+    printed = capsys.readouterr().err
+    assert printed.index("does not look like") < printed.index("file0.h5: 2 slices, R = 2.50")
+    assert 'protocol: "small"' in printed and printed.count(f"  warning: {warning}") == 2
 
 
 def test_reconstructions_that_are_not_finite_tell_the_protocols_setting(
