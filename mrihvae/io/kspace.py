@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import h5py
@@ -45,7 +46,7 @@ def open_kspace(
     -------
     scans, each with slices of complex64 (coils, H, W), or (H, W) of one coil, the sampling mask, noise scan and
     geometry, as far as the file has them. Files of fastMRI hold one scan; contrasts, repetitions, phases and sets are
-    scans of their own, named after them.
+    scans of their own, named after them, and so are the measurements of a file.
 
     Raises
     ------
@@ -71,8 +72,9 @@ def open_kspace(
 
 
 def open_brief(path: Path, *, key: str | None = None, uncentered: bool = False) -> list[Scan]:
-    """Open a file to describe its scans: as `open_kspace`, but k-space that stays in its file is not checked, and
-    references, noise scan and maps beside it are left out.
+    """Open a file to describe its scans, as `open_kspace` does.
+
+    K-space that stays in its file is not checked, and references, noise scan and maps beside it are left out.
     """
     scans = _open(path, True, key, brief=True)
     return [center_scan(scan) for scan in scans] if uncentered else scans
@@ -90,7 +92,7 @@ def _open(path: Path, lazy: bool, key: str | None, brief: bool = False) -> list[
     if kind == "mrd":
         from mrihvae.io.mrd.files import read_mrd
 
-        return read_mrd(path, _mrd_group(path) or "dataset")
+        return read_mrd(path, _mrd_groups(path))
     if kind == "twix":
         from mrihvae.io.twix.files import read_twix
 
@@ -124,7 +126,7 @@ def kind_of(path: Path, key: str | None = None) -> str:
         return "bart"
     if is_matlab(path, start):
         return "matlab"
-    if start.startswith(b"\x89HDF") and key is None and _mrd_group(path):
+    if start.startswith(b"\x89HDF") and key is None and _mrd_groups(path):
         require_ismrmrd(f"{path}: ISMRMRD")
         return "mrd"
     if is_twix(start) or path.suffix == ".dat":
@@ -166,20 +168,34 @@ def head_of(path: Path, key: str | None = None) -> tuple[list[str], int | None]:
     return [scan.name for scan in scans], max(scan.coils for scan in scans)
 
 
-def _mrd_group(path: Path) -> str | None:
-    """Find the group of an HDF5 file with ISMRMRD's header and lines, or part of them, or images; None if none is."""
+def _mrd_groups(path: Path) -> list[str]:
+    """List the groups of an HDF5 file with ISMRMRD's header and lines, or else the first with part of them, or images.
+
+    Numbers in their names count: "dataset_10" comes after "dataset_2".
+    """
     try:
         with h5py.File(path, "r") as file:
-            groups = {name: set(file[name]) for name in file if isinstance(file.get(name), h5py.Group)}
             if "kspace" in file:
-                return None
+                return []
+            groups = {name: set(file[name]) for name in file if isinstance(file.get(name), h5py.Group)}
             plain = {name for name, keys in groups.items() if "xml" not in keys and _is_plain(file[name].get("data"))}
-    except (OSError, RuntimeError, AttributeError):
-        return None
-    whole = [name for name, keys in groups.items() if keys >= MRD_KEYS]
+            nested: list[str] = []
+            file.visititems(lambda name, item: nested.append(name) if _holds_lines(item) else None)
+    except (OSError, RuntimeError, AttributeError, KeyError, ValueError):
+        return []
     part = [name for name, keys in groups.items() if keys & MRD_KEYS and name not in plain]
     images = [name.partition("/")[0] for name in mrd_image_groups(path)]
-    return next(iter([*whole, *part, *images]), None)
+    numbered = sorted(nested, key=_numbered)
+    return numbered or [*part, *images][:1]
+
+
+def _holds_lines(item: h5py.HLObject) -> bool:
+    return isinstance(item, h5py.Group) and set(item) >= MRD_KEYS
+
+
+def _numbered(name: str) -> list[tuple[str, int]]:
+    """Split a name at its numbers, so that names are ordered by these."""
+    return [(text, int(number or 0)) for text, number in re.findall(r"(\D*)(\d*)", name)]
 
 
 def _is_plain(item: object) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 from xml.sax.saxutils import escape
 
@@ -14,6 +14,8 @@ from mrihvae.errors import InputError
 ANY_NAMESPACE = "{*}"  # namespace: not all writers give it
 HYDROGEN_HZ_PER_T = 42.577478518e6  # the gyromagnetic ratio over 2 pi
 MAX_HEADER_MATRIX = 2**14  # matrix on a side, beyond which a header must be damaged
+MIN_OVERSAMPLING = 1.3  # factor of a readout, below which another matrix is not its oversampling
+SAME_FOV = 0.01  # by which fields of view may differ that are the same
 Three = tuple[float, float, float]
 
 
@@ -97,6 +99,7 @@ class ScanHeader:
     protocol : name of the measurement's protocol; empty where the header has none
     vendor : of the scanner; empty where the header has none
     field_strength : of the scanner, T; 0 where the header has none
+    warnings : what about it is a guess
     """
 
     encodings: tuple[Encoding, ...]
@@ -104,6 +107,7 @@ class ScanHeader:
     protocol: str = ""
     vendor: str = ""
     field_strength: float = 0.0
+    warnings: tuple[str, ...] = ()
 
     def attributes(self) -> dict[str, Any]:
         """Return what is known of the scanner, as attributes of a scan: "vendor" and "field_strength_T"."""
@@ -130,7 +134,8 @@ def parse_header(xml: str, source: str = "stream") -> ScanHeader:
         root = ElementTree.fromstring(xml.rstrip("\0").strip())
     except (ElementTree.ParseError, ValueError) as error:
         raise InputError(f"{source}: the header is no XML ({error}); check who wrote it") from error
-    encodings = tuple(_encoding(element, source) for element in root.findall(f"{ANY_NAMESPACE}encoding"))
+    stored = [_encoding(element, source) for element in root.findall(f"{ANY_NAMESPACE}encoding")]
+    encodings = tuple(map(_with_oversampled_fov, stored))
     if not encodings:
         raise InputError(f"{source}: the header has no 'encoding', so that lines have no place; check who wrote it")
     parameters = {
@@ -140,8 +145,14 @@ def parse_header(xml: str, source: str = "stream") -> ScanHeader:
         if (name := _text(element, "name"))
     }
     vendor = _text(root, "acquisitionSystemInformation", "systemVendor")
+    warnings = [
+        f"the header has {mine.encoded.matrix[0]} samples in its encodedSpace and {mine.recon.matrix[0]} in its "
+        "reconSpace, of the same field of view: the readout is taken as oversampled"
+        for mine, new in zip(stored, encodings, strict=True)
+        if mine.recon is not None and mine != new
+    ]
     protocol = _text(root, "measurementInformation", "protocolName")
-    return ScanHeader(encodings, parameters, protocol, vendor, _field_strength(root))
+    return ScanHeader(encodings, parameters, protocol, vendor, _field_strength(root), tuple(dict.fromkeys(warnings)))
 
 
 def _field_strength(root: ElementTree.Element) -> float:
@@ -149,6 +160,21 @@ def _field_strength(root: ElementTree.Element) -> float:
     tesla = _length(_text(root, "acquisitionSystemInformation", "systemFieldStrength_T"))
     hertz = _length(_text(root, "experimentalConditions", "H1resonanceFrequency_Hz"))
     return tesla or round(hertz / HYDROGEN_HZ_PER_T, 3)
+
+
+def _with_oversampled_fov(encoding: Encoding) -> Encoding:
+    """Return an encoding whose field of view is that of its samples, where some writers leave that of the image.
+
+    Without this a readout of twice the samples would be one of half the voxels, which nobody makes coarser again.
+    """
+    encoded, recon = encoding.encoded, encoding.recon
+    if recon is None or min(encoded.fov[0], recon.fov[0]) <= 0:
+        return encoding
+    factor, along_phase = (encoded.matrix[axis] / recon.matrix[axis] for axis in (0, 1))
+    is_finer = along_phase >= MIN_OVERSAMPLING  # along both axes: the image is made coarser
+    if factor < MIN_OVERSAMPLING or is_finer or abs(encoded.fov[0] / recon.fov[0] - 1) > SAME_FOV:
+        return encoding
+    return replace(encoding, encoded=replace(encoded, fov=(encoded.fov[0] * factor, *encoded.fov[1:])))
 
 
 def _encoding(element: ElementTree.Element, source: str) -> Encoding:
