@@ -15,7 +15,7 @@ from mrihvae.data.scan import Scan, acquired_samples, delivered_shape, encoded_l
 from mrihvae.errors import InputError
 from mrihvae.io.fastmri import MAPS_KEY, NOISE_KEY, read_head
 from mrihvae.io.kspace import kind_of, open_brief
-from mrihvae.physics.mask_type import FULL, SamplingDescription, describe_sampling
+from mrihvae.physics.mask_type import EMPTY, FULL, SamplingDescription, describe_sampling
 from mrihvae.utils.notices import collect_notices
 
 FORMATS = {
@@ -143,6 +143,8 @@ def _checks(
         errors.append("holds NaN or infinite values; export the scan again")
     elif not kspace.any():
         errors.append("k-space is zero in all slices that were looked at")
+    if sampling.mask_type == EMPTY:
+        return [{"level": ERROR, "text": text} for text in errors]
     warnings, has_center = list(look.warnings), min(sampling.calibration) > 0
     if not has_center:
         warnings.append("the center of k-space was not acquired: contrast is not reliable")

@@ -9,7 +9,7 @@ import numpy as np
 
 from mrihvae.physics.fastmri_masks import effective_acceleration
 
-FULL, GRID = "fully sampled", "2D"
+FULL, GRID, EMPTY = "fully sampled", "2D", "empty"
 MAX_ACCELERATION = 16  # of fastMRI's equispaced_fraction, up to which it is recognized
 MIN_MISSING = 0.06  # of the lines, that one end lacks more than the other, of partial Fourier
 
@@ -21,7 +21,7 @@ class SamplingDescription:
     Attributes
     ----------
     mask_type : "fully sampled"; of lines "equispaced", "equispaced_fraction", "magic", "random", "center" or
-        "partial_fourier", with the names of `mrihvae.physics.sampling`; "2D" of single samples
+        "partial_fourier", with the names of `mrihvae.physics.sampling`; "2D" of single samples; "empty" without any
     axis : along which lines differ, "W" or "H"; empty for others
     acceleration : effective acceleration R, 1 of fully sampled scans
     calibration : size (h, w) of the calibration region (ACS), all samples around DC that were acquired; (0, 0) without
@@ -68,6 +68,8 @@ def describe_sampling(
     grid = np.broadcast_to(mask, shape)
     along_h, along_w = np.asarray(grid.any(axis=1)), np.asarray(grid.any(axis=0))
     acceleration = effective_acceleration(mask)
+    if not grid.any():
+        return SamplingDescription(EMPTY, "", acceleration, (0, 0))
     if not np.array_equal(grid, np.outer(along_h, along_w)):
         return SamplingDescription(GRID, "", acceleration, _central_box(grid))
     filled = along_h if rows is None or mask.ndim > 1 else along_h & rows

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from mrihvae.physics.mask_type import FULL, GRID, describe_sampling, guess_mask_type
+from mrihvae.physics.mask_type import EMPTY, FULL, GRID, describe_sampling, guess_mask_type
 from mrihvae.physics.sampling import GRID_TYPES, sampling_pattern
 
 SHAPE = (96, 80)
@@ -64,6 +64,7 @@ def test_fully_sampled_masks() -> None:
     assert describe_sampling(encoded, SHAPE).mask_type == "center"
     assert guess_mask_type(np.array([True, False, True])) == "random"
     assert guess_mask_type(ones) == FULL
+    assert describe_sampling(~ones, SHAPE).mask_type == EMPTY
 
 
 def test_partial_echo() -> None:
