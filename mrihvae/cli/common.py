@@ -141,3 +141,9 @@ def finished_before(path: Path, summary: Mapping[str, Any], same: Sequence[str],
                 "give --overwrite in place of --resume"
             )
     return finished
+
+
+def reading_of(arguments: Any) -> dict[str, Any]:
+    """Return how k-space is to be read, for `mrihvae.open_kspace`: `key` and `uncentered`, where a user gave them."""
+    found = {"key": arguments.key, "uncentered": arguments.uncentered}
+    return {name: value for name, value in found.items() if value}

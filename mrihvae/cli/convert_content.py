@@ -9,6 +9,7 @@ from pathlib import Path
 import h5py
 
 from mrihvae.cli import options
+from mrihvae.cli.common import reading_of
 from mrihvae.data.volume import DATASETS, ImageVolume
 from mrihvae.errors import InputError
 from mrihvae.io.checks import read_errors
@@ -42,12 +43,13 @@ def convert_file(
     InputError
         Not readable, without images where the format or `reference` needs them, or files that cannot be written.
     """
-    if images := _images(source, arguments.dataset, suffix):
+    reading = reading_of(arguments)
+    if not reading and (images := _images(source, arguments.dataset, suffix)):
         header = _header(source, arguments.dataset, suffix) if reference is None else reference.header
         _write(output, images, suffix, arguments, reference, header)
         yield output
         return
-    scans = open_kspace(source)
+    scans = open_kspace(source, **reading)
     ending = suffix if output.name.lower().endswith(suffix) else ""
     for scan in scans:
         special = Path(scan.name).stem.removeprefix(source.name.split(".")[0]) if len(scans) > 1 else ""

@@ -10,7 +10,15 @@ from typing import Any
 import torch
 
 from mrihvae import __version__
-from mrihvae.cli.common import Failures, check_output, check_results, finished_before, report_command, settings_lines
+from mrihvae.cli.common import (
+    Failures,
+    check_output,
+    check_results,
+    finished_before,
+    reading_of,
+    report_command,
+    settings_lines,
+)
 from mrihvae.cli.options import Reconstruct
 from mrihvae.cli.options.common import CHALLENGES
 from mrihvae.cli.reconstruct_files import lines_about, reconstruct_file
@@ -28,6 +36,7 @@ from mrihvae.utils.files import atomic_write
 
 SAME = (  # in a folder
     "method", "checkpoint", "weights", "inference", "samples", "seed", "pnp", "strength", "coils", "undersampling",
+    "reading",
 )  # fmt: skip
 FOLDERS = ("reconstructions", "panels")  # in the output folder
 
@@ -44,7 +53,7 @@ def run(arguments: Reconstruct) -> int:
     check_format(arguments.format)
     check_output(output, *FOLDERS)
     check_results(output, [output / name for name in RECORDS], arguments.overwrite, arguments.resume)
-    files = list_kspace(_input(arguments))
+    files = list_kspace(_input(arguments), arguments.key)
     failures = Failures(len(files))
     heads = _heads(files, arguments, failures)
     check_coil_options(arguments, [coils for _, coils in heads.values()])
@@ -63,7 +72,7 @@ def run(arguments: Reconstruct) -> int:
         method = methods[checkpoints[file]]
         settings = (method, undersampling, arguments.batch_size, use_samples, kept, seed, "--", arguments.format)
         with failures.collect(file.name):
-            for row in reconstruct_file(file, output, *settings):
+            for row in reconstruct_file(file, output, *settings, reading=reading_of(arguments)):
                 print("\n".join(lines_about(row, shown, arguments.verbose)))
                 done[row["file"]] = row
             _write_record(output, summary, done, failures)
@@ -83,9 +92,9 @@ def _heads(files: list[Path], arguments: Reconstruct, failures: Failures) -> dic
     heads = {}
     for file in files:
         with failures.collect(file.name):
-            names, coils = head_of(file)
+            names, coils = head_of(file, arguments.key)
             if coils is None:
-                open_kspace(file, lazy=True)  # says what is wrong
+                open_kspace(file, lazy=True, key=arguments.key)  # says what is wrong
             _check_challenge(file, coils, arguments.challenge)
             heads[file] = names, coils
     failures.check_any_left(_input(arguments), "reconstructed")
@@ -135,6 +144,7 @@ def _summary(arguments: Reconstruct, methods: dict[str, Method], undersampling: 
     return {
         "mrihvae": __version__,
         "input": str(_input(arguments)),
+        "reading": reading_of(arguments) or None,
         "torch": str(torch.__version__),
         "method": method.name,
         "checkpoint": ", ".join(methods) if isinstance(method, ModelMethod) else None,

@@ -29,13 +29,17 @@ from mrihvae.utils.stages import record_stages
 
 
 @lru_cache(maxsize=1)
-def open_cached(file: Path) -> list[Scan]:
+def open_cached(file: Path, key: str | None = None, uncentered: bool = False) -> list[Scan]:
     """Open a file with k-space, and keep it for the next of its scans; `cache_clear` before files may have changed."""
-    return open_kspace(file, lazy=True)
+    return open_kspace(file, lazy=True, key=key, uncentered=uncentered)
 
 
-def reconstruct_file(file: Path, folder: Path, *settings: Any) -> list[dict[str, Any]]:
+def reconstruct_file(
+    file: Path, folder: Path, *settings: Any, reading: Mapping[str, Any] | None = None
+) -> list[dict[str, Any]]:
     """Reconstruct the scans of a file of any format, with the `settings` of `reconstruct_to_files`; return its rows.
+
+    `reading` has options of `mrihvae.open_kspace`.
 
     Raises
     ------
@@ -44,7 +48,7 @@ def reconstruct_file(file: Path, folder: Path, *settings: Any) -> list[dict[str,
     """
     return_large_blocks()
     with collect_notices() as notices:
-        scans = open_kspace(file, lazy=True)
+        scans = open_kspace(file, lazy=True, **(reading or {}))
     rows = [reconstruct_to_files(scan, file, folder, *settings) for scan in scans]
     for row in rows:
         row["warnings"] = sorted({*row["warnings"], *notices})

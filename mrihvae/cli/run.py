@@ -18,7 +18,15 @@ from tqdm import tqdm
 
 from mrihvae import __version__
 from mrihvae.cli import options
-from mrihvae.cli.common import Failures, check_output, check_results, finished_before, report_command, settings_lines
+from mrihvae.cli.common import (
+    Failures,
+    check_output,
+    check_results,
+    finished_before,
+    reading_of,
+    report_command,
+    settings_lines,
+)
 from mrihvae.cli.console import show_warning
 from mrihvae.cli.evaluate import as_dict
 from mrihvae.cli.protocol_data import ScanEntry, field_strength, unlike_protocol
@@ -36,9 +44,10 @@ from mrihvae.protocols.evaluation import Protocol, find_protocol, read_protocol
 from mrihvae.recon.methods import Method, ModelMethod, SampleMeanMethod
 from mrihvae.recon.settings import MODEL_METHODS
 from mrihvae.utils.files import atomic_write
+from mrihvae.utils.notices import collect_notices
 
 ROOT = Path(__file__).parents[2]  # of a checkout, if it is one
-SAME = ("protocol_sha256", "weights", "versions", "git", "settings")  # in one output folder
+SAME = ("protocol_sha256", "weights", "versions", "git", "settings", "reading")  # in one output folder
 
 
 def run(arguments: options.Run) -> int:
@@ -59,7 +68,7 @@ def run(arguments: options.Run) -> int:
     check_results(output, [output / name for name in RECORDS], arguments.overwrite, arguments.resume)
     files = find_files(protocol, arguments.data)
     failures = Failures(len(files))
-    volumes = find_volumes(protocol, files, failures)[: arguments.limit]
+    volumes = find_volumes(protocol, files, failures, reading_of(arguments))[: arguments.limit]
     results = [output / "reconstructions" / volume.name for volume in volumes]
     check_results(output, results, arguments.overwrite, arguments.resume)
     method = _load(path, protocol, arguments.device)
@@ -110,8 +119,12 @@ def find_files(protocol: Protocol, data: Path) -> list[Path]:
     return list_kspace(folder)
 
 
-def find_volumes(protocol: Protocol, files: Sequence[Path], failures: Failures) -> list[ScanEntry]:
+def find_volumes(
+    protocol: Protocol, files: Sequence[Path], failures: Failures, reading: Mapping[str, Any]
+) -> list[ScanEntry]:
     """Check the files of a protocol before any work, and list their scans; files that cannot be read go to `failures`.
+
+    `reading` has options of `mrihvae.open_kspace`.
 
     Raises
     ------
@@ -122,7 +135,7 @@ def find_volumes(protocol: Protocol, files: Sequence[Path], failures: Failures) 
     folder = files[0].parent
     for file in files:
         with failures.collect(file.name):
-            volumes += _volumes(file, protocol.challenge)
+            volumes += _volumes(file, protocol.challenge, reading)
     failures.check_any_left(folder, "reconstructed")
     for volume in volumes:
         _check_challenge(volume, protocol.challenge)
@@ -198,10 +211,11 @@ def _load(path: Path, protocol: Protocol, device: str) -> Method:
         raise InputError(f"{path}: {error}") from error
 
 
-def _volumes(file: Path, challenge: str) -> list[ScanEntry]:
+def _volumes(file: Path, challenge: str, reading: Mapping[str, Any]) -> list[ScanEntry]:
     """List the scans of a file."""
-    if kind_of(file) == "fastmri":
-        head = read_head(file)
+    if kind_of(file, reading.get("key")) == "fastmri":
+        with collect_notices():  # they are said when it is reconstructed
+            head = read_head(file, reading.get("key"))
         scored = TARGETS[challenge] in head.keys
         return [ScanEntry(file, file.name, head.acquisition, head.shape, head.masked, scored, field_strength(file))]
     return [
@@ -213,7 +227,7 @@ def _volumes(file: Path, challenge: str) -> list[ScanEntry]:
             scan.mask is not None and not scan.mask.all(),
             scored=False,
         )
-        for scan in open_cached(file)
+        for scan in open_cached(file, **reading)
     ]
 
 
@@ -245,6 +259,7 @@ def _summary(path: Path, protocol: Protocol, method: Method, arguments: options.
         },
         "git": git_state(),
         "data": str(arguments.data),
+        "reading": reading_of(arguments) or None,
         "limit": arguments.limit,
         "device": arguments.device,
         "threads": torch.get_num_threads(),
@@ -262,12 +277,13 @@ def _reconstruct(
     """
     undersampling = None if volume.masked else protocol.mask.undersampling()
     sampled = isinstance(method, SampleMeanMethod)
-    scan = next(scan for scan in open_cached(volume.file) if scan.name == volume.name)
+    with collect_notices() as notices:
+        scan = next(scan for scan in open_cached(volume.file, **reading_of(arguments)) if scan.name == volume.name)
     row = reconstruct_to_files(
         scan, volume.file, arguments.output, method, undersampling, arguments.batch_size, sampled, False, protocol.seed,
         options="[solver] ",
     )  # fmt: skip
-    row["warnings"] = sorted({*row["warnings"], *([unlike] if unlike else [])})
+    row["warnings"] = sorted({*row["warnings"], *notices, *([unlike] if unlike else [])})
     if arguments.verbose:
         tqdm.write("\n".join(lines_about(row, shown, verbose=True)), file=sys.stderr)
     else:

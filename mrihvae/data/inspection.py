@@ -100,8 +100,8 @@ def _refusal(kspace: np.ndarray, power: np.ndarray, shift: tuple[int, int]) -> s
     ends = [abs(offset) >= size // 2 - 1 for offset, size in zip(shift, (height, width), strict=True)]
     if all(ends) and min(height, width) > 8:
         return (
-            "is not centered: the strongest sample is at a corner, as of a Fourier transform without fftshift; shift "
-            "it by half its size along H and W (numpy.fft.fftshift)"
+            "is not centered: the strongest sample is at a corner, as of a Fourier transform without fftshift; add "
+            "--uncentered, or shift it by half its size along H and W (numpy.fft.fftshift)"
         )
     return ""
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from mrihvae.data.scan import TARGETS
 from mrihvae.errors import InputError, reason
-from mrihvae.io.formats import list_files
+from mrihvae.io.formats import list_files, list_names, names_in
 from mrihvae.io.hdf5 import read_dataset
 
 METRICS = ("MSE", "NMSE", "PSNR", "SSIM")
@@ -211,7 +211,8 @@ def _pairs(target_path: Path, predictions_path: Path) -> list[Pair]:
 def _check_prediction(target: Path, prediction: Path) -> None:
     if not prediction.is_file():
         raise InputError(
-            f"{prediction}: file not found, but {target} needs a prediction; reconstruct it or filter it out"
+            f"{prediction}: file not found, but {target} needs a prediction; reconstruct it or filter it out (the "
+            f"folder has {list_names(names_in(prediction.parent))})"
         )
 
 

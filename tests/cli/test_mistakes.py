@@ -288,7 +288,8 @@ run own.toml --data data -o results
 
 # scores, reports and conversion
 evaluate --target-path targets --predictions-path others --challenge singlecoil
-    others/a.h5: file not found, but targets/a.h5 needs a prediction; reconstruct it or filter it out
+    others/a.h5: file not found, but targets/a.h5 needs a prediction; reconstruct it or filter it out (the folder has
+    b.h5)
 evaluate --target-path blind --predictions-path predictions --challenge singlecoil
     blind/a.h5: has no dataset 'reconstruction_esc', the target to compare with; give fully sampled scans with their
     targets

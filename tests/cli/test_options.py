@@ -23,11 +23,13 @@ from tests.support import REPOSITORY
 EARLIER = json.loads(Path(__file__).with_name("options.json").read_text())
 # what came later, by command: the names of attributes; of a new command all of them
 LATER: dict[str, set[str]] = {
-    "reconstruct": {"overwrite", "quiet", "seed", "verbose"},
+    "convert": {"key", "uncentered"},
+    "info": {"files", "json", "key", "uncentered"},
+    "reconstruct": {"key", "overwrite", "quiet", "seed", "uncentered", "verbose"},
     "restore": {"overwrite", "quiet"},
     "evaluate": {"quiet"},
     "report": {"quiet"},
-    "run": {"overwrite", "quiet", "verbose"},
+    "run": {"key", "overwrite", "quiet", "uncentered", "verbose"},
     "simulate": {"quiet"},
     "train": {"quiet"},
 }

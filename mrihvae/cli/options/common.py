@@ -17,6 +17,7 @@ CHALLENGES = {  # as fastMRI's own inference scripts call them, and the number o
 BATCH_SIZE = partial(METHOD, "coil images reconstructed together; lower it to save memory")
 CHECKPOINT = partial(METHOD, "name of shipped weights, or a .safetensors file")
 DEVICE = partial(METHOD, "cpu, cuda, cuda:1, ...")
+KEY = partial(FILES, "name of k-space in HDF5 or .mat files, such as ksp or group/ksp", None, "kspace")
 OUTPUT = partial(FILES, alias="-o")
 OVERWRITE = partial(FILES, "replace results that are in --output already", False)
 PIXEL_TYPE = partial(METHOD, "type of pixels, where the scan requests none", choices=PIXELS)
@@ -24,4 +25,5 @@ PRECISION = partial(METHOD, "precision of the network; auto takes bfloat16 where
 QUIET = partial(FILES, "print errors alone", False, alias="-q")
 PROTOCOL = partial(METHOD, "how to reconstruct: a protocol's name or file", None, "the usual way")
 RESUME = partial(FILES, "resume an interrupted run: skip what is in --output already", False)
+UNCENTERED = partial(FILES, "k-space was stored with DC at [0, 0], without fftshift", False)
 VERBOSE = partial(FILES, "print settings, seconds of every stage, and all warnings of every file", False, alias="-v")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from mrihvae.cli.options.common import OUTPUT, QUIET
+from mrihvae.cli.options.common import KEY, OUTPUT, QUIET, UNCENTERED
 from mrihvae.cli.sections import FILES, Options
 from mrihvae.data.scan import TARGETS
 
@@ -29,6 +29,8 @@ class Convert(Options):
     slice: int | None = FILES("write one slice of the images, from 0 on", None, "all")
     dataset: str | None = FILES("a dataset, or a series by number or UID", None, "the reconstruction", alias="--series")
     like: Path | None = FILES("take geometry, and of DICOM patient and study, from this NIfTI file or folder", None)
+    key: str | None = KEY()
+    uncentered: bool = UNCENTERED()
     images: bool = FILES("write images of fully sampled k-space where OUT could be both", False)
 
 

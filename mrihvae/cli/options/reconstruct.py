@@ -10,11 +10,13 @@ from mrihvae.cli.options.common import (
     CHALLENGES,
     CHECKPOINT,
     DEVICE,
+    KEY,
     OUTPUT,
     OVERWRITE,
     PRECISION,
     QUIET,
     RESUME,
+    UNCENTERED,
     VERBOSE,
 )
 from mrihvae.cli.sections import COILS, EXPERT, FILES, METHOD, SAMPLES, SAMPLING, Options
@@ -39,7 +41,7 @@ class Demo(Options):
 
 
 class Reconstruct(Options):
-    """reconstruct undersampled scans in files of fastMRI, ISMRMRD (MRD), Siemens (TWIX), BART or NumPy
+    """reconstruct undersampled scans in files of fastMRI, ISMRMRD (MRD), Siemens (TWIX), BART, MATLAB or NumPy
 
     Examples:
       mrihvae reconstruct scan.h5 --output out/
@@ -50,6 +52,8 @@ class Reconstruct(Options):
     data_path: Path | None = FILES("INPUT, as fastMRI's scripts call it", None, alias="--data_path")
     output: Path = FILES("folder for the results", alias=("-o", "--output_path", "--output-path"))
     challenge: str | None = FILES("refuse files of the other kind", None, choices=tuple(CHALLENGES))
+    key: str | None = KEY()
+    uncentered: bool = UNCENTERED()
     format: str = FILES("write images in this form, too: NIfTI or DICOM", "h5", choices=("h5", "nii", "dcm"))
     resume: bool = RESUME()
     overwrite: bool = OVERWRITE()
@@ -107,6 +111,8 @@ class Run(Options):
 
     protocol: str = FILES("name, as 'mrihvae protocols' lists them, or a TOML file", positional=True)
     data: Path = FILES("data directory, or the protocol's folder itself")
+    key: str | None = KEY()
+    uncentered: bool = UNCENTERED()
     output: Path = OUTPUT("folder for reconstructions/, panels/, scores.md and run.json")
     device: str = DEVICE("cpu")
     batch_size: int = BATCH_SIZE(8)

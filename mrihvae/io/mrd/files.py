@@ -165,7 +165,7 @@ def _scan(stack: Sequence[Slice], header: ScanHeader, name: str, noise: np.ndarr
     if len(stack) > 1 and not np.ptp(positions, axis=0).any():
         geometry = None  # simulators do not tell where slices lie
     calibration = [slice_.calibration for slice_ in stack if slice_.calibration is not None]
-    attributes: dict[str, Any] = {"acquisition": header.protocol or "unknown"}
+    attributes: dict[str, Any] = {"acquisition": header.protocol or "unknown", **header.attributes()}
     names = ("contrast", "repetition", "phase", "set")
     attributes |= {each: value for each, value in zip(names, first.key[1:-1]) if value}
     if noise is not None and len(noise) != len(first.kspace):

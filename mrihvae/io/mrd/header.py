@@ -6,11 +6,13 @@ import math
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from typing import Any
 from xml.sax.saxutils import escape
 
 from mrihvae.errors import InputError
 
 ANY_NAMESPACE = "{*}"  # namespace: not all writers give it
+HYDROGEN_HZ_PER_T = 42.577478518e6  # the gyromagnetic ratio over 2 pi
 MAX_HEADER_MATRIX = 2**14  # matrix on a side, beyond which a header must be damaged
 MIN_OVERSAMPLING = 1.3  # factor of a readout, below which another matrix is not its oversampling
 SAME_FOV = 0.01  # by which fields of view may differ that are the same
@@ -96,6 +98,7 @@ class ScanHeader:
     parameters : the user's, of all types, by name
     protocol : name of the measurement's protocol; empty where the header has none
     vendor : of the scanner; empty where the header has none
+    field_strength : of the scanner, T; 0 where the header has none
     warnings : what about it is a guess
     """
 
@@ -103,7 +106,13 @@ class ScanHeader:
     parameters: Mapping[str, str] = field(default_factory=dict)
     protocol: str = ""
     vendor: str = ""
+    field_strength: float = 0.0
     warnings: tuple[str, ...] = ()
+
+    def attributes(self) -> dict[str, Any]:
+        """Return what is known of the scanner, as attributes of a scan: "vendor" and "field_strength_T"."""
+        found = {"vendor": self.vendor, "field_strength_T": self.field_strength}
+        return {name: value for name, value in found.items() if value}
 
 
 def parse_header(xml: str, source: str = "stream") -> ScanHeader:
@@ -143,7 +152,14 @@ def parse_header(xml: str, source: str = "stream") -> ScanHeader:
         if mine.recon is not None and mine != new
     ]
     protocol = _text(root, "measurementInformation", "protocolName")
-    return ScanHeader(encodings, parameters, protocol, vendor, tuple(dict.fromkeys(warnings)))
+    return ScanHeader(encodings, parameters, protocol, vendor, _field_strength(root), tuple(dict.fromkeys(warnings)))
+
+
+def _field_strength(root: ElementTree.Element) -> float:
+    """Read the field strength, or compute it from the frequency of hydrogen, T; 0 where there is neither."""
+    tesla = _length(_text(root, "acquisitionSystemInformation", "systemFieldStrength_T"))
+    hertz = _length(_text(root, "experimentalConditions", "H1resonanceFrequency_Hz"))
+    return tesla or round(hertz / HYDROGEN_HZ_PER_T, 3)
 
 
 def _with_oversampled_fov(encoding: Encoding) -> Encoding:
@@ -204,7 +220,7 @@ def _whole(text: str) -> int | None:
 
 
 def _length(text: str) -> float:
-    """Read mm; 0 where there is no length."""
+    """Read a number above 0, such as mm; 0 where there is none."""
     try:
         length = float(text)
     except ValueError:

@@ -55,7 +55,11 @@ def test_scan_is_read(tmp_path: Path) -> None:
     header = {"measurement": {"protocolName": "AXT2"}, "pixel_mm": (1.5, 2.0), "thickness_mm": 3.0}
     path = written(tmp_path / "scan.h5", kspace, header, noise_scans=2, thickness_mm=4.0, shuffle=True, **directions)
     (scan,) = read_mrd(path)
-    assert scan.name == "scan.h5" and scan.attributes == {"acquisition": "AXT2"} and scan.coils == 2
+    assert (
+        scan.name == "scan.h5"
+        and scan.attributes == {"acquisition": "AXT2", "field_strength_T": 3.0}
+        and scan.coils == 2
+    )
     assert nmse(scan.kspace, kspace) < EXACT
     assert scan.mask is not None and scan.mask.tolist() == [True] * 12
     assert scan.matrix == (16, 12) and scan.padding is None and scan.target is None and scan.calibration is None
