@@ -179,11 +179,15 @@ def _read(group: h5py.Group, one: StoredImages) -> ImageVolume:
         data = real + 1j * imaginary
     has_complex = data.dtype.kind == "c"
     values = np.empty(data.shape, np.complex64 if has_complex else np.float32)
-    for k, meta in enumerate(read_metas(group, rows)):
+    metas = read_metas(group, rows)
+    for k, meta in enumerate(metas):
         slope, intercept = rescaling(meta)
         wide = data[k].astype(np.complex128 if has_complex else np.float64)
         values[k] = wide * slope + (0.0 if has_complex else intercept)  # an offset is of magnitudes
     pixels = values[:, 0].reshape(-1, *data.shape[3:]).swapaxes(1, 2)
     order, geometry, voxel = place(heads, (pixels.shape[1], pixels.shape[2], data.shape[2]), one.group)
-    dataset = one.role or DATASETS[0]
-    return ImageVolume(np.ascontiguousarray(pixels[order]), geometry, dataset=dataset, voxel=voxel)
+    history = metas[0].get("ImageProcessingHistory", [])
+    by_us = len(history) == 2 and history[0] == "MRIHVAE" and history[1] not in DATASETS
+    attributes = {"method": history[1]} if by_us else {}
+    pixels = np.ascontiguousarray(pixels[order])
+    return ImageVolume(pixels, geometry, attributes, one.role or DATASETS[0], voxel)
