@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -58,8 +58,9 @@ def convert_file(job: Job, arguments: options.Convert, reference: Reference | No
         header = _header(job, arguments.dataset) if reference is None else reference.header
         paths = _paths_of_volumes(job, volumes)
         images = [_chosen(one.images, arguments, reference) for one in volumes]
-        further = [uncertainty_path(path, job.suffix) for path, one in zip(paths, images) if one.uncertainty is not None]
-        check_new([*paths, *(path for path in further if path is not None)], job, arguments.overwrite)
+        mapped = [path for path, one in zip(paths, images, strict=True) if one.uncertainty is not None]
+        beside = [uncertainty_path(path, job.suffix) for path in mapped]
+        check_new([*paths, *filter(None, beside)], job, arguments.overwrite)
         for path, one in zip(paths, images, strict=True):
             write_volume(path, one, job.suffix, header)
             yield path
@@ -120,15 +121,13 @@ def _path_of_scan(job: Job, scan: Scan, count: int) -> Path:
 def _chosen_scans(source: Path, arguments: options.Convert) -> list[Scan]:
     """Read the scans of a file, of one contrast or repetition where that is chosen."""
     scans = open_kspace(source)
-    wanted: dict[str, Callable[[Scan], bool]] = {
-        f"--{name} {number}": lambda scan, name=name, number=number: scan.attributes.get(name, 0) == number
-        for name, number in (("contrast", arguments.contrast), ("repetition", arguments.repetition))
-        if number is not None
-    }
-    kept = [scan for scan in scans if all(fits(scan) for fits in wanted.values())]
+    asked = {"contrast": arguments.contrast, "repetition": arguments.repetition}
+    wanted = {name: number for name, number in asked.items() if number is not None}
+    kept = [scan for scan in scans if all(scan.attributes.get(name, 0) == number for name, number in wanted.items())]
     if not kept:
         known = ", ".join(f"{Path(scan.name).stem} ({len(scan.kspace)} slices)" for scan in scans)
-        raise InputError(f"{source}: has no scan of {', '.join(wanted)}; it has {known}")
+        chosen = ", ".join(f"{name} {number}" for name, number in wanted.items())
+        raise InputError(f"{source}: has no scan of {chosen}; it has {known}")
     return kept
 
 

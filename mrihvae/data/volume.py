@@ -42,9 +42,7 @@ class ImageVolume:
         geometry = None if self.geometry is None else self.geometry.single_slice(k)
         uncertainty = None if self.uncertainty is None else self.uncertainty[k : k + 1]
         samples = None if self.samples is None else self.samples[k : k + 1]
-        return replace(
-            self, pixels=self.pixels[k : k + 1], geometry=geometry, uncertainty=uncertainty, samples=samples
-        )
+        return replace(self, pixels=self.pixels[k : k + 1], geometry=geometry, uncertainty=uncertainty, samples=samples)
 
     def uncertainty_map(self) -> ImageVolume | None:
         """Return the uncertainty as a volume of its own, at the same place; None without one."""

@@ -27,8 +27,8 @@ def read_numpy(path: Path) -> Scan:
     """Read NAME.npy, whose axes are in NAME.json: `{"axes": ["slice", "coil", "H", "W"]}`, in any order.
 
     H is the readout, W the phase-encoding axis; "slice" and "coil" may be left out. The JSON may also have "mask", W
-    numbers 0 or 1, or H lists of them; "acquisition", a name; "matrix", the two sizes of the image; "padding", first and
-    one past the last line that was encoded; "attributes", names and values; and the geometry, all or nothing:
+    numbers 0 or 1, or H lists of them; "acquisition", a name; "matrix", the two sizes of the image; "padding", first
+    and one past the last line that was encoded; "attributes", names and values; and the geometry, all or nothing:
     "positions_mm" (slices, 3), "read_dir", "phase_dir", "slice_dir" and "voxel_mm".
 
     Raises
@@ -61,8 +61,8 @@ def holds_images(path: Path) -> bool:
         if kind != "c":
             return kind in "biuf"
         return bool(json.loads(path.with_suffix(".json").read_text()).get("content") == IMAGES)
-    except (OSError, ValueError, AttributeError):  # readers say what is wrong
-        return False
+    except (OSError, ValueError, ArithmeticError, AttributeError, MemoryError, RecursionError, SyntaxError):
+        return False  # the reader of k-space says what is wrong
 
 
 def read_numpy_images(path: Path) -> ImageVolume:
@@ -182,5 +182,5 @@ def as_json(attributes: Mapping[str, Any], voxel: tuple[float, float, float] | N
     plain = {name: value.decode(errors="replace") if isinstance(value, bytes) else value
              for name, value in attributes.items() if name not in GEOMETRY_KEYS}  # fmt: skip
     plain |= {} if voxel is None else {VOXEL_KEY: list(voxel)}
-    lists = {name: value.tolist() if isinstance(value, np.ndarray | np.generic) else value for name, value in plain.items()}
-    return {name: value for name, value in lists.items() if isinstance(value, str | int | float | list)}
+    plain = {name: value.tolist() if hasattr(value, "tolist") else value for name, value in plain.items()}
+    return {name: value for name, value in plain.items() if isinstance(value, str | int | float | list)}

@@ -59,6 +59,8 @@ def _read(path: Path, series: str | None) -> ImageVolume | None:
     for suffix in (*sorted(NIFTI_SUFFIXES, key=len, reverse=True), ".npy", *BART_SUFFIXES):
         if has_suffix(path, (suffix,)) and path.is_file():
             volume = _read_plain(path, suffix)
+            if volume is not None and series is not None:
+                raise InputError(f"--series {series}: goes with HDF5 and DICOM; {path} has one volume")
             beside = uncertainty_path(path, suffix)
             if volume is None or beside is None or not beside.is_file():
                 return volume

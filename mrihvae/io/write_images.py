@@ -54,7 +54,9 @@ def read_volume(path: Path, dataset: str) -> ImageVolume:
 
 
 def read_reconstruction(path: Path) -> ImageVolume:
-    """Read the images of an HDF5 file with uncertainty and posterior samples; other datasets are left out, with a warning.
+    """Read the images of an HDF5 file, with uncertainty and posterior samples.
+
+    Other datasets are left out, with a warning.
 
     Raises
     ------
@@ -69,7 +71,9 @@ def read_reconstruction(path: Path) -> ImageVolume:
     arrays = {name: read_dataset(path, name).astype(np.float32, copy=False) for name in beside}
     for name, array in arrays.items():
         if array.ndim not in (3, 4) or (array.shape[0], *array.shape[-2:]) != volume.pixels.shape:
-            raise InputError(f"{path}: '{name}' has shape {array.shape}, and '{main}' {volume.pixels.shape}; store it again")
+            raise InputError(
+                f"{path}: '{name}' has shape {array.shape}, and '{main}' {volume.pixels.shape}; store it again"
+            )
     others = [name for name in names if name not in (main, *beside)]
     if others:
         warn(f"{path.name}: its datasets {', '.join(others)} are left out; --dataset chooses one")

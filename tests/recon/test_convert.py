@@ -100,7 +100,11 @@ def test_numpy_has_the_mask_beside_it(tmp_path: Path) -> None:
         ({"voxel": (1, 1, 2)}, ["the size of voxels"], []),
         ({"target": np.ones((3, 8, 12), np.float32)}, ["reference images"], ["reference images"]),
         ({"attributes": {"acquisition": "T2", "patient_id": "unknown"}}, ["attributes (acquisition)"], []),
-        ({"attributes": {"acquisition": "T2", "link": None}}, ["attributes (acquisition, link)"], ["attributes (link)"]),
+        (
+            {"attributes": {"acquisition": "T2", "link": None}},
+            ["attributes (acquisition, link)"],
+            ["attributes (link)"],
+        ),
         ({"geometry": GEOMETRY}, ["geometry"], []),
         ({"mask": LINES}, [], []),
         (

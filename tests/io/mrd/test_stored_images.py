@@ -23,9 +23,7 @@ RESCALED = {"RescaleSlope": "0.25", "RescaleIntercept": "-3"}
 def test_slices_are_sorted_by_their_place(tmp_path: Path) -> None:
     """Interleaved, with and without numbers of slices, and with numbers that count the time."""
     for name, numbers in (("a", ORDER), ("b", (0, 0, 0)), ("c", (0, 1, 2))):
-        images = [
-            Stored(marked(10 * k), 3 + 5.5 * k, header={"slice": n}) for k, n in zip(ORDER, numbers, strict=True)
-        ]
+        images = [Stored(marked(10 * k), 3 + 5.5 * k, header={"slice": n}) for k, n in zip(ORDER, numbers, strict=True)]
         found = read_mrd_images(store(tmp_path / f"{name}.h5", images))
         np.testing.assert_array_equal(found.pixels, [marked(0), marked(10), marked(20)])
         assert found.geometry is not None and found.geometry.voxel == (2.0, 1.5, 5.0)
@@ -44,8 +42,8 @@ def test_numbers_that_run_downwards_are_kept(tmp_path: Path) -> None:
 def test_each_number_is_a_volume(tmp_path: Path) -> None:
     """Contrasts 1, 0, 0, 1 and mixed repetitions; what differs names a volume."""
     images = [
-        Stored(marked(100 * repetition + 10 * contrast + k), 5 * k, header={"contrast": contrast, "repetition": repetition})
-        for repetition, k, contrast in ((1, 0, 1), (0, 1, 0), (0, 0, 0), (0, 0, 1), (1, 1, 1), (1, 0, 0), (0, 1, 1), (1, 1, 0))
+        Stored(marked(100 * r + 10 * c + k), 5 * k, header={"contrast": c, "repetition": r})
+        for r, k, c in ((1, 0, 1), (0, 1, 0), (0, 0, 0), (0, 0, 1), (1, 1, 1), (1, 0, 0), (0, 1, 1), (1, 1, 0))
     ]  # fmt: skip
     path = store(tmp_path / "a.h5", images)
     found = read_mrd_volumes(path)
@@ -53,7 +51,9 @@ def test_each_number_is_a_volume(tmp_path: Path) -> None:
     assert [one.images.pixels[:, 3, 3].tolist() for one in found] == [[0, 1], [10, 11], [100, 101], [110, 111]]
     assert [one.name for one in read_mrd_volumes(path, contrast=1)] == ["repetition0", "repetition1"]
     assert read_mrd_images(path, "image_0", 1, 1).pixels[:, 3, 3].tolist() == [110, 111]
-    with pytest.raises(InputError, match=r"a.h5: has 4 volumes: repetition0_contrast0 \(2 slices\), repetition0_contra"):
+    with pytest.raises(
+        InputError, match=r"a.h5: has 4 volumes: repetition0_contrast0 \(2 slices\), repetition0_contra"
+    ):
         read_mrd_images(path)
     with pytest.raises(InputError, match=r"a.h5: has no images of contrast 5; those that were chosen have 0, 1"):
         read_mrd_images(path, contrast=5)
@@ -92,7 +92,9 @@ def test_rescaling_that_says_nothing(meta: dict[str, str], tmp_path: Path) -> No
 
 
 def test_magnitudes_are_taken_where_there_are_other_types(tmp_path: Path) -> None:
-    images = [Stored(marked(k), 5 * k, series, kind) for k in (1, 0) for series, kind in ((0, "phase"), (1, "magnitude"))]
+    images = [
+        Stored(marked(k), 5 * k, series, kind) for k in (1, 0) for series, kind in ((0, "phase"), (1, "magnitude"))
+    ]
     path = store(tmp_path / "a.h5", images)
     with collect_notices() as notices:
         found = read_mrd_volumes(path)
@@ -103,10 +105,15 @@ def test_magnitudes_are_taken_where_there_are_other_types(tmp_path: Path) -> Non
 
 def test_complex_images(tmp_path: Path) -> None:
     """Stored as such, or as real and imaginary parts."""
-    parts = [Stored(marked(k + 2 * (kind != "real")), 5 * k, kind=kind) for k in (1, 0) for kind in ("real", "imaginary")]
+    parts = [
+        Stored(marked(k + 2 * (kind != "real")), 5 * k, kind=kind) for k in (1, 0) for kind in ("real", "imaginary")
+    ]
     whole = [Stored(marked(k) + 1j * marked(k + 2), 5 * k, kind="complex") for k in (1, 0)]
     expected = np.stack([marked(k) + 1j * marked(k + 2) for k in (0, 1)])
-    for name, images in (("a", parts), ("b", [Stored(one.pixels.astype(np.complex64), one.place, kind="complex") for one in whole])):
+    for name, images in (
+        ("a", parts),
+        ("b", [Stored(one.pixels.astype(np.complex64), one.place, kind="complex") for one in whole]),
+    ):
         found = read_mrd_images(store(tmp_path / f"{name}.h5", images))
         assert found.pixels.dtype == np.complex64
         np.testing.assert_array_equal(found.pixels, expected)
@@ -142,14 +149,16 @@ def test_uneven_slices_are_warned_of(numbers: tuple[int, ...], tmp_path: Path) -
     with collect_notices() as notices:
         found = read_mrd_images(store(tmp_path / "a.h5", images))
     assert notices == [
-        "dataset/image_0: slices are not evenly spaced: usually 7.5 mm apart, but 5 mm after slice 0; one may be missing"
+        "dataset/image_0: slices are not evenly spaced: usually 5 mm apart, but 10 mm after slice 1; one may be missing"
     ]
     assert found.geometry is not None and found.geometry.positions[:, 2].tolist() == [0, 5, 15]
 
 
 def test_images_that_share_positions(tmp_path: Path) -> None:
     images = [Stored(marked(k), z) for k, z in enumerate((0.0, 5.0, 0.0, 5.0))]
-    with pytest.raises(InputError, match=r"a.h5: dataset/image_0: 3 or more of 4 images share positions, and repetition"):
+    with pytest.raises(
+        InputError, match=r"a.h5: dataset/image_0: 3 or more of 4 images share positions, and repetition"
+    ):
         read_mrd_images(store(tmp_path / "a.h5", images))
     with collect_notices() as notices:
         found = read_mrd_images(store(tmp_path / "b.h5", [Stored(marked(k), header={"slice": k}) for k in ORDER]))
