@@ -20,6 +20,7 @@ from mrihvae.utils.files import atomic_write
 KSPACE_AXES = ("slice", "coil", "H", "W")  # of k-space, in the order that a scan has them
 IMAGE_AXES = ("slice", "H", "W")
 JSON_KEYS = ("axes", "mask", "acquisition", "matrix", "padding", "attributes", "content", *GEOMETRY_KEYS)
+LARGEST = 2**16  # number of pixels along an axis of an image
 IMAGES = "images"  # content of complex arrays that are no k-space
 
 
@@ -50,7 +51,7 @@ def read_numpy(path: Path) -> Scan:
         raise InputError(f"{file}: 'padding' is {list(padding)}; give the first line and one past the last")
     return replace(
         scan, attributes=attributes, geometry=geometry, mask=mask, padding=padding,
-        matrix=_two_numbers(file, about, "matrix", None), voxel=voxel_of(attributes),
+        matrix=_two_numbers(file, about, "matrix", LARGEST), voxel=voxel_of(attributes),
     )  # fmt: skip
 
 
@@ -61,8 +62,8 @@ def holds_images(path: Path) -> bool:
         if kind != "c":
             return kind in "biuf"
         return bool(json.loads(path.with_suffix(".json").read_text()).get("content") == IMAGES)
-    except (OSError, ValueError, ArithmeticError, AttributeError, MemoryError, RecursionError, SyntaxError):
-        return False  # the reader of k-space says what is wrong
+    except Exception:  # whatever damage causes
+        return False  # of which the reader of k-space says more
 
 
 def read_numpy_images(path: Path) -> ImageVolume:
@@ -102,13 +103,13 @@ def _load(path: Path, file: Path, about: Mapping[str, Any], known: Sequence[str]
     return whole.transpose([names.index(axis) for axis in known])
 
 
-def _two_numbers(path: Path, about: Mapping[str, Any], name: str, most: int | None) -> tuple[int, int] | None:
-    """Read two whole numbers, from 0 to `most` where it is given; None without them."""
+def _two_numbers(path: Path, about: Mapping[str, Any], name: str, most: int) -> tuple[int, int] | None:
+    """Read two whole numbers from 0 to `most`; None without them."""
     numbers = about.get(name)
     if numbers is None:
         return None
     whole = isinstance(numbers, list) and len(numbers) == 2 and all(type(number) is int for number in numbers)
-    if not whole or min(numbers) < 0 or max(numbers) > (max(numbers) if most is None else most) or max(numbers) == 0:
+    if not whole or not 0 <= min(numbers) <= max(numbers) <= most or max(numbers) == 0:
         raise InputError(f"{path}: '{name}' is {numbers!r}; give two whole numbers that fit the array, or leave it out")
     return numbers[0], numbers[1]
 

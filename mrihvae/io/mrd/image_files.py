@@ -45,18 +45,24 @@ def mrd_image_groups(path: Path) -> list[str]:
     found: list[str] = []
     try:
         with h5py.File(path, "r") as file:
-            for name, group in file.items():
-                if _holds_images(group):
+            for name in file:
+                group = _group(file, name)
+                if set(group) >= IMAGE_KEYS:
                     found.append(name)
-                elif isinstance(group, h5py.Group) and "data" not in group:
-                    found += [f"{name}/{key}" for key, item in group.items() if _holds_images(item)]
-    except (OSError, RuntimeError, AttributeError):
+                elif "data" not in group:
+                    found += [f"{name}/{key}" for key in group if set(_group(file, f"{name}/{key}")) >= IMAGE_KEYS]
+    except (OSError, RuntimeError, AttributeError, ValueError, TypeError):
         return []
     return found
 
 
-def _holds_images(item: Any) -> bool:
-    return isinstance(item, h5py.Group) and set(item) >= IMAGE_KEYS
+def _group(file: h5py.File, name: str) -> Any:
+    """Return a group of a file; nothing of what is no group, or cannot be opened."""
+    try:
+        item = file.get(name)
+    except (OSError, RuntimeError, KeyError):
+        return {}
+    return item if isinstance(item, h5py.Group) else {}
 
 
 def read_mrd_images(

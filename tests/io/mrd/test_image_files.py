@@ -70,6 +70,10 @@ def test_what_has_no_images(tmp_path: Path) -> None:
     with h5py.File(path, "a") as file:
         file["dataset/data"] = np.zeros(3)  # lines: a scan
     assert mrd_image_groups(path) == [] == mrd_image_groups(tmp_path / "nowhere.h5")
+    with h5py.File(write(tmp_path / "c.h5"), "a") as file:
+        file["nowhere"] = h5py.SoftLink("/lost")
+        file["dataset/nothing"] = h5py.ExternalLink("lost.h5", "/")
+    assert mrd_image_groups(tmp_path / "c.h5") == ["dataset/image_1"]
     (tmp_path / "b.h5").write_text("hello")
     assert mrd_image_groups(tmp_path / "b.h5") == []
 
