@@ -6,7 +6,7 @@ from tests.support import REPOSITORY
 
 WITHOUT = {
     "__main__": "one call of the command, with which tests/cli/test_main.py starts it",
-    "cli/convert_content": "tests/cli/test_convert.py and test_dicom.py",
+    "cli/convert_content": "tests/cli/test_convert.py, test_dicom.py and test_round_trips.py",
     **dict.fromkeys(
         [f"cli/options/{name}" for name in ("common", "files", "images", "info", "reconstruct", "scanner", "training")],
         "tests/cli/test_options.py",
@@ -23,6 +23,8 @@ WITHOUT = {
     "data/calibration": "a container without a method",
     "io/dicom_header": "tests/io/test_dicom.py",
     "io/like": "tests/cli/test_dicom.py",
+    **dict.fromkeys(["io/mrd/image_meta", "io/mrd/image_place"], "tests/io/mrd/test_stored_images.py"),
+    "io/volumes": "tests/cli/test_round_trips.py",
     **dict.fromkeys(
         [f"io/twix/{name}" for name in ("encoding", "extra", "files", "measurements", "protocol", "refusals")],
         "tests/io/test_twix.py, by whole files",
