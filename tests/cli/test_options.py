@@ -30,6 +30,7 @@ LATER: dict[str, set[str]] = {
     "evaluate": {"quiet"},
     "report": {"quiet"},
     "run": {"key", "overwrite", "quiet", "uncentered", "verbose"},
+    "serve": {"first_timeout"},
     "simulate": {"quiet"},
     "train": {"quiet"},
 }

@@ -13,6 +13,7 @@ from mrihvae.errors import InputError
 
 ANY_NAMESPACE = "{*}"  # namespace: not all writers give it
 HYDROGEN_HZ_PER_T = 42.577478518e6  # the gyromagnetic ratio over 2 pi
+ECHO_TIMES = f"{ANY_NAMESPACE}sequenceParameters/{ANY_NAMESPACE}TE"
 MAX_HEADER_MATRIX = 2**14  # matrix on a side, beyond which a header must be damaged
 MIN_OVERSAMPLING = 1.3  # factor of a readout, below which another matrix is not its oversampling
 SAME_FOV = 0.01  # by which fields of view may differ that are the same
@@ -100,6 +101,7 @@ class ScanHeader:
     vendor : of the scanner; empty where the header has none
     field_strength : of the scanner, T; 0 where the header has none
     warnings : what about it is a guess
+    echo_times : ms, by contrast; none where the header has none
     """
 
     encodings: tuple[Encoding, ...]
@@ -108,6 +110,7 @@ class ScanHeader:
     vendor: str = ""
     field_strength: float = 0.0
     warnings: tuple[str, ...] = ()
+    echo_times: tuple[float, ...] = ()
 
     def attributes(self) -> dict[str, Any]:
         """Return what is known of the scanner, as attributes of a scan: "vendor" and "field_strength_T"."""
@@ -152,7 +155,9 @@ def parse_header(xml: str, source: str = "stream") -> ScanHeader:
         if mine.recon is not None and mine != new
     ]
     protocol = _text(root, "measurementInformation", "protocolName")
-    return ScanHeader(encodings, parameters, protocol, vendor, _field_strength(root), tuple(dict.fromkeys(warnings)))
+    echo_times = tuple(_length(element.text or "") for element in root.iterfind(ECHO_TIMES))
+    strength, doubts = _field_strength(root), tuple(dict.fromkeys(warnings))
+    return ScanHeader(encodings, parameters, protocol, vendor, strength, doubts, echo_times)
 
 
 def _field_strength(root: ElementTree.Element) -> float:
