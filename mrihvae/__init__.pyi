@@ -26,8 +26,8 @@ from .pnp.restore import restore_images as restore_images
 from .pnp.settings import PnPSettings as PnPSettings
 from .recon.arrays import ReconstructedImage as ReconstructedImage
 from .recon.arrays import reconstruct as reconstruct
+from .recon.catalog import load_method as load_method
 from .recon.convert import save as save
-from .recon.methods import load_method as load_method
 from .recon.volumes import reconstruct_scan as reconstruct_scan
 from .reconstructor import Reconstructor as Reconstructor
 

@@ -12,7 +12,8 @@ from mrihvae.data.scan import Scan
 from mrihvae.errors import InputError
 from mrihvae.physics.fourier import center_crop, center_pad, ifft2c
 from mrihvae.protocols.evaluation import find_protocol, read_protocol
-from mrihvae.recon.methods import HybridMethod, Method, SampleMeanMethod, load_method
+from mrihvae.recon.catalog import load_method
+from mrihvae.recon.methods import HybridMethod, Method, SampleMeanMethod
 from mrihvae.recon.oversampling import restore_rows
 from mrihvae.recon.settings import SAMPLING_METHODS
 from mrihvae.recon.sliced_scan import SlicedScan

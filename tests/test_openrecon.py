@@ -17,7 +17,7 @@ import ismrmrd
 from mrihvae import openrecon
 from mrihvae.io.mrd.messages import read_messages
 from mrihvae.openrecon import STORED, process
-from mrihvae.recon.methods import make_method
+from mrihvae.recon.catalog import make_method
 from mrihvae.server.request import Request
 from tests.support import mrd
 from tests.support.serving import cheap, expected, lines_of, scan

@@ -32,7 +32,8 @@ from mrihvae.model.hvae import HVAE
 from mrihvae.model.weights import load_model, save_weights
 from mrihvae.physics.fourier import fft2c, ifft2c
 from mrihvae.physics.sampling import Undersampling
-from mrihvae.recon.methods import HybridMethod, make_method
+from mrihvae.recon.catalog import make_method
+from mrihvae.recon.methods import HybridMethod
 from mrihvae.recon.undersampling import mask_of
 from mrihvae.recon.volumes import reconstruct_volume
 from mrihvae.reconstructor import Reconstructor

@@ -41,7 +41,7 @@ from mrihvae.model.shipped import weights_for
 from mrihvae.model.weights import load_model
 from mrihvae.physics.fourier import center_crop, center_pad, fft2c, ifft2c
 from mrihvae.physics.sampling import Undersampling
-from mrihvae.recon.methods import make_method
+from mrihvae.recon.catalog import make_method
 from mrihvae.recon.undersampling import mask_of
 from mrihvae.recon.volumes import reconstruct_volume
 from mrihvae.simulation.coil_fields import birdcage_fields

@@ -26,7 +26,7 @@ import numpy as np
 import torch
 
 from mrihvae.errors import InputError
-from mrihvae.inference.problem import padded_shape
+from mrihvae.inference.preparation import padded_shape
 from mrihvae.io.bart import read_cfl, write_cfl
 from mrihvae.physics.fourier import center_crop, center_pad, fft2c, ifft2c, resize_kspace
 from mrihvae.physics.scaling import kspace_scale

@@ -34,7 +34,8 @@ from tqdm import tqdm
 from mrihvae import __version__
 from mrihvae.datasets.mixture import WeightedDatasets, load_mixture
 from mrihvae.errors import InputError, reason
-from mrihvae.inference.problem import SingleCoilProblem, padded_shape
+from mrihvae.inference.preparation import padded_shape
+from mrihvae.inference.problem import SingleCoilProblem
 from mrihvae.model.weights import write_tensors
 from mrihvae.physics.fourier import center_pad, fft2c, ifft2c, resize_kspace
 from mrihvae.physics.sampling import PATTERNS, sampling_pattern

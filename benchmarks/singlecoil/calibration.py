@@ -46,7 +46,8 @@ from mrihvae.data.scan import Scan
 from mrihvae.errors import InputError
 from mrihvae.io.fastmri import read_scan
 from mrihvae.physics.sampling import Undersampling
-from mrihvae.recon.methods import Method, make_method
+from mrihvae.recon.catalog import make_method
+from mrihvae.recon.methods import Method
 from mrihvae.recon.undersampling import mask_of
 from mrihvae.recon.volumes import sample_volume
 from mrihvae.utils.files import atomic_write

@@ -24,7 +24,8 @@ from mrihvae.model.weights import fingerprint, load_card, load_model
 from mrihvae.physics.fourier import center_crop
 from mrihvae.physics.sampling import Undersampling
 from mrihvae.recon import classical
-from mrihvae.recon.methods import CALIBRATED, Method, make_method
+from mrihvae.recon.catalog import CALIBRATED, make_method
+from mrihvae.recon.methods import Method
 from mrihvae.recon.settings import SAMPLING_METHODS
 from mrihvae.recon.volumes import reconstruct_volume, sample_volume
 from mrihvae.utils.config import as_dict

@@ -37,7 +37,7 @@ from mrihvae import __version__
 from mrihvae.data.scan import Scan
 from mrihvae.errors import InputError
 from mrihvae.evaluation.scores import score_volume
-from mrihvae.inference.problem import prepare
+from mrihvae.inference.preparation import prepare
 from mrihvae.inference.reconstruct import reconstruct
 from mrihvae.inference.settings import InferenceSettings
 from mrihvae.io.fastmri import read_scan

@@ -36,7 +36,7 @@ from mrihvae.io.fastmri import read_scan
 from mrihvae.io.formats import list_files
 from mrihvae.physics.sampling import Undersampling
 from mrihvae.recon import classical
-from mrihvae.recon.methods import make_method
+from mrihvae.recon.catalog import make_method
 from mrihvae.recon.undersampling import mask_of
 from mrihvae.recon.volumes import reconstruct_volume
 from mrihvae.utils.files import atomic_write

@@ -19,7 +19,7 @@ from mrihvae.io.fastmri import read_scan, write_reconstruction
 from mrihvae.model.weights import load_model
 from mrihvae.physics.fastmri_masks import effective_acceleration
 from mrihvae.physics.sampling import Undersampling
-from mrihvae.recon.methods import make_method
+from mrihvae.recon.catalog import make_method
 from mrihvae.recon.undersampling import mask_of
 from mrihvae.recon.volumes import reconstruct_volume
 

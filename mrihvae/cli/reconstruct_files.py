@@ -84,7 +84,8 @@ def reconstruct_to_files(
     Returns
     -------
     the summary of the volume (see `describe`): file, slices, effective_acceleration, seconds_per_slice, which of these
-    its stages took ("maps": sensitivity maps, of several coils), warnings
+    its stages took ("maps": sensitivity maps, of several coils; "check": see `InferenceSettings.tv_blend`), tv_shares
+    where there are any (see `Reconstruction`), warnings
 
     Raises
     ------
@@ -114,6 +115,7 @@ def reconstruct_to_files(
         "effective_acceleration": effective,
         "seconds_per_slice": seconds,
         "stages": {name: round(total / len(volume), 4) for name, total in stages.items()},
+        **({"tv_shares": found.tv_shares} if found.tv_shares else {}),
         "warnings": sorted({*notices, *further_notices}),
     }
 

@@ -10,7 +10,8 @@ from mrihvae.cli.options.common import AXES
 from mrihvae.coils.settings import CoilSettings
 from mrihvae.errors import InputError
 from mrihvae.physics.sampling import GRID_TYPES, Undersampling
-from mrihvae.recon.methods import Method, load_method
+from mrihvae.recon.catalog import load_method
+from mrihvae.recon.methods import Method
 from mrihvae.recon.settings import CLASSICAL_METHODS, METHODS, MODEL_METHODS, SAMPLING_METHODS, setting_names_of
 from mrihvae.utils.config import from_dict
 

@@ -6,9 +6,10 @@ from .held_out import error_ratio as error_ratio
 from .latents import Inferred as Inferred
 from .latents import generate as generate
 from .latents import infer as infer
+from .preparation import prepare as prepare
 from .problem import Problem as Problem
-from .problem import prepare as prepare
 from .reconstruct import sample as sample
 from .reconstruct import solve as solve
 from .settings import InferenceSettings as InferenceSettings
 from .settings import RefinementSettings as RefinementSettings
+from .tv_blend import tv_shares as tv_shares

@@ -7,7 +7,7 @@ inferred, and refined against the acquired k-space samples of their own band, be
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import cast
@@ -19,9 +19,11 @@ from mrihvae.errors import InputError
 from mrihvae.inference import latents as iahvae
 from mrihvae.inference.encoders import measurement_encoder
 from mrihvae.inference.latents import likelihood_std, mixed_seed, normal
-from mrihvae.inference.problem import Problem, prepare
+from mrihvae.inference.preparation import prepare
+from mrihvae.inference.problem import Problem
 from mrihvae.inference.settings import InferenceSettings, RefinementSettings, Sweeps
 from mrihvae.inference.views import view
+from mrihvae.model.bands import band_on_grid
 from mrihvae.model.hvae import HVAE
 from mrihvae.utils.precision import arithmetic
 
@@ -35,6 +37,7 @@ def reconstruct(
     maps: Tensor | None = None,
     settings: InferenceSettings | None = None,
     noise: Tensor | None = None,
+    tv_shares: Sequence[float] = (),
 ) -> Tensor:
     """Reconstruct slices of undersampled k-space y = M F S x + n, of one coil or several.
 
@@ -50,6 +53,7 @@ def reconstruct(
     settings : see `InferenceSettings`
     noise : standard deviation of the noise per complex sample of a coil in the scale of `kspace`, (slices,); None: it
         is estimated (`mrihvae.physics.noise_std`)
+    tv_shares : of total variation in each band, as `mrihvae.inference.tv_shares` finds them for a scan; none for none
 
     Returns
     -------
@@ -74,11 +78,11 @@ def reconstruct(
     ----------
     * "Iterative Amortized Hierarchical VAE" (IA-HVAE), https://doi.org/10.48550/arXiv.2601.15894
     """
-    return solve(model, prepare(model, kspace, mask, maps, noise), settings or InferenceSettings())
+    return solve(model, prepare(model, kspace, mask, maps, noise), settings or InferenceSettings(), tv_shares)
 
 
-def solve(model: HVAE, problem: Problem, settings: InferenceSettings) -> Tensor:
-    """Reconstruct the slices of a problem that `prepare` gives.
+def solve(model: HVAE, problem: Problem, settings: InferenceSettings, tv_shares: Sequence[float] = ()) -> Tensor:
+    """Reconstruct the slices of a problem that `prepare` gives; `tv_shares` are those of `reconstruct`.
 
     Returns
     -------
@@ -96,14 +100,26 @@ def solve(model: HVAE, problem: Problem, settings: InferenceSettings) -> Tensor:
     torch.Size([2, 32, 32])
     """
     with torch.no_grad(), arithmetic(model.start.device, settings.precision):
-        if settings.rounds == 1:
-            return problem.images(
-                problem.finish(_mean_over_views(model, problem, settings, settings.refinement.sweeps))
-            )
-        guess = first_estimate(model, problem, settings)
-        return problem.images(
-            problem.finish(_further_round(model, problem, guess, settings, settings.refinement.sweeps))
-        )
+        found = infer_kspace(model, problem, settings)
+        return problem.images(problem.finish(_blend_with_tv(found, problem, tv_shares)))
+
+
+def _blend_with_tv(kspace: Tensor, problem: Problem, shares: Sequence[float]) -> Tensor:
+    """Blend full k-space with that of total variation, by a share for each band, where nothing was acquired."""
+    if not any(shares):
+        return kspace
+    weight = torch.zeros(problem.padded, device=kspace.device)
+    for j, share in enumerate(shares):
+        weight += share * band_on_grid(problem.padded, len(shares), j).to(weight)
+    return torch.where(problem.mask, kspace, kspace + weight * (problem.total_variation() - kspace))
+
+
+def infer_kspace(model: HVAE, problem: Problem, settings: InferenceSettings) -> Tensor:
+    """Infer full k-space of a problem in all rounds, before it is made consistent with the data: (slices, H', W')."""
+    sweeps = settings.refinement.sweeps
+    if settings.rounds == 1:
+        return _mean_over_views(model, problem, settings, sweeps)
+    return _further_round(model, problem, first_estimate(model, problem, settings), settings, sweeps)
 
 
 def sample(

@@ -43,6 +43,11 @@ def band_mask(shape: tuple[int, int], levels: int, j: int, hermitian: bool = Fal
     return ~center_pad(torch.ones(sizes[j - 1], dtype=torch.bool), sizes[j], value=False)
 
 
+def band_on_grid(shape: tuple[int, int], levels: int, j: int) -> Tensor:
+    """Mark the k-space samples of band j on the whole grid: bool (H, W)."""
+    return center_pad(band_mask(shape, levels, j), shape, value=False)
+
+
 def _reachable(shape: tuple[int, int], grid: tuple[int, int]) -> Tensor:
     """Mark the bins of a spectrum of `shape` that a centered grid holds, or whose conjugates it holds."""
     held = center_pad(torch.ones(grid, dtype=torch.bool), shape, value=False)

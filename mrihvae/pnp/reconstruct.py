@@ -7,7 +7,8 @@ from torch import Tensor
 
 from mrihvae.inference.encoders import Encoder, measurement_encoder
 from mrihvae.inference.latents import likelihood_std
-from mrihvae.inference.problem import Problem, prepare
+from mrihvae.inference.preparation import prepare
+from mrihvae.inference.problem import Problem
 from mrihvae.model.hvae import HVAE
 from mrihvae.physics.data_fidelity import LeastSquares
 from mrihvae.physics.noise import MIN_NOISE

@@ -137,7 +137,7 @@ class Protocol:
         InputError
             Weights or a device that cannot be used.
         """
-        from mrihvae.recon.methods import load_method
+        from mrihvae.recon.catalog import load_method
 
         settings = {name: value for name, value in self.solver.items() if name != "method"}
         if self.method in MODEL_METHODS:

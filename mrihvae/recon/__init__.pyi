@@ -1,9 +1,9 @@
 from .arrays import ReconstructedImage as ReconstructedImage
 from .arrays import reconstruct as reconstruct
+from .catalog import load_method as load_method
+from .catalog import make_method as make_method
 from .convert import save as save
 from .methods import Method as Method
-from .methods import load_method as load_method
-from .methods import make_method as make_method
 from .undersampling import mask_of as mask_of
 from .volumes import Reconstruction as Reconstruction
 from .volumes import reconstruct_scan as reconstruct_scan

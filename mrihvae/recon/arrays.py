@@ -13,7 +13,8 @@ from torch import Tensor
 from mrihvae.data.scan import Scan, acquired_samples
 from mrihvae.errors import InputError
 from mrihvae.model.shipped import weights_for
-from mrihvae.recon.methods import HybridMethod, Method, ModelMethod, SampleMeanMethod, load_method
+from mrihvae.recon.catalog import load_method
+from mrihvae.recon.methods import HybridMethod, Method, ModelMethod, SampleMeanMethod
 from mrihvae.recon.volumes import Reconstruction, reconstruct_scan
 from mrihvae.utils.config import as_dict
 from mrihvae.utils.notices import collect_notices, warn
@@ -36,7 +37,8 @@ class ReconstructedImage:
     std : float32 like `magnitude`, the standard deviation of the error to be expected, calibrated; None without samples
     samples : float32 (sample, H, W) or (slice, sample, H, W), magnitudes of posterior samples; None without samples
     warnings : what is doubtful about this result
-    settings : method, its settings, fingerprint of the weights, samples, seed
+    settings : method, its settings, fingerprint of the weights, samples, seed, and tv_shares where the scan asked for
+        total variation (`mrihvae.recon.volumes.Reconstruction`), of each group of slices with one mask
 
     Examples
     --------
@@ -143,7 +145,10 @@ def reconstruct(
         made = {name: None if value is None else value[0] for name, value in made.items()}
     if isinstance(kspace, Tensor):
         made = {name: None if v is None else torch.from_numpy(v).to(kspace.device) for name, v in made.items()}
-    return ReconstructedImage(**made, warnings=tuple(notices), settings=_settings(chosen, samples, seed))
+    settings = _settings(chosen, samples, seed)
+    if any(found.tv_shares for _, found in parts):
+        settings["tv_shares"] = [found.tv_shares for _, found in parts]
+    return ReconstructedImage(**made, warnings=tuple(notices), settings=settings)
 
 
 def _as_array(kspace: np.ndarray | Tensor, axes: str | None) -> tuple[np.ndarray, str]:

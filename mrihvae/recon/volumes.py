@@ -15,10 +15,12 @@ from mrihvae.errors import InputError
 from mrihvae.inference.held_out import error_ratio, spread_slices
 from mrihvae.physics.fourier import center_crop
 from mrihvae.physics.noise import missing_noise
-from mrihvae.recon.methods import HybridMethod, Method, ZeroFilledMethod, change_method, load_method
+from mrihvae.recon.catalog import change_method, load_method
+from mrihvae.recon.methods import HybridMethod, Method, ZeroFilledMethod
 from mrihvae.recon.settings import SAMPLING_METHODS
 from mrihvae.recon.sliced_scan import SlicedScan
 from mrihvae.recon.undersampling import mask_of
+from mrihvae.utils.stages import stage
 
 Progress = Callable[[int], None]
 
@@ -40,6 +42,8 @@ class Reconstruction:
     noise : standard deviation of that noise in a bright pixel
     ratio : error over the samples' standard deviation, by the scan itself (`mrihvae.inference.error_ratio`)
     factor : on the standard deviation of the samples: `InferenceSettings.spread` times `ratio`; 1 for a single sample
+    tv_shares : of total variation in each band, coarsest first, where the scan asked for it
+        (`mrihvae.inference.tv_shares`); none where the image is the method's alone
     """
 
     magnitude: np.ndarray
@@ -49,6 +53,7 @@ class Reconstruction:
     noise: float = 0.0
     ratio: float = 1.0
     factor: float = 1.0
+    tv_shares: tuple[float, ...] = ()
 
 
 def reconstruct_volume(
@@ -139,6 +144,7 @@ def reconstruct_scan(
     if scan.coils > 1 and method.coils.output == "rss" and complete and not complex_image:
         method = ZeroFilledMethod()  # acquired k-space is all that is delivered
     slices = SlicedScan(scan, mask, method.coils, method.combines, first=first)
+    method = _fitted(method, slices)
     magnitudes, images = [], []
     for batch in slices.batches(batch_size):
         image = method.reconstruct(batch)
@@ -147,7 +153,22 @@ def reconstruct_scan(
         progress(len(batch.kspace))
         del batch, image  # before the next ones are made
     found = _crop(scan, torch.cat(magnitudes))
-    return Reconstruction(found, _crop(scan, torch.cat(images)) if images else None)
+    shares = method.tv_shares or () if isinstance(method, HybridMethod) else ()
+    return Reconstruction(found, _crop(scan, torch.cat(images)) if images else None, tv_shares=shares)
+
+
+def fit_method(scan: Scan, mask: np.ndarray, method: Method) -> Method:
+    """Return a method fitted to a scan, for scans that come slice by slice; parameters as for `reconstruct_scan`."""
+    return _fitted(method, SlicedScan(scan, mask, method.coils, method.combines, inspect=False))
+
+
+def _fitted(method: Method, slices: SlicedScan) -> Method:
+    """Fit a method to the slice in the middle."""
+    if not isinstance(method, HybridMethod) or method.tv_shares is not None or not method.point.tv_blend:
+        return method
+    middle = len(slices) // 2
+    with stage("check"):
+        return method.fit(slices.batch(middle, middle + 1), slices.measured)
 
 
 def sample_volume(

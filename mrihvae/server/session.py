@@ -22,10 +22,11 @@ from mrihvae.io.mrd.messages import Config, Header, Message, Note, ReceivedImage
 from mrihvae.io.mrd.sorter import MAX_HELD_NUMBERS, Slice, SliceAssembler
 from mrihvae.physics.fastmri_masks import effective_acceleration
 from mrihvae.protocols.evaluation import find_protocol, read_protocol
-from mrihvae.recon.methods import HybridMethod, Method, ModelMethod, change_method, load_method
+from mrihvae.recon.catalog import change_method, load_method
+from mrihvae.recon.methods import HybridMethod, Method, ModelMethod
 from mrihvae.recon.settings import DEFAULT_SAMPLES
 from mrihvae.recon.undersampling import mask_of
-from mrihvae.recon.volumes import reconstruct_scan, reconstruct_volume, sample_volume
+from mrihvae.recon.volumes import fit_method, reconstruct_scan, reconstruct_volume, sample_volume
 from mrihvae.server.received import LARGEST, denoise
 from mrihvae.server.request import Request
 from mrihvae.server.series import UNCERTAINTY, ScanSeries
@@ -159,6 +160,7 @@ class Session:
         self.refusal: InputError | None = None  # of the header
         self.warned: list[str] = []
         self.held: list[str] = []  # warnings before the header
+        self._methods: dict[tuple[int, str], Method] = {}  # fitted to the scan, by the kind of coils and name
         self.slices = self.images = self.passed = 0
 
     def open(self, xml: str) -> None:
@@ -275,7 +277,7 @@ class Session:
         """Reconstruct a single slice: images, float32 (h, w) or complex64, by kind and maker, and warnings."""
         self.check()
         engine, request = self.engine, self.request
-        method = engine.method(scan.coils, request)
+        method = self._fitted(scan, mask)
         complex_image = request.pixels == "complex"
         images: list[tuple[str, np.ndarray, str]] = []
         try:
@@ -298,6 +300,13 @@ class Session:
         if not all(np.isfinite(pixels).all() for _, pixels, _ in images):
             raise InputError("stream: a reconstruction is not finite; the scan may be damaged")
         return images, notices
+
+    def _fitted(self, scan: Scan, mask: np.ndarray) -> Method:
+        """Return the requested method, fitted to the first slice of the scan."""
+        key = (min(scan.coils, SEVERAL), self.request.method)
+        if key not in self._methods:
+            self._methods[key] = fit_method(scan, mask, self.engine.method(scan.coils, self.request))
+        return self._methods[key]
 
 
 def _sorter(header: ScanHeader, engine: Engine) -> SliceAssembler:

@@ -28,7 +28,7 @@ from mrihvae.io.fastmri import read_scan
 from mrihvae.model.weights import save_weights
 from mrihvae.physics.fourier import fft2c, ifft2c
 from mrihvae.physics.sampling import Undersampling, sampling_pattern
-from mrihvae.recon.methods import make_method
+from mrihvae.recon.catalog import make_method
 from mrihvae.recon.volumes import reconstruct_volume
 from tests.support import REPOSITORY
 from tests.support.files import complex_normal, write_scan

@@ -21,7 +21,7 @@ from mrihvae.model.bands import merge
 from mrihvae.physics.fourier import fft2c, ifft2c
 from mrihvae.physics.sampling import Undersampling
 from mrihvae.pnp.settings import FOR_SCANS
-from mrihvae.recon.methods import make_method
+from mrihvae.recon.catalog import make_method
 from mrihvae.recon.undersampling import mask_of
 from mrihvae.recon.volumes import reconstruct_volume
 from mrihvae.training.objective import decode_means

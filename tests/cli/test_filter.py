@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 pytest.importorskip("ismrmrd")
-from mrihvae.recon.methods import make_method
+from mrihvae.recon.catalog import make_method
 from mrihvae.server import session as online
 from tests.support import REPOSITORY, mrd
 from tests.support.piping import pictures_of, piped

@@ -25,7 +25,7 @@ from mrihvae.model.weights import load_model, save_weights
 from mrihvae.physics.fastmri_masks import effective_acceleration, seed_of
 from mrihvae.physics.fourier import ifft2c
 from mrihvae.physics.sampling import Undersampling, sampling_pattern
-from mrihvae.recon.methods import make_method
+from mrihvae.recon.catalog import make_method
 from mrihvae.recon.settings import METHODS, MODEL_METHODS
 from mrihvae.recon.undersampling import mask_of
 from mrihvae.recon.volumes import reconstruct_volume, sample_volume

@@ -14,7 +14,8 @@ from mrihvae.cli.reconstruct_files import describe, lines_about, open_cached, re
 from mrihvae.errors import InputError
 from mrihvae.physics.fastmri_masks import sampling_mask, seed_of
 from mrihvae.physics.sampling import Undersampling
-from mrihvae.recon.methods import Method, make_method
+from mrihvae.recon.catalog import make_method
+from mrihvae.recon.methods import Method
 from mrihvae.recon.volumes import Reconstruction
 from tests.support.files import write_scan
 

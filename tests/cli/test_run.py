@@ -27,7 +27,7 @@ from mrihvae.model.shipped import SHIPPED
 from mrihvae.model.weights import fingerprint, load_model, save_weights
 from mrihvae.physics.fastmri_masks import effective_acceleration
 from mrihvae.physics.sampling import Undersampling
-from mrihvae.recon.methods import make_method
+from mrihvae.recon.catalog import make_method
 from mrihvae.recon.undersampling import mask_of
 from mrihvae.recon.volumes import reconstruct_volume, sample_volume
 from mrihvae.utils.config import from_dict

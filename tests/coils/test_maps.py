@@ -18,7 +18,7 @@ from mrihvae.coils.espirit import calibration_data, espirit_maps, fast_maps
 from mrihvae.coils.maps import estimate_maps
 from mrihvae.coils.settings import CoilSettings
 from mrihvae.errors import InputError
-from mrihvae.inference.problem import prepare
+from mrihvae.inference.preparation import prepare
 from mrihvae.inference.reconstruct import draw, first_estimate, reconstruct
 from mrihvae.inference.settings import InferenceSettings, RefinementSettings
 from mrihvae.inference.views import view

@@ -19,7 +19,7 @@ from mrihvae.coils.virtual_coils import (
 from mrihvae.data.scan import Scan
 from mrihvae.inference.settings import InferenceSettings, RefinementSettings
 from mrihvae.physics.fourier import ifft2c
-from mrihvae.recon.methods import make_method
+from mrihvae.recon.catalog import make_method
 from mrihvae.recon.sliced_scan import SlicedScan
 from mrihvae.recon.volumes import reconstruct_volume, sample_volume
 from mrihvae.reconstructor import Reconstructor

@@ -21,7 +21,7 @@ from mrihvae.evaluation.scores import evaluate
 from mrihvae.io.fastmri import read_scan
 from mrihvae.io.hdf5 import read_dataset
 from mrihvae.physics.sampling import Undersampling
-from mrihvae.recon.methods import make_method
+from mrihvae.recon.catalog import make_method
 from mrihvae.recon.undersampling import mask_of
 from mrihvae.recon.volumes import reconstruct_volume
 from tests.support.browser import CHROMIUM, SHIFT, Browser

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from mrihvae.inference import problem as problems
-from mrihvae.inference.problem import LEAST_WEIGHT, WEIGHT, MultiCoilProblem, prepare
+from mrihvae.inference.preparation import prepare
+from mrihvae.inference.problem import LEAST_WEIGHT, WEIGHT, MultiCoilProblem
 from mrihvae.inference.views import view
 from mrihvae.model.hvae import HVAE
 from mrihvae.physics import total_variation as variation
@@ -71,7 +72,7 @@ def test_images_come_back_from_every_view(model: HVAE, shape: tuple[int, int], n
     assert not kspace[~view(resize_kspace(torch.ones(2, *shape), seen.padded), number).bool()].any()
     torch.testing.assert_close(view(kspace, number), resize_kspace(fft2c(image), seen.padded), rtol=0, atol=1e-5)
     back = seen.images(kspace)  # in the scan's units
-    torch.testing.assert_close(back, image * seen.scale[:, None, None], rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(back, image * seen.unit[:, None, None], rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("shape", [(16, 24), (19, 22)])
@@ -97,7 +98,7 @@ def test_units(model: HVAE) -> None:
     torch.testing.assert_close(problem.noise * problem.scale, torch.tensor([0.2, 60.0]), rtol=0.1, atol=0)
     white = (maps.conj() * ifft2c(kspace - fft2c(maps * images[:, None]))).sum(dim=1)
     assert float(white.abs().square().mean().sqrt()) == pytest.approx(0.2, rel=0.05)
-    back = problem.combined * problem.scale[:, None, None]
+    back = problem.combined * problem.unit[:, None, None]
     expected = Sense(maps[None], calibrated(45)).adjoint(kspace)
     torch.testing.assert_close(back, torch.tensor([1.0, 300.0])[:, None, None] * expected, rtol=1e-4, atol=1e-4)
 
@@ -136,7 +137,7 @@ def test_few_iterations_are_near_to_the_solution(monkeypatch: pytest.MonkeyPatch
     """From a guess of the size of the network's errors the step's own number of iterations is enough."""
     kspace, maps, images = coil_scans(2, 4, 48, 40, noise=0.02)
     problem = prepare(model, kspace, calibrated(40), maps[None])
-    v = problem.kspace(images / problem.scale[:, None, None] + 0.1 * white(2, 48, 40))
+    v = problem.kspace(images / problem.unit[:, None, None] + 0.1 * white(2, 48, 40))
     found = problem.make_consistent(v)
     exactly(monkeypatch)
     exact = problem.make_consistent(v)

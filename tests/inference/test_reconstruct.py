@@ -13,7 +13,8 @@ import torch
 from mrihvae.errors import InputError
 from mrihvae.inference import reconstruct as inference
 from mrihvae.inference.latents import mixed_seed
-from mrihvae.inference.problem import Problem, SingleCoilProblem, padded_shape, prepare
+from mrihvae.inference.preparation import padded_shape, prepare
+from mrihvae.inference.problem import Problem, SingleCoilProblem
 from mrihvae.inference.reconstruct import first_estimate, infer, reconstruct, sample, view
 from mrihvae.inference.settings import InferenceSettings
 from mrihvae.model.bands import merge
@@ -22,7 +23,7 @@ from mrihvae.model.layers import Gaussian, band_coverage
 from mrihvae.model.settings import ModelSettings
 from mrihvae.physics.fourier import center_pad, fft2c, ifft2c
 from mrihvae.physics.noise import noise_std
-from mrihvae.physics.scaling import kspace_scale
+from mrihvae.physics.scaling import kspace_scale, peak_phase
 from mrihvae.training.objective import decode_means
 from mrihvae.utils.config import with_settings
 from tests.support.files import complex_normal
@@ -165,7 +166,7 @@ def test_problem_in_the_networks_units_and_sizes(model: HVAE) -> None:
     assert bool(problem.mask[:, outside].all()) and not problem.measured[:, outside].any()  # known to be 0
     assert not problem.measured[inner][:, ~mask].any()
     assert kspace_scale(problem.measured).tolist() == pytest.approx([1.0, 1.0], rel=1e-5)
-    found = problem.measured[inner] * problem.scale[:, None, None]
+    found = problem.measured[inner] * problem.unit[:, None, None]
     torch.testing.assert_close(found, torch.where(mask, kspace, 0), rtol=1e-5, atol=0)
     estimate = noise_std(torch.where(mask, kspace, 0)) / problem.scale
     assert problem.noise.tolist() == pytest.approx(estimate.tolist(), rel=1e-5)
@@ -332,7 +333,7 @@ def test_sample_by_hand(model: HVAE, number: int, which: int) -> None:
         bands.append(hhat)
     expected = view(torch.where(seen.mask, seen.measured, merge(bands)), which)
     drawn = fft2c(sample(model, kspace, mask, 5, None, settings, seed=4))[number]
-    assert relative(drawn / problem.scale, expected) < 1e-5
+    assert relative(drawn / problem.unit, expected) < 1e-5
 
 
 @pytest.mark.parametrize("temperature", [1.0, 0.5])
@@ -467,7 +468,7 @@ def test_rounds_by_hand(model: HVAE, rounds: int, blend: float, combine: str) ->
         if k == rounds - 2:
             assert relative(first_estimate(model, problem, settings), estimate) < 1e-5
         estimate = estimate + blend * (one_round(model, problem, estimate) - estimate)
-    estimate = estimate * problem.scale[:, None, None]
+    estimate = estimate * problem.unit[:, None, None]
     found = fft2c(reconstruct(model, kspace, mask[0], None, settings))
     assert relative(found[~mask], estimate[~mask]) < 1e-5
     if combine == "measured":

@@ -13,7 +13,7 @@ from mrihvae.cli.reconstruct_files import reconstruct_file
 from mrihvae.errors import InputError
 from mrihvae.io.hdf5 import read_dataset
 from mrihvae.io.kspace import head_of, kind_of
-from mrihvae.recon.methods import make_method
+from mrihvae.recon.catalog import make_method
 from mrihvae.utils.notices import collect_notices
 from tests.support.files import complex_normal, write_h5, write_scan
 

@@ -14,7 +14,7 @@ from mrihvae.errors import InputError
 from mrihvae.io.fastmri import read_scan
 from mrihvae.io.stored_kspace import StoredKspace
 from mrihvae.physics.sampling import Undersampling
-from mrihvae.recon.methods import make_method
+from mrihvae.recon.catalog import make_method
 from mrihvae.recon.undersampling import mask_of
 from mrihvae.recon.volumes import reconstruct_volume
 from tests.support.files import complex_normal, write_scan

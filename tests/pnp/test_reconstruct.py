@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from mrihvae.errors import InputError
-from mrihvae.inference.problem import prepare
+from mrihvae.inference.preparation import prepare
 from mrihvae.inference.views import view
 from mrihvae.model.hvae import HVAE
 from mrihvae.physics.fourier import fft2c, ifft2c
@@ -114,8 +114,8 @@ def test_coils_hold_the_image(scans: HVAE, mask: torch.Tensor) -> None:
     r = (problem.noise[:, None, None] / 0.1) ** 2
     left = problem.sense.normal(found.image) + r * found.image
     torch.testing.assert_close(left, problem.combined + r * found.decoded, rtol=0, atol=1e-4)
-    torch.testing.assert_close(image, found.image * problem.scale[:, None, None], rtol=0, atol=1e-5)
-    misfit = (problem.sense.forward(found.image) - problem.sense.masked(kspace) / problem.scale.view(2, 1, 1, 1)).abs()
+    torch.testing.assert_close(image, found.image * problem.unit[:, None, None], rtol=0, atol=1e-5)
+    misfit = (problem.sense.forward(found.image) - problem.sense.masked(kspace) / problem.unit.view(2, 1, 1, 1)).abs()
     expected = misfit.square().flatten(1).sum(dim=1) / problem.noise**2
     torch.testing.assert_close(found.misfit[-1], expected, rtol=1e-3, atol=0)
 

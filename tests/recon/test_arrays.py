@@ -13,7 +13,8 @@ import mrihvae
 from mrihvae.data.scan import Scan
 from mrihvae.errors import InputError
 from mrihvae.inference.settings import InferenceSettings
-from mrihvae.recon.methods import HybridMethod, load_method, make_method
+from mrihvae.recon.catalog import load_method, make_method
+from mrihvae.recon.methods import HybridMethod
 from mrihvae.recon.volumes import reconstruct_scan, sample_volume
 from tests.support.small import every_third, small_kspace, small_model
 from tests.support.small_coils import calibrated, coil_scans

@@ -14,7 +14,7 @@ from mrihvae.data.scan import Scan
 from mrihvae.inference.settings import InferenceSettings, RefinementSettings
 from mrihvae.physics.fourier import center_crop, center_pad, fft2c, ifft2c
 from mrihvae.physics.noise import background_noise
-from mrihvae.recon.methods import make_method
+from mrihvae.recon.catalog import make_method
 from mrihvae.recon.oversampling import kept_rows, remove_oversampling, restore_rows
 from mrihvae.recon.sliced_scan import SlicedScan
 from mrihvae.recon.volumes import reconstruct_volume, sample_volume

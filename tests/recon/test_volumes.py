@@ -16,7 +16,7 @@ from mrihvae.coils.settings import CoilSettings
 from mrihvae.data.scan import Scan, delivered_shape
 from mrihvae.errors import InputError
 from mrihvae.inference.held_out import BOUNDS, TYPICAL, error_ratio, held_out_ratio
-from mrihvae.inference.problem import prepare
+from mrihvae.inference.preparation import prepare
 from mrihvae.inference.reconstruct import draw, reconstruct, sample
 from mrihvae.inference.settings import InferenceSettings, RefinementSettings
 from mrihvae.io.fastmri import read_scan
@@ -28,8 +28,8 @@ from mrihvae.physics.sampling import PATTERNS, Undersampling, sampling_pattern
 from mrihvae.pnp.reconstruct import reconstruct_scans
 from mrihvae.pnp.settings import PnPSettings
 from mrihvae.recon import classical
+from mrihvae.recon.catalog import make_method
 from mrihvae.recon.classical import conjugate_gradient_sense
-from mrihvae.recon.methods import make_method
 from mrihvae.recon.settings import METHODS, MODEL_METHODS
 from mrihvae.recon.undersampling import mask_of
 from mrihvae.recon.volumes import reconstruct_volume, sample_volume

@@ -19,7 +19,8 @@ import ismrmrd
 
 from mrihvae.errors import InputError
 from mrihvae.io.mrd.messages import Message, ReceivedImage, StreamError, read_messages
-from mrihvae.recon.methods import Method, make_method
+from mrihvae.recon.catalog import make_method
+from mrihvae.recon.methods import Method
 from mrihvae.recon.volumes import reconstruct_scan
 from mrihvae.server import session
 from mrihvae.server.request import Request

@@ -27,7 +27,8 @@ from mrihvae.errors import InputError
 from mrihvae.io.kspace import open_kspace
 from mrihvae.io.mrd.messages import Limits
 from mrihvae.recon import sliced_scan
-from mrihvae.recon.methods import Method, change_method, make_method
+from mrihvae.recon.catalog import change_method, make_method
+from mrihvae.recon.methods import Method
 from mrihvae.recon.undersampling import mask_of
 from mrihvae.recon.volumes import reconstruct_volume
 from mrihvae.server import session as online

@@ -16,7 +16,8 @@ import numpy as np
 
 from mrihvae.data.scan import Scan
 from mrihvae.inference.settings import InferenceSettings, RefinementSettings
-from mrihvae.recon.methods import Method, make_method
+from mrihvae.recon.catalog import make_method
+from mrihvae.recon.methods import Method
 from mrihvae.recon.volumes import reconstruct_volume
 from mrihvae.server.session import Engine
 from mrihvae.server.tcp import Server, ServerSettings

@@ -15,7 +15,7 @@ from tests.support.files import run
 
 pytest.importorskip("ismrmrd")
 
-from mrihvae.recon.methods import make_method
+from mrihvae.recon.catalog import make_method
 from mrihvae.server import session as online
 from mrihvae.server.session import Engine
 from tests.support import REPOSITORY, mrd

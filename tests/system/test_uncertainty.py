@@ -12,7 +12,7 @@ from mrihvae.cli.main import main
 from mrihvae.data.scan import Scan
 from mrihvae.io.hdf5 import read_dataset
 from mrihvae.model.weights import save_weights
-from mrihvae.recon.methods import load_method
+from mrihvae.recon.catalog import load_method
 from mrihvae.recon.undersampling import mask_of
 from mrihvae.recon.volumes import sample_volume
 from mrihvae.server.request import Request

@@ -25,7 +25,7 @@ from mrihvae.data.scan import Scan
 from mrihvae.errors import InputError
 from mrihvae.io.mrd.files import read_mrd
 from mrihvae.io.partitions import centered_fft
-from mrihvae.recon.methods import make_method
+from mrihvae.recon.catalog import make_method
 from mrihvae.recon.sliced_scan import SlicedScan
 from mrihvae.recon.undersampling import mask_of
 from mrihvae.recon.volumes import reconstruct_volume

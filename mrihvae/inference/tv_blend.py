@@ -1,0 +1,116 @@
+"""How much of total variation a scan asks for: where the network is worse, by k-space samples that were held out.
+
+No prior fits every scan: phase that winds steeply, or an anatomy that no training image had, makes total variation the
+better answer. The scan itself tells which: some acquired lines are held out, both are computed from the rest, and the
+blend of the two that predicts these lines best is taken, band by band.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mrihvae.inference.held_out import held_out
+from mrihvae.inference.preparation import prepare
+from mrihvae.inference.reconstruct import infer_kspace
+from mrihvae.inference.settings import InferenceSettings
+from mrihvae.model.bands import band_on_grid
+from mrihvae.model.hvae import HVAE
+from mrihvae.physics.fourier import center_crop, fft2c
+from mrihvae.physics.sampling import lines_differ_along_h
+from mrihvae.utils.precision import arithmetic
+
+SHARE = 5  # every n-th line outside of the calibration region is held out
+FEWEST_GROUPS = 3  # lines with samples in a band, below which nothing can be said of it
+CAUTION = 1.0  # standard errors by which a share is lowered, so that weak evidence changes nothing
+LEAST = 0.05  # a share below which it is not worth the trouble
+
+
+def tv_shares(
+    model: HVAE,
+    kspace: Tensor,
+    measured: Tensor,
+    known: Tensor,
+    maps: Tensor | None = None,
+    settings: InferenceSettings | None = None,
+    noise: Tensor | None = None,
+) -> tuple[float, ...]:
+    """Estimate the share of total variation in the best blend with the network's answer, for each band.
+
+    Parameters
+    ----------
+    kspace : complex (slices, H, W), or with maps (slices, coils, H, W), 0 where not acquired; a slice is enough
+    measured : bool, broadcast to (H, W), True where acquired
+    known : the same, with samples that are known to be 0
+    maps, settings, noise : as for `mrihvae.inference.reconstruct.reconstruct`
+
+    Returns
+    -------
+    0 to 1 for each band, coarsest first; none where too little lies outside of the calibration region, or no share is
+    worth while
+
+    Examples
+    --------
+    >>> import torch
+    >>> import mrihvae
+    >>> from mrihvae.inference import tv_shares
+    >>> kspace, lines = torch.zeros(1, 32, 32, dtype=torch.complex64), torch.arange(32) % 32 > 26
+    >>> tv_shares(mrihvae.load_model("default"), kspace, lines, lines)
+    ()
+    """
+    shape = (kspace.shape[-2], kspace.shape[-1])
+    measured, known = measured.cpu().expand(shape), known.cpu().expand(shape)
+    if lines_differ_along_h(known):
+        turned = None if maps is None else maps.mT
+        return tv_shares(model, kspace.mT, measured.T, known.T, turned, settings, noise)
+    folds = held_out(measured, np.random.default_rng(0), SHARE)
+    if not folds:
+        return ()
+    out = folds[0]
+    kept = torch.where(out.to(kspace.device), torch.zeros((), dtype=kspace.dtype, device=kspace.device), kspace)
+    problem = prepare(model, kept, known & ~out, maps, noise)
+    settings = replace(settings or InferenceSettings(), tv_blend=False)
+    with torch.no_grad(), arithmetic(model.start.device, settings.precision):
+        answers = [infer_kspace(model, problem, settings), problem.total_variation()]
+        network, tv = (_predict(problem.images(problem.finish(answer)), maps) for answer in answers)
+    held = kspace.to(network.device).reshape(-1, *shape)
+    sums = _sums(held - network, tv - network, out, problem.padded, model.settings.levels)
+    shares = tuple(_best_share(*band) for band in sums)
+    return shares if any(shares) else ()
+
+
+def _predict(images: Tensor, maps: Tensor | None) -> Tensor:
+    """Compute k-space of the coils from images (slices, H, W): complex (slices * coils, H, W)."""
+    if maps is None:
+        return fft2c(images)
+    return fft2c(maps.to(images.device) * images[:, None]).flatten(0, 1)
+
+
+def _sums(
+    error: Tensor, difference: Tensor, out: Tensor, padded: tuple[int, int], levels: int
+) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Compute, for each band, Re <d, e> and |d|^2 of each line (column) of the samples that were held out."""
+    along = (difference.conj() * error).real.sum(dim=0).double().cpu()
+    power = difference.abs().square().sum(dim=0).double().cpu()
+    found = []
+    for j in range(levels):
+        there = out & center_crop(band_on_grid(padded, levels, j), (out.shape[0], out.shape[1]))
+        columns = there.any(dim=0)
+        pair = ((values * there).sum(dim=0)[columns].numpy() for values in (along, power))
+        found.append((next(pair), next(pair)))
+    return found
+
+
+def _best_share(along: np.ndarray, power: np.ndarray) -> float:
+    """Compute argmin_w sum |e - w d|^2, lowered by its standard error from line to line, within 0 and 1."""
+    count, whole = len(power), power.sum()
+    if count < FEWEST_GROUPS or whole <= 0:
+        return 0.0
+    share = along.sum() / whole
+    spread = math.sqrt(np.square(along - share * power).sum() * count / (count - 1)) / whole
+    cautious = float(np.clip(share - CAUTION * spread, 0, 1))
+    return round(cautious, 3) if cautious >= LEAST else 0.0
