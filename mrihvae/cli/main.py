@@ -24,12 +24,12 @@ ABOUT = "MRI reconstruction with a hierarchical VAE prior in frequency bands."
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line `arguments` (default: the process's own) and return the exit status.
 
-    0 on success, 2 on a user's mistake, 130 when interrupted.
+    0 on success, 1 where the command says so, 2 on a user's mistake, 130 when interrupted.
     """
     try:
         options = parse(list(sys.argv[1:] if arguments is None else arguments))
         if options is not None:
-            importlib.import_module(f"mrihvae.cli.{type(options).__name__.lower()}").run(options)
+            return importlib.import_module(f"mrihvae.cli.{type(options).__name__.lower()}").run(options) or 0
     except (InputError, CycloptsError) as error:
         _end_progress()
         print("mrihvae: error:", str(error).replace("\n", " "), file=sys.stderr)
