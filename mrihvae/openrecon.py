@@ -11,7 +11,7 @@ from typing import Any
 import ismrmrd
 
 from mrihvae.errors import InputError
-from mrihvae.io.mrd.messages import Config, Header, Message
+from mrihvae.io.mrd.messages import Config, Header, Message, ReceivedImage
 from mrihvae.server.request import Request
 from mrihvae.server.session import Engine, load_engine, reconstruct_stream
 
@@ -23,7 +23,7 @@ def process(connection: Any, config: Any, metadata: Any) -> None:
 
     Parameters
     ----------
-    connection : of python-ismrmrd-server: gives acquisitions, sends images, texts and the close
+    connection : of python-ismrmrd-server: gives acquisitions and images, sends images, texts and the close
     config : name of a configuration, JSON or dictionary of parameters (see `mrihvae.server.request.Request`)
     metadata : the header, as `ismrmrd.xsd` reads it, or its text
     """
@@ -53,8 +53,10 @@ def _messages(connection: Any, config: Any, metadata: Any) -> Iterator[Message]:
     for item in connection:
         if item is None:
             return
-        if isinstance(item, ismrmrd.Acquisition):  # waveforms, and whatever else comes, are left aside
+        if isinstance(item, ismrmrd.Acquisition):
             yield item
+        elif isinstance(item, ismrmrd.Image):  # waveforms, and whatever else comes, are left aside
+            yield ReceivedImage(item.getHead(), item.attribute_string.encode(), item.data)
 
 
 class _Replies:
@@ -63,7 +65,11 @@ class _Replies:
     def __init__(self, connection: Any) -> None:
         self._connection = connection
 
-    def image(self, image: ismrmrd.Image) -> None:
+    def image(self, image: ismrmrd.Image | ReceivedImage) -> None:
+        if isinstance(image, ReceivedImage):
+            found = ismrmrd.Image(image.head, data=image.data)
+            found.attribute_string = image.attributes.decode()
+            image = found
         self._connection.send_image([image])
 
     def text(self, text: str) -> None:

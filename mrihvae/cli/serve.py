@@ -6,47 +6,79 @@ import ctypes
 import logging
 import os
 import signal
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from mrihvae.cli import options
 from mrihvae.errors import InputError
 from mrihvae.io.mrd.extra import require_ismrmrd
+
+if TYPE_CHECKING:
+    from mrihvae.server.session import Engine
 
 TRIM, MAP = -1, -3  # M_TRIM_THRESHOLD and M_MMAP_THRESHOLD of malloc.h
 KEPT = 2**25  # bytes, the most that it takes
 
 
 def run(arguments: options.Serve) -> None:
-    """Serve until SIGTERM or SIGINT; logs connections on standard error."""
+    """Serve until SIGTERM or SIGINT; logs connections on standard error.
+
+    It listens at once, for the platforms that start it wait for that; connections wait until weights are loaded.
+    """
     require_ismrmrd("mrihvae serve")
-    from mrihvae.server.session import load_engine, warm_up
-    from mrihvae.server.tcp import Server, ServerSettings
+    from mrihvae.protocols.evaluation import find_protocol, read_protocol
+    from mrihvae.server.listener import ServerSettings, listen
 
     if not 0 < arguments.max_memory < float("inf"):
         raise InputError(f"--max-memory {arguments.max_memory}: must be a number of GiB above 0")
     try:
-        settings = ServerSettings(arguments.host, arguments.port, arguments.max_connections, arguments.timeout)
+        settings = ServerSettings(
+            arguments.host, arguments.port, arguments.max_connections, arguments.timeout, arguments.first_timeout
+        )
     except InputError as error:
         raise InputError(f"--{error}") from error
+    if arguments.protocol is not None:
+        read_protocol(find_protocol(arguments.protocol))
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
-    _keep_memory()
     # one thread has all to do with torch: OpenMP is half as fast as soon as another one has used it, too
     executor = ThreadPoolExecutor(1, "reconstruction")
-    engine = executor.submit(load_engine, arguments.protocol, arguments.device).result()
-    executor.submit(warm_up, engine).result()
-    engine = replace(
-        engine,
-        request=replace(engine.request, pixels=arguments.pixels),
-        executor=executor,
-        max_held=int(arguments.max_memory * 2**27),
-    )
-    server = Server(engine, settings)
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: server.stop())
-    print(f"mrihvae: listening on {arguments.host}:{server.port}", flush=True)
-    if not server.serve():
+    with listen(settings) as listener:
+        with _on_signals(lambda: os._exit(0)):  # while it loads, there is nothing to end
+            loading = executor.submit(_load, arguments)
+            print(f"mrihvae: listening on {arguments.host}:{listener.getsockname()[1]}", flush=True)
+            engine = replace(loading.result(), executor=executor)
+        from mrihvae.server.tcp import Server
+
+        server = Server(engine, settings, listener)
+        with _on_signals(server.stop):
+            ended = server.serve()
+    if not ended:
         os._exit(0)  # for an interpreter that ends while threads compute aborts
+
+
+@contextmanager
+def _on_signals(act: Callable[[], object]) -> Iterator[None]:
+    """Act on SIGTERM and SIGINT in the meantime."""
+    usual = {number: signal.signal(number, lambda *_: act()) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield
+    finally:
+        for number, handler in usual.items():
+            signal.signal(number, handler)
+
+
+def _load(arguments: options.Serve) -> Engine:
+    """Load weights, and use them once."""
+    from mrihvae.server.session import load_engine, warm_up
+
+    _keep_memory()
+    engine = load_engine(arguments.protocol, arguments.device)
+    warm_up(engine)
+    request = replace(engine.request, pixels=arguments.pixels)
+    return replace(engine, request=request, max_held=int(arguments.max_memory * 2**27))
 
 
 def _keep_memory() -> None:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from concurrent.futures import Executor
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import ismrmrd
 import numpy as np
@@ -18,31 +18,33 @@ from mrihvae.data.scan import Scan
 from mrihvae.errors import InputError
 from mrihvae.io.mrd.files import scan_of
 from mrihvae.io.mrd.header import ScanHeader, parse_header
-from mrihvae.io.mrd.images import ImageSeries
-from mrihvae.io.mrd.messages import Config, Header, Message, Note, StreamError
+from mrihvae.io.mrd.messages import Config, Header, Message, Note, ReceivedImage, StreamError
 from mrihvae.io.mrd.sorter import MAX_HELD_NUMBERS, Slice, SliceAssembler
 from mrihvae.physics.fastmri_masks import effective_acceleration
 from mrihvae.protocols.evaluation import find_protocol, read_protocol
 from mrihvae.recon.methods import HybridMethod, Method, ModelMethod, change_method, load_method
 from mrihvae.recon.settings import DEFAULT_SAMPLES
 from mrihvae.recon.undersampling import mask_of
-from mrihvae.recon.volumes import reconstruct_volume, sample_volume
+from mrihvae.recon.volumes import reconstruct_scan, reconstruct_volume, sample_volume
+from mrihvae.server.received import LARGEST, denoise
 from mrihvae.server.request import Request
+from mrihvae.server.series import UNCERTAINTY, ScanSeries
 from mrihvae.utils.memory import is_out_of_memory
 from mrihvae.utils.notices import collect_notices
 
 NAME = "stream"  # of scans that have no file
 SEVERAL = 2  # coils: how many is all the same from here on
 BATCH = 8
-LARGEST = 2**22  # pixels of a slice: more, as in a damaged header, would take all memory
-TITLE = 64  # letters of a protocol's name that series show
 USUAL = Request()
+ZERO_FILLED = "zero-filled"
+Check = Callable[[], object]  # raises ConnectionError if the client has gone
+T = TypeVar("T")
 
 
 class Replies(Protocol):
     """Where answers go."""
 
-    def image(self, image: ismrmrd.Image) -> None:
+    def image(self, image: ismrmrd.Image | ReceivedImage) -> None:
         """Send an image."""
 
     def text(self, text: str) -> None:
@@ -60,12 +62,18 @@ class Engine:
     max_held : number of k-space samples of a scan that may be held in memory
     executor : reconstructs slices of several connections one after another; None for the calling thread. Each thread
         that reconstructs keeps memory of its own
+    device : on which images that clients send are denoised
     """
 
     methods: dict[int, Method]
     request: Request = USUAL
     max_held: int = MAX_HELD_NUMBERS
     executor: Executor | None = None
+    device: str = "cpu"
+
+    def run(self, work: Callable[[], T]) -> T:
+        """Do something in the thread that computes."""
+        return work() if self.executor is None else self.executor.submit(work).result()
 
     def method(self, coils: int, request: Request) -> Method:
         """Choose the method for a scan."""
@@ -87,12 +95,13 @@ def load_engine(protocol: str | None, device: str = "cpu") -> Engine:
         Protocol, weights or device that cannot be used.
     """
     if protocol is None:
-        return Engine({kind: load_method(device=device, several_coils=kind > 1) for kind in (1, SEVERAL)})
+        methods = {kind: load_method(device=device, several_coils=kind > 1) for kind in (1, SEVERAL)}
+        return Engine(methods, device=device)
     chosen = read_protocol(find_protocol(protocol))
     kind = 1 if chosen.challenge == "singlecoil" else SEVERAL
     method = chosen.load(device)
     usual = method.samples if isinstance(method, HybridMethod) else DEFAULT_SAMPLES
-    return Engine({kind: method}, Request(samples=max(2, usual)))
+    return Engine({kind: method}, Request(samples=max(2, usual)), device=device)
 
 
 def warm_up(engine: Engine) -> None:
@@ -107,135 +116,207 @@ def warm_up(engine: Engine) -> None:
         reconstruct_volume(scan, mask_of(scan, None), method)
 
 
-def reconstruct_stream(messages: Iterable[Message], engine: Engine, replies: Replies) -> int:
-    """Reconstruct a scan from its messages, and return the number of its images.
+def reconstruct_stream(
+    messages: Iterable[Message], engine: Engine, replies: Replies, check: Check = lambda: None
+) -> int:
+    """Reconstruct a scan from its messages, and return the number of images that were sent.
 
     Parameters
     ----------
     messages : as `mrihvae.io.mrd.read_messages` gives them, to the end of the scan
     engine : methods and limits of the server
     replies : receives images and texts
+    check : called before each image is computed; raises ConnectionError if nobody waits for it any more
 
     Raises
     ------
     InputError
         Messages, lines or parameters that are wrong, or slices that cannot be reconstructed.
     """
-    request, scan = engine.request, None
+    stream = Session(engine, replies, check)
     for message in messages:
         if isinstance(message, Header):
-            if scan is not None:
-                raise StreamError("stream: a second header within a scan; open another connection for another scan")
-            header = parse_header(message.xml)
-            scan = ScanSession(header, request.from_header(header.parameters), engine, replies)
+            stream.open(message.xml)
         elif isinstance(message, Config | Note):
-            request = request.from_text(message.text)
-            if scan is not None:
-                scan.configure(scan.request.from_text(message.text))
-        elif scan is None:
-            raise StreamError("stream: a line came before the header; send configuration and header first")
+            stream.configure(message.text)
+        elif isinstance(message, ReceivedImage):
+            stream.pass_image(message)
         else:
-            scan.reconstruct(scan.sorter.add(message))
-    if scan is None:
-        return 0
-    scan.reconstruct(scan.sorter.end())
-    return scan.close()
+            stream.add(message)
+    return stream.close()
 
 
-class ScanSession:
-    """A scan while its messages arrive: its request, its lines so far and the series of its images."""
+class Session:
+    """A stream while its messages arrive: the request, lines so far and the series of images.
 
-    def __init__(self, header: ScanHeader, request: Request, engine: Engine, replies: Replies) -> None:
-        self.header, self.request, self.engine, self.replies = header, request, engine, replies
-        for encoding in header.encodings:
-            height, width = encoding.imaged_size(0), encoding.encoded.matrix[1]
-            if height * width > LARGEST:
-                raise InputError(
-                    f"stream: slices of {height} x {width} are larger than {LARGEST} pixels; the header may be damaged"
-                )
-        self.sorter = SliceAssembler(header, max_held=engine.max_held)
+    Images need no header that can be read: clients that have nothing but images send anything.
+    """
+
+    def __init__(self, engine: Engine, replies: Replies, check: Check) -> None:
+        self.request, self.engine, self.replies, self.check = engine.request, engine, replies, check
+        self.sorter: SliceAssembler | None = None
+        self.series: ScanSeries | None = None
+        self.refusal: InputError | None = None  # of the header
         self.warned: list[str] = []
-        self.series: dict[tuple[str, tuple[int, int]], ImageSeries] = {}
-        self.slices = self.images = 0
+        self.held: list[str] = []  # warnings before the header
+        self.slices = self.images = self.passed = 0
 
-    def configure(self, request: Request) -> None:
-        """Replace the request; an error once an image was reconstructed."""
-        if self.slices and request != self.request:
+    def open(self, xml: str) -> None:
+        """Begin the scan of a header; what is wrong with it is raised where lines need it."""
+        if self.sorter is not None or self.refusal is not None:
+            raise StreamError("stream: a second header within a scan; open another connection for another scan")
+        try:
+            header = parse_header(xml)
+        except InputError as error:
+            self.refusal = error
+            return
+        with collect_notices() as notices:
+            self.request = self.request.from_header(header.parameters)
+        try:
+            self.sorter = _sorter(header, self.engine)
+        except InputError as error:
+            self.refusal = error
+        self._warn(self.held + notices)
+
+    def configure(self, text: str) -> None:
+        """Read parameters or a configuration; an error if they change the request once an image was made."""
+        with collect_notices() as notices:
+            request = self.request.from_text(text)
+        if (self.slices or self.passed) and request != self.request:
             raise StreamError("stream: parameters came after the first image; send them before the lines")
         self.request = request
+        if self.sorter is None:
+            self.held += notices
+        else:
+            self._warn(notices)
 
-    def reconstruct(self, slices: list[Slice]) -> None:
+    def add(self, line: ismrmrd.Acquisition) -> None:
+        """Take a line of k-space, and send the images that it completes."""
+        if self.refusal is not None:
+            raise self.refusal
+        if self.sorter is None:
+            raise StreamError("stream: a line came before the header; send configuration and header first")
+        self._series(self.sorter).order.add(line)
+        self._reconstruct(self.sorter, self.sorter.add(line))
+
+    def pass_image(self, image: ReceivedImage) -> None:
+        """Send an image of the client's back, denoised if that was requested."""
+        self._warn(self.held)
+        if self.request.denoise:
+            with collect_notices() as notices:
+                image = self.engine.run(partial(self._denoise, image))
+            self._warn(notices)
+        self.replies.image(image)
+        self.images, self.passed = self.images + 1, self.passed + 1
+
+    def close(self) -> int:
+        """Send the remaining images, report how the scan ended, and return the number of images.
+
+        Raises
+        ------
+        InputError
+            A header that cannot be read, or is refused, if nothing but it came.
+        """
+        if self.refusal is not None and not self.passed:
+            raise self.refusal
+        if self.sorter is None:
+            return self.images
+        self._reconstruct(self.sorter, self.sorter.end())
+        if self.sorter.late:
+            self._warn([f"lines that came after their slice was complete, and were not used: {self.sorter.late}"])
+        if not self.images:
+            self._warn(["the scan had no line of an image"])
+        if self.series is not None and not self.series.order.is_anatomical:
+            self._warn(["slices are numbered as they were acquired, and so are their images; sort them by position"])
+        return self.images
+
+    def _warn(self, texts: list[str]) -> None:
+        """Send warnings, each once in a scan."""
+        for text in texts:
+            if text not in self.warned:
+                self.warned.append(text)
+                self.replies.text(f"WARNING mrihvae: {text}")
+
+    def _series(self, sorter: SliceAssembler) -> ScanSeries:
+        """Return the series of the scan's images."""
+        if self.series is None:
+            self.series = ScanSeries(sorter.header)
+        return self.series
+
+    def _denoise(self, image: ReceivedImage) -> ReceivedImage:
+        self.check()
+        return denoise(image, self.engine.device)
+
+    def _reconstruct(self, sorter: SliceAssembler, slices: list[Slice]) -> None:
         """Reconstruct slices, and send them."""
         for slice_ in slices:
             began, key = time.perf_counter(), slice_.key
-            scan = scan_of(slice_, self.header, NAME, self.sorter.noise)
+            scan = scan_of(slice_, sorter.header, NAME, sorter.noise)
             mask = mask_of(scan, None)
-            summary = f"R = {effective_acceleration(mask):.2f}"
-            for text in self.sorter.warnings:
-                self._warn(text)
-            work, executor = partial(self._reconstruct_slice, scan, mask), self.engine.executor
-            magnitude, deviation, notices = work() if executor is None else executor.submit(work).result()
-            for text in notices:
-                self._warn(text)
+            self._warn(sorter.warnings)
+            images, notices = self.engine.run(partial(self._images, scan, mask))
+            self._warn(notices)
             self.slices += 1
-            method = self.engine.method(scan.coils, self.request)
-            self._send(method.name, magnitude, slice_, f"{_made_by(method)}, {summary}")
-            if deviation is not None:
-                made_by = _made_by(self._sampling(scan))
-                self._send("uncertainty", deviation, slice_, f"{made_by}, {summary}, standard deviation")
+            summary = f"R = {effective_acceleration(mask):.2f}"
+            for place, (kind, pixels, made_by) in enumerate(images):
+                about = ", standard deviation" if kind == UNCERTAINTY else ""
+                image = self._series(sorter).image(
+                    kind, (place, len(images)), pixels, slice_, f"{made_by}, {summary}{about}", self.request.pixels
+                )
+                self.replies.image(image)
+            self.images += len(images)
             self.replies.text(
                 f"INFO mrihvae: slice {key.slice}, contrast {key.contrast}, repetition {key.repetition}: "
                 f"{summary}, {time.perf_counter() - began:.2f} s"
             )
 
-    def close(self) -> int:
-        """Report how the scan ended, and return the number of images."""
-        if self.sorter.late:
-            late = f"lines that came after their slice was complete, and were not used: {self.sorter.late}"
-            self.replies.text(f"WARNING mrihvae: {late}")
-        if not self.slices:
-            self.replies.text("WARNING mrihvae: the scan had no line of an image")
-        return self.images
-
-    def _warn(self, text: str) -> None:
-        """Send a warning, once in a scan."""
-        if text not in self.warned:
-            self.warned.append(text)
-            self.replies.text(f"WARNING mrihvae: {text}")
-
-    def _reconstruct_slice(self, scan: Scan, mask: np.ndarray) -> tuple[np.ndarray, np.ndarray | None, list[str]]:
-        """Reconstruct a single slice: magnitude (h, w), its standard deviation if requested, and warnings."""
-        method = self.engine.method(scan.coils, self.request)
+    def _images(self, scan: Scan, mask: np.ndarray) -> tuple[list[tuple[str, np.ndarray, str]], list[str]]:
+        """Reconstruct a single slice: images, float32 (h, w) or complex64, by kind and maker, and warnings."""
+        self.check()
+        engine, request = self.engine, self.request
+        method = engine.method(scan.coils, request)
+        complex_image = request.pixels == "complex"
+        images: list[tuple[str, np.ndarray, str]] = []
         try:
             with torch.no_grad(), collect_notices() as notices:
-                image, deviation = reconstruct_volume(scan, mask, method, BATCH)[0], None
-                if self.request.uncertainty:
-                    std = sample_volume(scan, mask, self._sampling(scan), 0, BATCH).std
-                    deviation = None if std is None else std[0]
+                images.append((method.name, _slice_of(scan, mask, method, complex_image), _made_by(method)))
+                if request.uncertainty:
+                    self.check()
+                    sampling = engine.method(scan.coils, replace(request, method="samples"))
+                    std = sample_volume(scan, mask, sampling, 0, BATCH).std
+                    if std is not None:
+                        images.append((UNCERTAINTY, std[0], _made_by(sampling)))
+                if request.zerofilled and method.name != ZERO_FILLED:
+                    plain = engine.method(scan.coils, replace(request, method=ZERO_FILLED))
+                    images.append((ZERO_FILLED, _slice_of(scan, mask, plain, complex_image), _made_by(plain)))
         except (MemoryError, RuntimeError) as error:
             if not is_out_of_memory(error):
                 raise
             size = " x ".join(map(str, scan.kspace.shape[1:]))
             raise InputError(f"stream: too little memory for a slice of {size}") from error
-        if not (np.isfinite(image).all() and (deviation is None or np.isfinite(deviation).all())):
+        if not all(np.isfinite(pixels).all() for _, pixels, _ in images):
             raise InputError("stream: a reconstruction is not finite; the scan may be damaged")
-        return image, deviation, notices
+        return images, notices
 
-    def _sampling(self, scan: Scan) -> Method:
-        """Choose the method that draws the posterior samples of a scan."""
-        return self.engine.method(scan.coils, replace(self.request, method="samples"))
 
-    def _send(self, kind: str, pixels: np.ndarray, slice_: Slice, comment: str) -> None:
-        """Send an image in the series of its kind and shape."""
-        shape = (pixels.shape[0], pixels.shape[1])
-        if (kind, shape) not in self.series:
-            role = ["Image", "Uncertainty"] if kind == "uncertainty" else ["Image"]
-            description = f"{self.header.protocol[:TITLE] or 'scan'} mrihvae {kind}"
-            self.series[kind, shape] = ImageSeries(
-                len(self.series) + 1, description, role, ["MRIHVAE", kind], self.request.pixels == "short"
+def _sorter(header: ScanHeader, engine: Engine) -> SliceAssembler:
+    """Return what sorts the lines of a scan; an error if slices are too large."""
+    for encoding in header.encodings:
+        height, width = encoding.imaged_size(0), encoding.encoded.matrix[1]
+        if height * width > LARGEST:
+            raise InputError(
+                f"stream: slices of {height} x {width} are larger than {LARGEST} pixels; the header may be damaged"
             )
-        self.replies.image(self.series[kind, shape].image(pixels, slice_, comment))
-        self.images += 1
+    return SliceAssembler(header, max_held=engine.max_held)
+
+
+def _slice_of(scan: Scan, mask: np.ndarray, method: Method, complex_image: bool) -> np.ndarray:
+    """Reconstruct a single slice: float32 (h, w), or complex64, of coils that are not combined (coil, h, w)."""
+    if complex_image:
+        image = reconstruct_scan(scan, mask, method, batch_size=BATCH, complex_image=True).image
+        assert image is not None  # it was requested
+        return np.asarray(image[0])
+    return np.asarray(reconstruct_volume(scan, mask, method, BATCH)[0])
 
 
 def _made_by(method: Method) -> str:

@@ -2,59 +2,41 @@
 
 from __future__ import annotations
 
+import errno
 import logging
+import os
 import queue
+import selectors
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 
 from mrihvae.errors import InputError
-from mrihvae.io.mrd.messages import Limits, Message, ReplyWriter, StreamError, one_line, read_messages
+from mrihvae.io.mrd.messages import Config, Header, Message, Note, ReplyWriter, StreamError, one_line, read_messages
+from mrihvae.server.listener import ServerSettings, keep_alive, listen
 from mrihvae.server.session import Engine, reconstruct_stream
 
 LOG = logging.getLogger("mrihvae.serve")
 RECEIVED = 2**18  # bytes that are taken from the network at once
 POLL = 0.25  # seconds in which a worker notices that the server stops
-TEXT = 2**22  # bytes of a header or text: a longer one would take seconds to read, in which others wait
 QUEUED = 2**30  # bytes of answers that wait for a client to take them
 DRAINED = 2.0  # seconds without bytes after which nothing is expected of a client that got its last answer
 GRACE = 8.0  # seconds that scans have to end in when the server stops
 CUT = 1.0  # seconds that they have then, cut off
 
 
-@dataclass(frozen=True)
-class ServerSettings:
-    """Settings of a server.
-
-    Attributes
-    ----------
-    host, port : address to listen on; port 0 takes a free one
-    connections : number of scans that are served at once; further ones wait
-    timeout : seconds in which a client must send its next message whole, and take a message
-    limits : of one message
-    """
-
-    host: str = "127.0.0.1"
-    port: int = 9002
-    connections: int = 4
-    timeout: float = 120.0
-    limits: Limits = field(default_factory=lambda: Limits(text=TEXT))
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.port < 2**16:
-            raise InputError(f"port {self.port}: must be 0 to 65535")
-        if self.connections < 1:
-            raise InputError(f"max-connections {self.connections}: must be at least 1")
-        if not 0 < self.timeout <= 86400:
-            raise InputError(f"timeout {self.timeout}: must be above 0 and at most 86400 seconds")
-
-
 class Server:
     """Listens from the moment it is made; `serve` answers until `stop` is called, from another thread or a signal.
+
+    Parameters
+    ----------
+    engine : reconstructs
+    settings : see `ServerSettings`
+    listener : listens already, as `mrihvae.server.listener.listen` gives it; left out, it is made
 
     Raises
     ------
@@ -62,19 +44,15 @@ class Server:
         A host or port on which nothing can listen.
     """
 
-    def __init__(self, engine: Engine, settings: ServerSettings | None = None) -> None:
+    def __init__(
+        self, engine: Engine, settings: ServerSettings | None = None, listener: socket.socket | None = None
+    ) -> None:
         self.settings = settings or ServerSettings()
+        self._listener = listener or listen(self.settings)
         self._executor = engine.executor or ThreadPoolExecutor(1, "reconstruction")
         self.engine = replace(engine, executor=self._executor)
         self._stopped = False  # an Event's lock could be held when a signal comes
         self._open: set[socket.socket] = set()
-        host, port = self.settings.host, self.settings.port
-        try:
-            family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-            self._listener = socket.create_server(address[:2], family=family, backlog=64)
-        except (OSError, UnicodeError) as error:
-            reason = getattr(error, "strerror", None) or str(error)
-            raise InputError(f"{host}:{port}: nothing can listen there ({reason}); choose another") from error
         self._listener.settimeout(POLL)
         self.port = int(self._listener.getsockname()[1])
 
@@ -132,11 +110,13 @@ class Server:
     def _answer(self, connection: socket.socket, client: str) -> None:
         """Serve a scan, and end its connection so that the client gets all answers."""
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        keep_alive(connection)
         began, images = time.monotonic(), 0
         with _Sender(connection, self.settings.timeout) as sender:
             replies = ReplyWriter(sender.send)
             try:
-                images = reconstruct_stream(self._messages(connection), self.engine, replies)
+                messages = self._messages(connection, client)
+                images = reconstruct_stream(messages, self.engine, replies, sender.check)
                 wrong = ""
             except InputError as error:
                 wrong = one_line(error)
@@ -155,39 +135,94 @@ class Server:
             LOG.info("%s: %d images in %.2f s", client, images, time.monotonic() - began)
         _hang_up(connection, self.settings.timeout)
 
-    def _messages(self, connection: socket.socket) -> Iterator[Message]:
-        """Yield the messages of a client, each within its time-out."""
-        receiver = _Receiver(connection, self.settings.timeout)
+    def _messages(self, connection: socket.socket, client: str) -> Iterator[Message]:
+        """Yield the messages of a client, each within its time-out; log an end without a close message."""
+        receiver = _Receiver(connection, self.settings, self._others_wait)
+        closed = False
+
+        def noted() -> Iterator[Message]:
+            nonlocal closed
+            closed = yield from read_messages(receiver.read, self.settings.limits, receiver.begin)
+
         try:
-            yield from read_messages(receiver.read, self.settings.limits, receiver.begin)
+            for message in noted():
+                if isinstance(message, Header):
+                    receiver.opened = True
+                elif not isinstance(message, Config | Note):
+                    receiver.useful = True
+                yield message
         except TimeoutError as error:
-            raise StreamError(
-                f"stream: no whole message came for {self.settings.timeout:g} s; the connection is closed"
-            ) from error
+            raise StreamError(f"stream: {error}; the connection is closed") from error
+        if not closed:
+            LOG.warning("%s: the stream ended without a close message", client)
+
+    def _others_wait(self) -> bool:
+        """Whether connections wait for one of those that are served to end."""
+        if self._stopped or len(self._open) < self.settings.connections:
+            return False
+        with suppress(OSError, ValueError), selectors.DefaultSelector() as selector:  # it may be closed just now
+            selector.register(self._listener, selectors.EVENT_READ)
+            return bool(selector.select(0))
+        return False
 
 
 class _Receiver:
-    """Takes bytes from a connection, those of a message within its time."""
+    """Takes bytes from a connection, those of a message within its time.
 
-    def __init__(self, connection: socket.socket, timeout: float) -> None:
-        self._connection, self._timeout = connection, timeout
+    Attributes
+    ----------
+    opened, useful : whether the header came, and whether a line or image did; set by who reads messages
+    """
+
+    def __init__(self, connection: socket.socket, settings: ServerSettings, others_wait: Callable[[], bool]) -> None:
+        self._connection, self._settings, self._others_wait = connection, settings, others_wait
         self._held = memoryview(b"")  # a slice of it is no copy
         self._deadline = 0.0
+        self._first_deadline = time.monotonic() + settings.first_timeout
+        self.opened = self.useful = False
 
     def begin(self) -> None:
         """Begin a message."""
-        self._deadline = time.monotonic() + self._timeout
+        self._deadline = time.monotonic() + self._settings.timeout
 
     def read(self, count: int) -> bytes:
-        """Return at least one byte and at most `count`; none at the end."""
-        if not self._held:
-            left = self._deadline - time.monotonic()
-            if left <= 0:
-                raise TimeoutError
-            self._connection.settimeout(left)
-            self._held = memoryview(self._connection.recv(RECEIVED))
+        """Return at least one byte and at most `count`; none at the end.
+
+        Raises
+        ------
+        TimeoutError
+            Nothing came in time.
+        ConnectionError
+            The client is gone.
+        """
+        while not self._held:
+            self._connection.settimeout(self._patience())
+            try:
+                self._held = memoryview(self._connection.recv(RECEIVED))
+            except TimeoutError as error:
+                if error.errno == errno.ETIMEDOUT:  # not ours, but the network's
+                    raise ConnectionError("its machine does not answer") from error
+                continue
+            if not self._held:
+                break
         given, self._held = self._held[:count], self._held[count:]
         return bytes(given)
+
+    def _patience(self) -> float:
+        """Compute for how many seconds to wait now; a TimeoutError where there was time enough."""
+        now, first = time.monotonic(), self._settings.first_timeout
+        left, left_first = self._deadline - now, self._first_deadline - now
+        if left <= 0:
+            raise TimeoutError(f"no whole message came for {self._settings.timeout:g} s")
+        if self.useful:
+            return left
+        if not self.opened:
+            if left_first <= 0:
+                raise TimeoutError(f"no header came for {first:g} s")
+            return min(left, left_first)
+        if left_first <= 0 and self._others_wait():
+            raise TimeoutError(f"no line came for {first:g} s, and others wait")
+        return min(left, POLL)
 
 
 class _Sender:
@@ -209,6 +244,13 @@ class _Sender:
         self._messages.put(None)
         self._thread.join()
         self._connection.close()
+
+    def check(self) -> None:
+        """Raise ConnectionError if the client has gone, so that nobody takes what would be computed."""
+        if self._failed is None and (number := self._connection.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)):
+            self._failed = OSError(number, os.strerror(number))
+        if self._failed is not None:
+            raise ConnectionError(f"answers cannot be sent: {self._failed}")
 
     def send(self, message: bytes) -> None:
         """Send a message, some time.

@@ -34,9 +34,8 @@ def cheap_weights(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_images_come_before_the_next_lines_are_sent(monkeypatch: pytest.MonkeyPatch, closing: bool) -> None:
     xml, lines = scan(slices=3)
     pieces = [b"".join(mrd.acquisition(line) for line in lines if line.slice == k) for k in range(3)]
-    status, answers = piped(
-        monkeypatch, [stream(xml, [], closing=False) + pieces[0], pieces[1], pieces[2] + mrd.close() * closing]
-    )
+    payload = [stream(xml, [], closing=False) + pieces[0], pieces[1], pieces[2] + mrd.close() * closing]
+    status, answers = piped(monkeypatch, payload, "--pixels", "float")
     assert status == 0 and len(answers) == 6
     np.testing.assert_array_equal(pictures_of(answers), [expected(lines, 24, ZERO, k) for k in range(3)])
 

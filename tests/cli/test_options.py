@@ -22,7 +22,9 @@ from tests.support import REPOSITORY
 # as argparse had them: names or metavar, attribute, default, choices, whether required, number of values
 EARLIER = json.loads(Path(__file__).with_name("options.json").read_text())
 # what came later, by command: the names of attributes; of a new command all of them
-LATER: dict[str, set[str]] = {}
+LATER: dict[str, set[str]] = {
+    "serve": {"first_timeout"},
+}
 OUTPUT = ["--output", "out"]
 
 

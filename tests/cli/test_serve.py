@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import signal
+import socket
 import threading
 import time
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,7 +19,7 @@ from mrihvae.server import session as online
 from mrihvae.server import tcp
 from mrihvae.server.session import Engine
 from tests.support import mrd
-from tests.support.files import error_of, run
+from tests.support.files import PROTOCOL, error_of, run
 from tests.support.serving import (
     Client,
     cheap,
@@ -35,6 +37,7 @@ from tests.support.serving import (
         (["--port", "70000"], "--port 70000: must be 0 to 65535"),
         (["--max-connections", "0"], "--max-connections 0: must be at least 1"),
         (["--timeout", "-1"], "--timeout -1.0: must be above 0"),
+        (["--first-timeout", "0"], "--first-timeout 0.0: must be above 0"),
         (["--protocol", "no_such"], "no_such"),
         (["--protocol", "fastmri_knee_singlecoil_4x", "--device", "warp"], "--device warp: cannot be used"),
     ],
@@ -90,7 +93,9 @@ def test_memory_that_is_none(memory: str, capsys: pytest.CaptureFixture[str]) ->
     assert text == f"--max-memory {float(memory)}: must be a number of GiB above 0"
 
 
-def test_options_reach_server_and_engine(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_options_reach_server_and_engine(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
     """Weights are loaded, and warmed up, in the thread that reconstructs."""
     threads: list[str] = []
     given: list[Any] = []
@@ -101,10 +106,11 @@ def test_options_reach_server_and_engine(monkeypatch: pytest.MonkeyPatch, capsys
         return cheap()
 
     class Silent:
-        port = 1234
+        def __init__(self, engine: Engine, settings: tcp.ServerSettings, listener: socket.socket) -> None:
+            given.extend((engine, settings, listener))
+            given.append(capsys.readouterr().out)
 
-        def __init__(self, *settings: Any) -> None:
-            given.extend(settings)
+        def stop(self) -> None: ...
 
         def serve(self) -> bool:
             return True
@@ -112,12 +118,15 @@ def test_options_reach_server_and_engine(monkeypatch: pytest.MonkeyPatch, capsys
     monkeypatch.setattr(online, "load_engine", loaded)
     monkeypatch.setattr(online, "warm_up", lambda engine: threads.append(threading.current_thread().name))
     monkeypatch.setattr(tcp, "Server", Silent)
-    monkeypatch.setattr(signal, "signal", lambda *_: None)
-    options = ("--protocol", "mine", "--device", "cpu", "--pixels", "short", "--max-memory", "0.5", "--timeout", "3")
-    assert run("serve", *options, "--port", "7", "--host", "0.0.0.0", "--max-connections", "2") == 0
-    assert capsys.readouterr().out == "mrihvae: listening on 0.0.0.0:1234\n"
-    protocol, device, engine, settings = given
-    assert (protocol, device) == ("mine", "cpu") and settings == tcp.ServerSettings("0.0.0.0", 7, 2, 3.0)
+    (tmp_path / "mine.toml").write_text(PROTOCOL)
+    mine = str(tmp_path / "mine.toml")
+    options = ("--protocol", mine, "--device", "cpu", "--max-memory", "0.5", "--timeout", "3", "--first-timeout", "2")
+    usual = signal.getsignal(signal.SIGTERM)
+    assert run("serve", *options, "--port", "0", "--host", "0.0.0.0", "--max-connections", "2") == 0
+    assert signal.getsignal(signal.SIGTERM) == usual
+    protocol, device, engine, settings, listener, shown = given
+    assert shown.startswith("mrihvae: listening on 0.0.0.0:") and listener.fileno() == -1  # closed by now
+    assert (protocol, device) == (mine, "cpu") and settings == tcp.ServerSettings("0.0.0.0", 0, 2, 3.0, 2.0)
     assert engine.request.pixels == "short" and engine.max_held * 8 == 2**29  # numbers of 8 bytes in half a GiB
     assert engine.executor.submit(lambda: threading.current_thread().name).result() == threads[0]
     assert len(threads) == 2 and len(set(threads)) == 1 and threads[0] != threading.current_thread().name

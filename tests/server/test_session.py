@@ -109,7 +109,7 @@ def test_uncertainty_has_a_series_of_its_own() -> None:
     answers = answered(stream(xml, lines, parameters={"uncertainty": True, "samples": 2}), small_ready())
     assert [(image.slice, image.image_series_index) for image in answers.images] == [(0, 1), (0, 2), (1, 1), (1, 2)]
     metas = [ismrmrd.Meta.deserialize(image.attribute_string) for image in answers.images[:2]]
-    assert [meta["DataRole"] for meta in metas] == ["Image", ["Image", "Uncertainty"]]
+    assert [meta["DataRole"] for meta in metas] == ["Image", ["Image", "Quantitative", "Uncertainty"]]
     assert [meta["SeriesDescription"].rpartition(" ")[2] for meta in metas] == ["hybrid", "uncertainty"]
     assert f"weights {WEIGHTS[2][:12]}" in metas[0]["ImageComments"]
     assert metas[1]["ImageComments"].endswith("standard deviation")

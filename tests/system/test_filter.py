@@ -64,10 +64,10 @@ def test_processes(tmp_path: Path) -> None:
     xml = mrd.cartesian_xml(kspace.shape)
     mrd.write_mrd(tmp_path / "scan.h5", xml, lines)
     filtered = mrd.reconstruct_pipe(
-        command("filter"), stream(xml, lines), env=ENVIRONMENT, half_close=False, cwd=REPOSITORY
+        command("filter", "--pixels", "float"), stream(xml, lines), env=ENVIRONMENT, half_close=False, cwd=REPOSITORY
     )
     assert filtered.close and filtered.returncode == 0 and filtered.stderr == ""
-    with process() as (running, port):
+    with process("--pixels", "float") as (running, port):
         served = mrd.reconstruct(HOST, port, stream(xml, lines))
         running.send_signal(signal.SIGTERM)
         assert running.wait(10) == 0
@@ -109,4 +109,5 @@ def test_generator(shipped: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPa
                 assert found < 1e-5
     np.testing.assert_array_equal(images, of_file)
     monkeypatch.setattr(online, "load_engine", lambda *_: shipped)
-    np.testing.assert_array_equal(images, pictures_of(piped(monkeypatch, [stream(xml, lines)])[1]))
+    _, answers = piped(monkeypatch, [stream(xml, lines)], "--pixels", "float")
+    np.testing.assert_array_equal(images, pictures_of(answers))

@@ -10,7 +10,7 @@ from cyclopts import Token
 
 from mrihvae.cli.options.common import DEVICE, PIXEL_TYPE, PROTOCOL
 from mrihvae.cli.sections import EXPERT, FILES, METHOD, SEVERAL, Options
-from mrihvae.server.request import Request
+from mrihvae.server.request import STORED
 
 
 class Serve(Options):
@@ -23,10 +23,11 @@ class Serve(Options):
     host: str = FILES("address to listen on; 0.0.0.0 for all, without protection", "127.0.0.1")
     port: int = FILES("port to listen on; 0 for one that is free", 9002)
     protocol: str | None = PROTOCOL()
-    pixels: str = PIXEL_TYPE(Request.pixels)
+    pixels: str = PIXEL_TYPE(STORED)
     max_connections: int = EXPERT("scans at once; further ones wait", 4)
     max_memory: float = EXPERT("GiB of k-space that are held of a scan at most", 8.0)
     timeout: float = EXPERT("seconds within which a client must send its next message", 300.0)
+    first_timeout: float = EXPERT("seconds within which a client must send its header", 30.0)
     device: str = DEVICE("cpu")
 
 
@@ -34,7 +35,7 @@ class Filter(Options):
     """reconstruct a scan between pipes or files, by default standard input and output (MRD)
 
     Examples:
-      mrihvae filter --pixels short < scan.bin > images.bin
+      mrihvae filter < scan.bin > images.bin
       mrihvae filter --input scan.pipe --output images.pipe --noise noise.bin
     """
 
@@ -44,7 +45,7 @@ class Filter(Options):
         "noise scan measured apart: an MRD stream or ISMRMRD HDF5 file, in place of the scan's own", None
     )
     protocol: str | None = PROTOCOL()
-    pixels: str = PIXEL_TYPE(Request.pixels)
+    pixels: str = PIXEL_TYPE(STORED)
     device: str = DEVICE("cpu")
 
 

@@ -11,6 +11,7 @@ from xml.sax.saxutils import escape
 from mrihvae.errors import InputError
 
 ANY_NAMESPACE = "{*}"  # namespace: not all writers give it
+ECHO_TIMES = f"{ANY_NAMESPACE}sequenceParameters/{ANY_NAMESPACE}TE"
 MAX_HEADER_MATRIX = 2**14  # matrix on a side, beyond which a header must be damaged
 Three = tuple[float, float, float]
 
@@ -94,12 +95,14 @@ class ScanHeader:
     parameters : the user's, of all types, by name
     protocol : name of the measurement's protocol; empty where the header has none
     vendor : of the scanner; empty where the header has none
+    echo_times : ms, by contrast; none where the header has none
     """
 
     encodings: tuple[Encoding, ...]
     parameters: Mapping[str, str] = field(default_factory=dict)
     protocol: str = ""
     vendor: str = ""
+    echo_times: tuple[float, ...] = ()
 
 
 def parse_header(xml: str, source: str = "stream") -> ScanHeader:
@@ -131,7 +134,8 @@ def parse_header(xml: str, source: str = "stream") -> ScanHeader:
         if (name := _text(element, "name"))
     }
     vendor = _text(root, "acquisitionSystemInformation", "systemVendor")
-    return ScanHeader(encodings, parameters, _text(root, "measurementInformation", "protocolName"), vendor)
+    echo_times = tuple(_length(element.text or "") for element in root.iterfind(ECHO_TIMES))
+    return ScanHeader(encodings, parameters, _text(root, "measurementInformation", "protocolName"), vendor, echo_times)
 
 
 def _encoding(element: ElementTree.Element, source: str) -> Encoding:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import ctypes
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -21,6 +21,9 @@ from mrihvae.io.mrd.numbers import Number
 
 CONFIG_NAME_BYTES = 1024  # bytes of the name of a configuration, padded with zeros
 READ_BYTES = 2**20  # bytes that are read at once
+IMAGE_TYPES = {  # of pixels, by number; ismrmrd's own table has 64 bits for the fourth
+    1: "<u2", 2: "<i2", 3: "<u4", 4: "<i4", 5: "<f4", 6: "<f8", 7: "<c8", 8: "<c16",
+}  # fmt: skip
 Read = Callable[[int], bytes]
 
 
@@ -34,8 +37,8 @@ class Limits:
 
     Attributes
     ----------
-    text : bytes of a configuration, header or text
-    numbers : samples times channels of an acquisition or waveform
+    text : bytes of a configuration, header or text, or of an image's attributes
+    numbers : samples times channels of an acquisition or waveform, pixels times channels of an image
     """
 
     text: int = 2**24
@@ -64,13 +67,37 @@ class Note:
     text: str
 
 
-Message: TypeAlias = Config | Header | Note | ismrmrd.Acquisition
+@dataclass(frozen=True, eq=False)
+class ReceivedImage:
+    """An image that a client sent, as it came.
+
+    Attributes
+    ----------
+    head : its header
+    attributes : XML of its meta attributes, UTF-8; may be empty
+    data : (channels, z, y, x), of a type of `IMAGE_TYPES`
+    """
+
+    head: ismrmrd.ImageHeader
+    attributes: bytes
+    data: np.ndarray
+
+    def to_bytes(self) -> bytes:
+        """Return the image as a message has it, behind the message's number."""
+        head = ismrmrd.ImageHeader.from_buffer_copy(self.head)
+        head.attribute_string_len = len(self.attributes)
+        return bytes(head) + struct.pack("<Q", len(self.attributes)) + self.attributes + self.data.tobytes()
+
+
+Message: TypeAlias = Config | Header | Note | ismrmrd.Acquisition | ReceivedImage
 
 
 def read_messages(
     read: Read, limits: Limits | None = None, on_message: Callable[[], object] = lambda: None
-) -> Iterator[Message]:
+) -> Generator[Message, None, bool]:
     """Yield the messages of a stream up to its close message, or to its end between two messages.
+
+    The generator's own value, of `yield from`, is whether a close message ended the stream.
 
     Parameters
     ----------
@@ -88,10 +115,10 @@ def read_messages(
         on_message()
         start = _read_exactly(read, 2, "the number of a message", may_end=True)
         if not start:
-            return
+            return False
         (number,) = struct.unpack("<H", start)
         if number == Number.CLOSE:
-            return
+            return True
         if number == Number.CONFIG_FILE:
             yield Config(_as_text(_read_exactly(read, CONFIG_NAME_BYTES, "the name of a configuration")), True)
         elif number == Number.CONFIG_TEXT:
@@ -102,11 +129,14 @@ def read_messages(
             yield Note(_text(read, limits, "a text"))
         elif number == Number.ACQUISITION:
             yield _acquisition(read, limits)
+        elif number == Number.IMAGE:
+            yield _image(read, limits)
         elif number == Number.WAVEFORM:
             _skip_waveform(read, limits)
         else:
-            what = "an image" if number == Number.IMAGE else f"message {number}"
-            raise StreamError(f"stream: {what} is not expected here; send configuration, header and acquisitions")
+            raise StreamError(
+                f"stream: message {number} is not expected here; send configuration, header and acquisitions or images"
+            )
 
 
 def _acquisition(read: Read, limits: Limits) -> ismrmrd.Acquisition:
@@ -127,6 +157,32 @@ def _acquisition(read: Read, limits: Limits) -> ismrmrd.Acquisition:
     found.traj[:] = np.frombuffer(trajectory, "<f4").reshape(samples, axes)
     found.data[:] = np.frombuffer(data, "<c8").reshape(channels, samples)
     return found
+
+
+def _image(read: Read, limits: Limits) -> ReceivedImage:
+    """Read an image."""
+    size = ctypes.sizeof(ismrmrd.ImageHeader)
+    head = ismrmrd.ImageHeader.from_buffer_copy(_read_exactly(read, size, "the header of an image"))
+    x, y, z = head.matrix_size
+    count = head.channels * x * y * z
+    if head.data_type not in IMAGE_TYPES:
+        raise StreamError(f"stream: an image has data type {head.data_type}, which MRD does not; check who wrote it")
+    if not count:
+        raise StreamError(f"stream: an image has {head.channels} channels of {x} x {y} x {z} pixels; leave it out")
+    if count > limits.numbers:
+        raise StreamError(
+            f"stream: an image claims {head.channels} channels of {x} x {y} x {z} pixels, more than {limits.numbers} "
+            "numbers; the stream may be damaged"
+        )
+    (length,) = struct.unpack("<Q", _read_exactly(read, 8, "the length of an image's attributes"))
+    if length > limits.text:
+        raise StreamError(
+            f"stream: attributes of an image claim {length} bytes, more than {limits.text}; the stream may be damaged"
+        )
+    attributes = _read_exactly(read, length, "the attributes of an image").rstrip(b"\0")
+    kind = np.dtype(IMAGE_TYPES[head.data_type])
+    data = np.frombuffer(_read_exactly(read, count * kind.itemsize, "the pixels of an image"), kind)
+    return ReceivedImage(head, attributes, data.reshape(head.channels, z, y, x))
 
 
 def _skip_waveform(read: Read, limits: Limits) -> None:
@@ -186,7 +242,7 @@ class ReplyWriter:
     def __init__(self, write: Callable[[bytes], object]) -> None:
         self._write = write
 
-    def image(self, image: ismrmrd.Image) -> None:
+    def image(self, image: ismrmrd.Image | ReceivedImage) -> None:
         """Write an image."""
         self._write(struct.pack("<H", Number.IMAGE) + image.to_bytes())
 
