@@ -27,7 +27,7 @@ def run(arguments: options.Send) -> int:
     require_ismrmrd("mrihvae send")
     from mrihvae.io.mrd.write_image_files import write_received_images
     from mrihvae.io.mrd.write_messages import client_messages
-    from mrihvae.server.client import ServerLost, exchange_messages, parse_address
+    from mrihvae.server.client import ServerLostError, exchange_messages, parse_address
 
     address, parameters = parse_address(arguments.server), parameter_text(arguments.parameter)
     if not 0 < arguments.timeout < float("inf"):
@@ -43,7 +43,7 @@ def run(arguments: options.Send) -> int:
         try:
             for answer in exchange_messages(address, messages, arguments.timeout, bar.update):
                 errors += [f"{address}: {text}" for text in _take(answer, received)]
-        except ServerLost as error:
+        except ServerLostError as error:
             errors.append(str(error))
     if received:
         for name, count in write_received_images(path, received, stream.xml).items():

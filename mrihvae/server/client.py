@@ -45,7 +45,7 @@ def parse_address(text: str) -> Address:
     return Address(host, int(port))
 
 
-class ServerLost(InputError):
+class ServerLostError(InputError):
     """A server that goes away before its close message, or no longer answers."""
 
 
@@ -67,7 +67,7 @@ def exchange_messages(
     ------
     InputError
         Nothing listens there, or an error in the messages.
-    ServerLost
+    ServerLostError
         Nothing moved for too long, answers are no messages, or the connection ended without a close message.
     """
     try:
@@ -82,9 +82,9 @@ def exchange_messages(
         try:
             closed = yield from read_messages(exchange.receive)
         except TimeoutError as error:
-            raise ServerLost(f"{address}: no answer for {timeout:g} s; see its log, or raise --timeout") from error
+            raise ServerLostError(f"{address}: no answer for {timeout:g} s; see its log, or raise --timeout") from error
         except StreamError as error:
-            raise exchange.failure or ServerLost(f"{address}: {error}") from error
+            raise exchange.failure or ServerLostError(f"{address}: {error}") from error
         finally:
             with suppress(OSError):
                 connection.shutdown(socket.SHUT_RDWR)  # ends the sender, too
@@ -92,7 +92,7 @@ def exchange_messages(
     if exchange.failure is not None:
         raise exchange.failure
     if not closed:
-        raise ServerLost(f"{address}: ended the connection without a close message; see the server's log")
+        raise ServerLostError(f"{address}: ended the connection without a close message; see the server's log")
 
 
 class _Exchange:

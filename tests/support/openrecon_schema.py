@@ -1,4 +1,4 @@
-"""The rules of OpenRecon's label, schema 1.1.0, as a JSON schema in our own words: the vendor's file is not ours to ship.
+"""The rules of OpenRecon's label, schema 1.1.0, in our own words, for the vendor's file is not ours to ship.
 
 Restated from the published one: which keys there must be, and no others, their types, and what each may hold.
 """

@@ -1,4 +1,4 @@
-"""What a site installs, as far as it can be checked without Docker: the label, the scripts, what is copied and started."""
+"""What a site installs, as far as it can be checked without Docker: label, scripts, what is copied and started."""
 
 from __future__ import annotations
 
@@ -76,7 +76,10 @@ def test_label_is_of_this_version_and_port() -> None:
     assert LABEL["reconstruction"]["port"] == Serve.port and f"EXPOSE {Serve.port}" in DOCKERFILE
     # reconstruction takes about three times the k-space that --max-memory admits
     (openrecon,) = (words for words in commands() if "--max-memory" in words)
-    assert 3 * 1024 * float(openrecon[openrecon.index("--max-memory") + 1]) < LABEL["reconstruction"]["min_required_memory"]
+    assert (
+        3 * 1024 * float(openrecon[openrecon.index("--max-memory") + 1])
+        < LABEL["reconstruction"]["min_required_memory"]
+    )
 
 
 def test_images_start_commands_that_exist() -> None:

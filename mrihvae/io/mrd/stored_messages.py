@@ -47,9 +47,7 @@ def read_messages_of(path: Path, group: str) -> MessageStream:
         parameters = _text(stored[PARAMETERS_KEY]) if PARAMETERS_KEY in stored else ""
     if not lines and not images:
         raise InputError(f"{path}: '{group}' holds neither lines nor images; choose another --group")
-    return MessageStream(
-        xml.rstrip("\0"), _messages(path, group, list(images)), lines + sum(images.values()), parameters
-    )
+    return MessageStream(xml, _messages(path, group, list(images)), lines + sum(images.values()), parameters)
 
 
 def _messages(path: Path, group: str, images: list[str]) -> Iterator[bytes]:

@@ -14,7 +14,7 @@ import ismrmrd
 import numpy as np
 
 from mrihvae.errors import InputError, reason
-from mrihvae.io.mrd.messages import Header, Message, Read, StreamError
+from mrihvae.io.mrd.messages import Header, Message, Read, ReceivedImage, StreamError
 from mrihvae.io.mrd.v2_header import xml_of_header
 
 if TYPE_CHECKING:
@@ -33,12 +33,14 @@ OPTIONAL = (
 )  # fmt: skip
 LISTS = ("physiology_time_stamp", "user_int", "user_float")
 INDICES = ("average", "slice", "contrast", "phase", "repetition", "set", "image_index", "image_series_index")
-ITEMS = {  # of pixels
-    np.dtype(np.int16): "ImageInt16",
-    np.dtype(np.uint16): "ImageUint16",
-    np.dtype(np.float32): "ImageFloat",
-    np.dtype(np.complex64): "ImageComplexFloat",
-}
+IMAGE_DIRECTIONS = {  # by the names of version 1
+    "position": "position", "read_dir": "col_dir", "phase_dir": "line_dir", "slice_dir": "slice_dir",
+    "patient_table_position": "patient_table_position", "field_of_view": "field_of_view",
+}  # fmt: skip
+ITEMS = {  # by the numbers of pixels' types in version 1
+    1: "ImageUint16", 2: "ImageInt16", 3: "ImageUint32", 4: "ImageInt32", 5: "ImageFloat", 6: "ImageDouble",
+    7: "ImageComplexFloat", 8: "ImageComplexDouble",
+}  # fmt: skip
 
 
 def is_v2(start: bytes) -> bool:
@@ -81,14 +83,16 @@ class StreamV2:
         self._started = False
 
     def messages(self) -> Iterator[Message]:
-        """Yield header and lines; what else is in the stream is left out.
+        """Yield header, lines and images; waveforms are left out.
 
         Raises
         ------
         StreamError
-            No header, images instead of lines, or a stream that is damaged or cut.
+            No header, other things than these, or a stream that is damaged or cut.
         """
         import mrd
+
+        images = {getattr(mrd.StreamItem, name): number for number, name in ITEMS.items()}
 
         try:
             self._header = self._reader.read_header()
@@ -98,8 +102,11 @@ class StreamV2:
             for item in self._reader.read_data():
                 if isinstance(item, mrd.StreamItem.Acquisition):
                     yield acquisition_of(item.value)
+                elif type(item) in images:
+                    yield received_image(item.value, images[type(item)])
                 elif not isinstance(item, mrd.StreamItem.WaveformUint32):
-                    raise StreamError(f"stream: {type(item).__name__} is not expected here; send acquisitions")
+                    what = type(item).__name__
+                    raise StreamError(f"stream: {what} is not expected here; send acquisitions or images")
         except CUT as error:
             raise StreamError("stream: ended within a message; it was cut") from error
         except StreamError:
@@ -107,7 +114,7 @@ class StreamV2:
         except (RuntimeError, IndexError, KeyError, ValueError, TypeError, MemoryError, OverflowError) as error:
             raise StreamError(f"stream: is damaged ({reason(error)}); send it again") from error
 
-    def image(self, image: ismrmrd.Image) -> None:
+    def image(self, image: ismrmrd.Image | ReceivedImage) -> None:
         """Write an image."""
         self._start()
         self._writer.write_data([image_item(image)])
@@ -152,25 +159,46 @@ def acquisition_of(source: mrd.Acquisition) -> ismrmrd.Acquisition:
     return line
 
 
-def image_item(image: ismrmrd.Image) -> Any:
+def received_image(source: mrd.Image[Any], data_type: int) -> ReceivedImage:
+    """Convert an image; `data_type` is the number of its pixels' type in version 1."""
+    head, found = source.head, ismrmrd.ImageHeader()
+    found.version, found.data_type, found.channels = 1, data_type, source.data.shape[0]
+    found.matrix_size[:] = source.data.shape[:0:-1]
+    found.flags, found.image_type = int(head.flags), head.image_type.value
+    found.measurement_uid = head.measurement_uid
+    for name, other in IMAGE_DIRECTIONS.items():
+        getattr(found, name)[:] = tuple(map(float, getattr(head, other)))
+    for name in (*INDICES, "acquisition_time_stamp"):
+        setattr(found, name, getattr(head, name) or 0)
+    for name in LISTS:
+        _fill(getattr(found, name), getattr(head, name))
+    meta = ismrmrd.Meta({name: [str(value.value) for value in values] for name, values in source.meta.items()})
+    text = meta.serialize()
+    return ReceivedImage(found, text if isinstance(text, bytes) else text.encode(), np.ascontiguousarray(source.data))
+
+
+def image_item(image: ismrmrd.Image | ReceivedImage) -> Any:
     """Convert an image to an item of a stream."""
     import mrd
 
-    head = mrd.ImageHeader(image_type=mrd.ImageType(image.image_type), measurement_uid=image.measurement_uid)
-    head.flags = mrd.ImageFlags(image.flags)
-    names = {name: name for name in (*DIRECTIONS, "field_of_view")} | {"read_dir": "col_dir", "phase_dir": "line_dir"}
-    for source, target in names.items():
-        setattr(head, target, np.array(getattr(image, source)[:], np.float32))
+    if isinstance(image, ReceivedImage):
+        source, meta = image.head, ismrmrd.Meta.deserialize(image.attributes) if image.attributes else {}
+    else:
+        source, meta = image.getHead(), image.meta
+    head = mrd.ImageHeader(image_type=mrd.ImageType(source.image_type or ismrmrd.IMTYPE_MAGNITUDE))
+    head.measurement_uid, head.flags = source.measurement_uid, mrd.ImageFlags(source.flags)
+    for name, other in IMAGE_DIRECTIONS.items():
+        setattr(head, other, np.array(getattr(source, name)[:], np.float32))
     for name in (*INDICES, "acquisition_time_stamp"):
-        setattr(head, name, int(getattr(image, name)))
+        setattr(head, name, int(getattr(source, name)))
     for name in LISTS:
-        setattr(head, name, list(getattr(image, name)))
-    meta = {
-        name: [mrd.ImageMetaValue.String(str(value)) for value in (values if isinstance(values, list) else [values])]
-        for name, values in image.meta.items()
+        setattr(head, name, list(getattr(source, name)))
+    values = {
+        name: [mrd.ImageMetaValue.String(str(one)) for one in (found if isinstance(found, list) else [found])]
+        for name, found in meta.items()
     }
-    item = getattr(mrd.StreamItem, ITEMS[image.data.dtype])
-    return item(mrd.Image(head=head, data=np.ascontiguousarray(image.data), meta=meta))
+    item = getattr(mrd.StreamItem, ITEMS[source.data_type])
+    return item(mrd.Image(head=head, data=np.ascontiguousarray(image.data), meta=values))
 
 
 def _fill(target: Any, values: Any) -> None:

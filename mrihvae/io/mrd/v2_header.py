@@ -27,7 +27,7 @@ def xml_of_header(header: mrd.Header) -> str:
     content = {
         "measurementInformation": measurement
         and {
-            "patientPosition": measurement.patient_position.name,
+            "patientPosition": measurement.patient_position.name.replace("_", ""),
             "protocolName": measurement.protocol_name,
             "seriesDescription": measurement.series_description,
         },
