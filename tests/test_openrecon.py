@@ -122,3 +122,14 @@ def test_other_failures_close_and_go_on_to_the_server(monkeypatch: pytest.Monkey
     with pytest.raises(ZeroDivisionError):
         process(connection, None, "")
     assert connection.closed == 1
+
+
+def test_images_come_back_as_they_are() -> None:
+    image = ismrmrd.Image.from_array(np.arange(12, dtype=np.int16).reshape(3, 4), transpose=False)
+    image.attribute_string = ismrmrd.Meta({"A": ["1", "2"], "Keep": "3"}).serialize()
+    image.image_series_index = 4
+    connection = Connection([])
+    connection.items.insert(0, image)
+    process(connection, "mrihvae_recon", "Dummy XML header")
+    (found,) = connection.sent
+    assert found == image and found.attribute_string == image.attribute_string and connection.logged == []

@@ -13,7 +13,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from mrihvae.cli import options
-from mrihvae.errors import InputError
+from mrihvae.errors import InputError, reason
 from mrihvae.io.mrd.extra import require_ismrmrd
 
 if TYPE_CHECKING:
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 TRIM, MAP = -1, -3  # M_TRIM_THRESHOLD and M_MMAP_THRESHOLD of malloc.h
 KEPT = 2**25  # bytes, the most that it takes
+LOG = logging.getLogger("mrihvae.serve")
 
 
 def run(arguments: options.Serve) -> None:
@@ -29,8 +30,7 @@ def run(arguments: options.Serve) -> None:
     It listens at once, for the platforms that start it wait for that; connections wait until weights are loaded.
     """
     require_ismrmrd("mrihvae serve")
-    from mrihvae.protocols.evaluation import find_protocol, read_protocol
-    from mrihvae.server.listener import ServerSettings, listen
+    from mrihvae.server.listener import ServerSettings, is_awaited, listen
 
     if not 0 < arguments.max_memory < float("inf"):
         raise InputError(f"--max-memory {arguments.max_memory}: must be a number of GiB above 0")
@@ -40,13 +40,21 @@ def run(arguments: options.Serve) -> None:
         )
     except InputError as error:
         raise InputError(f"--{error}") from error
-    if arguments.protocol is not None:
-        read_protocol(find_protocol(arguments.protocol))
+    _check_weights(arguments.protocol)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     # one thread has all to do with torch: OpenMP is half as fast as soon as another one has used it, too
     executor = ThreadPoolExecutor(1, "reconstruction")
+    if arguments.device != "cpu":
+        executor.submit(_check_device, arguments.device).result()
+
     with listen(settings) as listener:
-        with _on_signals(lambda: os._exit(0)):  # while it loads, there is nothing to end
+
+        def leave() -> None:
+            if is_awaited(listener):
+                LOG.warning("a scan was cut off, for the server stops")
+            os._exit(0)  # there is nothing to end
+
+        with _on_signals(leave):
             loading = executor.submit(_load, arguments)
             print(f"mrihvae: listening on {arguments.host}:{listener.getsockname()[1]}", flush=True)
             engine = replace(loading.result(), executor=executor)
@@ -57,6 +65,31 @@ def run(arguments: options.Serve) -> None:
             ended = server.serve()
     if not ended:
         os._exit(0)  # for an interpreter that ends while threads compute aborts
+
+
+def _check_weights(protocol: str | None) -> None:
+    """Check that the weights are there, without torch; they are read when the server listens already."""
+    from mrihvae.model.shipped import find_weights, weights_for
+    from mrihvae.protocols.evaluation import find_protocol, read_protocol
+    from mrihvae.recon.settings import MODEL_METHODS
+
+    if protocol is None:
+        for coils in (1, 2):
+            find_weights(weights_for(coils))
+        return
+    chosen = read_protocol(find_protocol(protocol))
+    if chosen.method in MODEL_METHODS:
+        find_weights(chosen.weights)
+
+
+def _check_device(device: str) -> None:
+    """Check that a device is there."""
+    import torch
+
+    try:
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise InputError(f"--device {device}: cannot be used ({reason(error)}); try cpu") from error
 
 
 @contextmanager

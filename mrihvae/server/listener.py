@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import selectors
 import socket
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -59,6 +60,14 @@ def listen(settings: ServerSettings) -> socket.socket:
     except (OSError, UnicodeError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise InputError(f"{host}:{port}: nothing can listen there ({reason}); choose another") from error
+
+
+def is_awaited(listener: socket.socket) -> bool:
+    """Return whether a connection waits to be taken."""
+    with suppress(OSError, ValueError), selectors.DefaultSelector() as selector:  # it may be closed just now
+        selector.register(listener, selectors.EVENT_READ)
+        return bool(selector.select(0))
+    return False
 
 
 def keep_alive(connection: socket.socket) -> None:

@@ -48,7 +48,7 @@ def denoise(image: ReceivedImage, device: str) -> ReceivedImage:
         warn(f"an image of series {image.head.image_series_index} is {reason}: it was sent back unchanged")
         return image
     job = RestorationJob(load_denoiser(device), Degradation("denoise"), None, {}, 1)
-    values = np.ascontiguousarray(image.data.reshape(-1, *image.data.shape[2:]), np.float32)
+    values = np.array(image.data.reshape(-1, *image.data.shape[2:]), np.float32)  # what was received is read-only
     try:
         check_size(NAME, (values.shape[1], values.shape[2]), job)
         with torch.no_grad():

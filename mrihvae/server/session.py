@@ -203,8 +203,7 @@ class Session:
         """Send an image of the client's back, denoised if that was requested."""
         self._warn(self.held)
         if self.request.denoise:
-            with collect_notices() as notices:
-                image = self.engine.run(partial(self._denoise, image))
+            image, notices = self.engine.run(partial(self._denoise, image))
             self._warn(notices)
         self.replies.image(image)
         self.images, self.passed = self.images + 1, self.passed + 1
@@ -243,9 +242,11 @@ class Session:
             self.series = ScanSeries(sorter.header)
         return self.series
 
-    def _denoise(self, image: ReceivedImage) -> ReceivedImage:
+    def _denoise(self, image: ReceivedImage) -> tuple[ReceivedImage, list[str]]:
+        """Denoise an image: the image, and warnings, which are of the thread that computes."""
         self.check()
-        return denoise(image, self.engine.device)
+        with collect_notices() as notices:
+            return denoise(image, self.engine.device), notices
 
     def _reconstruct(self, sorter: SliceAssembler, slices: list[Slice]) -> None:
         """Reconstruct slices, and send them."""

@@ -6,7 +6,6 @@ import errno
 import logging
 import os
 import queue
-import selectors
 import socket
 import threading
 import time
@@ -17,7 +16,7 @@ from dataclasses import replace
 
 from mrihvae.errors import InputError
 from mrihvae.io.mrd.messages import Config, Header, Message, Note, ReplyWriter, StreamError, one_line, read_messages
-from mrihvae.server.listener import ServerSettings, keep_alive, listen
+from mrihvae.server.listener import ServerSettings, is_awaited, keep_alive, listen
 from mrihvae.server.session import Engine, reconstruct_stream
 
 LOG = logging.getLogger("mrihvae.serve")
@@ -158,12 +157,8 @@ class Server:
 
     def _others_wait(self) -> bool:
         """Whether connections wait for one of those that are served to end."""
-        if self._stopped or len(self._open) < self.settings.connections:
-            return False
-        with suppress(OSError, ValueError), selectors.DefaultSelector() as selector:  # it may be closed just now
-            selector.register(self._listener, selectors.EVENT_READ)
-            return bool(selector.select(0))
-        return False
+        all_taken = len(self._open) >= self.settings.connections
+        return all_taken and not self._stopped and is_awaited(self._listener)
 
 
 class _Receiver:

@@ -87,6 +87,31 @@ def test_process_that_computes_stops_cleanly() -> None:
         assert running.stderr is not None and "cut off" in running.stderr.read()
 
 
+def test_weights_that_are_missing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """They are looked for before it listens; what is in them shows later, and ends it as well."""
+    for name, text, word in (("missing.safetensors", None, "neither shipped"), ("bad.safetensors", "no", "bad.saf")):
+        weights = tmp_path / name
+        if text is not None:
+            weights.write_text(text)
+        protocol = tmp_path / "mine.toml"
+        protocol.write_text(f'weights = "{weights}"\n' + PROTOCOL.replace('"zero-filled"', '"hybrid"'))
+        assert run("serve", "--port", "0", "--protocol", protocol) == 2
+        shown = capsys.readouterr()
+        assert word in shown.err and len(shown.err.splitlines()) == 1
+        assert ("listening" in shown.out) is (text is not None)
+
+
+def test_it_listens_before_weights_are_loaded() -> None:
+    began = time.monotonic()
+    with process() as (running, port):
+        assert time.monotonic() - began < 6  # of a machine that does other things, too
+        with Client(port, 120) as client:
+            client.send(mrd.close())
+            running.send_signal(signal.SIGTERM)
+            assert running.wait(20) == 0
+        assert running.stderr is not None and "cut off" in running.stderr.read()
+
+
 @pytest.mark.parametrize("memory", ["0", "-1", "nan", "inf"])
 def test_memory_that_is_none(memory: str, capsys: pytest.CaptureFixture[str]) -> None:
     text = error_of(capsys, "serve", "--max-memory", memory)

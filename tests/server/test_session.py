@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -17,14 +18,16 @@ pytest.importorskip("ismrmrd")
 import ismrmrd
 
 from mrihvae.errors import InputError
-from mrihvae.io.mrd.messages import Message, StreamError, read_messages
+from mrihvae.io.mrd.messages import Message, ReceivedImage, StreamError, read_messages
 from mrihvae.recon.methods import Method, make_method
+from mrihvae.recon.volumes import reconstruct_scan
 from mrihvae.server import session
 from mrihvae.server.request import Request
 from mrihvae.server.session import Engine, load_engine, reconstruct_stream, warm_up
+from mrihvae.utils.notices import warn
 from tests.support import mrd
 from tests.support.files import PROTOCOL
-from tests.support.serving import WEIGHTS, cheap, expected, lines_of, scan, small_ready, stream
+from tests.support.serving import WEIGHTS, cheap, expected, gathered, lines_of, scan, small_ready, stream
 
 WIDTH = 24
 ZERO = make_method("zero-filled")
@@ -34,16 +37,16 @@ class Answers:
     """Keeps what is sent back, in its order."""
 
     def __init__(self) -> None:
-        self.all: list[ismrmrd.Image | str] = []
+        self.all: list[Any] = []
 
-    def image(self, image: ismrmrd.Image) -> None:
+    def image(self, image: ismrmrd.Image | ReceivedImage) -> None:
         self.all.append(image)
 
     def text(self, text: str) -> None:
         self.all.append(text)
 
     @property
-    def images(self) -> list[ismrmrd.Image]:
+    def images(self) -> list[Any]:
         return [answer for answer in self.all if not isinstance(answer, str)]
 
     @property
@@ -220,3 +223,137 @@ def test_warming_up_reconstructs_once_with_each_method(monkeypatch: pytest.Monke
     monkeypatch.setattr(session, "reconstruct_volume", noted)
     warm_up(Engine({1: ZERO, 2: make_method("sense")}))
     assert reconstructed == [((1, 64, 64), "zero-filled"), ((1, 4, 64, 64), "sense")]
+
+
+# Images of clients
+
+
+def picture(seed: int, **fields: Any) -> mrd.Image:
+    """Make an image with attributes that no writer of ours would give."""
+    data = np.random.default_rng(seed).integers(-2000, 2000, (2, 3, 16, 12)).astype(np.int32)
+    attributes = "<ismrmrdMeta><!-- kept --><meta><name>A</name><value>1 &lt; 2</value></meta></ismrmrdMeta>\n"
+    return mrd.Image(data, attributes, image_series_index=7, image_index=seed, slice=seed, **fields)
+
+
+def sent_back(answers: Answers) -> list[bytes]:
+    return [image.to_bytes() for image in answers.images]
+
+
+@pytest.mark.parametrize("header", [scan()[0], "Dummy XML header", mrd.write_xml((16, 16, 1), trajectory="radial")])
+def test_images_are_passed_on_as_they_are(header: str) -> None:
+    pictures = [picture(seed) for seed in range(3)]
+    answers = answered(mrd.header(header) + b"".join(map(mrd.image, pictures)) + mrd.close())
+    assert sent_back(answers) == [one.pack() for one in pictures] and answers.texts == []
+
+
+def test_images_may_follow_lines() -> None:
+    xml, lines = scan(slices=1)
+    answers = answered(stream(xml, lines, closing=False) + mrd.image(picture(5)) + mrd.close())
+    assert len(answers.images) == 2 and sent_back(answers)[1] == picture(5).pack()
+
+
+@pytest.mark.parametrize("config", ["denoise", '{"parameters": {"denoise": "true"}}', '{"method": "denoise"}'])
+def test_images_are_denoised_on_request(config: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    threads: list[str] = []
+
+    def denoised(image: ReceivedImage, device: str) -> ReceivedImage:
+        threads.append(threading.current_thread().name)
+        warn(f"on {device}")
+        return replace(image, data=2 * image.data)
+
+    monkeypatch.setattr(session, "denoise", denoised)
+    payload = mrd.text(config) + mrd.header(scan()[0]) + mrd.image(picture(1)) * 2 + mrd.close()
+    with ThreadPoolExecutor(1, "computes") as executor:
+        answers = answered(payload, replace(cheap(), executor=executor))
+    assert [one.data.tolist() for one in answers.images] == [(2 * picture(1).data).tolist()] * 2
+    assert threads == ["computes_0"] * 2 and answers.texts == ["WARNING mrihvae: on cpu"]
+
+
+def test_parameters_after_the_first_image_of_a_client() -> None:
+    start = mrd.header(scan()[0]) + mrd.image(picture(1))
+    with pytest.raises(StreamError, match="parameters came after the first image"):
+        answered(start + mrd.text('{"denoise": true}'))
+
+
+# Further images
+
+
+def test_zero_filled_images_are_a_further_series_on_request() -> None:
+    xml, lines = scan(coils=2, mask=lines_of(WIDTH))
+    answers = answered(stream(xml, lines, "sense", {"zerofilled": "true"}))
+    found = [(image.slice, image.image_series_index, image.image_index) for image in answers.images]
+    assert found == [(0, 1, 1), (0, 2, 1), (1, 1, 2), (1, 2, 2)]
+    for k, image in enumerate(answers.images):
+        method = ZERO if k % 2 else make_method("sense")
+        np.testing.assert_array_equal(image.data[0, 0], expected(lines, WIDTH, method, k // 2))
+    only = answered(stream(xml, lines, "zero-filled", {"zerofilled": "true"}))
+    assert len(only.images) == 2  # they are there already
+
+
+@pytest.mark.parametrize(("coils", "name", "channels"), [(1, "zero-filled", 1), (2, "sense", 1), (2, "zero-filled", 2)])
+def test_complex_images_on_request(coils: int, name: str, channels: int) -> None:
+    xml, lines = scan(coils=coils, slices=1, mask=lines_of(WIDTH))
+    (image,) = answered(stream(xml, lines, name, {"pixels": "complex"})).images
+    assert image.data.dtype == np.complex64 and image.data.shape == (channels, 1, WIDTH, 32)
+    assert image.image_type == ismrmrd.IMTYPE_COMPLEX
+    one = gathered(lines, WIDTH)
+    whole = reconstruct_scan(one, one.mask, make_method(name), complex_image=True).image
+    assert whole is not None
+    np.testing.assert_array_equal(image.data[:, 0], whole.reshape(channels, 32, WIDTH).swapaxes(1, 2))
+    assert image.meta["RescaleSlope"] == "1" and float(image.meta["WindowWidth"]) > 0
+
+
+def test_uncertainty_beside_complex_images_is_real() -> None:
+    xml, lines = scan(coils=2, slices=1, mask=lines_of(WIDTH))
+    parameters = {"uncertainty": 1, "samples": 2, "pixels": "complex", "zerofilled": 1}
+    images = answered(stream(xml, lines, parameters=parameters), small_ready()).images
+    assert [one.data.dtype for one in images] == [np.complex64, np.float32, np.complex64]
+    assert [one.image_series_index for one in images] == [1, 2, 3]
+
+
+# What is said
+
+
+def test_unknown_parameters_are_warned_of_in_the_stream() -> None:
+    xml, lines = scan(slices=1)
+    with_header = xml.replace(
+        "</ismrmrdHeader>",
+        "<userParameters><userParameterLong><name>sampels</name><value>4</value></userParameterLong>"
+        "</userParameters></ismrmrdHeader>",
+    )
+    answers = answered(stream(with_header, lines, "simplefft", {"parameters": {"metod": "tv", "method": "sense"}}))
+    warnings = [text for text in answers.texts if text.startswith("WARNING")]
+    for part in (
+        "'simplefft': is neither",
+        "sampels: is unknown",
+        "metod: is unknown; the nearest known one is 'method'",
+    ):
+        assert sum(part in text for text in warnings) == 1
+    (image,) = answers.images
+    assert image.meta["ImageProcessingHistory"] == ["MRIHVAE", "sense"] and len(warnings) == 3
+
+
+def test_slices_in_the_order_of_acquisition_are_warned_of() -> None:
+    xml, lines = scan(slices=3, positions=[(0, 0, z) for z in (0, 10, 5)])
+    assert answered(stream(xml, lines)).texts[-1] == (
+        "WARNING mrihvae: slices are numbered as they were acquired, and so are their images; sort them by position"
+    )
+
+
+# Clients that have gone
+
+
+def test_nothing_is_computed_for_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    computed: list[object] = []
+    usual = session.reconstruct_volume
+    monkeypatch.setattr(session, "reconstruct_volume", lambda *rest: computed.append(rest) or usual(*rest))
+    answers = Answers()
+
+    def check() -> None:
+        if answers.images:
+            raise ConnectionError("gone")
+
+    xml, lines = scan(slices=3)
+    with pytest.raises(ConnectionError, match="gone"):
+        reconstruct_stream(messages(stream(xml, lines)), cheap(), answers, check)
+    assert len(computed) == 1 and len(answers.images) == 1

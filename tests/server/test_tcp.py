@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import socket
 import struct
@@ -9,6 +10,7 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -503,6 +505,131 @@ def test_client_that_goes_in_the_middle(
         client.socket.close()
     assert_good(port, good)
     assert not [one for one in caplog.records if one.levelno >= logging.ERROR]
+
+
+# Clients that send nothing useful
+
+
+def test_idle_clients_do_not_hold_all_places(good: tuple[bytes, list[np.ndarray]]) -> None:
+    with serving(connections=4, first_timeout=0.5) as running, ExitStack() as stack:
+        idle = [stack.enter_context(Client(running.port)) for _ in range(4)]
+        idle[1].send(good[0][:100])
+        began = time.monotonic()
+        assert_good(running.port, good)
+        assert 0.3 < time.monotonic() - began < 5
+        for client in idle:
+            text, end = client.rest()
+            assert text == "ERROR mrihvae: stream: no header came for 0.5 s; the connection is closed" and end is None
+
+
+def test_clients_that_drip_have_no_more_time_for_their_header(good: tuple[bytes, list[np.ndarray]]) -> None:
+    with serving(first_timeout=0.5, timeout=0.4) as running, Client(running.port) as client:
+        with suppress(OSError):
+            for _ in range(40):  # each whole, and in time
+                client.send(mrd.text("{}"))
+                time.sleep(0.05)
+        assert "no header came for 0.5 s" in client.rest()[0]
+        assert_good(running.port, good)
+
+
+def test_clients_without_a_line_stay_until_others_wait(good: tuple[bytes, list[np.ndarray]]) -> None:
+    xml, lines = scan(coils=2)
+    with serving(connections=2, first_timeout=0.3) as running:
+        with Client(running.port) as slow:  # as a scanner that prepares its scan
+            slow.send(stream(xml, [], closing=False))
+            time.sleep(0.8)
+            slow.send(b"".join(map(mrd.acquisition, lines)) + mrd.close())
+            assert len([one for one in slow.rest() if isinstance(one, mrd.Image)]) == 2
+        with Client(running.port) as first, Client(running.port) as working:
+            first.send(stream(xml, [], closing=False))
+            working.send(stream(xml, lines[:3], closing=False))
+            time.sleep(0.6)
+            assert_good(running.port, good)
+            assert "no line came for 0.3 s, and others wait" in first.rest()[0]
+            working.send(b"".join(map(mrd.acquisition, lines[3:])) + mrd.close())
+            assert len([one for one in working.rest() if isinstance(one, mrd.Image)]) == 2
+
+
+def test_connections_are_kept_alive_by_the_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[int] = []
+    usual = server.keep_alive
+
+    def noted(connection: socket.socket) -> None:
+        usual(connection)
+        seen.append(connection.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE))
+
+    monkeypatch.setattr(server, "keep_alive", noted)
+    with serving() as running:
+        mrd.reconstruct(HOST, running.port, mrd.close())
+    assert len(seen) == 1 and seen[0]
+
+
+def test_machine_that_does_not_answer_is_gone() -> None:
+    class Dead:
+        def settimeout(self, seconds: float) -> None: ...
+
+        def recv(self, count: int) -> bytes:
+            raise TimeoutError(errno.ETIMEDOUT, "Connection timed out")
+
+    dead: Any = Dead()
+    receiver = server._Receiver(dead, ServerSettings(), lambda: False)
+    receiver.begin()
+    with pytest.raises(ConnectionError, match="its machine does not answer"):
+        receiver.read(1)
+
+
+# Ends
+
+
+@pytest.mark.parametrize("closing", [True, False])
+def test_end_without_a_close_message_is_logged(port: int, closing: bool, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    xml, lines = scan(slices=1)
+    mrd.reconstruct(HOST, port, stream(xml, lines, closing=closing), half_close=True)
+    time.sleep(0.1)
+    assert ("ended without a close message" in caplog.text) is not closing and "1 images in" in caplog.text
+
+
+def test_work_for_a_client_that_is_gone_stops(
+    good: tuple[bytes, list[np.ndarray]], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    computed: list[int] = []
+    gone = threading.Event()
+
+    def slowly(*rest: Any) -> np.ndarray:
+        computed.append(1)
+        assert gone.wait(10)
+        time.sleep(0.1)
+        return reconstruct_volume(*rest)
+
+    xml, lines = scan(slices=6, slice_order="by_line", slice_flags="none", last_in_measurement=False)
+    with serving() as running:
+        with monkeypatch.context() as patch:
+            patch.setattr(online, "reconstruct_volume", slowly)
+            client = Client(running.port)
+            client.send(stream(xml, lines))
+            while not computed:
+                time.sleep(0.01)
+            client.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            client.socket.close()
+            time.sleep(0.1)
+            gone.set()
+            while "the client has gone" not in caplog.text:
+                time.sleep(0.01)
+        assert_good(running.port, good)
+    assert len(computed) == 1
+
+
+def test_images_of_a_client_come_back(port: int) -> None:
+    picture = mrd.Image(np.arange(4 * 12, dtype=np.int16).reshape(2, 2, 3, 4), "<ismrmrdMeta/>", image_series_index=3)
+    replies = mrd.reconstruct(HOST, port, mrd.header("Dummy XML header") + mrd.image(picture) * 2 + mrd.close())
+    assert [one.pack() for one in replies.images] == [picture.pack()] * 2 and replies.texts == [] and replies.close
+
+
+def test_unknown_parameters_do_not_end_a_scan(port: int) -> None:
+    replies = mrd.reconstruct(HOST, port, stream(*scan(slices=1), parameters={"mrihvae_samplse": 4}))
+    word = "parameter mrihvae_samplse: is unknown; the nearest known one is 'mrihvae_samples'. It was ignored"
+    assert replies.texts[0] == f"WARNING mrihvae: {word}" and len(replies.images) == 1
 
 
 # Connections beside each other

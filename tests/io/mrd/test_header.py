@@ -113,3 +113,12 @@ def test_headers_that_are_refused(xml: str, message: str) -> None:
     with pytest.raises(InputError, match=r"^scan\.h5: ") as caught:
         parse_header(xml, "scan.h5")
     assert message in str(caught.value) and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(("times", "found"), [((), ()), (("4.92", " 7.38 "), (4.92, 7.38)), (("x", "-1"), (0.0, 0.0))])
+def test_echo_times(times: tuple[str, ...], found: tuple[float, ...]) -> None:
+    sequence = "".join(f"<TE>{time}</TE>" for time in times)
+    xml = mrd.write_xml((8, 8, 1)).replace(
+        "</encoding>", f"</encoding><sequenceParameters><TR>100</TR>{sequence}</sequenceParameters>"
+    )
+    assert parse_header(xml).echo_times == found

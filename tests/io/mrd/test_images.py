@@ -173,3 +173,40 @@ def test_texts() -> None:
     writer.close()
     assert mrd.parse_replies(b"".join(written)) == ["größer", "half ?"]
     assert one_line(ValueError("a\nb  " + "c" * 1000)) == "a b " + "c" * 496
+
+
+@pytest.mark.parametrize("scale", [1e-9, 1.0, 1e6])
+def test_attributes_of_the_specification(one: Slice, scale: float) -> None:
+    pixels = (scale * PIXELS).astype(np.float32)
+    for short in (True, False):
+        image = sent(ImageSeries(1, "", ["Image"], [], short=short, echo_time=4.92), one, pixels, "by us")
+        slope, intercept = (float(str(image.meta[f"Rescale{name}"])) for name in ("Slope", "Intercept"))
+        np.testing.assert_allclose(
+            image.data[0, 0].T * slope + intercept, pixels, rtol=1e-6, atol=0.51 * slope if short else 0
+        )
+        assert len(str(image.meta["RescaleSlope"])) <= 16 and image.meta["EchoTime"] == "4.92"
+        assert slope * float(str(image.meta["PixelFactor"])) == pytest.approx(1, rel=1e-7)
+        assert image.meta["ImageComment"] == image.meta["ImageComments"] == "by us"
+        if short:
+            assert all(str(image.meta[name]).isdecimal() for name in ("WindowCenter", "WindowWidth"))
+
+
+def test_dark_images_have_a_window_of_whole_numbers(one: Slice) -> None:
+    meta = sent(ImageSeries(1, "", ["Image"], [], short=True), one, np.zeros((32, 24), np.float32)).meta
+    assert (meta["WindowCenter"], meta["WindowWidth"]) == ("1", "1")
+    assert "EchoTime" not in meta
+
+
+def test_complex_images_of_coils(one: Slice) -> None:
+    pixels = np.stack([PIXELS + 1j * PIXELS[::-1], 2j * PIXELS]).astype(np.complex64)
+    image = sent(ImageSeries(2, "", ["Image"], [], short=True), one, pixels)
+    assert image.data.dtype == np.dtype("<c8") and (image.channels, image.matrix_size) == (2, (32, 24, 1))
+    np.testing.assert_array_equal(image.data[:, 0], pixels.swapaxes(1, 2))
+    assert image.image_type == 5 and image.meta["PixelFactor"] == "1"
+    white = np.percentile(np.sqrt((np.abs(pixels) ** 2).sum(axis=0)), 99.5)
+    assert float(str(image.meta["WindowWidth"])) == pytest.approx(white, rel=1e-6)
+
+
+def test_place_in_the_series_may_be_given(one: Slice) -> None:
+    series = ImageSeries(1, "", ["Image"], [])
+    assert series.image(PIXELS, one, "", 7).image_index == 7 and series.image(PIXELS, one, "").image_index == 2

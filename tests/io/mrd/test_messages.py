@@ -16,7 +16,17 @@ pytest.importorskip("ismrmrd")
 
 import ismrmrd
 
-from mrihvae.io.mrd.messages import Config, Header, Limits, Note, StreamError, read_messages
+from mrihvae.io.mrd.messages import (
+    Config,
+    Header,
+    Limits,
+    Note,
+    ReceivedImage,
+    ReplyWriter,
+    StreamError,
+    read_messages,
+)
+from tests.support import mrd
 
 CLOSE = struct.pack("<H", 4)
 XML = "<ismrmrdHeader>é</ismrmrdHeader>"
@@ -165,3 +175,51 @@ def test_mutated_streams_end_with_an_answer() -> None:
             messages(bytes(stream))
         except StreamError as error:
             assert str(error).startswith("stream: ")
+
+
+# Images
+
+
+@pytest.mark.parametrize("kind", mrd.DATA_TYPES.values())
+def test_images_are_read_and_written_bit_by_bit(kind: np.dtype) -> None:
+    raw = np.random.default_rng(0).integers(0, 255, 2 * 3 * 4 * 5 * kind.itemsize, np.uint8)
+    sent = mrd.Image(raw.view(kind).reshape(2, 3, 4, 5), "<ismrmrdMeta/>\n", slice=3, user_float=tuple(range(8)))
+    for payload in (mrd.image(sent), mrd.image(sent, attribute_string_len=0)):
+        (found,) = messages(payload)
+        assert isinstance(found, ReceivedImage) and found.data.shape == (2, 3, 4, 5) and found.data.dtype == kind
+        assert found.to_bytes() == sent.pack() and found.head.slice == 3
+    written: list[bytes] = []
+    ReplyWriter(written.append).image(found)
+    assert written == [mrd.image(sent)]
+
+
+PLAIN = mrd.Image(np.ones((1, 1, 4, 4), np.float32))
+
+
+@pytest.mark.parametrize(
+    ("payload", "said"),
+    [
+        (mrd.image(PLAIN, data_type=9), "an image has data type 9"),
+        (mrd.image(PLAIN, channels=0), "an image has 0 channels of 4 x 4 x 1 pixels"),
+        (mrd.image(PLAIN, matrix_size=(4, 0, 1)), "1 channels of 4 x 0 x 1 pixels"),
+        (mrd.image(PLAIN, matrix_size=(65535,) * 3), "claims 1 channels of 65535 x 65535 x 65535 pixels, more than"),
+        (mrd.image(PLAIN)[:200] + struct.pack("<Q", 2**63), "claim 9223372036854775808 bytes, more than 16777216"),
+        (mrd.image(PLAIN)[:-1], "ended within the pixels of an image, after 63 of 64 bytes"),
+        (mrd.image(PLAIN)[:100], "ended within the header of an image, after 98 of 198 bytes"),
+    ],
+)
+def test_images_beyond_limits_are_refused_before_memory_is_taken(payload: bytes, said: str) -> None:
+    tracemalloc.start()
+    with pytest.raises(StreamError) as error:
+        messages(payload)
+    assert said in str(error.value) and tracemalloc.get_traced_memory()[1] < 2**22
+    tracemalloc.stop()
+
+
+@pytest.mark.parametrize("closing", [True, False])
+def test_whether_a_close_message_came(closing: bool) -> None:
+    reader = read_messages(io.BytesIO(text(5, b"a") + CLOSE * closing).read)
+    assert next(reader) == Note("a")
+    with pytest.raises(StopIteration) as end:
+        next(reader)
+    assert end.value.value is closing
