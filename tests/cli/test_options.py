@@ -24,6 +24,8 @@ EARLIER = json.loads(Path(__file__).with_name("options.json").read_text())
 # what came later, by command: the names of attributes; of a new command all of them
 LATER: dict[str, set[str]] = {
     "serve": {"first_timeout"},
+    "filter": {"input", "output", "noise"},
+    "send": {"input", "server", "output", "group", "overwrite", "config", "parameter", "timeout"},
 }
 OUTPUT = ["--output", "out"]
 

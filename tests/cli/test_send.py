@@ -10,7 +10,7 @@ import h5py
 import numpy as np
 import pytest
 
-ismrmrd = pytest.importorskip("ismrmrd")
+pytest.importorskip("ismrmrd")
 
 from mrihvae.cli.send import parameter_text
 from mrihvae.io.mrd.image_files import read_mrd_images

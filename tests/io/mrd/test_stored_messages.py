@@ -59,7 +59,9 @@ def test_damaged_files(tmp_path: Path) -> None:
         row["data"] = row["data"][:-2]
         file["dataset/data"][3] = row
         file.create_group("empty")["xml"] = [b""]
-    with pytest.raises(InputError, match=r"scan.h5: line 3 holds 62 numbers and 0 of its trajectory, its header says 64"):
+    with pytest.raises(
+        InputError, match=r"scan.h5: line 3 holds 62 numbers and 0 of its trajectory, its header says 64"
+    ):
         list(read_messages_of(tmp_path / "scan.h5", "dataset").messages)
     with pytest.raises(InputError, match="'empty' holds neither lines nor images"):
         read_messages_of(tmp_path / "scan.h5", "empty")

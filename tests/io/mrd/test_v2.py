@@ -10,8 +10,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-ismrmrd = pytest.importorskip("ismrmrd")
+pytest.importorskip("ismrmrd")
 pytest.importorskip("mrd")
+
+import ismrmrd
 
 from mrihvae.errors import InputError
 from mrihvae.io.mrd.messages import Header, ReceivedImage, StreamError, read_messages

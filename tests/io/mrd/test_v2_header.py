@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-ismrmrd = pytest.importorskip("ismrmrd")
-second = pytest.importorskip("mrd")
+pytest.importorskip("ismrmrd")
+pytest.importorskip("mrd")
+
+import ismrmrd
+import mrd as second
 
 from mrihvae.io.mrd.header import Limit, parse_header
 from mrihvae.io.mrd.v2_header import xml_of_header

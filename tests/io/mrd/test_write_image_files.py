@@ -10,7 +10,9 @@ import h5py
 import numpy as np
 import pytest
 
-ismrmrd = pytest.importorskip("ismrmrd")
+pytest.importorskip("ismrmrd")
+
+import ismrmrd
 
 from mrihvae.io.mrd.image_files import read_mrd_images
 from mrihvae.io.mrd.messages import ReceivedImage, read_messages
@@ -32,7 +34,9 @@ def picture(kind: str = "<f4", shape: tuple[int, ...] = (1, 1, 4, 6), **fields: 
     return replace(base, **fields)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("kind", [kind.str for kind in mrd.DATA_TYPES.values() if kind != "<i4"])  # theirs is of 64 bits
+@pytest.mark.parametrize(
+    "kind", [kind.str for kind in mrd.DATA_TYPES.values() if kind != "<i4"]
+)  # theirs is of 64 bits
 def test_images_are_read_by_ismrmrd(tmp_path: Path, kind: str) -> None:
     images = [picture(kind, slice=k, position=(0.0, 0.0, 5.0 * k)) for k in (2, 0, 1)]
     assert write_received_images(tmp_path / "images.mrd", received(*images), "<xml/>") == {"image_1": 3}

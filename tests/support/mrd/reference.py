@@ -2,7 +2,8 @@
 
 Its client names a configuration, in 1024 bytes, or sends the text of a file; then header, the JSON of a file or of the
 group's `configAdditional`, lines or images in stored order, and the close message. Texts have a zero at their end. It
-stores images by series in the order in which they came, `image_<series>` of a group that the user names, usually a date.
+stores images by series in the order in which they came, `image_<series>` of a group that is named by a date if not by
+the user.
 """
 
 from __future__ import annotations

@@ -24,7 +24,9 @@ def header_v2(
         matrix_size=mrd.MatrixSizeType(x=matrix[0], y=matrix[1], z=1),
         field_of_view_mm=mrd.FieldOfViewMm(x=2.0 * matrix[0], y=1.5 * matrix[1], z=5.0),
     )
-    limits = mrd.EncodingLimitsType(kspace_encoding_step_1=mrd.LimitType(minimum=0, maximum=lines - 1, center=lines // 2))
+    limits = mrd.EncodingLimitsType(
+        kspace_encoding_step_1=mrd.LimitType(minimum=0, maximum=lines - 1, center=lines // 2)
+    )
     encoding = mrd.EncodingType(
         **({"encoded_space": space, "recon_space": space, "encoding_limits": limits} | changes)
         | {"trajectory": mrd.Trajectory.CARTESIAN}
