@@ -4,8 +4,7 @@
 set -eu
 cd "$(dirname "$0")/.."
 work=$(mktemp -d)
-server=
-trap '[ -z "$server" ] || kill "$server"; rm -rf "$work"' EXIT
+trap 'rm -rf "$work"' EXIT
 sed -n 's/^COPY \(.*\) \/opt\/mrihvae\/.*$/\1/p' Dockerfile | tr ' ' '\n' | while read -r path; do
   mkdir -p "$work/copy/$(dirname "$path")"
   cp -r "$path" "$work/copy/$path"
@@ -18,14 +17,16 @@ scan=$work/copy/mrihvae/demo_scans/patient_6A_FLAIR.h5
 cd "$work"
 sed -n 's/^CMD \["mrihvae", "serve", \(.*\)\]$/\1/p' "$OLDPWD/Dockerfile" | tr -d '",' | while read -r words; do
   echo "mrihvae serve $words"
+  log=$(mktemp -p "$work")
   # shellcheck disable=SC2086 # words to be split
-  mrihvae serve $(echo "$words" | sed 's/--host 0.0.0.0/--host 127.0.0.1/; s/--port 9002/--port 0/') > log 2>&1 &
+  mrihvae serve $(echo "$words" | sed 's/--host 0.0.0.0/--host 127.0.0.1/; s/--port 9002/--port 0/') > "$log" 2>&1 &
   server=$!
-  until port=$(sed -n 's/^mrihvae: listening on .*:\([0-9]*\)$/\1/p' log) && [ -n "$port" ]; do
-    kill -0 "$server" || { cat log; exit 1; }
+  until port=$(sed -n 's/^mrihvae: listening on .*:\([0-9]*\)$/\1/p' "$log") && [ -n "$port" ]; do
+    kill -0 "$server" || { cat "$log"; exit 1; }
     sleep 1
   done
-  mrihvae send "$scan" "127.0.0.1:$port" --output "images-$port" --parameter method=zero-filled || status=$?
+  status=0
+  mrihvae send "$scan" "127.0.0.1:$port" --output "images-$server" --parameter method=zero-filled || status=$?
   kill "$server"
-  [ -z "${status:-}" ] || exit "$status"
+  [ "$status" = 0 ] || exit "$status"
 done

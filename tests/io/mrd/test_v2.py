@@ -82,7 +82,7 @@ def test_images_out(kind: str) -> None:
 
 
 def test_images_of_the_server() -> None:
-    image = ismrmrd.Image.from_array(IMAGE.data, image_type=ismrmrd.IMTYPE_MAGNITUDE, slice=3)
+    image = ismrmrd.Image.from_array(IMAGE.data, transpose=False, image_type=ismrmrd.IMTYPE_MAGNITUDE, slice=3)
     image.attribute_string = META
     written: list[bytes] = []
     stream = StreamV2(BytesIO(stream_v2(HEADER, [])).read, written.append)
