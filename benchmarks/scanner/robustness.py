@@ -99,7 +99,7 @@ def good_scan(engine: Engine, folder: Path, xml: str, lines: list[mrd.Line], met
 @contextmanager
 def served(threads: int, *options: str) -> Iterator[tuple[int, int]]:
     """Start the command; gives its port and process, and fails unless it ends well."""
-    command = [sys.executable, "-m", "mrihvae", "serve", "--port", "0", *options]
+    command = [sys.executable, "-m", "mrihvae", "serve", "--port", "0", "--pixels", "float", *options]
     environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
     with (
         tempfile.TemporaryFile() as log,
