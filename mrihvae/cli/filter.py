@@ -19,7 +19,7 @@ from mrihvae.utils.files import atomic_write
 if TYPE_CHECKING:
     import ismrmrd
 
-    from mrihvae.io.mrd.messages import Message
+    from mrihvae.io.mrd.messages import Message, ReceivedImage
 
 Read = Callable[[int], bytes]
 Write = Callable[[bytes], object]
@@ -77,7 +77,7 @@ class _Replies:
         self.second: Any = None  # of version 2
         self._first = ReplyWriter(write)
 
-    def image(self, image: ismrmrd.Image) -> None:
+    def image(self, image: ismrmrd.Image | ReceivedImage) -> None:
         """Write an image."""
         self.images += 1
         (self.second or self._first).image(image)

@@ -37,16 +37,16 @@ def run(arguments: options.Send) -> int:
         raise InputError(f"{path}: is there already; choose another --output, or add --overwrite")
     stream = open_stream(arguments.input, arguments.group)
     messages = _with_first(client_messages(stream, arguments.config, parameters))
-    received: list[ReceivedImage] = []
+    images: list[ReceivedImage] = []
     errors: list[str] = []
     with tqdm(total=stream.count, desc="sending", unit="message", leave=False, disable=None) as bar:
         try:
             for answer in exchange_messages(address, messages, arguments.timeout, bar.update):
-                errors += [f"{address}: {text}" for text in _take(answer, received)]
+                errors += [f"{address}: {text}" for text in _take(answer, images)]
         except ServerLostError as error:
             errors.append(str(error))
-    if received:
-        for name, count in write_received_images(path, received, stream.xml).items():
+    if images:
+        for name, count in write_received_images(path, images, stream.xml).items():
             print(f"{path}: {name}, {count} {'image' if count == 1 else 'images'}")
     elif not errors:
         errors.append(f"{address}: sent no image; see its log")
@@ -118,12 +118,12 @@ def _with_first(messages: Iterator[bytes]) -> Iterator[bytes]:
     return rest()
 
 
-def _take(answer: Message, received: list[ReceivedImage]) -> list[str]:
+def _take(answer: Message, images: list[ReceivedImage]) -> list[str]:
     """Keep an image, or print a text; return the text of an error, without its level."""
     from mrihvae.io.mrd.messages import Note, ReceivedImage
 
     if isinstance(answer, ReceivedImage):
-        received.append(answer)
+        images.append(answer)
     elif isinstance(answer, Note):
         if answer.text.startswith(FAILURES):
             return [" ".join(answer.text.split()[1:])]

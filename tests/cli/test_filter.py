@@ -141,10 +141,10 @@ def test_output_that_cannot_be(tmp_path: Path, capsys: pytest.CaptureFixture[str
     (tmp_path / "in").write_bytes(stream(*scan()))
     assert "is a directory" in error_of(capsys, "filter", "--input", tmp_path / "in", "--output", tmp_path).lower()
     assert "No such file" in error_of(capsys, "filter", "--input", tmp_path / "none", "--output", tmp_path / "out")
-    monkeyed = io.StringIO()
-    monkeyed.isatty = lambda: True  # type: ignore[method-assign]
+    terminal = io.StringIO()
+    terminal.isatty = lambda: True  # type: ignore[method-assign]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys, "stdin", monkeyed)
+        patch.setattr(sys, "stdin", terminal)
         assert "is a terminal, or closed" in error_of(capsys, "filter")
         patch.setattr(sys, "stdout", None)
         assert run("filter", "--input", tmp_path / "in") == 2

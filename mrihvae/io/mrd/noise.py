@@ -45,6 +45,6 @@ def _messages(path: Path) -> Iterator[Message]:
                 for message in read_messages_of(path, group).messages:
                     yield from read_messages(BytesIO(message).read)
         elif is_v2(start):
-            yield from StreamV2(file.read, len).messages()
+            yield from StreamV2(file.read, len).messages()  # nothing is written
         else:
             yield from read_messages(file.read)
