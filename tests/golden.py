@@ -176,7 +176,9 @@ def of_scanner(golden: Golden) -> None:
     mrd.write_mrd(path, xml, lines)
     golden.reconstruct("mrd file", path)
     payload = mrd.stream(xml, lines, "mrihvae")
-    answers = mrd.reconstruct_pipe(golden.command("filter"), payload, env=golden.environment, half_close=False)
+    answers = mrd.reconstruct_pipe(
+        golden.command("filter", "--pixels", "float"), payload, env=golden.environment, half_close=False
+    )
     golden.keep("filter", [one.data[0, 0] for one in answers.images])
     with subprocess.Popen(
         golden.command("serve", "--port", 0), stdout=subprocess.PIPE, text=True, env=golden.environment

@@ -58,11 +58,11 @@ def run(arguments: options.Serve) -> None:
             loading = executor.submit(_load, arguments)
             print(f"mrihvae: listening on {arguments.host}:{listener.getsockname()[1]}", flush=True)
             engine = replace(loading.result(), executor=executor)
-        from mrihvae.server.tcp import Server
+            from mrihvae.server.tcp import Server
 
-        server = Server(engine, settings, listener)
-        with _on_signals(server.stop):
-            ended = server.serve()
+            server = Server(engine, settings, listener)
+            with _on_signals(server.stop):
+                ended = server.serve()
     if not ended:
         os._exit(0)  # for an interpreter that ends while threads compute aborts
 

@@ -89,7 +89,7 @@ def _attributes(image: ReceivedImage) -> bytes:
         meta = None
     if meta is None:
         raise StreamError("stream: attributes of an image are not those of MRD; check who wrote them")
-    meta = ismrmrd.Meta({name: "" if value is None else value for name, value in meta.items() if name})
+    meta = ismrmrd.Meta({name: _listed(value) or "" for name, value in meta.items() if name})
     for name, text in (
         ("ImageProcessingHistory", ["MRIHVAE", DENOISED]),
         ("ImageComments", [f"mrihvae {__version__}, {DENOISED}"]),

@@ -28,11 +28,10 @@ class SliceOrder:
     """
 
     def __init__(self, header: ScanHeader) -> None:
-        self._header = header
-        self._step = -1.0 if is_reversed(header.vendor) else 1.0  # of partitions along the normal
+        self._reversed = is_reversed(header.vendor)  # partitions descend along the normal
         self._places: dict[int, float] = {}  # mm along the normal, by number of the slice or slab
-        self._ranks: dict[int, int] = {}
-        self._chosen = False
+        self._ranks: dict[int, int] | None = None  # by number; once it is chosen, it stays
+        self._ascends = True
 
     def add(self, line: ismrmrd.Acquisition) -> None:
         """Note where the slice of a line lies."""
@@ -47,22 +46,27 @@ class SliceOrder:
 
     def rank(self, number: int, encoding: Encoding) -> int:
         """Return the place of a slice, from 0: its number, or its place by position where these are known to differ."""
-        if not self._chosen:
-            self._chosen = True
-            known = sorted(self._places)
-            if not self.is_anatomical and len(known) >= encoding.limit("slice").count:
-                by_place = sorted(known, key=self._places.__getitem__)
-                self._ranks = {slab: rank for rank, slab in enumerate(by_place)}
-        depth = encoding.imaged_size(2)
+        slabs, depth = encoding.limit("slice").count, encoding.imaged_size(2)
+        if self._ranks is None:
+            self._ranks = self._choose_ranks(slabs)
         slab, partition = divmod(number, depth)
-        if slab not in self._ranks:
-            return number
-        return self._ranks[slab] * depth + (partition if self._step > 0 else depth - 1 - partition)
+        if slabs > 1 and self._reversed == self._ascends:  # partitions run as slabs do
+            partition = depth - 1 - partition
+        return self._ranks.get(slab, slab) * depth + partition
+
+    def _choose_ranks(self, count: int) -> dict[int, int]:
+        """Return the ranks of slices or slabs by position, if all are known and numbers differ; else none."""
+        known = sorted(self._places)
+        if not self.is_anatomical and len(known) >= count:
+            return {slab: rank for rank, slab in enumerate(sorted(known, key=self._places.__getitem__))}
+        self._ascends = not known or self._places[known[0]] <= self._places[known[-1]]
+        return {}
 
     @property
     def is_anatomical(self) -> bool:
         """Whether places so far ascend, or descend, in the order in which images are numbered."""
-        places = [self._places[number] for number in sorted(self._places, key=lambda k: self._ranks.get(k, k))]
+        ranks = self._ranks or {}
+        places = [self._places[number] for number in sorted(self._places, key=lambda k: ranks.get(k, k))]
         steps = np.diff(places)
         return bool((steps > -SAME_PLACE).all() or (steps < SAME_PLACE).all())
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,7 +13,8 @@ import pytest
 pytest.importorskip("ismrmrd")
 
 from mrihvae.io.mrd.header import parse_header
-from mrihvae.server.series import MOST_IMAGES, ScanSeries
+from mrihvae.io.mrd.messages import read_messages
+from mrihvae.server.series import MOST_IMAGES, ScanSeries, SliceOrder
 from tests.io.mrd.test_images import slices_of
 from tests.support import mrd
 from tests.support.serving import scan
@@ -33,21 +36,17 @@ def numbers(xml: str, lines: list[mrd.Line], ahead: int | None = None) -> tuple[
     """
     series = ScanSeries(parse_header(xml))
     slices = slices_of(xml, lines)
-    for line in slices_of_lines(lines[:ahead]):
+    for line in received(lines[:ahead]):
         series.order.add(line)
     images = [series.image("hybrid", (0, 1), PIXELS, one, "", "float") for one in slices]
-    for line in slices_of_lines(lines):
+    for line in received(lines):
         series.order.add(line)
     found = [(image.slice, image.image_series_index, image.image_index) for image in images]
     return found, series.order.is_anatomical
 
 
-def slices_of_lines(lines: Sequence[mrd.Line]) -> list[object]:
+def received(lines: Sequence[mrd.Line]) -> list[Any]:
     """Read lines as a server does."""
-    import io
-
-    from mrihvae.io.mrd.messages import read_messages
-
     return list(read_messages(io.BytesIO(b"".join(map(mrd.acquisition, lines))).read))
 
 
@@ -71,6 +70,26 @@ def test_positions_that_are_none() -> None:
     xml, lines = placed([np.nan, 3, np.inf], slice_order="by_line")
     found, _ = numbers(xml, lines)
     assert sorted(index for _, _, index in found) == [1, 2, 3]
+
+
+@pytest.mark.parametrize("vendor", ["SIEMENS", "others"])
+@pytest.mark.parametrize(("slabs", "direction"), [(1, 1), (2, 1), (2, -1)])
+def test_partitions_of_slabs_run_as_slabs_do(vendor: str, slabs: int, direction: int) -> None:
+    _, lines = scan(slices=slabs, positions=[(0, 0, 20.0 * direction * k) for k in range(slabs)])
+    size, fov = (32, 24, 4), (32, 24, 20)
+    xml = mrd.cartesian_xml((slabs, 1, 32, 24), 1, encoded=size, recon=size, encoded_fov_mm=fov, recon_fov_mm=fov)
+    header = replace(parse_header(xml), vendor=vendor)
+    order = SliceOrder(header)
+    for line in received(lines):
+        order.add(line)
+    (encoding,) = header.encodings
+    assert (order.count(encoding), encoding.imaged_size(2)) == (4 * slabs, 4)
+    ranks = [order.rank(number, encoding) for number in range(4 * slabs)]
+    sign = -1 if vendor == "SIEMENS" else 1
+    places = [20.0 * direction * (k // 4) + sign * 5.0 * (k % 4 - 2) for k in range(4 * slabs)]
+    steps = np.diff([places[k] for k in np.argsort(ranks)])
+    assert sorted(ranks) == list(range(4 * slabs)) and ((steps > 0).all() or (steps < 0).all())
+    assert slabs > 1 or ranks == [0, 1, 2, 3]
 
 
 def test_repetitions_and_phases_follow_one_another() -> None:

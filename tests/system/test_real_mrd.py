@@ -32,7 +32,7 @@ def test_real_scan_through_mrd(data_dir: Path, tmp_path: Path) -> None:
             images.append(file["reconstruction"][0])
     assert ((images[0] - images[1]) ** 2).sum() < 1e-10 * (images[1] ** 2).sum()
     replies = mrd.reconstruct_pipe(
-        command("filter"),
+        command("filter", "--pixels", "float"),
         mrd.stream(header, acquisitions, config="amortized"),
         timeout=120,
         env=ENVIRONMENT,
