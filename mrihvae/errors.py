@@ -14,6 +14,10 @@ class InputError(ValueError):
     """
 
 
+class OutputError(InputError):
+    """Results that cannot be written, such as on a full disk: those of further files could not be, either."""
+
+
 def reason(error: BaseException, line: int = 0) -> str:
     """Return one line of an error's message, by default the first, or its type where it has no message."""
     return (str(error).splitlines() or [type(error).__name__])[line].strip()

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from mrihvae.data.scan import Scan
 from mrihvae.errors import InputError
-from mrihvae.physics.fourier import apply_mask, center_crop, center_pad, ifft2c
+from mrihvae.physics.fourier import center_crop, center_pad, ifft2c
 from mrihvae.protocols.evaluation import find_protocol, read_protocol
 from mrihvae.recon.methods import HybridMethod, Method, SampleMeanMethod, load_method
 from mrihvae.recon.oversampling import restore_rows
@@ -140,7 +140,8 @@ class Reconstructor(nn.Module):
         inside = slices.magnitude(image, batch).to(whole.device)
         if slices.rows == whole.shape[-2]:
             return inside
-        return restore_rows(inside, ifft2c(apply_mask(whole, mask)).abs().square().sum(dim=1).sqrt())
+        outside = ifft2c(slices.original(0, len(slices))).abs().square().sum(dim=1).sqrt() * slices.normalization.unit
+        return restore_rows(inside, outside.to(inside))
 
 
 def _as_complex(masked_kspace: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:

@@ -92,7 +92,7 @@ class Golden:
     def reconstruct(self, name: str, scan: Path, *options: object) -> None:
         """Reconstruct a file, and keep what comes out."""
         output = self.folder / name.replace(" ", "_").replace("/", "_")
-        self.run("reconstruct", scan, "--output", output, *options)
+        self.run("reconstruct", scan, "--output", output, "--overwrite", *options)
         for path in sorted((output / "reconstructions").iterdir()):
             self.keep_file(f"{name}/{path.stem}", path)
 

@@ -3,33 +3,48 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from mrihvae.cli import options
 from mrihvae.errors import InputError
 
+if TYPE_CHECKING:
+    from mrihvae.cli.convert_content import Job
+
 FORMAT_SUFFIXES = {"nii": ".nii.gz"}  # where it is not the format's name
 
 
-def run(arguments: options.Convert) -> None:
-    """Convert; prints the names of the files written, one for each contrast and repetition."""
+def run(arguments: options.Convert) -> int:
+    """Convert; prints the names of the files written, one for each contrast and repetition.
+
+    Returns
+    -------
+    exit status: 1 if files of a folder could not be converted, else 0
+    """
     from mrihvae.cli.convert_content import convert_file
     from mrihvae.io.like import read_reference
-    from mrihvae.recon.convert import suffix_of
     from mrihvae.utils.notices import collect_notices
 
     with collect_notices() as notices:
         reference = None if arguments.like is None else read_reference(arguments.like)
     shown = set(_show(arguments.output, notices))
-    for source, output in _jobs(arguments):
-        if _same(source, output):
-            raise InputError(f"{output}: is the input, too; choose another name")
-        suffix = suffix_of(output) if arguments.format is None else _suffix(arguments.format)
-        with collect_notices() as notices:
-            for path in convert_file(source, output, suffix, arguments, reference):
-                print(path)
-        shown |= set(_show(output, [text for text in notices if text not in shown]))
+    jobs, failed = _jobs(arguments), 0
+    for job in jobs:
+        try:
+            with collect_notices() as notices:
+                for path in convert_file(job, arguments, reference):
+                    print(path)
+        except InputError as error:
+            if job.source == arguments.input:
+                raise
+            failed += 1
+            print("mrihvae: error:", str(error).replace("\n", " "), file=sys.stderr)
+        shown |= set(_show(job.output, [text for text in notices if text not in shown]))
+    if failed:
+        print(f"{len(jobs) - failed} of {len(jobs)} converted, {failed} failed", file=sys.stderr)
+    return 1 if failed else 0
 
 
 def _show(path: Path, notices: list[str]) -> list[str]:
@@ -39,32 +54,47 @@ def _show(path: Path, notices: list[str]) -> list[str]:
     return notices
 
 
-def _suffix(form: str) -> str:
-    return FORMAT_SUFFIXES.get(form, f".{form}")
-
-
-def _jobs(arguments: options.Convert) -> Iterator[tuple[Path, Path]]:
+def _jobs(arguments: options.Convert) -> Sequence[Job]:
     """List inputs and outputs: IN and OUT, or the files of a folder where it has other ones than DICOM."""
-    from mrihvae.io.dicom import has_dicom
+    from mrihvae.cli.convert_content import Job
+    from mrihvae.io.dicom import DICOM_SUFFIX, has_dicom
     from mrihvae.io.formats import KSPACE_SUFFIXES, NIFTI_SUFFIXES, check_names, has_suffix, list_files
+    from mrihvae.recon.convert import suffix_of
 
-    source, output = arguments.input, arguments.output
-    suffix = "" if arguments.format in (None, "dcm") else _suffix(str(arguments.format))
+    source, output, form = arguments.input, arguments.output, arguments.format
     suffixes = (*KSPACE_SUFFIXES, *NIFTI_SUFFIXES)
     others = source.is_dir() and any(has_suffix(file, suffixes) for file in source.iterdir())
-    if not source.is_dir() or (has_dicom(source) and not others):
-        there = output.name.lower().endswith((suffix, f".{arguments.format}"))
-        yield source, output if there else output.with_name(output.name + suffix)
-        return
-    if arguments.format is None:
+    many = source.is_dir() and (others or not has_dicom(source))
+    if form is None and many:
         raise InputError(f"{source}: is a folder, whose files are converted into a folder; add --format")
+    if not many and source.exists() and output.exists() and source.samefile(output):
+        raise InputError(f"{output}: is the input, too; choose another name")
+    suffix = suffix_of(output) if form is None else FORMAT_SUFFIXES.get(form, f".{form}")
+    ending = "" if suffix == DICOM_SUFFIX else suffix
+    if not many:
+        if output.name.lower().endswith((suffix, f".{form}")):
+            return [Job(source, output, suffix)]
+        if output.is_dir() and ending:
+            return [Job(source, output / f"{_stem(source)}{ending}", suffix, output)]
+        return [Job(source, output.with_name(output.name + ending), suffix, output)]
     hint = "give a folder of DICOM, reconstructions, NIfTI files or scans"
     files = list_files(source, suffixes, "no file to convert in it", hint)
-    stems = {file: file.name.removesuffix(".gz").rpartition(".")[0] for file in files}
-    check_names((file, f"{stem}.x") for file, stem in stems.items())
-    for file, stem in stems.items():
-        yield file, output / f"{stem}{suffix}"
+    files = [file for file in files if not _is_beside(file, files)]
+    check_names((file, f"{_stem(file)}.x") for file in files)
+    return [Job(file, output / f"{_stem(file)}{ending}", suffix, output) for file in files]
 
 
-def _same(first: Path, second: Path) -> bool:
-    return second.exists() and first.exists() and first.samefile(second)
+def _stem(file: Path) -> str:
+    """Return a file's name without its suffix."""
+    return file.name.removesuffix(".gz").rpartition(".")[0] or file.name
+
+
+def _is_beside(file: Path, files: Sequence[Path]) -> bool:
+    """Return whether a file is the uncertainty of another one, with which it is converted."""
+    from mrihvae.io.write_images import uncertainty_path
+
+    return any(
+        uncertainty_path(other, "".join(other.name[len(_stem(other)) :]).lower()) == file
+        for other in files
+        if other.suffix.lower() not in (".h5", ".hdf5", ".mrd", ".dat")
+    )

@@ -1,111 +1,152 @@
-"""One file of `mrihvae convert`: what is in it, and how it is written."""
+"""One file of `mrihvae convert`: what is in it, under which names, and how it is written."""
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
-import h5py
-
 from mrihvae.cli import options
-from mrihvae.data.volume import DATASETS, ImageVolume
+from mrihvae.cli.common import reading_of
+from mrihvae.data.scan import Scan
+from mrihvae.data.volume import ImageVolume
 from mrihvae.errors import InputError
-from mrihvae.io.checks import read_errors
-from mrihvae.io.dicom import DICOM_SUFFIX, choose_series, has_dicom, read_dicom
+from mrihvae.io.dicom import DICOM_SUFFIX, choose_series, has_dicom
 from mrihvae.io.dicom_header import DicomHeader, read_header
-from mrihvae.io.formats import NIFTI_SUFFIXES, has_suffix
 from mrihvae.io.kspace import open_kspace
 from mrihvae.io.like import Reference
-from mrihvae.io.mrd.image_files import mrd_image_groups, read_mrd_images
-from mrihvae.io.nifti import read_nifti_volume
-from mrihvae.io.write_dicom import write_dicom
-from mrihvae.io.write_images import has_images, read_volume
+from mrihvae.io.mrd.image_files import NamedVolume, describe_volumes
+from mrihvae.io.volumes import read_volumes
+from mrihvae.io.write_images import uncertainty_path, write_volume
 from mrihvae.recon.convert import KSPACE_WRITERS, images_of, save
+from mrihvae.utils.notices import warn
 
-UNCERTAINTY = "uncertainty"
+
+@dataclass(frozen=True)
+class Job:
+    """A file to convert.
+
+    Attributes
+    ----------
+    source : the file, or a folder of DICOM
+    output : file to write, or folder of DICOM; of several scans, what differs is added to its name
+    suffix : the format
+    folder : where several volumes of images are written; None where OUT is a file, which holds one
+    """
+
+    source: Path
+    output: Path
+    suffix: str
+    folder: Path | None = None
 
 
-def convert_file(
-    source: Path, output: Path, suffix: str, arguments: options.Convert, reference: Reference | None
-) -> Iterator[Path]:
+def convert_file(job: Job, arguments: options.Convert, reference: Reference | None) -> Iterator[Path]:
     """Convert a file, or a folder of DICOM; return the names written.
 
     Parameters
     ----------
-    suffix : the format
     arguments : whose input, output and format are not read
     reference : of which images take the place, and DICOM patient and study
 
     Raises
     ------
     InputError
-        Not readable, without images where the format or `reference` needs them, or files that cannot be written.
+        Not readable, several volumes for one file, without images where the format or `reference` needs them, outputs
+        that are there already, or cannot be written.
     """
-    if images := _images(source, arguments.dataset, suffix):
-        header = _header(source, arguments.dataset, suffix) if reference is None else reference.header
-        _write(output, images, suffix, arguments, reference, header)
-        yield output
+    named = bool(reading_of(arguments))  # k-space of a name, or of another form: no images
+    chosen = (arguments.dataset, arguments.contrast, arguments.repetition)
+    volumes = [] if named else read_volumes(job.source, *chosen)
+    if volumes:
+        header = _header(job, arguments.dataset) if reference is None else reference.header
+        paths = _paths_of_volumes(job, volumes)
+        images = [_chosen(one.images, arguments, reference) for one in volumes]
+        mapped = [path for path, one in zip(paths, images, strict=True) if one.uncertainty is not None]
+        beside = [uncertainty_path(path, job.suffix) for path in mapped]
+        check_new([*paths, *filter(None, beside)], job, arguments.overwrite)
+        for path, one in zip(paths, images, strict=True):
+            write_volume(path, one, job.suffix, header)
+            yield path
         return
-    scans = open_kspace(source)
-    ending = suffix if output.name.lower().endswith(suffix) else ""
-    for scan in scans:
-        special = Path(scan.name).stem.removeprefix(source.name.split(".")[0]) if len(scans) > 1 else ""
-        path = output.with_name(f"{output.name[: len(output.name) - len(ending)]}{special}{ending}")
-        if arguments.images or suffix not in KSPACE_WRITERS:
+    scans = _chosen_scans(job.source, arguments)
+    paths = [_path_of_scan(job, scan, len(scans)) for scan in scans]
+    check_new(paths, job, arguments.overwrite)
+    for scan, path in zip(scans, paths, strict=True):
+        if arguments.images or job.suffix not in KSPACE_WRITERS:
             header = None if reference is None else reference.header
-            _write(path, [images_of(scan)], suffix, arguments, reference, header)
+            write_volume(path, _chosen(images_of(scan), arguments, reference), job.suffix, header)
         elif reference is not None or arguments.slice is not None:
             name = "--slice" if reference is None else "--like"
             raise InputError(f"{name}: goes with images; add --images, or leave it out")
-        elif lost := save(path, scan, suffix):
-            print(f"{path}: {suffix} has no place for {', '.join(lost)}", file=sys.stderr)
+        elif lost := save(path, scan, job.suffix):
+            warn(f"{job.suffix} has no place for {', '.join(lost)}")
         yield path
 
 
-def _images(source: Path, dataset: str | None, suffix: str) -> list[ImageVolume]:
-    """Read the images of a file, with the uncertainty map for DICOM; none of k-space."""
-    if source.exists() and has_dicom(source):
-        return [read_dicom(source, dataset)]
-    if has_suffix(source, NIFTI_SUFFIXES):
-        return [read_nifti_volume(source)]
-    groups = mrd_image_groups(source)
-    if has_images(source) or (dataset is not None and not groups):
-        found = [read_volume(source, dataset or DATASETS[0])]
-        if dataset is None and suffix == DICOM_SUFFIX and _has_uncertainty(source):
-            found.append(read_volume(source, UNCERTAINTY))
-        return found
-    return [read_mrd_images(source, dataset)] if groups else []
+def check_new(paths: Sequence[Path], job: Job, overwrite: bool) -> None:
+    """Check that nothing is lost by writing.
+
+    Raises
+    ------
+    InputError
+        The input itself, or, without `overwrite`, files that are there.
+    """
+    for path in paths:
+        beside = {".cfl": ".hdr", ".hdr": ".cfl", ".npy": ".json"}.get(job.suffix)
+        for each in (path, *([path.with_suffix(beside)] if beside else [])):
+            if each.exists() and job.source.exists() and each.samefile(job.source):
+                raise InputError(f"{path}: is the input, too; choose another name")
+            if not overwrite and (each.is_file() or (each.is_dir() and any(each.iterdir()))):
+                raise InputError(f"{each}: is already there; choose another name, or add --overwrite to replace it")
 
 
-def _has_uncertainty(file: Path) -> bool:
-    """Tell whether an HDF5 file has an uncertainty map."""
-    with read_errors(file), h5py.File(file, "r") as opened:
-        return UNCERTAINTY in opened
+def _paths_of_volumes(job: Job, volumes: Sequence[NamedVolume]) -> list[Path]:
+    """Name the files of volumes by what differs between them."""
+    if len(volumes) == 1:
+        return [job.output]
+    if job.folder is None:
+        raise InputError(
+            f"{job.source}: {describe_volumes(volumes)}; choose one with --series, --contrast or --repetition, or give "
+            "a folder as OUT, and --format, for all"
+        )
+    stem = job.source.name.removesuffix(".gz").rpartition(".")[0] or job.source.name
+    ending = "" if job.suffix == DICOM_SUFFIX else job.suffix
+    return [job.folder / f"{stem}_{one.name}{ending}" for one in volumes]
 
 
-def _header(source: Path, dataset: str | None, suffix: str) -> DicomHeader | None:
+def _path_of_scan(job: Job, scan: Scan, count: int) -> Path:
+    """Name the file of a scan, with what differs where there are several."""
+    special = Path(scan.name).stem.removeprefix(job.source.name.split(".")[0]) if count > 1 else ""
+    ending = job.suffix if job.output.name.lower().endswith(job.suffix) else ""
+    return job.output.with_name(f"{job.output.name[: len(job.output.name) - len(ending)]}{special}{ending}")
+
+
+def _chosen_scans(source: Path, arguments: options.Convert) -> list[Scan]:
+    """Read the scans of a file, of one contrast or repetition where that is chosen."""
+    scans = open_kspace(source, **reading_of(arguments))
+    asked = {"contrast": arguments.contrast, "repetition": arguments.repetition}
+    wanted = {name: number for name, number in asked.items() if number is not None}
+    kept = [scan for scan in scans if all(scan.attributes.get(name, 0) == number for name, number in wanted.items())]
+    if not kept:
+        known = ", ".join(f"{Path(scan.name).stem} ({len(scan.kspace)} slices)" for scan in scans)
+        chosen = ", ".join(f"{name} {number}" for name, number in wanted.items())
+        raise InputError(f"{source}: has no scan of {chosen}; it has {known}")
+    return kept
+
+
+def _header(job: Job, series: str | None) -> DicomHeader | None:
     """Read patient, study and acquisition, where DICOM becomes DICOM."""
-    if suffix != DICOM_SUFFIX or not has_dicom(source):
+    if job.suffix != DICOM_SUFFIX or not has_dicom(job.source):
         return None
-    return read_header(choose_series(source, dataset))
+    return read_header(choose_series(job.source, series))
 
 
-def _write(
-    path: Path,
-    images: list[ImageVolume],
-    suffix: str,
-    arguments: options.Convert,
-    reference: Reference | None,
-    header: DicomHeader | None,
-) -> None:
-    """Write images, at the place of the reference; the slice that was chosen, or all."""
-    images = images if reference is None else [reference.place(volume) for volume in images]
-    if (k := arguments.slice) is not None:
-        if not 0 <= k < len(images[0].pixels):
-            raise InputError(f"--slice {k}: must be 0 to {len(images[0].pixels) - 1}")
-        images = [volume.single_slice(k) for volume in images]
-    if suffix == DICOM_SUFFIX:
-        write_dicom(path, images[0], images[1:], header)
-    else:
-        save(path, images[0], suffix)
+def _chosen(volume: ImageVolume, arguments: options.Convert, reference: Reference | None) -> ImageVolume:
+    """Return images at the place of the reference; the slice that was chosen, or all."""
+    volume = volume if reference is None else reference.place(volume)
+    k = arguments.slice
+    if k is None:
+        return volume
+    if not 0 <= k < len(volume.pixels):
+        raise InputError(f"--slice {k}: must be 0 to {len(volume.pixels) - 1}")
+    return volume.single_slice(k)

@@ -11,6 +11,7 @@ import torch
 from tqdm import tqdm
 
 from mrihvae.cli import options
+from mrihvae.cli.common import check_output
 from mrihvae.data.scan import Scan
 from mrihvae.evaluation.figures import volume_panel
 from mrihvae.evaluation.scores import score_volume
@@ -34,6 +35,7 @@ LABELS = {
 
 def run(arguments: options.Demo) -> None:
     """Reconstruct the scans with every method, print a table of scores and write the panels."""
+    check_output(arguments.output, "panels", "reconstructions")
     model = load_model(arguments.checkpoint)
     undersampling = Undersampling("random", arguments.acceleration, 0.32 / max(arguments.acceleration, 1))
     files = sorted(SCANS.glob("*.h5"))

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mrihvae.cli import options
+from mrihvae.cli.console import show_error
 from mrihvae.errors import InputError
 from mrihvae.io.mrd.extra import require_ismrmrd
 from mrihvae.utils.files import atomic_write
@@ -42,7 +43,7 @@ def run(arguments: options.Filter) -> int:
 
 def _filter(arguments: options.Filter, read: Read, write: Write) -> int:
     from mrihvae.io.mrd.messages import one_line
-    from mrihvae.io.mrd.noise import read_noise_lines
+    from mrihvae.io.mrd.noise_files import read_noise_lines
     from mrihvae.server.session import load_engine, reconstruct_stream
 
     replies = _Replies(write)
@@ -209,5 +210,5 @@ def _write_all(pipe: Any, message: bytes) -> None:
 
 def _fail(problem: str) -> int:
     """Print what is wrong in one line, and return the status."""
-    print(f"mrihvae: error: {problem}", file=sys.stderr)
+    show_error(problem)
     return 1

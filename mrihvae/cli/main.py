@@ -8,12 +8,14 @@ import os
 import re
 import sys
 from collections.abc import Sequence
+from contextlib import nullcontext
 
-from cyclopts import App, CycloptsError
+from cyclopts import App, CycloptsError, UnusedCliTokensError
 from cyclopts.help import DefaultFormatter, PanelSpec
 from rich.box import Box
 
 from mrihvae import __version__
+from mrihvae.cli.console import end_progress, show_error, silence
 from mrihvae.cli.options import COMMANDS
 from mrihvae.cli.sections import USUAL, Options
 from mrihvae.errors import InputError
@@ -24,39 +26,48 @@ ABOUT = "MRI reconstruction with a hierarchical VAE prior in frequency bands."
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line `arguments` (default: the process's own) and return the exit status.
 
-    0 on success, 1 where the command says so, 2 on a user's mistake, 130 when interrupted.
+    0 on success, 1 if some of the files failed, 2 on a user's mistake, 130 when interrupted.
     """
     try:
         options = parse(list(sys.argv[1:] if arguments is None else arguments))
-        if options is not None:
-            return importlib.import_module(f"mrihvae.cli.{type(options).__name__.lower()}").run(options) or 0
+        return 0 if options is None else _run(options)
+    except UnusedCliTokensError as error:
+        show_error(f"{error} See 'mrihvae {' '.join(error.command_chain or ())} --help'.")
+        return 2
     except (InputError, CycloptsError) as error:
-        _end_progress()
-        print("mrihvae: error:", str(error).replace("\n", " "), file=sys.stderr)
+        end_progress()
+        show_error(error)
         return 2
     except BrokenPipeError:  # the reader of our output has seen enough, as `head` has
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except KeyboardInterrupt:
-        _end_progress()
+        end_progress()
         print("mrihvae: interrupted; finished files are kept", file=sys.stderr)
         return 130
-    return 0
+
+
+def _run(options: Options) -> int:
+    """Run a command; return its exit status."""
+    quiet = getattr(options, "quiet", False)
+    if quiet and getattr(options, "verbose", False):
+        raise InputError("--verbose and --quiet: contradict each other; give one of them")
+    command = importlib.import_module(f"mrihvae.cli.{type(options).__name__.lower()}")
+    with silence() if quiet else nullcontext():
+        return int(command.run(options) or 0)
 
 
 def parse(arguments: Sequence[str]) -> Options | None:
-    """Return the options of a command line, as the class of its command; None after --help or --version.
+    """Return the options of a command line, as the class of its command; None after help or --version.
+
+    Without a command there is help, too.
 
     Raises
     ------
-    InputError
-        No command.
     cyclopts.CycloptsError
         Options or values that the command does not know, or lacks.
     """
-    if not arguments:
-        raise InputError(f"COMMAND: is missing; give one of {', '.join(COMMANDS)}, or --help")
-    command, bound, _ = _make_app().parse_args(arguments, exit_on_error=False, print_error=False)
+    command, bound, _ = _make_app().parse_args(arguments or ["--help"], exit_on_error=False, print_error=False)
     try:
         options = command(*bound.args, **bound.kwargs)
     except SystemExit as leaving:  # so rich leaves where the reader of our output has seen enough
@@ -80,10 +91,3 @@ def _make_app() -> App:
         paragraphs = re.sub(r"(?<=\S)\n(?=\S)", " ", further)  # to be wrapped again, but for examples
         app.command(command, name=name, help=summary, help_epilogue=paragraphs, sort_key=place)
     return app
-
-
-def _end_progress() -> None:
-    """Close the progress bars that an error left open, so that its message has a line of its own."""
-    tqdm = sys.modules.get("tqdm")
-    for bar in list(getattr(tqdm.tqdm, "_instances", ())) if tqdm else []:
-        bar.close()

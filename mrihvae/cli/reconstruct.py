@@ -10,58 +10,106 @@ from typing import Any
 import torch
 
 from mrihvae import __version__
-from mrihvae.cli.common import finished_before
+from mrihvae.cli.common import (
+    Failures,
+    check_output,
+    check_results,
+    finished_before,
+    reading_of,
+    report_command,
+    settings_lines,
+)
 from mrihvae.cli.options import Reconstruct
-from mrihvae.cli.options.common import AXES, CHALLENGES
-from mrihvae.cli.reconstruct_files import describe, reconstruct_file
+from mrihvae.cli.options.common import CHALLENGES
+from mrihvae.cli.reconstruct_files import lines_about, reconstruct_file
+from mrihvae.cli.reconstruct_options import check_coil_options, check_options, read_method, read_undersampling
 from mrihvae.cli.reconstruction_images import check_format, images_path
-from mrihvae.coils.settings import CoilSettings
 from mrihvae.errors import InputError
+from mrihvae.evaluation.report.record import RECORDS
 from mrihvae.io.formats import check_names
-from mrihvae.io.kspace import head_of, list_kspace
+from mrihvae.io.kspace import head_of, list_kspace, open_kspace
 from mrihvae.model.shipped import weights_for
 from mrihvae.physics.sampling import Undersampling
-from mrihvae.recon.methods import (
-    ClassicalMethod,
-    HybridMethod,
-    Method,
-    ModelMethod,
-    PnPMethod,
-    SampleMeanMethod,
-    load_method,
-)
-from mrihvae.recon.settings import SAMPLING_METHODS, setting_names_of
-from mrihvae.utils.config import as_dict, from_dict
+from mrihvae.recon.methods import ClassicalMethod, HybridMethod, Method, ModelMethod, PnPMethod, SampleMeanMethod
+from mrihvae.utils.config import as_dict
 from mrihvae.utils.files import atomic_write
 
 SAME = (  # in a folder
-    "method", "checkpoint", "weights", "inference", "samples", "pnp", "strength", "coils", "undersampling",
+    "method", "checkpoint", "weights", "inference", "samples", "seed", "pnp", "strength", "coils", "undersampling",
+    "reading",
 )  # fmt: skip
+FOLDERS = ("reconstructions", "panels")  # in the output folder
 
 
-def run(arguments: Reconstruct) -> None:
-    """Reconstruct; prints progress on standard error and a line per volume on standard output."""
-    undersampling = _undersampling(arguments)
+def run(arguments: Reconstruct) -> int:
+    """Reconstruct; prints progress on standard error and a line per volume on standard output.
+
+    Returns
+    -------
+    the exit status: 1 if some of the files failed
+    """
+    output, undersampling = arguments.output, read_undersampling(arguments)
+    check_options(arguments)
     check_format(arguments.format)
-    files = list_kspace(_input(arguments))
-    heads = {file: head_of(file) for file in files}
-    check_names((file, name) for file, (names, _) in heads.items() for name in names)
-    checkpoints = {file: _checkpoint(file, coils, arguments) for file, (_, coils) in heads.items()}
-    methods = {name: _method(arguments, name) for name in dict.fromkeys(checkpoints.values())}
+    check_output(output, *FOLDERS)
+    check_results(output, [output / name for name in RECORDS], arguments.overwrite, arguments.resume)
+    files = list_kspace(_input(arguments), arguments.key)
+    failures = Failures(len(files))
+    heads = _heads(files, arguments, failures)
+    check_coil_options(arguments, [coils for _, coils in heads.values()])
+    checkpoints = {file: arguments.checkpoint or weights_for(coils or 1) for file, (_, coils) in heads.items()}
+    methods = {name: read_method(arguments, name) for name in dict.fromkeys(checkpoints.values())}
     summary = _summary(arguments, methods, undersampling)
-    done = finished_before(arguments.output / "reconstruct.json", summary, SAME, "volumes") if arguments.resume else {}
-    for file in files:
-        if _is_done(file, done, arguments.output, arguments.format):
+    done = finished_before(output / "reconstruct.json", summary, SAME, "volumes") if arguments.resume else {}
+    if arguments.verbose:
+        print(settings_lines(summary))
+    shown: set[str] = set()
+    for file in heads:
+        if _is_done(file, done, output, arguments.format):
             print(f"{file.name}: already there")
             continue
-        use_samples, kept = arguments.samples is not None, arguments.keep_samples
+        use_samples, kept, seed = arguments.samples is not None, arguments.keep_samples, arguments.seed or 0
         method = methods[checkpoints[file]]
-        settings = (method, undersampling, arguments.batch_size, use_samples, kept, 0, "--", arguments.format)
-        for row in reconstruct_file(file, arguments.output, *settings):
-            print(describe(row))
-            done[row["file"]] = row
-        with atomic_write(arguments.output / "reconstruct.json") as temporary:
-            temporary.write_text(json.dumps({**summary, "volumes": list(done.values())}, indent=2) + "\n")
+        settings = (method, undersampling, arguments.batch_size, use_samples, kept, seed, "--", arguments.format)
+        with failures.collect(file.name):
+            for row in reconstruct_file(file, output, *settings, reading=reading_of(arguments)):
+                print("\n".join(lines_about(row, shown, arguments.verbose)))
+                done[row["file"]] = row
+            _write_record(output, summary, done, failures)
+    failures.check_any_left(_input(arguments), "reconstructed")
+    _write_record(output, summary, done, failures)
+    return failures.conclude("reconstructed", output / "reconstructions", report_command(output))
+
+
+def _heads(files: list[Path], arguments: Reconstruct, failures: Failures) -> dict[Path, tuple[list[str], int | None]]:
+    """Check all files before any work: names of scans and the number of coils of those that can be read.
+
+    Raises
+    ------
+    InputError
+        Nothing that can be read, two results of one name, or results that are there already.
+    """
+    heads = {}
+    for file in files:
+        with failures.collect(file.name):
+            names, coils = head_of(file, arguments.key)
+            if coils is None:
+                open_kspace(file, lazy=True, key=arguments.key)  # says what is wrong
+            _check_challenge(file, coils, arguments.challenge)
+            heads[file] = names, coils
+    failures.check_any_left(_input(arguments), "reconstructed")
+    check_names((file, name) for file, (names, _) in heads.items() for name in names)
+    folder, forms = arguments.output, {"h5", arguments.format}
+    results = [images_path(folder, name, form) for names, _ in heads.values() for name in names for form in forms]
+    check_results(folder, results, arguments.overwrite, arguments.resume)
+    return heads
+
+
+def _write_record(folder: Path, summary: Mapping[str, Any], done: Mapping[str, Any], failures: Failures) -> None:
+    """Write reconstruct.json: settings, what was reconstructed, and what failed."""
+    with atomic_write(folder / "reconstruct.json") as temporary:
+        values = {**summary, "volumes": list(done.values()), "failed": failures.records()}
+        temporary.write_text(json.dumps(values, indent=2) + "\n")
 
 
 def _is_done(file: Path, done: Mapping[str, Any], folder: Path, form: str) -> bool:
@@ -79,12 +127,11 @@ def _input(arguments: Reconstruct) -> Path:
     return path
 
 
-def _checkpoint(file: Path, coils: int | None, arguments: Reconstruct) -> str:
-    """Choose the weights for a file, and check that it is of the challenge."""
-    if arguments.challenge is not None and coils is not None and min(coils, 2) != CHALLENGES[arguments.challenge]:
+def _check_challenge(file: Path, coils: int | None, challenge: str | None) -> None:
+    """Raise InputError for a file that is not of the challenge."""
+    if challenge is not None and coils is not None and min(coils, 2) != CHALLENGES[challenge]:
         kind = "one coil" if coils == 1 else f"{coils} coils"
-        raise InputError(f"{file}: is of {kind}, not of challenge '{arguments.challenge}'; leave it out, or the option")
-    return arguments.checkpoint or weights_for(coils or 1)
+        raise InputError(f"{file}: is of {kind}, not of challenge '{challenge}'; leave it out, or the option")
 
 
 def _summary(arguments: Reconstruct, methods: dict[str, Method], undersampling: Undersampling | None) -> dict[str, Any]:
@@ -97,12 +144,14 @@ def _summary(arguments: Reconstruct, methods: dict[str, Method], undersampling: 
     return {
         "mrihvae": __version__,
         "input": str(_input(arguments)),
+        "reading": reading_of(arguments) or None,
         "torch": str(torch.__version__),
         "method": method.name,
         "checkpoint": ", ".join(methods) if isinstance(method, ModelMethod) else None,
         "weights": ", ".join(m.weights for m in methods.values() if isinstance(m, ModelMethod)) or None,
         "inference": inference,
         "samples": method.samples if use_samples and isinstance(method, HybridMethod) else None,
+        "seed": (arguments.seed or 0) if use_samples else None,
         "pnp": as_dict(method.pnp) if isinstance(method, PnPMethod) else None,
         "strength": _strength(method),
         "coils": as_dict(method.coils),
@@ -118,45 +167,3 @@ def _strength(method: Method) -> float | dict[str, float | None] | None:
         return None
     usual = dict(zip(("one coil", "several coils"), method.usual_strengths(), strict=True))
     return usual if method.strength is None else method.strength
-
-
-def _method(arguments: Reconstruct, checkpoint: str) -> Method:
-    """Read the options of the method, and load the model if it needs one."""
-    if arguments.batch_size < 1:
-        raise InputError(f"--batch-size {arguments.batch_size}: must be at least 1")
-    if arguments.strength is not None and not arguments.strength > 0:
-        raise InputError(f"--strength {arguments.strength}: must be above 0")
-    if arguments.samples is not None and arguments.samples < 2:
-        raise InputError(f"--samples {arguments.samples}: a standard deviation takes at least 2")
-    if arguments.samples is not None and arguments.method not in SAMPLING_METHODS:
-        raise InputError(
-            f"--samples: {arguments.method} does not support posterior sampling; choose --method "
-            f"{' or '.join(SAMPLING_METHODS)}"
-        )
-    if arguments.samples is None and (arguments.keep_samples or arguments.temperature is not None):
-        raise InputError("--keep-samples and --temperature: go with --samples; add it, or leave them out")
-    named = {"maps": arguments.maps, "refine_maps": arguments.refine_maps, "compress": arguments.virtual_coils}
-    named |= {"whiten": arguments.whiten, "output": arguments.combine_coils}
-    coils = from_dict(CoilSettings, named, "coil settings")
-    known = set(setting_names_of(arguments.method))
-    if arguments.method in SAMPLING_METHODS:
-        known -= {"iterations"}  # the option is of pnp; of refinement it is not one
-    settings = {name: value for name, value in vars(arguments).items() if name in known and value is not None}
-    if arguments.samples is not None and "sweeps" in settings:
-        settings["sample_sweeps"] = settings["sweeps"]
-    return load_method(arguments.method, checkpoint, arguments.device, coils=coils, **settings)
-
-
-def _undersampling(arguments: Reconstruct) -> Undersampling | None:
-    """Read the options of the mask; without --mask-type the file's own mask counts."""
-    if arguments.mask_type is None:
-        for name in ("center_fraction", "axis"):
-            if getattr(arguments, name) is not None:
-                raise InputError(f"--{name.replace('_', '-')}: goes with --mask-type; add it, or leave this option out")
-        return None
-    fraction = arguments.center_fraction
-    if fraction is None:
-        fraction = 0.32 / max(arguments.acceleration, 1)
-    acceleration = float(arguments.acceleration)
-    acceleration = int(acceleration) if acceleration.is_integer() else acceleration
-    return Undersampling(arguments.mask_type, acceleration, fraction, AXES[arguments.axis or "W"])

@@ -29,13 +29,17 @@ from mrihvae.utils.stages import record_stages
 
 
 @lru_cache(maxsize=1)
-def open_cached(file: Path) -> list[Scan]:
+def open_cached(file: Path, key: str | None = None, uncentered: bool = False) -> list[Scan]:
     """Open a file with k-space, and keep it for the next of its scans; `cache_clear` before files may have changed."""
-    return open_kspace(file, lazy=True)
+    return open_kspace(file, lazy=True, key=key, uncentered=uncentered)
 
 
-def reconstruct_file(file: Path, folder: Path, *settings: Any) -> list[dict[str, Any]]:
+def reconstruct_file(
+    file: Path, folder: Path, *settings: Any, reading: Mapping[str, Any] | None = None
+) -> list[dict[str, Any]]:
     """Reconstruct the scans of a file of any format, with the `settings` of `reconstruct_to_files`; return its rows.
+
+    `reading` has options of `mrihvae.open_kspace`.
 
     Raises
     ------
@@ -44,7 +48,7 @@ def reconstruct_file(file: Path, folder: Path, *settings: Any) -> list[dict[str,
     """
     return_large_blocks()
     with collect_notices() as notices:
-        scans = open_kspace(file, lazy=True)
+        scans = open_kspace(file, lazy=True, **(reading or {}))
     rows = [reconstruct_to_files(scan, file, folder, *settings) for scan in scans]
     for row in rows:
         row["warnings"] = sorted({*row["warnings"], *notices})
@@ -169,6 +173,21 @@ def describe(row: Mapping[str, Any]) -> str:
     within = f" ({stages.removeprefix(', ')})" if stages else ""
     parts = [f"{row['slices']} slices", f"R = {effective:.2f}", f"{seconds:.2f} s per slice{within}", *row["warnings"]]
     return f"{row['file']}: {', '.join(parts)}"
+
+
+def lines_about(row: Mapping[str, Any], shown: set[str], verbose: bool = False) -> list[str]:
+    """Describe a volume in a line; with `verbose` in several, for seconds of stages and all warnings.
+
+    Warnings that are in `shown`, as volumes before had them, are counted; others are added to it.
+    """
+    if verbose:
+        stages = [f"  {name}: {seconds:.4f} s per slice" for name, seconds in row.get("stages", {}).items()]
+        return [describe({**row, "warnings": []}), *stages, *(f"  warning: {text}" for text in row["warnings"])]
+    fresh = [text for text in row["warnings"] if text not in shown]
+    shown.update(fresh)
+    repeated = len(row["warnings"]) - len(fresh)
+    again = [f"{repeated} warning{'s' if repeated > 1 else ''} as before"] if repeated else []
+    return [describe({**row, "warnings": fresh + again})]
 
 
 def _panel(

@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from mrihvae import __version__
 from mrihvae.cli import options
-from mrihvae.cli.common import finished_before
+from mrihvae.cli.common import Failures, check_output, check_results, finished_before
 from mrihvae.errors import InputError
 from mrihvae.evaluation.figures import ERROR_GAIN, volume_panel
 from mrihvae.io.images import (
@@ -63,14 +63,22 @@ LOOP = (
 SAME = ("task", "checkpoint", "weights", "degradation", "noise", "settings")  # in one output folder
 
 
-def run(arguments: options.Restore) -> None:
-    """Restore; prints progress on standard error and a line per file on standard output."""
+def run(arguments: options.Restore) -> int:
+    """Restore; prints progress on standard error and a line per file on standard output.
+
+    Returns
+    -------
+    the exit status: 1 if some of the files failed
+    """
     _check(arguments)
+    check_output(arguments.output, "panels")
     files = list_images(arguments.input)
     outputs = {file: arguments.output / restored_name(file) for file in files}
     for file, output in outputs.items():
         if output.resolve().parent == file.resolve().parent:
             raise InputError(f"--output {arguments.output}: is where {file.name} is; choose another folder")
+    results = [arguments.output / "restore.json", *outputs.values()]
+    check_results(arguments.output, results, arguments.overwrite, arguments.resume)
     mask = None if arguments.mask is None else read_mask(arguments.mask)
     degradation = _degradation(arguments)
     settings = _settings(arguments)
@@ -78,13 +86,24 @@ def run(arguments: options.Restore) -> None:
     done = finished_before(arguments.output / "restore.json", summary, SAME, "files") if arguments.resume else {}
     model = load_on(arguments.checkpoint, arguments.device)
     job = RestorationJob(model, degradation, arguments.noise, settings, arguments.batch_size)
+    failures = Failures(len(files))
     for file, output in outputs.items():
         if file.name in done and output.exists():
             print(f"{file.name}: already there")
             continue
-        done[file.name] = _restore_file(file, output, job, mask, arguments)
-        with atomic_write(arguments.output / "restore.json") as temporary:
-            temporary.write_text(json.dumps({**summary, "files": list(done.values())}, indent=2) + "\n")
+        with failures.collect(file.name):
+            done[file.name] = _restore_file(file, output, job, mask, arguments)
+            _write_record(arguments.output, summary, done, failures)
+    failures.check_any_left(arguments.input, "restored")
+    _write_record(arguments.output, summary, done, failures)
+    return failures.conclude("restored", arguments.output, f"pictures: {arguments.output / 'panels'}")
+
+
+def _write_record(folder: Path, summary: dict[str, Any], done: dict[str, Any], failures: Failures) -> None:
+    """Write restore.json: settings, what was restored, and what failed."""
+    with atomic_write(folder / "restore.json") as temporary:
+        values = {**summary, "files": list(done.values()), "failed": failures.records()}
+        temporary.write_text(json.dumps(values, indent=2) + "\n")
 
 
 def _check(arguments: options.Restore) -> None:

@@ -8,7 +8,6 @@ import json
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -19,11 +18,22 @@ from tqdm import tqdm
 
 from mrihvae import __version__
 from mrihvae.cli import options
-from mrihvae.cli.common import finished_before
+from mrihvae.cli.common import (
+    Failures,
+    check_output,
+    check_results,
+    finished_before,
+    reading_of,
+    report_command,
+    settings_lines,
+)
+from mrihvae.cli.console import show_warning
 from mrihvae.cli.evaluate import as_dict
-from mrihvae.cli.reconstruct_files import open_cached, reconstruct_to_files
+from mrihvae.cli.protocol_data import ScanEntry, field_strength, unlike_protocol
+from mrihvae.cli.reconstruct_files import lines_about, open_cached, reconstruct_to_files
 from mrihvae.data.scan import TARGETS
 from mrihvae.errors import InputError
+from mrihvae.evaluation.report.record import RECORDS
 from mrihvae.evaluation.scores import METRICS, Evaluation, VolumeScores, evaluate
 from mrihvae.io.fastmri import read_head
 from mrihvae.io.formats import KSPACE_SUFFIXES, check_names, has_suffix
@@ -32,74 +42,72 @@ from mrihvae.physics.fastmri_masks import seed_of
 from mrihvae.physics.sampling import sampling_pattern
 from mrihvae.protocols.evaluation import Protocol, find_protocol, read_protocol
 from mrihvae.recon.methods import Method, ModelMethod, SampleMeanMethod
+from mrihvae.recon.settings import MODEL_METHODS
 from mrihvae.utils.files import atomic_write
+from mrihvae.utils.notices import collect_notices
 
 ROOT = Path(__file__).parents[2]  # of a checkout, if it is one
-SAME = ("protocol_sha256", "weights", "versions", "git", "settings")  # in one output folder
+SAME = ("protocol_sha256", "weights", "versions", "git", "settings", "reading")  # in one output folder
 
 
-@dataclass(frozen=True)
-class ScanEntry:
-    """Description of a scan, without its arrays.
+def run(arguments: options.Run) -> int:
+    """Run a protocol; prints progress on standard error and the table on standard output.
 
-    Attributes
-    ----------
-    file : path
-    name : of the scan; that of the file where it holds one scan in fastMRI's format
-    acquisition : attribute of that name, or "unknown"
-    shape : (H, W) of k-space
-    masked : whether it has a mask of its own
-    scored : whether it has the challenge's target
+    Returns
+    -------
+    the exit status: 1 if some of the files failed
     """
-
-    file: Path
-    name: str
-    acquisition: str
-    shape: tuple[int, int]
-    masked: bool
-    scored: bool
-
-
-def run(arguments: options.Run) -> None:
-    """Run a protocol; prints progress on standard error and the table on standard output."""
     for name in ("batch_size", "limit"):
         value = getattr(arguments, name)
         if value is not None and value < 1:
             raise InputError(f"--{name.replace('_', '-')} {value}: must be at least 1")
     open_cached.cache_clear()  # files may have changed since an earlier call
-    path = find_protocol(arguments.protocol)
+    path, output = find_protocol(arguments.protocol), arguments.output
     protocol = read_protocol(path)
-    volumes = find_volumes(protocol, arguments.data)[: arguments.limit]
-    try:
-        method = protocol.load(arguments.device)
-    except InputError as error:
-        raise InputError(f"{path}: {error}") from error
+    check_output(output, "reconstructions", "panels")
+    check_results(output, [output / name for name in RECORDS], arguments.overwrite, arguments.resume)
+    files = find_files(protocol, arguments.data)
+    failures = Failures(len(files))
+    volumes = find_volumes(protocol, files, failures, reading_of(arguments))[: arguments.limit]
+    results = [output / "reconstructions" / volume.name for volume in volumes]
+    check_results(output, results, arguments.overwrite, arguments.resume)
+    method = _load(path, protocol, arguments.device)
     summary = _summary(path, protocol, method, arguments)
-    there = finished_before(arguments.output / "run.json", summary, SAME, "volumes") if arguments.resume else {}
+    there = finished_before(output / "run.json", summary, SAME, "volumes") if arguments.resume else {}
+    if arguments.verbose:
+        print(settings_lines(summary), file=sys.stderr)
     wanted = {volume.name for volume in volumes}
     rows = {name: row for name, row in there.items() if name in wanted}
+    failures.total = len(volumes) + len(failures.reasons)
+    unlike = {volume.name: unlike_protocol(f"{path.stem} {protocol.description}", volume) for volume in volumes}
+    shown: set[str] = set()
+    for name, text in unlike.items():  # before the hours that it takes
+        _show(name, [text] if text else [], shown)
     scores: list[VolumeScores] = []
-    for volume in tqdm(volumes, path.stem, unit="volume", leave=False):
-        name = volume.name
-        reconstruction = arguments.output / "reconstructions" / name
-        if name not in rows or not reconstruction.is_file():
-            rows[name] = _reconstruct(volume, protocol, method, arguments)
-        if volume.scored:
-            scores += evaluate(volume.file, reconstruction, protocol.challenge).rows
-        _write(arguments.output, summary, protocol, volumes, rows, scores)
+    for volume, reconstruction in tqdm(list(zip(volumes, results, strict=True)), path.stem, unit="volume", leave=False):
+        with failures.collect(volume.name):
+            if volume.name not in rows or not reconstruction.is_file():
+                rows[volume.name] = _reconstruct(volume, unlike[volume.name], protocol, method, arguments, shown)
+            if volume.scored:
+                scores += evaluate(volume.file, reconstruction, protocol.challenge).rows
+        if volume.name in failures.reasons:
+            rows.pop(volume.name, None)
+        if rows:
+            _write(output, summary, protocol, volumes, rows, scores, failures)
+    failures.check_any_left(files[0].parent, "reconstructed")
     print(table(protocol, list(rows.values()), _in_folder_order(scores, volumes)))
     if not scores:
         print(f"\nno file has a target ({TARGETS[protocol.challenge]}): there is nothing to score")
+    return failures.conclude("reconstructed", output, report_command(output))
 
 
-def find_volumes(protocol: Protocol, data: Path) -> list[ScanEntry]:
+def find_files(protocol: Protocol, data: Path) -> list[Path]:
     """Find the files of a protocol, sorted by name.
 
     Raises
     ------
     InputError
-        No such folder, no file of the acquisitions, a file that cannot be read, one that does not fit the challenge, or
-        a mask that no file of this size can have.
+        No such folder, or no file in it.
     """
     folder = data / protocol.data
     if not folder.is_dir():
@@ -108,7 +116,29 @@ def find_volumes(protocol: Protocol, data: Path) -> list[ScanEntry]:
                 f"{data}: has no folder '{protocol.data}', and no file with k-space itself; give --data with them"
             )
         folder = data
-    volumes = [volume for file in list_kspace(folder) for volume in _volumes(file, protocol.challenge)]
+    return list_kspace(folder)
+
+
+def find_volumes(
+    protocol: Protocol, files: Sequence[Path], failures: Failures, reading: Mapping[str, Any]
+) -> list[ScanEntry]:
+    """Check the files of a protocol before any work, and list their scans; files that cannot be read go to `failures`.
+
+    `reading` has options of `mrihvae.open_kspace`.
+
+    Raises
+    ------
+    InputError
+        No file of the acquisitions, one that does not fit the challenge, or a mask that no file of this size can have.
+    """
+    volumes = []
+    folder = files[0].parent
+    for file in files:
+        with failures.collect(file.name):
+            volumes += _volumes(file, protocol.challenge, reading)
+    failures.check_any_left(folder, "reconstructed")
+    for volume in volumes:
+        _check_challenge(volume, protocol.challenge)
     check_names((volume.file, volume.name) for volume in volumes)
     chosen = [v for v in volumes if not protocol.acquisitions or v.acquisition in protocol.acquisitions]
     if not chosen:
@@ -116,7 +146,7 @@ def find_volumes(protocol: Protocol, data: Path) -> list[ScanEntry]:
         wanted = ", ".join(protocol.acquisitions)
         raise InputError(f"{folder}: no file has acquisition {wanted}; there are: {there}")
     mask, shapes = protocol.mask, {v.shape: v.file for v in chosen if not v.masked}
-    for shape, file in shapes.items():  # before anything is reconstructed
+    for shape, file in shapes.items():
         try:
             sampling_pattern(mask.type, shape, mask.acceleration, mask.center_fraction, seed_of(file.name))
         except InputError as error:
@@ -171,32 +201,40 @@ def _line(
     return [name, kind, str(sum(row["slices"] for row in rows)), f"{effective:.2f}", *shown, f"{seconds:.2f}"]
 
 
-def _volumes(file: Path, challenge: str) -> list[ScanEntry]:
-    """Return the scans of a file, which must be of the challenge."""
-    if kind_of(file) == "fastmri":
-        return [_head(file, challenge)]
-    volumes = []
-    for scan in open_cached(file):
-        _check_challenge(file, scan.kspace.shape, challenge)
-        acquisition = str(scan.attributes.get("acquisition", "unknown"))
-        shape = (scan.kspace.shape[-2], scan.kspace.shape[-1])
-        masked = scan.mask is not None and not scan.mask.all()
-        volumes.append(ScanEntry(file, scan.name, acquisition, shape, masked, False))
-    return volumes
+def _load(path: Path, protocol: Protocol, device: str) -> Method:
+    """Load the method of a protocol."""
+    if protocol.method not in MODEL_METHODS and device != "cpu":
+        raise InputError(f"--device {device}: method '{protocol.method}' computes on the CPU; leave it out")
+    try:
+        return protocol.load(device)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error
 
 
-def _check_challenge(file: Path, shape: tuple[int, ...], challenge: str) -> None:
-    kind = "singlecoil" if len(shape) == 3 else "multicoil"
+def _volumes(file: Path, challenge: str, reading: Mapping[str, Any]) -> list[ScanEntry]:
+    """List the scans of a file."""
+    if kind_of(file, reading.get("key")) == "fastmri":
+        with collect_notices():  # they are said when it is reconstructed
+            head = read_head(file, reading.get("key"))
+        scored = TARGETS[challenge] in head.keys
+        return [ScanEntry(file, file.name, head.acquisition, head.shape, head.masked, scored, field_strength(file))]
+    return [
+        ScanEntry(
+            file,
+            scan.name,
+            str(scan.attributes.get("acquisition", "unknown")),
+            scan.kspace.shape,
+            scan.mask is not None and not scan.mask.all(),
+            scored=False,
+        )
+        for scan in open_cached(file, **reading)
+    ]
+
+
+def _check_challenge(volume: ScanEntry, challenge: str) -> None:
+    kind = "singlecoil" if volume.coils is None else "multicoil"
     if kind != challenge:
-        raise InputError(f"{file}: is {kind}, but the protocol's challenge is {challenge}; check --data")
-
-
-def _head(file: Path, challenge: str) -> ScanEntry:
-    """Read the head of a fastMRI file."""
-    head = read_head(file)
-    _check_challenge(file, head.shape, challenge)
-    height, width = head.shape[-2:]
-    return ScanEntry(file, file.name, head.acquisition, (height, width), head.masked, TARGETS[challenge] in head.keys)
+        raise InputError(f"{volume.file}: is {kind}, but the protocol's challenge is {challenge}; check --data")
 
 
 def _summary(path: Path, protocol: Protocol, method: Method, arguments: options.Run) -> dict[str, Any]:
@@ -221,6 +259,7 @@ def _summary(path: Path, protocol: Protocol, method: Method, arguments: options.
         },
         "git": git_state(),
         "data": str(arguments.data),
+        "reading": reading_of(arguments) or None,
         "limit": arguments.limit,
         "device": arguments.device,
         "threads": torch.get_num_threads(),
@@ -229,19 +268,36 @@ def _summary(path: Path, protocol: Protocol, method: Method, arguments: options.
     return dict(json.loads(json.dumps(summary)))  # lists for tuples, to compare with what is read
 
 
-def _reconstruct(volume: ScanEntry, protocol: Protocol, method: Method, arguments: options.Run) -> dict[str, Any]:
-    """Reconstruct a volume to its files, and return its row."""
+def _reconstruct(
+    volume: ScanEntry, unlike: str, protocol: Protocol, method: Method, arguments: options.Run, shown: set[str]
+) -> dict[str, Any]:
+    """Reconstruct a volume to its files, and return its row; print warnings that were not `shown` before.
+
+    `unlike` is the warning that it does not look like the protocol's data, or empty.
+    """
     undersampling = None if volume.masked else protocol.mask.undersampling()
     sampled = isinstance(method, SampleMeanMethod)
-    scan = next(scan for scan in open_cached(volume.file) if scan.name == volume.name)
+    with collect_notices() as notices:
+        scan = next(scan for scan in open_cached(volume.file, **reading_of(arguments)) if scan.name == volume.name)
     row = reconstruct_to_files(
         scan, volume.file, arguments.output, method, undersampling, arguments.batch_size, sampled, False, protocol.seed,
         options="[solver] ",
     )  # fmt: skip
-    for warning in row["warnings"]:
-        tqdm.write(f"{volume.name}: {warning}", file=sys.stderr)
+    row["warnings"] = sorted({*row["warnings"], *notices, *([unlike] if unlike else [])})
+    if arguments.verbose:
+        tqdm.write("\n".join(lines_about(row, shown, verbose=True)), file=sys.stderr)
+    else:
+        _show(volume.name, row["warnings"], shown)
     source = {} if volume.name == volume.file.name else {"source": volume.file.name}
     return {**row, **source, "acquisition": volume.acquisition}
+
+
+def _show(name: str, warnings: Sequence[str], shown: set[str]) -> None:
+    """Print the warnings that were not `shown` before."""
+    for text in warnings:
+        if text not in shown:
+            show_warning(name, text)
+        shown.add(text)
 
 
 def _in_folder_order(scores: Sequence[VolumeScores], volumes: Sequence[ScanEntry]) -> Evaluation:
@@ -257,14 +313,16 @@ def _write(
     volumes: Sequence[ScanEntry],
     rows: Mapping[str, Mapping[str, Any]],
     scores: Sequence[VolumeScores],
+    failures: Failures,
 ) -> None:
-    """Write the table and the JSON of the volumes so far."""
+    """Write the table and the JSON of the volumes so far, and of files that failed."""
     evaluation = _in_folder_order(scores, volumes)
     numbers = as_dict(evaluation) if scores else {"overall": None, "acquisitions": {}, "volumes": []}
     found = {row["file"]: {metric: row[metric] for metric in METRICS} for row in numbers.pop("volumes")}
     entries = [{**row, "scores": found.get(name)} for name, row in rows.items()]
     with atomic_write(output / "run.json") as temporary:
-        temporary.write_text(json.dumps({**summary, **numbers, "volumes": entries}, indent=2, allow_nan=False) + "\n")
+        values = {**summary, **numbers, "volumes": entries, "failed": failures.records()}
+        temporary.write_text(json.dumps(values, indent=2, allow_nan=False) + "\n")
     made = [f"{package} {version}" for package, version in summary["versions"].items()]
     if summary["weights"]:
         made.append(f"weights {protocol.weights} ({summary['weights']})")

@@ -27,19 +27,22 @@ class Section:
         parameter = Parameter(group=Group(self.title, sort_key=self.place), help=help, **further)
         return field(default=default, kw_only=not positional, metadata={"parameter": parameter})
 
-    def setting(self, settings: Any, name: str, prefix: str = "", **further: Any) -> Any:
+    def setting(self, settings: Any, name: str, prefix: str = "", *, unset: bool = False, **further: Any) -> Any:
         """Return the field of an option that is a setting, with its default and with the help in its docstring.
 
         Parameters
         ----------
         settings : dataclass with defaults and a numpydoc section "Attributes", or an instance that has the defaults
         prefix : text before that of the docstring, whose part about None is left out
+        unset : whether the option is None where it is left out, so that a value that equals the default counts as given
         """
         text = re.search(rf"^{name} : (.+(?:\n    .+)*)", inspect.getdoc(settings) or "", re.MULTILINE)
         if text is None:
             raise LookupError(f"the docstring of the settings lacks {name}")
         help = prefix + re.split(r"; None\b", " ".join(text[1].split()))[0]
-        declared = self(help, **{"default": getattr(settings, name), **further})
+        usual = getattr(settings, name)
+        own = {"default": None, "shown": _show(usual)} if unset else {"default": usual}
+        declared = self(help, **{**own, **further})
         return field(default=declared.default, metadata={**declared.metadata, "setting": (settings, name)})
 
 

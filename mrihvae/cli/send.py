@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 from tqdm import tqdm
 
 from mrihvae.cli import options
+from mrihvae.cli.common import check_output
+from mrihvae.cli.console import show_error
 from mrihvae.errors import InputError
 from mrihvae.io.mrd.extra import require_ismrmrd
 
@@ -34,7 +36,8 @@ def run(arguments: options.Send) -> int:
         raise InputError(f"--timeout {arguments.timeout}: must be a number of seconds above 0")
     path = arguments.output / IMAGES
     if path.exists() and not arguments.overwrite:
-        raise InputError(f"{path}: is there already; choose another --output, or add --overwrite")
+        raise InputError(f"{path}: is already there; choose another --output, or add --overwrite to replace it")
+    check_output(arguments.output)
     stream = open_stream(arguments.input, arguments.group)
     messages = _with_first(client_messages(stream, arguments.config, parameters))
     images: list[ReceivedImage] = []
@@ -51,7 +54,7 @@ def run(arguments: options.Send) -> int:
     elif not errors:
         errors.append(f"{address}: sent no image; see its log")
     for text in errors:
-        print(f"mrihvae: error: {text}", file=sys.stderr)
+        show_error(text)
     return 1 if errors else 0
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from mrihvae.cli import options
+from mrihvae.cli.common import check_output
 from mrihvae.errors import InputError
 from mrihvae.physics.sampling import Undersampling
 from mrihvae.simulation.files import ImageGroup, draw_lines, image_groups, simulate_file, undersample_file
@@ -20,6 +21,7 @@ def run(arguments: options.Simulate) -> None:
     """Simulate; prints progress on standard error and a line per scan on standard output."""
     settings = _settings(arguments)
     undersampling = _undersampling(arguments)
+    check_output(arguments.output)
     groups = image_groups(arguments.images, arguments.every, arguments.limit)
     if undersampling is not None:
         for group in groups:  # so that numbers that give no mask are refused before anything is written

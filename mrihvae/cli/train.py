@@ -18,6 +18,7 @@ import torch.distributed as dist
 from tqdm import tqdm
 
 from mrihvae.cli import options
+from mrihvae.cli.common import check_output
 from mrihvae.datasets.lazy import LazySlices
 from mrihvae.datasets.mixture import Reading, WeightedDatasets, load_mixture
 from mrihvae.errors import InputError, reason
@@ -51,6 +52,7 @@ def run(arguments: options.Train) -> None:
     path = find_training_protocol(arguments.protocol) if arguments.protocol else None
     protocol = read_training_protocol(path) if path else None
     paths = _paths(arguments, protocol)
+    check_output(arguments.output)
     job = _job(arguments, path, protocol)
     mixture = load_mixture(
         paths,
@@ -58,6 +60,8 @@ def run(arguments: options.Train) -> None:
         reading_of(arguments, job.simulation.several),
     )
     check_fit(mixture, job.model.settings, job.settings)
+    if arguments.resume:
+        check_same_data(arguments.output, _describe(mixture))
     validate = _validation(arguments, job) if arguments.validation and first else None
     stop = _Stop(arguments.minutes)
     provenance: dict[str, Any] = {"data": _describe(mixture), "torch": str(torch.__version__)}
@@ -157,7 +161,8 @@ def _paths(arguments: options.Train, protocol: TrainingProtocol | None) -> list[
             raise InputError("--data: PATHs take the place of the protocol's folders; leave one of them out")
         return list(arguments.data)
     if protocol is None:
-        raise InputError("PATH: nothing to train on; give data, or --protocol NAME and --data DIR")
+        again = ", as the run was started with" if arguments.resume else ""
+        raise InputError(f"PATH: nothing to train on; give data, or --protocol NAME and --data DIR{again}")
     if arguments.root is None:
         raise InputError(f"--data: left out; give the directory with {', '.join(protocol.data)}, or PATHs")
     return data_paths(protocol, arguments.root)
@@ -250,6 +255,31 @@ def check_fit(mixture: WeightedDatasets, model: ModelSettings, training: TrainSe
             raise InputError(f"{dataset.path}: pictures of {shape[0]} channels; set the model's 'channels' to it")
         if model.real and any(size < have for wanted in training.shapes for size, have in zip(wanted, shape[1:])):
             raise InputError(f"{dataset.path}: pictures of {shape[1]} x {shape[2]} are larger than training 'shapes'")
+
+
+def check_same_data(output: Path, data: list[dict[str, Any]]) -> None:
+    """Check that a run is resumed with the data that it was started with, as the card of its weights describes them.
+
+    Raises
+    ------
+    InputError
+        Other data.
+    """
+    path = output / "weights.safetensors"
+    earlier = load_card(path).get("data") if path.is_file() else None
+    if not isinstance(earlier, list):
+        return
+    before, now = (", ".join(map(_name_data, sets)) for sets in (earlier, data))
+    if before != now:
+        raise InputError(
+            f"{output}: its run was started with {before}, and is given {now}; give the same data with the same "
+            "weights, or start another run with --weights"
+        )
+
+
+def _name_data(described: Mapping[str, Any]) -> str:
+    """Name a data set, its size and its share."""
+    return f"{described.get('path')} ({described.get('slices')} slices, share {described.get('share')})"
 
 
 def _describe(mixture: WeightedDatasets) -> list[dict[str, Any]]:

@@ -132,7 +132,7 @@ def voxel_of(attributes: Mapping[str, Any]) -> tuple[float, float, float] | None
     """Read the size of voxels along H, W and across slices, mm, from attributes; None where they have none."""
     try:
         x, y, z = (float(size) for size in attributes.get(VOXEL_KEY, ()))
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return None
     return (x, y, z) if min(x, y, z) > 0 and np.isfinite((x, y, z)).all() else None
 
@@ -149,7 +149,7 @@ def geometry_of(path: Path, attributes: Mapping[str, Any], slices: int) -> Geome
         return None
     try:
         positions, read, phase, normal, voxel = (np.asarray(attributes[name], np.float64) for name in GEOMETRY_KEYS)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise InputError(f"{path}: attributes of its geometry are no numbers ({error}); leave them out") from error
     if positions.shape != (slices, 3) or any(vector.shape != (3,) for vector in (read, phase, normal, voxel)):
         raise InputError(

@@ -6,7 +6,7 @@ It takes k-space alone, some slices of it, and judges what every reader delivers
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -32,11 +32,13 @@ class Inspection:
         stands out
     refusal : why this cannot be k-space as it should be; empty if it can
     warnings : what is doubtful
+    largest : magnitude of the strongest sample; 0 where all are, or where any is not finite
     """
 
     shift: tuple[int, int] = (0, 0)
     refusal: str = ""
     warnings: tuple[str, ...] = ()
+    largest: float = field(default=0.0, compare=False)
 
 
 def inspect_kspace(scan: Scan, mask: np.ndarray | None = None) -> Inspection:
@@ -55,7 +57,7 @@ def inspect_kspace(scan: Scan, mask: np.ndarray | None = None) -> Inspection:
     chosen = np.unique(np.linspace(0, count - 1, min(count, MAX_SLICES)).round().astype(int))
     slices = [_take(scan, int(k), mask) for k in chosen[:1]]
     power = np.zeros(slices[0].shape)
-    real, clipped = True, 0
+    real, clipped, peak = True, 0, 0.0
     for number, k in enumerate(chosen):
         kspace = slices[0] if number == 0 else _take(scan, int(k), mask)
         largest = float(np.abs(kspace).max())
@@ -63,6 +65,7 @@ def inspect_kspace(scan: Scan, mask: np.ndarray | None = None) -> Inspection:
             return Inspection()
         if largest == 0:
             continue
+        peak = max(peak, largest)
         for coil, samples in enumerate(kspace):  # in double precision, where no square leaves its range
             power[coil] += np.abs(samples.astype(np.complex128)) ** 2
         real = real and not kspace.imag.any()
@@ -76,8 +79,8 @@ def inspect_kspace(scan: Scan, mask: np.ndarray | None = None) -> Inspection:
         h, w = np.unravel_index(int(_smoothed(whole).argmax()), whole.shape)
         shift = (int(h) - whole.shape[0] // 2, int(w) - whole.shape[1] // 2)
     if refusal := _refusal(slices[0], whole, shift):
-        return Inspection(shift, refusal)
-    return Inspection(shift, warnings=tuple(_warnings(power.sum(axis=(1, 2)), real, clipped)))
+        return Inspection(shift, refusal, largest=peak)
+    return Inspection(shift, warnings=tuple(_warnings(power.sum(axis=(1, 2)), real, clipped)), largest=peak)
 
 
 def _take(scan: Scan, k: int, mask: np.ndarray | None) -> np.ndarray:
@@ -97,8 +100,8 @@ def _refusal(kspace: np.ndarray, power: np.ndarray, shift: tuple[int, int]) -> s
     ends = [abs(offset) >= size // 2 - 1 for offset, size in zip(shift, (height, width), strict=True)]
     if all(ends) and min(height, width) > 8:
         return (
-            "is not centered: the strongest sample is at a corner, as of a Fourier transform without fftshift; shift "
-            "it by half its size along H and W (numpy.fft.fftshift)"
+            "is not centered: the strongest sample is at a corner, as of a Fourier transform without fftshift; add "
+            "--uncentered, or shift it by half its size along H and W (numpy.fft.fftshift)"
         )
     return ""
 

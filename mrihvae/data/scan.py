@@ -124,6 +124,13 @@ class Scan:
     calibration: Sequence[Calibration] | None = None
     voxel: tuple[float, float, float] | None = None
 
+    def __post_init__(self) -> None:
+        """Bring arrays of the other byte order, which torch does not take, into that of this machine."""
+        for name in ("kspace", "mask", "target", "maps", "noise_scan"):
+            array = getattr(self, name)
+            if isinstance(array, np.ndarray) and not array.dtype.isnative:
+                object.__setattr__(self, name, array.astype(array.dtype.newbyteorder("=")))
+
     @property
     def coils(self) -> int:
         """Number of coils."""

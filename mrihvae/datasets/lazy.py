@@ -16,6 +16,7 @@ import h5py
 import numpy as np
 
 from mrihvae.errors import InputError
+from mrihvae.io.arrays import as_complex64
 from mrihvae.io.checks import read_errors
 from mrihvae.io.fastmri import FastMRIHead
 from mrihvae.io.stored_kspace import is_finite
@@ -112,7 +113,7 @@ class FastmriFile:
 
     def read(self, index: int) -> dict[int, np.ndarray]:
         """Read one slice, or one coil of it."""
-        array = _read(self.path, self.place(index))
+        array = _read(self.path, self.place(index), self.head.key)
         height, width = array.shape[-2:]
         # DC is seldom 0, so that this is decided at once
         return {index: array} if array[..., height // 2, width // 2].any() or array.any() else {}
@@ -235,11 +236,11 @@ class LazySlices:
         return array
 
 
-def _read(path: Path, place: Place) -> np.ndarray:
+def _read(path: Path, place: Place, key: str) -> np.ndarray:
     """Read one slice, or one coil of it: complex64 (h, w) or (coils, h, w)."""
     problem, remedy = f"slice {place[0]} cannot be read any more", "put back the file that was there"
     with read_errors(path, problem, remedy), h5py.File(path, "r") as file:
-        array = np.asarray(file["kspace"][place]).astype(np.complex64, copy=False)
+        array = as_complex64(np.asarray(file[key][place]))
     if not is_finite(array):
-        raise InputError(f"{path}: dataset 'kspace' holds NaN or infinite values in slice {place[0]}; export it again")
+        raise InputError(f"{path}: dataset '{key}' holds NaN or infinite values in slice {place[0]}; export it again")
     return array

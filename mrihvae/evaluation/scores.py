@@ -12,7 +12,7 @@ import numpy as np
 
 from mrihvae.data.scan import TARGETS
 from mrihvae.errors import InputError, reason
-from mrihvae.io.formats import list_files
+from mrihvae.io.formats import list_files, list_names, names_in
 from mrihvae.io.hdf5 import read_dataset
 
 METRICS = ("MSE", "NMSE", "PSNR", "SSIM")
@@ -211,7 +211,8 @@ def _pairs(target_path: Path, predictions_path: Path) -> list[Pair]:
 def _check_prediction(target: Path, prediction: Path) -> None:
     if not prediction.is_file():
         raise InputError(
-            f"{prediction}: file not found, but {target} needs a prediction; reconstruct it or filter it out"
+            f"{prediction}: file not found, but {target} needs a prediction; reconstruct it or filter it out (the "
+            f"folder has {list_names(names_in(prediction.parent))})"
         )
 
 
@@ -246,6 +247,10 @@ def _attributes(path: Path) -> dict[str, Any]:
 
 
 def _score(target_path: Path, prediction_path: Path, key: str) -> VolumeScores:
+    if (keys := _dataset_names(target_path)) and key not in keys:
+        other = next((name for name, target in TARGETS.items() if target in keys), None)
+        hint = f"give --challenge {other}" if other else "give fully sampled scans with their targets"
+        raise InputError(f"{target_path}: has no dataset '{key}', the target to compare with; {hint}")
     target = _read_images(target_path, key)
     prediction = _read_images(prediction_path, "reconstruction")
     slices, height, width = target.shape
@@ -263,6 +268,15 @@ def _score(target_path: Path, prediction_path: Path, key: str) -> VolumeScores:
     if not target[:, top : top + width].max() > 0:
         raise InputError(f"{target_path}: '{key}' is nowhere above 0, so no score is defined; check the file")
     return VolumeScores(target_path.name, _acquisition(target_path), slices, _values(target, prediction))
+
+
+def _dataset_names(path: Path) -> set[str]:
+    """List the datasets of an HDF5 file; none of a damaged one."""
+    try:
+        with h5py.File(path, "r") as file:
+            return set(file)
+    except (OSError, RuntimeError):
+        return set()
 
 
 def _read_images(path: Path, key: str) -> np.ndarray:

@@ -27,7 +27,7 @@ from mrihvae.physics.mri import MaskedFourier, Sense
 from mrihvae.physics.noise import background_noise, noise_std
 from mrihvae.physics.operators import Operator
 from mrihvae.physics.sampling import lines_differ_along_h
-from mrihvae.physics.scaling import kspace_scale
+from mrihvae.physics.scaling import kspace_scale, peak_phase
 from mrihvae.physics.total_variation import ADMM_CG_ITERATIONS, TV_CG_TOLERANCE, TV_STRENGTH, total_variation
 
 WEIGHT = 2.0  # of the network's answer against data, over their noise: its error grows with the noise, too
@@ -44,6 +44,7 @@ class Problem(ABC):
     mask : M, the network's k-space samples that were acquired or are known to be 0: bool (slices, H', W')
     noise : (slices,), standard deviation of the noise per complex k-space sample of a coil
     scale : (slices,), factor from model units to physical ones
+    phase : complex (slices,) of magnitude 1, the phase of the scan that was taken from its data; None for 1
     padded : (H', W'), the network's grid
     transposed : whether H and W were exchanged
     number : of the view in which the network sees the slices, see `mrihvae.inference.views.view`
@@ -55,6 +56,12 @@ class Problem(ABC):
     padded: tuple[int, int]
     transposed: bool = False
     number: int = 0
+    phase: Tensor | None = None
+
+    @property
+    def unit(self) -> Tensor:
+        """The factor from model units to physical ones, with the phase of the scan: (slices,)."""
+        return self.scale if self.phase is None else self.scale * self.phase
 
     @property
     @abstractmethod
@@ -155,7 +162,7 @@ class SingleCoilProblem(Problem):
 
     def images(self, kspace: Tensor) -> Tensor:
         """Compute images (..., slices, H, W) in physical scale."""
-        images = ifft2c(resize_kspace(kspace * self.scale[:, None, None], self.shape))
+        images = ifft2c(resize_kspace(kspace * self.unit[:, None, None], self.shape))
         return images.mT if self.transposed else images
 
     def operator(self) -> MaskedFourier:
@@ -232,7 +239,7 @@ class MultiCoilProblem(Problem):
 
     def images(self, kspace: Tensor) -> Tensor:
         """Compute coil-combined images (..., slices, H, W) in physical scale."""
-        images = self.image(kspace) * self.scale[:, None, None]
+        images = self.image(kspace) * self.unit[:, None, None]
         return images.mT if self.transposed else images
 
     def operator(self) -> Sense:
@@ -242,7 +249,7 @@ class MultiCoilProblem(Problem):
     def data(self, kspace: Tensor) -> Tensor:
         """Return the acquired k-space of all coils, (slices, coils, H, W), in model units."""
         own = self.sense.masked((kspace.mT if self.transposed else kspace).to(self.combined))
-        return own / self.scale[:, None, None, None]
+        return own / self.unit[:, None, None, None]
 
 
 class _Proximal(torch.autograd.Function):
@@ -266,6 +273,9 @@ def prepare(
     model: HVAE, kspace: Tensor, mask: Tensor, maps: Tensor | None = None, noise: Tensor | None = None
 ) -> Problem:
     """Return undersampled slices y = M F S x + n in the network's units, sizes and orientation.
+
+    The phase of k-space as a whole is arbitrary, and the network is none the wiser: it is taken away, so that no result
+    depends on it.
 
     Parameters
     ----------
@@ -306,16 +316,20 @@ def prepare(
         measured = resize_kspace(kept, padded)
         scale = kspace_scale(measured)
         noise = (noise_std(kept) if noise is None else noise.to(scale)) / scale
-        measured = measured / scale[:, None, None]
-        return SingleCoilProblem(mask=known, noise=noise, scale=scale, padded=padded, measured=measured, shape=shape)
+        phase = peak_phase(measured)
+        measured = measured / (scale * phase)[:, None, None]
+        return SingleCoilProblem(
+            mask=known, noise=noise, scale=scale, padded=padded, measured=measured, shape=shape, phase=phase
+        )
     sense = Sense(maps.to(device, torch.complex64), mask.expand(len(kspace), *shape))
     kept = sense.masked(kspace)
     combined = sense.adjoint(kept)
-    scale = kspace_scale(resize_kspace(fft2c(combined), padded))
+    spectrum = fft2c(combined)
+    scale, phase = kspace_scale(resize_kspace(spectrum, padded)), peak_phase(spectrum)
     noise = (background_noise(kept) if noise is None else noise.to(scale)) / scale
-    combined = combined / scale[:, None, None]
+    combined = combined / (scale * phase)[:, None, None]
     problem = MultiCoilProblem(
-        mask=known, noise=noise, scale=scale, padded=padded, sense=sense, combined=combined, first=combined
+        mask=known, noise=noise, scale=scale, padded=padded, sense=sense, combined=combined, first=combined, phase=phase
     )
     return problem.with_tv_initialization(model.settings.start_share)
 

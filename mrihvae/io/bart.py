@@ -12,6 +12,7 @@ from mrihvae.errors import InputError
 from mrihvae.io.checks import make_scan, read_errors
 from mrihvae.io.partitions import centered_fft, check_partitions
 from mrihvae.utils.files import atomic_write
+from mrihvae.utils.notices import warn
 
 BART_SUFFIXES = (".cfl", ".hdr")
 SIZES_LINE = "# Dimensions"  # of a header, which the sizes follow
@@ -119,7 +120,8 @@ def read_bart(path: Path) -> list[Scan]:
             raise InputError(f"{path}: has both partitions (PHS2) and slices; take one of the slices")
         lines = np.asarray(whole.any(axis=tuple(k for k in range(whole.ndim) if k not in (PHASE_1, PHASE_2))))
         with read_errors(path):
-            check_partitions(lines)
+            for text in check_partitions(lines):
+                warn(f"{path}: {text}")
         whole = centered_fft(whole, PHASE_2, inverse=True).swapaxes(PHASE_2, SLICE)
     scans = []
     several = [dimension for dimension in SCAN_DIMENSIONS if whole.shape[dimension] > 1]

@@ -8,11 +8,13 @@ from pathlib import Path
 from mrihvae.errors import InputError
 
 KSPACE_FORMATS = (
-    "fastMRI HDF5, ISMRMRD (MRD) HDF5, Siemens TWIX .dat, BART .cfl with .hdr, or NumPy .npy with a .json of axes"
+    "fastMRI HDF5, ISMRMRD (MRD) HDF5, Siemens TWIX .dat, BART .cfl with .hdr, MATLAB .mat, or NumPy .npy with a .json "
+    "of axes"
 )
-KSPACE_SUFFIXES = (".h5", ".hdf5", ".mrd", ".dat", ".cfl", ".npy")
+KSPACE_SUFFIXES = (".h5", ".hdf5", ".mrd", ".dat", ".cfl", ".mat", ".npy")
 NIFTI_SUFFIXES = (".nii", ".nii.gz")
 PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg")
+MAX_LISTED = 8  # names in an error
 
 
 def has_suffix(path: Path, suffixes: tuple[str, ...]) -> bool:
@@ -72,3 +74,15 @@ def check_names(results: Iterable[tuple[Path, str]]) -> None:
             both = f"{files[stem].name} and {file.name}"
             raise InputError(f"{file.parent}: {both} would have results of one name; rename one")
         files[stem] = file
+
+
+def names_in(path: Path) -> list[str]:
+    """Return the names of what is in a folder, sorted and without hidden ones; of a file its own name."""
+    return sorted(p.name for p in path.iterdir() if p.name[0] != ".") if path.is_dir() else [path.name]
+
+
+def list_names(names: Iterable[str]) -> str:
+    """Return names for an error, sorted: the first ones, and how many more there are."""
+    ordered = sorted(names)
+    more = len(ordered) - MAX_LISTED
+    return ", ".join(ordered[:MAX_LISTED]) + (f" and {more} more" if more > 0 else "") or "nothing"

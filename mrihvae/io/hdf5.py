@@ -13,14 +13,50 @@ import h5py
 import numpy as np
 
 from mrihvae.errors import InputError, reason
-from mrihvae.io.stored_kspace import open_dataset
 from mrihvae.utils.files import atomic_write
 
 ROOM_BESIDE = 2**16  # bytes that a file takes beside its arrays
 
 
+@contextmanager
+def open_hdf5(path: Path) -> Iterator[h5py.File]:
+    """Open an HDF5 file to read.
+
+    Raises
+    ------
+    InputError
+        Missing, truncated or not HDF5, also where that shows only while it is read.
+    """
+    try:
+        with h5py.File(path, "r") as file:
+            yield file
+    except FileNotFoundError:
+        raise InputError(f"{path}: file not found; check the path") from None
+    except PermissionError:
+        raise InputError(f"{path}: must not be read by you; check its permissions") from None
+    except (OSError, RuntimeError, AttributeError) as error:
+        why = reason(error)
+        raise InputError(f"{path}: truncated or not an HDF5 file ({why}); copy it again") from error
+
+
+@contextmanager
+def open_dataset(path: Path, key: str) -> Iterator[h5py.Dataset]:
+    """Open one dataset of an HDF5 file.
+
+    Raises
+    ------
+    InputError
+        As `open_hdf5`, or the key is missing.
+    """
+    with open_hdf5(path) as file:
+        dataset = file.get(key)
+        if not isinstance(dataset, h5py.Dataset):
+            raise InputError(f"{path}: has no dataset '{key}' (it has {', '.join(file) or 'none'}); check the file")
+        yield dataset
+
+
 def read_dataset(path: Path, key: str) -> np.ndarray:
-    """Read one dataset of an HDF5 file.
+    """Read one dataset of an HDF5 file, in the byte order of this machine.
 
     Raises
     ------
@@ -31,7 +67,7 @@ def read_dataset(path: Path, key: str) -> np.ndarray:
         array = np.asarray(dataset[()])
     if array.dtype.kind in "fc" and not np.isfinite(array).all():
         raise InputError(f"{path}: dataset '{key}' holds NaN or infinite values; export the scan again")
-    return array
+    return array.astype(array.dtype.newbyteorder("="), copy=False)
 
 
 def write_datasets(path: Path, arrays: Mapping[str, np.ndarray], attributes: Mapping[str, Any] | None = None) -> None:

@@ -1,7 +1,8 @@
-"""Files with k-space, whose format is detected from their contents: fastMRI, ISMRMRD, Siemens, BART and NumPy."""
+"""Files with k-space, whose format is detected from their contents: fastMRI, ISMRMRD, Siemens, BART, MATLAB, NumPy."""
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import h5py
@@ -9,37 +10,48 @@ import h5py
 from mrihvae.data.scan import Scan
 from mrihvae.errors import InputError
 from mrihvae.io.bart import SIZES_LINE, read_bart
+from mrihvae.io.centering import center_scan
 from mrihvae.io.checks import read_errors
 from mrihvae.io.fastmri import read_head, read_scan
 from mrihvae.io.formats import KSPACE_FORMATS, KSPACE_SUFFIXES, check_names, list_files
+from mrihvae.io.matlab import is_matlab, read_matlab
 from mrihvae.io.mrd.extra import require_ismrmrd
 from mrihvae.io.mrd.image_files import mrd_image_groups
 from mrihvae.io.npy import read_numpy
 from mrihvae.io.twix.extra import is_twix, require_twixtools
+from mrihvae.utils.notices import collect_notices
 
 MRD_KEYS = {"xml", "data"}  # header and lines
+KEYED = ("fastmri", "matlab")  # formats whose arrays have names
 
 
-def open_kspace(path: Path | str, lazy: bool = False) -> list[Scan]:
+def open_kspace(
+    path: Path | str, lazy: bool = False, *, key: str | None = None, uncentered: bool = False
+) -> list[Scan]:
     """Read a file with k-space, of any format; the format is detected from the file's contents.
 
     Parameters
     ----------
     path : a fastMRI file; an ISMRMRD or Siemens TWIX (.dat) file with 2D or 3D Cartesian scans; NAME.cfl or NAME.hdr of
-        BART, with dimensions READ (along H), PHS1 (along W), COIL and SLICE, or PHS2 of a 3D scan; NAME.npy with
-        NAME.json, see `read_numpy`
-    lazy : leave k-space of fastMRI files where it is, to be read slice by slice; other formats are read at once
+        BART, with dimensions READ (along H), PHS1 (along W), COIL and SLICE, or PHS2 of a 3D scan; a .mat file of
+        MATLAB, (H, W, coil, slice); NAME.npy with NAME.json, see `read_numpy`
+    lazy : leave k-space of fastMRI files, and of MATLAB's version 7.3, where it is, to be read slice by slice; other
+        formats are read at once
+    key : name of k-space in an HDF5 or .mat file, with the groups that it is in, such as "group/ksp"; None for
+        "kspace", or for the only array that can be it
+    uncentered : k-space was stored with DC at [0, 0], as a Fourier transform without fftshift leaves it; it and the
+        mask are shifted, so that DC is at [H // 2, W // 2]
 
     Returns
     -------
     scans, each with slices of complex64 (coils, H, W), or (H, W) of one coil, the sampling mask, noise scan and
     geometry, as far as the file has them. Files of fastMRI hold one scan; contrasts, repetitions, phases and sets are
-    scans of their own, named after them.
+    scans of their own, named after them, and so are the measurements of a file.
 
     Raises
     ------
     InputError
-        File not found, an unrecognized format, or damaged contents.
+        File not found, an unrecognized format, damaged contents, or `key` that the file or its format does not have.
 
     Examples
     --------
@@ -55,8 +67,24 @@ def open_kspace(path: Path | str, lazy: bool = False) -> list[Scan]:
     ----------
     * Zbontar et al. 2018 (fastMRI), https://doi.org/10.48550/arXiv.1811.08839
     """
-    path = Path(path)
-    kind = kind_of(path)
+    scans = _open(Path(path), lazy, key)
+    return [center_scan(scan) for scan in scans] if uncentered else scans
+
+
+def open_brief(path: Path, *, key: str | None = None, uncentered: bool = False) -> list[Scan]:
+    """Open a file to describe its scans, as `open_kspace` does.
+
+    K-space that stays in its file is not checked, and references, noise scan and maps beside it are left out.
+    """
+    scans = _open(path, True, key, brief=True)
+    return [center_scan(scan) for scan in scans] if uncentered else scans
+
+
+def _open(path: Path, lazy: bool, key: str | None, brief: bool = False) -> list[Scan]:
+    """Read a file by the reader of its format."""
+    kind = kind_of(path, key)
+    if key is not None and kind not in KEYED:
+        raise InputError(f"{path}: --key {key} names an array of HDF5 and .mat files, and this is {kind}; leave it out")
     if kind == "bart":
         return read_bart(path)
     if kind == "numpy":
@@ -64,16 +92,20 @@ def open_kspace(path: Path | str, lazy: bool = False) -> list[Scan]:
     if kind == "mrd":
         from mrihvae.io.mrd.files import read_mrd
 
-        return read_mrd(path, _mrd_group(path) or "dataset")
+        return read_mrd(path, _mrd_groups(path))
     if kind == "twix":
         from mrihvae.io.twix.files import read_twix
 
         return read_twix(path)
-    return [read_scan(path, lazy)]
+    if kind == "matlab":
+        return [read_matlab(path, lazy, key, brief)]
+    return [read_scan(path, lazy, key, brief)]
 
 
-def kind_of(path: Path) -> str:
-    """Return the format of a file: "fastmri", "mrd", "twix", "bart" or "numpy".
+def kind_of(path: Path, key: str | None = None) -> str:
+    """Return the format of a file: "fastmri", "mrd", "twix", "bart", "matlab" or "numpy".
+
+    HDF5 with an array `key` is "fastmri", whatever else it holds.
 
     Raises
     ------
@@ -92,7 +124,9 @@ def kind_of(path: Path) -> str:
         return "numpy"
     if SIZES_LINE.encode() in start or path.suffix == ".cfl":
         return "bart"
-    if start.startswith(b"\x89HDF") and _mrd_group(path):
+    if is_matlab(path, start):
+        return "matlab"
+    if start.startswith(b"\x89HDF") and key is None and _mrd_groups(path):
         require_ismrmrd(f"{path}: ISMRMRD")
         return "mrd"
     if is_twix(start) or path.suffix == ".dat":
@@ -103,7 +137,7 @@ def kind_of(path: Path) -> str:
     raise InputError(f"{path}: unrecognized format; give {KSPACE_FORMATS}")
 
 
-def list_kspace(path: Path) -> list[Path]:
+def list_kspace(path: Path, key: str | None = None) -> list[Path]:
     """List the files with k-space of a folder, or the one file.
 
     Raises
@@ -112,37 +146,58 @@ def list_kspace(path: Path) -> list[Path]:
         Not there, none in it, or two whose reconstructions would have the same name.
     """
     if not path.is_dir():
-        kind_of(path)
+        kind_of(path, key)
         return [path]
     files = list_files(path, KSPACE_SUFFIXES, "no file with k-space in this folder", f"give {KSPACE_FORMATS}")
     check_names((file, file.name) for file in files)
     return files
 
 
-def head_of(path: Path) -> tuple[list[str], int | None]:
+def head_of(path: Path, key: str | None = None) -> tuple[list[str], int | None]:
     """Find the names of the scans in a file, and the number of coils; of fastMRI files from the head.
 
-    None where only reading it all tells what is wrong.
+    None where only reading it all tells what is wrong. Notices are left to who reads it all.
     """
-    if kind_of(path) == "fastmri":
-        try:
-            return [path.name], read_head(path).coils
-        except InputError:
-            return [path.name], None
-    scans = open_kspace(path)
+    with collect_notices():
+        if kind_of(path, key) == "fastmri":
+            try:
+                return [path.name], read_head(path, key).coils
+            except InputError:
+                return [path.name], None
+        scans = open_kspace(path, lazy=True, key=key)
     return [scan.name for scan in scans], max(scan.coils for scan in scans)
 
 
-def _mrd_group(path: Path) -> str | None:
-    """Find the group of an HDF5 file with ISMRMRD's header and lines, or part of them, or images; None if none is."""
+def _mrd_groups(path: Path) -> list[str]:
+    """List the groups of an HDF5 file with ISMRMRD's header and lines, or else the first with part of them, or images.
+
+    Numbers in their names count: "dataset_10" comes after "dataset_2".
+    """
     try:
         with h5py.File(path, "r") as file:
-            groups = {name: set(file[name]) for name in file if isinstance(file.get(name), h5py.Group)}
             if "kspace" in file:
-                return None
-    except (OSError, RuntimeError, AttributeError):
-        return None
-    whole = [name for name, keys in groups.items() if keys >= MRD_KEYS]
-    part = [name for name, keys in groups.items() if keys & MRD_KEYS]
+                return []
+            groups = {name: set(file[name]) for name in file if isinstance(file.get(name), h5py.Group)}
+            plain = {name for name, keys in groups.items() if "xml" not in keys and _is_plain(file[name].get("data"))}
+            nested: list[str] = []
+            file.visititems(lambda name, item: nested.append(name) if _holds_lines(item) else None)
+    except (OSError, RuntimeError, AttributeError, KeyError, ValueError):
+        return []
+    part = [name for name, keys in groups.items() if keys & MRD_KEYS and name not in plain]
     images = [name.partition("/")[0] for name in mrd_image_groups(path)]
-    return next(iter([*whole, *part, *images]), None)
+    numbered = sorted(nested, key=_numbered)
+    return numbered or [*part, *images][:1]
+
+
+def _holds_lines(item: h5py.HLObject) -> bool:
+    return isinstance(item, h5py.Group) and set(item) >= MRD_KEYS
+
+
+def _numbered(name: str) -> list[tuple[str, int]]:
+    """Split a name at its numbers, so that names are ordered by these."""
+    return [(text, int(number or 0)) for text, number in re.findall(r"(\D*)(\d*)", name)]
+
+
+def _is_plain(item: object) -> bool:
+    """Return whether an item of a file is an array of numbers, and no table of lines."""
+    return isinstance(item, h5py.Dataset) and "head" not in (item.dtype.names or ())

@@ -79,6 +79,7 @@ def write_nifti(path: Path, volume: ImageVolume) -> None:
         raise InputError(f"{path}: {error}") from error
     image = nibabel.Nifti1Image(pixels, affine)
     image.header.set_xyzt_units("mm")
+    image.header.set_dim_info(freq=0, phase=1, slice=2)  # so that `slice_axis` finds the same slices again
     if affine is None and volume.voxel is not None:
         image.header.set_zooms(volume.voxel)
     if affine is not None:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from mrihvae.data.geometry import GEOMETRY_KEYS, Geometry, geometry_of
+from mrihvae.data.geometry import GEOMETRY_KEYS, VOXEL_KEY, Geometry, geometry_of, voxel_of
 from mrihvae.data.scan import Scan
 from mrihvae.data.volume import ImageVolume
 from mrihvae.errors import InputError, nearest
@@ -18,41 +18,108 @@ from mrihvae.io.checks import make_scan, read_errors
 from mrihvae.utils.files import atomic_write
 
 KSPACE_AXES = ("slice", "coil", "H", "W")  # of k-space, in the order that a scan has them
-JSON_KEYS = ("axes", "mask", "acquisition", *GEOMETRY_KEYS)
+IMAGE_AXES = ("slice", "H", "W")
+JSON_KEYS = ("axes", "mask", "acquisition", "matrix", "padding", "attributes", "content", *GEOMETRY_KEYS)
+LARGEST = 2**16  # number of pixels along an axis of an image
+IMAGES = "images"  # content of complex arrays that are no k-space
 
 
 def read_numpy(path: Path) -> Scan:
     """Read NAME.npy, whose axes are in NAME.json: `{"axes": ["slice", "coil", "H", "W"]}`, in any order.
 
     H is the readout, W the phase-encoding axis; "slice" and "coil" may be left out. The JSON may also have "mask", W
-    numbers 0 or 1, or H lists of them; "acquisition", a name; and the geometry, all or nothing: "positions_mm"
-    (slices, 3), "read_dir", "phase_dir", "slice_dir" and "voxel_mm".
+    numbers 0 or 1, or H lists of them; "acquisition", a name; "matrix", the two sizes of the image; "padding", first
+    and one past the last line that was encoded; "attributes", names and values; and the geometry, all or nothing:
+    "positions_mm" (slices, 3), "read_dir", "phase_dir", "slice_dir" and "voxel_mm".
 
     Raises
     ------
     InputError
-        The JSON is missing or wrong, or the array does not fit it, is not complex, or holds NaN.
+        The JSON is missing or wrong, or the array does not fit it, is not complex, or holds NaN or images.
     """
     file = path.with_suffix(".json")
     about = _read_json(file)
+    if about.get("content") == IMAGES:
+        raise InputError(f"{path}: holds images, as {file.name} says; give k-space")
+    kspace = _load(path, file, about, KSPACE_AXES, "c", "complex")
+    scan = make_scan(path, kspace, f"{path.stem}.h5")
+    attributes = {"acquisition": str(about.get("acquisition", "unknown")), **_json_attributes(file, about)}
+    geometry, mask = geometry_of(file, about, len(kspace)), _json_mask(file, about, kspace.shape[-2:])
+    width = kspace.shape[-1]
+    padding = _two_numbers(file, about, "padding", width)
+    if padding is not None and padding[0] >= padding[1]:
+        raise InputError(f"{file}: 'padding' is {list(padding)}; give the first line and one past the last")
+    return replace(
+        scan, attributes=attributes, geometry=geometry, mask=mask, padding=padding,
+        matrix=_two_numbers(file, about, "matrix", LARGEST), voxel=voxel_of(attributes),
+    )  # fmt: skip
+
+
+def holds_images(path: Path) -> bool:
+    """Return whether NAME.npy holds images: real numbers, or complex ones of which NAME.json says so."""
+    try:
+        kind = np.load(path, mmap_mode="r", allow_pickle=False).dtype.kind
+        if kind != "c":
+            return kind in "biuf"
+        return bool(json.loads(path.with_suffix(".json").read_text()).get("content") == IMAGES)
+    except Exception:  # whatever damage causes
+        return False  # of which the reader of k-space says more
+
+
+def read_numpy_images(path: Path) -> ImageVolume:
+    """Read images, as `write_numpy` writes them; the JSON is as that of `read_numpy`, without "coil" and "mask".
+
+    Raises
+    ------
+    InputError
+        The JSON is missing or wrong, or the array does not fit it, or holds NaN.
+    """
+    file = path.with_suffix(".json")
+    about = _read_json(file)
+    pixels = _load(path, file, about, IMAGE_AXES, "biufc", "real")
+    pixels = np.ascontiguousarray(pixels, np.complex64 if pixels.dtype.kind == "c" else np.float32)
+    if not pixels.size or not np.isfinite(pixels).all():
+        raise InputError(f"{path}: is empty, or holds NaN or infinite values; replace them")
+    attributes = _json_attributes(file, about)
+    geometry = geometry_of(file, about, len(pixels))
+    return ImageVolume(pixels, geometry, attributes, voxel=voxel_of(attributes))
+
+
+def _load(path: Path, file: Path, about: Mapping[str, Any], known: Sequence[str], kinds: str, what: str) -> np.ndarray:
+    """Read an array, and arrange its axes as `known` has them; those that it lacks have size 1."""
     axes = about.get("axes")
     names = [str(axis) for axis in axes] if isinstance(axes, list) else []
-    if len(names) > len(set(names)) or not {"H", "W"} <= set(names) <= set(KSPACE_AXES):
+    if len(names) > len(set(names)) or not {"H", "W"} <= set(names) <= set(known):
+        others = " and ".join(f"'{axis}'" for axis in known if axis not in "HW")
         raise InputError(
-            f"{file}: 'axes' is {axes!r}; give a list of 'H' and 'W', and of 'slice' and 'coil' where the array has "
-            "them"
+            f"{file}: 'axes' is {axes!r}; give a list of 'H' and 'W', and of {others} where the array has them"
         )
     with read_errors(path, "truncated or no NumPy array of numbers", "save it again"):
         array = np.load(path, allow_pickle=False)
-    if array.ndim != len(names) or array.dtype.kind != "c":
-        raise InputError(f"{path}: is {array.dtype} of shape {array.shape}; give complex numbers with axes {axes}")
-    names += [axis for axis in KSPACE_AXES if axis not in names]
-    whole = array.reshape(*array.shape, *[1] * (len(names) - array.ndim))
-    kspace = whole.transpose([names.index(axis) for axis in KSPACE_AXES])
-    scan = make_scan(path, kspace, f"{path.stem}.h5")
-    attributes = {"acquisition": str(about.get("acquisition", "unknown"))}
-    geometry, mask = geometry_of(file, about, len(kspace)), _json_mask(file, about, kspace.shape[-2:])
-    return replace(scan, attributes=attributes, geometry=geometry, mask=mask)
+    if array.ndim != len(names) or array.dtype.kind not in kinds:
+        raise InputError(f"{path}: is {array.dtype} of shape {array.shape}; give {what} numbers with axes {axes}")
+    names += [axis for axis in known if axis not in names]
+    whole: np.ndarray = array.reshape(*array.shape, *[1] * (len(names) - array.ndim))
+    return whole.transpose([names.index(axis) for axis in known])
+
+
+def _two_numbers(path: Path, about: Mapping[str, Any], name: str, most: int) -> tuple[int, int] | None:
+    """Read two whole numbers from 0 to `most`; None without them."""
+    numbers = about.get(name)
+    if numbers is None:
+        return None
+    whole = isinstance(numbers, list) and len(numbers) == 2 and all(type(number) is int for number in numbers)
+    if not whole or not 0 <= min(numbers) <= max(numbers) <= most or max(numbers) == 0:
+        raise InputError(f"{path}: '{name}' is {numbers!r}; give two whole numbers that fit the array, or leave it out")
+    return numbers[0], numbers[1]
+
+
+def _json_attributes(path: Path, about: Mapping[str, Any]) -> dict[str, Any]:
+    """Read further attributes; lists become arrays."""
+    attributes = about.get("attributes", {})
+    if not isinstance(attributes, dict):
+        raise InputError(f"{path}: 'attributes' is no dictionary; write names and values")
+    return {name: np.asarray(value) if isinstance(value, list) else value for name, value in attributes.items()}
 
 
 def _read_json(path: Path) -> dict[str, Any]:
@@ -90,8 +157,12 @@ def _json_mask(path: Path, about: dict[str, Any], shape: tuple[int, ...]) -> np.
 
 
 def write_numpy(path: Path, volume: ImageVolume) -> None:
-    """Write NAME.npy, float32 (slice, h, w), and NAME.json with its axes and geometry."""
-    save_numpy(path, volume.pixels, {"axes": ["slice", "H", "W"], **as_lists(volume.geometry)})
+    """Write NAME.npy, float32 or complex64 (slice, h, w), and NAME.json with its axes, geometry and attributes."""
+    about: dict[str, Any] = {"axes": list(IMAGE_AXES), **as_lists(volume.geometry)}
+    attributes = as_json(volume.attributes, volume.voxel if volume.geometry is None else None)
+    about |= {"attributes": attributes} if attributes else {}
+    about |= {"content": IMAGES} if np.iscomplexobj(volume.pixels) else {}
+    save_numpy(path, volume.pixels, about)
 
 
 def save_numpy(path: Path, array: np.ndarray, about: Mapping[str, Any]) -> None:
@@ -105,3 +176,12 @@ def save_numpy(path: Path, array: np.ndarray, about: Mapping[str, Any]) -> None:
 def as_lists(geometry: Geometry | None) -> dict[str, Any]:
     """Return the geometry for JSON; empty if there is none."""
     return {} if geometry is None else {name: value.tolist() for name, value in geometry.attributes().items()}
+
+
+def as_json(attributes: Mapping[str, Any], voxel: tuple[float, float, float] | None = None) -> dict[str, Any]:
+    """Return attributes for JSON, with the size of voxels, but without the geometry and what JSON has no form for."""
+    plain = {name: value.decode(errors="replace") if isinstance(value, bytes) else value
+             for name, value in attributes.items() if name not in GEOMETRY_KEYS}  # fmt: skip
+    plain |= {} if voxel is None else {VOXEL_KEY: list(voxel)}
+    plain = {name: value.tolist() if hasattr(value, "tolist") else value for name, value in plain.items()}
+    return {name: value for name, value in plain.items() if isinstance(value, str | int | float | list)}

@@ -2,42 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import h5py
 import numpy as np
 
-from mrihvae.errors import InputError, reason
+from mrihvae.errors import InputError
+from mrihvae.io.arrays import ArrayInfo, as_complex64
+from mrihvae.io.hdf5 import open_dataset
 
 _READER = ThreadPoolExecutor(1, thread_name_prefix="read-ahead")
-
-
-@contextmanager
-def open_dataset(path: Path, key: str) -> Iterator[h5py.Dataset]:
-    """Open one dataset of an HDF5 file.
-
-    Raises
-    ------
-    InputError
-        File or key missing, truncated or not HDF5, also where that shows only while the dataset is read.
-    """
-    try:
-        with h5py.File(path, "r") as file:
-            dataset = file.get(key)
-            if not isinstance(dataset, h5py.Dataset):
-                raise InputError(f"{path}: has no dataset '{key}' (it has {', '.join(file) or 'none'}); check the file")
-            yield dataset
-    except FileNotFoundError:
-        raise InputError(f"{path}: file not found; check the path") from None
-    except PermissionError:
-        raise InputError(f"{path}: must not be read by you; check its permissions") from None
-    except (OSError, RuntimeError, AttributeError) as error:
-        why = reason(error)
-        raise InputError(f"{path}: truncated or not an HDF5 file ({why}); copy it again") from error
 
 
 def is_finite(array: np.ndarray) -> bool:
@@ -55,21 +31,44 @@ class StoredKspace:
     Parameters
     ----------
     path : the HDF5 file
-    key : name of the dataset, complex
+    key : name of the dataset: complex, pairs of a real and an imaginary part, or these along a last axis of 2
+    columns : whether the axes are in MATLAB's order, the reverse of (H, W, coils, slices); one slice may be
+        (H, W, coils), or (H, W) of a single coil
+    transform : what is done to slices (slices, ..., H, W) after reading; it keeps their shape
 
     Raises
     ------
     InputError
-        As `open_dataset`; when slices are read, also for a dataset that is not what it was.
+        As `mrihvae.io.hdf5.open_dataset`; when slices are read, also for a dataset that is not what it was.
     """
 
-    def __init__(self, path: Path, key: str = "kspace") -> None:
-        self.path, self.key = path, key
+    def __init__(
+        self,
+        path: Path,
+        key: str = "kspace",
+        columns: bool = False,
+        transform: Callable[[np.ndarray], np.ndarray] | None = None,
+    ) -> None:
+        self.path, self.key, self.columns, self.transform = path, key, columns, transform
         with open_dataset(path, key) as dataset:
-            self.shape = tuple(int(size) for size in dataset.shape or ())
-            self.stored = dataset.dtype
+            self.info = ArrayInfo(tuple(int(size) for size in dataset.shape or ()), dataset.dtype)
+        self.stored, shape = self.info.dtype, self.info.shape
+        if self.info.has_pairs:
+            shape = shape[:-1]
+        if columns and len(shape) > 1:
+            shape = (*([1] if len(shape) < 4 else []), *shape[:-2], shape[-1], shape[-2])
+        self.shape: tuple[int, ...] = shape
         self.dtype = np.dtype(np.complex64)
         self._ahead: tuple[tuple[int, int], Future[np.ndarray]] | None = None
+
+    @property
+    def is_complex(self) -> bool:
+        """Whether its numbers are complex, however they are stored."""
+        return self.info.is_complex or self.info.has_pairs
+
+    def transformed(self, transform: Callable[[np.ndarray], np.ndarray]) -> StoredKspace:
+        """Return the same k-space, to be transformed whenever it is read."""
+        return StoredKspace(self.path, self.key, self.columns, transform)
 
     @property
     def ndim(self) -> int:
@@ -108,7 +107,7 @@ class StoredKspace:
         InputError
             NaN or infinite values.
         """
-        for k in range(len(self) if self.ndim and self.stored.kind in "fc" else 0):
+        for k in range(len(self) if self.ndim and self.is_complex else 0):
             if not is_finite(self[k]):
                 raise InputError(
                     f"{self.path}: dataset '{self.key}' holds NaN or infinite values; export the scan again"
@@ -125,6 +124,9 @@ class StoredKspace:
 
     def _read(self, begin: int, end: int) -> np.ndarray:
         with open_dataset(self.path, self.key) as dataset:
-            if dataset.shape != self.shape or dataset.dtype != self.stored:
+            if dataset.shape != self.info.shape or dataset.dtype != self.stored:
                 raise InputError(f"{self.path}: '{self.key}' has changed; put back the file that was there")
-            return np.asarray(dataset[begin:end]).astype(self.dtype, copy=False)
+            single = self.columns and dataset.ndim < 4
+            found = as_complex64(np.asarray(dataset[()][None][begin:end] if single else dataset[begin:end]))
+        found = found.swapaxes(-1, -2) if self.columns else found
+        return found if self.transform is None else self.transform(found)

@@ -56,10 +56,13 @@ def _parts(tensors: dict[str, Tensor]) -> list[dict[str, Tensor]]:
 def write_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str] | None = None) -> None:
     """Write a safetensors file, all or nothing."""
     with atomic_write(path) as temporary:
+        temporary.touch()
+        mode = temporary.stat().st_mode
         try:
             save_file(tensors, temporary, metadata)
         except SafetensorError as error:  # how safetensors reports a full disk
             raise OSError(str(error)) from error
+        temporary.chmod(mode)  # safetensors lets nobody else read its files, whatever the umask allows
 
 
 def load_card(path: Path) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The scale of k-space and of images: what divides them so that images are of size 1."""
+"""The scale and phase of k-space and of images: what divides them so that images are of size 1."""
 
 from __future__ import annotations
 
@@ -26,3 +26,10 @@ def image_scale(image: Tensor) -> Tensor:
     """Compute the 99th percentile of the magnitude of images (..., H, W), always above 0: real (...)."""
     magnitude = image.abs().flatten(-2)
     return torch.quantile(magnitude, 0.99, dim=-1).clamp_min(torch.finfo(magnitude.dtype).tiny)
+
+
+def peak_phase(kspace: Tensor) -> Tensor:
+    """Compute the phase factor of the strongest sample of k-space (..., H, W): complex (...), 1 where all is 0."""
+    samples = kspace.flatten(-2)
+    strongest = samples.gather(-1, samples.abs().argmax(dim=-1, keepdim=True)).squeeze(-1)
+    return torch.where(strongest == 0, torch.ones_like(strongest), torch.sgn(strongest))

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from mrihvae.coils.settings import CoilSettings
+from mrihvae.data.geometry import GEOMETRY_KEYS
 from mrihvae.data.scan import TARGETS, Scan, is_complete
 from mrihvae.data.volume import ImageVolume
 from mrihvae.errors import InputError
@@ -16,8 +17,8 @@ from mrihvae.io.bart import SLICE, write_cfl
 from mrihvae.io.fastmri import MAPS_KEY, NOISE_KEY
 from mrihvae.io.hdf5 import new_file
 from mrihvae.io.mrd.header import header_xml
-from mrihvae.io.npy import as_lists, save_numpy
-from mrihvae.io.write_images import WRITERS
+from mrihvae.io.npy import as_json, as_lists, save_numpy
+from mrihvae.io.write_images import WRITERS, write_volume
 from mrihvae.recon.methods import ZeroFilledMethod
 from mrihvae.recon.sliced_scan import calibration_maps
 from mrihvae.recon.undersampling import mask_of
@@ -44,17 +45,17 @@ def images_of(scan: Scan) -> ImageVolume:
 
 
 def write_fastmri(path: Path, scan: Scan) -> None:
-    """Write fastMRI's file: `kspace`, `ismrmrd_header`, and `mask`, or the target of a fully sampled scan.
+    """Write fastMRI's file: `kspace`, `ismrmrd_header`, the target, and `mask` of a scan that is not fully sampled.
 
     Beyond fastMRI's own it has `noise`, maps from a separate calibration scan, and the geometry.
     """
     arrays: dict[str, np.ndarray] = {"kspace": np.asarray(scan.kspace)}
     about: dict[str, Any] = {}
-    if is_complete(scan):
-        volume = images_of(scan) if scan.target is None else ImageVolume(scan.target)
-        arrays[TARGETS["multicoil" if scan.coils > 1 else "singlecoil"]] = volume.pixels
-        about = {"max": float(volume.pixels.max()), "norm": float(np.linalg.norm(volume.pixels))}
-    else:
+    if scan.target is not None or is_complete(scan):
+        target = images_of(scan).pixels if scan.target is None else scan.target
+        arrays[TARGETS["multicoil" if scan.coils > 1 else "singlecoil"]] = target
+        about = {"max": float(target.max()), "norm": float(np.linalg.norm(target))}
+    if not is_complete(scan):
         arrays["mask"] = mask_of(scan, None)
     if scan.noise_scan is not None:
         arrays[NOISE_KEY] = scan.noise_scan
@@ -87,12 +88,16 @@ def write_bart_kspace(path: Path, scan: Scan) -> None:
 
 
 def write_numpy_kspace(path: Path, scan: Scan) -> None:
-    """Write NAME.npy, complex64 (slice, coil, H, W), and NAME.json with axes, mask and geometry."""
+    """Write NAME.npy, complex64 (slice, coil, H, W), and NAME.json with axes and what else is known of the scan."""
     whole = np.asarray(scan.kspace)
     kspace = whole if whole.ndim == 4 else whole[:, None]
     about: dict[str, Any] = {"axes": ["slice", "coil", "H", "W"], **as_lists(scan.geometry)}
     if scan.mask is not None:
         about["mask"] = scan.mask.astype(int).tolist()
+    about |= {"padding": list(map(int, scan.padding))} if scan.padding is not None else {}
+    about |= {"matrix": list(map(int, scan.matrix))} if scan.matrix is not None else {}
+    if attributes := as_json(scan.attributes, scan.voxel if scan.geometry is None else None):
+        about["attributes"] = attributes
     save_numpy(path, kspace, about)
 
 
@@ -100,15 +105,22 @@ def unsupported_content(scan: Scan, suffix: str) -> list[str]:
     """List the parts of a scan that a format cannot hold."""
     if suffix == ".h5":
         return []
+    numpy = suffix == ".npy"
+    held = set(as_json(scan.attributes)) if numpy else set()
+    attributes = {name for name, value in scan.attributes.items() if str(value) != "unknown"} - {*GEOMETRY_KEYS, *held}
     has = {
         "noise scan": scan.noise_scan is not None,
         "calibration lines": scan.calibration is not None,
         "sensitivity maps": scan.maps is not None,
-        "lines that are not encoded": scan.padding not in (None, (0, scan.kspace.shape[-1])),
-        "geometry": scan.geometry is not None and suffix != ".npy",
+        "reference images": scan.target is not None,
+        "lines that are not encoded": scan.padding not in (None, (0, scan.kspace.shape[-1])) and not numpy,
+        "matrix of the image": scan.matrix not in (None, scan.kspace.shape[-2:]) and not numpy,
+        "geometry": scan.geometry is not None and not numpy,
+        "the size of voxels": scan.geometry is None and scan.voxel is not None and not numpy,
         "partial readouts, whose empty ends look like those of interpolation": (
-            scan.mask is not None and scan.mask.ndim == 2 and suffix != ".npy"
+            scan.mask is not None and scan.mask.ndim == 2 and not numpy
         ),
+        f"attributes ({', '.join(sorted(attributes))})": bool(attributes),
     }
     return [name for name, there in has.items() if there]
 
@@ -132,7 +144,7 @@ def save(path: str | Path, content: Scan | ImageVolume, suffix: str | None = Non
 
     Returns
     -------
-    what the scan has that the format cannot hold
+    what the scan has that the format cannot hold; of images a warning says so
 
     Raises
     ------
@@ -158,7 +170,7 @@ def save(path: str | Path, content: Scan | ImageVolume, suffix: str | None = Non
     if isinstance(content, Scan) and suffix in KSPACE_WRITERS:
         KSPACE_WRITERS[suffix](path, content)
         return unsupported_content(content, suffix)
-    WRITERS[suffix](path, images_of(content) if isinstance(content, Scan) else content)
+    write_volume(path, images_of(content) if isinstance(content, Scan) else content, suffix)
     return []
 
 

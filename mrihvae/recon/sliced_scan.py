@@ -5,7 +5,6 @@ A single-coil scan has no maps and nothing to combine. Sensitivity maps are esti
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -17,23 +16,23 @@ from torch import Tensor
 
 from mrihvae.coils.combine import root_sum_of_squares
 from mrihvae.coils.compression import compression_matrix, mix_coils
+from mrihvae.coils.fit import describe_misfit
 from mrihvae.coils.maps import estimate_maps
 from mrihvae.coils.prewhitening import corner_covariance, noise_covariance, whitening_matrix
 from mrihvae.coils.settings import CoilSettings
 from mrihvae.coils.virtual_coils import compress, compress_maps, expand_maps, stack_coils
 from mrihvae.data.calibration import Calibration
-from mrihvae.data.inspection import inspect_kspace
 from mrihvae.data.scan import Scan, delivered_shape, encoded_lines
 from mrihvae.errors import InputError
 from mrihvae.physics.fourier import apply_mask, center_crop
 from mrihvae.physics.noise import noise_std
 from mrihvae.physics.sampling import lines_differ_along_h
+from mrihvae.recon.normalization import find_normalization, unit_of
 from mrihvae.recon.oversampling import kept_rows, remove_oversampling
 from mrihvae.utils.notices import warn
 from mrihvae.utils.stages import stage
 
 _shared_maps: WeakKeyDictionary[Calibration, tuple[object, Tensor]] = WeakKeyDictionary()
-MIN_SHIFT = 4  # samples of the peak from the center of k-space; fewer cost less than 0.1 dB
 KEPT = 2**24  # bytes of maps that are kept; those of further slices are estimated anew when they are needed
 
 
@@ -43,12 +42,12 @@ class Batch:
 
     Attributes
     ----------
-    kspace : complex64 (slices, H, W) of one coil, or with maps (slices, coils, H, W), of coils or virtual coils; 0
-        where not acquired
+    kspace : complex64 (slices, H, W) of one coil, or with maps (slices, coils, H, W), of coils or virtual coils,
+        normalized (`mrihvae.recon.normalization`); 0 where not acquired
     known : bool (W,) or (H, W), which samples were acquired, or are known to be 0
     maps : complex64 (slices, coils, H, W), or None where coils are not combined by maps
     first : number of the first slice in its volume
-    noise : standard deviation of the noise per complex sample of a coil, (slices,)
+    noise : standard deviation of the noise per complex sample of a coil, (slices,), in the units of `kspace`
     mixing : of each slice, the matrix (virtual coils, coils) that whitened and compressed its coils, or None; slices
         of fewer virtual coils than others have coils of zeros
     original : k-space of the coils before it, complex64 (slices, coils, H, W)
@@ -102,49 +101,37 @@ class SlicedScan:
         # lines that the scanner did not encode are known to be zero, not missing
         known = self._acquired | torch.from_numpy(~encoded_lines(scan))
         self._transposed = lines_differ_along_h(known.expand(scan.kspace.shape[-2:]))
-        # where rows are left out, all rows of a mask are the same
-        self.measured, self.known = (
-            pattern[: self.rows] if pattern.ndim > 1 else pattern for pattern in (self._acquired, known)
-        )
-        self._calibration = self.measured if calibration is None else calibration[: self.rows]
+        self.normalization = find_normalization(scan, mask, quiet=not inspect)
+        self.all_known = self.normalization.center(known).expand(scan.kspace.shape[-2:])  # with oversampled rows, too
+        self.measured, self.known = self._centered(self._acquired), self._centered(known)
+        self._calibration = self.measured if calibration is None else self._centered(calibration)
         self._maps: dict[int, Tensor] = {}
-        self._shift = self._inspect(mask) if inspect else 0
         own, shape = scan.maps, scan.kspace.shape
         if self.combine and own is not None and (own.shape[1:] != shape[1:] or own.shape[0] not in (1, shape[0])):
             raise InputError(
                 f"{scan.name}: sensitivity maps of shape {own.shape} do not fit k-space of {shape}; give (slices or 1, "
                 "coils, H, W)"
             )
+        if self.combine and own is not None and inspect:
+            self._check_fit(own)
 
-    def _inspect(self, mask: np.ndarray) -> int:
-        """Refuse or warn of what is wrong with k-space; return by how many samples its peak is to be moved along H."""
-        has_center = _has_center(mask, self.scan.kspace.shape[-2:])
-        if not has_center:
-            warn("the center of k-space was not acquired: contrast is not reliable")
-        inspection = inspect_kspace(self.scan, mask)
-        if inspection.refusal:
-            raise InputError(f"{self.scan.name}: {inspection.refusal}")
-        for text in inspection.warnings:
-            warn(text)
-        along_h, along_w = inspection.shift if has_center else (0, 0)  # without it another sample is the strongest
-        where = "samples from the center of k-space along"
-        if abs(along_w) >= MIN_SHIFT:
-            warn(f"the strongest sample lies {along_w} {where} W; check the file, and how it was exported")
-        if abs(along_h) < MIN_SHIFT:
-            return 0
-        if self._acquired.ndim > 1:
-            warn(f"the strongest sample lies {along_h} {where} H; check the file, and how it was exported")
-            return 0
-        warn(f"the strongest sample lies {along_h} {where} H; it was moved to the center for inference, and back")
-        return along_h
+    def _check_fit(self, maps: np.ndarray) -> None:
+        """Warn of given maps that do not fit the middle slice."""
+        middle = len(self) // 2
+        kspace = remove_oversampling(self.original(middle, middle + 1), self.rows)[0]
+        chosen = torch.from_numpy(maps[middle if len(maps) > 1 else 0]).to(torch.complex64)
+        misfit = describe_misfit(kspace, center_crop(chosen, (self.rows, chosen.shape[-1])), self._calibration)
+        if misfit:
+            warn(misfit)
 
-    def restore_phase(self, image: Tensor) -> Tensor:
-        """Give complex images (..., H, W) the linear phase that moving the peak of k-space took from them."""
-        if not self._shift:
-            return image
-        rows = torch.arange(image.shape[-2], device=image.device) - image.shape[-2] // 2
-        phase = 2 * math.pi * self._shift / self.scan.kspace.shape[-2] * rows
-        return image * torch.polar(torch.ones_like(phase), phase)[:, None]
+    def _centered(self, pattern: Tensor) -> Tensor:
+        """Move a mask as k-space is moved; where rows are left out, all rows of it are the same."""
+        centered = self.normalization.center(pattern)
+        return centered[: self.rows] if centered.ndim > 1 else centered
+
+    def restore(self, image: Tensor) -> Tensor:
+        """Give complex images (..., H, W) the units of the scan, and the phase that moving its peak took from them."""
+        return self.normalization.restore(image)
 
     def __len__(self) -> int:
         """Return the number of slices."""
@@ -157,16 +144,19 @@ class SlicedScan:
         if settings.whiten or (settings.whiten is None and self.scan.noise_scan is not None):
             try:
                 if self.scan.noise_scan is not None:
-                    covariance = noise_covariance(torch.from_numpy(self.scan.noise_scan))
+                    noise = torch.from_numpy(self.scan.noise_scan)
+                    covariance = noise_covariance(noise / unit_of(float(noise.abs().max())))
                 else:
-                    covariance = corner_covariance(torch.from_numpy(np.asarray(self.scan.kspace)), self._acquired)
+                    covariance = corner_covariance(
+                        self.original(0, len(self)), self.normalization.center(self._acquired)
+                    )
                 matrix = whitening_matrix(covariance)
             except InputError as error:
                 raise InputError(f"{self.scan.name}: {error}") from error
         if settings.compress and settings.compress < coils:
-            kspace = torch.from_numpy(np.asarray(self.scan.kspace))
+            kspace = self.original(0, len(self))
             mixed = kspace if matrix is None else mix_coils(kspace, matrix)
-            rows = compression_matrix(mixed, settings.compress, self._acquired)
+            rows = compression_matrix(mixed, settings.compress, self.normalization.center(self._acquired))
             matrix = rows if matrix is None else rows @ matrix
         return matrix
 
@@ -205,11 +195,11 @@ class SlicedScan:
     def original(self, first: int, end: int) -> Tensor:
         """Return the acquired k-space of the original coils, with readout oversampling: (slices, coils, H, W).
 
-        Its peak is at the center along H: a cyclic shift is a linear phase of the image, and changes no magnitude.
+        It is normalized (`mrihvae.recon.normalization`).
         """
         kspace = torch.from_numpy(self.scan.kspace[first:end])
         acquired = apply_mask(kspace if kspace.ndim == 4 else kspace[:, None], self._acquired)
-        return acquired.roll(-self._shift, dims=-2) if self._shift else acquired
+        return self.normalization.apply(acquired)
 
     def magnitude(self, image: Tensor, batch: Batch) -> Tensor:
         """Compute the magnitude images to deliver: real (slices, H, W).
@@ -218,11 +208,11 @@ class SlicedScan:
         W) their root-sum-of-squares.
         """
         if image.ndim == 4:
-            return image.abs().square().sum(dim=1).sqrt()
+            return self.normalization.unit * image.abs().square().sum(dim=1).sqrt()
         if batch.maps is None or self.settings.output == "combined":
-            return image.abs()
-        maps = expand_maps(batch.maps, batch.mixing).to(image.device)
-        return root_sum_of_squares(image, maps, batch.original.to(image.device), self.known.to(image.device))
+            return self.normalization.unit * image.abs()
+        maps, known = expand_maps(batch.maps, batch.mixing).to(image.device), self.known.to(image.device)
+        return self.normalization.unit * root_sum_of_squares(image, maps, batch.original.to(image.device), known)
 
     def _total_mixing(self, matrix: Tensor | None) -> Tensor | None:
         """Return the matrix of whitening and compression of a slice: `matrix` after that of all slices."""
@@ -308,8 +298,3 @@ def _fills_readout(scan: Scan, mask: np.ndarray) -> bool:
         if rows.any():
             return bool(rows.all())
     return False
-
-
-def _has_center(mask: np.ndarray, shape: tuple[int, ...]) -> bool:
-    """Return whether the sample at DC was acquired."""
-    return bool(np.broadcast_to(mask, shape)[shape[0] // 2, shape[1] // 2])

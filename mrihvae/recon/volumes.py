@@ -13,7 +13,7 @@ from mrihvae.coils.virtual_coils import stack_coils
 from mrihvae.data.scan import Scan, delivered_shape, encoded_lines
 from mrihvae.errors import InputError
 from mrihvae.inference.held_out import error_ratio, spread_slices
-from mrihvae.physics.fourier import apply_mask, center_crop
+from mrihvae.physics.fourier import center_crop
 from mrihvae.physics.noise import missing_noise
 from mrihvae.recon.methods import HybridMethod, Method, ZeroFilledMethod, change_method, load_method
 from mrihvae.recon.settings import SAMPLING_METHODS
@@ -143,7 +143,7 @@ def reconstruct_scan(
     for batch in slices.batches(batch_size):
         image = method.reconstruct(batch)
         magnitudes.append(slices.magnitude(image, batch).cpu())
-        images += [slices.restore_phase(image).cpu()] if complex_image else []
+        images += [slices.restore(image).cpu()] if complex_image else []
         progress(len(batch.kspace))
         del batch, image  # before the next ones are made
     found = _crop(scan, torch.cat(magnitudes))
@@ -180,17 +180,19 @@ def sample_volume(
         mean = images.mean(dim=0)
         means.append(slices.magnitude(mean, batch).cpu())
         drawn.append(torch.stack([slices.magnitude(image, batch).cpu() for image in images], dim=1))
-        kept += [slices.restore_phase(mean).cpu()] if complex_image else []
+        kept += [slices.restore(mean).cpu()] if complex_image else []
         progress(len(batch.kspace))
         del batch, images
     magnitude, samples = _crop(scan, torch.cat(means)), _crop(scan, torch.cat(drawn))
     image = _crop(scan, torch.cat(kept)) if kept else None
-    noise = _missing_noise(scan, mask)
+    noise = _missing_noise(slices)
     if method.samples < 2:
         return Reconstruction(magnitude, image, np.full_like(magnitude, noise), samples, noise)
     ratio = _error_ratio(slices, method, seed)
     factor = method.inference.spread * ratio
-    std = np.sqrt(factor**2 * samples.var(axis=1, ddof=1) + noise**2)
+    unit = slices.normalization.unit  # squares of what is far larger than 1 leave single precision
+    variance = factor**2 * (samples / unit).var(axis=1, ddof=1) + (noise / unit) ** 2
+    std = unit * np.sqrt(variance, dtype=np.float32)
     return Reconstruction(magnitude, image, std, samples, noise, ratio, factor)
 
 
@@ -217,14 +219,11 @@ def _error_ratio(slices: SlicedScan, method: HybridMethod, seed: int) -> float:
     return error_ratio(method.model, kspace, slices.measured, slices.known, method.sampling, seed, maps)
 
 
-def _missing_noise(scan: Scan, mask: np.ndarray) -> float:
+def _missing_noise(slices: SlicedScan) -> float:
     """Compute the standard deviation of a full scan's noise in the image, where nothing was acquired."""
-    whole = np.asarray(scan.kspace)
-    kspace = torch.from_numpy(whole if whole.ndim == 4 else whole[:, None])
-    measured = torch.from_numpy(mask)
-    known = (measured | torch.from_numpy(~encoded_lines(scan))).expand(kspace.shape[-2:])
-    kept = apply_mask(kspace, measured)
-    return float(np.sqrt(np.mean([missing_noise(coil, known) ** 2 for coil in kept.unbind(1)])))
+    kspace, known = slices.original(0, len(slices)), slices.all_known
+    power = np.mean([missing_noise(coil, known) ** 2 for coil in kspace.unbind(1)])
+    return slices.normalization.unit * float(np.sqrt(power))
 
 
 def _crop(scan: Scan, images: Tensor) -> np.ndarray:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from mrihvae.errors import InputError, reason
+from mrihvae.errors import OutputError, reason
 
 
 @contextmanager
@@ -16,7 +16,7 @@ def atomic_write(path: Path) -> Iterator[Path]:
 
     Raises
     ------
-    InputError
+    OutputError
         The folder cannot be made or written, or the disk is full.
 
     Examples
@@ -35,7 +35,7 @@ def atomic_write(path: Path) -> Iterator[Path]:
         temporary.replace(path)
     except OSError as error:
         why = os.strerror(error.errno) if error.errno else reason(error)
-        raise InputError(f"{path}: cannot be written ({why}); free space or choose another place") from error
+        raise OutputError(f"{path}: cannot be written ({why}); free space or choose another place") from error
     finally:
         with suppress(OSError):  # the error that is on its way says more
             temporary.unlink(missing_ok=True)

@@ -113,7 +113,7 @@ def test_undersampled_fastmri_files_come_back(shape: tuple[int, ...], tmp_path: 
     source = write_scan(tmp_path / "a.h5", shape, kspace=kspace, mask=mask, **target)
     for name in ("b.cfl", "c.npy", "d.h5"):
         assert run("convert", source, tmp_path / name) == 0
-        assert run("convert", tmp_path / name, tmp_path / "back.h5") == 0
+        assert run("convert", tmp_path / name, tmp_path / "back.h5", "--overwrite") == 0
         with h5py.File(tmp_path / "back.h5") as file:
             np.testing.assert_array_equal(file["kspace"][()], kspace)
             np.testing.assert_array_equal(file["mask"][()], mask)

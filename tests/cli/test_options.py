@@ -23,10 +23,20 @@ from tests.support import REPOSITORY
 EARLIER = json.loads(Path(__file__).with_name("options.json").read_text())
 # what came later, by command: the names of attributes; of a new command all of them
 LATER: dict[str, set[str]] = {
+    "convert": {"contrast", "key", "overwrite", "repetition", "uncentered"},
+    "info": {"files", "json", "key", "uncentered"},
+    "reconstruct": {"key", "overwrite", "quiet", "seed", "uncentered", "verbose"},
+    "restore": {"overwrite", "quiet"},
+    "evaluate": {"quiet"},
+    "report": {"quiet"},
+    "run": {"key", "overwrite", "quiet", "uncentered", "verbose"},
     "serve": {"first_timeout"},
     "filter": {"input", "output", "noise"},
-    "send": {"input", "server", "output", "group", "overwrite", "config", "parameter", "timeout"},
+    "send": {"input", "server", "output", "group", "overwrite", "quiet", "config", "parameter", "timeout"},
+    "simulate": {"quiet"},
+    "train": {"quiet"},
 }
+SHORT = {"--output": "-o"}  # of every command; names that came later
 OUTPUT = ["--output", "out"]
 
 
@@ -64,8 +74,11 @@ def test_options_are_those_of_earlier_versions(command: str) -> None:
     for option in EARLIER[command]:
         argument = found[option["attribute"]]
         default = None if argument.required else argument.field_info.default
+        if default is None and option["default"] is not None:  # None tells that it is not given
+            assert argument.parameter.show_default == str(option["default"]), option
+            default = option["default"]
         plain = default if isinstance(default, (int, float, tuple, type(None))) else str(default)
-        assert set(argument.names) == set(option["names"]), option
+        assert set(argument.names) == {*option["names"], *filter(None, map(SHORT.get, option["names"]))}, option
         assert (list(plain) or None if isinstance(plain, tuple) else plain) == option["default"], option
         assert argument.required == option["required"], option
         assert list(map(str, argument.get_choices() or ())) == list(map(str, option["choices"] or ())), option

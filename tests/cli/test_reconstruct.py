@@ -26,7 +26,7 @@ from mrihvae.physics.fastmri_masks import effective_acceleration, seed_of
 from mrihvae.physics.fourier import ifft2c
 from mrihvae.physics.sampling import Undersampling, sampling_pattern
 from mrihvae.recon.methods import make_method
-from mrihvae.recon.settings import METHODS
+from mrihvae.recon.settings import METHODS, MODEL_METHODS
 from mrihvae.recon.undersampling import mask_of
 from mrihvae.recon.volumes import reconstruct_volume, sample_volume
 from mrihvae.utils.config import from_dict
@@ -140,7 +140,9 @@ def test_folder_of_scans_with_their_own_masks(scans: Path, tmp_path: Path, check
 
 @pytest.mark.parametrize("method", METHODS)
 def test_every_method(method: str, scans: Path, tmp_path: Path, checkpoint: Path) -> None:
-    words = ("--method", method, "--checkpoint", checkpoint, "--sweeps", "1")
+    weights = ("--checkpoint", checkpoint) if method in MODEL_METHODS else ()
+    sweeps = ("--sweeps", "1") if method in ("hybrid", "samples", "pnp") else ()
+    words = ("--method", method, *weights, *sweeps)
     assert run("reconstruct", scans / "file0.h5", "--output", tmp_path / "out", *words) == 0
     volume = read_dataset(tmp_path / "out" / "reconstructions" / "file0.h5", "reconstruction")
     assert volume.shape == (2, 24, 20) and volume.dtype == np.float32 and volume.max() > 0
@@ -242,6 +244,17 @@ def test_samples(scans: Path, tmp_path: Path, checkpoint: Path) -> None:
     assert summary["inference"]["sweeps"] == 0 and summary["inference"]["views"] == 2
 
 
+def test_seed_of_samples(scans: Path, tmp_path: Path, checkpoint: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ("reconstruct", scans / "file0.h5", "--checkpoint", checkpoint, "--samples", "2", "--views", "1")
+    found = {}
+    for name, seed in (("usual", ()), ("zero", ("--seed", "0")), ("one", ("--seed", "1"))):
+        assert run(*words, "--output", tmp_path / name, *seed) == 0
+        found[name] = read_dataset(tmp_path / name / "reconstructions" / "file0.h5", "reconstruction")
+    assert np.array_equal(found["usual"], found["zero"]) and not np.array_equal(found["usual"], found["one"])
+    assert json.loads((tmp_path / "one" / "reconstruct.json").read_text())["seed"] == 1
+    assert "was made with seed 1, not 0" in error_of(capsys, *words, "--output", tmp_path / "one", "--resume")
+
+
 def test_picture_of_samples_shows_their_deviation(scans: Path, tmp_path: Path, checkpoint: Path) -> None:
     words = ("reconstruct", scans / "file0.h5", "--checkpoint", checkpoint, "--views", "1")
     assert run(*words, "--output", tmp_path / "one") == 0
@@ -298,7 +311,8 @@ def test_temperature_of_the_weights_that_makes_no_sense(
 def test_summary_says_how_samples_were_drawn(method: str, scans: Path, tmp_path: Path, checkpoint: Path) -> None:
     """Drawing them again with the settings in reconstruct.json gives the same."""
     words = ("--method", method, "--checkpoint", checkpoint, "--samples", "2", "--sweeps", "1", "--keep-samples")
-    assert run("reconstruct", scans / "file0.h5", "--output", tmp_path / "out", "--views", "2", *words) == 0
+    views = () if method == "amortized" else ("--views", "2")
+    assert run("reconstruct", scans / "file0.h5", "--output", tmp_path / "out", *views, *words) == 0
     summary = json.loads((tmp_path / "out" / "reconstruct.json").read_text())
     settings = from_dict(InferenceSettings, summary["inference"], "summary")
     kspace = torch.from_numpy(read_dataset(scans / "file0.h5", "kspace"))
@@ -393,9 +407,16 @@ def test_undersampled_scans_are_not_undersampled_again(
     assert text == "file0.h5: is undersampled already (it has a mask); leave out --mask-type"
 
 
-def test_weights_are_not_needed_for_the_other_methods(scans: Path, tmp_path: Path) -> None:
-    words = ("--method", "zero-filled", "--checkpoint", "nowhere")
-    assert run("reconstruct", scans, "--output", tmp_path / "out", *words) == 0
+def test_weights_are_not_needed_for_the_other_methods(
+    scans: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ("--output", tmp_path / "out", "--method", "zero-filled")
+    text = error_of(capsys, "reconstruct", scans, *words, "--checkpoint", "nowhere")
+    assert text == (
+        "--checkpoint: --method zero-filled has no use for it (it goes with hybrid, amortized, samples, pnp); leave it "
+        "out"
+    )
+    assert run("reconstruct", scans, *words) == 0
 
 
 def test_resume_leaves_out_finished_volumes(scans: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -415,7 +436,11 @@ def test_resume_leaves_out_finished_volumes(scans: Path, tmp_path: Path, capsys:
     assert sorted(volume["file"] for volume in summary["volumes"]) == ["file0.h5", "file1.h5", "file2.h5"]
     assert run(*words, "--resume") == 0
     assert json.loads((output / "reconstruct.json").read_text()) == summary
-    assert run(*words) == 0  # without --resume all is done again
+    hint = "add --resume to continue, --overwrite to replace them, or choose another --output"
+    assert error_of(capsys, *words) == f"{output}: has results already (reconstruct.json); {hint}"
+    assert "--overwrite and --resume: contradict" in error_of(capsys, *words, "--resume", "--overwrite")
+    assert kept.stat().st_mtime_ns == before[0]
+    assert run(*words, "--overwrite") == 0  # all is done again
     assert kept.stat().st_mtime_ns != before[0]
 
 
@@ -429,10 +454,36 @@ def test_bad_scan_among_good_ones_keeps_what_is_finished(
     scans: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     truncate(scans / "file1.h5")
+    kspace = read_dataset(scans / "file2.h5", "kspace")
+    kspace[1, 2, 3] = np.nan  # which shows only when it is read
+    write_scan(scans / "file2.h5", kspace=kspace, mask=LINES)
+    out, words = tmp_path / "out", ("reconstruct", scans, "--output", tmp_path / "out", "--method", "zero-filled")
+    assert run(*words) == 1
+    shown = capsys.readouterr().err
+    reasons = [
+        f"{scans / 'file1.h5'}: truncated or not an HDF5 file",
+        f"{scans / 'file2.h5'}: dataset 'kspace' holds NaN or infinite values",
+    ]
+    assert all(f"mrihvae: error: {reason}" in shown for reason in reasons)
+    assert shown.endswith(f"1 of 3 reconstructed, 2 failed: {out / 'reconstructions'}; next: mrihvae report {out}\n")
+    assert files_below(out) == ["panels/file0.png", "reconstruct.json", "reconstructions/file0.h5"]
+    failed = json.loads((out / "reconstruct.json").read_text())["failed"]
+    assert [one["file"] for one in failed] == ["file1.h5", "file2.h5"]
+    assert all(one["error"].startswith(reason) for one, reason in zip(failed, reasons, strict=True))
+    for name in ("file1.h5", "file2.h5"):  # once they are mended
+        write_scan(scans / name, kspace=np.where(LINES, complex_normal((2, 24, 20)), 0), mask=LINES)
+    assert run(*words, "--resume") == 0
+    assert json.loads((out / "reconstruct.json").read_text())["failed"] == []
+
+
+def test_folder_without_a_good_scan(scans: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for file in scans.iterdir():
+        write_scan(file)  # fully sampled, which no option undersamples
     assert run("reconstruct", scans, "--output", tmp_path / "out", "--method", "zero-filled") == 2
-    errors = capsys.readouterr().err.splitlines()
-    assert errors[-1].startswith(f"mrihvae: error: {scans / 'file1.h5'}: truncated or not an HDF5 file")
-    assert files_below(tmp_path / "out") == ["panels/file0.png", "reconstruct.json", "reconstructions/file0.h5"]
+    *lines, last = capsys.readouterr().err.splitlines()
+    assert [f"file{k}.h5: k-space is complete and has no mask" in line for k, line in enumerate(lines)] == 3 * [True]
+    assert last == f"mrihvae: error: {scans}: none of its 3 files was reconstructed; the lines above say why"
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="has CUDA")
@@ -459,7 +510,8 @@ def test_output_that_cannot_be_written(scans: Path, tmp_path: Path, capsys: pyte
     (tmp_path / "file").touch()
     for output in (tmp_path / "file", tmp_path / "file" / "below"):
         text = error_of(capsys, "reconstruct", scans, "--output", output, "--method", "zero-filled")
-        assert text.startswith(f"{output / 'reconstructions' / 'file0.h5'}: cannot be written (")
+        what = "it" if output.name == "file" else tmp_path / "file"
+        assert text == f"{output}: cannot be written ({what} is a file); choose another --output"
     assert files_below(tmp_path / "file") == []
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from mrihvae.cli import reconstruct_files
-from mrihvae.cli.reconstruct_files import describe, open_cached, reconstruct_file
+from mrihvae.cli.reconstruct_files import describe, lines_about, open_cached, reconstruct_file
 from mrihvae.errors import InputError
 from mrihvae.physics.fastmri_masks import sampling_mask, seed_of
 from mrihvae.physics.sampling import Undersampling
@@ -50,6 +50,18 @@ def test_line_that_tells_of_a_volume() -> None:
     assert describe(row) == "a.h5: 3 slices, R = 3.90, 0.26 s per slice, beware"
     stages = {"maps": 0.1, "start": 0.05}
     assert describe({**row, "stages": stages}).endswith("0.26 s per slice (maps 0.10, start 0.05), beware")
+
+
+def test_warnings_are_in_full_once() -> None:
+    row = {"file": "a.h5", "slices": 3, "effective_acceleration": 4, "seconds_per_slice": 1, "stages": {"maps": 0.25}}
+    begin = "a.h5: 3 slices, R = 4.00, 1.00 s per slice (maps 0.25)"
+    shown: set[str] = set()
+    assert lines_about({**row, "warnings": ["one"]}, shown) == [f"{begin}, one"]
+    assert lines_about({**row, "warnings": ["one", "two"]}, shown) == [f"{begin}, two, 1 warning as before"]
+    assert lines_about({**row, "warnings": ["one", "two"]}, shown) == [f"{begin}, 2 warnings as before"]
+    assert lines_about({**row, "warnings": []}, shown) == [begin]
+    details = ["  maps: 0.2500 s per slice", "  warning: one", "  warning: two"]
+    assert lines_about({**row, "warnings": ["one", "two"]}, shown, verbose=True) == [begin, *details]
 
 
 @pytest.mark.parametrize(

@@ -210,7 +210,7 @@ def test_known_pixels_by_mask_and_by_value(tmp_path: Path, words: tuple[str | Pa
     }
     for name, (data, where, options) in cases.items():
         file = write(tmp_path / f"{name}.nii", data.astype(np.float32))
-        assert run("restore", file, "--task", "inpaint", *options, "--noise", "4", *words) == 0
+        assert run("restore", file, "--task", "inpaint", *options, "--noise", "4", *words, "--overwrite") == 0
         record = json.loads((tmp_path / "out/restore.json").read_text())["files"][0]["volumes"][0]
         operator = Inpainting(slices_of(where))
         filled = slices_of(np.where(where, array, 0))
@@ -232,7 +232,7 @@ def test_pictures_keep_their_bit_depth(depth: type, bits: int, tmp_path: Path, w
     assert first.dtype == depth and np.array_equal(first, second)
     assert np.array_equal(first, array)
     words = (*words, "--task", "superresolve", "--factor", "2")
-    assert run("restore", tmp_path / "in" / "a.png", *words) == 0
+    assert run("restore", tmp_path / "in" / "a.png", *words, "--overwrite") == 0
     assert read(tmp_path / "out" / "a.png").shape == (48, 40) and read(tmp_path / "out" / "a.png").dtype == depth
 
 
@@ -246,7 +246,9 @@ def test_further_volumes_have_noise_of_their_own(
     volumes = json.loads((tmp_path / "out/restore.json").read_text())["files"][0]["volumes"]
     assert [volume["noise"] for volume in volumes] == [pytest.approx(4, rel=0.1), pytest.approx(20, rel=0.1)]
     for k in range(2):
-        assert run("restore", write(tmp_path / f"{k}.nii", array[..., k]), "--task", "denoise", *words) == 0
+        assert (
+            run("restore", write(tmp_path / f"{k}.nii", array[..., k]), "--task", "denoise", *words, "--overwrite") == 0
+        )
         alone = read(tmp_path / "out" / f"{k}.nii")
         np.testing.assert_allclose(read(tmp_path / "out" / "a.nii")[..., k], alone, atol=1e-3)
 
@@ -267,7 +269,9 @@ def test_batches_make_no_difference(options: tuple[str, ...], tmp_path: Path, wo
     file = write(tmp_path / "a.nii", stack(5) * np.array([1, 3, 0.2, 1, 10], np.float32))
     found = []
     for size in ("1", "3"):
-        assert run("restore", file, "--task", *options, "--views", "2", *words, "--batch-size", size) == 0
+        assert (
+            run("restore", file, "--task", *options, "--views", "2", *words, "--batch-size", size, "--overwrite") == 0
+        )
         found.append(read(tmp_path / "out" / "a.nii"))
     np.testing.assert_allclose(found[1], found[0], atol=1e-5 * found[0].max())
 
@@ -295,7 +299,7 @@ def test_empty_slices_are_left_as_they_are(
         assert record["left"] == [0, 2, 4] and torch.equal(found[::2], slices_of(array)[::2])
     assert f", {len(record['left'])} unchanged" in capsys.readouterr().out
     alone = write(tmp_path / "b.nii", array[..., [1, 3]])
-    assert run("restore", alone, "--task", task, *options, *words, "--noise", record["noise"]) == 0
+    assert run("restore", alone, "--task", task, *options, *words, "--noise", record["noise"], "--overwrite") == 0
     np.testing.assert_allclose(found[1::2], slices_of(read(tmp_path / "out" / "b.nii")), atol=1e-2)
 
 
@@ -328,7 +332,7 @@ def test_slices_that_run_away_or_do_not_settle(
 
     monkeypatch.setattr(restored_volumes, "restore_images", run_away)
     file = write(tmp_path / "a.nii", stack(3))
-    assert run("restore", file, "--task", "denoise", *words, "--result", result) == 0
+    assert run("restore", file, "--task", "denoise", *words, "--result", result, "--overwrite") == 0
     told = "2 diverged and are those of the iteration before, 1 did not converge: do fewer --iterations, or lower"
     assert told in capsys.readouterr().out
     record = json.loads((tmp_path / "out/restore.json").read_text())["files"][0]["volumes"][0]
@@ -345,7 +349,7 @@ def test_settings_that_are_given_replace_recommended_ones(tmp_path: Path, words:
     settings = summary["files"][0]["volumes"][0]["settings"]
     assert settings["gamma"] == 0.2 and settings["tau"] == [0.5, 0.6, 0.7] and settings["encoder"] == "complete"
     assert run("restore", file, "--task", "denoise", *words, *given, "--resume") == 0
-    assert run("restore", file, "--task", "denoise", *words, "--tau", "0.9", "--tau-finest", "0.5") == 0
+    assert run("restore", file, "--task", "denoise", *words, "--tau", "0.9", "--tau-finest", "0.5", "--overwrite") == 0
     settings = json.loads((tmp_path / "out/restore.json").read_text())["files"][0]["volumes"][0]["settings"]
     assert settings["tau"] == 0.9 and settings["tau_finest"] == 0.5
 
@@ -377,7 +381,9 @@ def test_resume_leaves_out_finished_files(
     assert text.startswith(f"{output / 'restore.json'}: was made with degradation ") and "choose another --out" in text
     for options in (("--noise", "3"), ("--gamma", "0.3"), ("--tau", "0.5", "0.6", "0.7")):
         assert "was made with " in error_of(capsys, *words, "--resume", *options)
-    assert run(*words) == 0
+    hint = "add --resume to continue, --overwrite to replace them, or choose another --output"
+    assert error_of(capsys, *words) == f"{output}: has results already (restore.json); {hint}"
+    assert run(*words, "--overwrite") == 0
     assert (output / "0.nii").stat().st_mtime_ns != before
     (output / "restore.json").write_text("[]")
     assert "not a summary of this command" in error_of(capsys, *words, "--resume")
@@ -579,11 +585,14 @@ def test_bad_file_among_good_ones_keeps_what_is_finished(
     for k in range(3):
         write(tmp_path / "in" / f"{k}.nii.gz", stack())
     truncate(tmp_path / "in" / "1.nii.gz")
-    assert run("restore", tmp_path / "in", "--task", "denoise", *words) == 2
-    assert (
-        capsys.readouterr().err.splitlines()[-1].startswith(f"mrihvae: error: {tmp_path / 'in' / '1.nii.gz'}: not read")
-    )
-    assert files_below(tmp_path / "out") == ["0.nii.gz", "panels/0.png", "restore.json"]
+    assert run("restore", tmp_path / "in", "--task", "denoise", *words) == 1
+    shown, reason = capsys.readouterr().err, f"{tmp_path / 'in' / '1.nii.gz'}: not readable ("
+    assert f"mrihvae: error: {reason}" in shown and "Traceback" not in shown
+    out = tmp_path / "out"
+    assert shown.endswith(f"2 of 3 restored, 1 failed: {out}; pictures: {out / 'panels'}\n")
+    (failed,) = json.loads((out / "restore.json").read_text())["failed"]
+    assert failed["file"] == "1.nii.gz" and failed["error"].startswith(reason)
+    assert files_below(out) == ["0.nii.gz", "2.nii.gz", "panels/0.png", "panels/2.png", "restore.json"]
 
 
 def full(*_: object, **__: object) -> None:

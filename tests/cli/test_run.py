@@ -186,7 +186,7 @@ def test_files_keep_their_own_mask_and_need_no_target(
     with h5py.File(tmp_path / "out/reconstructions/a.h5") as file:
         assert file.attrs["acceleration"] == 4
     write_scan(folder / "b.h5")
-    assert run("run", protocol, "--data", folder, "--output", tmp_path / "out") == 0
+    assert run("run", protocol, "--data", folder, "--output", tmp_path / "out", "--overwrite") == 0
     assert "mean of 2, 1 scored" in capsys.readouterr().out and told(tmp_path / "out")["overall"]["volumes"] == 1
 
 
@@ -219,7 +219,7 @@ def test_resume_refuses_another_protocol(
     assert run(*words) == 0
     changed(tmp_path, ("acceleration = 2", "acceleration = 3"))
     assert "was made with protocol_sha256" in error_of(capsys, *words, "--resume")
-    assert run(*words) == 0
+    assert run(*words, "--overwrite") == 0
 
 
 def interrupt(call: int) -> Callable[..., Any]:
@@ -318,17 +318,70 @@ def test_numbers_below_1(
     assert text == f"{option} 0: must be at least 1"
 
 
-def test_bad_files_show_before_anything_is_reconstructed(
+def test_bad_files_show_before_anything_is_reconstructed_and_do_not_stop_the_rest(
     data: Path, protocol: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     words = ("run", protocol, "--data", data, "--output", tmp_path / "out")
-    truncate(data / "val/file2.h5")
-    assert error_of(capsys, *words).startswith(f"{data / 'val/file2.h5'}: truncated or not an HDF5 file")
-    write_scan(data / "val/file2.h5", kspace=None)
-    assert error_of(capsys, *words).startswith(f"{data / 'val/file2.h5'}: has no dataset 'kspace'")
-    write_scan(data / "val/file2.h5", kspace=complex_normal((24, 20)))
-    assert "it must be (slices, H, W) or" in error_of(capsys, *words)
+    bad, good = data / "val/file2.h5", {"file0.h5", "file1.h5"}
+    for spoil, message in (
+        (truncate, "truncated or not an HDF5 file"),
+        (lambda path: write_scan(path, kspace=None), "has no dataset 'kspace'"),
+        (lambda path: write_scan(path, kspace=complex_normal((24, 20))), "'kspace' has shape (24, 20)"),
+    ):
+        spoil(bad)
+        capsys.readouterr()
+        assert run(*words, "--overwrite") == 1
+        first, *_, last = capsys.readouterr().err.splitlines()
+        assert first.startswith(f"mrihvae: error: {bad}: {message}")
+        out = tmp_path / "out"
+        assert last.endswith(f"2 of 3 reconstructed, 1 failed: {out}; next: mrihvae report {out}")
+        (failed,) = told(out)["failed"]
+        assert failed["file"] == "file2.h5" and failed["error"].startswith(f"{bad}: {message}")
+        assert {row["file"] for row in told(out)["volumes"]} == good and told(out)["overall"]["volumes"] == 2
+
+
+def test_no_file_that_can_be_read(
+    data: Path, protocol: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for file in (data / "val").iterdir():
+        truncate(file)
+    assert run("run", protocol, "--data", data, "--output", tmp_path / "out") == 2
+    *lines, last = capsys.readouterr().err.splitlines()
+    assert len(lines) == 3
+    assert last == f"mrihvae: error: {data / 'val'}: none of its 3 files was reconstructed; the lines above say why"
     assert not (tmp_path / "out").exists()
+
+
+def test_results_are_not_replaced_without_a_word(
+    data: Path, protocol: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = tmp_path / "out"
+    words = ("run", protocol, "--data", data, "--output", output)
+    assert run(*words) == 0
+    hint = "add --resume to continue, --overwrite to replace them, or choose another --output"
+    assert error_of(capsys, *words) == f"{output}: has results already (run.json); {hint}"
+    (output / "run.json").unlink()
+    assert error_of(capsys, *words) == f"{output}: has results already (reconstructions/file0.h5); {hint}"
+    assert run(*words, "--overwrite") == 0
+
+
+def test_data_that_do_not_look_like_the_protocols(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = changed(tmp_path, ('"small scans"', '"fastMRI knee, a test"'))
+    assert run("run", path, "--data", data, "--output", tmp_path / "out") == 0
+    warning = (
+        "does not look like the protocol's data, fastMRI knee: its acquisition is T2, not CORPD_FBK or CORPDFS_FBK; "
+        "its k-space is 24 high, not 640. Check --data and the protocol"
+    )
+    rows = told(tmp_path / "out")["volumes"]
+    assert [row["warnings"] for row in rows] == [[warning], [warning], [warning.replace("T2", "FLAIR")]]
+    shown = [line for line in capsys.readouterr().err.splitlines() if "does not look like" in line]
+    assert len(shown) == 2  # a warning is shown once
+    assert run("run", path, "--data", data, "--output", tmp_path / "again", "--verbose") == 0
+    printed = capsys.readouterr().err
+    assert printed.index("does not look like") < printed.index("file0.h5: 2 slices, R = 2.50")
+    assert 'protocol: "small"' in printed and printed.count(f"  warning: {warning}") == 2
 
 
 def test_reconstructions_that_are_not_finite_tell_the_protocols_setting(

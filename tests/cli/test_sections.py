@@ -38,6 +38,7 @@ class Small(Options):
     steps: int | None = EXPERT.setting(Settings, "steps", "all methods: ", shown="by the data")
     file: str = FILES("a file", positional=True)
     pair: tuple[int, int] = FILES("two", (1, 2))
+    narrow: float | None = EXPERT.setting(Settings, "step", unset=True)
     wide: float = EXPERT.setting(Settings(step=2.0), "step")
     flag: bool = FILES("a flag", False)
 
@@ -47,6 +48,8 @@ def test_defaults_and_help_are_those_of_settings() -> None:
     arguments = {one.field_info.name: one for one in App(default_command=Small).assemble_argument_collection()}
     assert arguments["steps"].parameter.help == "all methods: number of steps, of all"
     assert arguments["steps"].parameter.show_default == "by the data"
+    assert arguments["narrow"].parameter.show_default == "0.5"
+    assert options_of(Small, "a").narrow is None and options_of(Small, "a", "--narrow", "0.5").narrow == 0.5
     assert arguments["wide"].parameter.help == "size of a step"
 
 

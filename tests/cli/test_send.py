@@ -78,7 +78,7 @@ def test_groups(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         assert "has no 'x'; give --group one of dataset, dataset_1" in error_of(capsys, *words, "--group", "x")
         assert run(*words, "--group", "dataset_1") == 0
         assert len(stored(tmp_path / "out")[0]) == 2
-        assert "is there already; choose another --output, or add --overwrite" in error_of(capsys, *words)
+        assert "is already there; choose another --output, or add --overwrite" in error_of(capsys, *words)
         assert run(*words, "--group", "dataset", "--overwrite") == 0
         assert len(stored(tmp_path / "out")[0]) == 1
 

@@ -204,4 +204,6 @@ def test_too_little_memory(
 
 def test_output_that_cannot_be_written(images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "file").write_text("in the way")
-    assert "a.h5: cannot be written" in error_of(capsys, "simulate", images, "--output", tmp_path / "file")
+    text = error_of(capsys, "simulate", images, "--output", tmp_path / "file")
+    place = tmp_path / "file"
+    assert text == f"{place}: cannot be written (it is a file); choose another --output"

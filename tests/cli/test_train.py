@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mrihvae.cli.train import _closing_lines, _describe, _name, check_fit, reading_of, validation_cases
+from mrihvae.cli.train import _closing_lines, _describe, _name, check_fit, check_same_data, reading_of, validation_cases
 from mrihvae.datasets.mixture import Reading, load_mixture
 from mrihvae.errors import InputError
 from mrihvae.model.settings import ModelSettings
 from mrihvae.training.draw import SimulationSettings
-from mrihvae.training.run import Run, TrainSettings
+from mrihvae.training.run import Run, TrainSettings, save_checkpoint
 from tests.support.files import error_of, write_scan
 from tests.support.small import SMALL
 
@@ -80,6 +80,25 @@ def test_output_that_holds_a_run(data: Path, tmp_path: Path, capsys: pytest.Capt
     message = error_of(capsys, "train", data, "--output", tmp_path / "run")
     assert message == f"{tmp_path / 'run'}: already holds a run; add --resume, or choose another --output"
     assert (tmp_path / "run" / "checkpoint.safetensors").read_bytes() == b"a run"
+
+
+def test_a_run_is_resumed_with_its_data(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    output = tmp_path / "run"
+    job = Run.new(SMALL, dataclasses.replace(SMALL_RUN, steps=1), SimulationSettings(), "cpu")
+    job.counters.step = 1  # finished
+    save_checkpoint(output, job, {"data": _describe(load_mixture([str(data)], iter))})
+    other = write_scan(tmp_path / "other" / "b.h5", (6, 24, 20), seed=1).parent
+    before = f"{tmp_path.name}/data (2 slices, share 1.0)"
+    for paths, now in (
+        ((other,), f"{tmp_path.name}/other (6 slices, share 1.0)"),
+        ((data, other), f"{tmp_path.name}/data (2 slices, share 0.25), {tmp_path.name}/other (6 slices, share 0.75)"),
+    ):
+        text = error_of(capsys, "train", *paths, "--output", output, "--resume")
+        assert text == (
+            f"{output}: its run was started with {before}, and is given {now}; give the same data with the same "
+            "weights, or start another run with --weights"
+        )
+    check_same_data(output, _describe(load_mixture([str(data)], iter)))
 
 
 def fit(paths: list[Path], model: ModelSettings, training: TrainSettings = SMALL_RUN) -> None:

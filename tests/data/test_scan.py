@@ -106,3 +106,11 @@ def test_a_slice_has_what_is_its_own() -> None:
 def test_maps_of_all_slices_stay_whole() -> None:
     maps = complex_normal((1, 2, 8, 6))
     assert Scan("a", complex_normal((3, 2, 8, 6)), maps=maps).single_slice(2).maps is maps
+
+
+def test_arrays_of_the_other_byte_order_become_native() -> None:
+    kspace = complex_normal((2, 3, 8, 6))
+    scan = Scan("a", kspace.astype(">c8"), maps=kspace.astype(">c16"), noise_scan=kspace[0, :, 0].astype("<c8"))
+    for found, expected in ((scan.kspace, kspace), (scan.maps, kspace), (scan.noise_scan, kspace[0, :, 0])):
+        assert found is not None and found.dtype.isnative
+        np.testing.assert_array_equal(found, expected)

@@ -372,7 +372,8 @@ def test_mistakes(
 
 def test_mistaken_options(results: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "nowhere: no such folder" in error_of(capsys, "report", tmp_path / "nowhere")
-    assert "has none of the files" in error_of(capsys, "report", results, "--data", tmp_path)
+    text = error_of(capsys, "report", results, "--data", tmp_path)
+    assert "has none of the files" in text and "but " in text  # lists what is wanted, and what is there
     assert "--slices 0: must be" in error_of(capsys, "report", results, "--slices", "0")
 
 

@@ -242,6 +242,11 @@ def target(images: np.ndarray) -> Callable[[Path, Path], object]:
 ONES = np.ones((2, 23, 18), np.float32)
 SPOILED: list[tuple[Callable[[Path, Path], object], str, str]] = [
     (lambda t, p: (p / "file2.h5").unlink(), "reconstructions/file2.h5", "needs a prediction"),
+    (
+        lambda t, p: (p / "file2.h5").rename(p / "file2_repetition1.h5"),
+        "reconstructions/file2.h5",
+        "filter it out (the folder has file0.h5, file1.h5, file2_repetition1.h5, ",
+    ),
     (lambda t, p: write_h5(p / "file2.h5", images=ONES), "reconstructions/file2.h5", "no dataset 'reconstruction'"),
     (lambda t, p: write_h5(t / "file2.h5", kspace=ONES), "targets/file2.h5", "no dataset 'reconstruction_esc'"),
     (lambda t, p: truncate(p / "file2.h5"), "reconstructions/file2.h5", "truncated or not an HDF5 file"),

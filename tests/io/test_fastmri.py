@@ -11,7 +11,7 @@ import pytest
 
 from mrihvae.data.scan import delivered_shape
 from mrihvae.errors import InputError
-from mrihvae.io.fastmri import read_scan, write_reconstruction
+from mrihvae.io.fastmri import read_head, read_scan, write_reconstruction
 from mrihvae.io.formats import list_files
 from mrihvae.io.hdf5 import read_dataset
 from tests.support.files import complex_normal, header, truncate, write_h5, write_scan
@@ -57,6 +57,59 @@ def test_mask_of_single_bins(tmp_path: Path) -> None:
         assert scan.mask is not None and np.array_equal(scan.mask, expected)  # of lines along W, or along H
 
 
+def test_masks_as_batches_have_them(tmp_path: Path) -> None:
+    """Axes of 1 around W lines, or around (H, W)."""
+    lines, bins = np.arange(20) % 3 == 0, np.random.default_rng(0).random((24, 20)) < 0.3
+    for shape in ((1, 20), (1, 1, 20), (1, 20, 1), (1, 1, 20, 1), (1, 1, 1, 20, 1)):
+        for kind in (bool, np.uint8, ">f4", float):
+            path = write_scan(tmp_path / "file1.h5", (2, 3, 24, 20), mask=lines.reshape(shape).astype(kind))
+            scan = read_scan(path)
+            assert scan.mask is not None and scan.mask.tolist() == lines.tolist()
+    scan = read_scan(write_scan(tmp_path / "file1.h5", mask=bins.reshape(1, 1, 24, 20)))
+    assert scan.mask is not None and np.array_equal(scan.mask, bins)
+    rows = np.arange(24) % 3 == 0
+    scan = read_scan(write_scan(tmp_path / "file1.h5", mask=rows.reshape(1, 24, 1)))
+    assert scan.mask is not None and np.array_equal(scan.mask, np.repeat(rows[:, None], 20, axis=1))
+
+
+@pytest.mark.parametrize("value", [b"AXT2", np.bytes_(b"AXT2"), np.array([b"AXT2"]), "AXT2"])
+def test_attributes_of_any_text_type(value: object, tmp_path: Path) -> None:
+    path = write_scan(tmp_path / "file1.h5", attributes={"acquisition": value, "empty": h5py.Empty("f4"), "max": 3.0})
+    scan = read_scan(path)
+    assert scan.attributes == {"acquisition": "AXT2", "patient_id": "none", "max": 3.0}
+    assert read_head(path).acquisition == "AXT2"
+
+
+def test_files_without_attributes(tmp_path: Path) -> None:
+    path = write_h5(tmp_path / "file1.h5", kspace=complex_normal((2, 24, 20)))
+    assert read_scan(path).attributes == {} and read_head(path).acquisition == "unknown"
+
+
+@pytest.mark.parametrize("kind", ["text", "bytes", "array", "letters"])
+def test_headers_of_any_text_type(kind: str, tmp_path: Path) -> None:
+    text = header(24, 20, 8, 15)
+    letters = np.frombuffer(text.encode(), np.uint8)
+    stored = {"text": text, "bytes": np.bytes_(text), "array": np.array([text.encode()]), "letters": letters}[kind]
+    assert read_scan(write_scan(tmp_path / "file1.h5", ismrmrd_header=stored)).padding == (2, 18)
+
+
+def test_header_that_is_a_group_says_nothing(tmp_path: Path) -> None:
+    path = write_scan(tmp_path / "file1.h5", ismrmrd_header=None, **{"ismrmrd_header/xml": "<a/>"})
+    assert read_scan(path).padding is None
+
+
+def test_field_strength_and_vendor_are_attributes(tmp_path: Path) -> None:
+    system = "<acquisitionSystemInformation><systemVendor>ACME</systemVendor>{}</acquisitionSystemInformation>"
+    hertz = (
+        "<experimentalConditions><H1resonanceFrequency_Hz>63866217</H1resonanceFrequency_Hz></experimentalConditions>"
+    )
+    tesla = "<systemFieldStrength_T>2.89</systemFieldStrength_T>"
+    for text, expected in ((system.format(tesla) + hertz, 2.89), (system.format("") + hertz, 1.5)):
+        whole = header(24, 20).replace("<encoding>", f"{text}<encoding>", 1)
+        attributes = read_scan(write_scan(tmp_path / "file1.h5", ismrmrd_header=whole)).attributes
+        assert attributes["vendor"] == "ACME" and attributes["field_strength_T"] == expected
+
+
 def test_double_precision_is_read_as_complex64(tmp_path: Path) -> None:
     path = write_scan(tmp_path / "file1.h5", kspace=complex_normal((2, 24, 20)).astype(np.complex128))
     assert read_scan(path).kspace.dtype == np.complex64
@@ -96,6 +149,7 @@ BAD: list[tuple[Callable[[Path], object], str]] = [
     ),
     (lambda path: write_scan(path, mask=np.ones((20, 24))), "'mask' has shape (20, 24) but k-space has 20 lines"),
     (lambda path: write_scan(path, mask=np.ones((2, 24, 20))), "; store one entry per line, or per bin"),
+    (lambda path: write_scan(path, mask=np.array([b"1"] * 20)), "'mask' is |S1, not numbers; store 1 where"),
     (lambda path: write_scan(path, mask=np.zeros(20)), "'mask' measures nothing at all"),
     (lambda path: write_scan(path, mask=np.zeros((24, 20))), "'mask' measures nothing at all"),
     (lambda path: write_scan(path, mask=np.full(20, np.nan)), "'mask' holds NaN or infinite values"),

@@ -462,7 +462,7 @@ def test_protocols_take_all_formats(tmp_path: Path, capsys: pytest.CaptureFixtur
     for name in ("a.h5", "b.cfl", "b.hdr"):
         (folder / name).unlink()
     several(folder / "c.h5", repetitions=1)  # other content under the same name is read anew
-    assert run(*words) == 0
+    assert run(*words, "--overwrite") == 0
     assert [row["file"] for row in json.loads((tmp_path / "out/run.json").read_text())["volumes"]] == ["c.h5"]
 
 

@@ -29,9 +29,24 @@ def test_partitions_that_were_measured_whole(partitions: int) -> None:
     check_partitions(whole & (np.arange(20) % 2 == 0)[:, None])
     part = with_lines(np.ones(20, bool), partitions)
     part[:, : partitions // 4] = False
-    check_partitions(part, partitions - partitions // 4)  # of which the header tells no more
+    assert not check_partitions(part, partitions - partitions // 4)  # of which the header tells no more
+
+
+@pytest.mark.parametrize("partitions", [16, 17, 32])
+def test_partial_fourier_is_doubtful(partitions: int) -> None:
+    """From either end beyond the center, also of an ellipse; up to the center, or far from both ends, it is refused."""
+    for whole in (with_lines(np.ones(20, bool), partitions), ellipse(20, partitions)):
+        for part in (whole.copy(), whole[:, ::-1].copy()):
+            part[:, : partitions // 4] = False
+            (text,) = check_partitions(part)
+            assert text.startswith(f"{partitions - partitions // 4} of {partitions} partitions were acquired")
+            part[:, : partitions // 2 + 1] = False
+            with pytest.raises(InputError, match="partitions are missing"):
+                check_partitions(part)
+    middle = with_lines(np.ones(20, bool), partitions)
+    middle[:, : partitions // 4] = middle[:, -(partitions // 4) :] = False
     with pytest.raises(InputError, match="partitions are missing"):
-        check_partitions(part)
+        check_partitions(middle)
 
 
 @pytest.mark.parametrize("kind", ["every other", "checkerboard", "one gap", "few in most lines"])

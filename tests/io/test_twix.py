@@ -70,7 +70,11 @@ def test_scan_is_read(vb: bool, tmp_path: Path) -> None:
     with collect_notices() as warnings:
         (scan,) = open_kspace(path)
     assert not warnings
-    assert scan.name == "scan.h5" and scan.attributes == {"acquisition": "t2_head"} and scan.coils == 2
+    assert (
+        scan.name == "scan.h5"
+        and scan.attributes == {"acquisition": "t2_head", "vendor": "SIEMENS"}
+        and scan.coils == 2
+    )
     assert nmse(scan.kspace, kspace) < EXACT
     assert scan.mask is not None and scan.mask.tolist() == [True] * 12
     assert scan.matrix == (16, 12) and scan.padding is None and scan.calibration is None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -212,3 +213,13 @@ def test_really_full_disk_is_told_in_one_line(path: Path) -> None:
     assert str(caught.value).startswith(f"{path}: cannot be written (") and "\n" not in str(caught.value)
     assert path.read_bytes() == before
     assert len(list(path.parent.iterdir())) == 2
+
+
+@pytest.mark.parametrize(("mask", "mode"), [(0o022, 0o644), (0o027, 0o640), (0o077, 0o600)])
+def test_others_may_read_weights_as_the_umask_allows(mask: int, mode: int, tmp_path: Path) -> None:
+    before = os.umask(mask)
+    try:
+        save_weights(tmp_path / "small.safetensors", small_model(), {})
+    finally:
+        os.umask(before)
+    assert {path.stat().st_mode & 0o777 for path in tmp_path.iterdir()} == {mode}

@@ -94,7 +94,17 @@ def test_numpy_has_the_mask_beside_it(tmp_path: Path) -> None:
         ({"maps": SEVERAL}, ["sensitivity maps"], ["sensitivity maps"]),
         ({"calibration": [Calibration(SEVERAL[0], LINES)] * 3}, ["calibration lines"], ["calibration lines"]),
         ({"padding": (0, 12)}, [], []),
-        ({"padding": (1, 12)}, ["lines that are not encoded"], ["lines that are not encoded"]),
+        ({"padding": (1, 12)}, ["lines that are not encoded"], []),
+        ({"matrix": (8, 12)}, ["matrix of the image"], []),
+        ({"matrix": (16, 12)}, [], []),
+        ({"voxel": (1, 1, 2)}, ["the size of voxels"], []),
+        ({"target": np.ones((3, 8, 12), np.float32)}, ["reference images"], ["reference images"]),
+        ({"attributes": {"acquisition": "T2", "patient_id": "unknown"}}, ["attributes (acquisition)"], []),
+        (
+            {"attributes": {"acquisition": "T2", "link": None}},
+            ["attributes (acquisition, link)"],
+            ["attributes (link)"],
+        ),
         ({"geometry": GEOMETRY}, ["geometry"], []),
         ({"mask": LINES}, [], []),
         (

@@ -6,11 +6,12 @@ from tests.support import REPOSITORY
 
 WITHOUT = {
     "__main__": "one call of the command, with which tests/cli/test_main.py starts it",
-    "cli/convert_content": "tests/cli/test_convert.py and test_dicom.py",
+    "cli/convert_content": "tests/cli/test_convert.py, test_dicom.py and test_round_trips.py",
     **dict.fromkeys(
-        [f"cli/options/{name}" for name in ("common", "files", "images", "reconstruct", "scanner", "training")],
+        [f"cli/options/{name}" for name in ("common", "files", "images", "info", "reconstruct", "scanner", "training")],
         "tests/cli/test_options.py",
     ),
+    "cli/info_content": "tests/cli/test_info.py",
     "cli/reconstruction_images": "tests/cli/test_dicom.py",
     "cli/report": "tests/evaluation/test_report.py reads the pages that the command writes",
     "evaluation/report/data": "tests/evaluation/test_report_page.py",
@@ -22,6 +23,8 @@ WITHOUT = {
     "data/calibration": "a container without a method",
     "io/dicom_header": "tests/io/test_dicom.py",
     "io/like": "tests/cli/test_dicom.py",
+    **dict.fromkeys(["io/mrd/image_meta", "io/mrd/image_place"], "tests/io/mrd/test_stored_images.py"),
+    "io/volumes": "tests/cli/test_round_trips.py",
     **dict.fromkeys(
         [f"io/twix/{name}" for name in ("encoding", "extra", "files", "measurements", "protocol", "refusals")],
         "tests/io/test_twix.py, by whole files",
@@ -30,6 +33,7 @@ WITHOUT = {
     "inference/problem": "tests/inference/test_reconstruct.py",
     "io/checks": "its refusals are those of every reader, in tests/io/test_kspace.py",
     "recon/methods": "tests/recon/test_volumes.py",
+    "recon/normalization": "tests/data/test_inspection.py",
     "recon/settings": "tests/protocols/test_evaluation.py refuses what it refuses",
     "training/batches": "tests/training/test_loop.py",
 }

@@ -27,7 +27,8 @@ def test_real_scan_through_mrd(data_dir: Path, tmp_path: Path) -> None:
     write_h5(tmp_path / "masked.h5", kspace=np.where(lines, kspace, 0), mask=lines)
     images = []
     for name in ("scan.h5", "masked.h5"):
-        assert run("reconstruct", tmp_path / name, "--output", tmp_path / "out", "--method", "amortized") == 0
+        words = ("--output", tmp_path / "out", "--method", "amortized", "--overwrite")
+        assert run("reconstruct", tmp_path / name, *words) == 0
         with h5py.File(tmp_path / "out/reconstructions" / name) as file:
             images.append(file["reconstruction"][0])
     assert ((images[0] - images[1]) ** 2).sum() < 1e-10 * (images[1] ** 2).sum()

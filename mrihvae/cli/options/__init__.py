@@ -9,6 +9,7 @@ from mrihvae.cli.options.files import Evaluate as Evaluate
 from mrihvae.cli.options.files import Report as Report
 from mrihvae.cli.options.images import Restore as Restore
 from mrihvae.cli.options.images import Sample as Sample
+from mrihvae.cli.options.info import Info as Info
 from mrihvae.cli.options.reconstruct import Demo as Demo
 from mrihvae.cli.options.reconstruct import Protocols as Protocols
 from mrihvae.cli.options.reconstruct import Reconstruct as Reconstruct
@@ -20,6 +21,7 @@ from mrihvae.cli.options.training import Simulate as Simulate
 from mrihvae.cli.options.training import Train as Train
 
 ORDER = (  # in which `mrihvae --help` lists them
-    Demo, Reconstruct, Restore, Evaluate, Convert, Report, Serve, Filter, Send, Protocols, Run, Sample, Simulate, Train,
+    Demo, Reconstruct, Info, Restore, Evaluate, Convert, Report, Serve, Filter, Send, Protocols, Run, Sample, Simulate,
+    Train,
 )  # fmt: skip
 COMMANDS = {command.__name__.lower(): command for command in ORDER}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal
 
-from mrihvae.cli.options.common import CHECKPOINT, DEVICE, PRECISION, RESUME
+from mrihvae.cli.options.common import CHECKPOINT, DEVICE, OUTPUT, OVERWRITE, PRECISION, QUIET, RESUME
 from mrihvae.cli.sections import DEGRADATION, EXPERT, FILES, METHOD, SEVERAL, Options
 from mrihvae.pnp.recommended import TASKS
 from mrihvae.pnp.settings import ENCODERS, RESULTS, PnPSettings
@@ -24,7 +24,7 @@ class Restore(Options):
 
     input: Path = FILES("NIfTI file, gray PNG, JPEG or TIFF, DICOM, or a folder of them", positional=True)
     task: str = METHOD("what is wrong with the images", choices=TASKS)
-    output: Path = FILES("folder for restored images, panels/ and restore.json")
+    output: Path = OUTPUT("folder for restored images, panels/ and restore.json")
     series: str | None = FILES("number or UID of the DICOM series to take, where there are several", None)
     kernel_width: tuple[float, ...] | None = DEGRADATION(
         "standard deviation of a Gaussian blur, in pixels of the result; or two, along and across",
@@ -52,6 +52,8 @@ class Restore(Options):
     patience: int | None = EXPERT.setting(PnPSettings, "patience", default=None, shown="0")
     precision: str = PRECISION("auto")
     resume: bool = RESUME()
+    overwrite: bool = OVERWRITE()
+    quiet: bool = QUIET()
 
 
 class Sample(Options):
@@ -61,7 +63,7 @@ class Sample(Options):
       mrihvae sample --output samples/ --samples 16 --size 160 160
     """
 
-    output: Path = FILES("folder for samples.h5, samples.png and bands.png")
+    output: Path = OUTPUT("folder for samples.h5, samples.png and bands.png")
     checkpoint: str = CHECKPOINT("default")
     samples: int = METHOD("number of images", 8)
     size: tuple[int, int] = METHOD("size of the images", (128, 128), metavar="H W")

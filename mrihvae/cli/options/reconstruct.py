@@ -4,7 +4,21 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from mrihvae.cli.options.common import AXES, BATCH_SIZE, CHALLENGES, CHECKPOINT, DEVICE, PRECISION, RESUME
+from mrihvae.cli.options.common import (
+    AXES,
+    BATCH_SIZE,
+    CHALLENGES,
+    CHECKPOINT,
+    DEVICE,
+    KEY,
+    OUTPUT,
+    OVERWRITE,
+    PRECISION,
+    QUIET,
+    RESUME,
+    UNCENTERED,
+    VERBOSE,
+)
 from mrihvae.cli.sections import COILS, EXPERT, FILES, METHOD, SAMPLES, SAMPLING, Options
 from mrihvae.coils.settings import MAPS, OUTPUTS, CoilSettings
 from mrihvae.inference.settings import ANCHORS, COMBINATIONS, RULES, InferenceSettings, RefinementSettings
@@ -21,13 +35,13 @@ class Demo(Options):
       mrihvae demo --acceleration 6
     """
 
-    output: Path = FILES("folder for pictures and results", Path("mrihvae-demo"))
+    output: Path = OUTPUT("folder for pictures and results", Path("mrihvae-demo"))
     acceleration: int = SAMPLING("nominal acceleration of the random mask", 4)
     checkpoint: str = CHECKPOINT("default")
 
 
 class Reconstruct(Options):
-    """reconstruct undersampled scans in files of fastMRI, ISMRMRD (MRD), Siemens (TWIX), BART or NumPy
+    """reconstruct undersampled scans in files of fastMRI, ISMRMRD (MRD), Siemens (TWIX), BART, MATLAB or NumPy
 
     Examples:
       mrihvae reconstruct scan.h5 --output out/
@@ -36,13 +50,18 @@ class Reconstruct(Options):
 
     input: Path | None = FILES(f"{KSPACE_FORMATS}; or a folder of them", None, positional=True)
     data_path: Path | None = FILES("INPUT, as fastMRI's scripts call it", None, alias="--data_path")
-    output: Path = FILES("folder for the results", alias=("--output_path", "--output-path"))
+    output: Path = FILES("folder for the results", alias=("-o", "--output_path", "--output-path"))
     challenge: str | None = FILES("refuse files of the other kind", None, choices=tuple(CHALLENGES))
+    key: str | None = KEY()
+    uncentered: bool = UNCENTERED()
     format: str = FILES("write images in this form, too: NIfTI or DICOM", "h5", choices=("h5", "nii", "dcm"))
     resume: bool = RESUME()
+    overwrite: bool = OVERWRITE()
+    verbose: bool = VERBOSE()
+    quiet: bool = QUIET()
 
     mask_type: str | None = SAMPLING("undersample fully sampled scans", None, "the file's mask", choices=PATTERNS)
-    acceleration: float = SAMPLING("nominal acceleration of --mask-type", 4)
+    acceleration: float | None = SAMPLING("nominal acceleration of --mask-type", None, "4")
     center_fraction: float | None = SAMPLING("fraction of an axis acquired around DC", None, "0.32 / acceleration")
     axis: str | None = SAMPLING("axis along which lines of --mask-type differ", None, "W", choices=tuple(AXES))
 
@@ -53,33 +72,34 @@ class Reconstruct(Options):
     strength: float | None = METHOD("regularization of sense, wavelet and tv", None, "tuned")
     device: str = DEVICE("cpu")
     batch_size: int = BATCH_SIZE(8)
-    precision: str = PRECISION(InferenceSettings.precision)
+    precision: str | None = PRECISION(None, InferenceSettings.precision)
 
     samples: int | None = SAMPLES("number of posterior samples; writes their mean and uncertainty (SD)", None, "0")
     keep_samples: bool = SAMPLES("write the samples, too", False)
+    seed: int | None = SAMPLES("equal seeds give equal samples", None, "0")
     temperature: float | None = SAMPLES.setting(
         InferenceSettings, "temperature", default=None, shown="as tuned with the weights"
     )
 
-    maps: str = COILS.setting(CoilSettings, "maps", choices=MAPS)
-    refine_maps: int = COILS.setting(CoilSettings, "refine_maps")
+    maps: str | None = COILS.setting(CoilSettings, "maps", unset=True, choices=MAPS)
+    refine_maps: int | None = COILS.setting(CoilSettings, "refine_maps", unset=True)
     virtual_coils: int | None = COILS.setting(CoilSettings, "compress", shown="as many as keep all but the noise")
     whiten: bool | None = COILS.setting(CoilSettings, "whiten", shown="with a noise scan", negative="--no-whiten")
-    combine_coils: str = COILS.setting(CoilSettings, "output", choices=OUTPUTS)
+    combine_coils: str | None = COILS.setting(CoilSettings, "output", unset=True, choices=OUTPUTS)
 
-    views: int = EXPERT.setting(InferenceSettings, "views", "hybrid: ")
-    rounds: int = EXPERT.setting(InferenceSettings, "rounds", "hybrid: ")
+    views: int | None = EXPERT.setting(InferenceSettings, "views", "hybrid: ", unset=True)
+    rounds: int | None = EXPERT.setting(InferenceSettings, "rounds", "hybrid: ", unset=True)
     sweeps: int | None = EXPERT.setting(
         RefinementSettings, "sweeps", "hybrid: ", default=None, shown="1, or 0 with --samples"
     )
-    rule: str = EXPERT.setting(RefinementSettings, "rule", "hybrid: ", choices=RULES)
+    rule: str | None = EXPERT.setting(RefinementSettings, "rule", "hybrid: ", unset=True, choices=RULES)
     step: float | None = EXPERT.setting(RefinementSettings, "step", "hybrid: ", shown="tuned")
-    anchor: str = EXPERT.setting(RefinementSettings, "anchor", "hybrid: ", choices=ANCHORS)
-    combine: str = EXPERT.setting(InferenceSettings, "combine", "hybrid: ", choices=COMBINATIONS)
-    iterations: int = EXPERT.setting(FOR_SCANS, "iterations", "pnp: ")
-    gamma: float = EXPERT.setting(FOR_SCANS, "gamma", "pnp: ")
-    tau: float = EXPERT.setting(FOR_SCANS, "tau", "pnp: ")
-    encoder: str = EXPERT.setting(FOR_SCANS, "encoder", "pnp: ", choices=ENCODERS)
+    anchor: str | None = EXPERT.setting(RefinementSettings, "anchor", "hybrid: ", unset=True, choices=ANCHORS)
+    combine: str | None = EXPERT.setting(InferenceSettings, "combine", "hybrid: ", unset=True, choices=COMBINATIONS)
+    iterations: int | None = EXPERT.setting(FOR_SCANS, "iterations", "pnp: ", unset=True)
+    gamma: float | None = EXPERT.setting(FOR_SCANS, "gamma", "pnp: ", unset=True)
+    tau: float | None = EXPERT.setting(FOR_SCANS, "tau", "pnp: ", unset=True)
+    encoder: str | None = EXPERT.setting(FOR_SCANS, "encoder", "pnp: ", unset=True, choices=ENCODERS)
 
 
 class Run(Options):
@@ -91,11 +111,16 @@ class Run(Options):
 
     protocol: str = FILES("name, as 'mrihvae protocols' lists them, or a TOML file", positional=True)
     data: Path = FILES("data directory, or the protocol's folder itself")
-    output: Path = FILES("folder for reconstructions/, panels/, scores.md and run.json")
+    key: str | None = KEY()
+    uncentered: bool = UNCENTERED()
+    output: Path = OUTPUT("folder for reconstructions/, panels/, scores.md and run.json")
     device: str = DEVICE("cpu")
     batch_size: int = BATCH_SIZE(8)
     limit: int | None = FILES("only the first N files, to try it", None, "all", metavar="N")
     resume: bool = RESUME()
+    overwrite: bool = OVERWRITE()
+    verbose: bool = VERBOSE()
+    quiet: bool = QUIET()
 
 
 class Protocols(Options):

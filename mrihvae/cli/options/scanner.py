@@ -8,7 +8,7 @@ from typing import Any
 
 from cyclopts import Token
 
-from mrihvae.cli.options.common import DEVICE, PIXEL_TYPE, PROTOCOL
+from mrihvae.cli.options.common import DEVICE, OUTPUT, OVERWRITE, PIXEL_TYPE, PROTOCOL, QUIET
 from mrihvae.cli.sections import EXPERT, FILES, METHOD, SEVERAL, Options
 from mrihvae.server.request import STORED
 
@@ -40,7 +40,7 @@ class Filter(Options):
     """
 
     input: Path | None = FILES("named pipe or file to read the scan from", None, "standard input")
-    output: Path | None = FILES("named pipe or file to write images to", None, "standard output", alias="-o")
+    output: Path | None = OUTPUT("named pipe or file to write images to", None, "standard output")
     noise: Path | None = FILES(
         "noise scan measured apart: an MRD stream or ISMRMRD HDF5 file, in place of the scan's own", None
     )
@@ -68,9 +68,10 @@ class Send(Options):
 
     input: Path = FILES("k-space of any format, or MRD images", name="FILE", positional=True)
     server: str = FILES("where the server listens", name="HOST:PORT", positional=True)
-    output: Path = FILES("folder for images.mrd", alias="-o")
+    output: Path = OUTPUT("folder for images.mrd")
     group: str | None = FILES("scan to send, of a file with several", None)
-    overwrite: bool = FILES("replace results that are in --output already", False)
+    overwrite: bool = OVERWRITE()
+    quiet: bool = QUIET()
     config: str = METHOD("name of the server's configuration", "mrihvae")
     parameter: tuple[str, ...] | None = METHOD(
         "a parameter for the server, sent as JSON; may be repeated", None, metavar="NAME=VALUE", converter=_every,

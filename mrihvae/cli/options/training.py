@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from mrihvae.cli.options.common import DEVICE
+from mrihvae.cli.options.common import DEVICE, OUTPUT, QUIET
 from mrihvae.cli.sections import COILS, EXPERT, FILES, METHOD, SAMPLING, SEVERAL, Options
 from mrihvae.physics.sampling import LINE_TYPES
 from mrihvae.simulation.settings import FIELDS, ScannerSettings
@@ -15,7 +15,7 @@ class Train(Options):
 
     Examples:
       mrihvae train knee/ brain/=2 --output run/ --minutes 60
-      mrihvae train --output run/ --resume
+      mrihvae train knee/ brain/=2 --output run/ --resume
     """
 
     data: tuple[str, ...] = FILES(
@@ -27,7 +27,7 @@ class Train(Options):
         "'train_' in front or without, or a TOML file; a resumed run keeps its settings", None, metavar="NAME",
     )  # fmt: skip
     root: Path | None = FILES("data directory of --protocol", None, name="--data", metavar="DIR")
-    output: Path = FILES("folder for checkpoint, weights, log and plot")
+    output: Path = OUTPUT("folder for checkpoint, weights, log and plot")
     resume: bool = FILES("resume the run in --output exactly where it stopped", False)
     settings: Path | None = METHOD('JSON with any of "model", "training", "simulation"', None)
     weights: str | None = METHOD("start from these: a name of shipped weights, or a .safetensors file", None)
@@ -48,6 +48,7 @@ class Train(Options):
         "say nothing), into validation.jsonl", None, metavar="PATH...", **SEVERAL,
     )  # fmt: skip
     device: str = DEVICE("cpu")
+    quiet: bool = QUIET()
 
 
 class Simulate(Options):
@@ -67,7 +68,7 @@ class Simulate(Options):
     """
 
     images: Path = FILES("folder of NIfTI volumes, JPEG or PNG pictures, or one of them", positional=True)
-    output: Path = FILES("folder for multicoil_val/ and multicoil_test/, or singlecoil_...")
+    output: Path = OUTPUT("folder for multicoil_val/ and multicoil_test/, or singlecoil_...")
     coils: int = COILS.setting(ScannerSettings, "coils")
     fields: str | None = COILS.setting(ScannerSettings, "fields", default=None, shown="birdcage", choices=FIELDS)
     matrix: int = METHOD.setting(ScannerSettings, "matrix")
@@ -83,3 +84,4 @@ class Simulate(Options):
     acceleration: float | None = SAMPLING("nominal acceleration of the masks", None, "4 if --mask-type is given")
     center_fraction: float | None = SAMPLING("fraction of W acquired around DC", None, "0.32 / acceleration")
     seed: int = METHOD.setting(ScannerSettings, "seed")
+    quiet: bool = QUIET()

@@ -17,7 +17,7 @@ from mrihvae.evaluation.report.data import ReportVolume, ScoreRow
 from mrihvae.evaluation.report.pictures import draw_pictures
 from mrihvae.evaluation.report.record import Record, source_name
 from mrihvae.evaluation.scores import Evaluation, VolumeScores, evaluate
-from mrihvae.io.formats import KSPACE_SUFFIXES
+from mrihvae.io.formats import KSPACE_SUFFIXES, list_names, names_in
 from mrihvae.io.hdf5 import read_dataset
 from mrihvae.io.kspace import kind_of, open_kspace
 from mrihvae.physics.fastmri_masks import effective_acceleration
@@ -41,13 +41,18 @@ class ScanFinder:
 
     def __init__(self, record: Record, data: Path | None) -> None:
         self.places = list(record.places)
-        self._open = lru_cache(maxsize=1)(partial(open_kspace, lazy=True))  # a file may hold the next row's scan, too
+        reading = record.values.get("reading") or {}  # how it was read then
+        self._open = lru_cache(maxsize=1)(partial(open_kspace, lazy=True, **reading))  # a file may hold the next scan
         if data is None:
             return
         subfolder = record.values["settings"]["data"] if record.path.name == "run.json" else ""
         self.places = list(dict.fromkeys([data / subfolder, data]))
         if not any(list(self._candidates(row)) for row in record.rows):
-            raise InputError(f"{data}: has none of the files that {record.path} lists; give the folder with the scans")
+            wanted, there = list_names({source_name(row) for row in record.rows}), list_names(names_in(data))
+            raise InputError(
+                f"{data}: has none of the files that {record.path} lists ({wanted}), but {there}; give the folder with "
+                "the scans"
+            )
 
     def find(self, row: Mapping[str, Any]) -> tuple[Path, Scan] | None:
         """Return the scan of a volume and the file that holds it, or None."""

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator, Sequence
-from itertools import groupby
+from dataclasses import dataclass
+from itertools import groupby, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -16,19 +17,23 @@ from mrihvae.data.scan import Scan
 from mrihvae.errors import InputError
 from mrihvae.io.checks import read_errors
 from mrihvae.io.mrd.header import ScanHeader, parse_header
-from mrihvae.io.mrd.sorter import Slice, SliceAssembler
+from mrihvae.io.mrd.noise import NoiseScans
+from mrihvae.io.mrd.slices import Slice
+from mrihvae.io.mrd.sorter import SliceAssembler
 from mrihvae.utils.notices import warn
 
 CHUNK_LINES = 256  # that are read at once
 DIRECTION_TOLERANCE = 1e-3  # by which directions may differ that are to be the same
+OVERLAP_TOLERANCE = 0.01  # of the thickness of slices: how far apart slabs must be at least, to be those of one volume
 
 
-def read_mrd(path: Path, group: str = "dataset") -> list[Scan]:
-    """Read the scans of a file: each contrast, repetition, phase and set is one.
+def read_mrd(path: Path, groups: Sequence[str] = ("dataset",)) -> list[Scan]:
+    """Read the scans of a file: each contrast, repetition, phase and set of each measurement is one.
 
     Parameters
     ----------
-    group : which holds header and lines
+    groups : one for each measurement, which hold header and lines, in the order in which these were made. Scans of
+        several are named after their group. Noise of one counts for those that have none of their coils
 
     Raises
     ------
@@ -36,30 +41,92 @@ def read_mrd(path: Path, group: str = "dataset") -> list[Scan]:
         Truncated, not ISMRMRD, without lines, or lines that cannot be sorted (see
         `mrihvae.io.mrd.sorter.SliceAssembler`).
     """
-    with read_errors(path, "truncated or not an ISMRMRD file", "copy it again"):
-        with h5py.File(path, "r") as file:
-            datasets = file[group]
-            for name in ("xml", "data"):
-                if not isinstance(datasets.get(name), h5py.Dataset):
-                    raise InputError(
-                        f"{path}: its group '{group}' has no '{name}' (it has {', '.join(datasets) or 'nothing'}), "
-                        "which k-space needs; export the scan with header and lines"
-                    )
-            text = np.ravel(datasets["xml"][()])[0]
-            header = parse_header(text.decode() if isinstance(text, bytes) else str(text), str(path))
-            assembler = SliceAssembler(header, early=False, max_held=sys.maxsize)
-            lines = _lines(path, datasets["data"])
-            slices = [slice_ for line in lines for slice_ in assembler.add(line)] + assembler.end()
-        scans = scans_of(slices, header, path.name, assembler.noise)
-    for warning in assembler.warnings:
-        warn(warning)
+    with read_errors(path, "truncated or not an ISMRMRD file", "copy it again"), h5py.File(path, "r") as file:
+        measurements = _read_measurements(file, path, groups)
+        imaging = [one for one in measurements if one.slices]
+        if not imaging:
+            raise InputError("holds no line of an image; there is nothing to reconstruct")
+        several, scans = len(imaging) > 1, []
+        for one in imaging:
+            name = f"{path.stem}_{one.group.replace('/', '_')}.h5" if several else path.name
+            noise = _noise_of(one, measurements)
+            scans += scans_of(one.slices, one.header, name, noise)
+            for warning in one.assembler.warnings:
+                warn(f"{name}: {warning}" if several else warning)
+    if len(groups) > 1:
+        warn(f"{path.name}: holds {len(groups)} measurements: {_describe(measurements, groups)}")
     return scans
+
+
+@dataclass(frozen=True)
+class _Measurement:
+    """What a group of a file holds."""
+
+    group: str
+    header: ScanHeader
+    assembler: SliceAssembler
+    slices: list[Slice]
+
+
+def _read_measurements(file: h5py.File, path: Path, groups: Sequence[str]) -> list[_Measurement]:
+    """Read the measurements of a file; those that cannot be read are left out with a warning, if others can."""
+    found: list[_Measurement] = []
+    refusals: list[InputError] = []
+    for group in groups:
+        try:
+            found.append(_read_measurement(file, path, group, found[-1].assembler.noise_scans if found else None))
+        except InputError as error:
+            refusals.append(InputError(f"group '{group}': {error}" if len(groups) > 1 else str(error)))
+    if refusals and not any(one.slices for one in found):
+        raise refusals[0]
+    for refusal in refusals:
+        warn(f"{path.name}: {refusal}; this measurement is left out")
+    return found
+
+
+def _read_measurement(file: h5py.File, path: Path, group: str, noise: NoiseScans | None) -> _Measurement:
+    """Read and sort the lines of a group, with the noise of earlier ones."""
+    datasets = file[group]
+    for name in ("xml", "data"):
+        if not isinstance(datasets.get(name), h5py.Dataset):
+            raise InputError(
+                f"{path}: its group '{group}' has no '{name}' (it has {', '.join(datasets) or 'nothing'}), "
+                "which k-space needs; export the scan with header and lines"
+            )
+    text = np.ravel(datasets["xml"][()])[0]
+    header = parse_header(text.decode() if isinstance(text, bytes) else str(text), str(path))
+    assembler = SliceAssembler(header, early=False, max_held=sys.maxsize, noise=noise)
+    lines = _lines(path, datasets["data"])
+    slices = [slice_ for line in lines for slice_ in assembler.add(line)] + assembler.end()
+    return _Measurement(group, header, assembler, slices)
+
+
+def _noise_of(measurement: _Measurement, others: Sequence[_Measurement]) -> np.ndarray | None:
+    """Find the noise of a measurement: its own, that of earlier ones, or that of later ones that hold noise alone."""
+    noise = measurement.assembler.noise
+    coils = len(measurement.slices[-1].kspace)
+    if noise is not None and len(noise) == coils:
+        return noise
+    alone = [other.assembler.noise_scans.find(coils) for other in others if not other.slices]
+    return next((each for each in alone if each is not None), None)
+
+
+def _describe(measurements: Sequence[_Measurement], groups: Sequence[str]) -> str:
+    """Say what each group holds."""
+    found = dict.fromkeys(groups, "not readable")
+    for one in measurements:
+        sizes = {" x ".join(map(str, slice_.matrix)) for slice_ in one.slices}
+        count = f"{len(one.slices)} slice{'s' if len(one.slices) != 1 else ''} of {', '.join(sorted(sizes))}"
+        rest = "no line of an image" if one.assembler.noise is None else "noise alone"
+        found[one.group] = count if one.slices else rest
+    return "; ".join(f"{group} ({text})" for group, text in found.items())
 
 
 def scans_of(slices: Sequence[Slice], header: ScanHeader, name: str, noise: np.ndarray | None) -> list[Scan]:
     """Combine slices to scans, in the order of their keys, or of their positions where these differ.
 
-    Slices of other directions or with other lines are scans of their own, named after what differs.
+    Slices of other directions or with other lines are scans of their own, named after what differs, and so are slabs
+    that overlap.
 
     Raises
     ------
@@ -74,7 +141,7 @@ def scans_of(slices: Sequence[Slice], header: ScanHeader, name: str, noise: np.n
         rest = list(group)
         while rest:
             alike = [slice_ for slice_ in rest if _same_stack(slice_, rest[0])]
-            stacks.append(_by_place(alike))
+            stacks += [_by_place(stack) for stack in _split_slabs(alike)]
             rest = [slice_ for slice_ in rest if not any(slice_ is other for other in alike)]
     names = _names(stacks, Path(name).stem)
     return [_scan(stack, header, each, noise) for stack, each in zip(stacks, names, strict=True)]
@@ -98,9 +165,11 @@ def _scan(stack: Sequence[Slice], header: ScanHeader, name: str, noise: np.ndarr
     if len(stack) > 1 and not np.ptp(positions, axis=0).any():
         geometry = None  # simulators do not tell where slices lie
     calibration = [slice_.calibration for slice_ in stack if slice_.calibration is not None]
-    attributes: dict[str, Any] = {"acquisition": header.protocol or "unknown"}
+    attributes: dict[str, Any] = {"acquisition": header.protocol or "unknown", **header.attributes()}
     names = ("contrast", "repetition", "phase", "set")
     attributes |= {each: value for each, value in zip(names, first.key[1:-1]) if value}
+    if noise is not None and len(noise) != len(first.kspace):
+        noise = None  # of the coils of another scan
     return Scan(
         name, kspace, first.mask, None, first.padding, first.matrix, attributes, None, noise, geometry,
         calibration if len(calibration) == len(stack) else None, first.geometry.voxel,
@@ -118,9 +187,27 @@ def _same_stack(slice_: Slice, other: Slice) -> bool:
     )
 
 
+def _split_slabs(stack: list[Slice]) -> list[list[Slice]]:
+    """Split slices by their slabs, if any of these overlap; sorted by place, their slices would mix."""
+    slabs: dict[int | None, list[Slice]] = {}
+    for slice_ in stack:
+        slabs.setdefault(slice_.slab, []).append(slice_)
+    spans = sorted((min(places), max(places)) for places in map(_places, slabs.values()))
+    thickness = stack[0].geometry.voxel[2]
+    if all(second[0] - first[1] > OVERLAP_TOLERANCE * thickness for first, second in pairwise(spans)):
+        return [stack]
+    warn(f"{len(slabs)} slabs overlap, or have no positions: each is a scan of its own, for their slices would mix")
+    return list(slabs.values())
+
+
+def _places(stack: Sequence[Slice]) -> np.ndarray:
+    """Compute where slices lie along their normal, mm."""
+    return np.array([slice_.geometry.positions[0] @ slice_.geometry.normal for slice_ in stack])
+
+
 def _by_place(stack: list[Slice]) -> list[Slice]:
     """Order slices along their normal, unless their numbers do so already, in either direction."""
-    along = np.array([slice_.geometry.positions[0] @ slice_.geometry.normal for slice_ in stack])
+    along = _places(stack)
     steps = np.diff(along)
     if len(steps) == 0 or (steps >= 0).all() or (steps <= 0).all():
         return stack
@@ -134,8 +221,16 @@ def _names(stacks: Sequence[Sequence[Slice]], stem: str) -> list[str]:
     keys = [stack[0].key for stack in stacks]
     fields = [name for name in keys[0]._fields[:-1] if len({getattr(key, name) for key in keys}) > 1]
     labels = ["".join(f"_{name}{getattr(key, name)}" for name in fields) for key in keys]
-    numbers = [f"_slice{min(slice_.key.slice for slice_ in stack)}" for stack in stacks]
+    numbers = [_number_of(stack) for stack in stacks]
     return [f"{stem}{label}{number if labels.count(label) > 1 else ''}.h5" for label, number in zip(labels, numbers)]
+
+
+def _number_of(stack: Sequence[Slice]) -> str:
+    """Name a stack after its slab, or its first slice."""
+    slabs = {slice_.slab for slice_ in stack}
+    if len(slabs) == 1 and stack[0].slab is not None:
+        return f"_slab{stack[0].slab}"
+    return f"_slice{min(slice_.key.slice for slice_ in stack)}"
 
 
 def _lines(path: Path, data: h5py.Dataset) -> Iterator[Any]:

@@ -5,14 +5,18 @@ from __future__ import annotations
 import math
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import Any
 from xml.sax.saxutils import escape
 
 from mrihvae.errors import InputError
 
 ANY_NAMESPACE = "{*}"  # namespace: not all writers give it
+HYDROGEN_HZ_PER_T = 42.577478518e6  # the gyromagnetic ratio over 2 pi
 ECHO_TIMES = f"{ANY_NAMESPACE}sequenceParameters/{ANY_NAMESPACE}TE"
 MAX_HEADER_MATRIX = 2**14  # matrix on a side, beyond which a header must be damaged
+MIN_OVERSAMPLING = 1.3  # factor of a readout, below which another matrix is not its oversampling
+SAME_FOV = 0.01  # by which fields of view may differ that are the same
 Three = tuple[float, float, float]
 
 
@@ -95,6 +99,8 @@ class ScanHeader:
     parameters : the user's, of all types, by name
     protocol : name of the measurement's protocol; empty where the header has none
     vendor : of the scanner; empty where the header has none
+    field_strength : of the scanner, T; 0 where the header has none
+    warnings : what about it is a guess
     echo_times : ms, by contrast; none where the header has none
     """
 
@@ -102,7 +108,14 @@ class ScanHeader:
     parameters: Mapping[str, str] = field(default_factory=dict)
     protocol: str = ""
     vendor: str = ""
+    field_strength: float = 0.0
+    warnings: tuple[str, ...] = ()
     echo_times: tuple[float, ...] = ()
+
+    def attributes(self) -> dict[str, Any]:
+        """Return what is known of the scanner, as attributes of a scan: "vendor" and "field_strength_T"."""
+        found = {"vendor": self.vendor, "field_strength_T": self.field_strength}
+        return {name: value for name, value in found.items() if value}
 
 
 def parse_header(xml: str, source: str = "stream") -> ScanHeader:
@@ -124,7 +137,8 @@ def parse_header(xml: str, source: str = "stream") -> ScanHeader:
         root = ElementTree.fromstring(xml.rstrip("\0").strip())
     except (ElementTree.ParseError, ValueError) as error:
         raise InputError(f"{source}: the header is no XML ({error}); check who wrote it") from error
-    encodings = tuple(_encoding(element, source) for element in root.findall(f"{ANY_NAMESPACE}encoding"))
+    stored = [_encoding(element, source) for element in root.findall(f"{ANY_NAMESPACE}encoding")]
+    encodings = tuple(map(_with_oversampled_fov, stored))
     if not encodings:
         raise InputError(f"{source}: the header has no 'encoding', so that lines have no place; check who wrote it")
     parameters = {
@@ -134,8 +148,38 @@ def parse_header(xml: str, source: str = "stream") -> ScanHeader:
         if (name := _text(element, "name"))
     }
     vendor = _text(root, "acquisitionSystemInformation", "systemVendor")
+    warnings = [
+        f"the header has {mine.encoded.matrix[0]} samples in its encodedSpace and {mine.recon.matrix[0]} in its "
+        "reconSpace, of the same field of view: the readout is taken as oversampled"
+        for mine, new in zip(stored, encodings, strict=True)
+        if mine.recon is not None and mine != new
+    ]
+    protocol = _text(root, "measurementInformation", "protocolName")
     echo_times = tuple(_length(element.text or "") for element in root.iterfind(ECHO_TIMES))
-    return ScanHeader(encodings, parameters, _text(root, "measurementInformation", "protocolName"), vendor, echo_times)
+    strength, doubts = _field_strength(root), tuple(dict.fromkeys(warnings))
+    return ScanHeader(encodings, parameters, protocol, vendor, strength, doubts, echo_times)
+
+
+def _field_strength(root: ElementTree.Element) -> float:
+    """Read the field strength, or compute it from the frequency of hydrogen, T; 0 where there is neither."""
+    tesla = _length(_text(root, "acquisitionSystemInformation", "systemFieldStrength_T"))
+    hertz = _length(_text(root, "experimentalConditions", "H1resonanceFrequency_Hz"))
+    return tesla or round(hertz / HYDROGEN_HZ_PER_T, 3)
+
+
+def _with_oversampled_fov(encoding: Encoding) -> Encoding:
+    """Return an encoding whose field of view is that of its samples, where some writers leave that of the image.
+
+    Without this a readout of twice the samples would be one of half the voxels, which nobody makes coarser again.
+    """
+    encoded, recon = encoding.encoded, encoding.recon
+    if recon is None or min(encoded.fov[0], recon.fov[0]) <= 0:
+        return encoding
+    factor, along_phase = (encoded.matrix[axis] / recon.matrix[axis] for axis in (0, 1))
+    is_finer = along_phase >= MIN_OVERSAMPLING  # along both axes: the image is made coarser
+    if factor < MIN_OVERSAMPLING or is_finer or abs(encoded.fov[0] / recon.fov[0] - 1) > SAME_FOV:
+        return encoding
+    return replace(encoding, encoded=replace(encoded, fov=(encoded.fov[0] * factor, *encoded.fov[1:])))
 
 
 def _encoding(element: ElementTree.Element, source: str) -> Encoding:
@@ -181,7 +225,7 @@ def _whole(text: str) -> int | None:
 
 
 def _length(text: str) -> float:
-    """Read mm; 0 where there is no length."""
+    """Read a number above 0, such as mm; 0 where there is none."""
     try:
         length = float(text)
     except ValueError:

@@ -1,106 +1,192 @@
-"""Lines of k-space on their grid: where the header's encoding puts a line, without its readout oversampling."""
+"""Lines of k-space on their grid: where counters, the header's limits and the lines themselves put them."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
 
 import ismrmrd
 import numpy as np
-import torch
 
-from mrihvae.coils.espirit import MIN_ACS_SIZE, calibration_box
-from mrihvae.data.geometry import Geometry, make_geometry
 from mrihvae.errors import InputError
 from mrihvae.io.mrd.header import Encoding, Limit
 from mrihvae.io.partitions import centered_fft
 
 STEPS = {1: "kspace_encoding_step_1", 2: "kspace_encoding_step_2"}  # by axis
-MAX_READOUT_NUMBERS = 2**22  # numbers of a line with its oversampling, which a short one may be laid out to
+NAMES = {1: "line", 2: "partition"}  # of a step, by axis
+USER_CENTERS = {1: 5, 2: 6}  # by axis, which of idx.user holds the center, as siemens_to_ismrmrd writes it
 MAX_GRID_NUMBERS = 2**28  # numbers of the grid of a slice or slab, 2 GiB, beyond which
 MAX_GRID_RATIO = 64  # a grid must not be so many times as large as what was measured
-FOV_TOLERANCE = 0.02  # by which fields of view may differ that are to be the same
+MAX_OUTSIDE_FRACTION = 0.25  # of lines that may lie outside of the matrix, unless the header's limits do so, too
 MISSING_ROWS_DIVISOR = 32  # H over rows that may be missing at the ends of a readout that still counts as whole
 
 
 @dataclass
 class LineGroup:
-    """Lines of one slice or slab: sums (coils, H) and their number, by their place (step 1, step 2)."""
+    """Lines of one slice or slab: sums (coils, H) and their number, by their steps, and in the end by their places.
+
+    Attributes
+    ----------
+    encoding : of all lines
+    head : header of the first line
+    rows : first and last of H that were measured
+    sums, counts : by the scanner's counters (step 1, step 2); after `place_lines` by index in k-space
+    centers : steps of the center that the lines themselves have, 0 where not set
+    """
 
     encoding: Encoding
     head: ismrmrd.AcquisitionHeader
-    rows: tuple[float, float]  # first and last of H that were measured
+    rows: tuple[float, float]
     sums: dict[tuple[int, int], np.ndarray] = field(default_factory=dict)
     counts: dict[tuple[int, int], int] = field(default_factory=dict)
+    centers: set[tuple[int, int]] = field(default_factory=set)
 
-    def add(self, place: tuple[int, int], total: np.ndarray, rows: tuple[float, float], count: int = 1) -> None:
+    def add(self, step: tuple[int, int], total: np.ndarray, rows: tuple[float, float], count: int = 1) -> None:
         """Add the sum of `count` lines (coils, H), whose rows were measured from the first to the last of `rows`."""
-        self.sums[place] = self.sums[place] + total if place in self.sums else total
-        self.counts[place] = self.counts.get(place, 0) + count
+        self.sums[step] = self.sums[step] + total if step in self.sums else total
+        self.counts[step] = self.counts.get(step, 0) + count
         self.rows = max(self.rows[0], rows[0]), min(self.rows[1], rows[1])
+
+    def fill(self, other: LineGroup) -> None:
+        """Add the lines of another group, of the same coils and encoding, that this one has not."""
+        for step in other.sums.keys() - self.sums.keys():
+            self.add(step, other.sums[step], other.rows, other.counts[step])
 
     def include(self, other: LineGroup) -> None:
         """Add the lines of another group, of the same coils and encoding."""
-        for place, total in other.sums.items():
-            self.add(place, total, other.rows, other.counts[place])
+        for step, total in other.sums.items():
+            self.add(step, total, other.rows, other.counts[step])
+        self.centers = self.centers or set(other.centers)
+
+    @property
+    def coils(self) -> int:
+        """Number of coils."""
+        return len(next(iter(self.sums.values())))
 
 
 def step_limit(encoding: Encoding, axis: int) -> Limit:
-    """Return the limits of the steps along axis 1, lines, or 2, partitions; without any, those of the whole matrix."""
+    """Return the limits of the steps along axis 1, lines, or 2, partitions; without any, those of the whole matrix.
+
+    Limits that are all 0 are those that a writer left out.
+    """
     size = encoding.encoded.matrix[axis]
-    return encoding.limits.get(STEPS[axis]) or Limit(0, max(size - 1, 0), size // 2)
+    limit = encoding.limits.get(STEPS[axis], Limit())
+    return Limit(0, max(size - 1, 0), size // 2) if limit == Limit() else limit
 
 
-def place_of(encoding: Encoding, axis: int, step: int) -> int:
-    """Compute the index in k-space, along axis 1 or 2, from the scanner's counter."""
+def place_of(encoding: Encoding, axis: int, step: int) -> int | None:
+    """Compute the index in k-space, along axis 1 or 2, from the scanner's counter; None outside of the matrix.
+
+    Raises
+    ------
+    InputError
+        Outside, though the header has as many lines as the matrix at most, and this as one of them.
+    """
     size, limit = encoding.encoded.matrix[axis], step_limit(encoding, axis)
     place = step - limit.center + size // 2
-    if not 0 <= place < size:
+    if 0 <= place < size:
+        return place
+    if limit.count <= size and limit.minimum <= step <= limit.maximum:
         raise InputError(
-            f"{'line' if axis == 1 else 'partition'} {step} lies outside of the {size} of the header, with "
-            f"center {limit.center}; check the header's limits"
+            f"{NAMES[axis]} {step} lies outside of the {size} of the header, with center {limit.center}; check the "
+            "header's limits"
         )
-    return place
+    return None
 
 
-def readout(line: ismrmrd.Acquisition, encoding: Encoding) -> tuple[np.ndarray, tuple[float, float]]:
-    """Return a line without readout oversampling, complex64 (coils, H), and the first and last acquired row."""
-    size, before, after = encoding.encoded.matrix[0], line.discard_pre, line.discard_post
-    data = line.data[:, before : max(line.number_of_samples - after, 0)]
-    count, center = data.shape[1], line.center_sample - before
-    if count == size and (line.center_sample == 0 or abs(center - size // 2) == 1):  # not set, or off by one
-        center = size // 2
+def place_lines(group: LineGroup) -> tuple[LineGroup, list[str]]:
+    """Put lines in their places in k-space, and say what about these is doubtful.
 
-    def fits(center: int) -> bool:
-        return bool(0 <= center < count and 0 <= size // 2 - center <= size - count)
+    Returns
+    -------
+    group by index in k-space, whose encoding has the center that was used, and the doubts
 
-    if line.is_flag_set(ismrmrd.ACQ_IS_REVERSE):
-        data, stored = data[:, ::-1], count - 1 - center
-        if fits(stored) or not fits(center):  # else the center is that of lines that are read forwards
-            center = stored
-    start = size // 2 - center
-    if len(data) == 0:
-        raise InputError(f"line {line.scan_counter}: has no coil; check how it was written")
-    if not fits(center):
+    Raises
+    ------
+    InputError
+        Lines outside of the matrix that are too many to be left out, or that the header's limits contradict.
+    """
+    encoding, doubts = group.encoding, []
+    for axis in STEPS:
+        limit, doubt = _true_limit(group, axis)
+        doubts += doubt
+        if limit != step_limit(encoding, axis):
+            encoding = replace(encoding, limits={**encoding.limits, STEPS[axis]: limit})
+    placed = LineGroup(encoding, group.head, group.rows, centers=group.centers)
+    outside: dict[int, list[int]] = {1: [], 2: []}
+    for (step_1, step_2), total in group.sums.items():
+        place_1, place_2 = place_of(encoding, 1, step_1), place_of(encoding, 2, step_2)
+        if place_1 is not None and place_2 is not None:
+            placed.add((place_1, place_2), total, group.rows, group.counts[step_1, step_2])
+        else:
+            outside[1 if place_1 is None else 2].append(step_1 if place_1 is None else step_2)
+    for axis, steps in outside.items():
+        doubts += _left_out(encoding, axis, steps, len(group.sums))
+    return placed, doubts
+
+
+def _left_out(encoding: Encoding, axis: int, steps: list[int], count: int) -> list[str]:
+    """Say which of `count` lines are left out, of these steps; an error if they are too many."""
+    if not steps:
+        return []
+    size, limit = encoding.encoded.matrix[axis], step_limit(encoding, axis)
+    numbers = _list_numbers(steps)
+    if len(steps) == count or (limit.count <= size and len(steps) > MAX_OUTSIDE_FRACTION * count):
         raise InputError(
-            f"line {line.scan_counter}: has {count} samples to use with the center at {center}, which do not fit the "
-            f"header's {size}; check its 'encodedSpace'"
+            f"{NAMES[axis]} {numbers} lies outside of the {size} of the header, with center {limit.center}; check the "
+            "header's limits"
         )
-    kept = encoding.imaged_size(0)
-    if line.number_of_samples == count == kept and center == kept // 2:  # whoever sent it took oversampling away
-        return data.astype(np.complex64), (0.0, kept - 1.0)
-    if len(data) * size > MAX_READOUT_NUMBERS:
-        raise InputError(
-            f"line {line.scan_counter}: has {len(data)} coils, and the header's readout is {size} long, together more "
-            f"than {MAX_READOUT_NUMBERS} numbers; check its 'encodedSpace'"
-        )
-    whole = np.zeros((len(data), size), np.complex64)
-    whole[:, start : start + count] = data
-    factor = size / kept
-    rows = (start - size // 2) / factor + kept // 2, (start + count - 1 - size // 2) / factor + kept // 2
-    if kept == size:
-        return whole, rows
-    image = centered_fft(whole, 1, inverse=True)
-    return centered_fft(image[:, encoding.imaged_slice(0)], 1), rows
+    return [
+        f"outside of the header's matrix of {size}, with center {limit.center}, and left out: {NAMES[axis]} {numbers}"
+    ]
+
+
+def _list_numbers(numbers: Iterable[int]) -> str:
+    """Write numbers as ranges: "0 to 5, 190"."""
+    found: list[list[int]] = []
+    for number in sorted(set(numbers)):
+        if found and number == found[-1][-1] + 1:
+            found[-1][1:] = [number]
+        else:
+            found.append([number])
+    return ", ".join(" to ".join(map(str, each)) for each in found)
+
+
+def _true_limit(group: LineGroup, axis: int) -> tuple[Limit, list[str]]:
+    """Find the limits of the steps along axis 1 or 2, with the true center of k-space, and say where it is from.
+
+    The lines' own center counts, if they have one, and the strongest line is no nearer to that of the header.
+    """
+    size, limit = group.encoding.encoded.matrix[axis], step_limit(group.encoding, axis)
+    name, user = NAMES[axis], f"idx.user[{USER_CENTERS[axis]}]"
+    own = {centers[axis - 1] for centers in group.centers} - {0}
+    center = own.pop() if len(own) == 1 else 0
+    if center and center != limit.center and limit.minimum <= center <= limit.maximum:
+        strongest = _strongest_step(group, axis)
+        if abs(strongest - center) <= abs(strongest - limit.center):
+            return replace(limit, center=center), [
+                f"the center of k-space is {name} {center} by {user}, and {name} {limit.center} by the header: "
+                f"{name} {center} is taken"
+            ]
+        return limit, [
+            f"the center of k-space is {name} {center} by {user}, and {name} {limit.center} by the header: the header "
+            f"is followed, for {name} {strongest} is the strongest"
+        ]
+    if size > 1 and limit.count == size and limit.minimum == limit.center == 0:
+        return replace(limit, center=size // 2), [
+            f"the header has {name} 0 of {size} as the center of k-space, which is taken as not set: {name} "
+            f"{size // 2} is taken"
+        ]
+    return limit, []
+
+
+def _strongest_step(group: LineGroup, axis: int) -> int:
+    """Return the counter along axis 1 or 2 of the line with the most energy."""
+    energy = {
+        step: float((np.abs(total.astype(np.complex128)) ** 2).sum()) / group.counts[step] ** 2
+        for step, total in group.sums.items()
+    }
+    return max(energy, key=lambda step: energy[step])[axis - 1]
 
 
 def grid_lines(group: LineGroup, partitions: int) -> tuple[np.ndarray, np.ndarray]:
@@ -123,40 +209,6 @@ def grid_lines(group: LineGroup, partitions: int) -> tuple[np.ndarray, np.ndarra
             grid[partition, :, :, column] = total / group.counts[column, step]
             lines[column, partition] = True
     return (centered_fft(grid, 0, inverse=True) if partitions > 1 else grid), lines
-
-
-def fit_calibration(group: LineGroup, image: Encoding) -> tuple[np.ndarray, np.ndarray]:
-    """Lay out calibration lines on the grid of the image: (partitions, coils, H, W), and the mask, (H, W)."""
-    own = group.encoding
-    for axis, name in enumerate("xyz"):
-        ratio = own.voxel()[axis] * own.encoded.matrix[axis] / (image.voxel()[axis] * image.encoded.matrix[axis])
-        if own != image and not abs(ratio - 1) < FOV_TOLERANCE:
-            raise InputError(
-                f"calibration lines are of another field of view along {name} than the image, {ratio:.3g} times as "
-                "large; measure them with the same"
-            )
-    partitions = image.encoded.matrix[2]
-    shape = (image.imaged_size(0), image.encoded.matrix[1])
-    kspaces, lines = grid_lines(group, partitions)
-    mask = np.broadcast_to(mask_of_lines(own, np.asarray(lines.any(axis=1)), group.rows), kspaces.shape[-2:])
-    return _resize(kspaces, shape), _resize(mask, shape)
-
-
-def _resize(array: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
-    """Crop or zero-pad (..., H, W) per axis, as `physics.fourier.resize_kspace` does, without torch's threads."""
-    resized = np.zeros((*array.shape[:-2], *shape), array.dtype)
-    ours, theirs = [], []
-    for new, old in zip(shape, array.shape[-2:]):
-        kept = min(new, old)
-        ours.append(slice(new // 2 - kept // 2, new // 2 - kept // 2 + kept))
-        theirs.append(slice(old // 2 - kept // 2, old // 2 - kept // 2 + kept))
-    resized[..., ours[0], ours[1]] = array[..., theirs[0], theirs[1]]
-    return resized
-
-
-def has_calibration_region(group: LineGroup, image: Encoding) -> bool:
-    """Return whether lines have the calibration region (ACS) that maps are estimated from."""
-    return min(calibration_box(torch.from_numpy(fit_calibration(group, image)[1]))) >= MIN_ACS_SIZE
 
 
 def mask_of_lines(encoding: Encoding, lines: np.ndarray, rows: tuple[float, float]) -> np.ndarray:
@@ -188,14 +240,3 @@ def padding_of(encoding: Encoding) -> tuple[int, int] | None:
     reach = max(limit.center - limit.minimum, limit.maximum + 1 - limit.center)
     first, end = max(0, size // 2 - reach), min(size, size // 2 + reach)
     return None if (first, end) == (0, size) or first >= end else (first, end)
-
-
-def geometry_of_line(head: ismrmrd.AcquisitionHeader, encoding: Encoding, z: int) -> Geometry:
-    """Compute where a slice, or partition z of a slab, lies in the patient."""
-    x, y, thickness = encoding.voxel()
-    geometry = make_geometry(
-        np.array(head.position[:]), np.array(head.read_dir[:]), np.array(head.phase_dir[:]),
-        np.array(head.slice_dir[:]), (x, y, thickness),
-    )  # fmt: skip
-    offset = (z - encoding.encoded.matrix[2] // 2) * thickness * geometry.normal
-    return Geometry(geometry.positions + offset, geometry.read, geometry.phase, geometry.normal, geometry.voxel)

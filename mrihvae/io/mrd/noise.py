@@ -1,50 +1,42 @@
-"""A noise scan in a file of its own: an MRD stream of either version, or ISMRMRD HDF5."""
+"""Noise scans of a measurement: coil sets of a scanner may differ, and only noise of the image's coils whitens it."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from io import BytesIO
-from pathlib import Path
+import numpy as np
 
-import ismrmrd
-
-from mrihvae.errors import InputError
-from mrihvae.io.checks import read_errors
-from mrihvae.io.mrd.messages import Message, read_messages
-from mrihvae.io.mrd.stored_messages import list_groups, read_messages_of
-from mrihvae.io.mrd.v2 import StreamV2, is_v2
-
-HDF5 = b"\x89HDF"
+MAX_NOISE_NUMBERS = 2**22  # numbers of noise scans of a set of coils that are kept: more say no more of the covariance
 
 
-def read_noise_lines(path: Path) -> list[ismrmrd.Acquisition]:
-    """Read the lines of a file that are flagged as noise.
+class NoiseScans:
+    """Noise, by the number of coils.
 
-    Raises
-    ------
-    InputError
-        Not there, neither a stream nor ISMRMRD HDF5, or without such a line.
+    Parameters
+    ----------
+    earlier : noise of another measurement, which counts for coils that this one has no noise of
     """
-    with read_errors(path, "is no noise scan", "give an MRD stream or an ISMRMRD HDF5 file"):
-        lines = [
-            message
-            for message in _messages(path)
-            if isinstance(message, ismrmrd.Acquisition) and message.is_flag_set(ismrmrd.ACQ_IS_NOISE_MEASUREMENT)
-        ]
-    if not lines:
-        raise InputError(f"{path}: has no noise line (flag {ismrmrd.ACQ_IS_NOISE_MEASUREMENT}); give the noise scan")
-    return lines
 
+    def __init__(self, earlier: NoiseScans | None = None) -> None:
+        self.earlier = earlier
+        self._scans: dict[int, list[np.ndarray]] = {}
 
-def _messages(path: Path) -> Iterator[Message]:
-    with path.open("rb") as file:
-        start = file.read(len(HDF5))
-        file.seek(0)
-        if start == HDF5:
-            for group in list_groups(path):
-                for message in read_messages_of(path, group).messages:
-                    yield from read_messages(BytesIO(message).read)
-        elif is_v2(start):
-            yield from StreamV2(file.read, len).messages()  # nothing is written
-        else:
-            yield from read_messages(file.read)
+    def add(self, data: np.ndarray) -> None:
+        """Add noise (coils, samples)."""
+        scans = self._scans.setdefault(len(data), [])
+        if sum(scan.size for scan in scans) < MAX_NOISE_NUMBERS:
+            scans.append(np.array(data))
+
+    def find(self, coils: int | None = None) -> np.ndarray | None:
+        """Return the noise of a number of coils, complex64 (coils, samples); None without any.
+
+        Where the number is not known yet, None, it is that of the last noise.
+        """
+        if coils is None:
+            coils = next(reversed(self._scans), None)
+        if coils in self._scans:
+            return np.concatenate(self._scans[coils], axis=1)
+        return None if self.earlier is None else self.earlier.find(coils)
+
+    def doubts(self, coils: int) -> list[str]:
+        """Return which noise cannot be used for an image of so many coils."""
+        others = [count for count in self._scans if count != coils]
+        return [f"the noise scan of {count} coils is left out, for lines have {coils}" for count in others]

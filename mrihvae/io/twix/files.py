@@ -104,7 +104,8 @@ def _scans(file: BinaryIO, measurement: Measurement, before: Measurement | None,
     image = [line for line in lines if _is_image(line)]
     centers = centers_of(protocol, lines)
     encoding = encoding_of(protocol, lines, image, centers)
-    header = ScanHeader((encoding,), {}, protocol.text("tProtocolName"), SIEMENS)
+    field_strength = protocol.number("sProtConsistencyInfo.flNominalB0") or protocol.parameter("flNominalB0") or 0.0
+    header = ScanHeader((encoding,), {}, protocol.text("tProtocolName"), SIEMENS, field_strength)
     assembler = SliceAssembler(header, early=False, max_held=sys.maxsize)
     factor = 1.0
     if not noise and before is not None:

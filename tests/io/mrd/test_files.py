@@ -24,11 +24,14 @@ from mrihvae.coils.settings import CoilSettings
 from mrihvae.data.scan import Scan
 from mrihvae.errors import InputError
 from mrihvae.io.mrd.files import read_mrd
+from mrihvae.io.partitions import centered_fft
 from mrihvae.recon.methods import make_method
 from mrihvae.recon.sliced_scan import SlicedScan
 from mrihvae.recon.undersampling import mask_of
 from mrihvae.recon.volumes import reconstruct_volume
+from mrihvae.utils.notices import collect_notices
 from tests.support import mrd
+from tests.support.assembly import phantom, psnr, scan_3d, slab_xml
 
 GENERATOR = "ismrmrd_generate_cartesian_shepp_logan"
 SHAPE = (3, 2, 16, 12)  # slices, coils, H, W
@@ -52,7 +55,11 @@ def test_scan_is_read(tmp_path: Path) -> None:
     header = {"measurement": {"protocolName": "AXT2"}, "pixel_mm": (1.5, 2.0), "thickness_mm": 3.0}
     path = written(tmp_path / "scan.h5", kspace, header, noise_scans=2, thickness_mm=4.0, shuffle=True, **directions)
     (scan,) = read_mrd(path)
-    assert scan.name == "scan.h5" and scan.attributes == {"acquisition": "AXT2"} and scan.coils == 2
+    assert (
+        scan.name == "scan.h5"
+        and scan.attributes == {"acquisition": "AXT2", "field_strength_T": 3.0}
+        and scan.coils == 2
+    )
     assert nmse(scan.kspace, kspace) < EXACT
     assert scan.mask is not None and scan.mask.tolist() == [True] * 12
     assert scan.matrix == (16, 12) and scan.padding is None and scan.target is None and scan.calibration is None
@@ -216,6 +223,107 @@ def test_trajectories_do_not_matter(tmp_path: Path) -> None:
     assert nmse(scan.kspace, kspace) < EXACT
 
 
+# Several measurements in one file, and slabs
+
+
+SMALL = (1, 2, 8, 8)  # an adjustment's slices, coils, H, W
+
+
+def measured(path: Path, group: str, kspace: np.ndarray, noise: int = 0, **options: Any) -> None:
+    """Append a measurement to a file."""
+    lines = mrd.cartesian_lines(kspace, noise_scans=noise, **options)
+    mrd.write_mrd(path, mrd.cartesian_xml(kspace.shape), lines, group, append=True)
+
+
+def only_noise(path: Path, group: str, coils: int = 2, seed: int = 5) -> np.ndarray:
+    """Append a measurement of noise to a file, and return this."""
+    noise = complex_normal((coils, 64), seed=seed)
+    header = mrd.cartesian_xml((1, coils, 64, 2))
+    mrd.write_mrd(path, header, [mrd.Line(noise, flags=mrd.flags(mrd.NOISE))], group, append=True)
+    return noise
+
+
+def test_each_measurement_with_an_image_is_a_scan(tmp_path: Path) -> None:
+    """In the order of their numbers, and a warning says what there is."""
+    path, small, large = tmp_path / "scan.h5", phantom(*SMALL), phantom(*SHAPE)
+    measured(path, "dataset_10", large)
+    measured(path, "dataset_2", small)
+    measured(path, "adjustments/1", small)
+    with collect_notices() as notices:
+        scans = open_kspace(path)
+    assert [scan.name for scan in scans] == ["scan_adjustments_1.h5", "scan_dataset_2.h5", "scan_dataset_10.h5"]
+    for scan, truth in zip(scans, (small, small, large)):
+        assert psnr(scan.kspace, truth) > 100 and scan.noise_scan is None
+    assert notices == [
+        "scan.h5: holds 3 measurements: adjustments/1 (1 slice of 8 x 8); dataset_2 (1 slice of 8 x 8); dataset_10 (3 "
+        "slices of 16 x 12)"
+    ]
+
+
+@pytest.mark.parametrize("group", ["dataset_1", "dataset_3"])
+def test_measurement_of_noise_alone_whitens_the_others(group: str, tmp_path: Path) -> None:
+    """Before or behind them; other coils do not count; a single image keeps the name of the file."""
+    path, kspace = tmp_path / "scan.h5", phantom(*SHAPE)
+    measured(path, "dataset_2", kspace)
+    noise = only_noise(path, group)
+    only_noise(path, "dataset_4", coils=3)
+    with collect_notices() as notices:
+        (scan,) = open_kspace(path)
+    assert scan.name == "scan.h5" and psnr(scan.kspace, kspace) > 100
+    assert scan.noise_scan is not None
+    np.testing.assert_array_equal(scan.noise_scan, noise)
+    assert f"{group} (noise alone)" in notices[-1]
+
+
+def test_own_noise_comes_before_that_of_others(tmp_path: Path) -> None:
+    """And that of an earlier measurement before none."""
+    path = tmp_path / "scan.h5"
+    other = only_noise(path, "dataset_1")
+    measured(path, "dataset_2", phantom(*SHAPE), noise=3)
+    measured(path, "dataset_3", phantom(*SHAPE))
+    second, third = open_kspace(path)
+    assert second.noise_scan is not None and third.noise_scan is not None
+    assert second.noise_scan.shape == (2, 96) and other.shape == (2, 64)
+    np.testing.assert_array_equal(third.noise_scan, second.noise_scan)
+
+
+def test_measurement_that_cannot_be_read_is_left_out_with_a_warning(tmp_path: Path) -> None:
+    path, kspace = tmp_path / "scan.h5", phantom(*SHAPE)
+    header = mrd.cartesian_xml(SHAPE, trajectory="epi")
+    mrd.write_mrd(path, header, mrd.cartesian_lines(kspace), "dataset_1", append=True)
+    with pytest.raises(InputError, match="trajectory 'epi'"):
+        open_kspace(path)
+    measured(path, "dataset_2", kspace)
+    with collect_notices() as notices:
+        (scan,) = open_kspace(path)
+    assert psnr(scan.kspace, kspace) > 100
+    assert notices[0].startswith("scan.h5: group 'dataset_1': ") and "trajectory 'epi'" in notices[0]
+    assert notices[0].endswith("this measurement is left out")
+    assert "dataset_1 (not readable)" in notices[1]
+
+
+@pytest.mark.parametrize("distance", [0.0, 5.0, 8.0, -8.0])
+def test_slabs_that_overlap_are_scans_of_their_own(distance: float, tmp_path: Path) -> None:
+    """Of 4 partitions of 2 mm each; without an overlap they are one volume, in the order of their places."""
+    slices = [phantom(4, 2, 16, 12, seed) for seed in (0, 1)]
+    lines = []
+    for k, each in enumerate(slices):
+        slab = centered_fft(each, 0)
+        made = scan_3d(slab, positions=[[0.0, 0.0, distance * k]])
+        lines += [replace(line, slice=k) for line in made]
+    mrd.write_mrd(tmp_path / "scan.h5", slab_xml(slab), lines)
+    with collect_notices() as notices:
+        scans = open_kspace(tmp_path / "scan.h5")
+    if abs(distance) < 8:
+        assert [scan.name for scan in scans] == ["scan_slab0.h5", "scan_slab1.h5"]
+        assert "2 slabs overlap" in notices[0]
+        assert all(psnr(scan.kspace, each) > 100 for scan, each in zip(scans, slices))
+    else:
+        (scan,) = scans
+        assert psnr(scan.kspace, np.concatenate(slices if distance > 0 else slices[::-1])) > 100 and not notices
+        assert scan.geometry is not None and (np.diff(scan.geometry.positions[:, 2]) == 2).all()
+
+
 # What is refused
 
 
@@ -322,12 +430,12 @@ def test_trajectory_of_the_wrong_size_is_not_read(tmp_path: Path) -> None:
 
 
 def test_too_little_memory_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from mrihvae.io.mrd import sorter as acquisitions
+    from mrihvae.io.mrd import slices
 
     def grid_lines(*words: object) -> None:
         raise MemoryError
 
-    monkeypatch.setattr(acquisitions, "grid_lines", grid_lines)
+    monkeypatch.setattr(slices, "grid_lines", grid_lines)
     path = written(tmp_path / "scan.h5", complex_normal(SHAPE))
     with pytest.raises(InputError, match=r"scan\.h5: too little memory"):
         read_mrd(path)

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -9,11 +13,19 @@ pytest.importorskip("ismrmrd")
 
 import ismrmrd
 
+from mrihvae.data.inspection import inspect_kspace
+from mrihvae.data.scan import Scan
 from mrihvae.errors import InputError
 from mrihvae.io.mrd.header import Encoding, Limit, Space
-from mrihvae.io.mrd.lines import LineGroup, grid_lines, mask_of_lines, padding_of, partitions_of, place_of, readout
+from mrihvae.io.mrd.lines import LineGroup, grid_lines, mask_of_lines, padding_of, partitions_of, place_of
+from mrihvae.io.mrd.readouts import readout
+from mrihvae.io.mrd.slices import Slice
+from mrihvae.io.partitions import centered_fft
 from tests.support import mrd
+from tests.support.assembly import phantom, psnr, scan_3d, slab_xml, sort, stacked
 from tests.support.files import complex_normal
+
+EQUAL = 100  # dB from which images are the same
 
 
 def encoding(matrix: tuple[int, int, int] = (32, 12, 1), kept: int = 16, **limits: Limit) -> Encoding:
@@ -41,14 +53,122 @@ def test_the_center_counts(step: int, place: int) -> None:
 
 @pytest.mark.parametrize("step", [8, 9])
 def test_lines_outside_of_the_matrix(step: int) -> None:
+    """Limits that contradict the matrix are refused; lines that the limits do not have lie nowhere."""
     with pytest.raises(InputError, match=f"line {step} lies outside of the 12 of the header, with center 2"):
         place_of(encoding(step_1=Limit(0, 9, 2)), 1, step)
+    assert place_of(encoding(step_1=Limit(0, 7, 2)), 1, step) is None
+    assert place_of(encoding(step_1=Limit(0, 13, 2)), 1, step) is None
+
+
+# Headers that are wrong about lines
+
+
+def scan(
+    limit: tuple[int, int, int] | None,
+    matrix: int = 24,
+    steps: Sequence[int] = range(24),
+    first: int = 0,
+    early: bool = True,
+    **fields: Any,
+) -> tuple[np.ndarray, Slice, list[str]]:
+    """Sort a scan of 24 lines, of which the counters `steps` were acquired; `first` is counter 0.
+
+    Returns
+    -------
+    complete k-space, the slice, and warnings
+    """
+    kspace = phantom(1, 2, 16, 24)
+    lines = mrd.cartesian_lines(kspace, mask=np.isin(np.arange(24) - first, steps))
+    lines = [replace(line, kspace_encode_step_1=line.kspace_encode_step_1 - first, **fields) for line in lines]
+    limits = {} if limit is None else {"kspace_encoding_step_1": limit}
+    changes = {"encoded": (32, matrix, 1), "recon": (16, matrix, 1), "encoded_fov_mm": (32, 24, 5)}
+    changes |= {"recon_fov_mm": (16, 24, 5)}
+    sorter, (one,) = sort(mrd.cartesian_xml(kspace.shape, limits=limits, **changes), lines, early)
+    return kspace, one, sorter.warnings
+
+
+@pytest.mark.parametrize(
+    ("limit", "numbers"), [((0, 23, 12), "0 to 1, 22 to 23"), ((0, 19, 10), "20 to 23"), (None, "20 to 23")]
+)
+def test_lines_beyond_the_matrix_are_left_out(limit: tuple[int, int, int] | None, numbers: str) -> None:
+    """The turbo factor rounds lines up, whether limits have them or not."""
+    kspace, one, warnings = scan(limit, 20, early=False)
+    first = 0 if limit is None or limit[1] == 19 else 2
+    assert psnr(one.kspace[None], kspace[..., first : first + 20]) > EQUAL and one.mask.all()
+    center = 10 if limit is None else limit[2]
+    assert warnings == [f"outside of the header's matrix of 20, with center {center}, and left out: line {numbers}"]
+
+
+def test_too_many_lines_beyond_the_matrix_are_refused() -> None:
+    with pytest.raises(InputError, match="line 16 to 23 lies outside of the 16 of the header, with center 8"):
+        scan(None, 16)
+
+
+@pytest.mark.parametrize("limit", [None, (0, 0, 0), (0, 23, 12), (0, 23, 0)])
+def test_limits_that_are_not_set(limit: tuple[int, int, int] | None) -> None:
+    kspace, one, warnings = scan(limit)
+    assert psnr(one.kspace[None], kspace) > EQUAL
+    assert len(warnings) == (limit == (0, 23, 0))  # whose center alone is not
+
+
+def test_limits_that_start_above_0() -> None:
+    kspace, one, warnings = scan((4, 19, 12), steps=range(4, 20))
+    kept = (np.arange(24) >= 4) & (np.arange(24) < 20)
+    assert psnr(one.kspace[None], kspace * kept) > EQUAL and not warnings and one.padding == (4, 20)
+
+
+@pytest.mark.parametrize("limit", [(0, 17, 9), None])
+def test_center_of_the_lines_is_taken(limit: tuple[int, int, int] | None) -> None:
+    """Partial Fourier, 18 of 24 lines: the header has the middle of what was acquired as the center."""
+    own = (0, 0, 0, 0, 0, 6, 0, 0)
+    kspace, one, warnings = scan(limit, steps=range(18), first=6, user=own)
+    assert psnr(one.kspace[None], kspace * (np.arange(24) >= 6)) > EQUAL
+    assert one.mask.tolist() == [k >= 6 for k in range(24)] and one.padding is None
+    header = 12 if limit is None else 9
+    assert warnings == [
+        f"the center of k-space is line 6 by idx.user[5], and line {header} by the header: line 6 is taken"
+    ]
+    _, right, warnings = scan((0, 17, 6), steps=range(18), first=6, user=own)
+    np.testing.assert_array_equal(one.kspace, right.kspace)
+    assert not warnings
+
+
+def test_center_of_the_lines_that_they_contradict() -> None:
+    """Other writers have other numbers in idx.user: the strongest line shows which center is right."""
+    kspace, one, warnings = scan((0, 23, 12), user=(0, 0, 0, 0, 0, 3, 0, 0))
+    assert psnr(one.kspace[None], kspace) > EQUAL
+    assert warnings[0].endswith("the header is followed, for line 12 is the strongest")
+    assert not scan((0, 23, 12), user=(0, 0, 0, 0, 0, 99, 0, 0))[2]  # beyond the limits
+
+
+def test_center_of_partitions_is_taken() -> None:
+    slices = phantom(12, 2, 16, 12)
+    slab = centered_fft(slices, 0)
+    limits = {"kspace_encoding_step_1": (0, 11, 6), "kspace_encoding_step_2": (0, 8, 5)}
+    lines = [replace(line, user=(0, 0, 0, 0, 0, 6, 3, 0)) for line in scan_3d(slab[3:])]
+    sorter, found = sort(slab_xml(slab, limits=limits), lines)
+    slab[:3] = 0
+    assert psnr(stacked(found), centered_fft(slab, 0, inverse=True)) > EQUAL
+    assert sorter.warnings[0] == (
+        "the center of k-space is partition 3 by idx.user[6], and partition 5 by the header: partition 3 is taken"
+    )
+    assert "9 of 11 partitions were acquired" in sorter.warnings[1]
+
+
+def test_center_that_nothing_has_is_doubted_by_what_was_acquired() -> None:
+    """Partial Fourier with the wrong center in the header, and no other: the look at k-space finds it."""
+    _, one, _ = scan((0, 17, 9), steps=range(18), first=6)
+    inspection = inspect_kspace(Scan("scan", one.kspace[None], one.mask), one.mask)
+    assert inspection.shift == (0, -3)
+
+
+# Readouts and grids
 
 
 @pytest.mark.parametrize("kept", [16, 15])
 def test_oversampling_is_taken_away(kept: int) -> None:
     kspace = complex_normal((3, kept))
-    found, rows = readout(line(mrd.oversample(kspace)), encoding((2 * kept, 12, 1), kept))
+    found, rows, _ = readout(line(mrd.oversample(kspace)), encoding((2 * kept, 12, 1), kept))
     assert found.dtype == np.complex64 and rows == (
         pytest.approx(kept // 2 - kept / 2),
         pytest.approx(kept / 2 - 0.5 + kept // 2),
@@ -59,7 +179,7 @@ def test_oversampling_is_taken_away(kept: int) -> None:
 def test_readouts_without_oversampling_are_kept_to_the_bit() -> None:
     kspace = complex_normal((3, 16))
     for plain in (encoding((16, 12, 1), 16), encoding((32, 12, 1), 16)):  # the second: taken away before
-        found, rows = readout(line(kspace), plain)
+        found, rows, _ = readout(line(kspace), plain)
         np.testing.assert_array_equal(found, kspace)
         assert rows == (0.0, 15.0)
 
@@ -68,12 +188,12 @@ def test_partial_and_reversed_readouts() -> None:
     """The first 5 of 16 samples are missing; reversed lines are stored from their end, and their center there."""
     kspace, plain = complex_normal((2, 16)), encoding((16, 12, 1), 16)
     expected = kspace * (np.arange(16) >= 5)
-    found, rows = readout(line(kspace[:, 5:], center=3), plain)
+    found, rows, _ = readout(line(kspace[:, 5:], center=3), plain)
     np.testing.assert_array_equal(found, expected)
     assert rows == (5.0, 15.0)
     backwards = line(kspace[:, :4:-1], center=7)
     backwards.set_flag(ismrmrd.ACQ_IS_REVERSE)
-    found, rows = readout(backwards, plain)
+    found, rows, _ = readout(backwards, plain)
     np.testing.assert_array_equal(found, expected)
     assert rows == (5.0, 15.0)
 
@@ -81,7 +201,7 @@ def test_partial_and_reversed_readouts() -> None:
 def test_samples_that_are_to_be_discarded() -> None:
     kspace = complex_normal((2, 16))
     padded = np.concatenate((np.full((2, 3), 9), kspace, np.full((2, 2), 9)), axis=1)
-    found, _ = readout(line(padded, center=11, discard_pre=3, discard_post=2), encoding((16, 12, 1), 16))
+    found, *_ = readout(line(padded, center=11, discard_pre=3, discard_post=2), encoding((16, 12, 1), 16))
     np.testing.assert_array_equal(found, kspace)
 
 

@@ -1,54 +1,61 @@
-"""Noise scans in files of their own: which lines are taken of which files, and what is refused."""
+"""Noise scans: which of them belong to the image."""
 
 from __future__ import annotations
 
-from pathlib import Path
+from dataclasses import replace
 
-import h5py
 import numpy as np
 import pytest
 
 pytest.importorskip("ismrmrd")
 
-from mrihvae.errors import InputError
-from mrihvae.io.mrd.noise import read_noise_lines
+from mrihvae.io.mrd.noise import NoiseScans
 from tests.support import mrd
-from tests.support.serving import scan, stream
+from tests.support.assembly import phantom, psnr, sort, stacked
+from tests.support.files import complex_normal
 
-XML, LINES = scan(slices=1, coils=2, noise_scans=3)
-
-
-def test_all_groups_of_a_file(tmp_path: Path) -> None:
-    mrd.write_mrd(tmp_path / "noise.h5", XML, LINES)
-    with h5py.File(tmp_path / "noise.h5", "a") as file:
-        file.copy("dataset", "dataset_1")
-    found = read_noise_lines(tmp_path / "noise.h5")
-    assert [mrd.Line.unpack(line.to_bytes()) for line in found] == LINES[:3] * 2
+SHAPE = (2, 3, 16, 12)
+SURFACE_COILS = 29  # flag of a surface coil correction scan
 
 
-def test_streams(tmp_path: Path) -> None:
-    (tmp_path / "noise").write_bytes(stream(XML, LINES))
-    assert [mrd.Line.unpack(line.to_bytes()) for line in read_noise_lines(tmp_path / "noise")] == LINES[:3]
-    second = pytest.importorskip("tests.support.mrd.v2")
-    items = [second.acquisition_v2(line) for line in LINES]
-    (tmp_path / "noise").write_bytes(second.stream_v2(second.header_v2((32, 24), 24, 2), items))
-    for line, other in zip(read_noise_lines(tmp_path / "noise"), LINES[:3], strict=True):
-        np.testing.assert_array_equal(line.data, other.data)
+def noise(coils: int, seed: int = 0, *flags: int) -> mrd.Line:
+    return mrd.Line(complex_normal((coils, 64), seed=seed), flags=mrd.flags(mrd.NOISE, *flags))
 
 
-@pytest.mark.parametrize(
-    "content, words",
-    [
-        (None, r"is no noise scan \(No such file or directory\); give an MRD stream or an ISMRMRD HDF5 file"),
-        (b"", "has no noise line"),
-        (b"no stream", "noise: stream: message 28526 is not expected here"),
-        (stream(XML, LINES[3:]), "noise: has no noise line"),
-        (stream(XML, LINES)[:-50], "noise: stream: ended within"),
-        (b"\x89HDF\r\n", "has no noise line"),
-    ],
-)
-def test_refusals(tmp_path: Path, content: bytes | None, words: str) -> None:
-    if content is not None:
-        (tmp_path / "noise").write_bytes(content)
-    with pytest.raises(InputError, match=words):
-        read_noise_lines(tmp_path / "noise")
+@pytest.mark.parametrize("early", [False, True])
+@pytest.mark.parametrize("others", [[4, 2], [2, 4]])
+def test_noise_of_the_coils_of_the_image_is_chosen(early: bool, others: list[int]) -> None:
+    """In whatever order; several scans of them count together."""
+    fitting = [noise(3, seed) for seed in (1, 2)]
+    lines = [noise(others[0]), fitting[0], noise(others[1]), fitting[1], *mrd.cartesian_lines(phantom(*SHAPE))]
+    sorter, _ = sort(mrd.cartesian_xml(SHAPE), lines, early)
+    assert sorter.noise is not None
+    np.testing.assert_array_equal(sorter.noise, np.concatenate([line.data for line in fitting], axis=1))
+    assert sorter.warnings == [f"the noise scan of {count} coils is left out, for lines have 3" for count in others]
+
+
+def test_noise_that_is_of_the_surface_coil_scan_counts() -> None:
+    """Lines of the body coil with the same flag do not, though they have other coils."""
+    kspace = phantom(*SHAPE)
+    body = replace(mrd.cartesian_lines(phantom(1, 2, 16, 12))[0], flags=mrd.flags(SURFACE_COILS))
+    lines = [noise(3, 1, SURFACE_COILS), body, *mrd.cartesian_lines(kspace)]
+    sorter, slices = sort(mrd.cartesian_xml(SHAPE), lines)
+    assert psnr(stacked(slices), kspace) > 100 and not sorter.warnings
+    assert sorter.noise is not None and sorter.noise.shape == (3, 64)
+
+
+def test_noise_of_a_dummy_scan_does_not_count() -> None:
+    sorter, _ = sort(mrd.cartesian_xml(SHAPE), [noise(3, 1, mrd.DUMMY), *mrd.cartesian_lines(phantom(*SHAPE))])
+    assert sorter.noise is None
+
+
+def test_noise_of_earlier_measurements_counts_without_ones_own() -> None:
+    earlier = NoiseScans()
+    earlier.add(complex_normal((2, 8)))
+    earlier.add(complex_normal((3, 8)))
+    own = NoiseScans(earlier)
+    own.add(complex_normal((3, 9)))
+    for coils, samples in ((2, 8), (3, 9)):
+        found = own.find(coils)
+        assert found is not None and found.shape == (coils, samples)
+    assert own.find(4) is None and own.doubts(3) == []

@@ -15,38 +15,24 @@ from tests.support.small_coils import calibrated, coil_scans, distance
 
 pytest.importorskip("ismrmrd")
 
-import ismrmrd
 
 from mrihvae.coils.maps import estimate_maps
 from mrihvae.coils.settings import CoilSettings
 from mrihvae.errors import InputError
-from mrihvae.io.mrd import sorter as acquisitions
+from mrihvae.io.mrd import noise
 from mrihvae.io.mrd.header import parse_header
-from mrihvae.io.mrd.sorter import Key, Slice, SliceAssembler
+from mrihvae.io.mrd.sorter import Key, SliceAssembler
 from mrihvae.io.partitions import centered_fft
 from mrihvae.recon import sliced_scan
 from mrihvae.recon.sliced_scan import calibration_maps
 from tests.support import mrd
+from tests.support.assembly import acquisition, scan_3d, slab_xml, sort, stacked
 
 SHAPE = (3, 2, 16, 12)  # slices, coils, H, W
 EXACT = 1e-12  # squared error over squared truth, of single precision
 LINES = np.arange(12) % 3 == 0
 GARBAGE = {mrd.NAVIGATION: 2, mrd.PHASE_CORRECTION: 3, mrd.HP_FEEDBACK: 1, mrd.DUMMY: 2, mrd.RT_FEEDBACK: 1, 29: 1}
 GARBAGE |= {30: 1, 31: 1}  # phase stabilization, and its reference
-
-
-def acquisition(line: mrd.Line) -> ismrmrd.Acquisition:
-    """Make what `ismrmrd` reads of a line."""
-    return ismrmrd.Acquisition.from_bytes(line.pack())
-
-
-def sort(
-    xml: str, lines: Sequence[mrd.Line], early: bool = False, **options: Any
-) -> tuple[SliceAssembler, list[Slice]]:
-    """Sort lines to the end."""
-    sorter = SliceAssembler(parse_header(xml), early, **options)
-    slices = [one for line in lines for one in sorter.add(acquisition(line))]
-    return sorter, slices + sorter.end()
 
 
 def given(xml: str, lines: Sequence[mrd.Line]) -> list[list[int]]:
@@ -59,38 +45,6 @@ def given(xml: str, lines: Sequence[mrd.Line]) -> list[list[int]]:
 def nmse(found: np.ndarray, truth: np.ndarray) -> float:
     assert found.shape == truth.shape and found.dtype == np.complex64
     return float((np.abs(found - truth) ** 2).sum() / (np.abs(truth) ** 2).sum())
-
-
-def stacked(slices: Sequence[Slice]) -> np.ndarray:
-    return np.stack([one.kspace for one in sorted(slices, key=lambda one: one.key)])
-
-
-def scan_3d(kspace: np.ndarray, taken: np.ndarray | None = None, **options: Any) -> list[mrd.Line]:
-    """Make the lines of a slab of k-space (partitions, coils, H, W), of which (W, partitions) is taken."""
-    lines = []
-    for z, partition in enumerate(kspace):
-        mask = None if taken is None else taken[:, z]
-        if mask is None or mask.any():
-            counters = {"kspace_encode_step_2": z, **options.pop("counters", {})}
-            lines += mrd.cartesian_lines(
-                partition[None], mask=mask, counters=counters, last_in_measurement=False, **options
-            )
-    return lines
-
-
-def slab_xml(kspace: np.ndarray, **changes: Any) -> str:
-    """Write the header of a slab of partitions of 2 mm."""
-    partitions, coils, height, width = kspace.shape
-    settings: dict[str, Any] = {
-        "encoded": (2 * height, width, partitions), "recon": (height, width, partitions),
-        "encoded_fov_mm": (2 * height, width, 2 * partitions), "recon_fov_mm": (height, width, 2 * partitions),
-        "limits": {
-            "kspace_encoding_step_1": (0, width - 1, width // 2),
-            "kspace_encoding_step_2": (0, partitions - 1, partitions // 2),
-        },
-        "channels": coils,
-    }  # fmt: skip
-    return mrd.write_xml(**(settings | changes))
 
 
 def joined(first: str, second: str) -> str:
@@ -182,7 +136,7 @@ def test_noise_scans_are_kept_apart_and_not_without_end(monkeypatch: pytest.Monk
     sorter, _ = sort(mrd.cartesian_xml(SHAPE), lines)
     assert sorter.noise is not None
     np.testing.assert_array_equal(sorter.noise, np.concatenate([line.data for line in lines[:3]], axis=1))
-    monkeypatch.setattr(acquisitions, "MAX_NOISE_NUMBERS", 65)
+    monkeypatch.setattr(noise, "MAX_NOISE_NUMBERS", 65)
     sorter, _ = sort(mrd.cartesian_xml(SHAPE), lines)
     assert sorter.noise is not None and sorter.noise.shape == (2, 64)
 
@@ -485,7 +439,7 @@ def maps_of(kspace: torch.Tensor, mask: np.ndarray) -> torch.Tensor:
 @pytest.mark.parametrize("apart", [False, True])
 @pytest.mark.parametrize("mode", ["embedded", "separate", "other", None])
 def test_calibration_lines(mode: str | None, apart: bool, coils: tuple[torch.Tensor, torch.Tensor]) -> None:
-    """Embedded, they are lines of the image; otherwise they are not, and the maps come from them."""
+    """Embedded, or where they fill gaps of the image, they are its lines; else the maps come from them alone."""
     kspace, center = coils[0], np.abs(np.arange(32) - 16) <= 6
     lines = mrd.cartesian_lines(
         kspace.numpy(), mask=np.arange(32) % 3 == 0, calibration=center, calibration_apart=apart
@@ -494,7 +448,7 @@ def test_calibration_lines(mode: str | None, apart: bool, coils: tuple[torch.Ten
     _, slices = sort(xml, lines)
     for one, whole in zip(slices, kspace):
         image = np.arange(32) % 3 == 0
-        if mode == "embedded":
+        if mode != "separate":
             assert one.calibration is None
             image = image | center
         else:
@@ -517,7 +471,7 @@ def test_calibration_lines_come_from_the_first_repetition_and_contrast(early: bo
         options: dict[str, Any] = {"mask": np.arange(32) % 3 == 0, "calibration": center, "calibration_apart": True}
         counters = {"contrast": contrast}
         lines += mrd.cartesian_lines(scans + contrast, counters=counters, last_in_measurement=False, **options)
-    xml = mrd.cartesian_xml(scans.shape, calibration_mode="separate")
+    xml = mrd.cartesian_xml(scans.shape, acceleration=(3, 1), calibration_mode="separate")
     _, slices = sort(xml, lines, early)
     assert len(slices) == 4 and len({id(one.calibration) for one in slices}) == 1
     assert slices[0].calibration is not None
@@ -689,12 +643,11 @@ def test_other_trajectories_are_refused_by_name(name: str) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"kspace_encode_step_1": 12}, "line 12 lies outside of the 12 of the header, with center 6"),
-        ({"kspace_encode_step_2": 1}, "partition 1 lies outside of the 1"),
         ({"encoding_space_ref": 1}, "line 5: is of encoding 1, and the header has 1"),
+        ({"encoding_space_ref": 1}, "the option -F of siemens_to_ismrmrd"),
         ({"data": complex_normal((3, 32))}, "line 5: has 3 coils, and others have 2"),
         ({"data": complex_normal((2, 33))}, "line 5: has 33 samples"),
-        ({"data": complex_normal((2, 16))}, "line 5: has 16 samples to use with the center at 16"),
+        ({"data": complex_normal((2, 14))}, "line 5: has 14 samples to use with the center at 16"),
         (
             {"center_sample": 18},
             "line 5: has 32 samples to use with the center at 18, which do not fit the header's 32",
@@ -707,7 +660,7 @@ def test_other_trajectories_are_refused_by_name(name: str) -> None:
         ({"data": np.full((2, 32), np.nan, np.complex64)}, "line 5: holds NaN"),
         ({"data": np.full((2, 32), np.inf, np.complex64), "flags": mrd.flags(mrd.NOISE)}, "line 5: holds NaN"),
     ],
-    ids=range(14),
+    ids=range(13),
 )
 def test_lines_that_are_refused(changes: dict[str, Any], message: str) -> None:
     lines = mrd.cartesian_lines(complex_normal(SHAPE))
@@ -715,6 +668,32 @@ def test_lines_that_are_refused(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError) as caught:
         sort(mrd.cartesian_xml(SHAPE), lines)
     assert message in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("counters", "name"), [({"kspace_encode_step_1": 12}, "12, with center 6, and left out: line 12"),
+                           ({"kspace_encode_step_2": 1}, "1, with center 0, and left out: partition 1")]
+)  # fmt: skip
+def test_line_outside_of_the_matrix_is_left_out(counters: dict[str, int], name: str) -> None:
+    kspace = complex_normal(SHAPE)
+    lines = mrd.cartesian_lines(kspace)
+    lines[5] = replace(lines[5], **counters)
+    sorter, slices = sort(mrd.cartesian_xml(SHAPE), lines)
+    assert sorter.warnings == [f"outside of the header's matrix of {name}"]
+    kspace[0, ..., 5] = 0
+    assert nmse(stacked(slices), kspace) < EXACT and np.flatnonzero(~slices[0].mask).tolist() == [5]
+
+
+@pytest.mark.parametrize("early", [False, True])
+def test_calibration_lines_of_an_encoding_that_the_header_has_not(early: bool) -> None:
+    """As converters write them whose style sheet does not add it: of another grid, in the same counters."""
+    kspace, low = complex_normal(SHAPE), complex_normal((3, 2, 6, 8))
+    first = [replace(line, flags=mrd.flags(mrd.CALIBRATION), encoding_space_ref=1) for line in mrd.cartesian_lines(low)]
+    lines = mrd.cartesian_lines(kspace, mask=LINES)
+    sorter, slices = sort(mrd.cartesian_xml(SHAPE, calibration_mode="separate"), [*first, *lines], early)
+    assert nmse(stacked(slices), np.where(LINES, kspace, 0)) < EXACT
+    assert all(one.calibration is None for one in slices)
+    assert sorter.warnings == ["a calibration line is of encoding 1, and the header has 1: such lines are left out"]
 
 
 @pytest.mark.parametrize("center", [15, 17])
@@ -745,12 +724,12 @@ def test_repetitions_that_are_kept_for_their_maps_count() -> None:
         sort(xml, lines, True, max_held=3 * size)
 
 
-@pytest.mark.parametrize("missing", ["first half", "last three quarters", "outer ones", "partial Fourier"])
+@pytest.mark.parametrize("missing", ["first half", "last three quarters", "outer ones"])
 def test_scans_that_end_early_are_refused(missing: str) -> None:
     """Partitions that the header tells of and that no line has."""
     kspace = complex_normal((8, 2, 16, 12))
     z = np.arange(8)
-    kept = {"first half": z >= 4, "last three quarters": z < 2, "outer ones": abs(z - 4) < 2, "partial Fourier": z >= 2}
+    kept = {"first half": z >= 4, "last three quarters": z < 2, "outer ones": abs(z - 4) < 2}
     with pytest.raises(InputError, match="partitions are missing"):
         sort(slab_xml(kspace), scan_3d(kspace, np.broadcast_to(kept[missing], (12, 8))))
 
@@ -768,12 +747,10 @@ def test_lines_that_are_not_used_may_hold_anything() -> None:
 @pytest.mark.parametrize("early", [False, True])
 def test_noise_scans_of_other_coils_are_left_out(early: bool) -> None:
     lines = mrd.cartesian_lines(complex_normal(SHAPE))
-    noise = [mrd.Line(complex_normal((coils, 64)), flags=mrd.flags(mrd.NOISE)) for coils in (4, 3)]
-    sorter, slices = sort(mrd.cartesian_xml(SHAPE), [noise[0], *lines], early)
+    others = [mrd.Line(complex_normal((coils, 64)), flags=mrd.flags(mrd.NOISE)) for coils in (4, 3)]
+    sorter, slices = sort(mrd.cartesian_xml(SHAPE), [*others, *lines], early)
     assert sorter.noise is None and len(slices) == 3
-    assert sorter.warnings == ["the noise scan of 4 coils is left out, for lines have 2"]
-    with pytest.raises(InputError, match="noise scans of 4 and 3 coils"):
-        sort(mrd.cartesian_xml(SHAPE), [*noise, *lines], early)
+    assert sorter.warnings == [f"the noise scan of {coils} coils is left out, for lines have 2" for coils in (4, 3)]
 
 
 def test_lines_that_are_held_are_limited() -> None:

@@ -87,7 +87,7 @@ def _append(parent: ET.Element, content: Mapping[str, Any]) -> None:
 
 def cartesian_xml(
     shape: Sequence[int],
-    oversampling: int = 2,
+    oversampling: float = 2,
     *,
     pixel_mm: tuple[float, float] = (1.0, 1.0),
     thickness_mm: float = 5.0,
@@ -101,7 +101,7 @@ def cartesian_xml(
     limits = {"kspace_encoding_step_1": (0, width - 1, width // 2), "kspace_encoding_step_2": (0, 0, 0)}
     fov = (height * pixel_mm[0], width * pixel_mm[1], thickness_mm)
     settings: dict[str, Any] = {
-        "encoded": (height * oversampling, width, 1),
+        "encoded": (round(height * oversampling), width, 1),
         "recon": (height, width, 1),
         "encoded_fov_mm": (fov[0] * oversampling, *fov[1:]),
         "recon_fov_mm": fov,
@@ -116,11 +116,12 @@ def _transform(fft: Callable[..., Any], data: NDArray[Any]) -> NDArray[Any]:
     return np.asarray(np.fft.fftshift(shifted, axes=-1))
 
 
-def oversample(lines: NDArray[Any], factor: int = 2) -> NDArray[np.complex64]:
+def oversample(lines: NDArray[Any], factor: float = 2) -> NDArray[np.complex64]:
     """Put zeros around the image along the readout, the last axis: k-space with `factor` times as many samples."""
     size = lines.shape[-1]
-    before = factor * size // 2 - size // 2
-    pads = [(0, 0)] * (lines.ndim - 1) + [(before, (factor - 1) * size - before)]
+    samples = round(factor * size)
+    before = samples // 2 - size // 2
+    pads = [(0, 0)] * (lines.ndim - 1) + [(before, samples - size - before)]
     image = np.pad(_transform(np.fft.ifft, lines.astype(np.complex128)), pads)
     return _transform(np.fft.fft, image).astype(np.complex64)
 
@@ -150,7 +151,7 @@ def cartesian_lines(
     kspace: NDArray[np.complex64],
     *,
     mask: ArrayLike | None = None,  # what of W is acquired, bool (W,), (slices, W) or (repetitions, slices, W)
-    oversampling: int = 2,
+    oversampling: float = 2,
     slice_order: Literal["ascending", "odd_even", "by_line"] = "ascending",  # 0, 2, ..., 1, 3, ...; a line of each
     shuffle: bool = False,  # the lines of each slice
     repetitions: int = 1,
@@ -186,7 +187,7 @@ def cartesian_lines(
     rng = np.random.default_rng(seed)
     volumes = np.broadcast_to(kspace, (repetitions, *kspace.shape)) if kspace.ndim == 4 else kspace
     repetitions, slices, coils, height, width = volumes.shape
-    samples = oversampling * height
+    samples = round(oversampling * height)
     taken = np.broadcast_to(True if mask is None else np.asarray(mask, bool), (repetitions, slices, width))
     backwards = np.broadcast_to(False if reverse is None else np.asarray(reverse, bool), width)
     calibrates = np.broadcast_to(False if calibration is None else np.asarray(calibration, bool), width)
@@ -285,18 +286,18 @@ def _file_type() -> np.dtype[Any]:
     return np.dtype([("head", head), ("traj", floats), ("data", floats)])
 
 
-def write_mrd(path: str | Path, xml: str, lines: Sequence[Line]) -> None:
-    """Write an MRD file in HDF5 with the group `dataset`; a file that is there is replaced."""
+def write_mrd(path: str | Path, xml: str, lines: Sequence[Line], group: str = "dataset", append: bool = False) -> None:
+    """Write an MRD file in HDF5 with a group; a file that is there is replaced, unless the group is to be appended."""
     kind = _file_type()
     rows = np.empty(len(lines), kind)
     rows["head"] = np.frombuffer(b"".join(line.pack()[: mrd.ACQUISITION_SIZE] for line in lines), kind["head"])
     for k, line in enumerate(lines):
         rows["traj"][k] = np.ravel([] if line.trajectory is None else line.trajectory).astype("<f4")
         rows["data"][k] = line.data.astype("<c8").view("<f4").ravel()
-    with h5py.File(path, "w") as file:
-        group = file.create_group("dataset")
-        group.create_dataset("xml", (1,), h5py.string_dtype("ascii"))[0] = xml.encode()
-        group.create_dataset("data", data=rows, maxshape=(None,), chunks=(64,))
+    with h5py.File(path, "a" if append else "w") as file:
+        datasets = file.create_group(group)
+        datasets.create_dataset("xml", (1,), h5py.string_dtype("ascii"))[0] = xml.encode()
+        datasets.create_dataset("data", data=rows, maxshape=(None,), chunks=(64,))
 
 
 def read_mrd(path: str | Path) -> tuple[str, list[Line]]:
