@@ -1,3 +1,5 @@
+from .client import Address as Address
+from .client import exchange_messages as exchange_messages
 from .listener import ServerSettings as ServerSettings
 from .request import Request as Request
 from .session import Engine as Engine

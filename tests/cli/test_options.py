@@ -31,6 +31,8 @@ LATER: dict[str, set[str]] = {
     "report": {"quiet"},
     "run": {"key", "overwrite", "quiet", "uncentered", "verbose"},
     "serve": {"first_timeout"},
+    "filter": {"input", "output", "noise"},
+    "send": {"input", "server", "output", "group", "overwrite", "quiet", "config", "parameter", "timeout"},
     "simulate": {"quiet"},
     "train": {"quiet"},
 }

@@ -15,11 +15,13 @@ from mrihvae.cli.options.reconstruct import Protocols as Protocols
 from mrihvae.cli.options.reconstruct import Reconstruct as Reconstruct
 from mrihvae.cli.options.reconstruct import Run as Run
 from mrihvae.cli.options.scanner import Filter as Filter
+from mrihvae.cli.options.scanner import Send as Send
 from mrihvae.cli.options.scanner import Serve as Serve
 from mrihvae.cli.options.training import Simulate as Simulate
 from mrihvae.cli.options.training import Train as Train
 
 ORDER = (  # in which `mrihvae --help` lists them
-    Demo, Reconstruct, Info, Restore, Evaluate, Convert, Report, Serve, Filter, Protocols, Run, Sample, Simulate, Train,
+    Demo, Reconstruct, Info, Restore, Evaluate, Convert, Report, Serve, Filter, Send, Protocols, Run, Sample, Simulate,
+    Train,
 )  # fmt: skip
 COMMANDS = {command.__name__.lower(): command for command in ORDER}

@@ -6,4 +6,7 @@ from .image_files import read_mrd_images as read_mrd_images
 from .messages import ReplyWriter as ReplyWriter
 from .messages import StreamError as StreamError
 from .messages import read_messages as read_messages
+from .scan_lines import lines_of_scan as lines_of_scan
 from .sorter import SliceAssembler as SliceAssembler
+from .write_image_files import write_received_images as write_received_images
+from .write_messages import client_messages as client_messages

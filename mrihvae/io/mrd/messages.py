@@ -15,9 +15,9 @@ from typing import TypeAlias
 
 import ismrmrd
 import numpy as np
-from ismrmrd.serialization import ISMRMRDMessageID as Number
 
 from mrihvae.errors import InputError
+from mrihvae.io.mrd.numbers import Number
 
 CONFIG_NAME_BYTES = 1024  # bytes of the name of a configuration, padded with zeros
 READ_BYTES = 2**20  # bytes that are read at once

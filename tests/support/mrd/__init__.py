@@ -4,5 +4,6 @@
 
 from tests.support.mrd.messages import *
 from tests.support.mrd.mutations import *
+from tests.support.mrd.reference import *
 from tests.support.mrd.scans import *
 from tests.support.mrd.transport import *
