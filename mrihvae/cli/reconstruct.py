@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
+from tqdm import tqdm
 
 from mrihvae import __version__
 from mrihvae.cli.common import (
@@ -19,11 +21,16 @@ from mrihvae.cli.common import (
     report_command,
     settings_lines,
 )
+from mrihvae.cli.engine import open_runner, workers_of
+from mrihvae.cli.events import log_volume, run_logged
 from mrihvae.cli.options import Reconstruct
 from mrihvae.cli.options.common import CHALLENGES
-from mrihvae.cli.reconstruct_files import lines_about, reconstruct_file
+from mrihvae.cli.output_folder import SharedRecord, claim_results, remove_parts
+from mrihvae.cli.reconstruct_files import lines_about
 from mrihvae.cli.reconstruct_options import check_coil_options, check_options, read_method, read_undersampling
 from mrihvae.cli.reconstruction_images import check_format, images_path
+from mrihvae.cli.tasks import Task, Workers
+from mrihvae.cli.volume_tasks import FileJob, MethodSource
 from mrihvae.errors import InputError
 from mrihvae.evaluation.report.record import RECORDS
 from mrihvae.io.formats import check_names
@@ -32,7 +39,6 @@ from mrihvae.model.shipped import weights_for
 from mrihvae.physics.sampling import Undersampling
 from mrihvae.recon.methods import ClassicalMethod, HybridMethod, Method, ModelMethod, PnPMethod, SampleMeanMethod
 from mrihvae.utils.config import as_dict
-from mrihvae.utils.files import atomic_write
 
 SAME = (  # in a folder
     "method", "checkpoint", "weights", "inference", "samples", "seed", "pnp", "strength", "coils", "undersampling",
@@ -48,37 +54,72 @@ def run(arguments: Reconstruct) -> int:
     -------
     the exit status: 1 if some of the files failed
     """
-    output, undersampling = arguments.output, read_undersampling(arguments)
+    return run_logged(arguments.log_json, "reconstruct", partial(_run, arguments))
+
+
+def _run(arguments: Reconstruct) -> int:
+    """Check what is given, then reconstruct what is not there yet."""
+    output, undersampling, workers = arguments.output, read_undersampling(arguments), workers_of(arguments)
     check_options(arguments)
     check_format(arguments.format)
     check_output(output, *FOLDERS)
     check_results(output, [output / name for name in RECORDS], arguments.overwrite, arguments.resume)
     files = list_kspace(_input(arguments), arguments.key)
+    record = SharedRecord(output / "reconstruct.json", SAME, (file.name for file in files), keep=arguments.resume)
     failures = Failures(len(files))
     heads = _heads(files, arguments, failures)
     check_coil_options(arguments, [coils for _, coils in heads.values()])
     checkpoints = {file: arguments.checkpoint or weights_for(coils or 1) for file, (_, coils) in heads.items()}
     methods = {name: read_method(arguments, name) for name in dict.fromkeys(checkpoints.values())}
     summary = _summary(arguments, methods, undersampling)
-    done = finished_before(output / "reconstruct.json", summary, SAME, "volumes") if arguments.resume else {}
+    done = finished_before(record.path, summary, SAME, "volumes") if arguments.resume else {}
     if arguments.verbose:
         print(settings_lines(summary))
+    waiting = [file for file in heads if not _is_done(file, done, output, arguments.format)]
+    for file in (file for file in heads if file not in waiting):
+        print(f"{file.name}: already there")
+    order = {name: place for place, name in enumerate(name for names, _ in heads.values() for name in names)}
+
+    def complete(rows: Mapping[str, Any], failed: list[dict[str, str]]) -> dict[str, Any]:
+        volumes = sorted(rows.values(), key=lambda row: order.get(row["file"], -1))
+        return {**summary, "volumes": volumes, "failed": failed}
+
+    sources = {name: MethodSource.of(methods[name], partial(read_method, arguments, name)) for name in methods}
+    tasks = [_task(file, heads[file][1], sources[checkpoints[file]], arguments, workers) for file in waiting]
+    names = [name for file in waiting for name in heads[file][0]]
     shown: set[str] = set()
-    for file in heads:
-        if _is_done(file, done, output, arguments.format):
-            print(f"{file.name}: already there")
-            continue
-        use_samples, kept, seed = arguments.samples is not None, arguments.keep_samples, arguments.seed or 0
-        method = methods[checkpoints[file]]
-        settings = (method, undersampling, arguments.batch_size, use_samples, kept, seed, "--", arguments.format)
-        with failures.collect(file.name):
-            for row in reconstruct_file(file, output, *settings, reading=reading_of(arguments)):
-                print("\n".join(lines_about(row, shown, arguments.verbose)))
-                done[row["file"]] = row
-            _write_record(output, summary, done, failures)
+    with claim_results(output, names), open_runner(workers, arguments.verbose) as runner:
+        try:
+            for task, result in runner(tasks):
+                with failures.collect(task.name):
+                    for row in result():
+                        tqdm.write("\n".join(lines_about(row, shown, arguments.verbose)))
+                        log_volume(row)
+                        done[row["file"]] = row
+                    record.write(done, failures.records(), complete)
+        except BaseException:
+            if done:
+                with suppress(InputError):  # the error that is on its way says more
+                    record.write(done, failures.records(), complete, last=True)
+            raise
+        finally:
+            _remove_parts(output, names, arguments.format)
     failures.check_any_left(_input(arguments), "reconstructed")
-    _write_record(output, summary, done, failures)
+    record.write(done, failures.records(), complete, last=True)
     return failures.conclude("reconstructed", output / "reconstructions", report_command(output))
+
+
+def _task(file: Path, coils: int | None, source: MethodSource, arguments: Reconstruct, workers: Workers | None) -> Task:
+    """Return the task of a file; for workers elsewhere with paths that do not depend on where they were started."""
+    output, use_samples = arguments.output, arguments.samples is not None
+    if workers is not None and workers.scheduler is not None:
+        file, output = file.absolute(), output.absolute()
+    job = FileJob(
+        file, output, source, read_undersampling(arguments), arguments.batch_size, use_samples,
+        arguments.keep_samples, arguments.seed or 0, arguments.format, reading_of(arguments),
+    )  # fmt: skip
+    parts = job.split(coils) if workers is not None else []
+    return Task(file.name, file, job.finish, tuple(partial(job.reconstruct, part) for part in parts))
 
 
 def _heads(files: list[Path], arguments: Reconstruct, failures: Failures) -> dict[Path, tuple[list[str], int | None]]:
@@ -105,11 +146,10 @@ def _heads(files: list[Path], arguments: Reconstruct, failures: Failures) -> dic
     return heads
 
 
-def _write_record(folder: Path, summary: Mapping[str, Any], done: Mapping[str, Any], failures: Failures) -> None:
-    """Write reconstruct.json: settings, what was reconstructed, and what failed."""
-    with atomic_write(folder / "reconstruct.json") as temporary:
-        values = {**summary, "volumes": list(done.values()), "failed": failures.records()}
-        temporary.write_text(json.dumps(values, indent=2) + "\n")
+def _remove_parts(folder: Path, names: list[str], form: str) -> None:
+    """Remove what workers that were killed left behind."""
+    panels = [folder / "panels" / f"{Path(name).stem}.png" for name in names]
+    remove_parts([*panels, *(images_path(folder, name, one) for name in names for one in {"h5", form})])
 
 
 def _is_done(file: Path, done: Mapping[str, Any], folder: Path, form: str) -> bool:

@@ -1,10 +1,11 @@
-"""How the C library hands memory back."""
+"""Memory of this process: how the C library hands it back, and the most that a volume took."""
 
 from __future__ import annotations
 
 import ctypes
 import sys
 from contextlib import suppress
+from pathlib import Path
 
 import torch
 
@@ -26,3 +27,21 @@ def return_large_blocks() -> None:
 def is_out_of_memory(error: BaseException) -> bool:
     """Return whether an error means too little memory, for which torch's CPU allocator has no type."""
     return isinstance(error, MemoryError | torch.OutOfMemoryError) or "allocate memory" in str(error)
+
+
+def reset_peak_memory() -> None:
+    """Let `peak_memory` count from now on, where the system can (Linux); else it counts from the process's start."""
+    with suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")
+
+
+def peak_memory() -> int:
+    """Return the most memory that this process held since `reset_peak_memory`, resident, in bytes; 0 if unknown."""
+    with suppress(OSError, ValueError):  # `resource` would count the process that started this one, too
+        lines = Path("/proc/self/status").read_text().splitlines()
+        return next((1024 * int(line.split()[1]) for line in lines if line.startswith("VmHWM:")), 0)
+    try:
+        import resource
+    except ImportError:  # Windows
+        return 0
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)

@@ -11,13 +11,18 @@ from mrihvae.cli.options.common import (
     CHECKPOINT,
     DEVICE,
     KEY,
+    LOG_JSON,
+    MAX_MEMORY,
     OUTPUT,
     OVERWRITE,
     PRECISION,
     QUIET,
     RESUME,
+    SCHEDULER,
+    THREADS,
     UNCENTERED,
     VERBOSE,
+    WORKERS_COUNT,
 )
 from mrihvae.cli.sections import COILS, EXPERT, FILES, METHOD, SAMPLES, SAMPLING, Options
 from mrihvae.coils.settings import MAPS, OUTPUTS, CoilSettings
@@ -59,6 +64,7 @@ class Reconstruct(Options):
     overwrite: bool = OVERWRITE()
     verbose: bool = VERBOSE()
     quiet: bool = QUIET()
+    log_json: Path | None = LOG_JSON()
 
     mask_type: str | None = SAMPLING("undersample fully sampled scans", None, "the file's mask", choices=PATTERNS)
     acceleration: float | None = SAMPLING("nominal acceleration of --mask-type", None, "4")
@@ -86,6 +92,11 @@ class Reconstruct(Options):
     virtual_coils: int | None = COILS.setting(CoilSettings, "compress", shown="as many as keep all but the noise")
     whiten: bool | None = COILS.setting(CoilSettings, "whiten", shown="with a noise scan", negative="--no-whiten")
     combine_coils: str | None = COILS.setting(CoilSettings, "output", unset=True, choices=OUTPUTS)
+
+    workers: int | None = WORKERS_COUNT()
+    scheduler: str | None = SCHEDULER()
+    threads_per_worker: int | None = THREADS()
+    max_memory: float | None = MAX_MEMORY()
 
     views: int | None = EXPERT.setting(InferenceSettings, "views", "hybrid: ", unset=True)
     rounds: int | None = EXPERT.setting(InferenceSettings, "rounds", "hybrid: ", unset=True)
@@ -121,6 +132,12 @@ class Run(Options):
     overwrite: bool = OVERWRITE()
     verbose: bool = VERBOSE()
     quiet: bool = QUIET()
+    log_json: Path | None = LOG_JSON()
+
+    workers: int | None = WORKERS_COUNT()
+    scheduler: str | None = SCHEDULER()
+    threads_per_worker: int | None = THREADS()
+    max_memory: float | None = MAX_MEMORY()
 
 
 class Protocols(Options):

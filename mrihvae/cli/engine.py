@@ -1,0 +1,71 @@
+"""What does the tasks of a command: this process, one after the other, or the workers of Dask."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from importlib.util import find_spec
+from typing import Any
+
+from tqdm import tqdm
+
+from mrihvae.cli.tasks import Result, Runner, Task, Workers
+from mrihvae.errors import InputError
+
+
+def workers_of(arguments: Any) -> Workers | None:
+    """Return the workers that options describe; None where all is done in this process.
+
+    Raises
+    ------
+    InputError
+        Values that cannot be, options that contradict each other, or no Dask.
+    """
+    count, scheduler = arguments.workers, arguments.scheduler
+    if count is None and scheduler is None:
+        for name in ("threads_per_worker", "max_memory"):
+            if getattr(arguments, name) is not None:
+                option = f"--{name.replace('_', '-')}"
+                raise InputError(f"{option}: goes with --workers; add it, or leave this option out")
+        return None
+    if None not in (count, scheduler):
+        raise InputError("--workers and --scheduler: contradict each other; give one of them")
+    if count is not None and count < 1:
+        raise InputError(f"--workers {count}: must be at least 1")
+    threads = 1 if arguments.threads_per_worker is None else arguments.threads_per_worker
+    if threads < 1:
+        raise InputError(f"--threads-per-worker {threads}: must be at least 1")
+    memory = arguments.max_memory
+    if memory is not None and not 0 < memory < float("inf"):
+        raise InputError(f"--max-memory {memory}: must be a number of GiB above 0")
+    if memory is not None and scheduler is not None:
+        raise InputError("--max-memory: is of local workers; give those of --scheduler a limit where they are started")
+    if find_spec("distributed") is None:
+        given = "--workers" if scheduler is None else "--scheduler"
+        raise InputError(f"{given}: takes Dask's package distributed; pip install 'mrihvae[cluster]'")
+    return Workers(count, scheduler, threads, memory)
+
+
+@contextmanager
+def open_runner(workers: Workers | None, verbose: bool = False) -> Iterator[Runner]:
+    """Return what runs tasks: it yields each with its result, on workers in the order in which they finish.
+
+    Raises
+    ------
+    InputError
+        A scheduler that cannot be reached.
+    """
+    if workers is None:
+        yield _run_here
+        return
+    from mrihvae.cli.dask_engine import open_dask
+
+    with open_dask(workers, verbose) as run:
+        yield run
+
+
+def _run_here(tasks: Sequence[Task]) -> Iterator[tuple[Task, Result]]:
+    """Do tasks in this process, each when its result is requested."""
+    for task in tqdm(tasks, "volumes", unit="volume", leave=False, disable=len(tasks) < 2):
+        yield task, partial(task.finish, ())
