@@ -42,7 +42,7 @@ CONFIG = {  # a worker beyond its limit is started again: its arrays are not Das
     "distributed.worker.memory.spill": False,
     "distributed.worker.memory.pause": False,
     "distributed.worker.memory.terminate": 0.95,
-    "distributed.admin.log-format": "%(message)s",
+    "distributed.deploy.lost-worker-timeout": "7 days",  # a worker that dies twice in a row is not given up
 }
 _one_at_a_time = threading.Lock()
 
@@ -60,7 +60,7 @@ def open_dask(workers: Workers, verbose: bool = False) -> Iterator[Runner]:
         logging.getLogger(name).setLevel(logging.ERROR)  # a worker that is started again is not an error
     with (
         tempfile.TemporaryDirectory(prefix="mrihvae-dask-") as scratch,
-        dask.config.set(CONFIG),
+        dask.config.set({**CONFIG, "temporary-directory": scratch}),
         _cluster(workers, Path(scratch)) as address,
         _client(address) as client,
     ):

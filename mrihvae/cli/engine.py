@@ -48,8 +48,14 @@ def workers_of(arguments: Any) -> Workers | None:
 
 
 @contextmanager
-def open_runner(workers: Workers | None, verbose: bool = False) -> Iterator[Runner]:
+def open_runner(workers: Workers | None, verbose: bool = False, title: str | None = None) -> Iterator[Runner]:
     """Return what runs tasks: it yields each with its result, on workers in the order in which they finish.
+
+    Parameters
+    ----------
+    workers : None for this process
+    verbose : whether to say where the workers can be watched
+    title : of the progress bar over tasks, which workers have in any case
 
     Raises
     ------
@@ -57,7 +63,7 @@ def open_runner(workers: Workers | None, verbose: bool = False) -> Iterator[Runn
         A scheduler that cannot be reached.
     """
     if workers is None:
-        yield _run_here
+        yield partial(_run_here, title)
         return
     from mrihvae.cli.dask_engine import open_dask
 
@@ -65,7 +71,7 @@ def open_runner(workers: Workers | None, verbose: bool = False) -> Iterator[Runn
         yield run
 
 
-def _run_here(tasks: Sequence[Task]) -> Iterator[tuple[Task, Result]]:
+def _run_here(title: str | None, tasks: Sequence[Task]) -> Iterator[tuple[Task, Result]]:
     """Do tasks in this process, each when its result is requested."""
-    for task in tqdm(tasks, "volumes", unit="volume", leave=False, disable=len(tasks) < 2):
+    for task in tqdm(tasks, title, unit="volume", leave=False, disable=title is None):
         yield task, partial(task.finish, ())

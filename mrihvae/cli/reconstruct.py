@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -29,7 +30,7 @@ from mrihvae.cli.output_folder import SharedRecord, claim_results, remove_parts
 from mrihvae.cli.reconstruct_files import lines_about
 from mrihvae.cli.reconstruct_options import check_coil_options, check_options, read_method, read_undersampling
 from mrihvae.cli.reconstruction_images import check_format, images_path
-from mrihvae.cli.tasks import Task, Workers
+from mrihvae.cli.tasks import Result, Task, Workers
 from mrihvae.cli.volume_tasks import FileJob, MethodSource
 from mrihvae.errors import InputError
 from mrihvae.evaluation.report.record import RECORDS
@@ -75,38 +76,77 @@ def _run(arguments: Reconstruct) -> int:
     done = finished_before(record.path, summary, SAME, "volumes") if arguments.resume else {}
     if arguments.verbose:
         print(settings_lines(summary))
-    waiting = [file for file in heads if not _is_done(file, done, output, arguments.format)]
-    for file in (file for file in heads if file not in waiting):
-        print(f"{file.name}: already there")
-    order = {name: place for place, name in enumerate(name for names, _ in heads.values() for name in names)}
-
-    def complete(rows: Mapping[str, Any], failed: list[dict[str, str]]) -> dict[str, Any]:
-        volumes = sorted(rows.values(), key=lambda row: order.get(row["file"], -1))
-        return {**summary, "volumes": volumes, "failed": failed}
-
+    names = [name for names, _ in heads.values() for name in names]
+    results = _Results(record, summary, done, failures, {name: place for place, name in enumerate(names)})
     sources = {name: MethodSource.of(methods[name], partial(read_method, arguments, name)) for name in methods}
-    tasks = [_task(file, heads[file][1], sources[checkpoints[file]], arguments, workers) for file in waiting]
-    names = [name for file in waiting for name in heads[file][0]]
-    shown: set[str] = set()
-    with claim_results(output, names), open_runner(workers, arguments.verbose) as runner:
+    there = {file for file in heads if _is_done(file, done, output, arguments.format)}
+    tasks = [
+        _task(file, coils, sources[checkpoints[file]], arguments, workers)
+        for file, (_, coils) in heads.items()
+        if file not in there
+    ]
+    waiting = [name for file, (names, _) in heads.items() if file not in there for name in names]
+    with claim_results(output, waiting), open_runner(workers, arguments.verbose) as runner:
         try:
-            for task, result in runner(tasks):
-                with failures.collect(task.name):
-                    for row in result():
-                        tqdm.write("\n".join(lines_about(row, shown, arguments.verbose)))
-                        log_volume(row)
-                        done[row["file"]] = row
-                    record.write(done, failures.records(), complete)
-        except BaseException:
-            if done:
-                with suppress(InputError):  # the error that is on its way says more
-                    record.write(done, failures.records(), complete, last=True)
-            raise
+            _reconstruct_all(runner(tasks), [file.name for file in heads], there, results, arguments.verbose)
         finally:
-            _remove_parts(output, names, arguments.format)
+            _remove_parts(output, waiting, arguments.format)
     failures.check_any_left(_input(arguments), "reconstructed")
-    record.write(done, failures.records(), complete, last=True)
+    results.write(last=True)
     return failures.conclude("reconstructed", output / "reconstructions", report_command(output))
+
+
+@dataclass
+class _Results:
+    """What is there of a reconstruction.
+
+    Attributes
+    ----------
+    record : reconstruct.json, to which other processes may write, too
+    summary : settings
+    done : rows, by name of the scan
+    failures : files that failed
+    order : of scans in the record, by name
+    """
+
+    record: SharedRecord
+    summary: Mapping[str, Any]
+    done: dict[str, Any]
+    failures: Failures
+    order: Mapping[str, int]
+
+    def write(self, last: bool = False) -> None:
+        """Write reconstruct.json, if anything is there: settings, what was reconstructed, and what failed."""
+        if self.done:
+            self.record.write(self.done, self.failures.records(), self._complete, last)
+
+    def _complete(self, rows: Mapping[str, Any], failed: list[dict[str, str]]) -> dict[str, Any]:
+        volumes = sorted(rows.values(), key=lambda row: self.order.get(row["file"], -1))
+        return {**self.summary, "volumes": volumes, "failed": failed}
+
+
+def _reconstruct_all(
+    finished: Iterator[tuple[Task, Result]], files: Sequence[str], there: set[Path], results: _Results, verbose: bool
+) -> None:
+    """Print and record the results of tasks; say of the files before each one which are there already."""
+    skipped, shown = {file.name for file in there}, set[str]()
+    left = [name for name in files if name in skipped]
+    try:
+        for task, result in finished:
+            while left and files.index(left[0]) < files.index(task.name):
+                tqdm.write(f"{left.pop(0)}: already there")
+            with results.failures.collect(task.name):
+                for row in result():
+                    tqdm.write("\n".join(lines_about(row, shown, verbose)))
+                    log_volume(row)
+                    results.done[row["file"]] = row
+            results.write()
+    except BaseException:
+        with suppress(InputError):  # the error that is on its way says more
+            results.write(last=True)
+        raise
+    for name in left:
+        tqdm.write(f"{name}: already there")
 
 
 def _task(file: Path, coils: int | None, source: MethodSource, arguments: Reconstruct, workers: Workers | None) -> Task:

@@ -118,15 +118,19 @@ def reconstruct_to_files(
             _write(folder, scan, found, _attributes(scan, method, undersampling, effective), kept, form)
             panel = folder / "panels" / f"{Path(scan.name).stem}.png"
             _panel(panel, scan, mask, method, found.magnitude, effective, found.std)
-    slices, seconds = len(found.magnitude), add_stages(stages, piece.stages)
+    return {"file": scan.name, **_summary(piece, effective, stages, notices)}
+
+
+def _summary(piece: Piece, effective: float, stages: Mapping[str, float], notices: Sequence[str]) -> dict[str, Any]:
+    """Summarize a volume, with the stages and notices before and after its images were computed."""
+    slices, shares = len(piece.found.magnitude), piece.found.tv_shares
     return {
-        "file": scan.name,
         "slices": slices,
         "effective_acceleration": effective,
         "seconds_per_slice": piece.seconds / slices,
-        "stages": _in_order({name: total / slices for name, total in seconds.items()}),
+        "stages": _in_order({name: total / slices for name, total in add_stages(stages, piece.stages).items()}),
         "peak_memory_mb": round(max(piece.peak, peak_memory()) / 2**20),
-        **({"tv_shares": found.tv_shares} if found.tv_shares else {}),
+        **({"tv_shares": shares} if shares else {}),
         "warnings": sorted({*notices, *piece.notices}),
     }
 

@@ -7,7 +7,7 @@ import hashlib
 import json
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -39,7 +39,7 @@ from mrihvae.cli.protocol_data import ScanEntry, unlike_protocol
 from mrihvae.cli.protocol_volumes import find_files, find_volumes
 from mrihvae.cli.reconstruct_files import add_reading, lines_about, open_cached, reconstruct_to_files
 from mrihvae.cli.run_record import RunRecord, table
-from mrihvae.cli.tasks import Task, Workers
+from mrihvae.cli.tasks import Result, Task, Workers
 from mrihvae.cli.volume_tasks import MethodSource, reconstruct_part
 from mrihvae.data.scan import TARGETS, Scan
 from mrihvae.errors import InputError
@@ -169,19 +169,9 @@ def _run(arguments: options.Run) -> int:
             written.scores += next(job for job in jobs if job.volume.name == name).score()
     tasks = [job.task(split=workers is not None) for job in jobs if job.volume.name not in rows]
     names = [task.name for task in tasks]
-    with claim_results(output, names), open_runner(workers, arguments.verbose) as runner:
+    with claim_results(output, names), open_runner(workers, arguments.verbose, path.stem) as runner:
         try:
-            for task, result in runner(tasks):
-                with failures.collect(task.name):
-                    row, scores = result()
-                    rows[task.name] = row
-                    written.scores += scores
-                    _tell(row, shown, arguments.verbose)
-                written.write()
-        except BaseException:
-            with suppress(InputError):  # the error that is on its way says more
-                written.write(last=True)
-            raise
+            _run_all(runner(tasks), written, shown, arguments.verbose)
         finally:
             panels = [output / "panels" / f"{Path(name).stem}.png" for name in names]
             remove_parts([*panels, *(results[name] for name in names)])
@@ -270,6 +260,22 @@ def _jobs(
         _show(volume.name, [unlike] if unlike else [], shown)
         jobs.append(VolumeJob(volume, unlike, protocol, source, output, arguments.batch_size, reading_of(arguments)))
     return jobs
+
+
+def _run_all(finished: Iterator[tuple[Task, Result]], written: RunRecord, shown: set[str], verbose: bool) -> None:
+    """Record the results of tasks, and print what was not `shown` before."""
+    try:
+        for task, result in finished:
+            with written.failures.collect(task.name):
+                row, scores = result()
+                written.rows[task.name] = row
+                written.scores += scores
+                _tell(row, shown, verbose)
+            written.write()
+    except BaseException:
+        with suppress(InputError):  # the error that is on its way says more
+            written.write(last=True)
+        raise
 
 
 def _tell(row: Mapping[str, Any], shown: set[str], verbose: bool) -> None:
