@@ -69,7 +69,7 @@ class SharedRecord:
     path : the JSON
     same : keys of settings that rows of one record share
     files : names of this process's input files; a failure of one of them that others recorded is dropped
-    keep : whether rows that are there already are kept, too
+    keep : whether rows that are there already are kept, too; failures that are there already never are
     """
 
     def __init__(self, path: Path, same: Sequence[str], files: Iterable[str], keep: bool = False) -> None:

@@ -66,7 +66,9 @@ def _run(arguments: Reconstruct) -> int:
     check_output(output, *FOLDERS)
     check_results(output, [output / name for name in RECORDS], arguments.overwrite, arguments.resume)
     files = list_kspace(_input(arguments), arguments.key)
-    record = SharedRecord(output / "reconstruct.json", SAME, (file.name for file in files), keep=arguments.resume)
+    record = SharedRecord(
+        output / "reconstruct.json", SAME, (file.name for file in files), keep=not arguments.overwrite
+    )
     failures = Failures(len(files))
     heads = _heads(files, arguments, failures)
     check_coil_options(arguments, [coils for _, coils in heads.values()])

@@ -148,7 +148,7 @@ def _run(arguments: options.Run) -> int:
     check_output(output, *FOLDERS)
     check_results(output, [output / name for name in RECORDS], arguments.overwrite, arguments.resume)
     files = find_files(protocol, arguments.data)
-    record = SharedRecord(output / "run.json", SAME, (file.name for file in files))
+    record = SharedRecord(output / "run.json", SAME, (file.name for file in files), keep=not arguments.overwrite)
     failures = Failures(len(files))
     volumes = find_volumes(protocol, files, failures, reading_of(arguments))[: arguments.limit]
     results = {volume.name: output / "reconstructions" / volume.name for volume in volumes}

@@ -21,15 +21,16 @@ from tests.support import REPOSITORY
 
 # as argparse had them: names or metavar, attribute, default, choices, whether required, number of values
 EARLIER = json.loads(Path(__file__).with_name("options.json").read_text())
+WORKERS = {"log_json", "max_memory", "scheduler", "threads_per_worker", "workers"}
 # what came later, by command: the names of attributes; of a new command all of them
 LATER: dict[str, set[str]] = {
     "convert": {"contrast", "key", "overwrite", "repetition", "uncentered"},
     "info": {"files", "json", "key", "uncentered"},
-    "reconstruct": {"key", "overwrite", "quiet", "seed", "uncentered", "verbose"},
+    "reconstruct": {"key", "overwrite", "quiet", "seed", "uncentered", "verbose", *WORKERS},
     "restore": {"overwrite", "quiet"},
     "evaluate": {"quiet"},
     "report": {"quiet"},
-    "run": {"key", "overwrite", "quiet", "uncentered", "verbose"},
+    "run": {"key", "overwrite", "quiet", "uncentered", "verbose", *WORKERS},
     "serve": {"first_timeout"},
     "filter": {"input", "output", "noise"},
     "send": {"input", "server", "output", "group", "overwrite", "quiet", "config", "parameter", "timeout"},
