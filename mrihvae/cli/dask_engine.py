@@ -29,7 +29,8 @@ from tqdm import tqdm
 from mrihvae import __version__
 from mrihvae.cli.console import show_warning, silence
 from mrihvae.cli.events import log_event
-from mrihvae.cli.tasks import Result, Runner, Task, Workers
+from mrihvae.cli.reconstruct_files import open_cached
+from mrihvae.cli.tasks import LEAST_MEMORY, Result, Runner, Task, Workers
 from mrihvae.errors import InputError, reason
 
 GROUP = "volumes"  # of Dask's keys
@@ -80,6 +81,8 @@ def _cluster(workers: Workers, scratch: Path) -> Iterator[Any]:
         yield workers.scheduler
         return
     limit = MEMORY_LIMIT * SHARE / workers.count if workers.max_memory is None else workers.max_memory * 2**30
+    if limit < LEAST_MEMORY * 2**30:
+        raise InputError(f"--workers {workers.count}: too many for the memory of this machine; take fewer")
     cluster = LocalCluster(
         n_workers=workers.count, threads_per_worker=1, processes=True, memory_limit=int(limit), host="127.0.0.1",
         dashboard_address="127.0.0.1:0", local_directory=str(scratch), silence_logs=logging.CRITICAL,
@@ -199,6 +202,7 @@ class _Preparation(WorkerPlugin):
         self.worker, self.ahead = worker, ""
         os.environ.update(self.environment)
         torch.set_num_threads(self.threads)
+        open_cached.cache_clear()  # a worker may outlive commands, between which files change
         if self.local:
             with suppress(ValueError):  # not the main thread
                 signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the command

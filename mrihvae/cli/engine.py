@@ -10,7 +10,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from mrihvae.cli.tasks import Result, Runner, Task, Workers
+from mrihvae.cli.tasks import LEAST_MEMORY, Result, Runner, Task, Workers
 from mrihvae.errors import InputError
 
 
@@ -37,8 +37,8 @@ def workers_of(arguments: Any) -> Workers | None:
     if threads < 1:
         raise InputError(f"--threads-per-worker {threads}: must be at least 1")
     memory = arguments.max_memory
-    if memory is not None and not 0 < memory < float("inf"):
-        raise InputError(f"--max-memory {memory}: must be a number of GiB above 0")
+    if memory is not None and not LEAST_MEMORY <= memory < float("inf"):
+        raise InputError(f"--max-memory {memory}: must be a number of GiB, at least {LEAST_MEMORY}")
     if memory is not None and scheduler is not None:
         raise InputError("--max-memory: is of local workers; give those of --scheduler a limit where they are started")
     if find_spec("distributed") is None:

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+LEAST_MEMORY = 1  # GiB of a worker: it takes half of them before it does anything, and would be ended again and again
+
 
 @dataclass(frozen=True)
 class Task:

@@ -166,6 +166,14 @@ def test_tasks_that_fail_that_kill_and_that_have_parts(tmp_path: Path, monkeypat
     assert "workers died of it" in results["many"]
 
 
+def test_more_workers_than_memory(
+    scans: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dask_engine, "MEMORY_LIMIT", 2**31)
+    words = ("reconstruct", scans / "file0.h5", "--output", tmp_path / "out", *METHOD, "--workers", "2")
+    assert error_of(capsys, *words) == "--workers 2: too many for the memory of this machine; take fewer"
+
+
 def test_reading_ahead_of_what_is_not_there(tmp_path: Path) -> None:
     _read_ahead(tmp_path / "nowhere")
     (tmp_path / "file").write_bytes(b"0" * 10)

@@ -36,7 +36,8 @@ def test_workers_that_options_describe(monkeypatch: pytest.MonkeyPatch) -> None:
         ({"max_memory": 1.0}, "--max-memory: goes with --workers; add it, or leave this option out"),
         ({"threads_per_worker": 1}, "--threads-per-worker: goes with --workers"),
         ({"workers": 1, "threads_per_worker": 0}, "--threads-per-worker 0: must be at least 1"),
-        ({"workers": 1, "max_memory": float("nan")}, "--max-memory nan: must be a number of GiB above 0"),
+        ({"workers": 1, "max_memory": float("nan")}, "--max-memory nan: must be a number of GiB, at least 1"),
+        ({"workers": 1, "max_memory": 0.5}, "--max-memory 0.5: must be a number of GiB, at least 1"),
         ({"scheduler": "tcp://a:1", "max_memory": 1.0}, "--max-memory: is of local workers"),
     ],
 )
