@@ -9,17 +9,19 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
 from torch import Tensor
 
 from mrihvae.errors import InputError, reason
 from mrihvae.model.hvae import HVAE
 from mrihvae.model.settings import ModelSettings
-from mrihvae.model.weights import load_card, load_model, save_weights, write_tensors
+from mrihvae.model.weights import load_card, load_model, save_weights, verify_weights
+from mrihvae.training.checkpoints import read_checkpoint, replace_checkpoint
 from mrihvae.training.draw import SimulationSettings
 from mrihvae.training.muon import MuonAdam
 from mrihvae.utils.config import from_dict
+from mrihvae.utils.notices import warn
 
+WEIGHTS = "weights.safetensors"  # the averaged ones of a run, beside its checkpoint
 GUESS = "r.guess."  # what names of the U-Nets' weights begin with
 STEM = "stem.weight"  # and that of the convolution which takes images and measured shares ends with
 STATE = ("step", "exp_avg", "exp_avg_sq", "momentum")  # what the optimizer keeps of a parameter
@@ -208,7 +210,10 @@ def _take_guess(net: HVAE, weights: HVAE) -> None:
 
 
 def save_checkpoint(directory: Path, run: Run, provenance: dict[str, Any]) -> None:
-    """Write what a run needs to resume to one file, and the averaged weights beside it."""
+    """Write what a run needs to resume to one file, and the averaged weights beside it.
+
+    The checkpoint before, if it is whole, is kept as `checkpoint.previous.safetensors`.
+    """
     tensors: dict[str, Tensor] = {}
     for name, parameter in run.model.named_parameters():
         tensors[f"model/{name}"] = parameter.detach()
@@ -223,26 +228,26 @@ def save_checkpoint(directory: Path, run: Run, provenance: dict[str, Any]) -> No
         "counters": dataclasses.asdict(run.counters),
     }
     held = {name: tensor.cpu().contiguous() for name, tensor in tensors.items()}
-    write_tensors(directory / "checkpoint.safetensors", held, {"state": json.dumps(state)})
+    metadata = {"state": json.dumps({**state, "provenance": provenance}), "step": str(run.counters.step)}
+    replace_checkpoint(directory, held, metadata)
     card = {key: state[key] for key in ("training", "simulation", "counters")}
-    save_weights(directory / "weights.safetensors", run.average, {**provenance, **card})
+    save_weights(directory / WEIGHTS, run.average, {**provenance, **card})
 
 
 def load_checkpoint(directory: Path, device: torch.device | str, **changes: Any) -> Run:
     """Return an interrupted run, from its folder; `changes` replace training settings, such as `steps`.
 
+    It is that of the newest checkpoint which is whole; a damaged one is warned of. Weights beside it that are damaged
+    are written again.
+
     Raises
     ------
     InputError
-        No checkpoint there, or a damaged one.
+        No checkpoint there, or damaged ones alone.
     """
-    path = directory / "checkpoint.safetensors"
-    if not path.is_file():
-        raise InputError(f"{path}: file not found, so there is nothing to resume; leave out --resume to start anew")
+    path, metadata, tensors = read_checkpoint(directory, str(device))
     try:
-        with safe_open(path, framework="pt", device=str(device)) as file:
-            state = json.loads(file.metadata()["state"])
-            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+        state = json.loads(metadata["state"])
         training = from_dict(TrainSettings, {**state["training"], **changes}, str(path))
         run = Run.new(
             from_dict(ModelSettings, state["model"], str(path)),
@@ -262,7 +267,21 @@ def load_checkpoint(directory: Path, device: torch.device | str, **changes: Any)
         found = {key: tensors[f"optimizer/{key}/{name}"] for key in STATE if f"optimizer/{key}/{name}" in tensors}
         if found:
             run.optimizer.state[parameter] = {k: v.cpu() if k == "step" else v for k, v in found.items()}
+    if "provenance" in state:
+        _mend_weights(directory / WEIGHTS, run, state)
     return run
+
+
+def _mend_weights(path: Path, run: Run, state: dict[str, Any]) -> None:
+    """Write the averaged weights of a checkpoint again where those beside it are damaged."""
+    if not path.is_file():
+        return
+    try:
+        verify_weights(path)
+    except InputError as error:
+        warn(f"{str(error).rpartition('; ')[0]}; they are written again from the checkpoint")
+        card = {key: state[key] for key in ("training", "simulation", "counters")}
+        save_weights(path, run.average, {**state["provenance"], **card})
 
 
 def continue_weights(path: Path, device: torch.device | str, **changes: Any) -> Run:

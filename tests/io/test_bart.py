@@ -53,7 +53,7 @@ def test_bart_reads_and_writes_the_same(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("header", "data", "said"),
     [
-        (None, b"", "a.hdr: cannot be read (No such file or directory); BART's arrays are a .cfl and a .hdr"),
+        (None, b"", "a.cfl: incomplete, as a.hdr is missing; BART's arrays are a .cfl and a .hdr: write or copy both again"),
         ("# Dimensions\n2 3\n", None, "a.cfl: cannot be read (No such file or directory)"),
         ("", b"", "a.hdr: has no sizes below '# Dimensions'"),
         ("# Dimensions\n", b"", "a.hdr: has no sizes"),
