@@ -65,10 +65,10 @@ def check_digest(path: Path, expected: str | None, remedy: str) -> None:
     except (OSError, ValueError) as error:
         raise InputError(f"{path}: not a readable safetensors file ({error}); {remedy}") from error
     if stated not in (None, found):
-        raise InputError(f"{path}: damaged, its SHA-256 is {found}, but was {stated} when it was written; {remedy}")
+        raise InputError(f"{path}: damaged, its SHA-256 begins {found[:12]}, but {stated[:12]} when it was written; {remedy}")
     if expected not in (None, found):
         raise InputError(
-            f"{path}: damaged, or of another set than its card: its SHA-256 is {found}, expected {expected}; {remedy}"
+            f"{path}: damaged, or of another set than its card: its SHA-256 begins {found[:12]}, expected {expected[:12]}; {remedy}"
         )
 
 
