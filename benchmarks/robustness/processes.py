@@ -30,10 +30,10 @@ class Moment:
     operation: int | None = None
 
     @classmethod
-    def draw(cls, rng: random.Random, seconds: float, operations: int) -> Moment:
-        """Draw a moment of work that takes so many seconds and operations."""
+    def draw(cls, rng: random.Random, seconds: tuple[float, float], operations: int) -> Moment:
+        """Draw a moment of work that takes so many operations, between two numbers of seconds."""
         if rng.random() < 0.5:
-            return cls(seconds=rng.uniform(0, seconds))
+            return cls(seconds=rng.uniform(*seconds))
         return cls(operation=rng.randint(1, operations))
 
 

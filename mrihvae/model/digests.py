@@ -64,12 +64,13 @@ def check_digest(path: Path, expected: str | None, remedy: str) -> None:
         stated, found = measure_digest(path)
     except (OSError, ValueError) as error:
         raise InputError(f"{path}: not a readable safetensors file ({error}); {remedy}") from error
-    if stated not in (None, found):
-        raise InputError(f"{path}: damaged, its SHA-256 begins {found[:12]}, but {stated[:12]} when it was written; {remedy}")
-    if expected not in (None, found):
+    if stated is not None and stated != found:
         raise InputError(
-            f"{path}: damaged, or of another set than its card: its SHA-256 begins {found[:12]}, expected {expected[:12]}; {remedy}"
+            f"{path}: damaged, its SHA-256 begins {found[:12]}, but {stated[:12]} when it was written; {remedy}"
         )
+    if expected is not None and expected != found:
+        what = f"its SHA-256 begins {found[:12]}, expected {expected[:12]}"
+        raise InputError(f"{path}: damaged, or of another set than its card: {what}; {remedy}")
 
 
 def read_metadata(path: Path) -> dict[str, str]:

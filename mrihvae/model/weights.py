@@ -69,7 +69,7 @@ def save_weights(path: Path, model: HVAE, provenance: Mapping[str, Any]) -> None
         if earlier is not None:
             _write_card(path, card)
     finally:
-        _remove_other_parts(path)
+        remove_other_parts(path)
 
 
 def state_hashes(path: Path) -> None:
@@ -142,7 +142,7 @@ def _write_part(path: Path, tensors: dict[str, Tensor], metadata: Mapping[str, s
     return write_tensors(path, tensors, dict(metadata))
 
 
-def _remove_other_parts(path: Path) -> None:
+def remove_other_parts(path: Path) -> None:
     """Remove further files that no card lists any more: of earlier sets, and of one that could not be finished."""
     with suppress(OSError, ValueError, AttributeError, TypeError):
         card = json.loads(path.with_suffix(".json").read_text())

@@ -10,7 +10,7 @@ from safetensors import safe_open
 from torch import Tensor
 
 from mrihvae.errors import InputError, reason
-from mrihvae.model.digests import KEY, check_digest, measure_digest
+from mrihvae.model.digests import KEY, check_digest, read_metadata
 from mrihvae.model.weights import save_tensors
 from mrihvae.utils.files import atomic_write
 from mrihvae.utils.notices import warn
@@ -88,16 +88,23 @@ def _read(path: Path, device: str) -> tuple[dict[str, str], dict[str, Tensor]]:
     except Exception as error:
         why = reason(error, -1)
         raise InputError(f"{path}: not a checkpoint of this version ({why}); {ANEW}") from error
-    check_digest(path, None, f"continue from its weights with --go-on, or {ANEW}")
-    if "step" in metadata and KEY not in metadata:  # checkpoints of earlier versions have neither
-        raise InputError(f"{path}: damaged, its SHA-256 is missing; continue from its weights with --go-on, or {ANEW}")
+    _check(path)
     return metadata, tensors
+
+
+def _check(path: Path) -> None:
+    """Check a checkpoint against the SHA-256 that it states; InputError if it is damaged."""
+    remedy = f"continue from its weights with --go-on, or {ANEW}"
+    check_digest(path, None, remedy)
+    metadata = read_metadata(path)
+    if "step" in metadata and KEY not in metadata:  # checkpoints of earlier versions have neither
+        raise InputError(f"{path}: damaged, its SHA-256 is missing; {remedy}")
 
 
 def _is_whole(path: Path) -> bool:
     """Return whether a checkpoint has the SHA-256 that it states, if it states one."""
     try:
-        stated, found = measure_digest(path)
-    except (OSError, ValueError):
+        _check(path)
+    except InputError:
         return False
-    return stated in (None, found)
+    return True

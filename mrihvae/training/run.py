@@ -14,7 +14,7 @@ from torch import Tensor
 from mrihvae.errors import InputError, reason
 from mrihvae.model.hvae import HVAE
 from mrihvae.model.settings import ModelSettings
-from mrihvae.model.weights import load_card, load_model, save_weights, verify_weights
+from mrihvae.model.weights import load_card, load_model, remove_other_parts, save_weights, verify_weights
 from mrihvae.training.checkpoints import read_checkpoint, replace_checkpoint
 from mrihvae.training.draw import SimulationSettings
 from mrihvae.training.muon import MuonAdam
@@ -273,11 +273,15 @@ def load_checkpoint(directory: Path, device: torch.device | str, **changes: Any)
 
 
 def _mend_weights(path: Path, run: Run, state: dict[str, Any]) -> None:
-    """Write the averaged weights of a checkpoint again where those beside it are damaged."""
+    """Write the averaged weights of a checkpoint again where those beside it are damaged.
+
+    Files of earlier weights are removed, as a process that was killed could not.
+    """
     if not path.is_file():
         return
     try:
         verify_weights(path)
+        remove_other_parts(path)
     except InputError as error:
         warn(f"{str(error).rpartition('; ')[0]}; they are written again from the checkpoint")
         card = {key: state[key] for key in ("training", "simulation", "counters")}

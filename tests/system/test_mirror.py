@@ -8,9 +8,13 @@ WITHOUT = {
     "__main__": "one call of the command, with which tests/cli/test_main.py starts it",
     "cli/convert_content": "tests/cli/test_convert.py, test_dicom.py and test_round_trips.py",
     **dict.fromkeys(
-        [f"cli/options/{name}" for name in ("common", "files", "images", "info", "reconstruct", "scanner", "training")],
+        [
+            f"cli/options/{name}"
+            for name in ("common", "doctor", "files", "images", "info", "reconstruct", "scanner", "training")
+        ],
         "tests/cli/test_options.py",
     ),
+    "cli/doctor_checks": "tests/cli/test_doctor.py",
     "cli/info_content": "tests/cli/test_info.py",
     "cli/reconstruction_images": "tests/cli/test_dicom.py",
     "cli/report": "tests/evaluation/test_report.py reads the pages that the command writes",
