@@ -34,10 +34,10 @@ from mrihvae.utils.notices import collect_notices
 
 MODEL = {"widths": [16, 16], "layers": 1, "cascades": 1, "guess_widths": [16, 16], "guess_memory": 2}
 TRAINING = {
-    "steps": 20, "warmup": 3, "shapes": [[16, 24], [16, 16]], "pixels": 400, "kl_warmup": 4, "guess_only": 1,
+    "steps": 10, "warmup": 3, "shapes": [[16, 24], [16, 16]], "pixels": 400, "kl_warmup": 4, "guess_only": 1,
     "masked_start": 3, "prior_every": 2, "second_every": 3, "bf16": False,
 }  # fmt: skip
-LARGEST_FILE = 20_000  # bytes of tensors in a file of weights, so that there are many
+LARGEST_FILE = 50_000  # bytes of tensors in a file of weights, so that there are many
 SHAPE = (2, 24, 24)
 
 

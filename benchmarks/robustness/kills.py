@@ -31,7 +31,6 @@ from mrihvae import __version__
 
 QUICK = 4  # kills of each case
 NEVER = Moment()
-EARLIEST = 0.8  # of the seconds that a process takes to start
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -70,18 +69,14 @@ def kill_case(kind: type[Case], folder: Path, count: int, seed: int) -> dict[str
     rng = random.Random(seed)
     (folder / "work").mkdir()
     case = kind(folder / "work")
-    began = time.perf_counter()
-    problems = run_work(case, folder, NEVER)
-    whole = time.perf_counter() - began
-    problems = problems or case.after_end()
+    problems = run_work(case, folder, NEVER) or case.after_end()
     operations, seconds = (folder / COUNTED).read_text().split() if not problems else (0, 0)
-    between = (EARLIEST * (whole - float(seconds)), whole)  # the process itself takes a while to start
     kills = {"time": 0, "operation": 0}
     finished = 0
     with tqdm(total=count, desc=kind.__name__, disable=None) as bar:
         while not problems:
             killed = sum(kills.values())
-            moment = Moment.draw(rng, between, int(operations)) if killed < count else NEVER
+            moment = Moment.draw(rng, float(seconds), int(operations)) if killed < count else NEVER
             errors = run_work(case, folder, moment)
             if errors is None:
                 kills["time" if moment.operation is None else "operation"] += 1

@@ -11,6 +11,7 @@ import time
 import traceback
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
@@ -19,30 +20,37 @@ from benchmarks.robustness.kill_cases import Case
 OPERATIONS = ("open", "os.rename", "os.remove", "os.link", "os.mkdir", "os.rmdir")  # audit events
 COUNTED = "operations"  # file with how many operations finished work took
 LOG = "output.txt"  # file with what the work printed
+PRELOADED = (  # what commands import when they are used
+    "benchmarks.robustness.processes", "mrihvae.cli.train", "mrihvae.cli.convert", "mrihvae.cli.convert_content",
+    "mrihvae.evaluation.figures", "matplotlib.pyplot", "matplotlib.backends.backend_agg", "pydicom", "nibabel",
+)  # fmt: skip
 LONGEST = 600.0  # seconds after which work counts as hanging
 
 
 @dataclass(frozen=True)
 class Moment:
-    """When a process is killed: after so many seconds, or before so manieth an operation on a file; None for never."""
+    """When a process is killed: after `seconds`, or before its n-th operation on a file; both are None for never."""
 
     seconds: float | None = None
     operation: int | None = None
 
     @classmethod
-    def draw(cls, rng: random.Random, seconds: tuple[float, float], operations: int) -> Moment:
-        """Draw a moment of work that takes so many operations, between two numbers of seconds."""
+    def draw(cls, rng: random.Random, seconds: float, operations: int) -> Moment:
+        """Draw a moment of work that takes so many seconds and operations."""
         if rng.random() < 0.5:
-            return cls(seconds=rng.uniform(*seconds))
+            return cls(seconds=rng.uniform(0, seconds))
         return cls(operation=rng.randint(1, operations))
 
 
 def run_work(case: Case, folder: Path, moment: Moment) -> list[str] | None:
     """Do the work of a case on files in `folder`/work; return None if it was killed, else what went wrong."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["benchmarks.robustness.processes", "matplotlib.pyplot", "pydicom", "nibabel"])
-    process = context.Process(target=_perform, args=(case, folder, moment.operation))
+    context.set_forkserver_preload(list(PRELOADED))
+    ready, started = context.Pipe(duplex=False)
+    process = context.Process(target=_perform, args=(case, folder, moment.operation, started))
     process.start()
+    started.close()
+    ready.recv()  # from here on seconds count
     process.join(LONGEST if moment.seconds is None else moment.seconds)
     late = process.is_alive()
     if late:
@@ -55,7 +63,7 @@ def run_work(case: Case, folder: Path, moment: Moment) -> list[str] | None:
     return [f"hung for {LONGEST} s"] if late and moment.seconds is None else None
 
 
-def _perform(case: Case, folder: Path, operation: int | None) -> None:
+def _perform(case: Case, folder: Path, operation: int | None, started: Connection) -> None:
     """Do the work, in the process."""
     import torch
 
@@ -63,6 +71,7 @@ def _perform(case: Case, folder: Path, operation: int | None) -> None:
     counter, began, status = _Operations(folder / "work", operation), time.perf_counter(), 1
     with (folder / LOG).open("w") as log, redirect_stdout(log), redirect_stderr(log):
         sys.addaudithook(counter)
+        started.send(True)
         try:
             case.work()
             (folder / COUNTED).write_text(f"{counter.count} {time.perf_counter() - began}")
