@@ -194,18 +194,20 @@ class MultiCoilProblem(Problem):
     sense : A, of maps (slices, coils, H, W) and mask (slices, H, W)
     combined : A^H y, complex (slices, H, W)
     first : the image to begin with, complex (slices, H, W)
+    share : of the iterations of total variation that made it; 0 for another image
     """
 
     sense: Sense
     combined: Tensor
     first: Tensor
+    share: float = 0.0
 
     def with_tv_initialization(self, share: float = 1.0) -> MultiCoilProblem:
         """Return the same problem with a reconstruction by total variation, of a share of `STEPS`, to begin with."""
         still, noisy = TV_STRENGTH
         strength = (still + noisy * self.noise)[:, None, None]
         steps = (max(1, round(share * ADMM_CG_ITERATIONS[0])), ADMM_CG_ITERATIONS[1])
-        return replace(self, first=total_variation(self.sense, self.combined, strength, steps))
+        return replace(self, first=total_variation(self.sense, self.combined, strength, steps), share=share)
 
     @property
     def zero_filled(self) -> Tensor:
@@ -232,7 +234,8 @@ class MultiCoilProblem(Problem):
 
     def total_variation(self) -> Tensor:
         """Compute k-space of a reconstruction by total variation, of all its iterations."""
-        return self.kspace(self.with_tv_initialization().first)
+        whole = self if self.share == 1 else self.with_tv_initialization()
+        return self.kspace(whole.first)
 
     def measured_bins(self, guess: Tensor) -> Tensor:
         """Return the guess on the acquired lines."""

@@ -7,7 +7,7 @@ from pixel to pixel, no line says anything of another, and total variation is ta
 
 The constants were chosen on training scans with their own, steep and white phases, at 4x and 8x: of one to three sets
 of held-out lines, shares by band or for all, one encoder pass or all of `InferenceSettings`, and 1 to 2 standard
-errors, this is the cheapest by which none of them lost more than 0.02 dB.
+errors, this is the cheapest by which none of them lost more than 0.005 dB.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ from mrihvae.utils.precision import arithmetic
 
 SHARE = 5  # every n-th line outside of the calibration region is held out
 FEWEST_GROUPS = 3  # lines with samples in a band, below which nothing can be said of it
-CAUTION = 1.5  # standard errors by which a share is lowered, so that weak evidence changes nothing
-LEAST = 0.05  # a share below which it is not worth the trouble
+CAUTION = 2.0  # standard errors by which a share is lowered, so that weak evidence changes nothing
+LEAST = 0.1  # a share below which it is not worth the trouble
 STRONGEST = 0.01  # share of the acquired samples whose energy is compared with all
 FLAT = 0.1  # of the energy in these: that of noise is 0.056, that of training scans at least 0.82
 
