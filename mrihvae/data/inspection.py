@@ -75,7 +75,7 @@ def inspect_kspace(scan: Scan, mask: np.ndarray | None = None) -> Inspection:
     if not whole.any():
         return Inspection()
     shift = (0, 0)
-    if _concentration(whole) >= MIN_CONCENTRATION:
+    if _concentration(whole[whole > 0]) >= MIN_CONCENTRATION:  # of the acquired samples
         h, w = np.unravel_index(int(_smoothed(whole).argmax()), whole.shape)
         shift = (int(h) - whole.shape[0] // 2, int(w) - whole.shape[1] // 2)
     if refusal := _refusal(slices[0], whole, shift):

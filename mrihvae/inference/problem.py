@@ -25,8 +25,9 @@ from mrihvae.physics.mri import MaskedFourier, Sense
 from mrihvae.physics.operators import Operator
 from mrihvae.physics.total_variation import (
     ADMM_CG_ITERATIONS,
-    ADMM_ITERATIONS,
     TV_CG_TOLERANCE,
+    TV_EDGE,
+    TV_ITERATIONS,
     TV_STRENGTH,
     first_guess,
     total_variation,
@@ -155,8 +156,8 @@ class SingleCoilProblem(Problem):
         return found
 
     def total_variation(self) -> Tensor:
-        """Complete k-space by total variation, with twice the iterations of a guess."""
-        return first_guess(self.measured, self.mask, iterations=2 * ADMM_ITERATIONS)
+        """Complete k-space by total variation."""
+        return first_guess(self.measured, self.mask, iterations=TV_ITERATIONS, edge=TV_EDGE)
 
     def measured_bins(self, guess: Tensor) -> Tensor:
         """Return the acquired samples, whatever the guess."""

@@ -100,6 +100,16 @@ def test_a_peak_off_the_center_along_w_changes_no_image(several: bool) -> None:
     np.testing.assert_allclose(found.image, expected.image * ramp, atol=1e-3 * np.abs(expected.image).max())
 
 
+@pytest.mark.parametrize("every", [4, 12])
+def test_white_k_space_has_no_peak(every: int) -> None:
+    """However few samples were acquired: zeros between them make no sample stand out."""
+    rng = np.random.default_rng(0)
+    kspace = rng.standard_normal((1, 120, 120, 2)).astype(np.float32).view(np.complex64)[..., 0]
+    lines = np.arange(120) % every == 0
+    lines[58:62] = True
+    assert inspect_kspace(Scan("a.h5", kspace), lines).shift == (0, 0)
+
+
 def test_without_the_center_another_sample_is_no_peak() -> None:
     lines = (np.arange(40) % 3 == 0) & (np.abs(np.arange(40) - 20) > 6)
     (warning,) = mrihvae.reconstruct(np.roll(coils(), 6, -2), lines, method="zero-filled").warnings
