@@ -8,7 +8,7 @@ from typing import Any
 
 from cyclopts import Token
 
-from mrihvae.cli.options.common import DEVICE, OUTPUT, OVERWRITE, PIXEL_TYPE, PROTOCOL, QUIET
+from mrihvae.cli.options.common import DEVICE, KEY, OUTPUT, OVERWRITE, PIXEL_TYPE, PROTOCOL, QUIET, UNCENTERED
 from mrihvae.cli.sections import EXPERT, FILES, METHOD, SEVERAL, Options
 from mrihvae.server.request import STORED
 
@@ -70,6 +70,8 @@ class Send(Options):
     server: str = FILES("where the server listens", name="HOST:PORT", positional=True)
     output: Path = OUTPUT("folder for images.mrd")
     group: str | None = FILES("scan to send, of a file with several", None)
+    key: str | None = KEY()
+    uncentered: bool = UNCENTERED()
     overwrite: bool = OVERWRITE()
     quiet: bool = QUIET()
     config: str = METHOD("name of the server's configuration", "mrihvae")
