@@ -78,7 +78,7 @@ def find_normalization(scan: Scan, mask: np.ndarray, quiet: bool = False) -> Nor
     """
     height, width = scan.kspace.shape[-2:]
     inspection = inspect_kspace(scan, mask)
-    centered = _has_center(mask, (height, width))
+    centered = _has_center(mask, (height, width), inspection.shift)
     shift = _shift(inspection) if centered else (0, 0)  # without the center another sample is the strongest
     if not quiet:
         _report(scan, inspection, centered)
@@ -114,6 +114,12 @@ def _report(scan: Scan, inspection: Inspection, centered: bool) -> None:
             )
 
 
-def _has_center(mask: np.ndarray, shape: tuple[int, int]) -> bool:
-    """Return whether the sample at DC was acquired."""
-    return bool(np.broadcast_to(mask, shape)[shape[0] // 2, shape[1] // 2])
+def _has_center(mask: np.ndarray, shape: tuple[int, int], shift: tuple[int, int]) -> bool:
+    """Return whether the sample at DC was acquired, or the peak, `shift` from there, with all its neighbors.
+
+    Where the center of k-space is missing, the strongest sample lies at the edge of the gap.
+    """
+    h, w = shape[0] // 2, shape[1] // 2
+    acquired = np.broadcast_to(mask, shape)
+    around = np.roll(acquired, (1 - h - shift[0], 1 - w - shift[1]), (0, 1))[:3, :3]
+    return bool(acquired[h, w]) or (any(shift) and bool(around.all()))

@@ -62,6 +62,18 @@ def mask_of(scan: Scan, undersampling: Undersampling | None) -> np.ndarray:
     return measured
 
 
+def check_signal(scan: Scan, mask: np.ndarray) -> None:
+    """Check that something was acquired: reading stops at the first slice with a sample other than 0.
+
+    Raises
+    ------
+    InputError
+        K-space that is zero where it was acquired, in all slices.
+    """
+    if not any((np.asarray(scan.kspace[k : k + 1]) * mask).any() for k in range(len(scan.kspace))):
+        raise InputError(f"{scan.name}: k-space is zero everywhere; there is nothing to reconstruct from")
+
+
 def _as_lines(pattern: np.ndarray) -> np.ndarray:
     """Return (W,) for a pattern (H, W) of whole lines along H."""
     return pattern[0] if (pattern == pattern[0]).all() else pattern

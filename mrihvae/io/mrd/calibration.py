@@ -43,6 +43,11 @@ class CalibrationLines:
         """Return whether lines of a key calibrate their slice: those that come first do."""
         return key == self._keys.setdefault(key.slice, key)
 
+    def may_fill(self, key: Key, image: LineGroup) -> bool:
+        """Return whether lines that calibrate a slice may be of it: they fill its gaps, and none is measured twice."""
+        lines = self.lines.get(key.slice)
+        return lines is not None and not lines.sums.keys() & image.sums.keys() and fills_gaps(lines, image)
+
     @property
     def waiting(self) -> list[int]:
         """Numbers of slices that are held back."""

@@ -117,6 +117,8 @@ class SliceAssembler:
             self.late += 1
             return []
         completed = self._completed_keys(key)
+        if key in self._lines and not np.allclose(self._lines[key].rows, samples.rows, atol=0.5):
+            self._warn(["lines have readouts of different lengths: what some of them lack counts as not acquired"])
         self._place(line, encoding, samples, self._lines, key)
         return self._complete(line, key, completed)
 
@@ -231,6 +233,14 @@ class SliceAssembler:
                 [
                     f"calibration lines of calibration mode '{group.encoding.calibration_mode or 'none'}' fill gaps "
                     "between lines of the image: they are taken as its lines, as with 'embedded'"
+                ]
+            )
+        elif group.encoding.calibration_mode in SEPARATE and self._calibration.may_fill(key, group):
+            self._warn(
+                [
+                    "calibration lines are exactly those that the image lacks, but they are left out of it by the "
+                    f"header's calibration mode '{group.encoding.calibration_mode}': if they belong to it, write "
+                    "'embedded' there"
                 ]
             )
         self._coils = group.coils
