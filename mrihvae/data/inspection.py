@@ -25,6 +25,7 @@ MIN_CLIPPED_COIL = 1e-3  # largest value of a coil over that of all, below which
 MIN_SPIKE = 1e3  # power of a sample over that of its strongest neighbor, from which it is a spike
 SAME_AXIS = 3.0  # how much more an axis must have a peak than that of W, to be H
 MIN_PEAK = 6.0  # largest over mean energy along an axis of k-space; coils have less
+MAX_EMPTY = 0.01  # share of what a mask has as acquired that may be zero
 STRONGEST_LINES = 0.1  # share of the lines along an axis whose energy is compared with all
 MAX_FLAT, MIN_STEEP = 0.4, 0.5  # of the energy in these: of an axis of an image at most, of k-space at least
 
@@ -83,17 +84,19 @@ def inspect_kspace(scan: Scan, mask: np.ndarray | None = None) -> Inspection:
     if not whole.any():
         return Inspection()
     shift, spike = _peak(whole)
-    stored = first if mask is None else _take(scan, shown, None)  # beyond the mask, too: they show best what they are
+    stored = first if mask is None else _take(scan, shown, None)  # beyond the mask, too
+    has_more = mask is not None and np.count_nonzero(stored) > np.count_nonzero(first)
     refusal = (
         _unusable(peak)
         or _axes_refusal(scan, power)
         or _image_refusal(first, whole)
-        or _image_refusal(stored, (np.abs(stored.astype(np.complex128)) ** 2).sum(axis=0))
+        or (_image_refusal(stored, (np.abs(stored.astype(np.complex128)) ** 2).sum(axis=0)) if has_more else "")
         or _corner_refusal(whole, shift)
     )
     if refusal:
         return Inspection(shift, refusal, largest=peak)
     found = [*_warnings(power.sum(axis=(1, 2)), real, clipped), *spike, *_half_transformed(first, whole)]
+    found += [] if mask is None else _mask_doubt(stored, mask)
     return Inspection(shift, warnings=tuple(found), largest=peak)
 
 
@@ -102,6 +105,19 @@ def _take(scan: Scan, k: int, mask: np.ndarray | None) -> np.ndarray:
     found = np.asarray(scan.kspace[k : k + 1])[0]
     found = found if found.ndim == 3 else found[None]
     return np.ascontiguousarray(found if mask is None else np.where(mask, found, np.complex64(0)))
+
+
+def _mask_doubt(stored: np.ndarray, mask: np.ndarray) -> list[str]:
+    """Say that a mask has samples (coil, H, W) as acquired that are zero, between others that are not."""
+    there = (stored != 0).any(axis=0) if mask.ndim > 1 else (stored != 0).any(axis=(0, 1))[None]
+    rows, lines = np.flatnonzero(there.any(axis=1)), np.flatnonzero(there.any(axis=0))
+    box = slice(rows[0], rows[-1] + 1), slice(lines[0], lines[-1] + 1)
+    wanted = np.broadcast_to(mask, there.shape)[box]
+    empty = int(np.count_nonzero(wanted & ~there[box]))
+    if empty <= MAX_EMPTY * np.count_nonzero(wanted):
+        return []
+    what = "samples" if mask.ndim > 1 else "lines"
+    return [f"{empty} of the {what} that the mask has as acquired are zero: check that it is the mask of this scan"]
 
 
 def _unusable(largest: float) -> str:
@@ -118,7 +134,12 @@ def _axes_refusal(scan: Scan, power: np.ndarray) -> str:
         return ""
     along_w = power.sum(axis=(0, 1))
     if scan.kspace.ndim == 3:  # (H, W, coil)?
-        along_h = np.array([np.linalg.norm(scan.kspace[k]) for k in range(len(scan.kspace))]) ** 2
+        along_h = (
+            np.array(
+                [np.linalg.norm(np.asarray(scan.kspace[k]).astype(np.complex128)) for k in range(len(scan.kspace))]
+            )
+            ** 2
+        )
     else:
         along_h, name = power.sum(axis=(1, 2)), "slice, H, W"
     sizes = coils > MAX_COILS_LAST and coils >= 2 * width

@@ -48,7 +48,7 @@ def mask_of(scan: Scan, undersampling: Undersampling | None) -> np.ndarray:
     measured = acquired_samples(scan)
     if undersampling is not None:
         if _has_gaps(measured):
-            raise InputError(f"{scan.name}: is undersampled already (bins are empty); leave out --mask-type")
+            raise InputError(f"{scan.name}: is undersampled already (samples are missing); leave out --mask-type")
         u = undersampling
         shape = (scan.kspace.shape[-2], scan.kspace.shape[-1])
         pattern = sampling_pattern(u.mask_type, shape, u.acceleration, u.center_fraction, seed_of(scan.name), u.axis)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import replace
+from operator import sub
 from typing import TypeVar
 
 import ismrmrd
@@ -109,6 +110,9 @@ class SliceAssembler:
         if (both or alone) and not is_embedded(encoding):
             if self._calibration.accepts(key):
                 self._place(line, encoding, samples, self._calibration.lines, key.slice)
+                if alone:
+                    step = int(i.kspace_encode_step_1), int(i.kspace_encode_step_2)
+                    self._calibration.alone.setdefault(key.slice, set()).add(step)
             if alone and encoding.calibration_mode not in SEPARATE and key not in self._delivered:
                 self._place(line, encoding, samples, self._gaps, key)
             if alone:
@@ -117,7 +121,7 @@ class SliceAssembler:
             self.late += 1
             return []
         completed = self._completed_keys(key)
-        if key in self._lines and not np.allclose(self._lines[key].rows, samples.rows, atol=0.5):
+        if key in self._lines and max(map(abs, map(sub, self._lines[key].rows, samples.rows))) > 0.5:
             self._warn(["lines have readouts of different lengths: what some of them lack counts as not acquired"])
         self._place(line, encoding, samples, self._lines, key)
         return self._complete(line, key, completed)
