@@ -79,7 +79,7 @@ def find_normalization(scan: Scan, mask: np.ndarray, quiet: bool = False) -> Nor
     height, width = scan.kspace.shape[-2:]
     inspection = inspect_kspace(scan, mask)
     centered = _has_center(mask, (height, width), inspection.shift)
-    shift = _shift(inspection) if centered else (0, 0)  # without the center another sample is the strongest
+    shift = shift_of(inspection) if centered else (0, 0)  # without the center another sample is the strongest
     if not quiet:
         _report(scan, inspection, centered)
     return Normalization(unit_of(inspection.largest), shift, (height, width))
@@ -90,7 +90,7 @@ def unit_of(largest: float) -> float:
     return 1.0 if largest == 0 or LEAST <= largest <= MOST else math.ldexp(1.0, math.frexp(largest)[1])
 
 
-def _shift(inspection: Inspection) -> tuple[int, int]:
+def shift_of(inspection: Inspection) -> tuple[int, int]:
     """Choose by how much the peak is moved: not at all where it is next to the center."""
     along_h, along_w = inspection.shift
     return (along_h if abs(along_h) >= MIN_SHIFT else 0, along_w if abs(along_w) >= MIN_SHIFT_LINES else 0)
@@ -106,7 +106,7 @@ def _report(scan: Scan, inspection: Inspection, centered: bool) -> None:
         warn(text)
     if not centered:
         return
-    for axis, offset in zip("HW", _shift(inspection), strict=True):
+    for axis, offset in zip("HW", shift_of(inspection), strict=True):
         if offset:
             warn(
                 f"the strongest sample lies {offset} samples from the center of k-space along {axis}; it was moved to "

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import numpy as np
 
+from mrihvae.data.inspection import inspect_kspace
 from mrihvae.data.scan import Scan, _has_gaps, acquired_samples, encoded_lines, is_complete
 from mrihvae.errors import InputError
 from mrihvae.physics.fastmri_masks import seed_of
 from mrihvae.physics.sampling import Undersampling, sampling_pattern
+from mrihvae.recon.normalization import shift_of
 
 
 def mask_of(scan: Scan, undersampling: Undersampling | None) -> np.ndarray:
     """Return which k-space samples of a scan count as acquired.
 
     It is the file's mask, unless the scan is fully sampled and `undersampling` is given; `undersampling`, seeded by the
-    file name as fastMRI does; or, without either, the samples that are not exactly zero in all slices and coils.
+    file name as fastMRI does, around the peak of k-space where that is off the center; or, without either, the samples
+    that are not exactly zero in all slices and coils.
 
     Parameters
     ----------
@@ -52,7 +55,7 @@ def mask_of(scan: Scan, undersampling: Undersampling | None) -> np.ndarray:
         u = undersampling
         shape = (scan.kspace.shape[-2], scan.kspace.shape[-1])
         pattern = sampling_pattern(u.mask_type, shape, u.acceleration, u.center_fraction, seed_of(scan.name), u.axis)
-        return _as_lines(pattern & encoded_lines(scan))
+        return _as_lines(np.roll(pattern, shift_of(inspect_kspace(scan)), (-2, -1)) & encoded_lines(scan))
     if not measured.any():
         raise InputError(f"{scan.name}: k-space is zero everywhere; there is nothing to reconstruct from")
     if measured[..., encoded_lines(scan)].all():
