@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import replace
+from operator import sub
 from typing import TypeVar
 
 import ismrmrd
@@ -109,6 +110,9 @@ class SliceAssembler:
         if (both or alone) and not is_embedded(encoding):
             if self._calibration.accepts(key):
                 self._place(line, encoding, samples, self._calibration.lines, key.slice)
+                if alone:
+                    step = int(i.kspace_encode_step_1), int(i.kspace_encode_step_2)
+                    self._calibration.alone.setdefault(key.slice, set()).add(step)
             if alone and encoding.calibration_mode not in SEPARATE and key not in self._delivered:
                 self._place(line, encoding, samples, self._gaps, key)
             if alone:
@@ -117,6 +121,8 @@ class SliceAssembler:
             self.late += 1
             return []
         completed = self._completed_keys(key)
+        if key in self._lines and max(map(abs, map(sub, self._lines[key].rows, samples.rows))) > 0.5:
+            self._warn(["lines have readouts of different lengths: what some of them lack counts as not acquired"])
         self._place(line, encoding, samples, self._lines, key)
         return self._complete(line, key, completed)
 
@@ -231,6 +237,14 @@ class SliceAssembler:
                 [
                     f"calibration lines of calibration mode '{group.encoding.calibration_mode or 'none'}' fill gaps "
                     "between lines of the image: they are taken as its lines, as with 'embedded'"
+                ]
+            )
+        elif group.encoding.calibration_mode in SEPARATE and self._calibration.may_fill(key, group):
+            self._warn(
+                [
+                    "calibration lines are exactly those that the image lacks, but they are left out of it by the "
+                    f"header's calibration mode '{group.encoding.calibration_mode}': if they belong to it, write "
+                    "'embedded' there"
                 ]
             )
         self._coils = group.coils
