@@ -30,7 +30,9 @@ LATER: dict[str, set[str]] = {
     "evaluate": {"quiet"},
     "report": {"quiet"},
     "run": {"key", "overwrite", "quiet", "uncentered", "verbose"},
-    "serve": {"first_timeout"},
+    "serve": {
+        "allow_remote", "first_timeout", "idle_timeout", "max_total_memory", "max_waiting", "scan_timeout",
+    },  # fmt: skip
     "filter": {"input", "output", "noise"},
     "send": {"input", "server", "output", "group", "overwrite", "quiet", "config", "parameter", "timeout"},
     "simulate": {"quiet"},

@@ -31,8 +31,10 @@ from mrihvae.recon.catalog import change_method, make_method
 from mrihvae.recon.methods import Method
 from mrihvae.recon.undersampling import mask_of
 from mrihvae.recon.volumes import reconstruct_volume
+from mrihvae.server import lobby, sender
 from mrihvae.server import session as online
 from mrihvae.server import tcp as server
+from mrihvae.server.receiver import Receiver
 from mrihvae.server.session import Engine
 from mrihvae.server.tcp import Server, ServerSettings
 from tests.support import mrd
@@ -57,7 +59,7 @@ ZERO = make_method("zero-filled")
 @pytest.fixture(autouse=True)
 def _soon(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let clients that do not hang up keep a connection for less long."""
-    monkeypatch.setattr(server, "DRAINED", 0.2)
+    monkeypatch.setattr(lobby, "DRAINED", 0.2)
 
 
 @pytest.fixture(scope="module")
@@ -483,7 +485,7 @@ def test_client_that_sends_all_before_it_reads(port: int) -> None:
 def test_client_that_never_reads(
     queued: int, good: tuple[bytes, list[np.ndarray]], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(server, "QUEUED", queued)
+    monkeypatch.setattr(sender, "QUEUED", queued)
     caplog.set_level(logging.INFO)
     xml, lines = scan(slices=1, height=128, width=128, repetitions=80)
     with serving(connections=1, timeout=1.0) as running, Client(running.port) as client:
@@ -573,8 +575,7 @@ def test_machine_that_does_not_answer_is_gone() -> None:
             raise TimeoutError(errno.ETIMEDOUT, "Connection timed out")
 
     dead: Any = Dead()
-    receiver = server._Receiver(dead, ServerSettings(), lambda: False)
-    receiver.begin()
+    receiver = Receiver(dead, ServerSettings(), lambda: False)
     with pytest.raises(ConnectionError, match="its machine does not answer"):
         receiver.read(1)
 
@@ -696,7 +697,7 @@ def test_settings_that_cannot_be() -> None:
 @pytest.mark.parametrize("host", ["no such host", "192.0.2.1"])
 def test_host_that_is_not_here(host: str) -> None:
     with pytest.raises(InputError, match=f"{host}:0: nothing can listen there"):
-        Server(cheap(), ServerSettings(host, 0))
+        Server(cheap(), ServerSettings(host, 0, allow_remote=True))
 
 
 @pytest.mark.skipif(not socket.has_ipv6, reason="no IPv6")
