@@ -27,7 +27,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import mrd_client as mrd
 import numpy as np
 import torch
 from sigpy import shepp_logan
@@ -43,6 +42,7 @@ from mrihvae.recon.volumes import reconstruct_volume
 from mrihvae.server.request import Request
 from mrihvae.server.session import Engine, load_engine
 from mrihvae.simulation.coil_fields import birdcage_fields
+from tests.support import mrd
 
 HOST = "127.0.0.1"
 REPEATS = 20  # scans whose latency is measured, of each kind

@@ -233,9 +233,7 @@ class Lobby:
             LOG.warning("%s: stream: %s", guest.address, reason)
         self._forget(guest)
         guest.connection.setblocking(False)
-        replies = ReplyWriter(
-            guest.connection.send
-        )  # little enough for the buffer of a connection that got nothing yet
+        replies = ReplyWriter(guest.connection.send)  # so little need not wait, for nothing was sent before
         with suppress(OSError):
             replies.text(f"ERROR mrihvae: stream: {reason}")
             replies.close()

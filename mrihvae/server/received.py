@@ -85,9 +85,10 @@ def _obstacle(image: ReceivedImage) -> str:
 def _attributes(image: ReceivedImage) -> bytes:
     """Return the attributes of an image, and what was done to it."""
     try:
-        text = image.attributes.decode()
-        parse_xml(text)
-        meta = ismrmrd.Meta.deserialize(text)
+        xml = image.attributes.decode()
+        if xml:  # it may be empty
+            parse_xml(xml)
+        meta = ismrmrd.Meta.deserialize(xml)
     except (SyntaxError, ValueError, AssertionError) as error:  # ElementTree's error is the first
         raise StreamError("stream: attributes of an image are not those of MRD; check who wrote them") from error
     meta = ismrmrd.Meta({name: _listed(value) or "" for name, value in meta.items() if name})

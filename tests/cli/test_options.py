@@ -31,8 +31,13 @@ LATER: dict[str, set[str]] = {
     "report": {"quiet"},
     "run": {"key", "overwrite", "quiet", "uncentered", "verbose"},
     "serve": {
-        "allow_remote", "first_timeout", "idle_timeout", "max_total_memory", "max_waiting", "scan_timeout",
-    },  # fmt: skip
+        "allow_remote",
+        "first_timeout",
+        "idle_timeout",
+        "max_total_memory",
+        "max_waiting",
+        "scan_timeout",
+    },
     "filter": {"input", "output", "noise"},
     "send": {"input", "server", "output", "group", "overwrite", "quiet", "config", "parameter", "timeout"},
     "simulate": {"quiet"},
