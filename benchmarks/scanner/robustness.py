@@ -97,13 +97,13 @@ def good_scan(engine: Engine, folder: Path, xml: str, lines: list[mrd.Line], met
 
 
 @contextmanager
-def served(threads: int, *options: str) -> Iterator[tuple[int, int]]:
-    """Start the command; gives its port and process, and fails unless it ends well."""
+def served(threads: int, *options: str, log: Path | None = None) -> Iterator[tuple[int, int]]:
+    """Start the command; gives its port and process, and fails unless it ends well. `log` takes its standard error."""
     command = [sys.executable, "-m", "mrihvae", "serve", "--port", "0", "--pixels", "float", *options]
     environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
     with (
-        tempfile.TemporaryFile() as log,
-        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True, env=environment) as process,
+        tempfile.TemporaryFile() if log is None else log.open("wb") as errors,
+        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True, env=environment) as process,
     ):
         assert process.stdout is not None
         try:
