@@ -59,7 +59,6 @@ SEVERAL: dict[str, Callable[[dict[str, Any]], str]] = {
     "multicoil": lambda found: multicoil_tables(found["volumes"]),
     "multicoil_seconds": multicoil_seconds_table,
     "scanner_crowd": crowd_table,
-    "scanner_crowd": crowd_table,
     "scanner_robustness": scanner_tables,
 }
 BEYOND = 1.15  # how far from an acceleration that was measured a line through two of them is carried on

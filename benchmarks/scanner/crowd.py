@@ -6,8 +6,8 @@
 Starts the command, on this machine alone, and measures the seconds from connection to last image of a scan: first
 alone, then beside clients of all kinds that `kinds` describes, which come again when the server ends their connection.
 Images are compared bit for bit with those of the same scan in a file. Then the log is searched for characters that a
-terminal would obey, which some of the clients send. Leave the machine alone meanwhile; it takes about three minutes. Writes
-results/scanner_crowd.json and .md.
+terminal would obey, which some of the clients send. Leave the machine alone meanwhile; it takes about three minutes.
+Writes results/scanner_crowd.json and .md.
 """
 
 from __future__ import annotations
