@@ -15,6 +15,7 @@ from mrihvae.cli.common import check_output, reading_of
 from mrihvae.cli.console import show_error
 from mrihvae.errors import InputError
 from mrihvae.io.mrd.extra import require_ismrmrd
+from mrihvae.utils.text import printable
 
 if TYPE_CHECKING:
     from mrihvae.io.mrd.messages import Message, ReceivedImage
@@ -130,6 +131,6 @@ def _take(answer: Message, images: list[ReceivedImage]) -> list[str]:
         images.append(answer)
     elif isinstance(answer, Note):
         if answer.text.startswith(FAILURES):
-            return [" ".join(answer.text.split()[1:])]
-        tqdm.write(answer.text, file=sys.stderr)
+            return [printable(" ".join(answer.text.split()[1:]))]
+        tqdm.write(printable(answer.text, keep="\n"), file=sys.stderr)
     return []

@@ -30,7 +30,14 @@ LATER: dict[str, set[str]] = {
     "evaluate": {"quiet"},
     "report": {"quiet"},
     "run": {"key", "overwrite", "quiet", "uncentered", "verbose"},
-    "serve": {"first_timeout"},
+    "serve": {
+        "allow_remote",
+        "first_timeout",
+        "idle_timeout",
+        "max_total_memory",
+        "max_waiting",
+        "scan_timeout",
+    },
     "filter": {"input", "output", "noise"},
     "send": {
         "input",

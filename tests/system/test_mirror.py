@@ -33,6 +33,7 @@ WITHOUT = {
     "inference/preparation": "tests/inference/test_reconstruct.py",
     "inference/problem": "tests/inference/test_reconstruct.py",
     "io/checks": "its refusals are those of every reader, in tests/io/test_kspace.py",
+    **dict.fromkeys([f"server/{name}" for name in ("lobby", "receiver", "sender")], "tests/server/test_tcp.py"),
     "recon/catalog": "tests/recon/test_volumes.py",
     "recon/methods": "tests/recon/test_volumes.py",
     "recon/normalization": "tests/data/test_inspection.py",

@@ -38,6 +38,7 @@ UNUSED_FLAGS = (  # lines that hold no part of the image
 )
 UNUSED_NOISE_FLAGS = set(UNUSED_FLAGS) - {ismrmrd.ACQ_IS_SURFACECOILCORRECTIONSCAN_DATA}  # noise may be of that scan
 K = TypeVar("K")
+LINE_NUMBERS = 128  # numbers of 8 bytes that a line takes in memory beside its samples
 MAX_HELD_NUMBERS = 2**28  # numbers of lines that are held at once, of slices that are not complete: 2 GiB
 
 
@@ -75,7 +76,12 @@ class SliceAssembler:
         self._gaps: dict[Key, LineGroup] = {}  # calibration lines that may be of the image
         self._calibration = CalibrationLines(header, self._hold)
         self._delivered: set[Key] = set()
-        self._size = 0
+        self._size = self._count = 0  # k-space samples and lines that are held
+
+    @property
+    def held(self) -> int:
+        """The number of k-space samples that are held, with those of noise scans, and what lines take beside them."""
+        return self._size + self.noise_scans.size + LINE_NUMBERS * self._count
 
     @property
     def noise(self) -> np.ndarray | None:
@@ -182,6 +188,7 @@ class SliceAssembler:
             raise InputError(f"line {line.scan_counter}: has {len(data)} coils, and others have {group.coils}")
         if step not in group.sums:
             self._hold(data.size)
+            self._count += 1
         group.add(step, data, rows)
         group.centers.add((int(i.user[USER_CENTERS[1]]), int(i.user[USER_CENTERS[2]])))
 
@@ -230,6 +237,7 @@ class SliceAssembler:
         self._delivered.add(key)
         for each in (group, gaps):
             self._size -= 0 if each is None else sum(line.size for line in each.sums.values())
+            self._count -= 0 if each is None else len(each.sums)
         is_filled = gaps is not None and fills_gaps(gaps, group)
         if gaps is not None and is_filled:
             group.fill(gaps)
