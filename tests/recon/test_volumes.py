@@ -39,7 +39,7 @@ from tests.support.small import every_third, small_kspace, small_model
 from tests.support.small_coils import calibrated, coil_scans, distance, some_bins
 
 RANDOM = Undersampling("random", 4, 0.1)
-SHORT = InferenceSettings(views=2, refinement=RefinementSettings(sweeps=1))
+SHORT = InferenceSettings(tv_blend=False, views=2, refinement=RefinementSettings(sweeps=1))
 DRAWS = InferenceSettings(views=2, refinement=RefinementSettings(sweeps=0))
 
 
