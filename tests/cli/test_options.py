@@ -34,7 +34,7 @@ LATER: dict[str, set[str]] = {
     "filter": {"input", "output", "noise"},
     "send": {"input", "server", "output", "group", "overwrite", "quiet", "config", "parameter", "timeout"},
     "simulate": {"quiet"},
-    "train": {"quiet"},
+    "train": {"accumulate", "quiet"},
 }
 SHORT = {"--output": "-o"}  # of every command; names that came later
 OUTPUT = ["--output", "out"]

@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mrihvae.cli.train import _closing_lines, _describe, _name, check_fit, check_same_data, reading_of, validation_cases
+from mrihvae.cli.train import _closing_lines, _name, reading_of, validation_cases
+from mrihvae.cli.train_checks import check_fit, check_same_data, describe
 from mrihvae.datasets.mixture import Reading, load_mixture
 from mrihvae.errors import InputError
 from mrihvae.model.settings import ModelSettings
@@ -86,7 +87,7 @@ def test_a_run_is_resumed_with_its_data(data: Path, tmp_path: Path, capsys: pyte
     output = tmp_path / "run"
     job = Run.new(SMALL, dataclasses.replace(SMALL_RUN, steps=1), SimulationSettings(), "cpu")
     job.counters.step = 1  # finished
-    save_checkpoint(output, job, {"data": _describe(load_mixture([str(data)], iter))})
+    save_checkpoint(output, job, {"data": describe(load_mixture([str(data)], iter))})
     other = write_scan(tmp_path / "other" / "b.h5", (6, 24, 20), seed=1).parent
     before = f"{tmp_path.name}/data (2 slices, share 1.0)"
     for paths, now in (
@@ -98,7 +99,7 @@ def test_a_run_is_resumed_with_its_data(data: Path, tmp_path: Path, capsys: pyte
             f"{output}: its run was started with {before}, and is given {now}; give the same data with the same "
             "weights, or start another run with --weights"
         )
-    check_same_data(output, _describe(load_mixture([str(data)], iter)))
+    check_same_data(output, describe(load_mixture([str(data)], iter)))
 
 
 def fit(paths: list[Path], model: ModelSettings, training: TrainSettings = SMALL_RUN) -> None:
@@ -134,7 +135,7 @@ def test_data_that_do_not_fit(data: Path, pictures: Path) -> None:
 def test_what_a_card_says_of_data(data: Path) -> None:
     write_scan(data.parent / "more" / "b.h5", (6, 24, 20), seed=1)
     mixture = load_mixture([f"{data}=1", f"{data.parent / 'more'}=3"], iter)
-    first, second = _describe(mixture)
+    first, second = describe(mixture)
     assert first == {"path": f"{data.parent.name}/data", "slices": 2, "kind": "raw k-space", "share": 0.25}
     assert (second["slices"], second["share"]) == (6, 0.75)
 
