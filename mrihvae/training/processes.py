@@ -7,7 +7,6 @@ A step has `TrainSettings.accumulate` micro-batches, whose random numbers depend
 from __future__ import annotations
 
 import os
-import warnings
 from collections.abc import Sequence
 from datetime import timedelta
 from textwrap import shorten
@@ -16,13 +15,14 @@ from typing import Any, TypeVar
 import torch
 import torch.distributed as dist
 from torch import nn
+from torch.distributed.rendezvous import rendezvous
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from mrihvae.errors import InputError
 from mrihvae.training.objective import PriorTerms, Rollout
 
-TIMEOUT = timedelta(hours=1)  # for the others, while the first process scores weights or writes a checkpoint
+TIMEOUT = timedelta(minutes=30)  # for the others, while the first process scores weights or writes a checkpoint
 
 Terms = TypeVar("Terms", Rollout, PriorTerms)
 
@@ -45,24 +45,42 @@ def join(device: str) -> str:
     Raises
     ------
     InputError
-        More processes than GPUs on this machine, or one GPU for all of them.
+        More processes than GPUs on this machine, or one GPU for all of them; restarts that torchrun would not do right.
     """
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         return device
-    kind = torch.device(device)
-    if kind.type == "cuda" and torch.cuda.is_available():
+    kind, _, index = device.partition(":")
+    gpus = torch.cuda.device_count() if kind == "cuda" else 0
+    if gpus:
         local = int(os.environ.get("LOCAL_RANK", "0"))
-        if kind.index is not None:
+        if index:
             raise InputError(f"--device {device}: is one GPU for all processes; give cuda, and each takes one")
-        if local >= torch.cuda.device_count():
-            raise InputError(
-                f"--device {device}: there are {torch.cuda.device_count()} GPUs for more processes; start as many "
-                "(--nproc-per-node)"
-            )
+        if local >= gpus:
+            raise InputError(f"--device cuda: more processes than the {gpus} GPUs here; set --nproc-per-node {gpus}")
         device = f"cuda:{local}"
         torch.cuda.set_device(local)
-    dist.init_process_group("gloo" if kind.type == "cpu" else "cpu:gloo,cuda:nccl", timeout=TIMEOUT)
+    prefix = _prefix_of_attempt()
+    store, place, count = next(rendezvous("env://", timeout=TIMEOUT))
+    backend = "cpu:gloo,cuda:nccl" if gpus else "gloo"
+    store = dist.PrefixStore(prefix, store)  # type: ignore[attr-defined]
+    dist.init_process_group(backend, store=store, rank=place, world_size=count, timeout=TIMEOUT)
     return device
+
+
+def _prefix_of_attempt() -> str:
+    """Return a prefix for what processes tell each other at the start, another one after each restart by torchrun.
+
+    Its agents keep one store over restarts, where processes else find addresses of ones that have died
+    (pytorch/pytorch#135712). Agents of several machines do not count restarts alike.
+    """
+    if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True":
+        return "0"  # the store is new
+    if os.environ.get("GROUP_WORLD_SIZE", "1") != "1" and os.environ.get("TORCHELASTIC_MAX_RESTARTS", "0") != "0":
+        raise InputError(
+            "torchrun: would restart processes of several machines with addresses of dead ones; set "
+            "TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1 before it and --rdzv-backend c10d, or --max-restarts 0"
+        )
+    return os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
 
 
 def share_of(accumulate: int) -> int:
@@ -98,7 +116,7 @@ def check_agreement(what: dict[str, Any], where: str) -> None:
             if other[name] != value:
                 raise InputError(
                     f"{where}: process {place} has {name} {shorten(str(other[name]), 90)}, and process 0 has "
-                    f"{shorten(str(value), 90)}; give all processes the same files, in folders that their machines share"
+                    f"{shorten(str(value), 90)}; give all the same files, in folders that their machines share"
                 )
 
 
@@ -115,9 +133,9 @@ def parallel(losses: nn.Module) -> nn.Module:
     """Return a module whose gradients are averaged over processes, if there are several."""
     if world() == 1:
         return losses
-    # once, at a step that trains every parameter; others do not
-    warnings.filterwarnings("ignore", message="find_unused_parameters=True was specified")
-    return DistributedDataParallel(losses, broadcast_buffers=False, find_unused_parameters=True)
+    first = next(losses.parameters())
+    losses.register_parameter("unused", nn.Parameter(first.new_zeros(())))  # else it warns of steps that use them all
+    return DistributedDataParallel(losses, find_unused_parameters=True)
 
 
 def average_terms(terms: Sequence[Terms]) -> Terms:
