@@ -53,7 +53,7 @@ LATER: dict[str, set[str]] = {
         "timeout",
     },
     "simulate": {"quiet"},
-    "train": {"quiet"},
+    "train": {"accumulate", "quiet"},
 }
 SHORT = {"--output": "-o"}  # of every command; names that came later
 OUTPUT = ["--output", "out"]
