@@ -21,7 +21,7 @@ from mrihvae.io.kspace import open_kspace
 from mrihvae.physics.fastmri_masks import effective_acceleration
 from mrihvae.physics.sampling import Undersampling
 from mrihvae.recon.methods import HybridMethod, Method, PnPMethod
-from mrihvae.recon.undersampling import mask_of
+from mrihvae.recon.undersampling import check_signal, mask_of
 from mrihvae.recon.volumes import Reconstruction, reconstruct_scan, zero_filled_volume
 from mrihvae.utils.memory import is_out_of_memory, return_large_blocks
 from mrihvae.utils.notices import collect_notices
@@ -94,6 +94,7 @@ def reconstruct_to_files(
         that cannot be written.
     """
     mask = mask_of(scan, undersampling)
+    check_signal(scan, mask)
     effective = round(effective_acceleration(mask), 3)
     began = time.perf_counter()
     with (

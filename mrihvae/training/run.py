@@ -39,7 +39,9 @@ class TrainSettings:
     decay : fraction of the steps, the last ones, over which the learning rate falls to 0 along a half cosine. Below 1
         it stays at its peak before, so that a run may be made longer before it falls
     shapes : image sizes (H, W), one drawn per step; multiples of the model's `multiple`
-    pixels : pixels per step and process; the number of slices follows from the shape
+    pixels : pixels of a micro-batch; the number of slices follows from the shape
+    accumulate : micro-batches per step, whose gradients are averaged. Several processes share them evenly, and
+        results do not depend on how many there are
     guess_only : steps in which r's first guess trains alone, at the start
     masked_start : step before which prior, decoder and q train alone; there r starts as q on the first guess. With 0
         all train from the start and r stays as it is, for a run that starts from trained weights
@@ -63,6 +65,7 @@ class TrainSettings:
         (320, 256),
     )  # fmt: skip
     pixels: int = 65_536
+    accumulate: int = 1
     guess_only: int = 1000
     masked_start: int = 3000
     prior_every: int = 4
@@ -79,6 +82,8 @@ class TrainSettings:
     def __post_init__(self) -> None:
         if min(self.steps, self.pixels, *(size for shape in self.shapes for size in shape)) < 1 or not self.shapes:
             raise InputError("steps, pixels and shapes must not be empty or below 1")
+        if self.accumulate < 1:
+            raise InputError(f"accumulate {self.accumulate} must be at least 1")
         least_0 = (
             "seed",
             "warmup",

@@ -31,11 +31,30 @@ LATER: dict[str, set[str]] = {
     "evaluate": {"quiet"},
     "report": {"quiet"},
     "run": {"key", "overwrite", "quiet", "uncentered", "verbose"},
-    "serve": {"first_timeout"},
+    "serve": {
+        "allow_remote",
+        "first_timeout",
+        "idle_timeout",
+        "max_total_memory",
+        "max_waiting",
+        "scan_timeout",
+    },
     "filter": {"input", "output", "noise"},
-    "send": {"input", "server", "output", "group", "overwrite", "quiet", "config", "parameter", "timeout"},
+    "send": {
+        "input",
+        "server",
+        "output",
+        "group",
+        "key",
+        "uncentered",
+        "overwrite",
+        "quiet",
+        "config",
+        "parameter",
+        "timeout",
+    },
     "simulate": {"quiet"},
-    "train": {"quiet"},
+    "train": {"accumulate", "quiet"},
 }
 SHORT = {"--output": "-o"}  # of every command; names that came later
 OUTPUT = ["--output", "out"]
