@@ -20,7 +20,7 @@ FROM base AS openrecon
 ARG LABEL
 LABEL "com.siemens-healthineers.magneticresonance.openrecon.metadata:1.1.0"="$LABEL"
 USER root
-CMD ["mrihvae", "serve", "--host", "0.0.0.0", "--port", "9002", "--pixels", "short", "--max-memory", "4"]
+CMD ["mrihvae", "serve", "--host", "0.0.0.0", "--allow-remote", "--port", "9002", "--pixels", "short", "--max-memory", "4", "--max-total-memory", "4"]
 
 # For FIRE: what docker/build_fire.sh makes a chroot image of.
 FROM base AS fire
@@ -31,4 +31,4 @@ CMD ["/opt/mrihvae/start_fire.sh"]
 FROM base AS server
 RUN useradd --create-home mrihvae
 USER mrihvae
-CMD ["mrihvae", "serve", "--host", "0.0.0.0", "--port", "9002"]
+CMD ["mrihvae", "serve", "--host", "0.0.0.0", "--allow-remote", "--port", "9002"]

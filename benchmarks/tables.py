@@ -27,7 +27,7 @@ from benchmarks.common.plots import seconds_of, write_plots
 from benchmarks.common.protocol import LABELS
 from benchmarks.multicoil.tables import multicoil_seconds_table, multicoil_tables
 from benchmarks.restoration.tables import overview
-from benchmarks.scanner.tables import scanner_tables
+from benchmarks.scanner.tables import crowd_table, scanner_tables
 from mrihvae.errors import InputError
 from mrihvae.utils.files import atomic_write
 
@@ -58,6 +58,7 @@ SECONDS_LABELS = {**LABELS, "uncertainty": "ours, 16 samples and their deviation
 SEVERAL: dict[str, Callable[[dict[str, Any]], str]] = {
     "multicoil": lambda found: multicoil_tables(found["volumes"]),
     "multicoil_seconds": multicoil_seconds_table,
+    "scanner_crowd": crowd_table,
     "scanner_robustness": scanner_tables,
 }
 BEYOND = 1.15  # how far from an acceleration that was measured a line through two of them is carried on

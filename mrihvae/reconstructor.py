@@ -22,7 +22,8 @@ from mrihvae.recon.sliced_scan import SlicedScan
 class Reconstructor(nn.Module):
     """Reconstruct batches of undersampled slices, y = M F S x + n, as fastMRI's VarNet does; a `torch.nn.Module`.
 
-    Method and weights are best given by `from_pretrained`.
+    Method and weights are best given by `from_pretrained`. A module is given slices, not scans: nothing is blended
+    towards total variation (`InferenceSettings.tv_blend`).
 
     Parameters
     ----------

@@ -315,7 +315,7 @@ def test_number_of_low_frequencies(ours: Reconstructor) -> None:
     assert not torch.equal(fewer, found)
     each = ours(kspace, mask, torch.tensor([8, 5]))
     torch.testing.assert_close(each, torch.stack([found[0], fewer[1]]), rtol=0, atol=1e-5)
-    with pytest.raises(InputError, match="only 48 x 3 bins around the center of k-space were all measured"):
+    with pytest.raises(InputError, match="only 48 x 3 samples around the center of k-space were all acquired"):
         ours(kspace, mask, 3)
     single, lines = batch_of(1, 1)
     assert torch.equal(ours(single, lines, 1), ours(single, lines))  # of one coil no maps are estimated
@@ -480,9 +480,9 @@ REFUSED: list[tuple[Callable[[Tensor, Tensor], tuple[Tensor, Tensor]], str]] = [
     (lambda k, m: (k, m[[0, 0, 0]]), r"mask of shape \(3, 1, 1, 20, 1\) does not fit"),
     (
         lambda k, m: (k, (torch.arange(20) == 10).view(1, 1, 1, 20, 1)),
-        "only 24 x 1 bins around the center of k-space were all measured",
+        "only 24 x 1 samples around the center of k-space were all acquired",
     ),
-    (lambda k, m: (k, m & (torch.arange(20) < 8).view(20, 1)), "only 0 x 0 bins around the center of k-space"),
+    (lambda k, m: (k, m & (torch.arange(20) < 8).view(20, 1)), "only 0 x 0 samples around the center of k-space"),
 ]
 
 

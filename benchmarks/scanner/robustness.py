@@ -27,7 +27,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import mrd_client as mrd
 import numpy as np
 import torch
 from sigpy import shepp_logan
@@ -43,6 +42,7 @@ from mrihvae.recon.volumes import reconstruct_volume
 from mrihvae.server.request import Request
 from mrihvae.server.session import Engine, load_engine
 from mrihvae.simulation.coil_fields import birdcage_fields
+from tests.support import mrd
 
 HOST = "127.0.0.1"
 REPEATS = 20  # scans whose latency is measured, of each kind
@@ -97,13 +97,13 @@ def good_scan(engine: Engine, folder: Path, xml: str, lines: list[mrd.Line], met
 
 
 @contextmanager
-def served(threads: int, *options: str) -> Iterator[tuple[int, int]]:
-    """Start the command; gives its port and process, and fails unless it ends well."""
+def served(threads: int, *options: str, log: Path | None = None) -> Iterator[tuple[int, int]]:
+    """Start the command; gives its port and process, and fails unless it ends well. `log` takes its standard error."""
     command = [sys.executable, "-m", "mrihvae", "serve", "--port", "0", "--pixels", "float", *options]
     environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
     with (
-        tempfile.TemporaryFile() as log,
-        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True, env=environment) as process,
+        tempfile.TemporaryFile() if log is None else log.open("wb") as errors,
+        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True, env=environment) as process,
     ):
         assert process.stdout is not None
         try:

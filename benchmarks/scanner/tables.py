@@ -13,6 +13,33 @@ OUTCOMES = {
 }
 
 
+def crowd_table(results: dict[str, Any]) -> str:
+    """Lay out how scans are answered beside a crowd of clients."""
+    alone, crowd, memory = results["alone"], results["crowd"], results["memory_MiB"]
+    kinds = ", ".join(f"{count} {kind}" for kind, count in results["kinds"].items())
+    lines = [
+        f"| {results['scan']}, from connection to last image | scans | as expected | median, s | most, s |",
+        "|---|---|---|---|---|",
+    ]
+    lines += [
+        f"| {label} | {row['scans']} | {row['right']} | {row['median_seconds']:.3f} | {row['max_seconds']:.3f} |"
+        for label, row in (("alone", alone), (f"beside {results['connections']} other connections", crowd))
+    ]
+    return "\n".join(
+        [
+            *lines,
+            "",
+            f"{results['ratio']:.2f} times the usual time. The others: {kinds}; the server held "
+            f"{results['open_files']} open files at most, and ended {results['ended']} connections, which came again. "
+            f"Memory was {memory['before']:.0f} MiB before, {memory['crowd']:.0f} MiB beside them, and "
+            f"{memory['peak']:.0f} MiB at most. Of {results['log_lines']} lines in the log "
+            f"{results['log_lines_with_control_characters']} had characters that a terminal would obey. "
+            f"{results['threads']} {'thread' if results['threads'] == 1 else 'threads'}.",
+            "",
+        ]
+    )
+
+
 def scanner_tables(results: dict[str, Any]) -> str:
     """Lay out all of it."""
     held, broken = results["endurance"], results["mutations"]

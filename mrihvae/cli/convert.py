@@ -32,16 +32,19 @@ def run(arguments: options.Convert) -> int:
     shown = set(_show(arguments.output, notices))
     jobs, failed = _jobs(arguments), 0
     for job in jobs:
+        written: list[Path] = []
         try:
             with collect_notices() as notices:
                 for path in convert_file(job, arguments, reference):
                     print(path)
+                    written.append(path)
         except InputError as error:
             if job.source == arguments.input:
                 raise
             failed += 1
             print("mrihvae: error:", str(error).replace("\n", " "), file=sys.stderr)
-        shown |= set(_show(job.output, [text for text in notices if text not in shown]))
+        about = written[0] if len(written) == 1 else arguments.output  # several volumes lie in that folder
+        shown |= set(_show(about, [text for text in notices if text not in shown]))
     if failed:
         print(f"{len(jobs) - failed} of {len(jobs)} converted, {failed} failed", file=sys.stderr)
     return 1 if failed else 0

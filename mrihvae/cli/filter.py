@@ -16,6 +16,7 @@ from mrihvae.cli.console import show_error
 from mrihvae.errors import InputError
 from mrihvae.io.mrd.extra import require_ismrmrd
 from mrihvae.utils.files import atomic_write
+from mrihvae.utils.text import printable
 
 if TYPE_CHECKING:
     import ismrmrd
@@ -88,7 +89,7 @@ class _Replies:
         if self.second is None:
             self._first.text(text)
         else:
-            print(text, file=sys.stderr)
+            print(printable(text), file=sys.stderr)
 
     def fail(self, problem: str) -> None:
         """Write what went wrong, and that nothing follows; version 2 shows it by a stream that is cut."""

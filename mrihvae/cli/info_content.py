@@ -142,7 +142,7 @@ def _checks(
     if not np.isfinite(kspace).all():
         errors.append("holds NaN or infinite values; export the scan again")
     elif not kspace.any():
-        errors.append("k-space is zero in all slices that were looked at")
+        errors.append("k-space is zero in all slices that were inspected")
     if sampling.mask_type == EMPTY:
         return [{"level": ERROR, "text": text} for text in errors]
     warnings, has_center = list(look.warnings), min(sampling.calibration) > 0

@@ -20,14 +20,14 @@ from mrihvae.io.kspace import open_kspace
 from mrihvae.physics.fastmri_masks import effective_acceleration
 from mrihvae.physics.sampling import Undersampling
 from mrihvae.recon.methods import Method
-from mrihvae.recon.undersampling import mask_of
+from mrihvae.recon.undersampling import check_signal, mask_of
 from mrihvae.recon.volumes import Reconstruction, zero_filled_volume
 from mrihvae.utils.memory import peak_memory, reset_peak_memory, return_large_blocks
 from mrihvae.utils.notices import collect_notices
 from mrihvae.utils.stages import record_stages, stage
 
-STAGES = ("read", "checks", "fit", "maps", "first guess", "inference", "write")  # in their order
-BRIEF = ("fit", "maps")  # those of them that stand in the line of a volume
+STAGES = ("read", "checks", "check", "maps", "first guess", "inference", "write")  # in their order
+BRIEF = ("check", "maps")  # those of them that stand in the line of a volume
 
 
 @lru_cache(maxsize=1)
@@ -96,7 +96,7 @@ def reconstruct_to_files(
     -------
     the summary of the volume (see `describe`): file, slices, effective_acceleration, seconds_per_slice without reading
     the file first and writing, seconds per slice of the stages (`STAGES`; "maps": sensitivity maps, of several coils;
-    "fit": see `InferenceSettings.tv_blend`), peak_memory_mb (of the process, since the file was opened), tv_shares
+    "check": see `InferenceSettings.tv_blend`), peak_memory_mb (of the process, since the file was opened), tv_shares
     where there are any (see `Reconstruction`), warnings
 
     Raises
@@ -108,6 +108,7 @@ def reconstruct_to_files(
     with collect_notices() as notices, record_stages() as stages:
         with stage("checks"):
             mask = mask_of(scan, undersampling)
+            check_signal(scan, mask)
         if pieces:
             piece = join_pieces(pieces)
         else:

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
 
 from mrihvae.cli import options
-from mrihvae.cli.common import check_output
+from mrihvae.cli.common import check_output, reading_of
 from mrihvae.cli.console import show_error
 from mrihvae.errors import InputError
 from mrihvae.io.mrd.extra import require_ismrmrd
+from mrihvae.utils.text import printable
 
 if TYPE_CHECKING:
     from mrihvae.io.mrd.messages import Message, ReceivedImage
@@ -38,7 +39,7 @@ def run(arguments: options.Send) -> int:
     if path.exists() and not arguments.overwrite:
         raise InputError(f"{path}: is already there; choose another --output, or add --overwrite to replace it")
     check_output(arguments.output)
-    stream = open_stream(arguments.input, arguments.group)
+    stream = open_stream(arguments.input, arguments.group, reading_of(arguments))
     messages = _with_first(client_messages(stream, arguments.config, parameters))
     images: list[ReceivedImage] = []
     errors: list[str] = []
@@ -58,12 +59,13 @@ def run(arguments: options.Send) -> int:
     return 1 if errors else 0
 
 
-def open_stream(path: Path, group: str | None) -> MessageStream:
+def open_stream(path: Path, group: str | None, reading: Mapping[str, Any]) -> MessageStream:
     """Read a file with k-space, or MRD images, as messages: ISMRMRD as it is stored, other formats line by line.
 
     Parameters
     ----------
     group : of an ISMRMRD file, or the name of one of the scans of others; may be left out where there is but one
+    reading : how k-space is to be read, for `mrihvae.open_kspace`; lines are made of it then, of ISMRMRD, too
 
     Raises
     ------
@@ -74,9 +76,9 @@ def open_stream(path: Path, group: str | None) -> MessageStream:
     from mrihvae.io.mrd.scan_lines import lines_of_scan
     from mrihvae.io.mrd.stored_messages import list_groups, read_messages_of
 
-    if groups := list_groups(path):
+    if not reading and (groups := list_groups(path)):
         return read_messages_of(path, _choose(path, groups, group))
-    scans = {scan.name: scan for scan in open_kspace(path, lazy=True)}
+    scans = {scan.name: scan for scan in open_kspace(path, lazy=True, **reading)}
     return lines_of_scan(scans[_choose(path, list(scans), group)])
 
 
@@ -129,6 +131,6 @@ def _take(answer: Message, images: list[ReceivedImage]) -> list[str]:
         images.append(answer)
     elif isinstance(answer, Note):
         if answer.text.startswith(FAILURES):
-            return [" ".join(answer.text.split()[1:])]
-        tqdm.write(answer.text, file=sys.stderr)
+            return [printable(" ".join(answer.text.split()[1:]))]
+        tqdm.write(printable(answer.text, keep="\n"), file=sys.stderr)
     return []

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from mrihvae.cli import options
 from mrihvae.errors import InputError, reason
 from mrihvae.io.mrd.extra import require_ismrmrd
+from mrihvae.utils.text import PrintableFormatter
 
 if TYPE_CHECKING:
     from mrihvae.server.session import Engine
@@ -32,16 +33,25 @@ def run(arguments: options.Serve) -> None:
     require_ismrmrd("mrihvae serve")
     from mrihvae.server.listener import ServerSettings, is_awaited, listen
 
-    if not 0 < arguments.max_memory < float("inf"):
-        raise InputError(f"--max-memory {arguments.max_memory}: must be a number of GiB above 0")
+    for name, size in (("max-memory", arguments.max_memory), ("max-total-memory", arguments.max_total_memory)):
+        if size is not None and not 0 < size < float("inf"):
+            raise InputError(f"--{name} {size}: must be a number of GiB above 0")
     try:
         settings = ServerSettings(
-            arguments.host, arguments.port, arguments.max_connections, arguments.timeout, arguments.first_timeout
+            arguments.host,
+            arguments.port,
+            arguments.max_connections,
+            arguments.timeout,
+            arguments.first_timeout,
+            arguments.idle_timeout,
+            scan_timeout=arguments.scan_timeout,
+            waiting=arguments.max_waiting,
+            allow_remote=arguments.allow_remote,
         )
     except InputError as error:
         raise InputError(f"--{error}") from error
     _check_weights(arguments.protocol)
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    _log_to_stderr()
     # one thread has all to do with torch: OpenMP is half as fast as soon as another one has used it, too
     executor = ThreadPoolExecutor(1, "reconstruction")
     if arguments.device != "cpu":
@@ -65,6 +75,13 @@ def run(arguments: options.Serve) -> None:
                 ended = server.serve()
     if not ended:
         os._exit(0)  # for an interpreter that ends while threads compute aborts
+
+
+def _log_to_stderr() -> None:
+    """Log on standard error, with all escaped that a terminal would obey."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(PrintableFormatter("%(asctime)s %(levelname)s %(message)s"))
+    logging.basicConfig(level=logging.INFO, handlers=[handler])
 
 
 def _check_weights(protocol: str | None) -> None:
@@ -105,13 +122,16 @@ def _on_signals(act: Callable[[], object]) -> Iterator[None]:
 
 def _load(arguments: options.Serve) -> Engine:
     """Load weights, and use them once."""
+    from mrihvae.server.budget import Budget
     from mrihvae.server.session import load_engine, warm_up
 
     _keep_memory()
     engine = load_engine(arguments.protocol, arguments.device)
     warm_up(engine)
     request = replace(engine.request, pixels=arguments.pixels)
-    return replace(engine, request=request, max_held=int(arguments.max_memory * 2**27))
+    total = arguments.max_total_memory or 2 * arguments.max_memory
+    budget = Budget(int(total * 2**30))
+    return replace(engine, request=request, max_held=int(arguments.max_memory * 2**27), budget=budget)
 
 
 def _keep_memory() -> None:

@@ -16,7 +16,7 @@ from mrihvae.io.fastmri import read_head
 from mrihvae.io.kspace import kind_of, open_kspace
 from mrihvae.physics.sampling import Undersampling
 from mrihvae.recon.methods import Method, ModelMethod
-from mrihvae.recon.undersampling import mask_of
+from mrihvae.recon.undersampling import check_signal, mask_of
 from mrihvae.utils.memory import reset_peak_memory, return_large_blocks
 from mrihvae.utils.notices import collect_notices
 from mrihvae.utils.stages import record_stages, stage
@@ -127,5 +127,6 @@ def reconstruct_part(
             scan = open_scan()
         with stage("checks"):
             mask = mask_of(scan, undersampling)
+            check_signal(scan, mask)
     piece = reconstruct_piece(scan, file, mask, source.get(), batch_size, options=options, part=part)
     return piece.after(stages)

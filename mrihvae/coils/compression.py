@@ -106,5 +106,5 @@ def _gram(kspace: Tensor, mask: Tensor | None = None) -> Tensor:
         data = used.flatten(1).to(torch.complex128)
         gram += data @ data.mH
     if not float(gram.trace().real) > 0:
-        raise InputError("k-space is zero in all bins that count; there are no coils to compress")
+        raise InputError("k-space is zero in all acquired samples; there are no coils to compress")
     return gram

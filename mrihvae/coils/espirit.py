@@ -60,8 +60,8 @@ def calibration_data(kspace: Tensor, mask: Tensor) -> Tensor:
     box = calibration_box(mask.expand(kspace.shape[-2:]))
     if min(box) < MIN_ACS_SIZE:
         raise InputError(
-            f"only {box[0]} x {box[1]} bins around the center of k-space were all measured; sensitivity maps take at "
-            f"least {MIN_ACS_SIZE} x {MIN_ACS_SIZE}: measure more central lines, or give maps"
+            f"only {box[0]} x {box[1]} samples around the center of k-space were all acquired; sensitivity maps take "
+            f"at least {MIN_ACS_SIZE} x {MIN_ACS_SIZE}: acquire more central lines, or give maps"
         )
     return center_crop(kspace, (min(box[0], MAX_ACS_SIZE), min(box[1], MAX_ACS_SIZE)))
 

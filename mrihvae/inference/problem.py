@@ -25,8 +25,9 @@ from mrihvae.physics.mri import MaskedFourier, Sense
 from mrihvae.physics.operators import Operator
 from mrihvae.physics.total_variation import (
     ADMM_CG_ITERATIONS,
-    ADMM_ITERATIONS,
     TV_CG_TOLERANCE,
+    TV_EDGE,
+    TV_ITERATIONS,
     TV_STRENGTH,
     first_guess,
     total_variation,
@@ -157,8 +158,8 @@ class SingleCoilProblem(Problem):
         return found
 
     def total_variation(self) -> Tensor:
-        """Complete k-space by total variation, with twice the iterations of a guess."""
-        return first_guess(self.measured, self.mask, iterations=2 * ADMM_ITERATIONS)
+        """Complete k-space by total variation."""
+        return first_guess(self.measured, self.mask, iterations=TV_ITERATIONS, edge=TV_EDGE)
 
     def measured_bins(self, guess: Tensor) -> Tensor:
         """Return the acquired samples, whatever the guess."""
@@ -195,18 +196,20 @@ class MultiCoilProblem(Problem):
     sense : A, of maps (slices, coils, H, W) and mask (slices, H, W)
     combined : A^H y, complex (slices, H, W)
     first : the image to begin with, complex (slices, H, W)
+    share : of the iterations of total variation that made it; 0 for another image
     """
 
     sense: Sense
     combined: Tensor
     first: Tensor
+    share: float = 0.0
 
     def with_tv_initialization(self, share: float = 1.0) -> MultiCoilProblem:
         """Return the same problem with a reconstruction by total variation, of a share of `STEPS`, to begin with."""
         still, noisy = TV_STRENGTH
         strength = (still + noisy * self.noise)[:, None, None]
         steps = (max(1, round(share * ADMM_CG_ITERATIONS[0])), ADMM_CG_ITERATIONS[1])
-        return replace(self, first=total_variation(self.sense, self.combined, strength, steps))
+        return replace(self, first=total_variation(self.sense, self.combined, strength, steps), share=share)
 
     @property
     def zero_filled(self) -> Tensor:
@@ -233,7 +236,8 @@ class MultiCoilProblem(Problem):
 
     def total_variation(self) -> Tensor:
         """Compute k-space of a reconstruction by total variation, of all its iterations."""
-        return self.kspace(self.with_tv_initialization().first)
+        whole = self if self.share == 1 else self.with_tv_initialization()
+        return self.kspace(whole.first)
 
     def measured_bins(self, guess: Tensor) -> Tensor:
         """Return the guess on the acquired lines."""

@@ -152,7 +152,7 @@ class InferenceSettings:
     spread : factor on the standard deviation of samples in uncertainty maps, beside the one that is estimated from the
         scan itself (`mrihvae.inference.held_out`); the card of the weights has the calibrated value
     tv_blend : of a scan, blend towards total variation, band by band, where k-space samples that are held out say that
-        the network is worse (`mrihvae.inference.tv_blend`); it costs the time of a slice
+        the network is worse (`mrihvae.inference.tv_blend`); it takes a third of the time of a slice, once a scan
     precision : of the network's arithmetic, "float32", "bfloat16", or "auto", which takes bfloat16 where the processor
         has instructions for it; k-space and Fourier transforms are in single precision always
 

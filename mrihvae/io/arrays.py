@@ -137,8 +137,13 @@ def _check_parts(path: Path, arrays: Mapping[str, ArrayInfo]) -> None:
                 )
 
 
+def _type_of(info: ArrayInfo) -> str:
+    """Name the type of an array; one of records is a table, or complex."""
+    return ("complex" if info.is_complex else "table") if info.dtype.names else str(info.dtype)
+
+
 def _listing(arrays: Mapping[str, ArrayInfo]) -> str:
     """List arrays with their shapes."""
-    shown = [f"'{name}' {info.dtype} {info.shape}" for name, info in list(arrays.items())[:MAX_LISTED]]
+    shown = [f"'{name}' {_type_of(info)} {info.shape}" for name, info in list(arrays.items())[:MAX_LISTED]]
     more = len(arrays) - len(shown)
     return ", ".join(shown) + (f" and {more} more" if more else "") or "none"

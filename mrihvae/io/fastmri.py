@@ -113,10 +113,10 @@ def fit_mask(path: Path, mask: np.ndarray, shape: tuple[int, ...]) -> np.ndarray
     elif mask.shape != shape:
         raise InputError(
             f"{path}: 'mask' has shape {whole} but k-space has {width} lines and slices of {shape}; store one "
-            "entry per line, or per bin"
+            "entry per line, or per sample"
         )
     if not mask.any():
-        raise InputError(f"{path}: 'mask' measures nothing at all; there is nothing to reconstruct from")
+        raise InputError(f"{path}: 'mask' marks no sample as acquired; there is nothing to reconstruct from")
     return mask
 
 

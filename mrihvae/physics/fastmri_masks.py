@@ -77,7 +77,7 @@ def sampling_mask(
     start = (width - num_low + 1) // 2
     lines[start : start + num_low] = True
     if not lines.any():
-        raise InputError(f"a {mask_type} mask of width {width} at {acceleration}x measures no line; lower it")
+        raise InputError(f"a {mask_type} mask of width {width} at {acceleration}x acquires no line; lower it")
     return lines
 
 

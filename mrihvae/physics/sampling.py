@@ -107,7 +107,7 @@ def _lines(mask_type: str, width: int, acceleration: float, center_fraction: flo
     least = width // 2 + math.ceil(center_fraction * width / 2) + 1
     if count < min(least, width):
         raise InputError(
-            f"partial Fourier at {acceleration}x measures {count} of {width} lines, but one side of k-space and a "
+            f"partial Fourier at {acceleration}x acquires {count} of {width} lines, but one side of k-space and a "
             f"center fraction of {center_fraction} take {least}; lower the acceleration to at most {width / least:.2f}"
         )
     if RandomState(seed).randint(2):

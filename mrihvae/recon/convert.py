@@ -21,7 +21,7 @@ from mrihvae.io.npy import as_json, as_lists, save_numpy
 from mrihvae.io.write_images import WRITERS, write_volume
 from mrihvae.recon.methods import ZeroFilledMethod
 from mrihvae.recon.sliced_scan import calibration_maps
-from mrihvae.recon.undersampling import mask_of
+from mrihvae.recon.undersampling import check_signal, mask_of
 from mrihvae.recon.volumes import reconstruct_volume
 
 
@@ -39,6 +39,7 @@ def images_of(scan: Scan) -> ImageVolume:
             "that writes"
         )
     everything = np.ones(scan.kspace.shape[-1], bool)
+    check_signal(scan, everything)
     return ImageVolume(
         reconstruct_volume(scan, everything, ZeroFilledMethod()), scan.geometry, scan.attributes, voxel=scan.voxel
     )

@@ -78,8 +78,8 @@ def find_normalization(scan: Scan, mask: np.ndarray, quiet: bool = False) -> Nor
     """
     height, width = scan.kspace.shape[-2:]
     inspection = inspect_kspace(scan, mask)
-    centered = _has_center(mask, (height, width))
-    shift = _shift(inspection) if centered else (0, 0)  # without the center another sample is the strongest
+    centered = _has_center(mask, (height, width), inspection.shift)
+    shift = shift_of(inspection) if centered else (0, 0)  # without the center another sample is the strongest
     if not quiet:
         _report(scan, inspection, centered)
     return Normalization(unit_of(inspection.largest), shift, (height, width))
@@ -90,7 +90,7 @@ def unit_of(largest: float) -> float:
     return 1.0 if largest == 0 or LEAST <= largest <= MOST else math.ldexp(1.0, math.frexp(largest)[1])
 
 
-def _shift(inspection: Inspection) -> tuple[int, int]:
+def shift_of(inspection: Inspection) -> tuple[int, int]:
     """Choose by how much the peak is moved: not at all where it is next to the center."""
     along_h, along_w = inspection.shift
     return (along_h if abs(along_h) >= MIN_SHIFT else 0, along_w if abs(along_w) >= MIN_SHIFT_LINES else 0)
@@ -106,7 +106,7 @@ def _report(scan: Scan, inspection: Inspection, centered: bool) -> None:
         warn(text)
     if not centered:
         return
-    for axis, offset in zip("HW", _shift(inspection), strict=True):
+    for axis, offset in zip("HW", shift_of(inspection), strict=True):
         if offset:
             warn(
                 f"the strongest sample lies {offset} samples from the center of k-space along {axis}; it was moved to "
@@ -114,6 +114,12 @@ def _report(scan: Scan, inspection: Inspection, centered: bool) -> None:
             )
 
 
-def _has_center(mask: np.ndarray, shape: tuple[int, int]) -> bool:
-    """Return whether the sample at DC was acquired."""
-    return bool(np.broadcast_to(mask, shape)[shape[0] // 2, shape[1] // 2])
+def _has_center(mask: np.ndarray, shape: tuple[int, int], shift: tuple[int, int]) -> bool:
+    """Return whether the sample at DC was acquired, or the peak, `shift` from there, with all its neighbors.
+
+    Where the center of k-space is missing, the strongest sample lies at the edge of the gap.
+    """
+    h, w = shape[0] // 2, shape[1] // 2
+    acquired = np.broadcast_to(mask, shape)
+    around = np.roll(acquired, (1 - h - shift[0], 1 - w - shift[1]), (0, 1))[:3, :3]
+    return bool(acquired[h, w]) or (any(shift) and bool(around.all()))

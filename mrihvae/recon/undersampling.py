@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import numpy as np
 
+from mrihvae.data.inspection import inspect_kspace
 from mrihvae.data.scan import Scan, _has_gaps, acquired_samples, encoded_lines, is_complete
 from mrihvae.errors import InputError
 from mrihvae.physics.fastmri_masks import seed_of
 from mrihvae.physics.sampling import Undersampling, sampling_pattern
+from mrihvae.recon.normalization import shift_of
 
 
 def mask_of(scan: Scan, undersampling: Undersampling | None) -> np.ndarray:
     """Return which k-space samples of a scan count as acquired.
 
     It is the file's mask, unless the scan is fully sampled and `undersampling` is given; `undersampling`, seeded by the
-    file name as fastMRI does; or, without either, the samples that are not exactly zero in all slices and coils.
+    file name as fastMRI does, around the peak of k-space where that is off the center; or, without either, the samples
+    that are not exactly zero in all slices and coils.
 
     Parameters
     ----------
@@ -48,11 +51,11 @@ def mask_of(scan: Scan, undersampling: Undersampling | None) -> np.ndarray:
     measured = acquired_samples(scan)
     if undersampling is not None:
         if _has_gaps(measured):
-            raise InputError(f"{scan.name}: is undersampled already (bins are empty); leave out --mask-type")
+            raise InputError(f"{scan.name}: is undersampled already (samples are missing); leave out --mask-type")
         u = undersampling
         shape = (scan.kspace.shape[-2], scan.kspace.shape[-1])
         pattern = sampling_pattern(u.mask_type, shape, u.acceleration, u.center_fraction, seed_of(scan.name), u.axis)
-        return _as_lines(pattern & encoded_lines(scan))
+        return _as_lines(np.roll(pattern, shift_of(inspect_kspace(scan)), (-2, -1)) & encoded_lines(scan))
     if not measured.any():
         raise InputError(f"{scan.name}: k-space is zero everywhere; there is nothing to reconstruct from")
     if measured[..., encoded_lines(scan)].all():
@@ -60,6 +63,18 @@ def mask_of(scan: Scan, undersampling: Undersampling | None) -> np.ndarray:
             f"{scan.name}: k-space is complete and has no mask; add --mask-type to undersample it, or store its mask"
         )
     return measured
+
+
+def check_signal(scan: Scan, mask: np.ndarray) -> None:
+    """Check that something was acquired: reading stops at the first slice with a sample other than 0.
+
+    Raises
+    ------
+    InputError
+        K-space that is zero where it was acquired, in all slices.
+    """
+    if not any((np.asarray(scan.kspace[k : k + 1]) * mask).any() for k in range(len(scan.kspace))):
+        raise InputError(f"{scan.name}: k-space is zero everywhere; there is nothing to reconstruct from")
 
 
 def _as_lines(pattern: np.ndarray) -> np.ndarray:

@@ -171,7 +171,7 @@ def _fitted(method: Method, slices: SlicedScan) -> Method:
     if not isinstance(method, HybridMethod) or method.tv_shares is not None or not method.point.tv_blend:
         return method
     middle = len(slices) // 2
-    with stage("fit"):
+    with stage("check"):
         return method.fit(slices.batch(middle, middle + 1), slices.measured)
 
 

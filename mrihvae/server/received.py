@@ -13,6 +13,7 @@ import torch
 from mrihvae import __version__
 from mrihvae.errors import InputError
 from mrihvae.io.mrd.messages import ReceivedImage, StreamError
+from mrihvae.io.mrd.strict_xml import parse_xml
 from mrihvae.model.hvae import HVAE
 from mrihvae.model.weights import load_on
 from mrihvae.recon.restoration import Degradation, RestorationJob, check_size, restore_volume
@@ -84,11 +85,12 @@ def _obstacle(image: ReceivedImage) -> str:
 def _attributes(image: ReceivedImage) -> bytes:
     """Return the attributes of an image, and what was done to it."""
     try:
-        meta = ismrmrd.Meta.deserialize(image.attributes.decode()) if b"<!DOCTYPE" not in image.attributes else None
-    except (SyntaxError, ValueError, AssertionError):  # ElementTree's error is the first
-        meta = None
-    if meta is None:
-        raise StreamError("stream: attributes of an image are not those of MRD; check who wrote them")
+        xml = image.attributes.decode()
+        if xml:  # it may be empty
+            parse_xml(xml)
+        meta = ismrmrd.Meta.deserialize(xml)
+    except (SyntaxError, ValueError, AssertionError) as error:  # ElementTree's error is the first
+        raise StreamError("stream: attributes of an image are not those of MRD; check who wrote them") from error
     meta = ismrmrd.Meta({name: _listed(value) or "" for name, value in meta.items() if name})
     for name, text in (
         ("ImageProcessingHistory", ["MRIHVAE", DENOISED]),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import Executor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Protocol, TypeVar
 
@@ -27,6 +27,7 @@ from mrihvae.recon.methods import HybridMethod, Method, ModelMethod
 from mrihvae.recon.settings import DEFAULT_SAMPLES
 from mrihvae.recon.undersampling import mask_of
 from mrihvae.recon.volumes import fit_method, reconstruct_scan, reconstruct_volume, sample_volume
+from mrihvae.server.budget import Account, Budget
 from mrihvae.server.received import LARGEST, denoise
 from mrihvae.server.request import Request
 from mrihvae.server.series import UNCERTAINTY, ScanSeries
@@ -36,6 +37,7 @@ from mrihvae.utils.notices import collect_notices
 NAME = "stream"  # of scans that have no file
 SEVERAL = 2  # coils: how many is all the same from here on
 BATCH = 8
+NUMBER_BYTES = 8  # of a k-space sample
 USUAL = Request()
 ZERO_FILLED = "zero-filled"
 Check = Callable[[], object]  # raises ConnectionError if the client has gone
@@ -61,6 +63,7 @@ class Engine:
     methods : the default ones
     request : what a scan gets that requests nothing else
     max_held : number of k-space samples of a scan that may be held in memory
+    budget : counts the bytes that are held for all scans together
     executor : reconstructs slices of several connections one after another; None for the calling thread. Each thread
         that reconstructs keeps memory of its own
     device : on which images that clients send are denoised
@@ -69,6 +72,7 @@ class Engine:
     methods: dict[int, Method]
     request: Request = USUAL
     max_held: int = MAX_HELD_NUMBERS
+    budget: Budget = field(default_factory=Budget)
     executor: Executor | None = None
     device: str = "cpu"
 
@@ -135,16 +139,19 @@ def reconstruct_stream(
         Messages, lines or parameters that are wrong, or slices that cannot be reconstructed.
     """
     stream = Session(engine, replies, check)
-    for message in messages:
-        if isinstance(message, Header):
-            stream.open(message.xml)
-        elif isinstance(message, Config | Note):
-            stream.configure(message.text)
-        elif isinstance(message, ReceivedImage):
-            stream.pass_image(message)
-        else:
-            stream.add(message)
-    return stream.close()
+    try:
+        for message in messages:
+            if isinstance(message, Header):
+                stream.open(message.xml)
+            elif isinstance(message, Config | Note):
+                stream.configure(message.text)
+            elif isinstance(message, ReceivedImage):
+                stream.pass_image(message)
+            else:
+                stream.add(message)
+        return stream.close()
+    finally:
+        stream.account.hold(0)
 
 
 class Session:
@@ -155,6 +162,7 @@ class Session:
 
     def __init__(self, engine: Engine, replies: Replies, check: Check) -> None:
         self.request, self.engine, self.replies, self.check = engine.request, engine, replies, check
+        self.account = Account(engine.budget)
         self.sorter: SliceAssembler | None = None
         self.series: ScanSeries | None = None
         self.refusal: InputError | None = None  # of the header
@@ -205,8 +213,10 @@ class Session:
         """Send an image of the client's back, denoised if that was requested."""
         self._warn(self.held)
         if self.request.denoise:
+            self.account.hold(self._kspace_bytes() + image.data.nbytes)
             image, notices = self.engine.run(partial(self._denoise, image))
             self._warn(notices)
+            self.account.hold(self._kspace_bytes())
         self.replies.image(image)
         self.images, self.passed = self.images + 1, self.passed + 1
 
@@ -231,6 +241,10 @@ class Session:
             self._warn(["slices are numbered as they were acquired, and so are their images; sort them by position"])
         return self.images
 
+    def _kspace_bytes(self) -> int:
+        """Return how much k-space is held of slices that are not complete."""
+        return 0 if self.sorter is None else NUMBER_BYTES * self.sorter.held
+
     def _warn(self, texts: list[str]) -> None:
         """Send warnings, each once in a scan."""
         for text in texts:
@@ -252,6 +266,7 @@ class Session:
 
     def _reconstruct(self, sorter: SliceAssembler, slices: list[Slice]) -> None:
         """Reconstruct slices, and send them."""
+        self.account.hold(self._kspace_bytes() + sum(slice_.kspace.nbytes for slice_ in slices))
         for slice_ in slices:
             began, key = time.perf_counter(), slice_.key
             scan = scan_of(slice_, sorter.header, NAME, sorter.noise)

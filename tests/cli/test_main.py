@@ -140,7 +140,7 @@ BAD_SCANS: dict[str, tuple[Callable[[Path], object], str]] = {
     "NaN": (with_nan, "dataset 'kspace' holds NaN"),
     "magnitudes": (lambda path: write_scan(path, kspace=np.ones((2, 24, 20))), "'kspace' is float64, not complex"),
     "one slice": (lambda path: write_scan(path, kspace=complex_normal((24, 20))), "'kspace' has shape (24, 20)"),
-    "zero lines": (lambda path: write_scan(path, mask=np.zeros(20)), "'mask' measures nothing at all"),
+    "zero lines": (lambda path: write_scan(path, mask=np.zeros(20)), "'mask' marks no sample as acquired"),
     "short mask": (lambda path: write_scan(path, mask=np.ones(7)), "'mask' has shape (7,) but k-space has 20 lines"),
     "zeros": (lambda path: write_scan(path, kspace=np.zeros((2, 24, 20), np.complex64)), "zero everywhere"),
     "complete": (lambda path: write_scan(path), "is complete and has no mask; add --mask-type"),

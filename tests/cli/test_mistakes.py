@@ -84,6 +84,7 @@ FILES: dict[str, Callable[[Path], object]] = {
     "keys.h5": lambda path: write_h5(path, image=np.zeros(3)),
     "flat.h5": lambda path: write_scan(path, kspace=complex_normal((24, 20))),
     "zeros.h5": lambda path: write_scan(path, kspace=np.zeros(SHAPE, np.complex64)),
+    "silent.h5": lambda path: write_scan(path, kspace=np.zeros(SHAPE, np.complex64), mask=LINES),
     "nan.h5": lambda path: write_scan(path, kspace=spoiled(np.nan), mask=LINES),
     "inf.h5": lambda path: write_scan(path, kspace=spoiled(np.inf), mask=LINES),
     "real.h5": lambda path: write_scan(path, kspace=np.ones(SHAPE)),
@@ -153,13 +154,13 @@ reconstruct text.h5 -o out
 reconstruct truncated.h5 -o out
     truncated.h5: truncated or not an HDF5 file (...); copy it again
 reconstruct alone.npy -o out
-    alone.json: not readable as JSON (No such file or directory); write {"axes": ["slice", "coil", "H", "W"]}, as in
-    the array
+    alone.json: not readable as JSON (missing: the array is incomplete without it); write {"axes": ["slice", "coil",
+    "H", "W"]}, as in the array
 reconstruct axes.npy -o out
     axes.json: 'axes' is ['slice', 'H', 'V']; give a list of 'H' and 'W', and of 'slice' and 'coil' where the array
     has them
 reconstruct alone.cfl -o out
-    alone.hdr: cannot be read (No such file or directory); BART's arrays are a .cfl and a .hdr
+    alone.cfl: incomplete, as alone.hdr is missing; BART's arrays are a .cfl and a .hdr: write or copy both again
 reconstruct keys.h5 -o out
     keys.h5: has no dataset 'kspace' (it has image); ...
 reconstruct flat.h5 -o out
@@ -168,6 +169,10 @@ reconstruct flat.h5 -o out
 # k-space, masks and maps
 reconstruct zeros.h5 -o out --method zero-filled
     zeros.h5: k-space is zero everywhere; there is nothing to reconstruct from
+reconstruct silent.h5 -o out --method zero-filled
+    silent.h5: k-space is zero everywhere; there is nothing to reconstruct from
+convert zeros.h5 zeros.nii
+    zeros.h5: ...
 reconstruct nan.h5 -o out --method zero-filled
     nan.h5: dataset 'kspace' holds NaN or infinite values; export the scan again
 reconstruct inf.h5 -o out --method zero-filled
@@ -184,9 +189,9 @@ reconstruct corner.h5 -o out --method zero-filled
     corner.h5: is not centered: the strongest sample is at a corner, as of a Fourier transform without fftshift; ...
 reconstruct mask_short.h5 -o out --method zero-filled
     mask_short.h5: 'mask' has shape (7,) but k-space has 20 lines and slices of (24, 20); store one entry per line,
-    or per bin
+    or per sample
 reconstruct mask_empty.h5 -o out --method zero-filled
-    mask_empty.h5: 'mask' measures nothing at all; there is nothing to reconstruct from
+    mask_empty.h5: 'mask' marks no sample as acquired; there is nothing to reconstruct from
 reconstruct mask_soft.h5 -o out --method zero-filled
     mask_soft.h5: 'mask' holds 0.0526316 and 1 beside 0; store 1 where a sample was acquired
 reconstruct maps.h5 -o out --method sense

@@ -25,17 +25,37 @@ WORKERS = {"log_json", "max_memory", "scheduler", "threads_per_worker", "workers
 # what came later, by command: the names of attributes; of a new command all of them
 LATER: dict[str, set[str]] = {
     "convert": {"contrast", "key", "overwrite", "repetition", "uncentered"},
+    "doctor": {"json"},
     "info": {"files", "json", "key", "uncentered"},
     "reconstruct": {"key", "overwrite", "quiet", "seed", "uncentered", "verbose", *WORKERS},
     "restore": {"overwrite", "quiet"},
     "evaluate": {"quiet"},
     "report": {"quiet"},
     "run": {"key", "overwrite", "quiet", "uncentered", "verbose", *WORKERS},
-    "serve": {"first_timeout"},
+    "serve": {
+        "allow_remote",
+        "first_timeout",
+        "idle_timeout",
+        "max_total_memory",
+        "max_waiting",
+        "scan_timeout",
+    },
     "filter": {"input", "output", "noise"},
-    "send": {"input", "server", "output", "group", "overwrite", "quiet", "config", "parameter", "timeout"},
+    "send": {
+        "input",
+        "server",
+        "output",
+        "group",
+        "key",
+        "uncentered",
+        "overwrite",
+        "quiet",
+        "config",
+        "parameter",
+        "timeout",
+    },
     "simulate": {"quiet"},
-    "train": {"quiet"},
+    "train": {"accumulate", "quiet"},
 }
 SHORT = {"--output": "-o"}  # of every command; names that came later
 OUTPUT = ["--output", "out"]

@@ -189,6 +189,15 @@ def test_existing_outputs_are_replaced_on_request_alone(tmp_path: Path, capsys: 
     assert "is the input, too" in error_of(capsys, "convert", scan, scan, "--overwrite")
 
 
+def test_warnings_of_several_volumes_name_their_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """And not a file of the folder's name, which nobody writes."""
+    history = {"ImageProcessingHistory": ["MRIHVAE", "hybrid"]}
+    store(tmp_path / "a.h5", [Stored(marked(1), meta=history), Stored(marked(2), series=1, meta=history)])
+    assert run("convert", tmp_path / "a.h5", tmp_path / "all", "--format", "nii") == 0
+    assert len(list((tmp_path / "all").iterdir())) == 2
+    assert capsys.readouterr().err.startswith(f"{tmp_path / 'all'}: .nii.gz has no place for attributes (method)")
+
+
 def test_a_bad_file_does_not_stop_the_others(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for name in ("a", "c"):
         write_hdf5(tmp_path / "in" / f"{name}.h5", marked_volume(uncertainty=marked_volume().pixels))

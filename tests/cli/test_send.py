@@ -14,7 +14,7 @@ pytest.importorskip("ismrmrd")
 
 from mrihvae.cli.send import parameter_text
 from mrihvae.io.mrd.image_files import read_mrd_images
-from mrihvae.recon.methods import make_method
+from mrihvae.recon.catalog import make_method
 from tests.support import mrd
 from tests.support.files import error_of, run, write_scan
 from tests.support.serving import HOST, expected, lines_of, scan, serving
@@ -54,6 +54,20 @@ def test_fastmri(tmp_path: Path) -> None:
         assert run("send", path, f"{HOST}:{running.port}", "--output", tmp_path / "out", *FLOAT) == 0
     volume = read_mrd_images(tmp_path / "out" / "images.mrd")
     np.testing.assert_allclose(volume.pixels, target, rtol=1e-5)
+
+
+def test_kspace_of_another_name_and_form(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """What the errors of files advise, `--key` and `--uncentered`, are options of this command, too."""
+    path = write_scan(tmp_path / "scan.h5", (2, 3, 24, 20))
+    with h5py.File(path, "a") as file:
+        target, kspace = file["reconstruction_rss"][:], file["kspace"][:]
+        del file["kspace"]
+        file["raw/ksp"], file["raw/other"] = np.fft.ifftshift(kspace, axes=(-2, -1)), np.ones_like(kspace)
+    with serving() as running:
+        words = ("send", path, f"{HOST}:{running.port}", "--output", tmp_path / "out", *FLOAT)
+        assert "choose one by --key" in error_of(capsys, *words)
+        assert run(*words, "--key", "raw/ksp", "--uncentered") == 0
+    np.testing.assert_allclose(read_mrd_images(tmp_path / "out" / "images.mrd").pixels, target, rtol=1e-5)
 
 
 def test_images_come_back(tmp_path: Path) -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import socket
 import threading
 import time
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,7 @@ from mrihvae.server.session import Engine
 from tests.support import mrd
 from tests.support.files import PROTOCOL, error_of, run
 from tests.support.serving import (
+    HOST,
     Client,
     cheap,
     lines_of,
@@ -38,6 +41,11 @@ from tests.support.serving import (
         (["--max-connections", "0"], "--max-connections 0: must be at least 1"),
         (["--timeout", "-1"], "--timeout -1.0: must be above 0"),
         (["--first-timeout", "0"], "--first-timeout 0.0: must be above 0"),
+        (["--idle-timeout", "nan"], "--idle-timeout nan: must be above 0"),
+        (["--scan-timeout", "1e6"], "--scan-timeout 1000000.0: must be above 0 and at most 86400 seconds"),
+        (["--max-waiting", "0"], "--max-waiting 0: must be at least 1"),
+        (["--max-total-memory", "0"], "--max-total-memory 0.0: must be a number of GiB above 0"),
+        (["--host", "0.0.0.0"], "host 0.0.0.0: other machines can reach it"),
         (["--protocol", "no_such"], "no_such"),
         (["--protocol", "fastmri_knee_singlecoil_4x", "--device", "warp"], "--device warp: cannot be used"),
     ],
@@ -147,14 +155,62 @@ def test_options_reach_server_and_engine(
     mine = str(tmp_path / "mine.toml")
     options = ("--protocol", mine, "--device", "cpu", "--max-memory", "0.5", "--timeout", "3", "--first-timeout", "2")
     usual = signal.getsignal(signal.SIGTERM)
-    assert run("serve", *options, "--port", "0", "--host", "0.0.0.0", "--max-connections", "2") == 0
+    options += (
+        "--idle-timeout",
+        "4",
+        "--scan-timeout",
+        "50",
+        "--max-waiting",
+        "9",
+        "--host",
+        "0.0.0.0",
+        "--allow-remote",
+    )
+    assert run("serve", *options, "--port", "0", "--max-connections", "2") == 0
     assert signal.getsignal(signal.SIGTERM) == usual
     protocol, device, engine, settings, listener, shown = given
     assert shown.startswith("mrihvae: listening on 0.0.0.0:") and listener.fileno() == -1  # closed by now
-    assert (protocol, device) == (mine, "cpu") and settings == tcp.ServerSettings("0.0.0.0", 0, 2, 3.0, 2.0)
+    assert (protocol, device) == (mine, "cpu")
+    assert settings == tcp.ServerSettings(
+        "0.0.0.0", 0, 2, 3.0, 2.0, 4.0, scan_timeout=50.0, waiting=9, allow_remote=True
+    )
+    assert engine.budget.limit == 2**30  # twice that of a scan
     assert engine.request.pixels == "short" and engine.max_held * 8 == 2**29  # numbers of 8 bytes in half a GiB
     assert engine.executor.submit(lambda: threading.current_thread().name).result() == threads[0]
     assert len(threads) == 2 and len(set(threads)) == 1 and threads[0] != threading.current_thread().name
+
+
+def test_logs_hold_no_control_characters() -> None:
+    """What clients send is escaped in the log, and in texts that quote it."""
+    name = "mrihvae_\x1b]0;OWNED\x07\x1b[31mRED\u202e\u2028"
+    header = mrd.cartesian_xml((1, 1, 32, 24), 1)
+    payloads = [
+        mrd.text(json.dumps({name: "x"})) + mrd.close(),
+        mrd.header(header) + mrd.text(json.dumps({"method": name})) + mrd.close(),
+        mrd.header(header.replace("cartesian", "\x9b\u202ename\u200b")) + mrd.acquisition(scan()[1][0]) + mrd.close(),
+        mrd.config_file(name),
+    ]
+    with process(engine="cheap") as (running, port):
+        texts = [text for one in payloads for text in mrd.reconstruct(HOST, port, one, half_close=True).texts]
+        running.send_signal(signal.SIGTERM)
+        assert running.wait(20) == 0 and running.stderr is not None
+        log = running.stderr.read()
+    assert len(texts) >= 2 and "trajectory '\\x9b\\u202ename\\u200b'" in log
+    for text in (*texts, *log.splitlines()):
+        assert text.isprintable(), ascii(text)
+
+
+def test_empty_texts_starve_nobody() -> None:
+    """Clients that hold every place open by a text now and then, as if these were progress."""
+    with process("--max-connections", "1", engine="cheap") as (_, port), ExitStack() as stack:
+        clients = [stack.enter_context(Client(port)) for _ in range(4)]
+        for _ in range(3):
+            for client in clients:
+                client.send(mrd.text("{}"))
+            time.sleep(0.2)
+        began = time.monotonic()
+        assert mrd.reconstruct(HOST, port, mrd.close(), timeout=10).close
+        assert time.monotonic() - began < 5
 
 
 def test_memory_is_kept_where_the_c_library_can(monkeypatch: pytest.MonkeyPatch) -> None:

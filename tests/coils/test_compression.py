@@ -85,7 +85,7 @@ def test_bad_compression() -> None:
         compression_matrix(kspace[0], 2)
     with pytest.raises(InputError, match="holds NaN"):
         compression_matrix(kspace * torch.nan, 2)
-    with pytest.raises(InputError, match="zero in all bins that count"):
+    with pytest.raises(InputError, match="zero in all acquired samples"):
         compression_matrix(kspace, 2, torch.zeros(8, dtype=torch.bool))
     with pytest.raises(InputError, match=r"shape \(2, 3\), not \(new, 4\)"):
         kept_energy(kspace, white(2, 3))

@@ -60,6 +60,67 @@ def test_what_is_doubtful_is_said() -> None:
         assert text in warning
 
 
+@pytest.mark.parametrize("order", ["slice H W coil", "coil H W slice", "H W coil"])
+def test_axes_that_a_small_scan_shows(order: str) -> None:
+    """What looks like coils has the peak of H."""
+    kspace = coil_scans(3, 4, *SHAPE)[0].numpy()
+    if order == "H W coil":
+        last = kspace[0].transpose(1, 2, 0)
+    else:
+        last = kspace.transpose((0, 2, 3, 1) if order == "slice H W coil" else (1, 2, 3, 0))
+    assert inspect_kspace(Scan("a.h5", np.ascontiguousarray(last))).refusal.startswith("axes look like")
+
+
+def test_images_are_found_whatever_the_mask_leaves_of_them() -> None:
+    image = np.fft.fftshift(np.fft.ifft2(np.fft.ifftshift(coils(), (-2, -1))), (-2, -1)).astype(np.complex64)
+    assert "holds images" in inspect_kspace(Scan("a.h5", image), calibrated(40).numpy()).refusal
+
+
+@pytest.mark.parametrize(("axis", "name"), [(-2, "H"), (-1, "W")])
+def test_a_transform_along_one_axis_is_said(axis: int, name: str) -> None:
+    mixed = np.fft.fftshift(np.fft.ifft(np.fft.ifftshift(coils(), axis), axis=axis), axis).astype(np.complex64)
+    (warning,) = inspect_kspace(Scan("a.h5", mixed)).warnings
+    assert warning.startswith(f"samples look like an image along {name}")
+
+
+def test_saturation_of_one_coil_and_of_magnitudes_is_said() -> None:
+    coil, all_coils = coils(), coils()
+    limit = 0.1 * np.abs(coil[:, 1].real).max()
+    part = coil[:, 1]
+    coil[:, 1] = np.clip(part.real, -limit, limit) + 1j * np.clip(part.imag, -limit, limit)
+    size = np.abs(all_coils)
+    all_coils = (all_coils * np.minimum(1, 0.1 * size.max() / np.maximum(size, 1e-9))).astype(np.complex64)
+    for kspace in (coil, all_coils):
+        (warning,) = inspect_kspace(Scan("a.h5", kspace)).warnings
+        assert "saturated" in warning
+
+
+@pytest.mark.parametrize("factor", [3, 1e6])
+def test_a_spike_is_no_peak(factor: float) -> None:
+    kspace = coils()
+    expected = inspect_kspace(Scan("a.h5", kspace)).shift
+    kspace[0, 0, 3, 5] = factor * np.abs(kspace).max()
+    found = inspect_kspace(Scan("a.h5", kspace))
+    assert found.shift == expected
+    assert any(text.startswith("the sample at H = 3, W = 5 is far stronger") for text in found.warnings)
+
+
+def test_numbers_without_digits_are_refused() -> None:
+    tiny = (coils().astype(np.complex128) * 1e-42).astype(np.complex64)
+    assert "too little for single precision" in inspect_kspace(Scan("a.h5", tiny)).refusal
+
+
+def test_masks_of_other_scans_are_said() -> None:
+    lines = calibrated(40).numpy()
+    points = np.random.default_rng(0).random(SHAPE) < 0.5
+    for mask, what in ((lines, "lines"), (points, "samples")):
+        kspace = np.where(mask, coils(), 0)
+        assert inspect_kspace(Scan("a.h5", kspace), mask).warnings == ()
+        assert inspect_kspace(Scan("a.h5", coils()), mask).warnings == ()  # the rest may be there
+        (warning,) = inspect_kspace(Scan("a.h5", kspace), np.roll(mask, 1, -1)).warnings
+        assert f"of the {what} that the mask has as acquired are zero" in warning
+
+
 @pytest.mark.parametrize("factor", [1e-30, 1e-12, 1e12, 1e30])
 def test_scale_does_not_matter(factor: float) -> None:
     expected = inspect_kspace(Scan("a.h5", coils()))
@@ -98,6 +159,16 @@ def test_a_peak_off_the_center_along_w_changes_no_image(several: bool) -> None:
     assert "5 samples from the center of k-space along W; it was moved" in warning
     ramp = np.exp(2j * np.pi * 5 * (np.arange(40) - 20) / 40)
     np.testing.assert_allclose(found.image, expected.image * ramp, atol=1e-3 * np.abs(expected.image).max())
+
+
+@pytest.mark.parametrize("every", [4, 12])
+def test_white_k_space_has_no_peak(every: int) -> None:
+    """However few samples were acquired: zeros between them make no sample stand out."""
+    rng = np.random.default_rng(0)
+    kspace = rng.standard_normal((1, 120, 120, 2)).astype(np.float32).view(np.complex64)[..., 0]
+    lines = np.arange(120) % every == 0
+    lines[58:62] = True
+    assert inspect_kspace(Scan("a.h5", kspace), lines).shift == (0, 0)
 
 
 def test_without_the_center_another_sample_is_no_peak() -> None:
@@ -152,3 +223,16 @@ def test_a_global_phase_changes_no_image() -> None:
     bound = 1e-4 * np.abs(expected.image).max()
     np.testing.assert_allclose(found.magnitude, expected.magnitude, atol=bound)
     np.testing.assert_allclose(found.image, expected.image * np.exp(2j), atol=bound)
+
+
+@pytest.mark.parametrize("shift", [(24, 0), (9, -13), (0, 20)])
+def test_a_pattern_that_was_moved_with_the_peak_need_not_have_the_center(shift: tuple[int, int]) -> None:
+    points = np.random.default_rng(1).random(SHAPE) < 0.5
+    points[18:30, 14:26] = True
+    points[0, :] = points[:, 0] = points[15, 33] = False  # where the center of the array then is
+    expected = mrihvae.reconstruct(coils(), points, method="zero-filled")
+    moved = np.roll(points, shift, (0, 1))
+    assert not moved[24, 20]
+    found = mrihvae.reconstruct(np.roll(coils(), shift, (-2, -1)), moved, method="zero-filled")
+    np.testing.assert_allclose(found.magnitude, expected.magnitude, atol=1e-5 * expected.magnitude.max())
+    assert found.warnings and all("it was moved to the center" in warning for warning in found.warnings)

@@ -148,10 +148,10 @@ BAD: list[tuple[Callable[[Path], object], str]] = [
         "'mask' has shape (19,) but k-space has 20 lines and slices of (24, 20)",
     ),
     (lambda path: write_scan(path, mask=np.ones((20, 24))), "'mask' has shape (20, 24) but k-space has 20 lines"),
-    (lambda path: write_scan(path, mask=np.ones((2, 24, 20))), "; store one entry per line, or per bin"),
+    (lambda path: write_scan(path, mask=np.ones((2, 24, 20))), "; store one entry per line, or per sample"),
     (lambda path: write_scan(path, mask=np.array([b"1"] * 20)), "'mask' is |S1, not numbers; store 1 where"),
-    (lambda path: write_scan(path, mask=np.zeros(20)), "'mask' measures nothing at all"),
-    (lambda path: write_scan(path, mask=np.zeros((24, 20))), "'mask' measures nothing at all"),
+    (lambda path: write_scan(path, mask=np.zeros(20)), "'mask' marks no sample as acquired"),
+    (lambda path: write_scan(path, mask=np.zeros((24, 20))), "'mask' marks no sample as acquired"),
     (lambda path: write_scan(path, mask=np.full(20, np.nan)), "'mask' holds NaN or infinite values"),
     (
         lambda path: write_scan(path, reconstruction_esc=np.ones((3, 24, 20), np.float32)),

@@ -428,8 +428,8 @@ def test_a_measurement_that_was_stopped_has_a_warning(tmp_path: Path) -> None:
 def test_what_is_no_raw_data(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "notes.dat"
     path.write_text("1 2 3\n" * 100)
-    assert "neither as VB nor as VD" in refused(path)
-    assert "neither as VB" in error_of(
+    assert "is no raw data of Siemens (VB, VD or VE)" in refused(path)
+    assert "is no raw data of Siemens" in error_of(
         capsys, "reconstruct", path, "--output", tmp_path / "o", "--method", "zero-filled"
     )
 

@@ -103,7 +103,7 @@ def test_everything_is_measured_at_acceleration_one() -> None:
         ("random", 4, float("nan"), "center fraction nan is not in"),
         ("random", 8, 0.2, "center fraction 0.2 alone takes 20 of 100 lines, more than acceleration 8 allows"),
         ("equispaced_fraction", 8, 0.2, "center fraction 0.2 alone takes 20 of 100 lines"),
-        ("equispaced", 2000, 0.001, "mask of width 100 at 2000x measures no line"),
+        ("equispaced", 2000, 0.001, "mask of width 100 at 2000x acquires no line"),
     ],
 )
 def test_impossible_mask(mask_type: str, acceleration: float, fraction: float, message: str) -> None:

@@ -196,7 +196,7 @@ def test_least_acceleration_of_a_spiral() -> None:
             2,
             0.1,
             -1,
-            "partial Fourier at 2x measures 50 of 100 lines, but one side of k-space and a center fraction of 0.1 take "
+            "partial Fourier at 2x acquires 50 of 100 lines, but one side of k-space and a center fraction of 0.1 take "
             "56; lower the acceleration to at most 1.79",
         ),
         ("random", 8, 0.2, -1, "center fraction 0.2 alone takes 20 of 100 lines, more than acceleration 8 allows"),

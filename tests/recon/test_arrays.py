@@ -228,7 +228,7 @@ MISTAKES: list[tuple[Callable[[], Any], str]] = [
     (lambda: mrihvae.reconstruct(K, LINES, method=None), "method is None; give a name"),  # type: ignore[arg-type]
     (lambda: mrihvae.reconstruct(K, LINES, method=make_method("tv"), weights="x"), "weights and device are those with"),
     (lambda: mrihvae.reconstruct(K, LINES, weights="nowhere"), "nowhere: neither shipped weights"),
-    (lambda: mrihvae.reconstruct(C, np.arange(40) == 20, method="sense"), "only 24 x 1 bins around the center"),
+    (lambda: mrihvae.reconstruct(C, np.arange(40) == 20, method="sense"), "only 24 x 1 samples around the center"),
 ]
 
 

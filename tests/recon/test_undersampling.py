@@ -5,12 +5,15 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from mrihvae.data.inspection import inspect_kspace
 from mrihvae.data.scan import Scan
 from mrihvae.errors import InputError
 from mrihvae.physics.fastmri_masks import sampling_mask, seed_of
 from mrihvae.physics.sampling import Undersampling, sampling_pattern
-from mrihvae.recon.undersampling import mask_of
+from mrihvae.recon.normalization import shift_of
+from mrihvae.recon.undersampling import check_signal, mask_of
 from tests.support.files import complex_normal
+from tests.support.small import small_kspace
 
 KSPACE = complex_normal((2, 16, 20))
 LINES = np.arange(20) % 3 == 0
@@ -64,8 +67,8 @@ def test_patterns_that_are_no_lines_are_of_bins() -> None:
             RANDOM,
             r"a.h5: is undersampled already \(it has a mask\); leave out --mask-type",
         ),
-        (Scan("a.h5", KSPACE * LINES), RANDOM, r"a.h5: is undersampled already \(bins are empty\)"),
-        (Scan("a.h5", KSPACE * BINS), RANDOM, r"a.h5: is undersampled already \(bins are empty\)"),
+        (Scan("a.h5", KSPACE * LINES), RANDOM, r"a.h5: is undersampled already \(samples are missing\)"),
+        (Scan("a.h5", KSPACE * BINS), RANDOM, r"a.h5: is undersampled already \(samples are missing\)"),
         (Scan("a.h5", 0 * KSPACE), None, "a.h5: k-space is zero everywhere; there is nothing to reconstruct from"),
         (Scan("a.h5", KSPACE), None, "a.h5: k-space is complete and has no mask; add --mask-type to undersample it"),
     ],
@@ -73,3 +76,22 @@ def test_patterns_that_are_no_lines_are_of_bins() -> None:
 def test_both_or_neither(scan: Scan, undersampling: Undersampling | None, message: str) -> None:
     with pytest.raises(InputError, match=message):
         mask_of(scan, undersampling)
+
+
+def test_scans_without_signal_are_refused() -> None:
+    check_signal(Scan("a.h5", np.stack([0 * KSPACE[0], KSPACE[0]]), LINES), LINES)
+    for kspace in (0 * KSPACE, KSPACE * ~LINES):
+        with pytest.raises(
+            InputError, match=r"a\.h5: k-space is zero everywhere; there is nothing to reconstruct from"
+        ):
+            check_signal(Scan("a.h5", kspace, LINES), LINES)
+
+
+@pytest.mark.parametrize("shift", [(0, 7), (9, -5), (0, 16)])
+def test_patterns_are_drawn_around_the_peak(shift: tuple[int, int]) -> None:
+    kspace = small_kspace(1, 48, 32).numpy()
+    still = mask_of(Scan("a.h5", kspace), RANDOM)
+    moved = Scan("a.h5", np.roll(kspace, shift, (-2, -1)))
+    lines = mask_of(moved, RANDOM)
+    np.testing.assert_array_equal(np.roll(lines, -shift_of(inspect_kspace(moved))[1]), still)
+    assert lines[(16 + shift[1]) % 32]

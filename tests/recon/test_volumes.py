@@ -39,7 +39,7 @@ from tests.support.small import every_third, small_kspace, small_model
 from tests.support.small_coils import calibrated, coil_scans, distance, some_bins
 
 RANDOM = Undersampling("random", 4, 0.1)
-SHORT = InferenceSettings(views=2, refinement=RefinementSettings(sweeps=1))
+SHORT = InferenceSettings(tv_blend=False, views=2, refinement=RefinementSettings(sweeps=1))
 DRAWS = InferenceSettings(views=2, refinement=RefinementSettings(sweeps=0))
 
 
@@ -132,7 +132,7 @@ def test_lines_that_were_not_encoded_do_not_make_a_scan_undersampled() -> None:
         (Undersampling("random", 0, 0.1), "acceleration 0 is not"),
         (Undersampling("random", 2.5, 0.1), "acceleration 2.5 is not a whole number"),
         (Undersampling("radial", 0.5, 0.1), "acceleration 0.5 is not"),
-        (Undersampling("partial_fourier", 2, 0.1), "partial Fourier at 2x measures 10 of 20 lines"),
+        (Undersampling("partial_fourier", 2, 0.1), "partial Fourier at 2x acquires 10 of 20 lines"),
         (Undersampling("spiral", 1.1, 0.1), "the corners of k-space: "),
         (Undersampling("random", 4, 0.1, axis=0), "axis 0 is not one of"),
     ],
@@ -180,7 +180,7 @@ def test_two_dimensional_pattern_of_a_file_without_a_mask(shape: tuple[int, ...]
         scan = scan_of(shape)
         scan = dataclasses.replace(scan, kspace=np.where(mask, scan.kspace, 0))
         assert np.array_equal(mask_of(scan, None), mask)
-        with pytest.raises(InputError, match=r"is undersampled already \(bins are empty\); leave out --mask-type"):
+        with pytest.raises(InputError, match=r"is undersampled already \(samples are missing\); leave out --mask-type"):
             mask_of(scan, RANDOM)
 
 
@@ -450,7 +450,7 @@ def test_maps_in_the_file(tmp_path: Path, model: HVAE) -> None:
         expected = root_sum_of_squares(image, maps[None], kspace, lines).numpy()
         np.testing.assert_allclose(volume, expected, atol=1e-4 * volume.max())
     without = dataclasses.replace(scan, maps=None)
-    with pytest.raises(InputError, match="file1.h5, slice 0: only 24 x 1 bins around the center of k-space"):
+    with pytest.raises(InputError, match="file1.h5, slice 0: only 24 x 1 samples around the center of k-space"):
         reconstruct_volume(without, mask, make_method("sense"))
     assert reconstruct_volume(without, mask, make_method("zero-filled")).shape == (2, 24, 20)  # which needs none
     wrong = dataclasses.replace(scan, maps=np.repeat(scan.maps, 3, axis=0))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import itertools
 import logging
 import socket
 import struct
@@ -31,8 +32,11 @@ from mrihvae.recon.catalog import change_method, make_method
 from mrihvae.recon.methods import Method
 from mrihvae.recon.undersampling import mask_of
 from mrihvae.recon.volumes import reconstruct_volume
+from mrihvae.server import lobby, sender
 from mrihvae.server import session as online
 from mrihvae.server import tcp as server
+from mrihvae.server.budget import Budget
+from mrihvae.server.receiver import Receiver
 from mrihvae.server.session import Engine
 from mrihvae.server.tcp import Server, ServerSettings
 from tests.support import mrd
@@ -57,7 +61,7 @@ ZERO = make_method("zero-filled")
 @pytest.fixture(autouse=True)
 def _soon(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let clients that do not hang up keep a connection for less long."""
-    monkeypatch.setattr(server, "DRAINED", 0.2)
+    monkeypatch.setattr(lobby, "DRAINED", 0.2)
 
 
 @pytest.fixture(scope="module")
@@ -458,13 +462,11 @@ def test_silent_and_slow_clients_time_out(good: tuple[bytes, list[np.ndarray]]) 
         assert_good(running.port, good)
 
 
-def test_each_message_has_its_time() -> None:
+def test_each_line_has_its_time() -> None:
     xml, lines = scan(slices=1)
-    payload = stream(xml, lines, waveforms=[mrd.waveform([[1]])] * 8)
-    with serving(timeout=0.5) as running:
-        replies = mrd.reconstruct(
-            HOST, running.port, payload, delay=0.07
-        )  # all of it takes 2 s, waveforms more than 0.5
+    payload = stream(xml, lines, waveforms=[mrd.waveform([[1]])] * 3)
+    with serving(timeout=0.6) as running:
+        replies = mrd.reconstruct(HOST, running.port, payload, delay=0.07)  # all of it takes 2 s
     assert len(replies.images) == 1 and replies.finished - replies.started > 1.5
 
 
@@ -483,7 +485,7 @@ def test_client_that_sends_all_before_it_reads(port: int) -> None:
 def test_client_that_never_reads(
     queued: int, good: tuple[bytes, list[np.ndarray]], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(server, "QUEUED", queued)
+    monkeypatch.setattr(sender, "QUEUED", queued)
     caplog.set_level(logging.INFO)
     xml, lines = scan(slices=1, height=128, width=128, repetitions=80)
     with serving(connections=1, timeout=1.0) as running, Client(running.port) as client:
@@ -512,15 +514,16 @@ def test_client_that_goes_in_the_middle(
 
 
 def test_idle_clients_do_not_hold_all_places(good: tuple[bytes, list[np.ndarray]]) -> None:
-    with serving(connections=4, first_timeout=0.5) as running, ExitStack() as stack:
-        idle = [stack.enter_context(Client(running.port)) for _ in range(4)]
+    with serving(connections=4, first_timeout=3) as running, ExitStack() as stack:
+        idle = [stack.enter_context(Client(running.port)) for _ in range(8)]
         idle[1].send(good[0][:100])
+        idle[2].send(good[0][:-1000])  # a scan that takes one place
         began = time.monotonic()
         assert_good(running.port, good)
-        assert 0.3 < time.monotonic() - began < 5
-        for client in idle:
+        assert time.monotonic() - began < 2  # it did not wait for them
+        for client in idle[:2] + idle[3:]:
             text, end = client.rest()
-            assert text == "ERROR mrihvae: stream: no header came for 0.5 s; the connection is closed" and end is None
+            assert text == "ERROR mrihvae: stream: no header came for 3 s; the connection is closed" and end is None
 
 
 def test_clients_that_drip_have_no_more_time_for_their_header(good: tuple[bytes, list[np.ndarray]]) -> None:
@@ -545,10 +548,116 @@ def test_clients_without_a_line_stay_until_others_wait(good: tuple[bytes, list[n
             first.send(stream(xml, [], closing=False))
             working.send(stream(xml, lines[:3], closing=False))
             time.sleep(0.6)
-            assert_good(running.port, good)
-            assert "no line came for 0.3 s, and others wait" in first.rest()[0]
-            working.send(b"".join(map(mrd.acquisition, lines[3:])) + mrd.close())
-            assert len([one for one in working.rest() if isinstance(one, mrd.Image)]) == 2
+            assert_good(running.port, good)  # a client without a line holds no place
+            for client, rest in ((first, lines), (working, lines[3:])):
+                client.send(b"".join(map(mrd.acquisition, rest)) + mrd.close())
+                assert len([one for one in client.rest() if isinstance(one, mrd.Image)]) == 2
+
+
+def test_scans_that_pause_stay_until_others_wait(good: tuple[bytes, list[np.ndarray]]) -> None:
+    """What is no line prolongs nothing."""
+    xml, lines = scan(coils=2)
+    start, note, wave = stream(xml, lines[:3], closing=False), mrd.text("{}"), mrd.waveform([[1]])
+    with serving(connections=2, idle_timeout=0.6) as running, ExitStack() as stack:
+        pausing = [stack.enter_context(Client(running.port)) for _ in range(2)]
+        for client in pausing:
+            client.send(start)
+        time.sleep(1)  # longer than they have if others wait
+        good_scan = threading.Thread(target=assert_good, args=(running.port, good))
+        pausing[0].send(mrd.acquisition(lines[3]))
+        good_scan.start()
+        with suppress(OSError):
+            for _ in range(20):
+                pausing[0].send(note + wave)
+                time.sleep(0.05)
+        good_scan.join(10)
+        assert not good_scan.is_alive()
+        assert pausing[1].rest() == [
+            "ERROR mrihvae: stream: no line came for 0.6 s, and others wait; the connection is closed", None
+        ]  # fmt: skip
+        pausing[0].send(b"".join(map(mrd.acquisition, lines[4:])) + mrd.close())
+        assert len([one for one in pausing[0].rest() if isinstance(one, mrd.Image)]) == 2
+
+
+@pytest.mark.parametrize(
+    "message, limits, word",
+    [
+        (mrd.text("{}"), {"timeout": 0.8}, "no line came for 0.8 s"),
+        (mrd.waveform([[1]]), {"timeout": 0.8}, "no line came for 0.8 s"),
+        (None, {"message_timeout": 0.5}, "a message took more than 0.5 s"),
+        (b"line", {"scan_timeout": 0.8}, "the scan took more than 0.8 s"),
+    ],
+)
+@pytest.mark.parametrize("count", [0, 3])
+def test_drips_prolong_nothing(
+    count: int, message: bytes | None, limits: dict[str, float], word: str, good: tuple[bytes, list[np.ndarray]]
+) -> None:
+    """Texts and waveforms that are whole, a line byte by byte, and lines for ever; before the first line, and after."""
+    xml, lines = scan(coils=2)
+    if message == b"line":
+        message, count = mrd.acquisition(lines[3]), max(count, 1)
+    drip = itertools.repeat(message) if message else (bytes([one]) for one in mrd.acquisition(lines[3]))
+    with serving(connections=1, **limits) as running, Client(running.port) as client:
+        client.send(stream(xml, lines[:count], closing=False))
+        with suppress(OSError):
+            for piece in itertools.islice(drip, 60):
+                client.send(piece)
+                time.sleep(0.03)
+        text, end = client.rest()
+        assert text == f"ERROR mrihvae: stream: {word}; the connection is closed" and end is None
+        assert_good(running.port, good)
+
+
+def test_answers_that_nobody_takes_free_the_place(good: tuple[bytes, list[np.ndarray]]) -> None:
+    """A client that reads a few bytes at a time keeps neither the place nor the answers."""
+    payload = stream(*scan(slices=1, height=128, width=128, repetitions=80))
+    with serving(connections=1, timeout=1.0) as running, Client(running.port) as client:
+        client.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        client.send(payload)
+        began = time.monotonic()
+        while time.monotonic() - began < 4:
+            client.socket.recv(10)
+            time.sleep(0.05)
+        assert_good(running.port, good)
+        assert running.engine.budget.held == 0
+
+
+def test_further_clients_are_refused_and_idle_ones_make_room(
+    good: tuple[bytes, list[np.ndarray]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lobby, "PRESSED", 0.8)
+    with serving(waiting=3) as running, ExitStack() as stack:
+        opened, *idle = (stack.enter_context(Client(running.port)) for _ in range(3))
+        opened.send(stream(scan()[0], [], closing=False))
+        time.sleep(0.2)
+        with Client(running.port) as further:
+            assert further.rest() == ["ERROR mrihvae: stream: 3 connections wait already; try again later", None]
+        time.sleep(1)
+        assert_good(running.port, good)
+        assert idle[0].rest() == [
+            "ERROR mrihvae: stream: nothing useful came, and others wait; the connection is closed", None
+        ]  # fmt: skip
+        for client in (opened, idle[1]):  # the others stay
+            client.send(mrd.close())
+            assert client.rest()[-1] is None
+
+
+def test_memory_of_all_scans_together_is_limited(good: tuple[bytes, list[np.ndarray]]) -> None:
+    xml, lines = scan(coils=2, slices=8, slice_order="by_line")
+    engine = replace(cheap(), budget=Budget(250_000))  # a scan holds 150 kB, with what lines take beside samples
+    payload = stream(xml, lines[: len(lines) // 2], closing=False)
+    with serving(engine) as running, Client(running.port) as one, Client(running.port) as other:
+        one.send(payload)
+        time.sleep(0.5)
+        assert 100_000 < engine.budget.held < 250_000
+        other.send(payload)
+        other.send(payload[len(stream(xml, [], closing=False)) :])
+        (text, end) = other.rest()
+        assert end is None and "all connections together would hold more than 0.000233 GiB" in text
+        one.socket.close()
+        time.sleep(0.5)
+        assert engine.budget.held == 0
+        assert_good(running.port, good)
 
 
 def test_connections_are_kept_alive_by_the_network(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -573,8 +682,7 @@ def test_machine_that_does_not_answer_is_gone() -> None:
             raise TimeoutError(errno.ETIMEDOUT, "Connection timed out")
 
     dead: Any = Dead()
-    receiver = server._Receiver(dead, ServerSettings(), lambda: False)
-    receiver.begin()
+    receiver = Receiver(dead, ServerSettings(), lambda: False)
     with pytest.raises(ConnectionError, match="its machine does not answer"):
         receiver.read(1)
 
@@ -643,16 +751,17 @@ def test_further_connections_wait(good: tuple[bytes, list[np.ndarray]]) -> None:
         Client(running.port) as one,
         Client(running.port) as other,
     ):
-        one.send(good[0][:700])
-        other.send(good[0][:700])
+        start = len(good[0]) // 2  # with lines: others hold no place
+        one.send(good[0][:start])
+        other.send(good[0][:start])
         time.sleep(0.3)
         third = clients.submit(assert_good, running.port, good)
         time.sleep(0.7)
         assert not third.done()
-        one.send(good[0][700:])
+        one.send(good[0][start:])
         assert len([answer for answer in one.rest() if isinstance(answer, mrd.Image)]) == 2
         third.result(10)
-        other.send(good[0][700:])
+        other.send(good[0][start:])
         assert len([answer for answer in other.rest() if isinstance(answer, mrd.Image)]) == 2
 
 
@@ -696,7 +805,7 @@ def test_settings_that_cannot_be() -> None:
 @pytest.mark.parametrize("host", ["no such host", "192.0.2.1"])
 def test_host_that_is_not_here(host: str) -> None:
     with pytest.raises(InputError, match=f"{host}:0: nothing can listen there"):
-        Server(cheap(), ServerSettings(host, 0))
+        Server(cheap(), ServerSettings(host, 0, allow_remote=True))
 
 
 @pytest.mark.skipif(not socket.has_ipv6, reason="no IPv6")

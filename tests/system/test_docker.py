@@ -88,6 +88,7 @@ def test_images_start_commands_that_exist() -> None:
     for words in started:
         options = parse(words[1:])
         assert isinstance(options, Serve) and (options.host, options.port) == ("0.0.0.0", 9002)
+        assert options.allow_remote
 
 
 def test_what_is_copied_is_there_and_not_ignored() -> None:

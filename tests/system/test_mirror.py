@@ -8,9 +8,13 @@ WITHOUT = {
     "__main__": "one call of the command, with which tests/cli/test_main.py starts it",
     "cli/convert_content": "tests/cli/test_convert.py, test_dicom.py and test_round_trips.py",
     **dict.fromkeys(
-        [f"cli/options/{name}" for name in ("common", "files", "images", "info", "reconstruct", "scanner", "training")],
+        [
+            f"cli/options/{name}"
+            for name in ("common", "doctor", "files", "images", "info", "reconstruct", "scanner", "training")
+        ],
         "tests/cli/test_options.py",
     ),
+    "cli/doctor_checks": "tests/cli/test_doctor.py",
     "cli/info_content": "tests/cli/test_info.py",
     "cli/reconstruction_images": "tests/cli/test_dicom.py",
     "cli/protocol_volumes": "tests/cli/test_run.py",
@@ -18,6 +22,7 @@ WITHOUT = {
     "cli/tasks": "containers without a method",
     "cli/volume_tasks": "tests/cli/test_dask_engine.py",
     "cli/report": "tests/evaluation/test_report.py reads the pages that the command writes",
+    "cli/train_checks": "tests/cli/test_train.py",
     "evaluation/report/data": "tests/evaluation/test_report_page.py",
     "evaluation/report/page": "tests/evaluation/test_report_page.py",
     "evaluation/report/pictures": "tests/evaluation/test_report_page.py",
@@ -37,11 +42,12 @@ WITHOUT = {
     "inference/preparation": "tests/inference/test_reconstruct.py",
     "inference/problem": "tests/inference/test_reconstruct.py",
     "io/checks": "its refusals are those of every reader, in tests/io/test_kspace.py",
+    **dict.fromkeys([f"server/{name}" for name in ("lobby", "receiver", "sender")], "tests/server/test_tcp.py"),
     "recon/catalog": "tests/recon/test_volumes.py",
     "recon/methods": "tests/recon/test_volumes.py",
     "recon/normalization": "tests/data/test_inspection.py",
     "recon/settings": "tests/protocols/test_evaluation.py refuses what it refuses",
-    "training/batches": "tests/training/test_loop.py",
+    **dict.fromkeys(["training/batches", "training/log"], "tests/training/test_loop.py"),
 }
 MODULES = {
     str(path.relative_to(REPOSITORY / "mrihvae").with_suffix(""))

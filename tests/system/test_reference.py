@@ -15,7 +15,7 @@ import pytest
 pytest.importorskip("ismrmrd")
 
 from mrihvae.io.mrd.image_files import mrd_image_groups
-from mrihvae.recon.methods import make_method
+from mrihvae.recon.catalog import make_method
 from mrihvae.server.tcp import Server
 from tests.support import mrd
 from tests.support.files import run

@@ -8,7 +8,7 @@ from typing import Any
 
 from cyclopts import Token
 
-from mrihvae.cli.options.common import DEVICE, OUTPUT, OVERWRITE, PIXEL_TYPE, PROTOCOL, QUIET
+from mrihvae.cli.options.common import DEVICE, KEY, OUTPUT, OVERWRITE, PIXEL_TYPE, PROTOCOL, QUIET, UNCENTERED
 from mrihvae.cli.sections import EXPERT, FILES, METHOD, SEVERAL, Options
 from mrihvae.server.request import STORED
 
@@ -17,17 +17,25 @@ class Serve(Options):
     """reconstruct scans as a scanner sends them over TCP (MRD)
 
     Example:
-      mrihvae serve --host 0.0.0.0 --device cuda
+      mrihvae serve --device cuda
+      mrihvae serve --host 0.0.0.0 --allow-remote
     """
 
-    host: str = FILES("address to listen on; 0.0.0.0 for all, without protection", "127.0.0.1")
+    host: str = FILES("address to listen on; 0.0.0.0 for all, with --allow-remote", "127.0.0.1")
+    allow_remote: bool = FILES("listen where other machines connect, without a password or encryption", False)
     port: int = FILES("port to listen on; 0 for one that is free", 9002)
     protocol: str | None = PROTOCOL()
     pixels: str = PIXEL_TYPE(STORED)
     max_connections: int = EXPERT("scans at once; further ones wait", 4)
+    max_waiting: int = EXPERT("connections that wait, or have sent no line; further ones are refused", 1024)
     max_memory: float = EXPERT("GiB of k-space that are held of a scan at most", 8.0)
-    timeout: float = EXPERT("seconds within which a client must send its next message", 300.0)
+    max_total_memory: float | None = EXPERT(
+        "GiB of k-space and images that are held of all scans at most", None, "twice --max-memory"
+    )
+    timeout: float = EXPERT("seconds within which a client must send its next line", 300.0)
     first_timeout: float = EXPERT("seconds within which a client must send its header", 30.0)
+    idle_timeout: float = EXPERT("seconds within which a client must send its next line if others wait", 60.0)
+    scan_timeout: float = EXPERT("seconds within which a scan must be over", 14400.0)
     device: str = DEVICE("cpu")
 
 
@@ -70,6 +78,8 @@ class Send(Options):
     server: str = FILES("where the server listens", name="HOST:PORT", positional=True)
     output: Path = OUTPUT("folder for images.mrd")
     group: str | None = FILES("scan to send, of a file with several", None)
+    key: str | None = KEY()
+    uncentered: bool = UNCENTERED()
     overwrite: bool = OVERWRITE()
     quiet: bool = QUIET()
     config: str = METHOD("name of the server's configuration", "mrihvae")

@@ -35,6 +35,7 @@ class CalibrationLines:
     def __init__(self, header: ScanHeader, hold: Callable[[int], None]) -> None:
         self.header, self._hold = header, hold
         self.lines: dict[int, LineGroup] = {}  # by slice
+        self.alone: dict[int, set[tuple[int, int]]] = {}  # by slice, steps of those that are for calibration alone
         self._ready: dict[Key, Calibration] = {}  # of the first repetition, by its key, or by slice alone
         self._keys: dict[int, Key] = {}  # by slice, which lines calibrate it: the first that can
         self._waiting: dict[int, list[Slice]] = {}  # by slice, those of interleaved repetitions without maps so far
@@ -42,6 +43,11 @@ class CalibrationLines:
     def accepts(self, key: Key) -> bool:
         """Return whether lines of a key calibrate their slice: those that come first do."""
         return key == self._keys.setdefault(key.slice, key)
+
+    def may_fill(self, key: Key, image: LineGroup) -> bool:
+        """Return whether lines that calibrate a slice may be of it: they fill its gaps, and none was acquired twice."""
+        lines, alone = self.lines.get(key.slice), self.alone.get(key.slice, set())
+        return lines is not None and bool(alone) and not alone & image.sums.keys() and fills_gaps(lines, image)
 
     @property
     def waiting(self) -> list[int]:

@@ -17,6 +17,7 @@ from mrihvae.data.scan import Scan
 from mrihvae.errors import InputError
 from mrihvae.io.checks import read_errors
 from mrihvae.io.mrd.header import ScanHeader, parse_header
+from mrihvae.io.mrd.image_files import mrd_image_groups
 from mrihvae.io.mrd.noise import NoiseScans
 from mrihvae.io.mrd.slices import Slice
 from mrihvae.io.mrd.sorter import SliceAssembler
@@ -87,6 +88,10 @@ def _read_measurements(file: h5py.File, path: Path, groups: Sequence[str]) -> li
 def _read_measurement(file: h5py.File, path: Path, group: str, noise: NoiseScans | None) -> _Measurement:
     """Read and sort the lines of a group, with the noise of earlier ones."""
     datasets = file[group]
+    if "data" not in datasets and (images := mrd_image_groups(path)):
+        raise InputError(
+            f"{path}: holds images ({', '.join(images)}), not k-space; 'mrihvae convert' writes them in other formats"
+        )
     for name in ("xml", "data"):
         if not isinstance(datasets.get(name), h5py.Dataset):
             raise InputError(
@@ -143,6 +148,8 @@ def scans_of(slices: Sequence[Slice], header: ScanHeader, name: str, noise: np.n
             alike = [slice_ for slice_ in rest if _same_stack(slice_, rest[0])]
             stacks += [_by_place(stack) for stack in _split_slabs(alike)]
             rest = [slice_ for slice_ in rest if not any(slice_ is other for other in alike)]
+            if any(_same_directions(slice_, alike[0]) for slice_ in rest):
+                warn("slices of a volume have different lines: those with the same lines are a scan")
     names = _names(stacks, Path(name).stem)
     return [_scan(stack, header, each, noise) for stack, each in zip(stacks, names, strict=True)]
 
@@ -178,13 +185,18 @@ def _scan(stack: Sequence[Slice], header: ScanHeader, name: str, noise: np.ndarr
 
 def _same_stack(slice_: Slice, other: Slice) -> bool:
     """Return whether slices are of one volume: the same size, lines and directions."""
-    mine, theirs = (np.stack((g.read, g.phase, g.normal)) for g in (slice_.geometry, other.geometry))
     return (
-        slice_.kspace.shape == other.kspace.shape
-        and slice_.mask.shape == other.mask.shape
+        slice_.mask.shape == other.mask.shape
         and bool((slice_.mask == other.mask).all())
-        and float(np.abs(mine - theirs).max()) < DIRECTION_TOLERANCE
+        and _same_directions(slice_, other)
     )
+
+
+def _same_directions(slice_: Slice, other: Slice) -> bool:
+    """Return whether slices have the same size and directions."""
+    mine, theirs = (np.stack((g.read, g.phase, g.normal)) for g in (slice_.geometry, other.geometry))
+    same = slice_.kspace.shape == other.kspace.shape
+    return same and float(np.abs(mine - theirs).max()) < DIRECTION_TOLERANCE
 
 
 def _split_slabs(stack: list[Slice]) -> list[list[Slice]]:

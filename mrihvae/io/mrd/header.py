@@ -10,6 +10,7 @@ from typing import Any
 from xml.sax.saxutils import escape
 
 from mrihvae.errors import InputError
+from mrihvae.io.mrd.strict_xml import DocumentTypeError, parse_xml
 
 ANY_NAMESPACE = "{*}"  # namespace: not all writers give it
 HYDROGEN_HZ_PER_T = 42.577478518e6  # the gyromagnetic ratio over 2 pi
@@ -131,11 +132,13 @@ def parse_header(xml: str, source: str = "stream") -> ScanHeader:
     InputError
         Not XML, no encoding, or a matrix that none can have.
     """
-    if "<!DOCTYPE" in xml:  # entities in it can grow to any size
-        raise InputError(f"{source}: the header has a document type, which ISMRMRD's have not; write it without")
     try:
-        root = ElementTree.fromstring(xml.rstrip("\0").strip())
-    except (ElementTree.ParseError, ValueError) as error:
+        root = parse_xml(xml.rstrip("\0").strip())
+    except DocumentTypeError as error:
+        raise InputError(
+            f"{source}: the header has a document type, which ISMRMRD's have not; write it without"
+        ) from error
+    except ValueError as error:
         raise InputError(f"{source}: the header is no XML ({error}); check who wrote it") from error
     stored = [_encoding(element, source) for element in root.findall(f"{ANY_NAMESPACE}encoding")]
     encodings = tuple(map(_with_oversampled_fov, stored))

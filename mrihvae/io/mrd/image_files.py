@@ -72,7 +72,7 @@ def read_mrd_images(
 
     Parameters
     ----------
-    series : one of `mrd_image_groups`, its last part, or the number in that
+    series : one of `mrd_image_groups`, its last part, or the number in that; or the image_series_index of images
     contrast, repetition : numbers in the headers of images
 
     Returns
@@ -115,11 +115,10 @@ def read_mrd_volumes(
         Nothing of what was chosen, images of several channels, several at one position, or damaged ones.
     """
     groups = mrd_image_groups(path)
-    chosen = [name for name in groups if series is None or series in _names_of(name)]
-    if not chosen:
-        raise InputError(f"{path}: has no images '{series}'; it has {', '.join(groups)}")
     with read_errors(path, "damaged, or no MRD images", "store them again"), h5py.File(path, "r") as file:
-        listed = [one for name in chosen for one in list_volumes(file[name], name)]
+        listed = _of_series([one for name in groups for one in list_volumes(file[name], name)], series)
+        if not listed:
+            raise InputError(f"has no images '{series}'; it has {', '.join(groups)}")
         kept = _choose(listed, {"contrast": contrast, "repetition": repetition})
         kept, parts = _of_one_kind(kept, path.name)
         maps = [one for one in kept if one.role]
@@ -143,6 +142,15 @@ def _names_of(group: str) -> tuple[str, ...]:
     """Return the names by which a group may be chosen."""
     last = group.rpartition("/")[2]
     return group, last, last.removeprefix("image_")
+
+
+def _of_series(listed: list[StoredImages], series: str | None) -> list[StoredImages]:
+    """Return the volumes of a series: those of a group of this name, and of several series in it the one."""
+    if series is None:
+        return listed
+    named = [one for one in listed if series in _names_of(one.group)]
+    numbered = [one for one in named or listed if series in (str(one.series), f"series{one.series}")]
+    return numbered if not named or (len({one.series for one in named}) > 1 and numbered) else named
 
 
 def _choose(listed: Sequence[StoredImages], wanted: dict[str, int | None]) -> list[StoredImages]:

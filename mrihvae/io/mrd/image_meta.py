@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import xml.etree.ElementTree as ElementTree
 from collections.abc import Mapping, Sequence
 
 import h5py
 import numpy as np
 
 from mrihvae.errors import InputError
+from mrihvae.io.mrd.strict_xml import parse_xml
 from mrihvae.utils.notices import warn
 
 Meta = Mapping[str, list[str]]
@@ -30,10 +30,8 @@ def _parse(text: str) -> Meta:
     if not text:
         return {}
     try:
-        if "<!DOCTYPE" in text:  # entities in it can grow to any size
-            raise ValueError("it has a DOCTYPE")
-        root = ElementTree.fromstring(text)
-    except (ElementTree.ParseError, ValueError) as error:
+        root = parse_xml(text)
+    except ValueError as error:
         warn(f"the meta attributes of images are no XML ({error}); their pixels are not rescaled")
         return {}
     return {

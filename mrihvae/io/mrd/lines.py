@@ -177,6 +177,15 @@ def _true_limit(group: LineGroup, axis: int) -> tuple[Limit, list[str]]:
             f"the header has {name} 0 of {size} as the center of k-space, which is taken as not set: {name} "
             f"{size // 2} is taken"
         ]
+    steps = [step[axis - 1] for step in group.sums]
+    middle = min(steps) + size // 2
+    if max(steps) - min(steps) + 1 == size > 1 and limit.center != middle:  # only so all are in the matrix
+        strongest = _strongest_step(group, axis)
+        if abs(strongest - middle) < abs(strongest - limit.center):
+            return replace(limit, center=middle), [
+                f"with {name} {limit.center} as the center of k-space, as in the header, lines would lie outside of "
+                f"its matrix of {size}: {name} {middle} is taken"
+            ]
     return limit, []
 
 

@@ -8,6 +8,7 @@ do that; nor does it take the zero that usual clients send at the end of a heade
 from __future__ import annotations
 
 import ctypes
+import math
 import struct
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ import numpy as np
 
 from mrihvae.errors import InputError
 from mrihvae.io.mrd.numbers import Number
+from mrihvae.utils.text import printable
 
 CONFIG_NAME_BYTES = 1024  # bytes of the name of a configuration, padded with zeros
 READ_BYTES = 2**20  # bytes that are read at once
@@ -223,12 +225,60 @@ def _read_exactly(read: Read, count: int, what: str, may_end: bool = False) -> b
     return bytes(found)
 
 
+BEFORE_LINES = (Number.CONFIG_FILE, Number.CONFIG_TEXT, Number.HEADER, Number.TEXT, Number.WAVEFORM)
+HEADS = {  # bytes behind the number from which the size of a message is known
+    Number.CONFIG_FILE: 0,
+    Number.CONFIG_TEXT: 4,
+    Number.HEADER: 4,
+    Number.TEXT: 4,
+    Number.ACQUISITION: ctypes.sizeof(ismrmrd.AcquisitionHeader),
+    Number.IMAGE: ctypes.sizeof(ismrmrd.ImageHeader) + 8,
+    Number.WAVEFORM: ctypes.sizeof(ismrmrd.WaveformHeader),
+}
+
+
+def message_size(start: bytes, limits: Limits) -> int | None:
+    """Compute how many bytes the message has that begins there, its number included.
+
+    None where `start` is too short to know it; 0 of messages that are over at once: the close message, and those that
+    `read_messages` refuses by their numbers and lengths.
+    """
+    if len(start) < 2:
+        return None
+    (number,) = struct.unpack_from("<H", start)
+    if number not in HEADS:
+        return 0
+    head = start[2 : 2 + HEADS[number]]
+    if len(head) < HEADS[number]:
+        return None
+    size, numbers, text = 0, 0, 0
+    if number == Number.CONFIG_FILE:
+        size = CONFIG_NAME_BYTES
+    elif number == Number.ACQUISITION:
+        line = ismrmrd.AcquisitionHeader.from_buffer_copy(head)
+        samples, channels, axes = line.number_of_samples, line.active_channels, line.trajectory_dimensions
+        numbers, size = max(channels, axes) * samples, (4 * axes + 8 * channels) * samples
+    elif number == Number.IMAGE:
+        image = ismrmrd.ImageHeader.from_buffer_copy(head[:-8])
+        (text,) = struct.unpack("<Q", head[-8:])
+        numbers = image.channels * math.prod(image.matrix_size)
+        size = text + numbers * np.dtype(IMAGE_TYPES.get(image.data_type, "u1")).itemsize
+    elif number == Number.WAVEFORM:
+        curve = ismrmrd.WaveformHeader.from_buffer_copy(head)
+        numbers = curve.number_of_samples * curve.channels
+        size = 4 * numbers
+    else:
+        (text,) = struct.unpack("<I", head)
+        size = text
+    return 0 if numbers > limits.numbers or text > limits.text else 2 + len(head) + size
+
+
 MAX_ERROR_LETTERS = 500  # letters of an error, which may quote what a client sent
 
 
 def one_line(error: Exception) -> str:
-    """Return an error in one line."""
-    return " ".join(str(error).split())[:MAX_ERROR_LETTERS]
+    """Return an error in one line of printable text."""
+    return printable(" ".join(str(error).split()))[:MAX_ERROR_LETTERS]
 
 
 class ReplyWriter:
@@ -247,8 +297,8 @@ class ReplyWriter:
         self._write(struct.pack("<H", Number.IMAGE) + image.to_bytes())
 
     def text(self, text: str) -> None:
-        """Write a text."""
-        payload = text.encode(errors="replace")  # a client may have sent half a character, which errors quote
+        """Write a text; what is not printed in it, as texts quote what a client sent, is escaped."""
+        payload = printable(text).encode()
         self._write(struct.pack("<HI", Number.TEXT, len(payload)) + payload)
 
     def close(self) -> None:

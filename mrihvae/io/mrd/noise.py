@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 MAX_NOISE_NUMBERS = 2**22  # numbers of noise scans of a set of coils that are kept: more say no more of the covariance
+MAX_COIL_SETS = 16  # numbers of coils of which noise is kept
 
 
 class NoiseScans:
@@ -18,12 +19,22 @@ class NoiseScans:
     def __init__(self, earlier: NoiseScans | None = None) -> None:
         self.earlier = earlier
         self._scans: dict[int, list[np.ndarray]] = {}
+        self._sizes: dict[int, int] = {}  # numbers of them
 
     def add(self, data: np.ndarray) -> None:
         """Add noise (coils, samples)."""
-        scans = self._scans.setdefault(len(data), [])
-        if sum(scan.size for scan in scans) < MAX_NOISE_NUMBERS:
+        coils = len(data)
+        if coils not in self._scans and len(self._scans) >= MAX_COIL_SETS:
+            return
+        scans = self._scans.setdefault(coils, [])
+        if self._sizes.get(coils, 0) < MAX_NOISE_NUMBERS:
             scans.append(np.array(data))
+            self._sizes[coils] = self._sizes.get(coils, 0) + data.size
+
+    @property
+    def size(self) -> int:
+        """The number of noise samples that are kept."""
+        return sum(self._sizes.values())
 
     def find(self, coils: int | None = None) -> np.ndarray | None:
         """Return the noise of a number of coils, complex64 (coils, samples); None without any.

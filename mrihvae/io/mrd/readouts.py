@@ -102,7 +102,7 @@ def readout(line: ismrmrd.Acquisition, encoding: Encoding) -> Readout:
     if not places:
         raise InputError(
             f"line {line.scan_counter}: has {samples.count} samples to use with the center at {center}, which do not "
-            f"fit the header's {size}; check its 'encodedSpace'"
+            f"fit the header's {size}; check its 'encodedSpace', and center_sample of lines"
         )
     return _lay_out(data, places[0], kept, line.scan_counter)
 
@@ -209,8 +209,12 @@ def _oversampling(grid: int, size: int) -> str:
 
 def _oversampled(samples: _Samples, size: int) -> _Place | None:
     """Place a line that needs a larger grid than the header has: its oversampling is the simplest that fits."""
-    if samples.count <= size:
+    count = samples.count
+    if count <= size:
         return None
+    if samples.center == size // 2 and MIN_OVERSAMPLING <= count / size <= MAX_OVERSAMPLING and count % size == 0:
+        doubt = f"{_oversampling(count, size)}, with the center in their middle, not at center_sample"
+        return _Place(count, count // 2, doubt)
     found = [*_grids(samples, samples.center, size), *_grids(samples, samples.late_center, size)]
     return min(found, key=lambda place: _complexity(place.grid / size), default=None)
 

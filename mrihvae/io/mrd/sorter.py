@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import replace
+from operator import sub
 from typing import TypeVar
 
 import ismrmrd
@@ -37,6 +38,7 @@ UNUSED_FLAGS = (  # lines that hold no part of the image
 )
 UNUSED_NOISE_FLAGS = set(UNUSED_FLAGS) - {ismrmrd.ACQ_IS_SURFACECOILCORRECTIONSCAN_DATA}  # noise may be of that scan
 K = TypeVar("K")
+LINE_NUMBERS = 128  # numbers of 8 bytes that a line takes in memory beside its samples
 MAX_HELD_NUMBERS = 2**28  # numbers of lines that are held at once, of slices that are not complete: 2 GiB
 
 
@@ -74,7 +76,12 @@ class SliceAssembler:
         self._gaps: dict[Key, LineGroup] = {}  # calibration lines that may be of the image
         self._calibration = CalibrationLines(header, self._hold)
         self._delivered: set[Key] = set()
-        self._size = 0
+        self._size = self._count = 0  # k-space samples and lines that are held
+
+    @property
+    def held(self) -> int:
+        """The number of k-space samples that are held, with those of noise scans, and what lines take beside them."""
+        return self._size + self.noise_scans.size + LINE_NUMBERS * self._count
 
     @property
     def noise(self) -> np.ndarray | None:
@@ -109,6 +116,9 @@ class SliceAssembler:
         if (both or alone) and not is_embedded(encoding):
             if self._calibration.accepts(key):
                 self._place(line, encoding, samples, self._calibration.lines, key.slice)
+                if alone:
+                    step = int(i.kspace_encode_step_1), int(i.kspace_encode_step_2)
+                    self._calibration.alone.setdefault(key.slice, set()).add(step)
             if alone and encoding.calibration_mode not in SEPARATE and key not in self._delivered:
                 self._place(line, encoding, samples, self._gaps, key)
             if alone:
@@ -117,6 +127,8 @@ class SliceAssembler:
             self.late += 1
             return []
         completed = self._completed_keys(key)
+        if key in self._lines and max(map(abs, map(sub, self._lines[key].rows, samples.rows))) > 0.5:
+            self._warn(["lines have readouts of different lengths: what some of them lack counts as not acquired"])
         self._place(line, encoding, samples, self._lines, key)
         return self._complete(line, key, completed)
 
@@ -176,6 +188,7 @@ class SliceAssembler:
             raise InputError(f"line {line.scan_counter}: has {len(data)} coils, and others have {group.coils}")
         if step not in group.sums:
             self._hold(data.size)
+            self._count += 1
         group.add(step, data, rows)
         group.centers.add((int(i.user[USER_CENTERS[1]]), int(i.user[USER_CENTERS[2]])))
 
@@ -224,6 +237,7 @@ class SliceAssembler:
         self._delivered.add(key)
         for each in (group, gaps):
             self._size -= 0 if each is None else sum(line.size for line in each.sums.values())
+            self._count -= 0 if each is None else len(each.sums)
         is_filled = gaps is not None and fills_gaps(gaps, group)
         if gaps is not None and is_filled:
             group.fill(gaps)
@@ -231,6 +245,14 @@ class SliceAssembler:
                 [
                     f"calibration lines of calibration mode '{group.encoding.calibration_mode or 'none'}' fill gaps "
                     "between lines of the image: they are taken as its lines, as with 'embedded'"
+                ]
+            )
+        elif group.encoding.calibration_mode in SEPARATE and self._calibration.may_fill(key, group):
+            self._warn(
+                [
+                    "calibration lines are exactly those that the image lacks, but they are left out of it by the "
+                    f"header's calibration mode '{group.encoding.calibration_mode}': if they belong to it, write "
+                    "'embedded' there"
                 ]
             )
         self._coils = group.coils

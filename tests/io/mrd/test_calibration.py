@@ -64,8 +64,18 @@ def test_lines_that_are_not_of_the_image(kind: str) -> None:
         elif line.flags & alone and kind == "shorter":
             lines[k] = replace(line, data=line.data[:, 12:], center_sample=4)
     sorter, slices = sort(header("separate" if kind == "separate" else None), lines)
-    assert psnr(stacked(slices), kspace * taken) > EQUAL and not sorter.warnings
+    assert psnr(stacked(slices), kspace * taken) > EQUAL and len(sorter.warnings) == (kind == "separate")
     assert all((one.mask == taken).all() and one.calibration is not None for one in slices)
+
+
+def test_separate_lines_that_only_the_image_lacks_are_doubted() -> None:
+    """A scan of its own has contiguous lines, so that some are measured twice."""
+    kspace = phantom(*SHAPE)
+    lines = mrd.cartesian_lines(kspace, mask=PATTERN, calibration=CENTER)
+    (text,) = sort(header("separate"), lines)[0].warnings
+    assert text.startswith("calibration lines are exactly those that the image lacks, but they are left out")
+    lines = mrd.cartesian_lines(kspace, mask=PATTERN, calibration=CENTER, calibration_apart=True)
+    assert not sort(header("separate"), lines)[0].warnings
 
 
 def test_partitions_of_lines_that_fill_gaps() -> None:

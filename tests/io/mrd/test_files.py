@@ -123,7 +123,9 @@ def test_slices_of_other_directions_or_lines_are_scans_of_their_own(tmp_path: Pa
     turned = {"read_dir": (0.0, 0.0, -1.0), "phase_dir": (0.0, 1.0, 0.0), "slice_dir": (1.0, 0.0, 0.0)}
     lines = [replace(line, **turned) if line.slice == 1 else line for line in lines]
     mrd.write_mrd(tmp_path / "scan.h5", mrd.cartesian_xml(kspace.shape), lines)
-    scans = read_mrd(tmp_path / "scan.h5")
+    with collect_notices() as notices:
+        scans = read_mrd(tmp_path / "scan.h5")
+    assert notices == ["slices of a volume have different lines: those with the same lines are a scan"]
     assert [scan.name for scan in scans] == ["scan_slice0.h5", "scan_slice1.h5", "scan_slice3.h5"]
     assert [len(scan.kspace) for scan in scans] == [2, 1, 1]
     assert nmse(scans[0].kspace, kspace[[0, 2]]) < EXACT and nmse(scans[1].kspace, kspace[[1]]) < EXACT
@@ -178,7 +180,7 @@ def test_maps_of_calibration_lines_are_used(tmp_path: Path) -> None:
     found = torch.from_numpy(reconstruct_volume(scan, mask_of(scan, None), method))
     assert distance(found, images.abs()) < 0.01
     alone = replace(scan, calibration=None)
-    with pytest.raises(InputError, match=r"slice 0: only \d+ x \d+ bins around the center"):
+    with pytest.raises(InputError, match=r"slice 0: only \d+ x \d+ samples around the center"):
         reconstruct_volume(alone, mask_of(alone, None), method)
 
 
@@ -405,7 +407,10 @@ WRONG: dict[str, tuple[Callable[[Path], None], str]] = {
     "no encoding": (with_xml(b"<ismrmrdHeader/>"), "no 'encoding'"),
     "only garbage": (only_garbage, "no line of an image"),
     "NaN": (nan, "line 7: holds NaN"),
-    "images": (images_alone, "its group 'dataset' has no 'xml' (it has image_0)"),
+    "images": (
+        images_alone,
+        "holds images (dataset/image_0), not k-space; 'mrihvae convert' writes them in other formats",
+    ),
     "radial": (radial, "trajectory 'radial'"),
 }
 

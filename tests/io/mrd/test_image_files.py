@@ -11,6 +11,7 @@ import pytest
 
 from mrihvae.errors import InputError
 from mrihvae.io.mrd.image_files import mrd_image_groups, read_mrd_images
+from tests.support.stored_images import Stored, marked, store
 
 HEADER = np.dtype([(name, "<f4", 3) for name in ("position", "field_of_view", "read_dir", "phase_dir", "slice_dir")])
 DATA = np.arange(2 * 1 * 1 * 6 * 8, dtype=np.float32).reshape(2, 1, 1, 6, 8)  # (image, channel, z, y, x)
@@ -63,6 +64,21 @@ def test_series_by_their_names(tmp_path: Path) -> None:
     assert read_mrd_images(path, "2").pixels.min() == 1000
     with pytest.raises(InputError, match="a.h5: has no images 'image_3'; it has dataset/image_1, dataset/image_2"):
         read_mrd_images(path, "image_3")
+
+
+def test_series_within_a_group_are_chosen_by_their_index(tmp_path: Path) -> None:
+    images = [
+        Stored(marked(10 * series), place=5 * k, header={"image_series_index": series})
+        for series in (3, 4)
+        for k in range(2)
+    ]
+    path = store(tmp_path / "a.h5", images)
+    with pytest.raises(InputError, match=r"has 2 volumes: series3 \(2 slices\), series4 \(2 slices\); choose one by"):
+        read_mrd_images(path)
+    for name in ("4", "series4"):
+        assert read_mrd_images(path, name).pixels.min() == 40
+    with pytest.raises(InputError, match="a.h5: has no images '5'; it has dataset/image_0"):
+        read_mrd_images(path, "5")
 
 
 def test_what_has_no_images(tmp_path: Path) -> None:

@@ -111,6 +111,25 @@ def test_limits_that_are_not_set(limit: tuple[int, int, int] | None) -> None:
     assert len(warnings) == (limit == (0, 23, 0))  # whose center alone is not
 
 
+@pytest.mark.parametrize("limit", [(0, 23, 11), (0, 29, 15), (-12, 11, 0), (0, 19, 10)])
+def test_a_center_that_leaves_no_room_for_the_lines(limit: tuple[int, int, int]) -> None:
+    """All lines of the matrix are there, so that its middle is the center."""
+    kspace, one, warnings = scan(limit, early=False)
+    assert psnr(one.kspace[None], kspace) > EQUAL and one.mask.all()
+    (warning,) = warnings
+    assert warning.endswith("lines would lie outside of its matrix of 24: line 12 is taken")
+
+
+def test_readouts_of_different_lengths_are_said() -> None:
+    kspace = phantom(1, 2, 16, 24)
+    lines = mrd.cartesian_lines(kspace)
+    lines[3] = replace(lines[3], data=lines[3].data[:, 8:], center_sample=8)
+    sorter, _ = sort(mrd.cartesian_xml(kspace.shape), lines)
+    assert sorter.warnings == [
+        "lines have readouts of different lengths: what some of them lack counts as not acquired"
+    ]
+
+
 def test_limits_that_start_above_0() -> None:
     kspace, one, warnings = scan((4, 19, 12), steps=range(4, 20))
     kept = (np.arange(24) >= 4) & (np.arange(24) < 20)

@@ -6,6 +6,7 @@ import io
 import struct
 import tracemalloc
 from collections.abc import Callable
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -24,6 +25,7 @@ from mrihvae.io.mrd.messages import (
     ReceivedImage,
     ReplyWriter,
     StreamError,
+    message_size,
     read_messages,
 )
 from tests.support import mrd
@@ -102,6 +104,41 @@ def test_stream_that_comes_slowly() -> None:
     fast, slow = messages(GOOD), list(read_messages(slowly(GOOD)))
     assert slow[:4] == fast[:4]
     assert all(np.array_equal(one.data, other.data) for one, other in zip(slow[4:], fast[4:], strict=True))
+
+
+IMAGE = mrd.image(mrd.Image(np.zeros((2, 3, 4, 5), np.int16), "<ismrmrdMeta/>"))
+
+
+def test_size_of_a_message_is_known_from_its_start() -> None:
+    buffer, limits, sizes = io.BytesIO(GOOD.removesuffix(CLOSE) + IMAGE), Limits(), []
+    read = read_messages(buffer.read, limits, lambda: sizes.append(buffer.tell()))
+    assert len(list(read)) == 7
+    whole = buffer.getvalue()
+    for start, end in pairwise(sizes):
+        known = [message_size(whole[start : start + count], limits) for count in range(end - start + 1)]
+        assert set(known) == {None, end - start} and known == sorted(known, key=lambda size: size is not None)
+        assert message_size(whole[start:], limits) == end - start
+
+
+@pytest.mark.parametrize(
+    "start",
+    [
+        CLOSE,
+        struct.pack("<H", 1007),
+        struct.pack("<HI", 3, 2**24 + 1),
+        struct.pack("<H", 1008) + acquisition_header(65535, 65535),
+        waveform()[: 2 + 28] + struct.pack("<HHfHxx", 65535, 65535, 1.0, 0),
+        mrd.image(mrd.Image(np.zeros((1, 1, 2, 2), np.int16)), channels=65535, matrix_size=(65535,) * 3),
+    ],
+)
+def test_messages_that_are_over_at_once(start: bytes) -> None:
+    assert message_size(start, Limits()) == 0
+
+
+def test_texts_of_answers_are_printable() -> None:
+    written: list[bytes] = []
+    ReplyWriter(written.append).text("a\x1b[31m\u202e\n\ud800é")
+    assert written == [text(5, "a\\x1b[31m\\u202e\\x0a\\ud800é".encode())]
 
 
 def test_stream_may_end_between_messages() -> None:

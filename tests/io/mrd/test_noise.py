@@ -9,7 +9,7 @@ import pytest
 
 pytest.importorskip("ismrmrd")
 
-from mrihvae.io.mrd.noise import NoiseScans
+from mrihvae.io.mrd.noise import MAX_COIL_SETS, MAX_NOISE_NUMBERS, NoiseScans
 from tests.support import mrd
 from tests.support.assembly import phantom, psnr, sort, stacked
 from tests.support.files import complex_normal
@@ -59,3 +59,13 @@ def test_noise_of_earlier_measurements_counts_without_ones_own() -> None:
         found = own.find(coils)
         assert found is not None and found.shape == (coils, samples)
     assert own.find(4) is None and own.doubts(3) == []
+
+
+def test_noise_that_is_kept_is_limited() -> None:
+    scans, block = NoiseScans(), np.zeros((2, MAX_NOISE_NUMBERS // 8), np.complex64)
+    for _ in range(9):
+        scans.add(block)
+    assert scans.size == MAX_NOISE_NUMBERS
+    for coils in range(3, 40):
+        scans.add(np.zeros((coils, 1), np.complex64))
+    assert scans.size == MAX_NOISE_NUMBERS + sum(range(3, MAX_COIL_SETS + 2)) and scans.find(39) is None

@@ -10,10 +10,15 @@ import pytest
 
 pytest.importorskip("ismrmrd")
 
+import ismrmrd
+
 from mrihvae.errors import InputError
+from mrihvae.io.mrd.header import Encoding, Space
+from mrihvae.io.mrd.readouts import readout
 from mrihvae.io.partitions import centered_fft
 from tests.support import mrd
 from tests.support.assembly import phantom, psnr, scan_3d, slab_xml, sort, stacked
+from tests.support.files import complex_normal
 
 SHAPE = (2, 3, 32, 12)  # slices, coils, H, W
 EQUAL = 100  # dB from which images are the same
@@ -63,6 +68,18 @@ def test_asymmetric_echo_of_such_oversampling(discard: tuple[int, int]) -> None:
     found, _ = images(BASE, lines)
     truth, _ = images({}, [replace(line, data=line.data * kept) for line in whole])
     assert psnr(found, truth) > EQUAL
+
+
+def test_center_of_the_base_resolution_beside_oversampled_samples() -> None:
+    kspace = complex_normal((2, 16))
+    image = centered_fft(kspace, 1, inverse=True)
+    samples = centered_fft(np.pad(image, ((0, 0), (8, 8))), 1)
+    line = ismrmrd.Acquisition.from_array(samples)
+    line.center_sample = 8
+    space = Space((16, 12, 1), (16.0, 12.0, 1.0))
+    found = readout(line, Encoding(space, space))
+    np.testing.assert_allclose(found.data, kspace, atol=1e-5)
+    assert found.doubt.endswith("2 times oversampled, with the center in their middle, not at center_sample")
 
 
 def test_image_that_is_smaller_than_the_base_resolution() -> None:

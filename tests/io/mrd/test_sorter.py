@@ -21,7 +21,7 @@ from mrihvae.coils.settings import CoilSettings
 from mrihvae.errors import InputError
 from mrihvae.io.mrd import noise
 from mrihvae.io.mrd.header import parse_header
-from mrihvae.io.mrd.sorter import Key, SliceAssembler
+from mrihvae.io.mrd.sorter import LINE_NUMBERS, Key, SliceAssembler
 from mrihvae.io.partitions import centered_fft
 from mrihvae.recon import sliced_scan
 from mrihvae.recon.sliced_scan import calibration_maps
@@ -760,6 +760,19 @@ def test_lines_that_are_held_are_limited() -> None:
     assert len(sort(mrd.cartesian_xml(SHAPE), lines, True, max_held=size)[1]) == 3
     with pytest.raises(InputError, match="may be held of it; raise --max-memory"):
         sort(mrd.cartesian_xml(SHAPE), lines, False, max_held=size)
+
+
+def test_what_is_held_is_counted() -> None:
+    """Samples, and what lines take beside them; nothing once slices are given."""
+    lines = mrd.cartesian_lines(complex_normal(SHAPE), noise_scans=1)
+    sorter = SliceAssembler(parse_header(mrd.cartesian_xml(SHAPE)))
+    held = []
+    for line in lines:
+        sorter.add(acquisition(line))
+        held.append(sorter.held)
+    noise = lines[0].data.size
+    assert held[:3] == [noise, noise + 2 * 16 + LINE_NUMBERS, noise + 2 * (2 * 16 + LINE_NUMBERS)]
+    assert held[-1] == noise
 
 
 def test_matrix_that_no_lines_can_fill() -> None:
