@@ -99,10 +99,10 @@ class SharedRecord:
         OutputError
             It cannot be written.
         """
-        began = time.perf_counter()
-        if not last and began < self._due:
+        if not last and time.perf_counter() < self._due:
             return
         with _locked(self.path.with_name(f".{self.path.name}.lock")):
+            began = time.perf_counter()
             there, dropped = _read(self.path), self._dropped
             old = {json.dumps(entry, sort_keys=True) for key in ("volumes", "failed") for entry in dropped.get(key, ())}
             added = {

@@ -46,7 +46,7 @@ def add_rows(path: Path, names: list[str]) -> None:
     record, rows = SharedRecord(path, ["method"], names, keep=True), {}
     for name in names:
         rows |= row(name)
-        record.write(rows, [], complete)
+        record.write(rows, [], complete, last=name == names[-1])
 
 
 def test_rows_of_several_processes_stay(tmp_path: Path) -> None:
