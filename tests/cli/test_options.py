@@ -27,7 +27,7 @@ LATER: dict[str, set[str]] = {
     "convert": {"contrast", "key", "overwrite", "repetition", "uncentered"},
     "doctor": {"json"},
     "info": {"files", "json", "key", "uncentered"},
-    "reconstruct": {"key", "overwrite", "quiet", "seed", "uncentered", "verbose", *WORKERS},
+    "reconstruct": {"key", "overwrite", "quiet", "seed", "tv_blend", "uncentered", "verbose", *WORKERS},
     "restore": {"overwrite", "quiet"},
     "evaluate": {"quiet"},
     "report": {"quiet"},

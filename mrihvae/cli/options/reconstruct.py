@@ -107,6 +107,9 @@ class Reconstruct(Options):
     step: float | None = EXPERT.setting(RefinementSettings, "step", "hybrid: ", shown="tuned")
     anchor: str | None = EXPERT.setting(RefinementSettings, "anchor", "hybrid: ", unset=True, choices=ANCHORS)
     combine: str | None = EXPERT.setting(InferenceSettings, "combine", "hybrid: ", unset=True, choices=COMBINATIONS)
+    tv_blend: bool | None = EXPERT.setting(
+        InferenceSettings, "tv_blend", "hybrid: ", default=None, shown="--tv-blend", negative="--no-tv-blend"
+    )
     iterations: int | None = EXPERT.setting(FOR_SCANS, "iterations", "pnp: ", unset=True)
     gamma: float | None = EXPERT.setting(FOR_SCANS, "gamma", "pnp: ", unset=True)
     tau: float | None = EXPERT.setting(FOR_SCANS, "tau", "pnp: ", unset=True)
