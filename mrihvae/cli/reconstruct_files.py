@@ -25,6 +25,7 @@ from mrihvae.recon.volumes import Reconstruction, zero_filled_volume
 from mrihvae.utils.memory import peak_memory, reset_peak_memory, return_large_blocks
 from mrihvae.utils.notices import collect_notices
 from mrihvae.utils.stages import record_stages, stage
+from mrihvae.utils.text import counted
 
 STAGES = ("read", "checks", "check", "maps", "first guess", "inference", "write")  # in their order
 BRIEF = ("check", "maps")  # those of them that stand in the line of a volume
@@ -174,7 +175,12 @@ def describe(row: Mapping[str, Any]) -> str:
     shown = {name: part for name, part in row.get("stages", {}).items() if name in BRIEF or name not in STAGES}
     stages = "".join(f", {name} {part:.2f}" for name, part in shown.items())
     within = f" ({stages.removeprefix(', ')})" if stages else ""
-    parts = [f"{row['slices']} slices", f"R = {effective:.2f}", f"{seconds:.2f} s per slice{within}", *row["warnings"]]
+    parts = [
+        counted(row["slices"], "slice"),
+        f"R = {effective:.2f}",
+        f"{seconds:.2f} s per slice{within}",
+        *row["warnings"],
+    ]
     return f"{row['file']}: {', '.join(parts)}"
 
 

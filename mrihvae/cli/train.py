@@ -38,6 +38,7 @@ from mrihvae.training.processes import any_process, check_agreement, join, rank,
 from mrihvae.training.run import Run, TrainSettings, continue_weights, load_checkpoint
 from mrihvae.training.validation import ValidationCase, ValidationSettings, draw_cases, validate
 from mrihvae.utils.config import from_dict
+from mrihvae.utils.text import counted
 
 VALIDATE_EVERY = 500  # steps
 STREAMED = 10**9  # bytes of HDF5 below a path, beyond which slices are read when they are drawn
@@ -116,7 +117,8 @@ def _closing_lines(job: Run, output: Path) -> str:
     weights = output / "weights.safetensors"
     if step < steps:
         return f"stopped at step {step} of {steps}; continue with --resume\nweights so far: {weights}"
-    return f"finished {steps} steps\nweights: {weights}; use them with: mrihvae reconstruct ... --checkpoint {weights}"
+    use = f"use them with: mrihvae reconstruct ... --checkpoint {weights}"
+    return f"finished {counted(steps, 'step')}\nweights: {weights}; {use}"
 
 
 def _starting_weights(arguments: options.Train, protocol: TrainingProtocol | None) -> dict[str, str]:
