@@ -142,6 +142,14 @@ def _write_part(path: Path, tensors: dict[str, Tensor], metadata: Mapping[str, s
     return write_tensors(path, tensors, dict(metadata))
 
 
+def finish_set(path: Path) -> None:
+    """Finish replacing weights where a process was killed in between: one card, and no files of another set."""
+    with suppress(OSError, ValueError, AttributeError):
+        if PREVIOUS in json.loads(path.with_suffix(".json").read_text()):
+            _write_card(path, load_card(path))
+    remove_other_parts(path)
+
+
 def remove_other_parts(path: Path) -> None:
     """Remove further files that no card lists any more: of earlier sets, and of one that could not be finished."""
     with suppress(OSError, ValueError, AttributeError, TypeError):

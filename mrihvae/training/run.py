@@ -14,7 +14,7 @@ from torch import Tensor
 from mrihvae.errors import InputError, reason
 from mrihvae.model.hvae import HVAE
 from mrihvae.model.settings import ModelSettings
-from mrihvae.model.weights import load_card, load_model, remove_other_parts, save_weights, verify_weights
+from mrihvae.model.weights import finish_set, load_card, load_model, save_weights, verify_weights
 from mrihvae.training.checkpoints import read_checkpoint, replace_checkpoint
 from mrihvae.training.draw import SimulationSettings
 from mrihvae.training.muon import MuonAdam
@@ -278,19 +278,21 @@ def load_checkpoint(directory: Path, device: torch.device | str, **changes: Any)
 
 
 def _mend_weights(path: Path, run: Run, state: dict[str, Any]) -> None:
-    """Write the averaged weights of a checkpoint again where those beside it are damaged.
+    """Write the averaged weights of a checkpoint again where those beside it are damaged, or older.
 
-    Files of earlier weights are removed, as a process that was killed could not.
+    Files of earlier weights are removed. A process that was killed could do neither.
     """
     if not path.is_file():
         return
+    card = {key: state[key] for key in ("training", "simulation", "counters")}
     try:
         verify_weights(path)
-        remove_other_parts(path)
+        finish_set(path)
+        if load_card(path).get("counters", {}).get("step", 0) >= run.counters.step:
+            return
     except InputError as error:
         warn(f"{str(error).rpartition('; ')[0]}; they are written again from the checkpoint")
-        card = {key: state[key] for key in ("training", "simulation", "counters")}
-        save_weights(path, run.average, {**state["provenance"], **card})
+    save_weights(path, run.average, {**state["provenance"], **card})
 
 
 def continue_weights(path: Path, device: torch.device | str, **changes: Any) -> Run:

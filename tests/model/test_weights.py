@@ -160,6 +160,10 @@ def test_sets_are_replaced_as_a_whole(last: int, largest: int, tmp_path: Path, m
     assert {float(value) for one in model.parameters() for value in one.flatten()} == {float(step)}
     assert step == 2 or not finished
     assert all(read_metadata(file)["step"] == str(step) for file in weight_files(path))
+    weights.finish_set(path)  # as a run that is resumed does
+    assert load_card(path)["step"] == step and weights.PREVIOUS not in path.with_suffix(".json").read_text()
+    kept = [file for file in tmp_path.iterdir() if file.suffix in (".json", ".safetensors")]
+    assert sorted(kept) == sorted([*weight_files(path), path.with_suffix(".json")])
     monkeypatch.setattr(weights, "LARGEST_FILE", largest)
     save_weights(path, filled(3), {"step": 3})
     assert {float(one.flatten()[0]) for one in load_model(str(path)).parameters()} == {3.0}
