@@ -26,6 +26,7 @@ from mrihvae.recon.volumes import Reconstruction, reconstruct_scan, zero_filled_
 from mrihvae.utils.memory import is_out_of_memory, return_large_blocks
 from mrihvae.utils.notices import collect_notices
 from mrihvae.utils.stages import record_stages
+from mrihvae.utils.text import printable
 
 
 @lru_cache(maxsize=1)
@@ -98,7 +99,7 @@ def reconstruct_to_files(
     effective = round(effective_acceleration(mask), 3)
     began = time.perf_counter()
     with (
-        tqdm(total=len(scan.kspace), desc=scan.name, unit="slice", leave=False) as bar,
+        tqdm(total=len(scan.kspace), desc=printable(scan.name), unit="slice", leave=False) as bar,
         collect_notices() as notices,
         record_stages() as stages,
     ):
@@ -175,7 +176,7 @@ def describe(row: Mapping[str, Any]) -> str:
     stages = "".join(f", {name} {part:.2f}" for name, part in row.get("stages", {}).items())
     within = f" ({stages.removeprefix(', ')})" if stages else ""
     parts = [f"{row['slices']} slices", f"R = {effective:.2f}", f"{seconds:.2f} s per slice{within}", *row["warnings"]]
-    return f"{row['file']}: {', '.join(parts)}"
+    return printable(f"{row['file']}: {', '.join(parts)}")
 
 
 def lines_about(row: Mapping[str, Any], shown: set[str], verbose: bool = False) -> list[str]:
