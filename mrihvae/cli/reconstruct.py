@@ -33,6 +33,7 @@ from mrihvae.physics.sampling import Undersampling
 from mrihvae.recon.methods import ClassicalMethod, HybridMethod, Method, ModelMethod, PnPMethod, SampleMeanMethod
 from mrihvae.utils.config import as_dict
 from mrihvae.utils.files import atomic_write
+from mrihvae.utils.text import printable
 
 SAME = (  # in a folder
     "method", "checkpoint", "weights", "inference", "samples", "seed", "pnp", "strength", "coils", "undersampling",
@@ -66,7 +67,7 @@ def run(arguments: Reconstruct) -> int:
     shown: set[str] = set()
     for file in heads:
         if _is_done(file, done, output, arguments.format):
-            print(f"{file.name}: already there")
+            print(printable(f"{file.name}: already there"))
             continue
         use_samples, kept, seed = arguments.samples is not None, arguments.keep_samples, arguments.seed or 0
         method = methods[checkpoints[file]]

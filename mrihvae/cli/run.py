@@ -45,6 +45,7 @@ from mrihvae.recon.methods import Method, ModelMethod, SampleMeanMethod
 from mrihvae.recon.settings import MODEL_METHODS
 from mrihvae.utils.files import atomic_write
 from mrihvae.utils.notices import collect_notices
+from mrihvae.utils.text import printable
 
 ROOT = Path(__file__).parents[2]  # of a checkout, if it is one
 SAME = ("protocol_sha256", "weights", "versions", "git", "settings", "reading")  # in one output folder
@@ -198,7 +199,14 @@ def _line(
         float(np.mean([row[key] for row in rows])) for key in ("effective_acceleration", "seconds_per_slice")
     )
     shown = ["" if scores is None else f"{scores[metric]:#.4g}" for metric in protocol.metrics]
-    return [name, kind, str(sum(row["slices"] for row in rows)), f"{effective:.2f}", *shown, f"{seconds:.2f}"]
+    return [
+        printable(name),
+        printable(kind),
+        str(sum(row["slices"] for row in rows)),
+        f"{effective:.2f}",
+        *shown,
+        f"{seconds:.2f}",
+    ]
 
 
 def _load(path: Path, protocol: Protocol, device: str) -> Method:

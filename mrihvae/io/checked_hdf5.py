@@ -51,6 +51,19 @@ class CheckedGroup(h5py.Group):  # type: ignore[misc]
             return False
         return True
 
+    def get(self, name: Any, default: Any = None, **options: Any) -> Any:
+        """Return an object, or `default` where there is none; without the options of h5py, which do not check."""
+        if options:
+            raise TypeError(f"checked groups have no {', '.join(options)}")
+        try:
+            return self[name]
+        except KeyError:
+            return default
+
+    def visititems(self, func: Any) -> Any:
+        """Call `func` with names and objects of this group and all below it, until it returns something."""
+        return self.visit(lambda name: func(name, self[name]))
+
     @property
     def attrs(self) -> CheckedAttributes:
         """The attributes."""
@@ -142,19 +155,25 @@ def _find(group: h5py.Group, name: str, links: int) -> Any:
 
 def _take(group: h5py.Group, name: str, links: int) -> Any:
     """Take what a link of a group leads to."""
-    link, shown = h5py.Group.get(group, name, getlink=True), printable(name)
-    if link is None:
+    encoded, shown = name.encode(errors="surrogateescape"), printable(name)
+    links_of = group.id.links
+    if not links_of.exists(encoded):
         raise KeyError(f"no object '{name}'")
-    if isinstance(link, h5py.ExternalLink):
-        raise OutsideError(f"'{shown}' is a link to another file, {printable(_text(link.filename))}; {SELF_CONTAINED}")
-    if isinstance(link, h5py.SoftLink):
+    kind = links_of.get_info(encoded).type
+    if kind == h5py.h5l.TYPE_EXTERNAL:
+        place = printable(_text(links_of.get_val(encoded)[0]))
+        raise OutsideError(f"'{shown}' is a link to another file, {place}; {SELF_CONTAINED}")
+    if kind == h5py.h5l.TYPE_SOFT:
+        place = _text(links_of.get_val(encoded))
         try:
             if not links:
-                raise KeyError(name)
-            return _find(group, _text(link.path), links - 1)
+                raise KeyError(place)
+            return _find(group, place, links - 1)
         except KeyError as error:
-            place = printable(_text(link.path))
-            raise OutsideError(f"'{shown}' is a link to '{place}', which is not there; {SELF_CONTAINED}") from error
+            why = f"'{shown}' is a link to '{printable(place)}', which is not there"
+            raise OutsideError(f"{why}; {SELF_CONTAINED}") from error
+    if kind != h5py.h5l.TYPE_HARD:
+        raise OutsideError(f"'{shown}' is a link of an unknown kind; {SELF_CONTAINED}")
     item = h5py.Group.__getitem__(group, name)
     if isinstance(item, h5py.Dataset):
         if item.external is not None or item.is_virtual:

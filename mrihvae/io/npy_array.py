@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 from numpy.lib import format as npy_format
 
-from mrihvae.errors import InputError
 from mrihvae.utils.memory import check_size
 
 
@@ -17,8 +16,10 @@ def load_array(path: Path) -> np.ndarray:
 
     Raises
     ------
+    ValueError
+        The file is shorter than its header says, or it holds objects.
     InputError
-        The file is shorter than its header says, or the array larger than the limit of memory.
+        The array is larger than the limit of memory.
     """
     with path.open("rb") as file:
         version = npy_format.read_magic(file)
@@ -27,7 +28,7 @@ def load_array(path: Path) -> np.ndarray:
         size, left = math.prod(shape) * dtype.itemsize, path.stat().st_size - file.tell()
         if dtype.hasobject or not 0 <= size <= left:
             what = "Python objects" if dtype.hasobject else f"{left} of {size} bytes"
-            raise InputError(f"{path}: truncated or no NumPy array of numbers (it holds {what}); save it again")
+            raise ValueError(f"it holds {what}")
         check_size(f"{path}: its array", size)
         file.seek(0)
         return np.asarray(npy_format.read_array(file, allow_pickle=False))

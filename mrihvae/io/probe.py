@@ -17,6 +17,7 @@ import h5py
 READ_BYTES = 2**28  # of a file, beyond which the first and last part of each dataset are read
 BLOCK_BYTES = 2**24  # that are read at once
 MAX_OBJECTS = 20000
+MAX_EXPANSION, SMALL = 1100, 2**26  # as `mrihvae.utils.memory` has them
 MARGIN = 2**31  # bytes beside the arrays: Python, h5py and its caches
 
 
@@ -75,21 +76,28 @@ def read_attribute(item: Any, key: str) -> None:
 
 
 def read_dataset(dataset: h5py.Dataset, most: int, memory: int) -> int:
-    """Read a dataset, block by block, or its ends where it has more than `most` bytes; return how much was read."""
-    if not dataset.shape:
-        if dataset.dtype.itemsize < memory:
-            dataset[()]
+    """Read a dataset, block by block, or its ends where it has more than `most` bytes; return how much was read.
+
+    What claims more than it can hold, or more than the memory, is left to its readers, who refuse it.
+    """
+    shape, item, chunks = dataset.shape or (), dataset.dtype.itemsize, dataset.chunks
+    size = math.prod(shape) * item
+    if size > max(SMALL, MAX_EXPANSION * dataset.id.get_storage_size()) or math.prod(chunks or ()) * item > memory:
         return 0
-    row = max(1, math.prod(dataset.shape[1:]) * dataset.dtype.itemsize)
-    least = dataset.chunks[0] if dataset.chunks else 1
+    if not shape or not size:
+        dataset[()]
+        return size
+    row = size // shape[0]
+    if row > READ_BYTES:
+        axes = next(k for k in range(1, len(shape) + 1) if math.prod(shape[k:]) * item <= READ_BYTES)
+        dataset[(0,) * axes]
+        return READ_BYTES
+    least = chunks[0] if chunks else 1
     count = -(-max(1, BLOCK_BYTES // row) // least) * least
-    count = max(1, min(count, memory // row))
-    if row > memory or (dataset.chunks and math.prod(dataset.chunks) * dataset.dtype.itemsize > memory):
-        return 0  # which its readers refuse
-    length, done = len(dataset), 0
-    for start in range(0, length, count):
+    count, done = max(1, min(count, memory // row)), 0
+    for start in range(0, shape[0], count):
         if done > most:
-            dataset[max(0, length - min(count, least)) :]
+            dataset[max(0, shape[0] - min(count, least)) :]
             break
         done += row * len(dataset[start : start + count])
     return done

@@ -23,8 +23,8 @@ from tests.support import REPOSITORY
 EARLIER = json.loads(Path(__file__).with_name("options.json").read_text())
 # what came later, by command: the names of attributes; of a new command all of them
 LATER: dict[str, set[str]] = {
-    "convert": {"contrast", "key", "overwrite", "repetition", "uncentered"},
-    "info": {"files", "json", "key", "uncentered"},
+    "convert": {"contrast", "key", "max_memory", "overwrite", "repetition", "uncentered"},
+    "info": {"files", "json", "key", "max_memory", "uncentered"},
     "reconstruct": {"key", "overwrite", "quiet", "seed", "uncentered", "verbose"},
     "restore": {"overwrite", "quiet"},
     "evaluate": {"quiet"},

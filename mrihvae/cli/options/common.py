@@ -18,6 +18,7 @@ BATCH_SIZE = partial(METHOD, "coil images reconstructed together; lower it to sa
 CHECKPOINT = partial(METHOD, "name of shipped weights, or a .safetensors file")
 DEVICE = partial(METHOD, "cpu, cuda, cuda:1, ...")
 KEY = partial(FILES, "name of k-space in HDF5 or .mat files, such as ksp or group/ksp", None, "kspace")
+MAX_MEMORY = partial(FILES, "most memory that one array of a file may take, GiB", None, "half of what is free")
 OUTPUT = partial(FILES, alias="-o")
 OVERWRITE = partial(FILES, "replace results that are in --output already", False)
 PIXEL_TYPE = partial(METHOD, "type of pixels, where the scan requests none", choices=PIXELS)

@@ -22,6 +22,7 @@ from mrihvae.io.kspace import kind_of, open_kspace
 from mrihvae.physics.fastmri_masks import effective_acceleration
 from mrihvae.recon.undersampling import mask_of
 from mrihvae.recon.volumes import zero_filled_volume
+from mrihvae.utils.text import printable
 
 
 class ScanFinder:
@@ -116,7 +117,7 @@ def collect_volume(record: Record, row: Mapping[str, Any], scans: ScanFinder, li
     titles = {"reconstruction": f"reconstruction, {record.method if uncertainty is None else 'mean'}"}
     evaluated = None if values is None else VolumeScores(row["file"], acquisition, slices, values)
     return ReportVolume(
-        row["file"], acquisition, slices, row.get("effective_acceleration"), row.get("seconds_per_slice"),
+        printable(row["file"]), acquisition, slices, row.get("effective_acceleration"), row.get("seconds_per_slice"),
         evaluated.scores() if evaluated else None, evaluated, by_slice, draw_pictures(arrays, titles, shown),
         tuple(notes),
     )  # fmt: skip
