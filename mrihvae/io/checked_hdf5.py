@@ -16,7 +16,7 @@ import numpy as np
 
 from mrihvae.errors import InputError
 from mrihvae.io.contained import check_in_worker
-from mrihvae.utils.memory import check_size
+from mrihvae.utils.memory import SMALL, check_expansion, check_size
 from mrihvae.utils.text import printable
 
 MAX_LINKS = 16  # soft links on the way to one object
@@ -89,7 +89,9 @@ class CheckedDataset(h5py.Dataset):  # type: ignore[misc]
         check_size(what, _count(self.shape or (), args) * item)
         if self.chunks is not None:
             check_size(f"a chunk of {what}", math.prod(self.chunks) * item)
-        check_size(what, self.size * item if self.shape else 0, self.id.get_storage_size())
+        total = math.prod(self.shape or ()) * item
+        if total > SMALL:  # for others it may take long to add up what is stored
+            check_expansion(what, total, self.id.get_storage_size())
         return super().__getitem__(args, new_dtype)
 
     def __array__(self, dtype: Any = None, copy: bool | None = True) -> np.ndarray:

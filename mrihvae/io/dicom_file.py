@@ -6,7 +6,7 @@ import zlib
 from pathlib import Path
 from typing import Any
 
-from mrihvae.utils.memory import check_size, check_slice
+from mrihvae.utils.memory import check_expansion, check_size, check_slice
 
 DEFLATED = "1.2.840.10008.1.2.1.99"  # transfer syntax of a whole dataset that is compressed
 PART = 2**20  # bytes that are inflated at once
@@ -44,5 +44,6 @@ def _check_deflated(file: Path) -> None:
         while block := opened.read(PART):
             while block and not inflater.eof:
                 size += len(inflater.decompress(block, PART))
-                check_size(f"{file}:", size, stored)
+                check_size(f"{file}: its data", size)
+                check_expansion(f"{file}: its data", size, stored)
                 block = inflater.unconsumed_tail

@@ -16,7 +16,7 @@ from mrihvae.io.checks import make_scan, read_errors
 from mrihvae.io.fastmri import fit_mask
 from mrihvae.io.hdf5 import open_hdf5, read_dataset
 from mrihvae.io.stored_kspace import StoredKspace
-from mrihvae.utils.memory import check_size
+from mrihvae.utils.memory import check_expansion, check_size
 from mrihvae.utils.notices import warn
 from mrihvae.utils.text import printable
 
@@ -83,7 +83,9 @@ def _read_early(path: Path, key: str | None) -> Found:
         warnings.simplefilter("ignore")  # of variables that are not arrays
         stored = path.stat().st_size
         for name, shape, _ in whosmat(path):
-            check_size(f"'{printable(name)}'", math.prod(shape) * np.dtype(np.complex64).itemsize, stored)
+            size = math.prod(shape) * np.dtype(np.complex64).itemsize
+            check_size(f"'{printable(name)}'", size)
+            check_expansion(f"'{printable(name)}'", size, stored)
         content = loadmat(path)
     arrays = {
         name: array

@@ -14,7 +14,7 @@ from mrihvae.data.volume import ImageVolume
 from mrihvae.errors import InputError
 from mrihvae.io.checks import read_errors
 from mrihvae.utils.files import atomic_write
-from mrihvae.utils.memory import check_size, check_slice
+from mrihvae.utils.memory import check_expansion, check_size, check_slice
 
 THICK_SLICE_RATIO = 1.2  # spacing of slices over that of pixels, beyond which a volume is a stack of slices
 
@@ -38,7 +38,7 @@ def open_nifti(file: Path) -> Any:
     if len(shape) < 2 or 0 in shape:
         raise InputError(f"{file}: has shape {shape}; give (H, W), (H, W, slices) or (H, W, slices, volumes)")
     numbers, stored = math.prod(shape), file.stat().st_size
-    check_size(f"{file}: its array", numbers * dtype.itemsize, stored)
+    check_expansion(f"{file}: its array", numbers * dtype.itemsize, stored)
     check_size(f"{file}: its array", numbers * max(dtype.itemsize, np.dtype(np.float32).itemsize))
     axis = slice_axis(image.header) if len(shape) > 2 else 2
     check_slice(f"{file}:", *[size for k, size in enumerate(shape[:3]) if k != axis])

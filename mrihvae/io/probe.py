@@ -80,9 +80,11 @@ def read_dataset(dataset: h5py.Dataset, most: int, memory: int) -> int:
 
     What claims more than it can hold, or more than the memory, is left to its readers, who refuse it.
     """
-    shape, item, chunks = dataset.shape or (), dataset.dtype.itemsize, dataset.chunks
+    shape, item, chunks = dataset.shape or (), int(dataset.dtype.itemsize), dataset.chunks
     size = math.prod(shape) * item
-    if size > max(SMALL, MAX_EXPANSION * dataset.id.get_storage_size()) or math.prod(chunks or ()) * item > memory:
+    if math.prod(chunks or ()) * item > memory:
+        return 0
+    if size > SMALL and size > MAX_EXPANSION * dataset.id.get_storage_size():
         return 0
     if not shape or not size:
         dataset[()]

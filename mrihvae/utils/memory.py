@@ -64,26 +64,18 @@ def limit() -> int:
     return _usual_limit() if not given else _bytes_of(given, LIMIT_VARIABLE)
 
 
-def check_size(what: str, size: int, stored: int | None = None) -> None:
-    """Check how much memory an array takes, before it is read.
-
-    Parameters
-    ----------
-    what : file and array, for errors
-    size : bytes in memory
-    stored : bytes in the file, where these may be compressed
-
-    Raises
-    ------
-    InputError
-        More than `limit`, or than compression could have packed into what is stored.
-    """
+def check_size(what: str, size: int) -> None:
+    """Raise InputError for an array of more than `limit` bytes in memory; `what` names file and array."""
     if size > limit():
         raise InputError(
             f"{what} takes {size / GIB:.3g} GiB of memory, and the limit is {limit() / GIB:.3g} GiB; raise it by "
             f"--max-memory or {LIMIT_VARIABLE}, or split the file"
         )
-    if stored is not None and size > max(SMALL, MAX_EXPANSION * stored):
+
+
+def check_expansion(what: str, size: int, stored: int) -> None:
+    """Raise InputError for an array of more bytes than compression could have packed into the `stored` ones."""
+    if size > SMALL and size > MAX_EXPANSION * stored:
         raise InputError(f"{what} claims {size / GIB:.3g} GiB but stores {stored} bytes; copy it again or leave it out")
 
 
