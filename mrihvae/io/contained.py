@@ -17,6 +17,9 @@ from collections import OrderedDict
 from contextlib import suppress
 from pathlib import Path
 
+import h5py
+import numpy as np
+
 from mrihvae.errors import InputError
 from mrihvae.utils.memory import limit
 
@@ -34,7 +37,9 @@ class Worker:
     """A process that reads files; it lives until the process that started it ends, or a file ends it."""
 
     def __init__(self) -> None:
-        places = os.pathsep.join(place for place in sys.path if place)  # where this process has h5py from
+        given = os.environ.get("PYTHONPATH", "").split(os.pathsep)
+        own = [str(Path(package.__file__).parents[1]) for package in (h5py, np)]  # from where this process has them
+        places = os.pathsep.join(dict.fromkeys(place for place in (*own, *given) if place))
         environment = {**os.environ, "PYTHONPATH": places, "GLIBC_TUNABLES": "glibc.malloc.tcache_count=0"}
         self.owner = os.getpid()
         self.process = subprocess.Popen(
