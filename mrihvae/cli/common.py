@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from mrihvae.cli.console import show_error
+from mrihvae.cli.events import log_event
 from mrihvae.errors import InputError, OutputError
 
 ROOM = 2**20  # bytes, the least that must be free for results
@@ -42,6 +43,7 @@ class Failures:
             if self.total == 1:
                 raise
             self.reasons[name] = str(error)
+            log_event("failure", "error", file=name, error=str(error))
             show_error(error)
 
     def check_any_left(self, path: Path, verb: str) -> None:

@@ -20,6 +20,7 @@ from mrihvae.io.volumes import read_volumes
 from mrihvae.io.write_images import uncertainty_path, write_volume
 from mrihvae.recon.convert import KSPACE_WRITERS, images_of, save
 from mrihvae.utils.notices import warn
+from mrihvae.utils.text import counted
 
 
 @dataclass(frozen=True)
@@ -128,7 +129,7 @@ def _chosen_scans(source: Path, arguments: options.Convert) -> list[Scan]:
     wanted = {name: number for name, number in asked.items() if number is not None}
     kept = [scan for scan in scans if all(scan.attributes.get(name, 0) == number for name, number in wanted.items())]
     if not kept:
-        known = ", ".join(f"{Path(scan.name).stem} ({len(scan.kspace)} slices)" for scan in scans)
+        known = ", ".join(f"{Path(scan.name).stem} ({counted(len(scan.kspace), 'slice')})" for scan in scans)
         chosen = ", ".join(f"{name} {number}" for name, number in wanted.items())
         raise InputError(f"{source}: has no scan of {chosen}; it has {known}")
     return kept

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
+from tqdm import tqdm
 
 from mrihvae import __version__
 from mrihvae.cli.common import (
@@ -19,11 +22,16 @@ from mrihvae.cli.common import (
     report_command,
     settings_lines,
 )
+from mrihvae.cli.engine import open_runner, workers_of
+from mrihvae.cli.events import log_volume, run_logged
 from mrihvae.cli.options import Reconstruct
 from mrihvae.cli.options.common import CHALLENGES
-from mrihvae.cli.reconstruct_files import lines_about, reconstruct_file
+from mrihvae.cli.output_folder import SharedRecord, claim_results, remove_parts
+from mrihvae.cli.reconstruct_files import lines_about
 from mrihvae.cli.reconstruct_options import check_coil_options, check_options, read_method, read_undersampling
 from mrihvae.cli.reconstruction_images import check_format, images_path
+from mrihvae.cli.tasks import Result, Task, Workers
+from mrihvae.cli.volume_tasks import FileJob, MethodSource
 from mrihvae.errors import InputError
 from mrihvae.evaluation.report.record import RECORDS
 from mrihvae.io.formats import check_names
@@ -32,7 +40,6 @@ from mrihvae.model.shipped import weights_for
 from mrihvae.physics.sampling import Undersampling
 from mrihvae.recon.methods import ClassicalMethod, HybridMethod, Method, ModelMethod, PnPMethod, SampleMeanMethod
 from mrihvae.utils.config import as_dict
-from mrihvae.utils.files import atomic_write
 from mrihvae.utils.text import printable
 
 SAME = (  # in a folder
@@ -49,37 +56,113 @@ def run(arguments: Reconstruct) -> int:
     -------
     the exit status: 1 if some of the files failed
     """
-    output, undersampling = arguments.output, read_undersampling(arguments)
+    return run_logged(arguments.log_json, "reconstruct", partial(_run, arguments))
+
+
+def _run(arguments: Reconstruct) -> int:
+    """Check what is given, then reconstruct what is not there yet."""
+    output, undersampling, workers = arguments.output, read_undersampling(arguments), workers_of(arguments)
     check_options(arguments)
     check_format(arguments.format)
     check_output(output, *FOLDERS)
     check_results(output, [output / name for name in RECORDS], arguments.overwrite, arguments.resume)
     files = list_kspace(_input(arguments), arguments.key)
+    record = SharedRecord(
+        output / "reconstruct.json", SAME, (file.name for file in files), keep=not arguments.overwrite
+    )
     failures = Failures(len(files))
     heads = _heads(files, arguments, failures)
     check_coil_options(arguments, [coils for _, coils in heads.values()])
     checkpoints = {file: arguments.checkpoint or weights_for(coils or 1) for file, (_, coils) in heads.items()}
     methods = {name: read_method(arguments, name) for name in dict.fromkeys(checkpoints.values())}
     summary = _summary(arguments, methods, undersampling)
-    done = finished_before(output / "reconstruct.json", summary, SAME, "volumes") if arguments.resume else {}
+    done = finished_before(record.path, summary, SAME, "volumes") if arguments.resume else {}
     if arguments.verbose:
         print(settings_lines(summary))
-    shown: set[str] = set()
-    for file in heads:
-        if _is_done(file, done, output, arguments.format):
-            print(printable(f"{file.name}: already there"))
-            continue
-        use_samples, kept, seed = arguments.samples is not None, arguments.keep_samples, arguments.seed or 0
-        method = methods[checkpoints[file]]
-        settings = (method, undersampling, arguments.batch_size, use_samples, kept, seed, "--", arguments.format)
-        with failures.collect(file.name):
-            for row in reconstruct_file(file, output, *settings, reading=reading_of(arguments)):
-                print("\n".join(lines_about(row, shown, arguments.verbose)))
-                done[row["file"]] = row
-            _write_record(output, summary, done, failures)
+    names = [name for names, _ in heads.values() for name in names]
+    results = _Results(record, summary, done, failures, {name: place for place, name in enumerate(names)})
+    sources = {name: MethodSource.of(methods[name], partial(read_method, arguments, name)) for name in methods}
+    there = {file for file in heads if _is_done(file, done, output, arguments.format)}
+    tasks = [
+        _task(file, coils, sources[checkpoints[file]], arguments, workers)
+        for file, (_, coils) in heads.items()
+        if file not in there
+    ]
+    waiting = [name for file, (names, _) in heads.items() if file not in there for name in names]
+    with claim_results(output, waiting), open_runner(workers, arguments.verbose) as runner:
+        try:
+            _reconstruct_all(runner(tasks), [file.name for file in heads], there, results, arguments.verbose)
+        finally:
+            _remove_parts(output, waiting, arguments.format)
     failures.check_any_left(_input(arguments), "reconstructed")
-    _write_record(output, summary, done, failures)
+    results.write(last=True)
     return failures.conclude("reconstructed", output / "reconstructions", report_command(output))
+
+
+@dataclass
+class _Results:
+    """What is there of a reconstruction.
+
+    Attributes
+    ----------
+    record : reconstruct.json, to which other processes may write, too
+    summary : settings
+    done : rows, by name of the scan
+    failures : files that failed
+    order : of scans in the record, by name
+    """
+
+    record: SharedRecord
+    summary: Mapping[str, Any]
+    done: dict[str, Any]
+    failures: Failures
+    order: Mapping[str, int]
+
+    def write(self, last: bool = False) -> None:
+        """Write reconstruct.json, if anything is there: settings, what was reconstructed, and what failed."""
+        if self.done:
+            self.record.write(self.done, self.failures.records(), self._complete, last)
+
+    def _complete(self, rows: Mapping[str, Any], failed: list[dict[str, str]]) -> dict[str, Any]:
+        volumes = sorted(rows.values(), key=lambda row: self.order.get(row["file"], -1))
+        return {**self.summary, "volumes": volumes, "failed": failed}
+
+
+def _reconstruct_all(
+    finished: Iterator[tuple[Task, Result]], files: Sequence[str], there: set[Path], results: _Results, verbose: bool
+) -> None:
+    """Print and record the results of tasks; say of the files before each one which are there already."""
+    skipped, shown = {file.name for file in there}, set[str]()
+    left = [name for name in files if name in skipped]
+    try:
+        for task, result in finished:
+            while left and files.index(left[0]) < files.index(task.name):
+                tqdm.write(printable(f"{left.pop(0)}: already there"))
+            with results.failures.collect(task.name):
+                for row in result():
+                    tqdm.write("\n".join(lines_about(row, shown, verbose)))
+                    log_volume(row)
+                    results.done[row["file"]] = row
+            results.write()
+    except BaseException:
+        with suppress(InputError):  # the error that is on its way says more
+            results.write(last=True)
+        raise
+    for name in left:
+        tqdm.write(printable(f"{name}: already there"))
+
+
+def _task(file: Path, coils: int | None, source: MethodSource, arguments: Reconstruct, workers: Workers | None) -> Task:
+    """Return the task of a file; for workers elsewhere with paths that do not depend on where they were started."""
+    output, use_samples = arguments.output, arguments.samples is not None
+    if workers is not None and workers.scheduler is not None:
+        file, output = file.absolute(), output.absolute()
+    job = FileJob(
+        file, output, source, read_undersampling(arguments), arguments.batch_size, use_samples,
+        arguments.keep_samples, arguments.seed or 0, arguments.format, reading_of(arguments),
+    )  # fmt: skip
+    parts = job.split(coils) if workers is not None else []
+    return Task(file.name, file, job.finish, tuple(partial(job.reconstruct, part) for part in parts))
 
 
 def _heads(files: list[Path], arguments: Reconstruct, failures: Failures) -> dict[Path, tuple[list[str], int | None]]:
@@ -106,11 +189,10 @@ def _heads(files: list[Path], arguments: Reconstruct, failures: Failures) -> dic
     return heads
 
 
-def _write_record(folder: Path, summary: Mapping[str, Any], done: Mapping[str, Any], failures: Failures) -> None:
-    """Write reconstruct.json: settings, what was reconstructed, and what failed."""
-    with atomic_write(folder / "reconstruct.json") as temporary:
-        values = {**summary, "volumes": list(done.values()), "failed": failures.records()}
-        temporary.write_text(json.dumps(values, indent=2) + "\n")
+def _remove_parts(folder: Path, names: list[str], form: str) -> None:
+    """Remove what workers that were killed left behind."""
+    panels = [folder / "panels" / f"{Path(name).stem}.png" for name in names]
+    remove_parts([*panels, *(images_path(folder, name, one) for name in names for one in {"h5", form})])
 
 
 def _is_done(file: Path, done: Mapping[str, Any], folder: Path, form: str) -> bool:

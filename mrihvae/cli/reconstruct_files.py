@@ -2,31 +2,33 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Mapping
-from functools import lru_cache
+from collections.abc import Mapping, Sequence
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from tqdm import tqdm
 
+from mrihvae.cli.pieces import Piece, add_stages, join_pieces, reconstruct_piece
 from mrihvae.cli.reconstruction_images import write_images
 from mrihvae.data.geometry import VOXEL_KEY
 from mrihvae.data.scan import Scan
-from mrihvae.errors import InputError
 from mrihvae.evaluation.figures import volume_panel
 from mrihvae.io.fastmri import write_reconstruction
 from mrihvae.io.kspace import open_kspace
 from mrihvae.physics.fastmri_masks import effective_acceleration
 from mrihvae.physics.sampling import Undersampling
-from mrihvae.recon.methods import HybridMethod, Method, PnPMethod
+from mrihvae.recon.methods import Method
 from mrihvae.recon.undersampling import check_signal, mask_of
-from mrihvae.recon.volumes import Reconstruction, reconstruct_scan, zero_filled_volume
-from mrihvae.utils.memory import is_out_of_memory, return_large_blocks
+from mrihvae.recon.volumes import Reconstruction, zero_filled_volume
+from mrihvae.utils.memory import peak_memory, reset_peak_memory, return_large_blocks
 from mrihvae.utils.notices import collect_notices
-from mrihvae.utils.stages import record_stages
-from mrihvae.utils.text import printable
+from mrihvae.utils.stages import record_stages, stage
+from mrihvae.utils.text import counted, printable
+
+STAGES = ("read", "checks", "check", "maps", "first guess", "inference", "write")  # in their order
+BRIEF = ("check", "maps")  # those of them that stand in the line of a volume
 
 
 @lru_cache(maxsize=1)
@@ -36,11 +38,15 @@ def open_cached(file: Path, key: str | None = None, uncentered: bool = False) ->
 
 
 def reconstruct_file(
-    file: Path, folder: Path, *settings: Any, reading: Mapping[str, Any] | None = None
+    file: Path,
+    folder: Path,
+    *settings: Any,
+    reading: Mapping[str, Any] | None = None,
+    pieces: Sequence[Piece] = (),
 ) -> list[dict[str, Any]]:
     """Reconstruct the scans of a file of any format, with the `settings` of `reconstruct_to_files`; return its rows.
 
-    `reading` has options of `mrihvae.open_kspace`.
+    `reading` has options of `mrihvae.open_kspace`, `pieces` all slices of its one scan, where they are done already.
 
     Raises
     ------
@@ -48,11 +54,14 @@ def reconstruct_file(
         As `mrihvae.io.kspace.open_kspace` and `reconstruct_to_files` do.
     """
     return_large_blocks()
-    with collect_notices() as notices:
+    reset_peak_memory()
+    with collect_notices() as notices, record_stages() as stages, stage("read"):
         scans = open_kspace(file, lazy=True, **(reading or {}))
-    rows = [reconstruct_to_files(scan, file, folder, *settings) for scan in scans]
+    reconstruct = partial(reconstruct_to_files, pieces=pieces)
+    rows = [reconstruct(scan, file, folder, *settings) for scan in scans]
     for row in rows:
         row["warnings"] = sorted({*row["warnings"], *notices})
+        row["stages"] = add_reading(row, stages["read"] / len(rows))
     if len(rows) == 1 and rows[0]["file"] == file.name:
         return rows
     return [{**row, "source": file.name, "scans": len(rows)} for row in rows]
@@ -70,6 +79,7 @@ def reconstruct_to_files(
     seed: int = 0,
     options: str = "--",
     form: str = "h5",
+    pieces: Sequence[Piece] = (),
 ) -> dict[str, Any]:
     """Reconstruct a scan: `reconstructions/NAME.h5` and `panels/NAME.png` below `folder`, with the scan's name.
 
@@ -81,11 +91,13 @@ def reconstruct_to_files(
     kept : write the samples, too
     options : what stands before the name of a setting where the user gives it, for errors
     form : h5; nii or dcm for images in that form, too, as `mrihvae.cli.reconstruction_images.write_images`
+    pieces : the scan's slices, where they are reconstructed already
 
     Returns
     -------
-    the summary of the volume (see `describe`): file, slices, effective_acceleration, seconds_per_slice, which of these
-    its stages took ("maps": sensitivity maps, of several coils; "check": see `InferenceSettings.tv_blend`), tv_shares
+    the summary of the volume (see `describe`): file, slices, effective_acceleration, seconds_per_slice without reading
+    the file first and writing, seconds per slice of the stages (`STAGES`; "maps": sensitivity maps, of several coils;
+    "check": see `InferenceSettings.tv_blend`), peak_memory_mb (of the process, since the file was opened), tv_shares
     where there are any (see `Reconstruction`), warnings
 
     Raises
@@ -94,32 +106,47 @@ def reconstruct_to_files(
         As `mrihvae.recon.undersampling.mask_of` does; too little memory, a reconstruction that is not finite, or files
         that cannot be written.
     """
-    mask = mask_of(scan, undersampling)
-    check_signal(scan, mask)
-    effective = round(effective_acceleration(mask), 3)
-    began = time.perf_counter()
-    with (
-        tqdm(total=len(scan.kspace), desc=printable(scan.name), unit="slice", leave=False) as bar,
-        collect_notices() as notices,
-        record_stages() as stages,
-    ):
-        found = _reconstruct_or_sample(scan, file, mask, method, batch_size, sampled, seed, options, bar.update)
-    volume = found.magnitude
-    seconds = (time.perf_counter() - began) / len(volume)
-    attributes = _attributes(scan, method, undersampling, effective)
-    with collect_notices() as further_notices:
-        _write(folder, scan, found, attributes, kept, form)
-    panel = folder / "panels" / f"{Path(scan.name).stem}.png"
-    _panel(panel, scan, mask, method, volume, effective, found.std)
+    with collect_notices() as notices, record_stages() as stages:
+        with stage("checks"):
+            mask = mask_of(scan, undersampling)
+            check_signal(scan, mask)
+        if pieces:
+            piece = join_pieces(pieces)
+        else:
+            with tqdm(total=len(scan.kspace), desc=printable(scan.name), unit="slice", leave=False) as bar:
+                piece = reconstruct_piece(scan, file, mask, method, batch_size, sampled, seed, options, bar.update)
+        found, effective = piece.found, round(effective_acceleration(mask), 3)
+        with stage("write"):
+            _write(folder, scan, found, _attributes(scan, method, undersampling, effective), kept, form)
+            panel = folder / "panels" / f"{Path(scan.name).stem}.png"
+            _panel(panel, scan, mask, method, found.magnitude, effective, found.std)
+    return {"file": scan.name, **_summary(piece, effective, stages, notices)}
+
+
+def _summary(piece: Piece, effective: float, stages: Mapping[str, float], notices: Sequence[str]) -> dict[str, Any]:
+    """Summarize a volume, with the stages and notices before and after its images were computed."""
+    slices, shares = len(piece.found.magnitude), piece.found.tv_shares
     return {
-        "file": scan.name,
-        "slices": len(volume),
+        "slices": slices,
         "effective_acceleration": effective,
-        "seconds_per_slice": seconds,
-        "stages": {name: round(total / len(volume), 4) for name, total in stages.items()},
-        **({"tv_shares": found.tv_shares} if found.tv_shares else {}),
-        "warnings": sorted({*notices, *further_notices}),
+        "seconds_per_slice": piece.seconds / slices,
+        "stages": _in_order({name: total / slices for name, total in add_stages(stages, piece.stages).items()}),
+        "peak_memory_mb": round(max(piece.peak, peak_memory()) / 2**20),
+        **({"tv_shares": shares} if shares else {}),
+        "warnings": sorted({*notices, *piece.notices}),
     }
+
+
+def add_reading(row: Mapping[str, Any], seconds: float) -> dict[str, float]:
+    """Return the stages of a row, with the seconds that it took to open its file."""
+    stages = row.get("stages", {})
+    return _in_order({**stages, "read": stages.get("read", 0.0) + seconds / row["slices"]})
+
+
+def _in_order(stages: Mapping[str, float]) -> dict[str, float]:
+    """Return stages in their order, rounded; those of other names at the end."""
+    names = [*(name for name in STAGES if name in stages), *(name for name in stages if name not in STAGES)]
+    return {name: round(stages[name], 4) for name in names}
 
 
 def _write(folder: Path, scan: Scan, found: Reconstruction, attributes: dict[str, Any], kept: bool, form: str) -> None:
@@ -130,34 +157,6 @@ def _write(folder: Path, scan: Scan, found: Reconstruction, attributes: dict[str
         further |= {"samples": found.samples} if kept else {}
     write_reconstruction(folder / "reconstructions" / scan.name, found.magnitude, attributes, further)
     write_images(folder, scan, found, attributes, form)
-
-
-def _reconstruct_or_sample(
-    scan: Scan,
-    file: Path,
-    mask: np.ndarray,
-    method: Method,
-    batch_size: int,
-    sampled: bool,
-    seed: int,
-    options: str,
-    progress: Callable[[int], None],
-) -> Reconstruction:
-    """Reconstruct a scan, or draw samples."""
-    try:
-        count = method.samples if sampled and isinstance(method, HybridMethod) else 0
-        found = reconstruct_scan(scan, mask, method, samples=count, seed=seed, batch_size=batch_size, progress=progress)
-    except (MemoryError, RuntimeError) as error:
-        if not is_out_of_memory(error):
-            raise
-        size = " x ".join(map(str, scan.kspace.shape[-2:]))
-        fewer = f"--batch-size or {options}samples" if sampled else "--batch-size"
-        raise InputError(f"{file}: too little memory for slices of {size}; lower {fewer}") from error
-    if not np.isfinite(found.magnitude).all():
-        hint = f"lower {options}step, or leave {options}rule and {options}step out"
-        hint = f"lower {options}gamma or {options}tau" if isinstance(method, PnPMethod) else hint
-        raise InputError(f"{file}: the reconstruction is not finite; {hint}")
-    return found
 
 
 def _attributes(scan: Scan, method: Method, undersampling: Undersampling | None, effective: float) -> dict[str, Any]:
@@ -173,9 +172,15 @@ def _attributes(scan: Scan, method: Method, undersampling: Undersampling | None,
 def describe(row: Mapping[str, Any]) -> str:
     """Describe a volume that `reconstruct_file` made, in one line."""
     effective, seconds = row["effective_acceleration"], row["seconds_per_slice"]
-    stages = "".join(f", {name} {part:.2f}" for name, part in row.get("stages", {}).items())
+    shown = {name: part for name, part in row.get("stages", {}).items() if name in BRIEF or name not in STAGES}
+    stages = "".join(f", {name} {part:.2f}" for name, part in shown.items())
     within = f" ({stages.removeprefix(', ')})" if stages else ""
-    parts = [f"{row['slices']} slices", f"R = {effective:.2f}", f"{seconds:.2f} s per slice{within}", *row["warnings"]]
+    parts = [
+        counted(row["slices"], "slice"),
+        f"R = {effective:.2f}",
+        f"{seconds:.2f} s per slice{within}",
+        *row["warnings"],
+    ]
     return printable(f"{row['file']}: {', '.join(parts)}")
 
 
@@ -186,6 +191,7 @@ def lines_about(row: Mapping[str, Any], shown: set[str], verbose: bool = False) 
     """
     if verbose:
         stages = [f"  {name}: {seconds:.4f} s per slice" for name, seconds in row.get("stages", {}).items()]
+        stages += [f"  peak memory: {row['peak_memory_mb']} MB"] if "peak_memory_mb" in row else []
         return [describe({**row, "warnings": []}), *stages, *(f"  warning: {text}" for text in row["warnings"])]
     fresh = [text for text in row["warnings"] if text not in shown]
     shown.update(fresh)

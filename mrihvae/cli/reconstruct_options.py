@@ -22,8 +22,8 @@ COIL_OPTIONS = {  # by the settings that they are
 REFINEMENT = ("rule", "step", "anchor")  # of steps, of which there must be some
 UNUSED = {  # settings that a method has, but not for its option
     "hybrid": {"iterations"},  # the option is of pnp
-    "samples": {"iterations"},
-    "amortized": {"iterations", "views", "rounds"},  # a single encoder pass
+    "samples": {"iterations", "tv_blend"},
+    "amortized": {"iterations", "views", "rounds", "tv_blend"},  # a single encoder pass
     "pnp": {"seed"},  # the option is of posterior samples
 }
 WITHOUT_CENTER = ("center", "radial", "spiral")  # patterns that sample the center by themselves

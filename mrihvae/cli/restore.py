@@ -43,7 +43,7 @@ from mrihvae.recon.restoration import (
 )
 from mrihvae.utils.files import atomic_write
 from mrihvae.utils.memory import is_out_of_memory
-from mrihvae.utils.text import printable
+from mrihvae.utils.text import counted, printable
 
 BELONGS = {  # to which tasks an option belongs
     "kernel_width": ("deblur", "superresolve"),
@@ -225,7 +225,7 @@ def _restore_file(
     ran_away, unsettled, left = (
         sum(len(getattr(part, name)) for part in parts) for name in ("diverged", "unsettled", "left")
     )
-    notes = f"{values.shape[0] * values.shape[1]} slices, noise {low if low == high else f'{low} to {high}'}"
+    notes = f"{counted(values.shape[0] * values.shape[1], 'slice')}, noise {low if low == high else f'{low} to {high}'}"
     notes += " (estimated)" if job.noise is None else ""
     notes += f", {left} unchanged" if left else ""
     notes += f", {ran_away} diverged and are those of the iteration before" if ran_away else ""

@@ -7,7 +7,10 @@ import hashlib
 import json
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -28,27 +31,98 @@ from mrihvae.cli.common import (
     settings_lines,
 )
 from mrihvae.cli.console import show_warning
-from mrihvae.cli.evaluate import as_dict
-from mrihvae.cli.protocol_data import ScanEntry, field_strength, unlike_protocol
-from mrihvae.cli.reconstruct_files import lines_about, open_cached, reconstruct_to_files
-from mrihvae.data.scan import TARGETS
+from mrihvae.cli.engine import open_runner, workers_of
+from mrihvae.cli.events import log_volume, run_logged
+from mrihvae.cli.output_folder import SharedRecord, claim_results, remove_parts
+from mrihvae.cli.pieces import Piece, split_slices
+from mrihvae.cli.protocol_data import ScanEntry, unlike_protocol
+from mrihvae.cli.protocol_volumes import find_files, find_volumes
+from mrihvae.cli.reconstruct_files import add_reading, lines_about, open_cached, reconstruct_to_files
+from mrihvae.cli.run_record import RunRecord, table
+from mrihvae.cli.tasks import Result, Task, Workers
+from mrihvae.cli.volume_tasks import MethodSource, reconstruct_part
+from mrihvae.data.scan import TARGETS, Scan
 from mrihvae.errors import InputError
 from mrihvae.evaluation.report.record import RECORDS
-from mrihvae.evaluation.scores import METRICS, Evaluation, VolumeScores, evaluate
-from mrihvae.io.fastmri import read_head
-from mrihvae.io.formats import KSPACE_SUFFIXES, check_names, has_suffix
-from mrihvae.io.kspace import kind_of, list_kspace
-from mrihvae.physics.fastmri_masks import seed_of
-from mrihvae.physics.sampling import sampling_pattern
+from mrihvae.evaluation.scores import VolumeScores, evaluate
+from mrihvae.physics.sampling import Undersampling
 from mrihvae.protocols.evaluation import Protocol, find_protocol, read_protocol
 from mrihvae.recon.methods import Method, ModelMethod, SampleMeanMethod
 from mrihvae.recon.settings import MODEL_METHODS
-from mrihvae.utils.files import atomic_write
+from mrihvae.utils.memory import reset_peak_memory
 from mrihvae.utils.notices import collect_notices
-from mrihvae.utils.text import printable
+from mrihvae.utils.stages import record_stages, stage
 
 ROOT = Path(__file__).parents[2]  # of a checkout, if it is one
+FOLDERS = ("reconstructions", "panels")  # in the output folder
+OPTIONS = "[solver] "  # what stands before the name of a setting in errors
 SAME = ("protocol_sha256", "weights", "versions", "git", "settings", "reading")  # in one output folder
+
+
+@dataclass(frozen=True)
+class VolumeJob:
+    """The reconstruction of a volume by a protocol, and its scores.
+
+    Attributes
+    ----------
+    volume : to reconstruct
+    unlike : warning that it does not look like the protocol's data, or empty
+    protocol : says how
+    source : of its method
+    output : folder of results
+    batch_size : coil images that are reconstructed together
+    reading : options of `mrihvae.open_kspace`
+    """
+
+    volume: ScanEntry
+    unlike: str
+    protocol: Protocol
+    source: MethodSource
+    output: Path
+    batch_size: int
+    reading: Mapping[str, Any]
+
+    def finish(self, pieces: Sequence[Piece] = ()) -> tuple[dict[str, Any], list[VolumeScores]]:
+        """Reconstruct the volume to its files, or write what pieces of it are; return its row, and its scores."""
+        method, seed, volume = self.source.get(), self.protocol.seed, self.volume
+        reset_peak_memory()
+        with collect_notices() as notices, record_stages() as stages, stage("read"):
+            scan = self._open()
+        row = reconstruct_to_files(
+            scan, volume.file, self.output, method, self._undersampling(), self.batch_size,
+            isinstance(method, SampleMeanMethod), False, seed, options=OPTIONS, pieces=pieces,
+        )  # fmt: skip
+        row["warnings"] = sorted({*row["warnings"], *notices, *([self.unlike] if self.unlike else [])})
+        row["stages"] = add_reading(row, stages["read"])
+        source = {} if volume.name == volume.file.name else {"source": volume.file.name}
+        return {**row, **source, "acquisition": volume.acquisition}, self.score()
+
+    def reconstruct(self, part: range) -> Piece:
+        """Reconstruct slices of the volume."""
+        source, volume = self.source, self.volume
+        return reconstruct_part(
+            self._open, volume.file, source, self._undersampling(), self.batch_size, part, options=OPTIONS
+        )
+
+    def score(self) -> list[VolumeScores]:
+        """Score the reconstruction, if the volume has a target."""
+        if not self.volume.scored:
+            return []
+        path = self.output / "reconstructions" / self.volume.name
+        return list(evaluate(self.volume.file, path, self.protocol.challenge).rows)
+
+    def task(self, split: bool) -> Task:
+        """Return the task of this job, of a large volume in pieces if they may be, and if `split`."""
+        volume, parts = self.volume, []
+        if split and self.protocol.method != "samples" and volume.name == volume.file.name:
+            parts = split_slices(volume.kspace[0], volume.coils or 1, self.batch_size)
+        return Task(volume.name, volume.file, self.finish, tuple(partial(self.reconstruct, part) for part in parts))
+
+    def _open(self) -> Scan:
+        return next(scan for scan in open_cached(self.volume.file, **self.reading) if scan.name == self.volume.name)
+
+    def _undersampling(self) -> Undersampling | None:
+        return None if self.volume.masked else self.protocol.mask.undersampling()
 
 
 def run(arguments: options.Run) -> int:
@@ -58,101 +132,55 @@ def run(arguments: options.Run) -> int:
     -------
     the exit status: 1 if some of the files failed
     """
+    return run_logged(arguments.log_json, "run", partial(_run, arguments))
+
+
+def _run(arguments: options.Run) -> int:
+    """Check what is given, then reconstruct what is not there yet, and score all."""
     for name in ("batch_size", "limit"):
         value = getattr(arguments, name)
         if value is not None and value < 1:
             raise InputError(f"--{name.replace('_', '-')} {value}: must be at least 1")
+    workers = workers_of(arguments)
     open_cached.cache_clear()  # files may have changed since an earlier call
     path, output = find_protocol(arguments.protocol), arguments.output
     protocol = read_protocol(path)
-    check_output(output, "reconstructions", "panels")
+    check_output(output, *FOLDERS)
     check_results(output, [output / name for name in RECORDS], arguments.overwrite, arguments.resume)
     files = find_files(protocol, arguments.data)
+    record = SharedRecord(output / "run.json", SAME, (file.name for file in files), keep=not arguments.overwrite)
     failures = Failures(len(files))
     volumes = find_volumes(protocol, files, failures, reading_of(arguments))[: arguments.limit]
-    results = [output / "reconstructions" / volume.name for volume in volumes]
-    check_results(output, results, arguments.overwrite, arguments.resume)
+    results = {volume.name: output / "reconstructions" / volume.name for volume in volumes}
+    check_results(output, results.values(), arguments.overwrite, arguments.resume)
     method = _load(path, protocol, arguments.device)
     summary = _summary(path, protocol, method, arguments)
-    there = finished_before(output / "run.json", summary, SAME, "volumes") if arguments.resume else {}
+    there = finished_before(record.path, summary, SAME, "volumes") if arguments.resume else {}
     if arguments.verbose:
         print(settings_lines(summary), file=sys.stderr)
-    wanted = {volume.name for volume in volumes}
-    rows = {name: row for name, row in there.items() if name in wanted}
+    rows = {name: there[name] for name in results if name in there and results[name].is_file()}
     failures.total = len(volumes) + len(failures.reasons)
-    unlike = {volume.name: unlike_protocol(f"{path.stem} {protocol.description}", volume) for volume in volumes}
-    shown: set[str] = set()
-    for name, text in unlike.items():  # before the hours that it takes
-        _show(name, [text] if text else [], shown)
-    scores: list[VolumeScores] = []
-    for volume, reconstruction in tqdm(list(zip(volumes, results, strict=True)), path.stem, unit="volume", leave=False):
-        with failures.collect(volume.name):
-            if volume.name not in rows or not reconstruction.is_file():
-                rows[volume.name] = _reconstruct(volume, unlike[volume.name], protocol, method, arguments, shown)
-            if volume.scored:
-                scores += evaluate(volume.file, reconstruction, protocol.challenge).rows
-        if volume.name in failures.reasons:
-            rows.pop(volume.name, None)
-        if rows:
-            _write(output, summary, protocol, volumes, rows, scores, failures)
+    source = MethodSource.of(method, partial(_load, path, protocol, arguments.device))
+    jobs = _jobs(volumes, path, protocol, source, arguments, workers)
+    written = RunRecord(record, summary, protocol, volumes, rows, failures)
+    shown = {job.unlike for job in jobs} - {""}
+    for name in [name for name in results if name in rows]:
+        with failures.collect(name):
+            written.scores += next(job for job in jobs if job.volume.name == name).score()
+    tasks = [job.task(split=workers is not None) for job in jobs if job.volume.name not in rows]
+    names = [task.name for task in tasks]
+    with claim_results(output, names), open_runner(workers, arguments.verbose, path.stem) as runner:
+        try:
+            _run_all(runner(tasks), written, shown, arguments.verbose)
+        finally:
+            panels = [output / "panels" / f"{Path(name).stem}.png" for name in names]
+            remove_parts([*panels, *(results[name] for name in names)])
     failures.check_any_left(files[0].parent, "reconstructed")
-    print(table(protocol, list(rows.values()), _in_folder_order(scores, volumes)))
-    if not scores:
+    written.write(last=True)
+    print(table(protocol, written.rows_in_order(), written.evaluation()))
+    if not written.scores:
         print(f"\nno file has a target ({TARGETS[protocol.challenge]}): there is nothing to score")
     return failures.conclude("reconstructed", output, report_command(output))
-
-
-def find_files(protocol: Protocol, data: Path) -> list[Path]:
-    """Find the files of a protocol, sorted by name.
-
-    Raises
-    ------
-    InputError
-        No such folder, or no file in it.
-    """
-    folder = data / protocol.data
-    if not folder.is_dir():
-        if not data.is_dir() or not any(has_suffix(file, KSPACE_SUFFIXES) for file in data.iterdir()):
-            raise InputError(
-                f"{data}: has no folder '{protocol.data}', and no file with k-space itself; give --data with them"
-            )
-        folder = data
-    return list_kspace(folder)
-
-
-def find_volumes(
-    protocol: Protocol, files: Sequence[Path], failures: Failures, reading: Mapping[str, Any]
-) -> list[ScanEntry]:
-    """Check the files of a protocol before any work, and list their scans; files that cannot be read go to `failures`.
-
-    `reading` has options of `mrihvae.open_kspace`.
-
-    Raises
-    ------
-    InputError
-        No file of the acquisitions, one that does not fit the challenge, or a mask that no file of this size can have.
-    """
-    volumes = []
-    folder = files[0].parent
-    for file in files:
-        with failures.collect(file.name):
-            volumes += _volumes(file, protocol.challenge, reading)
-    failures.check_any_left(folder, "reconstructed")
-    for volume in volumes:
-        _check_challenge(volume, protocol.challenge)
-    check_names((volume.file, volume.name) for volume in volumes)
-    chosen = [v for v in volumes if not protocol.acquisitions or v.acquisition in protocol.acquisitions]
-    if not chosen:
-        there = ", ".join(sorted({volume.acquisition for volume in volumes}))
-        wanted = ", ".join(protocol.acquisitions)
-        raise InputError(f"{folder}: no file has acquisition {wanted}; there are: {there}")
-    mask, shapes = protocol.mask, {v.shape: v.file for v in chosen if not v.masked}
-    for shape, file in shapes.items():
-        try:
-            sampling_pattern(mask.type, shape, mask.acceleration, mask.center_fraction, seed_of(file.name))
-        except InputError as error:
-            raise InputError(f"{file}: the protocol's mask cannot be drawn for it ({error})") from error
-    return chosen
 
 
 def git_state(root: Path = ROOT) -> dict[str, Any] | None:
@@ -170,45 +198,6 @@ def git_state(root: Path = ROOT) -> dict[str, Any] | None:
     return {"revision": answers[0], "dirty": bool(answers[1])}
 
 
-def table(protocol: Protocol, rows: Sequence[Mapping[str, Any]], evaluation: Evaluation) -> str:
-    """Lay out the volumes as a Markdown table, with means per acquisition, if there are several, and of all."""
-    scores = {row.file: row.scores() for row in evaluation.rows}
-    lines = [["file", "acquisition", "slices", "R", *protocol.metrics, "s / slice"]]
-    for row in rows:
-        lines.append(_line(protocol, [row], row["file"], row["acquisition"], scores.get(row["file"])))
-    names = sorted({row["acquisition"] for row in rows})
-    for name in [*names, None] if len(names) > 1 else [None]:
-        part = evaluation if name is None else evaluation.of(name)
-        those = [row for row in rows if name in (None, row["acquisition"])]
-        count = f"{len(those)}" if len(part.rows) in (0, len(those)) else f"{len(those)}, {len(part.rows)} scored"
-        lines.append(_line(protocol, those, f"mean of {count}", name or "", part.means() if part.rows else None))
-    widths = [max(len(line[k]) for line in lines) for k in range(len(lines[0]))]
-    lines.insert(1, ["-" * width if k < 2 else "-" * (width - 1) + ":" for k, width in enumerate(widths)])
-    texts = [
-        [cell.ljust(width) if k < 2 else cell.rjust(width) for k, (cell, width) in enumerate(zip(line, widths))]
-        for line in lines
-    ]
-    return "\n".join(f"| {' | '.join(line)} |" for line in texts)
-
-
-def _line(
-    protocol: Protocol, rows: Sequence[Mapping[str, Any]], name: str, kind: str, scores: Mapping[str, float] | None
-) -> list[str]:
-    """Fill in a line of the table: numbers of one volume, or of several with means."""
-    effective, seconds = (
-        float(np.mean([row[key] for row in rows])) for key in ("effective_acceleration", "seconds_per_slice")
-    )
-    shown = ["" if scores is None else f"{scores[metric]:#.4g}" for metric in protocol.metrics]
-    return [
-        printable(name),
-        printable(kind),
-        str(sum(row["slices"] for row in rows)),
-        f"{effective:.2f}",
-        *shown,
-        f"{seconds:.2f}",
-    ]
-
-
 def _load(path: Path, protocol: Protocol, device: str) -> Method:
     """Load the method of a protocol."""
     if protocol.method not in MODEL_METHODS and device != "cpu":
@@ -217,32 +206,6 @@ def _load(path: Path, protocol: Protocol, device: str) -> Method:
         return protocol.load(device)
     except InputError as error:
         raise InputError(f"{path}: {error}") from error
-
-
-def _volumes(file: Path, challenge: str, reading: Mapping[str, Any]) -> list[ScanEntry]:
-    """List the scans of a file."""
-    if kind_of(file, reading.get("key")) == "fastmri":
-        with collect_notices():  # they are said when it is reconstructed
-            head = read_head(file, reading.get("key"))
-        scored = TARGETS[challenge] in head.keys
-        return [ScanEntry(file, file.name, head.acquisition, head.shape, head.masked, scored, field_strength(file))]
-    return [
-        ScanEntry(
-            file,
-            scan.name,
-            str(scan.attributes.get("acquisition", "unknown")),
-            scan.kspace.shape,
-            scan.mask is not None and not scan.mask.all(),
-            scored=False,
-        )
-        for scan in open_cached(file, **reading)
-    ]
-
-
-def _check_challenge(volume: ScanEntry, challenge: str) -> None:
-    kind = "singlecoil" if volume.coils is None else "multicoil"
-    if kind != challenge:
-        raise InputError(f"{volume.file}: is {kind}, but the protocol's challenge is {challenge}; check --data")
 
 
 def _summary(path: Path, protocol: Protocol, method: Method, arguments: options.Run) -> dict[str, Any]:
@@ -276,28 +239,52 @@ def _summary(path: Path, protocol: Protocol, method: Method, arguments: options.
     return dict(json.loads(json.dumps(summary)))  # lists for tuples, to compare with what is read
 
 
-def _reconstruct(
-    volume: ScanEntry, unlike: str, protocol: Protocol, method: Method, arguments: options.Run, shown: set[str]
-) -> dict[str, Any]:
-    """Reconstruct a volume to its files, and return its row; print warnings that were not `shown` before.
+def _jobs(
+    volumes: Sequence[ScanEntry],
+    path: Path,
+    protocol: Protocol,
+    source: MethodSource,
+    arguments: options.Run,
+    workers: Workers | None,
+) -> list[VolumeJob]:
+    """Return the jobs of volumes; print which of them do not look like the protocol's data.
 
-    `unlike` is the warning that it does not look like the protocol's data, or empty.
+    For workers elsewhere paths do not depend on where they were started.
     """
-    undersampling = None if volume.masked else protocol.mask.undersampling()
-    sampled = isinstance(method, SampleMeanMethod)
-    with collect_notices() as notices:
-        scan = next(scan for scan in open_cached(volume.file, **reading_of(arguments)) if scan.name == volume.name)
-    row = reconstruct_to_files(
-        scan, volume.file, arguments.output, method, undersampling, arguments.batch_size, sampled, False, protocol.seed,
-        options="[solver] ",
-    )  # fmt: skip
-    row["warnings"] = sorted({*row["warnings"], *notices, *([unlike] if unlike else [])})
-    if arguments.verbose:
+    jobs, shown, output = [], set[str](), arguments.output
+    if workers is not None and workers.scheduler is not None:
+        output = output.absolute()
+        volumes = [dataclasses.replace(volume, file=volume.file.absolute()) for volume in volumes]
+    for volume in volumes:  # before the hours that it takes
+        unlike = unlike_protocol(f"{path.stem} {protocol.description}", volume)
+        _show(volume.name, [unlike] if unlike else [], shown)
+        jobs.append(VolumeJob(volume, unlike, protocol, source, output, arguments.batch_size, reading_of(arguments)))
+    return jobs
+
+
+def _run_all(finished: Iterator[tuple[Task, Result]], written: RunRecord, shown: set[str], verbose: bool) -> None:
+    """Record the results of tasks, and print what was not `shown` before."""
+    try:
+        for task, result in finished:
+            with written.failures.collect(task.name):
+                row, scores = result()
+                written.rows[task.name] = row
+                written.scores += scores
+                _tell(row, shown, verbose)
+            written.write()
+    except BaseException:
+        with suppress(InputError):  # the error that is on its way says more
+            written.write(last=True)
+        raise
+
+
+def _tell(row: Mapping[str, Any], shown: set[str], verbose: bool) -> None:
+    """Print the warnings of a volume that were not `shown` before, or with `verbose` all about it; log it."""
+    log_volume(row)
+    if verbose:
         tqdm.write("\n".join(lines_about(row, shown, verbose=True)), file=sys.stderr)
     else:
-        _show(volume.name, row["warnings"], shown)
-    source = {} if volume.name == volume.file.name else {"source": volume.file.name}
-    return {**row, **source, "acquisition": volume.acquisition}
+        _show(row["file"], row["warnings"], shown)
 
 
 def _show(name: str, warnings: Sequence[str], shown: set[str]) -> None:
@@ -306,36 +293,3 @@ def _show(name: str, warnings: Sequence[str], shown: set[str]) -> None:
         if text not in shown:
             show_warning(name, text)
         shown.add(text)
-
-
-def _in_folder_order(scores: Sequence[VolumeScores], volumes: Sequence[ScanEntry]) -> Evaluation:
-    """Return scores in the order of the folder, as fastMRI adds them up, so that means round alike."""
-    by_name = {row.file: row for row in scores}
-    return Evaluation(tuple(by_name[p.name] for p in volumes[0].file.parent.iterdir() if p.name in by_name))
-
-
-def _write(
-    output: Path,
-    summary: Mapping[str, Any],
-    protocol: Protocol,
-    volumes: Sequence[ScanEntry],
-    rows: Mapping[str, Mapping[str, Any]],
-    scores: Sequence[VolumeScores],
-    failures: Failures,
-) -> None:
-    """Write the table and the JSON of the volumes so far, and of files that failed."""
-    evaluation = _in_folder_order(scores, volumes)
-    numbers = as_dict(evaluation) if scores else {"overall": None, "acquisitions": {}, "volumes": []}
-    found = {row["file"]: {metric: row[metric] for metric in METRICS} for row in numbers.pop("volumes")}
-    entries = [{**row, "scores": found.get(name)} for name, row in rows.items()]
-    with atomic_write(output / "run.json") as temporary:
-        values = {**summary, **numbers, "volumes": entries, "failed": failures.records()}
-        temporary.write_text(json.dumps(values, indent=2, allow_nan=False) + "\n")
-    made = [f"{package} {version}" for package, version in summary["versions"].items()]
-    if summary["weights"]:
-        made.append(f"weights {protocol.weights} ({summary['weights']})")
-    if summary["git"]:
-        made.append(f"revision {summary['git']['revision'][:12]}{', changed' if summary['git']['dirty'] else ''}")
-    parts = [f"# {summary['protocol']}", protocol.description, table(protocol, list(rows.values()), evaluation)]
-    with atomic_write(output / "scores.md") as temporary:
-        temporary.write_text("\n\n".join([*filter(None, parts), f"{', '.join(made)}, {summary['device']}"]) + "\n")

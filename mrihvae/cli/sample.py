@@ -14,6 +14,7 @@ from mrihvae.model.bands import grids, merge
 from mrihvae.model.weights import load_model
 from mrihvae.physics.fourier import ifft2c
 from mrihvae.utils.precision import arithmetic
+from mrihvae.utils.text import counted
 
 SHOWN = 16
 GROWING = 4
@@ -38,7 +39,7 @@ def run(arguments: options.Sample) -> None:
     sizes = [grids(shape, levels)[group[-1]] for group in model.groups]
     rows, names = growth(found, min(GROWING, arguments.samples), sizes)
     image_grid(arguments.output / "bands.png", "the same, band by band", rows, names)
-    print(f"{arguments.samples} images of {shape[0]} x {shape[1]}: {arguments.output / 'samples.h5'}")
+    print(f"{counted(arguments.samples, 'image')} of {shape[0]} x {shape[1]}: {arguments.output / 'samples.h5'}")
     print(f"pictures: {arguments.output / 'samples.png'}   band by band: {arguments.output / 'bands.png'}")
 
 

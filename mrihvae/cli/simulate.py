@@ -15,6 +15,7 @@ from mrihvae.simulation.files import ImageGroup, draw_lines, image_groups, simul
 from mrihvae.simulation.settings import ScannerSettings
 from mrihvae.utils.config import setting_names
 from mrihvae.utils.memory import is_out_of_memory
+from mrihvae.utils.text import counted
 
 
 def run(arguments: options.Simulate) -> None:
@@ -33,7 +34,7 @@ def run(arguments: options.Simulate) -> None:
         name = f"{group.name}.h5"
         slices = _simulate(group, complete / name, settings, arguments.keep_maps, f"{number} of {len(groups)}")
         written += slices
-        notes = [f"{slices} slices" if slices else "no slice with an object in it; left out"]
+        notes = [counted(slices, "slice") if slices else "no slice with an object in it; left out"]
         if slices and undersampling is not None:
             effective = undersample_file(complete / name, undersampled / name, undersampling)
             notes.append(f"R = {effective:.2f}")

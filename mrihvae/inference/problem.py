@@ -32,6 +32,7 @@ from mrihvae.physics.total_variation import (
     first_guess,
     total_variation,
 )
+from mrihvae.utils.stages import stage
 
 WEIGHT = 2.0  # of the network's answer against data, over their noise: its error grows with the noise, too
 LEAST_WEIGHT = 0.01  # the same for data without noise: maps have errors, and it bounds the iterations of a step
@@ -117,7 +118,8 @@ class Problem(ABC):
 
     def guess(self, model: HVAE) -> Tensor:
         """Compute the network's last guess of fully sampled k-space."""
-        return self.guesses(model)[-1]
+        with stage("first guess"):
+            return self.guesses(model)[-1]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -38,9 +38,7 @@ class Worker:
 
     def __init__(self) -> None:
         given = os.environ.get("PYTHONPATH", "").split(os.pathsep)
-        own = [
-            str(Path(str(package.__file__)).parents[1]) for package in (h5py, np)
-        ]  # where they are here
+        own = [str(Path(str(package.__file__)).parents[1]) for package in (h5py, np)]  # where they are here
         places = os.pathsep.join(dict.fromkeys(place for place in (*own, *given) if place))
         environment = {**os.environ, "PYTHONPATH": places, "GLIBC_TUNABLES": "glibc.malloc.tcache_count=0"}
         self.owner = os.getpid()

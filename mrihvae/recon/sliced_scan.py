@@ -101,7 +101,8 @@ class SlicedScan:
         # lines that the scanner did not encode are known to be zero, not missing
         known = self._acquired | torch.from_numpy(~encoded_lines(scan))
         self._transposed = lines_differ_along_h(known.expand(scan.kspace.shape[-2:]))
-        self.normalization = find_normalization(scan, mask, quiet=not inspect)
+        with stage("checks"):
+            self.normalization = find_normalization(scan, mask, quiet=not inspect)
         self.all_known = self.normalization.center(known).expand(scan.kspace.shape[-2:])  # with oversampled rows, too
         self.measured, self.known = self._centered(self._acquired), self._centered(known)
         self._calibration = self.measured if calibration is None else self._centered(calibration)
@@ -160,11 +161,11 @@ class SlicedScan:
             matrix = rows if matrix is None else rows @ matrix
         return matrix
 
-    def batches(self, batch_size: int) -> Iterator[Batch]:
-        """Yield batches of about `batch_size` coil images, of one slice at least."""
-        count = max(1, batch_size // self.scan.coils)
-        for first in range(0, len(self), count):
-            yield self.batch(first, min(first + count, len(self)))
+    def batches(self, batch_size: int, part: range | None = None) -> Iterator[Batch]:
+        """Yield batches of about `batch_size` coil images, of one slice at least; of all slices, or those of `part`."""
+        count, part = max(1, batch_size // self.scan.coils), part or range(len(self))
+        for first in range(part.start, part.stop, count):
+            yield self.batch(first, min(first + count, part.stop))
 
     def batch(self, first: int, end: int) -> Batch:
         """Return slices `first` to `end` - 1."""
@@ -197,7 +198,8 @@ class SlicedScan:
 
         It is normalized (`mrihvae.recon.normalization`).
         """
-        kspace = torch.from_numpy(self.scan.kspace[first:end])
+        with stage("read"):
+            kspace = torch.from_numpy(self.scan.kspace[first:end])
         acquired = apply_mask(kspace if kspace.ndim == 4 else kspace[:, None], self._acquired)
         return self.normalization.apply(acquired)
 

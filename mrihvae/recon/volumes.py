@@ -86,6 +86,7 @@ def reconstruct_scan(
     progress: Progress = lambda slices: None,
     complex_image: bool = False,
     first: int = 0,
+    part: range | None = None,
 ) -> Reconstruction:
     """Reconstruct all slices of a scan, y = M F S x + n.
 
@@ -101,6 +102,8 @@ def reconstruct_scan(
     progress : called after each batch with the number of its slices
     complex_image : whether complex images are kept, too
     first : number of the first slice in its volume: every slice has samples of its own
+    part : slices to reconstruct, without `samples`; None for all. Where it begins with a batch of the whole scan, its
+        images are the same, to the last bit, as those of the whole
 
     Returns
     -------
@@ -146,8 +149,9 @@ def reconstruct_scan(
     slices = SlicedScan(scan, mask, method.coils, method.combines, first=first)
     method = _fitted(method, slices)
     magnitudes, images = [], []
-    for batch in slices.batches(batch_size):
-        image = method.reconstruct(batch)
+    for batch in slices.batches(batch_size, part):
+        with stage("inference"):
+            image = method.reconstruct(batch)
         magnitudes.append(slices.magnitude(image, batch).cpu())
         images += [slices.restore(image).cpu()] if complex_image else []
         progress(len(batch.kspace))
@@ -197,7 +201,8 @@ def sample_volume(
     slices = SlicedScan(scan, mask, method.coils, first=first)
     means, drawn, kept = [], [], []
     for batch in slices.batches(batch_size):
-        images = method.sample(batch, seed)
+        with stage("inference"):
+            images = method.sample(batch, seed)
         mean = images.mean(dim=0)
         means.append(slices.magnitude(mean, batch).cpu())
         drawn.append(torch.stack([slices.magnitude(image, batch).cpu() for image in images], dim=1))

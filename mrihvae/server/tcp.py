@@ -19,6 +19,7 @@ from mrihvae.server.lobby import Guest, Lobby
 from mrihvae.server.receiver import Receiver
 from mrihvae.server.sender import Sender
 from mrihvae.server.session import Engine, reconstruct_stream
+from mrihvae.utils.text import counted
 
 LOG = logging.getLogger("mrihvae.serve")
 GRACE = 8.0  # seconds that scans have to end in when the server stops
@@ -129,7 +130,7 @@ class Server:
                     replies.text(f"ERROR mrihvae: {wrong}")
                 replies.close()
         if not wrong:
-            LOG.info("%s: %d images in %.2f s", client, images, time.monotonic() - began)
+            LOG.info("%s: %s in %.2f s", client, counted(images, "image"), time.monotonic() - began)
 
     def _messages(self, guest: Guest) -> Iterator[Message]:
         """Yield the messages of a client, each within its deadlines; log an end without a close message."""

@@ -1,4 +1,4 @@
-"""How much memory reading may take, and how the C library hands memory back."""
+"""Memory: what reading may take, how the C library hands it back, and the most that a volume took."""
 
 from __future__ import annotations
 
@@ -68,8 +68,8 @@ def check_size(what: str, size: int) -> None:
     """Raise InputError for an array of more than `limit` bytes in memory; `what` names file and array."""
     if size > limit():
         raise InputError(
-            f"{what} takes {size / GIB:.3g} GiB of memory, and the limit is {limit() / GIB:.3g} GiB; raise it by "
-            f"--max-memory or {LIMIT_VARIABLE}, or split the file"
+            f"{what} takes {size / GIB:.3g} GiB of memory, and the limit is {limit() / GIB:.3g} GiB; raise "
+            f"{LIMIT_VARIABLE}, or split the file"
         )
 
 
@@ -126,3 +126,21 @@ def is_out_of_memory(error: BaseException) -> bool:
     import torch  # takes seconds, for which readers have no use
 
     return isinstance(error, MemoryError | torch.OutOfMemoryError) or "allocate memory" in str(error)
+
+
+def reset_peak_memory() -> None:
+    """Let `peak_memory` count from now on, where the system can (Linux); else it counts from the process's start."""
+    with suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")
+
+
+def peak_memory() -> int:
+    """Return the most memory that this process held since `reset_peak_memory`, resident, in bytes; 0 if unknown."""
+    with suppress(OSError, ValueError):  # `resource` would count the process that started this one, too
+        lines = Path("/proc/self/status").read_text().splitlines()
+        return next((1024 * int(line.split()[1]) for line in lines if line.startswith("VmHWM:")), 0)
+    try:
+        import resource
+    except ImportError:  # Windows
+        return 0
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)

@@ -27,6 +27,11 @@ def printable(text: str, keep: str = "") -> str:
     return "".join(letter if letter in keep or _is_printed(letter) else _escape(letter) for letter in text)
 
 
+def counted(count: int, noun: str) -> str:
+    """Return a number with its noun: "1 slice", "2 slices"."""
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
 def _is_printed(letter: str) -> bool:
     return letter.isprintable() or unicodedata.category(letter) == SPACES
 

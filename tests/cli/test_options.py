@@ -21,15 +21,17 @@ from tests.support import REPOSITORY
 
 # as argparse had them: names or metavar, attribute, default, choices, whether required, number of values
 EARLIER = json.loads(Path(__file__).with_name("options.json").read_text())
+WORKERS = {"log_json", "max_memory", "scheduler", "threads_per_worker", "workers"}
 # what came later, by command: the names of attributes; of a new command all of them
 LATER: dict[str, set[str]] = {
     "convert": {"contrast", "key", "max_memory", "overwrite", "repetition", "uncentered"},
+    "doctor": {"json"},
     "info": {"files", "json", "key", "max_memory", "uncentered"},
-    "reconstruct": {"key", "overwrite", "quiet", "seed", "uncentered", "verbose"},
+    "reconstruct": {"key", "overwrite", "quiet", "seed", "tv_blend", "uncentered", "verbose", *WORKERS},
     "restore": {"overwrite", "quiet"},
     "evaluate": {"quiet"},
     "report": {"quiet"},
-    "run": {"key", "overwrite", "quiet", "uncentered", "verbose"},
+    "run": {"key", "overwrite", "quiet", "uncentered", "verbose", *WORKERS},
     "serve": {
         "allow_remote",
         "first_timeout",
@@ -53,7 +55,7 @@ LATER: dict[str, set[str]] = {
         "timeout",
     },
     "simulate": {"quiet"},
-    "train": {"quiet"},
+    "train": {"accumulate", "quiet"},
 }
 SHORT = {"--output": "-o"}  # of every command; names that came later
 OUTPUT = ["--output", "out"]

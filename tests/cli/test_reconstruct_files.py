@@ -9,7 +9,7 @@ import h5py
 import numpy as np
 import pytest
 
-from mrihvae.cli import reconstruct_files
+from mrihvae.cli import pieces
 from mrihvae.cli.reconstruct_files import describe, lines_about, open_cached, reconstruct_file
 from mrihvae.errors import InputError
 from mrihvae.physics.fastmri_masks import sampling_mask, seed_of
@@ -78,7 +78,7 @@ def test_too_little_memory(
     def fail(*_: object, **further: object) -> None:
         raise error
 
-    monkeypatch.setattr(reconstruct_files, "reconstruct_scan", fail)
+    monkeypatch.setattr(pieces, "reconstruct_scan", fail)
     file = write_scan(tmp_path / "a.h5")
     with pytest.raises(InputError) as caught:
         reconstruct(file, tmp_path / "out", sampled=sampled)
@@ -90,14 +90,14 @@ def test_other_failures_are_not_taken_for_memory(tmp_path: Path, monkeypatch: py
     def fail(*_: object, **further: object) -> None:
         raise RuntimeError("shapes differ")
 
-    monkeypatch.setattr(reconstruct_files, "reconstruct_scan", fail)
+    monkeypatch.setattr(pieces, "reconstruct_scan", fail)
     with pytest.raises(RuntimeError, match="shapes differ"):
         reconstruct(write_scan(tmp_path / "a.h5"), tmp_path / "out")
 
 
 def test_reconstruction_that_is_not_finite(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     spoiled = Reconstruction(np.full((2, 24, 20), np.nan))
-    monkeypatch.setattr(reconstruct_files, "reconstruct_scan", lambda *_, **further: spoiled)
+    monkeypatch.setattr(pieces, "reconstruct_scan", lambda *_, **further: spoiled)
     with pytest.raises(InputError, match="a.h5: the reconstruction is not finite; lower --step, or leave --rule"):
         reconstruct(write_scan(tmp_path / "a.h5"), tmp_path / "out")
     assert not (tmp_path / "out").exists()

@@ -696,7 +696,7 @@ def test_end_without_a_close_message_is_logged(port: int, closing: bool, caplog:
     xml, lines = scan(slices=1)
     mrd.reconstruct(HOST, port, stream(xml, lines, closing=closing), half_close=True)
     time.sleep(0.1)
-    assert ("ended without a close message" in caplog.text) is not closing and "1 images in" in caplog.text
+    assert ("ended without a close message" in caplog.text) is not closing and "1 image in" in caplog.text
 
 
 def test_work_for_a_client_that_is_gone_stops(

@@ -48,7 +48,9 @@ def test_limit_is_what_was_set_or_the_environment_or_a_share(monkeypatch: pytest
 def test_sizes_beyond_the_limit_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(memory.LIMIT_VARIABLE, "1")
     memory.check_size("a", memory.GIB)
-    with pytest.raises(InputError, match="a takes 2 GiB of memory, and the limit is 1 GiB; raise it by --max-memory"):
+    with pytest.raises(
+        InputError, match="a takes 2 GiB of memory, and the limit is 1 GiB; raise MRIHVAE_MAX_MEMORY, or split"
+    ):
         memory.check_size("a", 2 * memory.GIB)
     memory.check_expansion("a", memory.SMALL, 0)
     memory.check_expansion("a", 1000 * memory.SMALL, memory.SMALL)

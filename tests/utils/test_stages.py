@@ -20,6 +20,14 @@ def test_seconds_add_up_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
     assert seconds == {"maps": 0.75, "start": 4.0}
 
 
+def test_a_stage_within_another_counts_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = iter((0.0, 1.0, 2.0, 2.5, 4.0, 8.0))
+    monkeypatch.setattr(stages.time, "perf_counter", lambda: next(clock))
+    with record_stages() as seconds, stage("inference"), stage("first guess"), stage("read"):
+        pass  # from 0 to 8, from 1 to 4, from 2 to 2.5
+    assert seconds == {"inference": 5.0, "first guess": 2.5, "read": 0.5}
+
+
 def test_without_a_record_nothing_is_kept() -> None:
     with stage("maps"):
         pass

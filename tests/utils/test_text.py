@@ -9,7 +9,7 @@ import unicodedata
 
 import pytest
 
-from mrihvae.utils.text import PrintableFormatter, printable
+from mrihvae.utils.text import PrintableFormatter, counted, printable
 
 
 @pytest.mark.parametrize(
@@ -53,3 +53,7 @@ def test_a_record_is_a_line_that_no_terminal_obeys() -> None:
     lines = shown.getvalue().splitlines()
     assert lines[:3] == ["WARNING a\\x0aINFO forged\\x1b[31m", "ERROR failed", "  Traceback (most recent call last):"]
     assert lines[-2:] == ["  ValueError: b", "  INFO forged\\x07"]
+
+
+def test_numbers_have_the_noun_that_fits() -> None:
+    assert [counted(number, "slice") for number in (0, 1, 2)] == ["0 slices", "1 slice", "2 slices"]

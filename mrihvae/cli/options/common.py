@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 
-from mrihvae.cli.sections import FILES, METHOD
+from mrihvae.cli.sections import FILES, METHOD, WORKERS
 from mrihvae.server.request import PIXELS
 from mrihvae.utils.precision import PRECISIONS
 
@@ -18,7 +18,9 @@ BATCH_SIZE = partial(METHOD, "coil images reconstructed together; lower it to sa
 CHECKPOINT = partial(METHOD, "name of shipped weights, or a .safetensors file")
 DEVICE = partial(METHOD, "cpu, cuda, cuda:1, ...")
 KEY = partial(FILES, "name of k-space in HDF5 or .mat files, such as ksp or group/ksp", None, "kspace")
-MAX_MEMORY = partial(FILES, "most memory that one array of a file may take, GiB", None, "half of what is free")
+LOG_JSON = partial(FILES, "add events to this file, one JSON object a line", None, "none")
+MAX_MEMORY = partial(WORKERS, "GiB that a local worker may hold", None, "an equal share of the machine's")
+READ_MEMORY = partial(FILES, "GiB that one array of a file may take", None, "half of the free memory")
 OUTPUT = partial(FILES, alias="-o")
 OVERWRITE = partial(FILES, "replace results that are in --output already", False)
 PIXEL_TYPE = partial(METHOD, "type of pixels, where the scan requests none", choices=PIXELS)
@@ -26,5 +28,8 @@ PRECISION = partial(METHOD, "precision of the network; auto takes bfloat16 where
 QUIET = partial(FILES, "print errors alone", False, alias="-q")
 PROTOCOL = partial(METHOD, "how to reconstruct: a protocol's name or file", None, "the usual way")
 RESUME = partial(FILES, "resume an interrupted run: skip what is in --output already", False)
+SCHEDULER = partial(WORKERS, "address of a Dask scheduler, whose workers do the volumes", None, "none")
+THREADS = partial(WORKERS, "threads of each worker", None, "1")
 UNCENTERED = partial(FILES, "k-space was stored with DC at [0, 0], without fftshift", False)
 VERBOSE = partial(FILES, "print settings, seconds of every stage, and all warnings of every file", False, alias="-v")
+WORKERS_COUNT = partial(WORKERS, "local processes that do volumes at the same time", None, "none", metavar="N")

@@ -11,13 +11,18 @@ from mrihvae.cli.options.common import (
     CHECKPOINT,
     DEVICE,
     KEY,
+    LOG_JSON,
+    MAX_MEMORY,
     OUTPUT,
     OVERWRITE,
     PRECISION,
     QUIET,
     RESUME,
+    SCHEDULER,
+    THREADS,
     UNCENTERED,
     VERBOSE,
+    WORKERS_COUNT,
 )
 from mrihvae.cli.sections import COILS, EXPERT, FILES, METHOD, SAMPLES, SAMPLING, Options
 from mrihvae.coils.settings import MAPS, OUTPUTS, CoilSettings
@@ -59,6 +64,7 @@ class Reconstruct(Options):
     overwrite: bool = OVERWRITE()
     verbose: bool = VERBOSE()
     quiet: bool = QUIET()
+    log_json: Path | None = LOG_JSON()
 
     mask_type: str | None = SAMPLING("undersample fully sampled scans", None, "the file's mask", choices=PATTERNS)
     acceleration: float | None = SAMPLING("nominal acceleration of --mask-type", None, "4")
@@ -87,6 +93,11 @@ class Reconstruct(Options):
     whiten: bool | None = COILS.setting(CoilSettings, "whiten", shown="with a noise scan", negative="--no-whiten")
     combine_coils: str | None = COILS.setting(CoilSettings, "output", unset=True, choices=OUTPUTS)
 
+    workers: int | None = WORKERS_COUNT()
+    scheduler: str | None = SCHEDULER()
+    threads_per_worker: int | None = THREADS()
+    max_memory: float | None = MAX_MEMORY()
+
     views: int | None = EXPERT.setting(InferenceSettings, "views", "hybrid: ", unset=True)
     rounds: int | None = EXPERT.setting(InferenceSettings, "rounds", "hybrid: ", unset=True)
     sweeps: int | None = EXPERT.setting(
@@ -96,6 +107,9 @@ class Reconstruct(Options):
     step: float | None = EXPERT.setting(RefinementSettings, "step", "hybrid: ", shown="tuned")
     anchor: str | None = EXPERT.setting(RefinementSettings, "anchor", "hybrid: ", unset=True, choices=ANCHORS)
     combine: str | None = EXPERT.setting(InferenceSettings, "combine", "hybrid: ", unset=True, choices=COMBINATIONS)
+    tv_blend: bool | None = EXPERT.setting(
+        InferenceSettings, "tv_blend", "hybrid: ", default=None, shown="--tv-blend", negative="--no-tv-blend"
+    )
     iterations: int | None = EXPERT.setting(FOR_SCANS, "iterations", "pnp: ", unset=True)
     gamma: float | None = EXPERT.setting(FOR_SCANS, "gamma", "pnp: ", unset=True)
     tau: float | None = EXPERT.setting(FOR_SCANS, "tau", "pnp: ", unset=True)
@@ -121,6 +135,12 @@ class Run(Options):
     overwrite: bool = OVERWRITE()
     verbose: bool = VERBOSE()
     quiet: bool = QUIET()
+    log_json: Path | None = LOG_JSON()
+
+    workers: int | None = WORKERS_COUNT()
+    scheduler: str | None = SCHEDULER()
+    threads_per_worker: int | None = THREADS()
+    max_memory: float | None = MAX_MEMORY()
 
 
 class Protocols(Options):

@@ -56,7 +56,20 @@ class Record:
         if u := self.undersampling:
             parts.append(f"{u.mask_type} mask, {u.acceleration}x, center fraction {u.center_fraction:.3g}")
         description = settings.get("description")
-        return [*([str(description)] if description else []), "; ".join(parts)]
+        return [*([str(description)] if description else []), "; ".join(parts), *self._describe_costs()]
+
+    def _describe_costs(self) -> list[str]:
+        """Return a line with the mean seconds per slice of each stage and the peak memory; none without them."""
+        stages: dict[str, float] = {}
+        slices = sum(row.get("slices") or 0 for row in self.rows)
+        for row in self.rows if slices else []:
+            for name, seconds in (row.get("stages") or {}).items():
+                stages[name] = stages.get(name, 0.0) + seconds * (row.get("slices") or 0) / slices
+        peak = max((row.get("peak_memory_mb") or 0 for row in self.rows), default=0)
+        if not peak:  # of an earlier version
+            return []
+        within = ", ".join(f"{name} {seconds:.3f}" for name, seconds in stages.items())
+        return [f"seconds per slice: {within}; peak memory {peak} MB"]
 
 
 def read_record(folder: Path) -> Record:
@@ -98,7 +111,12 @@ def _parse(path: Path, text: str) -> Record:
     if not rows or any(Path(name).name != name for row in rows for name in (row["file"], source_name(row))):
         raise ValueError("it lists no volumes, or not by file name")
     rows = [{**row, "scores": _numbers(row["scores"]) if row.get("scores") else None} for row in rows]
-    numbers = [row.get(key) for row in rows for key in ("effective_acceleration", "seconds_per_slice")]
+    numbers = [
+        row.get(key)
+        for row in rows
+        for key in ("slices", "effective_acceleration", "seconds_per_slice", "peak_memory_mb")
+    ]
+    numbers += [seconds for row in rows for seconds in (row.get("stages") or {}).values()]
     if not all(number is None or type(number) in (int, float) for number in numbers):
         raise ValueError("text where a number should be")
     totals = {"": values["overall"], **values["acquisitions"]} if values.get("overall") else {}

@@ -22,6 +22,7 @@ from mrihvae.io.mrd.image_meta import read_metas, rescaling
 from mrihvae.io.mrd.image_place import place
 from mrihvae.io.mrd.stored_images import StoredImages, list_volumes, name_volumes
 from mrihvae.utils.notices import warn
+from mrihvae.utils.text import counted
 
 IMAGE_KEYS = {"header", "data"}
 PREFERRED = ("magnitude", "complex", "real", "imaginary", "phase")  # of these types of images the first is read
@@ -93,8 +94,8 @@ def read_mrd_images(
 
 def describe_volumes(volumes: Sequence[NamedVolume]) -> str:
     """List several volumes with their numbers of slices."""
-    known = ", ".join(f"{one.name} ({len(one.images.pixels)} slices)" for one in volumes)
-    return f"has {len(volumes)} volumes: {known}"
+    known = ", ".join(f"{one.name} ({counted(len(one.images.pixels), 'slice')})" for one in volumes)
+    return f"has {counted(len(volumes), 'volume')}: {known}"
 
 
 def read_mrd_volumes(

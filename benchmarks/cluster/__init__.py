@@ -1,0 +1,1 @@
+"""Many volumes on workers, and what they cost."""

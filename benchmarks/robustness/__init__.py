@@ -1,0 +1,1 @@
+"""What kills, full disks and the like leave behind."""
