@@ -10,6 +10,8 @@ from contextvars import ContextVar
 from pathlib import Path
 from typing import TextIO
 
+from mrihvae.utils.text import printable
+
 _errors: ContextVar[TextIO | None] = ContextVar("errors", default=None)
 
 
@@ -29,12 +31,12 @@ def silence() -> Iterator[None]:
 
 def show_error(error: object) -> None:
     """Print an error in one line on standard error."""
-    _write(f"mrihvae: error: {str(error).replace(chr(10), ' ')}", _errors.get() or sys.stderr)
+    _write(f"mrihvae: error: {printable(str(error).replace(chr(10), ' '))}", _errors.get() or sys.stderr)
 
 
 def show_warning(name: str, text: str) -> None:
     """Print a warning about a file or a scan on standard error."""
-    _write(f"{name}: {text}", sys.stderr)
+    _write(printable(f"{name}: {text}"), sys.stderr)
 
 
 def end_progress() -> None:

@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mrihvae.cli import options
+from mrihvae.cli.console import show_error, show_warning
 from mrihvae.errors import InputError
+from mrihvae.utils.text import printable
 
 if TYPE_CHECKING:
     from mrihvae.cli.convert_content import Job
@@ -25,8 +27,10 @@ def run(arguments: options.Convert) -> int:
     """
     from mrihvae.cli.convert_content import convert_file
     from mrihvae.io.like import read_reference
+    from mrihvae.utils.memory import set_limit
     from mrihvae.utils.notices import collect_notices
 
+    set_limit(arguments.max_memory)
     with collect_notices() as notices:
         reference = None if arguments.like is None else read_reference(arguments.like)
     shown = set(_show(arguments.output, notices))
@@ -36,13 +40,13 @@ def run(arguments: options.Convert) -> int:
         try:
             with collect_notices() as notices:
                 for path in convert_file(job, arguments, reference):
-                    print(path)
+                    print(printable(str(path)))
                     written.append(path)
         except InputError as error:
             if job.source == arguments.input:
                 raise
             failed += 1
-            print("mrihvae: error:", str(error).replace("\n", " "), file=sys.stderr)
+            show_error(error)
         about = written[0] if len(written) == 1 else arguments.output  # several volumes lie in that folder
         shown |= set(_show(about, [text for text in notices if text not in shown]))
     if failed:
@@ -53,7 +57,7 @@ def run(arguments: options.Convert) -> int:
 def _show(path: Path, notices: list[str]) -> list[str]:
     """Print warnings; return them."""
     for text in notices:
-        print(f"{path}: {text}", file=sys.stderr)
+        show_warning(str(path), text)
     return notices
 
 

@@ -14,6 +14,7 @@ from tqdm import tqdm
 from mrihvae.cli import options
 from mrihvae.evaluation.scores import METRICS, Evaluation, VolumeScores, evaluate
 from mrihvae.utils.files import atomic_write
+from mrihvae.utils.text import printable
 
 SHOWN = ("NMSE", "PSNR", "SSIM", "MSE")
 
@@ -38,7 +39,10 @@ def run(arguments: options.Evaluate) -> None:
         with atomic_write(arguments.json) as temporary:
             temporary.write_text(json.dumps({**about, **as_dict(evaluation)}, indent=2, allow_nan=False) + "\n")
     if arguments.csv:
-        with atomic_write(arguments.csv) as temporary, temporary.open("w", newline="") as file:
+        with (
+            atomic_write(arguments.csv) as temporary,
+            temporary.open("w", newline="", errors="backslashreplace") as file,
+        ):
             write_csv(evaluation, file)
 
 
@@ -56,7 +60,7 @@ def table(evaluation: Evaluation) -> str:
     texts = [[cell.ljust(width) for cell, width in zip(line[:2], widths[:2], strict=True)] for line in lines]
     numbers = [[cell.rjust(width) for cell, width in zip(line[2:], widths[2:], strict=True)] for line in lines]
     rows = ["  ".join(text + number) for text, number in zip(texts, numbers, strict=True)]
-    return "\n".join([*rows, "", summary(evaluation)])
+    return printable("\n".join([*rows, "", summary(evaluation)]), keep="\n")
 
 
 def summary(evaluation: Evaluation) -> str:

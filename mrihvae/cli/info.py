@@ -11,6 +11,8 @@ from mrihvae.cli.common import reading_of
 from mrihvae.cli.info_content import FORMATS, describe_file
 from mrihvae.errors import InputError
 from mrihvae.io.formats import KSPACE_FORMATS, KSPACE_SUFFIXES, list_files
+from mrihvae.utils.memory import set_limit
+from mrihvae.utils.text import printable
 
 LABEL = 14  # letters
 
@@ -27,12 +29,13 @@ def run(arguments: options.Info) -> int:
     InputError
         A single file that cannot be read, or a folder without files.
     """
+    set_limit(arguments.max_memory)
     found: list[dict[str, Any]] = []
     files = [file for path in arguments.files for file in _files(path)]
     for file in files:
         found.append(describe_file(file, reading_of(arguments)))
         if not arguments.json and (len(files) > 1 or found[-1]["error"] is None):
-            print("\n".join(_lines(found[-1])))
+            print(printable("\n".join(_lines(found[-1])), keep="\n"))
     if arguments.json:
         print(json.dumps(found, indent=2))
     failed = [about["error"] for about in found if about["error"]]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import io
 import os
 import re
 import sys
@@ -28,6 +29,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     0 on success, 1 if some of the files failed, 2 on a user's mistake, 130 when interrupted.
     """
+    for stream in (sys.stdout, sys.stderr):  # names of files need not be UTF-8
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     try:
         options = parse(list(sys.argv[1:] if arguments is None else arguments))
         return 0 if options is None else _run(options)

@@ -40,6 +40,7 @@ from mrihvae.model.shipped import weights_for
 from mrihvae.physics.sampling import Undersampling
 from mrihvae.recon.methods import ClassicalMethod, HybridMethod, Method, ModelMethod, PnPMethod, SampleMeanMethod
 from mrihvae.utils.config import as_dict
+from mrihvae.utils.text import printable
 
 SAME = (  # in a folder
     "method", "checkpoint", "weights", "inference", "samples", "seed", "pnp", "strength", "coils", "undersampling",
@@ -136,7 +137,7 @@ def _reconstruct_all(
     try:
         for task, result in finished:
             while left and files.index(left[0]) < files.index(task.name):
-                tqdm.write(f"{left.pop(0)}: already there")
+                tqdm.write(printable(f"{left.pop(0)}: already there"))
             with results.failures.collect(task.name):
                 for row in result():
                     tqdm.write("\n".join(lines_about(row, shown, verbose)))
@@ -148,7 +149,7 @@ def _reconstruct_all(
             results.write(last=True)
         raise
     for name in left:
-        tqdm.write(f"{name}: already there")
+        tqdm.write(printable(f"{name}: already there"))
 
 
 def _task(file: Path, coils: int | None, source: MethodSource, arguments: Reconstruct, workers: Workers | None) -> Task:

@@ -25,7 +25,7 @@ from mrihvae.recon.volumes import Reconstruction, zero_filled_volume
 from mrihvae.utils.memory import peak_memory, reset_peak_memory, return_large_blocks
 from mrihvae.utils.notices import collect_notices
 from mrihvae.utils.stages import record_stages, stage
-from mrihvae.utils.text import counted
+from mrihvae.utils.text import counted, printable
 
 STAGES = ("read", "checks", "check", "maps", "first guess", "inference", "write")  # in their order
 BRIEF = ("check", "maps")  # those of them that stand in the line of a volume
@@ -113,7 +113,7 @@ def reconstruct_to_files(
         if pieces:
             piece = join_pieces(pieces)
         else:
-            with tqdm(total=len(scan.kspace), desc=scan.name, unit="slice", leave=False) as bar:
+            with tqdm(total=len(scan.kspace), desc=printable(scan.name), unit="slice", leave=False) as bar:
                 piece = reconstruct_piece(scan, file, mask, method, batch_size, sampled, seed, options, bar.update)
         found, effective = piece.found, round(effective_acceleration(mask), 3)
         with stage("write"):
@@ -181,7 +181,7 @@ def describe(row: Mapping[str, Any]) -> str:
         f"{seconds:.2f} s per slice{within}",
         *row["warnings"],
     ]
-    return f"{row['file']}: {', '.join(parts)}"
+    return printable(f"{row['file']}: {', '.join(parts)}")
 
 
 def lines_about(row: Mapping[str, Any], shown: set[str], verbose: bool = False) -> list[str]:

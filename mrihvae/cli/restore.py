@@ -43,7 +43,7 @@ from mrihvae.recon.restoration import (
 )
 from mrihvae.utils.files import atomic_write
 from mrihvae.utils.memory import is_out_of_memory
-from mrihvae.utils.text import counted
+from mrihvae.utils.text import counted, printable
 
 BELONGS = {  # to which tasks an option belongs
     "kernel_width": ("deblur", "superresolve"),
@@ -90,7 +90,7 @@ def run(arguments: options.Restore) -> int:
     failures = Failures(len(files))
     for file, output in outputs.items():
         if file.name in done and output.exists():
-            print(f"{file.name}: already there")
+            print(printable(f"{file.name}: already there"))
             continue
         with failures.collect(file.name):
             done[file.name] = _restore_file(file, output, job, mask, arguments)
@@ -233,7 +233,7 @@ def _restore_file(
         f", {unsettled} did not converge: do fewer --iterations, or lower --tau or --relaxation" if unsettled else ""
     )
     notes += "".join(f", {warning}" for warning in sorted({warning for part in parts for warning in part.warnings}))
-    print(f"{file.name}: {notes}, {seconds:.2f} s per slice")
+    print(printable(f"{file.name}: {notes}, {seconds:.2f} s per slice"))
     return {
         "file": file.name,
         "output": output.name,

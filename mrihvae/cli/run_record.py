@@ -14,6 +14,7 @@ from mrihvae.cli.protocol_data import ScanEntry
 from mrihvae.evaluation.scores import METRICS, Evaluation, VolumeScores
 from mrihvae.protocols.evaluation import Protocol
 from mrihvae.utils.files import atomic_write
+from mrihvae.utils.text import printable
 
 
 class RunRecord:
@@ -112,7 +113,14 @@ def _line(
         float(np.mean([row[key] for row in rows])) for key in ("effective_acceleration", "seconds_per_slice")
     )
     shown = ["" if scores is None else f"{scores[metric]:#.4g}" for metric in protocol.metrics]
-    return [name, kind, str(sum(row["slices"] for row in rows)), f"{effective:.2f}", *shown, f"{seconds:.2f}"]
+    return [
+        printable(name),
+        printable(kind),
+        str(sum(row["slices"] for row in rows)),
+        f"{effective:.2f}",
+        *shown,
+        f"{seconds:.2f}",
+    ]
 
 
 def _scores_of(row: Mapping[str, Any]) -> VolumeScores | None:

@@ -9,6 +9,7 @@ import numpy as np
 
 from mrihvae.errors import InputError
 from mrihvae.io.checks import read_errors
+from mrihvae.utils.memory import check_size, limit
 
 CIFAR_SHAPE = (3, 32, 32)
 IDX_UINT8 = 8  # type code in an IDX header
@@ -38,7 +39,10 @@ def read_collection(path: Path) -> np.ndarray:
         Not readable, or of another size than its format says.
     """
     with read_errors(path):
-        data = gzip.decompress(path.read_bytes()) if path.name.lower().endswith(".gz") else path.read_bytes()
+        check_size(f"{path}: its data", path.stat().st_size)
+        with gzip.open(path) if path.name.lower().endswith(".gz") else path.open("rb") as file:
+            data = file.read(limit() + 1)
+        check_size(f"{path}: its data", len(data))
     if path.name.lower().removesuffix(".gz").endswith(".bin"):
         return _cifar(path, data)
     return _idx(path, data)

@@ -12,11 +12,11 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-import h5py
 import numpy as np
 
 from mrihvae.errors import InputError
 from mrihvae.io.arrays import as_complex64
+from mrihvae.io.checked_hdf5 import open_checked
 from mrihvae.io.checks import read_errors
 from mrihvae.io.fastmri import FastMRIHead
 from mrihvae.io.stored_kspace import is_finite
@@ -172,7 +172,7 @@ class PackedGroup:
     def read(self, index: int) -> dict[int, np.ndarray]:
         """Read one slice."""
         which, place = self.order[index]
-        with read_errors(self.path, *NOT_PACKED), h5py.File(self.path, "r") as file:
+        with read_errors(self.path, *NOT_PACKED), open_checked(self.path) as file:
             return {index: np.asarray(file[self.group][self.names[which]][place])}
 
 
@@ -239,7 +239,7 @@ class LazySlices:
 def _read(path: Path, place: Place, key: str) -> np.ndarray:
     """Read one slice, or one coil of it: complex64 (h, w) or (coils, h, w)."""
     problem, remedy = f"slice {place[0]} cannot be read any more", "put back the file that was there"
-    with read_errors(path, problem, remedy), h5py.File(path, "r") as file:
+    with read_errors(path, problem, remedy), open_checked(path) as file:
         array = as_complex64(np.asarray(file[key][place]))
     if not is_finite(array):
         raise InputError(f"{path}: dataset '{key}' holds NaN or infinite values in slice {place[0]}; export it again")

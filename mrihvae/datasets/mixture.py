@@ -16,6 +16,7 @@ from mrihvae.data.scan import is_complete
 from mrihvae.datasets.collections import is_collection, read_collection
 from mrihvae.datasets.lazy import NOT_PACKED, FastmriFile, LazySlices, PackedGroup, SliceCache, WholeFile
 from mrihvae.errors import InputError
+from mrihvae.io.checked_hdf5 import open_checked
 from mrihvae.io.checks import read_errors
 from mrihvae.io.dicom import dicom_files, dicom_folders, is_dicom
 from mrihvae.io.fastmri import FastMRIHead, read_head
@@ -226,9 +227,9 @@ def _pictures(path: Path) -> dict[int, np.ndarray]:
 def is_packed(path: Path) -> bool:
     """Return whether a file holds packed slices."""
     try:
-        with h5py.File(path, "r") as file:
+        with open_checked(path) as file:
             return bool(file.attrs.get("format") == PACKED_FORMAT)
-    except (OSError, RuntimeError):
+    except Exception:  # whatever damage causes
         return False
 
 
@@ -242,7 +243,7 @@ def read_packed(path: Path, cache: SliceCache | None = None) -> list[Dataset]:
     InputError
         File not found, or not such a file.
     """
-    with read_errors(path, *NOT_PACKED), h5py.File(path, "r") as file:
+    with read_errors(path, *NOT_PACKED), open_checked(path) as file:
         if file.attrs.get("format") != PACKED_FORMAT:
             raise InputError(f"{path}: holds no packed slices; {PACK_HINT}")
         return [_read_group(file[name], path, cache) for name in sorted(file, key=int)]

@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 
 from mrihvae.errors import InputError
 from mrihvae.utils.files import atomic_write
+from mrihvae.utils.text import printable
 
 ERROR_GAIN = 4  # errors are shown this much brighter, on the images' own gray scale
 
@@ -53,7 +54,7 @@ def volume_panel(
         axis.axis("off")
     for axis, (name, image) in zip(axes[0], columns.items()):
         artist = axis.imshow(image, cmap="gray", vmin=0, vmax=bright)
-        axis.set_title(name, fontsize=10)
+        axis.set_title(plain_text(name), fontsize=10)
     if target is not None:
         peak = float(target.max()) or 1.0
         for axis, image in zip(axes[1], shown.values()):
@@ -65,7 +66,7 @@ def volume_panel(
             axes[1][-1].imshow(ERROR_GAIN * uncertainty[index], cmap="gray", vmin=0, vmax=bright)
             axes[1][-1].set_title(f"uncertainty (SD) x {ERROR_GAIN}", fontsize=9)
     figure.colorbar(artist, ax=axes, shrink=0.7, pad=0.01)
-    figure.suptitle(title, fontsize=10)
+    figure.suptitle(plain_text(title), fontsize=10)
     save_figure(figure, path)
 
 
@@ -90,8 +91,8 @@ def image_grid(path: Path, title: str, rows: list[list[np.ndarray]], names: list
         for axis, image in zip(row, images):
             axis.imshow(image, cmap="gray", vmin=0, vmax=bright)
     for axis, name in zip(axes[0], names or []):
-        axis.set_title(name, fontsize=9)
-    figure.suptitle(title, fontsize=10)
+        axis.set_title(plain_text(name), fontsize=9)
+    figure.suptitle(plain_text(title), fontsize=10)
     save_figure(figure, path)
 
 
@@ -100,7 +101,7 @@ def training_figure(log: Path, path: Path) -> None:
     try:
         lines = [json.loads(line) for line in log.read_text().splitlines()]
         prior = [line for line in lines if "elbo" in line]  # not every step, nor every run, trains the prior
-    except (OSError, ValueError, TypeError) as error:
+    except (OSError, ValueError, TypeError, RecursionError) as error:
         raise InputError(f"{log}: is no whole log of a run ({error}); resume the run to mend it") from error
     if not any(isinstance(line, dict) and {"elbo", "rollout"} & set(line) for line in lines):
         raise InputError(f"{log}: holds no step yet; train first")
@@ -160,6 +161,11 @@ def subplots(rows: int = 1, columns: int = 1, size: tuple[float, float] | None =
     figure = Figure(figsize=size, layout="constrained")
     FigureCanvasAgg(figure)
     return figure, figure.subplots(rows, columns, **more)
+
+
+def plain_text(text: str) -> str:
+    """Return a text with names of files in it that matplotlib shows as it is: no mathematics, no control characters."""
+    return printable(text).replace("$", r"\$")
 
 
 def save_figure(figure: Figure, path: Path) -> None:

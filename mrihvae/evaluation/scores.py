@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import h5py
 import numpy as np
 
 from mrihvae.data.scan import TARGETS
-from mrihvae.errors import InputError, reason
+from mrihvae.errors import InputError
+from mrihvae.io.checked_hdf5 import open_checked
 from mrihvae.io.formats import list_files, list_names, names_in
-from mrihvae.io.hdf5 import read_dataset
+from mrihvae.io.hdf5 import open_hdf5, read_dataset
 
 METRICS = ("MSE", "NMSE", "PSNR", "SSIM")
 WINDOW = 7  # pixels on a side of the SSIM window
@@ -238,12 +238,8 @@ def _acceleration(target: Path, prediction: Path) -> float:
 
 
 def _attributes(path: Path) -> dict[str, Any]:
-    try:
-        with h5py.File(path, "r") as file:
-            return dict(file.attrs.items())
-    except (OSError, RuntimeError) as error:
-        why = reason(error)
-        raise InputError(f"{path}: truncated or not an HDF5 file ({why}); copy it again") from error
+    with open_hdf5(path) as file:
+        return dict(file.attrs.items())
 
 
 def _score(target_path: Path, prediction_path: Path, key: str) -> VolumeScores:
@@ -273,9 +269,9 @@ def _score(target_path: Path, prediction_path: Path, key: str) -> VolumeScores:
 def _dataset_names(path: Path) -> set[str]:
     """List the datasets of an HDF5 file; none of a damaged one."""
     try:
-        with h5py.File(path, "r") as file:
+        with open_checked(path) as file:
             return set(file)
-    except (OSError, RuntimeError):
+    except Exception:  # whatever damage causes, of which who reads it says more
         return set()
 
 

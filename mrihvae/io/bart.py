@@ -12,6 +12,7 @@ from mrihvae.errors import InputError
 from mrihvae.io.checks import make_scan, read_errors
 from mrihvae.io.partitions import centered_fft, check_partitions
 from mrihvae.utils.files import atomic_pair
+from mrihvae.utils.memory import check_size
 from mrihvae.utils.notices import warn
 
 BART_SUFFIXES = (".cfl", ".hdr")
@@ -22,6 +23,7 @@ DIMENSIONS = (
 )  # fmt: skip
 READ, PHASE_1, PHASE_2, COIL, SLICE = 0, 1, 2, 3, 13
 SCAN_DIMENSIONS = (5, 10, 11, 14)  # each number along them is a scan of its own: echoes, times, averages
+LARGEST_HEADER = 2**20  # letters that are read
 PAIR_HINT = "BART's arrays are a .cfl and a .hdr"
 
 
@@ -54,6 +56,7 @@ def read_cfl(path: Path) -> np.ndarray:
                 f"{data}: has {size} bytes, and {header.name} says {' x '.join(map(str, sizes))} numbers, "
                 f"{expected} bytes; copy both again"
             )
+        check_size(f"{data}: its array", size)
         values = np.fromfile(data, np.complex64)
     if not np.isfinite(values).all():
         raise InputError(f"{data}: holds NaN or infinite values; export the array again")
@@ -87,8 +90,8 @@ def _pair(path: Path) -> tuple[Path, Path]:
 
 def _read_sizes(header: Path) -> list[int]:
     """Read the sizes of all dimensions."""
-    with read_errors(header, "cannot be read", PAIR_HINT):
-        lines = [line.strip() for line in header.read_text(errors="replace").splitlines()]
+    with read_errors(header, "cannot be read", PAIR_HINT), header.open(errors="replace") as file:
+        lines = [line.strip() for line in file.read(LARGEST_HEADER).splitlines()]
     try:
         sizes = [int(size) for size in lines[lines.index(SIZES_LINE) + 1].split()]
     except (ValueError, IndexError):

@@ -18,6 +18,7 @@ from mrihvae.data.geometry import SPACING_TOLERANCE, Geometry, make_geometry
 from mrihvae.data.volume import ImageVolume
 from mrihvae.errors import InputError
 from mrihvae.io.checks import read_errors
+from mrihvae.io.dicom_file import open_dicom
 from mrihvae.io.formats import KSPACE_SUFFIXES, NIFTI_SUFFIXES, PICTURE_SUFFIXES, has_suffix
 from mrihvae.utils.notices import warn
 
@@ -129,8 +130,6 @@ def list_series(path: Path, recursive: bool = True) -> list[Series]:
     if not path.exists():
         raise InputError(f"{path}: file not found; {GIVE_DICOM}")
     require_pydicom(str(path))
-    import pydicom
-
     found: dict[str, list[tuple[Path, Any]]] = {}
     files = list(dicom_files(path, recursive))
     if not files:
@@ -138,7 +137,7 @@ def list_series(path: Path, recursive: bool = True) -> list[Series]:
         raise InputError(f"{path}: {what}; {GIVE_DICOM}")
     for file in files:
         with read_errors(file):
-            header: Any = pydicom.dcmread(file, stop_before_pixels=True, specific_tags=LISTING_TAGS)
+            header: Any = open_dicom(file, stop_before_pixels=True, specific_tags=LISTING_TAGS)
             storage = header.file_meta.get("MediaStorageSOPClassUID")
             if path.is_file() and storage == DIRECTORY_STORAGE:
                 return list_series(path.resolve().parent)
@@ -281,10 +280,8 @@ def read_frames(file: Path) -> list[Frame]:
         Damaged, without pixels, in color, or compressed and no installed package decodes it.
     """
     require_pydicom(str(file))
-    import pydicom
-
     with read_errors(file):
-        header: Any = pydicom.dcmread(file)
+        header: Any = open_dicom(file)
         if not any(name in header for name in ("PixelData", "FloatPixelData", "DoubleFloatPixelData")):
             raise InputError("has no pixels; export it again or leave it out")
         if int(header.get("SamplesPerPixel", 1)) != 1:

@@ -11,6 +11,7 @@ import numpy as np
 
 from mrihvae.io.checks import read_errors
 from mrihvae.io.dicom import Series, frame_value, require_pydicom
+from mrihvae.io.dicom_file import open_dicom
 
 STUDY_KEYWORDS = (
     "PatientName", "PatientID", "IssuerOfPatientID", "PatientBirthDate", "PatientSex", "PatientAge", "PatientSize",
@@ -59,10 +60,9 @@ def read_header(series: Series) -> DicomHeader:
     """
     file: Path = series.files[0]
     require_pydicom(str(file))
-    import pydicom
 
     with read_errors(file):
-        header: Any = pydicom.dcmread(file, stop_before_pixels=True)
+        header: Any = open_dicom(file, stop_before_pixels=True)
         orientation = frame_value(header, 0, "PlaneOrientationSequence", "ImageOrientationPatient")
         return DicomHeader(
             _values(header, STUDY_KEYWORDS),

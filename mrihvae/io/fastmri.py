@@ -14,6 +14,7 @@ from mrihvae.data.geometry import geometry_of
 from mrihvae.data.scan import TARGETS, KSpace, Scan
 from mrihvae.errors import InputError
 from mrihvae.io.arrays import KSPACE_KEY, find_kspace
+from mrihvae.io.checked_hdf5 import OutsideError, open_checked
 from mrihvae.io.checks import read_errors
 from mrihvae.io.hdf5 import open_dataset, open_hdf5, read_dataset, write_datasets
 from mrihvae.io.mrd.header import Encoding, ScanHeader, parse_header
@@ -149,7 +150,7 @@ def _read_target(path: Path, head: FastMRIHead) -> np.ndarray | None:
 
 def _read_attributes(path: Path) -> dict[str, Any]:
     """Read the attributes of a file; texts of any type become str."""
-    with read_errors(path, "attributes are damaged", "copy it again"), h5py.File(path, "r") as file:
+    with read_errors(path, "attributes are damaged", "copy it again"), open_checked(path) as file:
         found = {name: value for name, value in file.attrs.items() if not isinstance(value, h5py.Empty)}
     return {name: _decode(value) if _is_text(value) else value for name, value in found.items()}
 
@@ -180,6 +181,8 @@ def _read_header(path: Path, key: str = "ismrmrd_header") -> ScanHeader | None:
         with open_dataset(path, key) as dataset:
             header = dataset[()]
         return parse_header(_decode(header), str(path))
+    except OutsideError:
+        raise
     except InputError:
         return None
 

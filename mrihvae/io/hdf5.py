@@ -1,4 +1,4 @@
-"""HDF5 files: datasets, and writing that leaves no part of a file behind."""
+"""HDF5 files: datasets, read with the checks of `mrihvae.io.checked_hdf5`, and writing that leaves no part behind."""
 
 from __future__ import annotations
 
@@ -13,29 +13,38 @@ import h5py
 import numpy as np
 
 from mrihvae.errors import InputError, reason
+from mrihvae.io.checked_hdf5 import CheckedFile, open_checked, refuse_links
 from mrihvae.utils.files import atomic_write
+from mrihvae.utils.text import printable
 
 ROOM_BESIDE = 2**16  # bytes that a file takes beside its arrays
 
 
 @contextmanager
-def open_hdf5(path: Path) -> Iterator[h5py.File]:
+def open_hdf5(path: Path) -> Iterator[CheckedFile]:
     """Open an HDF5 file to read.
 
     Raises
     ------
     InputError
-        Missing, truncated or not HDF5, also where that shows only while it is read.
+        Missing, truncated or not HDF5, also where that shows only while it is read; or as
+        `mrihvae.io.checked_hdf5` has it: data outside of the file, or more than the limit of memory.
     """
     try:
-        with h5py.File(path, "r") as file:
+        with open_checked(path) as file:
             yield file
+    except InputError as error:
+        if str(error).startswith(str(path)):
+            raise
+        raise type(error)(f"{path}: {error}") from error
     except FileNotFoundError:
         raise InputError(f"{path}: file not found; check the path") from None
     except PermissionError:
         raise InputError(f"{path}: must not be read by you; check its permissions") from None
-    except (OSError, RuntimeError, AttributeError) as error:
-        why = reason(error)
+    except MemoryError as error:
+        raise InputError(f"{path}: too little memory to read it; take a larger computer, or split the file") from error
+    except (OSError, RuntimeError, AttributeError, ValueError, TypeError, KeyError) as error:
+        why = printable(reason(error))
         raise InputError(f"{path}: truncated or not an HDF5 file ({why}); copy it again") from error
 
 
@@ -51,7 +60,9 @@ def open_dataset(path: Path, key: str) -> Iterator[h5py.Dataset]:
     with open_hdf5(path) as file:
         dataset = file.get(key)
         if not isinstance(dataset, h5py.Dataset):
-            raise InputError(f"{path}: has no dataset '{key}' (it has {', '.join(file) or 'none'}); check the file")
+            refuse_links(file)
+            names = printable(", ".join(file)) or "none"
+            raise InputError(f"{path}: has no dataset '{key}' (it has {names}); check the file")
         yield dataset
 
 

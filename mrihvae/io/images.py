@@ -17,6 +17,7 @@ from mrihvae.io.dicom import DICOM_SUFFIX, choose_series, dicom_folders, has_dic
 from mrihvae.io.dicom_header import DicomHeader, read_header
 from mrihvae.io.formats import NIFTI_SUFFIXES, PICTURE_SUFFIXES, check_names, has_suffix, list_files
 from mrihvae.io.nifti import read_nifti, write_nifti_like
+from mrihvae.io.npy_array import load_array
 from mrihvae.io.pictures import read_picture, write_png
 from mrihvae.io.write_dicom import finer, write_dicom
 
@@ -177,7 +178,7 @@ def read_kernel(file: Path) -> Tensor:
     """
     if has_suffix(file, (".npy",)):
         with read_errors(file, "not readable as a .npy array", "write it with numpy.save"):
-            kernel = np.load(file, allow_pickle=False)
+            kernel = load_array(file)
     elif has_suffix(file, GRAY_SUFFIXES):
         kernel = read_images(file).values[0, 0]
     else:

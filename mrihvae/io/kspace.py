@@ -11,6 +11,7 @@ from mrihvae.data.scan import Scan
 from mrihvae.errors import InputError
 from mrihvae.io.bart import SIZES_LINE, read_bart
 from mrihvae.io.centering import center_scan
+from mrihvae.io.checked_hdf5 import open_checked
 from mrihvae.io.checks import read_errors
 from mrihvae.io.fastmri import read_head, read_scan
 from mrihvae.io.formats import KSPACE_FORMATS, KSPACE_SUFFIXES, check_names, list_files
@@ -174,14 +175,14 @@ def _mrd_groups(path: Path) -> list[str]:
     Numbers in their names count: "dataset_10" comes after "dataset_2".
     """
     try:
-        with h5py.File(path, "r") as file:
+        with open_checked(path) as file:
             if "kspace" in file:
                 return []
             groups = {name: set(file[name]) for name in file if isinstance(file.get(name), h5py.Group)}
             plain = {name for name, keys in groups.items() if "xml" not in keys and _is_plain(file[name].get("data"))}
             nested: list[str] = []
             file.visititems(lambda name, item: nested.append(name) if _holds_lines(item) else None)
-    except (OSError, RuntimeError, AttributeError, KeyError, ValueError):
+    except Exception:  # whatever damage causes, of which who reads it says more
         return []
     part = [name for name, keys in groups.items() if keys & MRD_KEYS and name not in plain]
     images = [name.partition("/")[0] for name in mrd_image_groups(path)]

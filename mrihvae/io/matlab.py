@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from dataclasses import replace
 from pathlib import Path
@@ -15,7 +16,9 @@ from mrihvae.io.checks import make_scan, read_errors
 from mrihvae.io.fastmri import fit_mask
 from mrihvae.io.hdf5 import open_hdf5, read_dataset
 from mrihvae.io.stored_kspace import StoredKspace
+from mrihvae.utils.memory import check_expansion, check_size
 from mrihvae.utils.notices import warn
+from mrihvae.utils.text import printable
 
 MATLAB_SUFFIX = ".mat"
 AXES = "(H, W, coil, slice), where coil is 1 of one coil, (H, W, coil) or (H, W)"
@@ -71,13 +74,18 @@ def _read_modern(path: Path, lazy: bool, key: str | None, brief: bool) -> Found:
 
 def _read_early(path: Path, key: str | None) -> Found:
     """Read a file of version 5, as `_read_modern`."""
-    from scipy.io import loadmat
+    from scipy.io import loadmat, whosmat
 
     with (
         read_errors(path, "not readable as MATLAB's version 5", "save it again, with -v7 or -v7.3"),
         warnings.catch_warnings(),
     ):
         warnings.simplefilter("ignore")  # of variables that are not arrays
+        stored = path.stat().st_size
+        for name, shape, _ in whosmat(path):
+            size = math.prod(shape) * np.dtype(np.complex64).itemsize
+            check_size(f"'{printable(name)}'", size)
+            check_expansion(f"'{printable(name)}'", size, stored)
         content = loadmat(path)
     arrays = {
         name: array

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import gzip
+import math
+import struct
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,10 @@ from mrihvae.data.volume import ImageVolume
 from mrihvae.errors import InputError
 from mrihvae.io.checks import read_errors
 from mrihvae.utils.files import atomic_write
+from mrihvae.utils.memory import check_expansion, check_size, check_slice
 
+NIFTI2_BYTES = 540  # of the header of version 2; that of version 1 has 348
+LARGEST_EXTENSION = 2**26  # bytes before the voxels
 THICK_SLICE_RATIO = 1.2  # spacing of slices over that of pixels, beyond which a volume is a stack of slices
 
 
@@ -28,6 +33,7 @@ def open_nifti(file: Path) -> Any:
     import nibabel
 
     with read_errors(file):
+        _check_extensions(file)
         image: Any = nibabel.load(file)
         dtype, shape = image.get_data_dtype(), image.shape
     if dtype.kind not in "biuf":
@@ -35,7 +41,41 @@ def open_nifti(file: Path) -> Any:
         raise InputError(f"{file}: is {kind} ({dtype}); give real numbers, such as magnitudes")
     if len(shape) < 2 or 0 in shape:
         raise InputError(f"{file}: has shape {shape}; give (H, W), (H, W, slices) or (H, W, slices, volumes)")
+    numbers, stored = math.prod(shape), file.stat().st_size
+    check_expansion(f"{file}: its array", numbers * dtype.itemsize, stored)
+    check_size(f"{file}: its array", numbers * max(dtype.itemsize, np.dtype(np.float32).itemsize))
+    axis = slice_axis(image.header) if len(shape) > 2 else 2
+    check_slice(f"{file}:", *[size for k, size in enumerate(shape[:3]) if k != axis])
     return image
+
+
+def _check_extensions(file: Path) -> None:
+    """Check what a compressed file has between header and voxels, which nibabel reads at once.
+
+    Raises
+    ------
+    InputError
+        More than `LARGEST_EXTENSION` bytes.
+    """
+    if not file.name.lower().endswith(".gz"):
+        return  # of which no more is read than the file holds
+    with gzip.open(file) as opened:
+        start = opened.read(NIFTI2_BYTES)
+        if len(start) < NIFTI2_BYTES:
+            return  # few voxels, or none
+        order = "<" if start[2:4] == bytes(2) else ">"  # of the header's length, its first number
+        length = struct.unpack_from(f"{order}i", start)[0]
+        kind, offset = ("q", 168) if length == NIFTI2_BYTES else ("f", 108)
+        end, place = struct.unpack_from(f"{order}{kind}", start, offset)[0], length + 4
+        size = 0
+        while place + 16 <= end <= LARGEST_EXTENSION:
+            opened.seek(place)
+            size = struct.unpack(f"{order}i", opened.read(4).rjust(4, b"\0"))[0]
+            if not 8 <= size <= LARGEST_EXTENSION:
+                break
+            place += size
+    if end > LARGEST_EXTENSION or size > LARGEST_EXTENSION:
+        raise InputError(f"{file}: claims more than {LARGEST_EXTENSION} bytes before its voxels; copy it again")
 
 
 def read_nifti(file: Path) -> tuple[np.ndarray, Any]:

@@ -15,12 +15,14 @@ from mrihvae.data.scan import Scan
 from mrihvae.data.volume import ImageVolume
 from mrihvae.errors import InputError, nearest
 from mrihvae.io.checks import make_scan, read_errors
+from mrihvae.io.npy_array import load_array
 from mrihvae.utils.files import atomic_pair
 
 KSPACE_AXES = ("slice", "coil", "H", "W")  # of k-space, in the order that a scan has them
 IMAGE_AXES = ("slice", "H", "W")
 JSON_KEYS = ("axes", "mask", "acquisition", "matrix", "padding", "attributes", "content", *GEOMETRY_KEYS)
 LARGEST = 2**16  # number of pixels along an axis of an image
+LARGEST_JSON = 2**26  # bytes
 IMAGES = "images"  # content of complex arrays that are no k-space
 
 
@@ -61,7 +63,7 @@ def holds_images(path: Path) -> bool:
         kind = np.load(path, mmap_mode="r", allow_pickle=False).dtype.kind
         if kind != "c":
             return kind in "biuf"
-        return bool(json.loads(path.with_suffix(".json").read_text()).get("content") == IMAGES)
+        return bool(_read_json(path.with_suffix(".json")).get("content") == IMAGES)
     except Exception:  # whatever damage causes
         return False  # of which the reader of k-space says more
 
@@ -95,7 +97,7 @@ def _load(path: Path, file: Path, about: Mapping[str, Any], known: Sequence[str]
             f"{file}: 'axes' is {axes!r}; give a list of 'H' and 'W', and of {others} where the array has them"
         )
     with read_errors(path, "truncated or no NumPy array of numbers", "save it again"):
-        array = np.load(path, allow_pickle=False)
+        array = load_array(path)
     if array.ndim != len(names) or array.dtype.kind not in kinds:
         raise InputError(f"{path}: is {array.dtype} of shape {array.shape}; give {what} numbers with axes {axes}")
     names += [axis for axis in known if axis not in names]
@@ -127,6 +129,8 @@ def _read_json(path: Path) -> dict[str, Any]:
     if not path.exists():
         raise InputError(f"{path}: not readable as JSON (missing: the array is incomplete without it); {remedy}")
     with read_errors(path, "not readable as JSON", remedy):
+        if path.stat().st_size > LARGEST_JSON:
+            raise InputError(f"has more than {LARGEST_JSON} bytes; write what belongs to the array alone")
         about = json.loads(path.read_text())
     if not isinstance(about, dict):
         raise InputError(f"{path}: holds no dictionary; write names and values")

@@ -9,6 +9,7 @@ import numpy as np
 from mrihvae.errors import InputError
 from mrihvae.io.checks import read_errors
 from mrihvae.utils.files import atomic_write
+from mrihvae.utils.memory import check_size, check_slice
 
 WHITE_PERCENTILE = 99.5  # of the pixels of a volume or series, shown as white
 
@@ -28,6 +29,8 @@ def read_picture(file: Path, strict: bool = False) -> np.ndarray:
     from PIL import Image, ImageOps
 
     with read_errors(file), Image.open(file) as picture:
+        check_slice(f"{file}:", picture.height, picture.width)
+        check_size(f"{file}: its pixels", picture.height * picture.width * len(picture.getbands()) * 4)
         if strict and getattr(picture, "n_frames", 1) > 1:
             raise InputError(f"{file}: has several pages; give one picture a file, or NIfTI")
         if strict and picture.mode not in ("1", "L", "I") and not picture.mode.startswith("I;16"):

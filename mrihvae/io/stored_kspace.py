@@ -12,6 +12,7 @@ import numpy as np
 from mrihvae.errors import InputError
 from mrihvae.io.arrays import ArrayInfo, as_complex64
 from mrihvae.io.hdf5 import open_dataset
+from mrihvae.utils.memory import check_slice
 
 _READER = ThreadPoolExecutor(1, thread_name_prefix="read-ahead")
 
@@ -58,6 +59,8 @@ class StoredKspace:
         if columns and len(shape) > 1:
             shape = (*([1] if len(shape) < 4 else []), *shape[:-2], shape[-1], shape[-2])
         self.shape: tuple[int, ...] = shape
+        if len(shape) > 1:
+            check_slice(f"{path}: '{key}'", *shape[-2:])
         self.dtype = np.dtype(np.complex64)
         self._ahead: tuple[tuple[int, int], Future[np.ndarray]] | None = None
 

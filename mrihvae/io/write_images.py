@@ -6,17 +6,17 @@ import math
 from dataclasses import replace
 from pathlib import Path
 
-import h5py
 import numpy as np
 
 from mrihvae.data.geometry import GEOMETRY_KEYS, VOXEL_KEY, geometry_of, make_geometry, voxel_of
 from mrihvae.data.volume import DATASETS, SAMPLES, UNCERTAINTY, ImageVolume
 from mrihvae.errors import InputError
 from mrihvae.io.bart import SLICE, write_cfl
+from mrihvae.io.checked_hdf5 import open_checked
 from mrihvae.io.checks import read_errors
 from mrihvae.io.dicom import DICOM_SUFFIX
 from mrihvae.io.dicom_header import DicomHeader
-from mrihvae.io.hdf5 import read_dataset, write_datasets
+from mrihvae.io.hdf5 import open_hdf5, read_dataset, write_datasets
 from mrihvae.io.nifti import write_nifti
 from mrihvae.io.npy import write_numpy
 from mrihvae.io.pictures import WHITE_PERCENTILE, write_png
@@ -30,10 +30,10 @@ GAP_PIXELS = 2  # pixels between slices of a picture
 def has_images(path: Path) -> bool:
     """Return whether a file is HDF5 with images and no k-space, as reconstructions are."""
     try:
-        with h5py.File(path, "r") as file:
+        with open_checked(path) as file:
             return "kspace" not in file and any(name in file for name in DATASETS)
-    except (OSError, RuntimeError):
-        return False
+    except Exception:  # whatever damage causes
+        return False  # of which the reader of k-space says more
 
 
 def read_volume(path: Path, dataset: str) -> ImageVolume:
@@ -47,7 +47,7 @@ def read_volume(path: Path, dataset: str) -> ImageVolume:
     pixels = read_dataset(path, dataset)
     if pixels.ndim != 3 or pixels.dtype.kind != "f" or not pixels.size:
         raise InputError(f"{path}: '{dataset}' is {pixels.dtype} of shape {pixels.shape}, not images (slices, h, w)")
-    with h5py.File(path, "r") as file:
+    with open_hdf5(path) as file:
         attributes = dict(file.attrs.items())
     geometry = geometry_of(path, attributes, len(pixels))
     return ImageVolume(pixels.astype(np.float32, copy=False), geometry, attributes, dataset, voxel_of(attributes))
@@ -63,7 +63,7 @@ def read_reconstruction(path: Path) -> ImageVolume:
     InputError
         As `read_volume`, or an uncertainty or samples of another size than the images.
     """
-    with read_errors(path), h5py.File(path, "r") as file:
+    with read_errors(path), open_checked(path) as file:
         names = list(file)
     main = next((name for name in (*(one for one in DATASETS if one != UNCERTAINTY), *DATASETS) if name in names), None)
     volume = read_volume(path, main or DATASETS[0])

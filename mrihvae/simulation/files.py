@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import h5py
 import numpy as np
 import torch
 from numpy.random import RandomState
@@ -20,6 +19,7 @@ from torch import Tensor
 
 from mrihvae.data.scan import TARGETS
 from mrihvae.errors import InputError
+from mrihvae.io.checked_hdf5 import open_checked
 from mrihvae.io.formats import NIFTI_SUFFIXES, PICTURE_SUFFIXES, check_names, has_suffix, list_files
 from mrihvae.io.hdf5 import new_file
 from mrihvae.io.magnitudes import magnitude_slices
@@ -220,7 +220,7 @@ def undersample_file(complete: Path, path: Path, undersampling: Undersampling) -
     InputError
         As `draw_lines`, or a file that cannot be written.
     """
-    with h5py.File(complete, "r") as source, new_file(path, complete.stat().st_size) as file:
+    with open_checked(complete) as source, new_file(path, complete.stat().st_size) as file:
         kspace = source["kspace"]
         width = kspace.shape[-1]
         mask = draw_lines(undersampling, width, path.name)

@@ -42,7 +42,7 @@ def from_dict(cls: type[T], values: Mapping[str, Any], where: str) -> T:
     wrong = next((key for key in given if _mismatch(known[key], key, given[key])), None)
     try:
         found = _build(cls, given)
-    except (TypeError, ValueError, AttributeError) as error:
+    except (TypeError, ValueError, AttributeError, OverflowError) as error:
         if wrong is None or str(error).startswith((f"{wrong} is", f"{wrong}:")):  # which says more than the type
             raise InputError(f"{where}: {error}") from error
     if wrong is None:

@@ -24,9 +24,9 @@ EARLIER = json.loads(Path(__file__).with_name("options.json").read_text())
 WORKERS = {"log_json", "max_memory", "scheduler", "threads_per_worker", "workers"}
 # what came later, by command: the names of attributes; of a new command all of them
 LATER: dict[str, set[str]] = {
-    "convert": {"contrast", "key", "overwrite", "repetition", "uncentered"},
+    "convert": {"contrast", "key", "max_memory", "overwrite", "repetition", "uncentered"},
     "doctor": {"json"},
-    "info": {"files", "json", "key", "uncentered"},
+    "info": {"files", "json", "key", "max_memory", "uncentered"},
     "reconstruct": {"key", "overwrite", "quiet", "seed", "tv_blend", "uncentered", "verbose", *WORKERS},
     "restore": {"overwrite", "quiet"},
     "evaluate": {"quiet"},

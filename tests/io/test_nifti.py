@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import gzip
+import struct
 from pathlib import Path
 
+import nibabel
 import numpy as np
 import pytest
 
@@ -57,3 +60,25 @@ def test_a_header_serves_for_other_numbers(tmp_path: Path) -> None:
     assert finer.shape == (6, 4, 4) and finer.get_data_dtype() == np.float32
     assert finer.header.get_zooms() == (0.75, 1.0, 5.0)
     np.testing.assert_allclose(finer.affine[:, 3], header.get_best_affine()[:, 3], atol=1e-6)
+
+
+@pytest.mark.parametrize("claim", [(2**30, 100, 400), (32, 2**30, 400), (2**30, 2**30, 2**30)])
+def test_bombs_before_the_voxels_are_refused(tmp_path: Path, claim: tuple[int, int, int]) -> None:
+    first, second, end = claim
+    header = nibabel.Nifti1Header()
+    header.set_data_shape((16, 16))
+    header.set_data_dtype(np.uint8)
+    header["vox_offset"], header["magic"] = end, b"n+1"
+    extensions = struct.pack("<ii", first, 6) + bytes(24) + struct.pack("<ii", second, 6)
+    with gzip.open(tmp_path / "a.nii.gz", "wb") as file:
+        file.write(header.binaryblock + b"\1\0\0\0" + extensions + bytes(2**12))
+    with pytest.raises(InputError, match="claims more than 67108864 bytes before its voxels"):
+        open_nifti(tmp_path / "a.nii.gz")
+
+
+@pytest.mark.parametrize("kind", [nibabel.Nifti1Image, nibabel.Nifti2Image])
+def test_extensions_of_compressed_files_are_read(tmp_path: Path, kind: type) -> None:
+    image = kind(np.arange(1024, dtype=np.float32).reshape(32, 32), np.eye(4))
+    image.header.extensions.append(nibabel.nifti1.Nifti1Extension("comment", b"text"))
+    image.to_filename(tmp_path / "a.nii.gz")
+    np.testing.assert_array_equal(read_nifti(tmp_path / "a.nii.gz")[0], image.dataobj)

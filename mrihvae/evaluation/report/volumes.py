@@ -8,7 +8,6 @@ from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
-import h5py
 import numpy as np
 
 from mrihvae.data.scan import TARGETS, Scan, delivered_shape
@@ -18,11 +17,12 @@ from mrihvae.evaluation.report.pictures import draw_pictures
 from mrihvae.evaluation.report.record import Record, source_name
 from mrihvae.evaluation.scores import Evaluation, VolumeScores, evaluate
 from mrihvae.io.formats import KSPACE_SUFFIXES, list_names, names_in
-from mrihvae.io.hdf5 import read_dataset
+from mrihvae.io.hdf5 import open_hdf5, read_dataset
 from mrihvae.io.kspace import kind_of, open_kspace
 from mrihvae.physics.fastmri_masks import effective_acceleration
 from mrihvae.recon.undersampling import mask_of
 from mrihvae.recon.volumes import zero_filled_volume
+from mrihvae.utils.text import printable
 
 
 class ScanFinder:
@@ -117,7 +117,7 @@ def collect_volume(record: Record, row: Mapping[str, Any], scans: ScanFinder, li
     titles = {"reconstruction": f"reconstruction, {record.method if uncertainty is None else 'mean'}"}
     evaluated = None if values is None else VolumeScores(row["file"], acquisition, slices, values)
     return ReportVolume(
-        row["file"], acquisition, slices, row.get("effective_acceleration"), row.get("seconds_per_slice"),
+        printable(row["file"]), acquisition, slices, row.get("effective_acceleration"), row.get("seconds_per_slice"),
         evaluated.scores() if evaluated else None, evaluated, by_slice, draw_pictures(arrays, titles, shown),
         tuple(notes),
     )  # fmt: skip
@@ -185,7 +185,7 @@ def _read_results(path: Path) -> tuple[np.ndarray, np.ndarray | None]:
             f"{path}: 'reconstruction' is {images.dtype} of shape {images.shape}, not magnitudes (slices, h, w); "
             "reconstruct it again"
         )
-    with h5py.File(path, "r") as file:
+    with open_hdf5(path) as file:
         if "uncertainty" not in file:
             return images, None
     uncertainty = read_dataset(path, "uncertainty")

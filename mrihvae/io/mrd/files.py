@@ -15,12 +15,14 @@ import numpy as np
 from mrihvae.data.geometry import Geometry
 from mrihvae.data.scan import Scan
 from mrihvae.errors import InputError
+from mrihvae.io.checked_hdf5 import open_checked
 from mrihvae.io.checks import read_errors
 from mrihvae.io.mrd.header import ScanHeader, parse_header
 from mrihvae.io.mrd.image_files import mrd_image_groups
 from mrihvae.io.mrd.noise import NoiseScans
 from mrihvae.io.mrd.slices import Slice
 from mrihvae.io.mrd.sorter import SliceAssembler
+from mrihvae.utils.memory import check_size, limit
 from mrihvae.utils.notices import warn
 
 CHUNK_LINES = 256  # that are read at once
@@ -42,7 +44,7 @@ def read_mrd(path: Path, groups: Sequence[str] = ("dataset",)) -> list[Scan]:
         Truncated, not ISMRMRD, without lines, or lines that cannot be sorted (see
         `mrihvae.io.mrd.sorter.SliceAssembler`).
     """
-    with read_errors(path, "truncated or not an ISMRMRD file", "copy it again"), h5py.File(path, "r") as file:
+    with read_errors(path, "truncated or not an ISMRMRD file", "copy it again"), open_checked(path) as file:
         measurements = _read_measurements(file, path, groups)
         imaging = [one for one in measurements if one.slices]
         if not imaging:
@@ -252,8 +254,12 @@ def _lines(path: Path, data: h5py.Dataset) -> Iterator[Any]:
     if len(data) == 0:
         raise InputError(f"{path}: holds no line; there is nothing to reconstruct")
     packed = np.dtype(ismrmrd.AcquisitionHeader)
-    for start in range(0, len(data), CHUNK_LINES):
-        rows = data[start : start + CHUNK_LINES]
+    # each line may name the same bytes of the file, however many these are
+    count, total = int(min(CHUNK_LINES, max(1, limit() // path.stat().st_size))), 0
+    for start in range(0, len(data), count):
+        rows = data[start : start + count]
+        total += sum(numbers.nbytes for numbers in rows["data"])
+        check_size("data of all lines", total)
         heads = np.zeros(len(rows), packed)
         _copy(rows["head"], heads)
         for number, (head, numbers) in enumerate(zip(heads, rows["data"]), start):

@@ -16,6 +16,7 @@ import numpy as np
 
 from mrihvae.data.volume import DATASETS, ImageVolume
 from mrihvae.errors import InputError
+from mrihvae.io.checked_hdf5 import open_checked
 from mrihvae.io.checks import read_errors
 from mrihvae.io.mrd.image_meta import read_metas, rescaling
 from mrihvae.io.mrd.image_place import place
@@ -45,14 +46,14 @@ def mrd_image_groups(path: Path) -> list[str]:
     """List the groups of a file that hold images, such as "dataset/image_1"; none of groups with lines."""
     found: list[str] = []
     try:
-        with h5py.File(path, "r") as file:
+        with open_checked(path) as file:
             for name in file:
                 group = _group(file, name)
                 if set(group) >= IMAGE_KEYS:
                     found.append(name)
                 elif "data" not in group:
                     found += [f"{name}/{key}" for key in group if set(_group(file, f"{name}/{key}")) >= IMAGE_KEYS]
-    except (OSError, RuntimeError, AttributeError, ValueError, TypeError):
+    except Exception:  # whatever damage causes, of which who reads it says more
         return []
     return found
 
@@ -61,7 +62,7 @@ def _group(file: h5py.File, name: str) -> Any:
     """Return a group of a file; nothing of what is no group, or cannot be opened."""
     try:
         item = file.get(name)
-    except (OSError, RuntimeError, KeyError):
+    except Exception:  # damaged, or outside of the file
         return {}
     return item if isinstance(item, h5py.Group) else {}
 
@@ -116,7 +117,7 @@ def read_mrd_volumes(
         Nothing of what was chosen, images of several channels, several at one position, or damaged ones.
     """
     groups = mrd_image_groups(path)
-    with read_errors(path, "damaged, or no MRD images", "store them again"), h5py.File(path, "r") as file:
+    with read_errors(path, "damaged, or no MRD images", "store them again"), open_checked(path) as file:
         listed = _of_series([one for name in groups for one in list_volumes(file[name], name)], series)
         if not listed:
             raise InputError(f"has no images '{series}'; it has {', '.join(groups)}")

@@ -12,6 +12,7 @@ import ismrmrd
 import numpy as np
 
 from mrihvae.errors import InputError
+from mrihvae.io.checked_hdf5 import open_checked
 from mrihvae.io.checks import read_errors
 from mrihvae.io.mrd.numbers import Number
 from mrihvae.io.mrd.write_messages import MessageStream
@@ -24,10 +25,10 @@ PLAIN_HEADER = '<ismrmrdHeader xmlns="http://www.ismrm.org/ISMRMRD"/>'  # of ima
 def list_groups(path: Path) -> list[str]:
     """List the groups of a file that hold a scan, lines with their header, or images; none of other files."""
     try:
-        with h5py.File(path, "r") as file:
+        with open_checked(path) as file:
             groups = {name: group for name, group in file.items() if isinstance(group, h5py.Group)}
             return [name for name, group in groups.items() if {"xml", "data"} <= set(group) or _image_groups(group)]
-    except (OSError, RuntimeError):
+    except Exception:  # whatever damage causes, of which who reads it says more
         return []
 
 
@@ -39,7 +40,7 @@ def read_messages_of(path: Path, group: str) -> MessageStream:
     InputError
         Damaged, neither lines nor images, or, when messages are taken, one whose length is not what its header says.
     """
-    with read_errors(path, "truncated or not an ISMRMRD file", "copy it again"), h5py.File(path, "r") as file:
+    with read_errors(path, "truncated or not an ISMRMRD file", "copy it again"), open_checked(path) as file:
         stored = file[group]
         lines = len(stored["data"]) if "data" in stored else 0
         images = {name: len(stored[name]["header"]) for name in _image_groups(stored)}
@@ -51,7 +52,7 @@ def read_messages_of(path: Path, group: str) -> MessageStream:
 
 
 def _messages(path: Path, group: str, images: list[str]) -> Iterator[bytes]:
-    with read_errors(path, "damaged", "copy it again"), h5py.File(path, "r") as file:
+    with read_errors(path, "damaged", "copy it again"), open_checked(path) as file:
         if "data" in file[group]:
             yield from _lines(path, file[group]["data"])
         for name in images:

@@ -1,0 +1,65 @@
+"""The worker's program reads all that its readers may read, and no more than the limit."""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+
+from mrihvae.io import probe
+from mrihvae.utils.memory import MAX_EXPANSION, SMALL
+from tests.support.attacks import write_claim, write_external, write_fastmri, write_small_mrd
+from tests.support.files import write_scan
+
+
+def test_it_answers_every_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    paths = [write_scan(tmp_path / "a.h5"), tmp_path / "not_there.h5", write_small_mrd(tmp_path / "b.h5")]
+    lines = "".join(json.dumps([str(path), 2**30]) + "\n" for path in paths)
+    monkeypatch.setattr(probe.sys, "stdin", io.StringIO(lines))
+    monkeypatch.setattr(probe, "limit_memory", lambda size: None)
+    probe.main()
+    assert capsys.readouterr().out.split() == ["ready", "read", "read", "read"]
+
+
+def test_all_of_a_file_is_read_but_for_what_others_hold(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    found: dict[str, int] = {}
+    whole = probe.read_dataset
+
+    def read(dataset: h5py.Dataset, most: int, memory: int) -> int:
+        found[dataset.name] = whole(dataset, most, memory)
+        return found[dataset.name]
+
+    monkeypatch.setattr(probe, "read_dataset", read)
+    secret = tmp_path / "secret"
+    secret.write_bytes(bytes(4096))
+    path = write_external(tmp_path / "a.h5", secret)
+    with h5py.File(path, "a") as file:
+        file["group/rows"] = np.zeros((5, 7), np.float32)
+        file["scalar"], file["empty"] = 1.0, h5py.Empty("f4")
+        file.attrs["name"] = "text"
+    probe.read_file(str(path), 2**30)
+    assert found == {"/mask": 64, "/group/rows": 140, "/scalar": 8, "/empty": found["/empty"]}
+
+
+def test_large_datasets_are_read_in_part(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(probe, "BLOCK_BYTES", 4096)
+    path = write_fastmri(tmp_path / "a.h5", rows=np.zeros((64, 1024), np.float32))
+    with h5py.File(path) as file:
+        assert probe.read_dataset(file["rows"], 2**30, 2**30) == 64 * 4096
+        assert probe.read_dataset(file["rows"], 8192, 2**30) == 3 * 4096  # and the last
+        monkeypatch.setattr(probe, "READ_BYTES", 1024)
+        assert probe.read_dataset(file["rows"], 2**30, 2**30) == 1024  # a number of a row
+    claims = write_claim(tmp_path / "b.h5", (100, 4000, 4000), (1, 1000, 1000), compression="gzip")
+    with h5py.File(claims) as file:
+        assert probe.read_dataset(file["kspace"], 2**30, 2**40) == 0
+        assert probe.read_dataset(file["kspace"], 2**30, 1000) == 0
+
+
+def test_constants_are_those_of_readers() -> None:
+    assert (probe.MAX_EXPANSION, probe.SMALL) == (MAX_EXPANSION, SMALL)
