@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mrihvae.cli import options
-from mrihvae.errors import InputError
+from mrihvae.errors import InputError, OutputError
 
 if TYPE_CHECKING:
     from mrihvae.cli.convert_content import Job
@@ -39,7 +39,7 @@ def run(arguments: options.Convert) -> int:
                     print(path)
                     written.append(path)
         except InputError as error:
-            if job.source == arguments.input:
+            if job.source == arguments.input or isinstance(error, OutputError):  # others would not fare better
                 raise
             failed += 1
             print("mrihvae: error:", str(error).replace("\n", " "), file=sys.stderr)
