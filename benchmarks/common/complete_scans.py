@@ -19,7 +19,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from benchmarks import HERE
-from mrihvae.cli.train import check_fit
+from mrihvae.cli.train_checks import check_fit
 from mrihvae.datasets.mixture import load_mixture
 from mrihvae.errors import InputError
 from mrihvae.inference.encoders import CompleteEncoder

@@ -1,1 +1,1 @@
-"""How the package holds out: damaged files of every format, and numbers that must not depend on how they are computed."""
+"""What kills, full disks and the like leave behind."""

@@ -4,7 +4,9 @@
     python -m benchmarks.training.publish runs/restoration --name restoration
     python -m benchmarks.training.publish runs/multicoil --name multicoil
     python -m benchmarks.training.publish runs/ia_hvae --name ia_hvae
+    python -m benchmarks.training.publish --name default
 
+The last one publishes nothing: it writes the SHA-256 of the files into the card, whose text was changed by hand.
 Other names than `default`, `multicoil` and `restoration` are weights that benchmarks alone need, and go to
 benchmarks/weights. The card gets the licenses of the data and the run's settings and time; that of `default` also the
 spread that benchmarks/singlecoil/calibration.py --fit found for these weights, and the scores on `val` that
@@ -26,7 +28,7 @@ from benchmarks import HERE
 from mrihvae.errors import InputError
 from mrihvae.evaluation.figures import training_figure
 from mrihvae.model.shipped import SHIPPED
-from mrihvae.model.weights import fingerprint, load_card, load_model, save_weights, weight_files
+from mrihvae.model.weights import fingerprint, load_card, load_model, save_weights, state_hashes
 from mrihvae.utils.files import atomic_write
 
 RESULTS = HERE / "results"
@@ -47,12 +49,15 @@ LOG_LINES = 400
 def main() -> int:
     """Run the command; returns its exit status."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("run", type=Path, help="folder of `mrihvae train --output`")
+    parser.add_argument("run", type=Path, nargs="?", help="folder of `mrihvae train --output`")
     parser.add_argument("--name", default="default", help="of the weights")
     parser.add_argument("--note", help="what the settings do not say about the run")
     arguments = parser.parse_args()
     try:
-        publish(arguments.run, arguments.name, arguments.note)
+        if arguments.run is None:
+            state_hashes(output_of(arguments.name))
+        else:
+            publish(arguments.run, arguments.name, arguments.note)
     except InputError as error:
         print(f"publish: error: {error}", file=sys.stderr)
         return 2
@@ -73,17 +78,20 @@ def publish(run: Path, name: str, note: str | None) -> None:
             card["spread"] = float(fit["spread"])
         scored = {protocol: results_of(protocol, fingerprint(weights)) for protocol in SCORED}
         card["scores"] = {protocol: means(found["volumes"]) for protocol, found in scored.items() if found is not None}
-    output = (SHIPPED if name in NAMES else HERE / "weights") / f"{name}.safetensors"
+    output = output_of(name)
     output.parent.mkdir(exist_ok=True)
-    save_weights(output, model, {k: v for k, v in card.items() if k not in ("model", "parts")})
-    for file in set(output.parent.glob(f"{name}.part*.safetensors")) - set(weight_files(output)):
-        file.unlink()
+    save_weights(output, model, card)
     if name == "default":
         lines = (run / "log.jsonl").read_text().splitlines(keepends=True)
         kept = [line for line in lines if "elbo" in line]
         with atomic_write(RESULTS / "train_default.jsonl") as temporary:
             temporary.write_text("".join(kept[:: max(1, len(kept) // LOG_LINES)]))
     training_figure(run / "log.jsonl", RESULTS / f"train_{name}.png")
+
+
+def output_of(name: str) -> Path:
+    """Return where weights of a name are published."""
+    return (SHIPPED if name in NAMES else HERE / "weights") / f"{name}.safetensors"
 
 
 def results_of(name: str, weights: str) -> dict[str, Any] | None:

@@ -6,7 +6,6 @@ import dataclasses
 import hashlib
 import json
 import math
-import os
 import signal
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -19,8 +18,8 @@ from tqdm import tqdm
 
 from mrihvae.cli import options
 from mrihvae.cli.common import check_output
-from mrihvae.datasets.lazy import LazySlices
-from mrihvae.datasets.mixture import Reading, WeightedDatasets, load_mixture
+from mrihvae.cli.train_checks import check_fit, check_same_data, check_same_settings, describe
+from mrihvae.datasets.mixture import Reading, load_mixture
 from mrihvae.errors import InputError, reason
 from mrihvae.model.hvae import HVAE
 from mrihvae.model.settings import ModelSettings
@@ -35,6 +34,7 @@ from mrihvae.protocols.training import (
 )
 from mrihvae.training.draw import SimulationSettings
 from mrihvae.training.loop import Batch, train
+from mrihvae.training.processes import any_process, check_agreement, join, rank, share_of
 from mrihvae.training.run import Run, TrainSettings, continue_weights, load_checkpoint
 from mrihvae.training.validation import ValidationCase, ValidationSettings, draw_cases, validate
 from mrihvae.utils.config import from_dict
@@ -46,14 +46,14 @@ STREAMED = 10**9  # bytes of HDF5 below a path, beyond which slices are read whe
 def run(arguments: options.Train) -> None:
     """Train; prints progress on standard error."""
     torch.set_num_threads(max(1, arguments.threads))
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        dist.init_process_group("gloo")
-    first = not dist.is_initialized() or dist.get_rank() == 0
+    arguments = _options_of_process(arguments)
+    first = rank() == 0
     path = find_training_protocol(arguments.protocol) if arguments.protocol else None
     protocol = read_training_protocol(path) if path else None
     paths = _paths(arguments, protocol)
     check_output(arguments.output)
     job = _job(arguments, path, protocol)
+    share_of(job.settings.accumulate)
     mixture = load_mixture(
         paths,
         lambda files: iter(tqdm(files, "reading", disable=not first)),
@@ -61,10 +61,14 @@ def run(arguments: options.Train) -> None:
     )
     check_fit(mixture, job.model.settings, job.settings)
     if arguments.resume:
-        check_same_data(arguments.output, _describe(mixture))
+        check_same_data(arguments.output, describe(mixture))
+    check_agreement(
+        {"a run at step": job.counters.step, "settings": job.settings, "data": describe(mixture)},
+        str(arguments.output),
+    )
     validate = _validation(arguments, job) if arguments.validation and first else None
     stop = _Stop(arguments.minutes)
-    provenance: dict[str, Any] = {"data": _describe(mixture), "torch": str(torch.__version__)}
+    provenance: dict[str, Any] = {"data": describe(mixture), "torch": str(torch.__version__)}
     if path is not None:
         provenance["protocol"] = {"name": path.stem, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
     if origin := _starting_weights(arguments, protocol):
@@ -90,6 +94,20 @@ def run(arguments: options.Train) -> None:
         print(_closing_lines(job, arguments.output))
     if dist.is_initialized():
         dist.destroy_process_group()
+
+
+def _options_of_process(arguments: options.Train) -> options.Train:
+    """Join the other processes, and return the options as this one takes them.
+
+    Under torchrun --resume starts a run where there is none yet: what it starts again is the same command.
+    """
+    starts = dist.is_torchelastic_launched() and not _holds_run(arguments.output)
+    return dataclasses.replace(arguments, device=join(arguments.device), resume=arguments.resume and not starts)
+
+
+def _holds_run(output: Path) -> bool:
+    """Return whether there is a checkpoint to resume."""
+    return (output / "checkpoint.safetensors").exists()
 
 
 def _closing_lines(job: Run, output: Path) -> str:
@@ -183,15 +201,12 @@ def _job(arguments: options.Train, path: Path | None = None, protocol: TrainingP
     except (RuntimeError, AssertionError) as error:
         why = reason(error)
         raise InputError(f"--device {arguments.device}: cannot be used ({why}); try cpu") from error
-    changes = {} if arguments.steps is None else {"steps": arguments.steps}
+    changes = {
+        name: getattr(arguments, name) for name in ("steps", "accumulate") if getattr(arguments, name) is not None
+    }
     if arguments.resume:
-        if arguments.settings:
-            raise InputError("--settings: a resumed run keeps its settings; leave this option out")
-        for option in ("--weights", "--guess-weights", "--go-on"):
-            if getattr(arguments, option[2:].replace("-", "_")):
-                raise InputError(f"{option}: a resumed run has weights already; leave this option out")
-        return load_checkpoint(arguments.output, arguments.device, **changes)
-    if (arguments.output / "checkpoint.safetensors").exists():
+        return _resumed(arguments, changes)
+    if _holds_run(arguments.output):
         raise InputError(f"{arguments.output}: already holds a run; add --resume, or choose another --output")
     if arguments.go_on:
         if protocol is not None or arguments.settings or arguments.weights or arguments.guess_weights:
@@ -218,6 +233,20 @@ def _job(arguments: options.Train, path: Path | None = None, protocol: TrainingP
     )
 
 
+def _resumed(arguments: options.Train, changes: Mapping[str, Any]) -> Run:
+    """Continue the run in the output folder; under torchrun it may be given anew what it started with."""
+    if not dist.is_torchelastic_launched():
+        if arguments.settings:
+            raise InputError("--settings: a resumed run keeps its settings; leave this option out")
+        for option in ("--weights", "--guess-weights", "--go-on"):
+            if getattr(arguments, option[2:].replace("-", "_")):
+                raise InputError(f"{option}: a resumed run has weights already; leave this option out")
+    job = load_checkpoint(arguments.output, arguments.device, **changes)
+    if arguments.settings:
+        check_same_settings(job, _read_settings(arguments.settings), arguments.settings)
+    return job
+
+
 def _read_settings(path: Path) -> dict[str, Any]:
     try:
         settings = json.loads(path.read_text())
@@ -233,68 +262,6 @@ def _read_settings(path: Path) -> dict[str, Any]:
     return settings
 
 
-def check_fit(mixture: WeightedDatasets, model: ModelSettings, training: TrainSettings) -> None:
-    """Check that slices fit the model.
-
-    Raises
-    ------
-    InputError
-        Pictures for a model of scans, scans for one of real images, pictures of other channels or too large, or raw
-        k-space for one of degraded images.
-    """
-    for dataset in mixture.datasets:
-        shape = dataset.arrays[0].shape
-        if model.degraded and dataset.raw:
-            raise InputError(
-                f"{dataset.path}: raw k-space has noise of its own; degraded images are made of magnitudes"
-            )
-        if dataset.pictures != model.real:
-            wanted = "collections of pictures (.bin, idx3-ubyte)" if model.real else "scans or magnitude images"
-            raise InputError(f"{dataset.path}: does not fit the model, which is of {wanted}; change data or 'real'")
-        if model.real and shape[0] != model.channels:
-            raise InputError(f"{dataset.path}: pictures of {shape[0]} channels; set the model's 'channels' to it")
-        if model.real and any(size < have for wanted in training.shapes for size, have in zip(wanted, shape[1:])):
-            raise InputError(f"{dataset.path}: pictures of {shape[1]} x {shape[2]} are larger than training 'shapes'")
-
-
-def check_same_data(output: Path, data: list[dict[str, Any]]) -> None:
-    """Check that a run is resumed with the data that it was started with, as the card of its weights describes them.
-
-    Raises
-    ------
-    InputError
-        Other data.
-    """
-    path = output / "weights.safetensors"
-    earlier = load_card(path).get("data") if path.is_file() else None
-    if not isinstance(earlier, list):
-        return
-    before, now = (", ".join(map(_name_data, sets)) for sets in (earlier, data))
-    if before != now:
-        raise InputError(
-            f"{output}: its run was started with {before}, and is given {now}; give the same data with the same "
-            "weights, or start another run with --weights"
-        )
-
-
-def _name_data(described: Mapping[str, Any]) -> str:
-    """Name a data set, its size and its share."""
-    return f"{described.get('path')} ({described.get('slices')} slices, share {described.get('share')})"
-
-
-def _describe(mixture: WeightedDatasets) -> list[dict[str, Any]]:
-    return [
-        {
-            "path": "/".join(dataset.path.parts[-2:]),
-            "slices": len(dataset.arrays),
-            "kind": "raw k-space" if dataset.raw else "pictures" if dataset.pictures else "magnitude",
-            "share": round(float(share), 4),
-            **({"streamed": True} if isinstance(dataset.arrays, LazySlices) else {}),
-        }
-        for dataset, share in zip(mixture.datasets, mixture.shares)
-    ]
-
-
 class _Stop:
     """True once the time is over or the process is to end (SIGINT, SIGTERM), in any of the processes."""
 
@@ -308,15 +275,10 @@ class _Stop:
         self.requested = True
 
     def __call__(self) -> bool:
-        over = self.requested or time.monotonic() > self.end
-        if dist.is_initialized():
-            flag = torch.tensor(float(over))
-            dist.all_reduce(flag)
-            over = bool(flag > 0)
-        return over
+        return any_process(self.requested or time.monotonic() > self.end)
 
 
-def _progress(batches: Iterator[Batch], job: Run, show: bool) -> Iterator[Batch]:
+def _progress(batches: Iterator[Sequence[Batch]], job: Run, show: bool) -> Iterator[Sequence[Batch]]:
     with tqdm(batches, "training", initial=job.counters.step, total=job.settings.steps, disable=not show) as bar:
         for scans in bar:
             yield scans

@@ -11,7 +11,7 @@ from mrihvae.data.scan import Scan
 from mrihvae.errors import InputError
 from mrihvae.io.checks import make_scan, read_errors
 from mrihvae.io.partitions import centered_fft, check_partitions
-from mrihvae.utils.files import atomic_write
+from mrihvae.utils.files import atomic_pair
 from mrihvae.utils.notices import warn
 
 BART_SUFFIXES = (".cfl", ".hdr")
@@ -43,6 +43,8 @@ def read_cfl(path: Path) -> np.ndarray:
         of the header, or NaN is among the values.
     """
     data, header = _pair(path)
+    if data.is_file() and not header.exists():
+        raise InputError(f"{data}: incomplete, as {header.name} is missing; {PAIR_HINT}: write or copy both again")
     sizes = _read_sizes(header)
     expected = math.prod(sizes) * np.dtype(np.complex64).itemsize
     with read_errors(data, "cannot be read", PAIR_HINT):
@@ -72,10 +74,9 @@ def write_cfl(path: Path, array: np.ndarray) -> None:
         raise InputError(f"{path}: an array of {array.ndim} dimensions; BART's have 1 to {len(DIMENSIONS)}")
     data, header = _pair(path)
     sizes = (*array.shape, *[1] * (len(DIMENSIONS) - array.ndim))
-    with atomic_write(data) as temporary:
-        array.astype(np.complex64).ravel(order="F").tofile(temporary)
-    with atomic_write(header) as temporary:
-        temporary.write_text(f"{SIZES_LINE}\n{' '.join(map(str, sizes))}\n")
+    with atomic_pair(data, header) as (of_data, of_header):
+        array.astype(np.complex64).ravel(order="F").tofile(of_data)
+        of_header.write_text(f"{SIZES_LINE}\n{' '.join(map(str, sizes))}\n")
 
 
 def _pair(path: Path) -> tuple[Path, Path]:

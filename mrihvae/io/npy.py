@@ -15,7 +15,7 @@ from mrihvae.data.scan import Scan
 from mrihvae.data.volume import ImageVolume
 from mrihvae.errors import InputError, nearest
 from mrihvae.io.checks import make_scan, read_errors
-from mrihvae.utils.files import atomic_write
+from mrihvae.utils.files import atomic_pair
 
 KSPACE_AXES = ("slice", "coil", "H", "W")  # of k-space, in the order that a scan has them
 IMAGE_AXES = ("slice", "H", "W")
@@ -123,7 +123,10 @@ def _json_attributes(path: Path, about: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _read_json(path: Path) -> dict[str, Any]:
-    with read_errors(path, "not readable as JSON", f"write {json.dumps({'axes': KSPACE_AXES})}, as in the array"):
+    remedy = f"write {json.dumps({'axes': KSPACE_AXES})}, as in the array"
+    if not path.exists():
+        raise InputError(f"{path}: not readable as JSON (missing: the array is incomplete without it); {remedy}")
+    with read_errors(path, "not readable as JSON", remedy):
         about = json.loads(path.read_text())
     if not isinstance(about, dict):
         raise InputError(f"{path}: holds no dictionary; write names and values")
@@ -167,10 +170,10 @@ def write_numpy(path: Path, volume: ImageVolume) -> None:
 
 def save_numpy(path: Path, array: np.ndarray, about: Mapping[str, Any]) -> None:
     """Write an array and the JSON beside it."""
-    with atomic_write(path) as temporary, temporary.open("wb") as file:
-        np.save(file, array, allow_pickle=False)
-    with atomic_write(path.with_suffix(".json")) as temporary:
-        temporary.write_text(json.dumps(about) + "\n")
+    with atomic_pair(path, path.with_suffix(".json")) as (of_array, of_json):
+        with of_array.open("wb") as file:
+            np.save(file, array, allow_pickle=False)
+        of_json.write_text(json.dumps(about) + "\n")
 
 
 def as_lists(geometry: Geometry | None) -> dict[str, Any]:

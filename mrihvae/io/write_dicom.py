@@ -24,7 +24,7 @@ from mrihvae.errors import InputError
 from mrihvae.io.dicom import DICOM_SUFFIX, require_pydicom
 from mrihvae.io.dicom_header import DicomHeader
 from mrihvae.io.pictures import WHITE_PERCENTILE
-from mrihvae.utils.files import atomic_write
+from mrihvae.utils.files import atomic_write, temporary_path
 from mrihvae.utils.notices import warn
 
 MR_IMAGE_STORAGE = "1.2.840.10008.5.1.4.1.1.4"
@@ -108,20 +108,21 @@ def _write_folder(path: Path, instances: dict[str, Any]) -> None:
         others += [one for one in path.glob("*") if not FILE_NAME.fullmatch(one.name)]
         if others:
             raise InputError(f"{path}: holds {others[0].name}, which is not of such a series; choose another folder")
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    temporary, earlier = temporary_path(path), temporary_path(path.with_name(f"{path.name}.earlier"))
     try:
         temporary.mkdir(parents=True)
         for name, instance in instances.items():
             instance.save_as(temporary / name, enforce_file_format=True)
-        if path.exists():
-            shutil.rmtree(path)
+        if path.exists():  # at once: a series of which some files are gone would read as whole
+            path.replace(earlier)
         temporary.replace(path)
     except OSError as error:
         why = os.strerror(error.errno) if error.errno else str(error)
         raise InputError(f"{path}: cannot be written ({why}); free space or choose another place") from error
     finally:
-        with suppress(OSError):
-            shutil.rmtree(temporary)
+        for folder in (temporary, earlier):
+            with suppress(OSError):
+                shutil.rmtree(folder)
 
 
 def _uid(*parts: object) -> str:

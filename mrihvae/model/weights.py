@@ -1,11 +1,17 @@
-"""Weights on disk: NAME.safetensors with the tensors, NAME.json with model settings and provenance."""
+"""Weights on disk: NAME.safetensors with the tensors, NAME.json with model settings and provenance.
+
+A set of weights is one card, NAME.json, and the files that it lists with their SHA-256. While a set replaces another
+one, the card has both, and NAME.safetensors tells which of them holds: its rename is what replaces the set.
+"""
 
 from __future__ import annotations
 
 import dataclasses
 import hashlib
 import json
+import re
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,29 +21,136 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from mrihvae.errors import InputError, reason
+from mrihvae.model.digests import (
+    BLANK,
+    KEY,
+    check_digest,
+    measure_digest,
+    read_metadata,
+    state_digest,
+    tensor_bytes,
+)
 from mrihvae.model.hvae import HVAE
 from mrihvae.model.settings import ModelSettings
 from mrihvae.model.shipped import find_weights
 from mrihvae.utils.config import from_dict
 from mrihvae.utils.files import atomic_write
+from mrihvae.utils.notices import warn
 
 LARGEST_FILE = 16 * 2**20 - 2**17  # bytes of tensors in a file; the names of all tensors take less than the rest
+PREVIOUS = "previous"  # in a card, that of the set which is being replaced
+OWN = ("model", "parts", KEY, PREVIOUS)  # of a card; the rest is provenance
+COPY = "copy all files of these weights again, the .json among them"
 
 
 def save_weights(path: Path, model: HVAE, provenance: Mapping[str, Any]) -> None:
     """Write the model's tensors to `path` (.safetensors) and its settings and `provenance` beside it (.json).
 
     They are stored in half precision: images do not differ. A run's checkpoint has them exactly. Weights of more than
-    `LARGEST_FILE` bytes continue in NAME.part2.safetensors and so on, which the JSON lists under "parts".
+    `LARGEST_FILE` bytes continue in NAME.part2.DIGITS.safetensors and so on, which the JSON lists under "parts". Every
+    file has its SHA-256 and, where `provenance` says it, the training step in its metadata. Weights that are there
+    already are replaced as a whole: a process that is killed leaves the earlier set or the new one.
     """
     tensors = {name: tensor.detach().cpu().half().contiguous() for name, tensor in model.state_dict().items()}
-    parts = _parts(tensors)
-    names = [f"{path.stem}.part{number}.safetensors" for number in range(2, len(parts) + 1)]
-    card = {"model": dataclasses.asdict(model.settings), **({"parts": names} if names else {}), **provenance}
+    first, *others = _parts(tensors)
+    step = provenance.get("counters", provenance).get("step")
+    metadata = {} if step is None else {"step": str(step)}
+    names = [_part_name(path, number, part, metadata) for number, part in enumerate(others, start=2)]
+    earlier = _earlier_card(path)
+    try:
+        digests = [_write_part(path.with_name(name), part, metadata) for name, part in zip(names, others)]
+        with atomic_write(path) as temporary:
+            digests.insert(0, save_tensors(temporary, first, metadata))
+            card = _sign({
+                "model": dataclasses.asdict(model.settings), **({"parts": names} if names else {}),
+                **{name: value for name, value in provenance.items() if name not in OWN},
+            }, digests)  # fmt: skip
+            _write_card(path, card if earlier is None else {**card, PREVIOUS: earlier})
+        if earlier is not None:
+            _write_card(path, card)
+    finally:
+        remove_other_parts(path)
+
+
+def state_hashes(path: Path) -> None:
+    """Add the SHA-256 of all files to the card of weights, as they are now; their files stay as they are."""
+    card = load_card(path)
+    files = _files(path, card)
+    _write_card(path, _sign({name: value for name, value in card.items() if name != KEY}, _measure(files)))
+
+
+def verify_weights(path: Path) -> bool:
+    """Check all files of weights against their SHA-256; return whether any is stated.
+
+    Raises
+    ------
+    InputError
+        As `load_model` does.
+    """
+    card = load_card(path)
+    _read(path, card)
+    return KEY in card
+
+
+def _earlier_card(path: Path) -> dict[str, Any] | None:
+    """Return the card of weights that are there, with the SHA-256 of their files; None without such weights."""
+    try:
+        card = load_card(path)
+        return card if KEY in card else _sign(card, _measure(_files(path, card)))
+    except (InputError, OSError, ValueError):
+        return None
+
+
+def _measure(files: list[Path]) -> list[str]:
+    return [measure_digest(file)[1] for file in files]
+
+
+def _sign(card: dict[str, Any], digests: list[str]) -> dict[str, Any]:
+    """Add the SHA-256 of all files, and that of the card itself."""
+    return {**card, KEY: {"files": digests, "card": _card_digest({**card, KEY: {"files": digests}})}}
+
+
+def _card_digest(card: Mapping[str, Any]) -> str:
+    """Compute the SHA-256 of a card without its own, of JSON whose keys are sorted."""
+    hashes = {name: value for name, value in card[KEY].items() if name != "card"}
+    plain = json.loads(json.dumps({**card, KEY: hashes}))
+    return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()
+
+
+def _write_card(path: Path, card: Mapping[str, Any]) -> None:
     with atomic_write(path.with_suffix(".json")) as temporary:
         temporary.write_text(json.dumps(card, indent=2) + "\n")
-    for name, part in zip((path.name, *names), parts):
-        write_tensors(path.with_name(name), part)
+
+
+def _part_name(path: Path, number: int, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> str:
+    """Name a further file by its content, so that none of another set is overwritten."""
+    digest = hashlib.sha256(json.dumps([metadata, list(tensors)]).encode())
+    for tensor in tensors.values():
+        digest.update(tensor.numpy().tobytes())
+    return f"{path.stem}.part{number}.{digest.hexdigest()[:8]}.safetensors"
+
+
+def _write_part(path: Path, tensors: dict[str, Tensor], metadata: Mapping[str, str]) -> str:
+    """Write a further file, unless it is there; return its SHA-256.
+
+    Its name tells its content, but the order of metadata is not fixed: the card that lists it would not fit a new one.
+    """
+    with suppress(OSError, ValueError):
+        stated, found = measure_digest(path)
+        if stated == found:
+            return found
+    return write_tensors(path, tensors, dict(metadata))
+
+
+def remove_other_parts(path: Path) -> None:
+    """Remove further files that no card lists any more: of earlier sets, and of one that could not be finished."""
+    with suppress(OSError, ValueError, AttributeError, TypeError):
+        card = json.loads(path.with_suffix(".json").read_text())
+        listed = {*card.get("parts", []), *card.get(PREVIOUS, {}).get("parts", [])}
+        pattern = re.compile(rf"{re.escape(path.stem)}\.part[0-9]+(\.[0-9a-f]{{8}})?\.safetensors")
+        for file in path.parent.iterdir():
+            if pattern.fullmatch(file.name) and file.name not in listed:
+                file.unlink()
 
 
 def _parts(tensors: dict[str, Tensor]) -> list[dict[str, Tensor]]:
@@ -53,20 +166,34 @@ def _parts(tensors: dict[str, Tensor]) -> list[dict[str, Tensor]]:
     return parts
 
 
-def write_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str] | None = None) -> None:
-    """Write a safetensors file, all or nothing."""
+def write_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str] | None = None) -> str:
+    """Write a safetensors file, all or nothing, with its SHA-256 in the metadata; return that."""
     with atomic_write(path) as temporary:
-        temporary.touch()
-        mode = temporary.stat().st_mode
-        try:
-            save_file(tensors, temporary, metadata)
-        except SafetensorError as error:  # how safetensors reports a full disk
-            raise OSError(str(error)) from error
-        temporary.chmod(mode)  # safetensors lets nobody else read its files, whatever the umask allows
+        return save_tensors(temporary, tensors, metadata or {})
+
+
+def save_tensors(temporary: Path, tensors: dict[str, Tensor], metadata: Mapping[str, str]) -> str:
+    """Write a safetensors file with its SHA-256 in the metadata under a temporary name; return the SHA-256."""
+    temporary.touch()
+    mode = temporary.stat().st_mode
+    try:
+        save_file(tensors, temporary, {**metadata, KEY: BLANK})
+    except SafetensorError as error:  # how safetensors reports a full disk
+        raise OSError(str(error)) from error
+    temporary.chmod(mode)  # safetensors lets nobody else read its files, whatever the umask allows
+    return state_digest(temporary)
 
 
 def load_card(path: Path) -> dict[str, Any]:
-    """Read the JSON beside the weights `path`: settings under "model", and provenance."""
+    """Read the JSON beside the weights `path`: settings under "model", and provenance.
+
+    Of a card with two sets it is that of `path`. A card that was changed since it was written is warned of.
+
+    Raises
+    ------
+    InputError
+        Missing, no JSON, or without settings of a model.
+    """
     beside = path.with_suffix(".json")
     try:
         card = json.loads(beside.read_text())
@@ -76,9 +203,22 @@ def load_card(path: Path) -> dict[str, Any]:
         raise InputError(
             f"{beside}: not readable as JSON ({error}); copy it again from where the weights came"
         ) from error
+    if isinstance(card, dict) and isinstance(earlier := card.pop(PREVIOUS, None), dict) and not _is_of(card, path):
+        card = earlier
     if not isinstance(card, dict) or not isinstance(card.get("model"), dict):
         raise InputError(f"{beside}: has no 'model' settings; copy it again from where the weights came")
+    hashes = card.get(KEY)
+    if isinstance(hashes, dict) and "card" in hashes and hashes["card"] != _card_digest(card):
+        warn(f"{beside}: was changed since it was written; {COPY}, or take '{KEY}' out of it if the change is yours")
     return card
+
+
+def _is_of(card: Mapping[str, Any], path: Path) -> bool:
+    """Return whether a card is that of the file `path`."""
+    try:
+        return bool(card[KEY]["files"][0] == measure_digest(path)[1])
+    except (OSError, ValueError, KeyError, TypeError, IndexError):
+        return True  # errors say more later
 
 
 def load_model(name_or_path: str, device: torch.device | str = "cpu") -> HVAE:
@@ -105,9 +245,10 @@ def load_model(name_or_path: str, device: torch.device | str = "cpu") -> HVAE:
     True
     """
     path = find_weights(name_or_path)
-    model = HVAE(from_dict(ModelSettings, load_card(path)["model"], f"{path.with_suffix('.json')}, model"))
+    card = load_card(path)
+    model = HVAE(from_dict(ModelSettings, card["model"], f"{path.with_suffix('.json')}, model"))
     try:
-        model.load_state_dict(_read(path))
+        model.load_state_dict(_read(path, card))
     except RuntimeError as error:
         why = reason(error, -1)
         raise InputError(f"{path}: does not fit the settings beside it ({why}); copy both again") from error
@@ -122,7 +263,11 @@ def weight_files(path: Path) -> list[Path]:
     InputError
         A part that is missing, or a list that is no list of file names.
     """
-    names = load_card(path).get("parts", [])
+    return _files(path, load_card(path))
+
+
+def _files(path: Path, card: Mapping[str, Any]) -> list[Path]:
+    names = card.get("parts", [])
     if not isinstance(names, list) or any(not isinstance(name, str) or Path(name).name != name for name in names):
         raise InputError(f"{path.with_suffix('.json')}: 'parts' is no list of file names; copy it again")
     files = [path, *(path.with_name(name) for name in names)]
@@ -133,21 +278,35 @@ def weight_files(path: Path) -> list[Path]:
 
 
 def fingerprint(path: Path) -> str:
-    """Return the first 12 digits of the SHA-256 of weights, over all of their files."""
+    """Return the first 12 digits of the SHA-256 of weights: their tensors in all files, without metadata."""
     digest = hashlib.sha256()
     for file in weight_files(path):
-        digest.update(file.read_bytes())
+        try:
+            for block in tensor_bytes(file):
+                digest.update(block)
+        except (OSError, ValueError) as error:
+            raise InputError(f"{file}: not a readable safetensors file ({error}); copy it again") from error
     return digest.hexdigest()[:12]
 
 
-def _read(path: Path) -> dict[str, Tensor]:
-    """Read the tensors of weights from all of their files."""
+def _read(path: Path, card: Mapping[str, Any]) -> dict[str, Tensor]:
+    """Read the tensors of weights from all of their files, and check these against the card."""
     tensors: dict[str, Tensor] = {}
-    for file in weight_files(path):
+    files = _files(path, card)
+    hashes = card.get(KEY, {"files": [None] * len(files)})
+    digests = hashes.get("files") if isinstance(hashes, dict) else None
+    if not isinstance(digests, list) or len(digests) != len(files):
+        raise InputError(f"{path.with_suffix('.json')}: '{KEY}' has not one digest for each file; {COPY}")
+    steps = set()
+    for file, digest in zip(files, digests):
         try:
             tensors |= load_file(file)
-        except (SafetensorError, OSError) as error:
+            steps.add(read_metadata(file).get("step"))
+        except (SafetensorError, OSError, ValueError) as error:
             raise InputError(f"{file}: not a readable safetensors file ({error}); copy it again") from error
+        check_digest(file, digest, COPY)
+    if len(steps) > 1:
+        raise InputError(f"{path}: its files are of different steps ({', '.join(map(str, steps))}); {COPY}")
     return tensors
 
 

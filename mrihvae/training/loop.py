@@ -1,16 +1,16 @@
 """The training loop: prior, decoder, q and r at once, with checkpoints that continue exactly.
 
-Step n of a run depends on the settings, the data and n alone: batches and latent noise are seeded by
-(seed, step, process). So a run that was killed and resumed ends with the weights of one that was not.
+Step n of a run depends on the settings, the data and n alone: micro-batches and latent noise are seeded by
+(seed, step, index of the micro-batch). So a run that was killed and resumed ends with the weights of one that was not,
+and the number of processes changes nothing but the rounding of sums.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import json
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,17 +18,18 @@ from typing import Any, Protocol
 
 import numpy as np
 import torch
-import torch.distributed as dist
 from numpy.random import Generator
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader, Dataset
 
-from mrihvae.errors import InputError
 from mrihvae.model.hvae import HVAE
 from mrihvae.physics.operators import to_device
 from mrihvae.training.batches import DegradedImages, Scans
 from mrihvae.training.draw import SimulationSettings, draw_batch, draw_real
 from mrihvae.training.draw_coils import draw_coils
 from mrihvae.training.draw_degraded import draw_degraded
+from mrihvae.training.log import append_line, cut_log, write_step
 from mrihvae.training.objective import (
     PriorTerms,
     Rollout,
@@ -38,8 +39,8 @@ from mrihvae.training.objective import (
     rollout,
     rollout_degraded,
 )
+from mrihvae.training.processes import average_terms, parallel, rank, share_of, world
 from mrihvae.training.run import Run, TrainSettings, save_checkpoint
-from mrihvae.utils.files import atomic_write
 from mrihvae.utils.precision import has_bfloat16
 
 BEGINNING_EVERY = 8  # every n-th step, r of degraded images is given the guess that its U-Nets start from
@@ -68,20 +69,23 @@ Batch = Scans | DegradedImages
 
 @dataclass(frozen=True)
 class Batches(Dataset[Batch]):
-    """The batch of every step, on the CPU; item n depends on settings, data, n and the process's rank alone."""
+    """The micro-batches of every step, on the CPU; each depends on settings, data, its step and its index alone.
+
+    Item n is that of index n % A of step n // A, with A = `TrainSettings.accumulate`.
+    """
 
     settings: TrainSettings
     simulation: SimulationSettings
     source: SliceSource
-    rank: int = 0
     real: bool = False  # whether slices are real images, (channels, h, w), for a model of such
     degraded: bool = False  # whether r is for degraded images
     guesses: bool = True  # whether there are U-Nets, which train alone at the start
 
-    def __getitem__(self, step: int) -> Batch:
+    def __getitem__(self, number: int) -> Batch:
         settings = self.settings
+        step, index = divmod(number, settings.accumulate)
         shape = settings.shapes[np.random.default_rng((settings.seed, step)).integers(len(settings.shapes))]
-        rng = np.random.default_rng((settings.seed, step, self.rank + 1))
+        rng = np.random.default_rng((settings.seed, step, index + 1))
         count = max(1, round(settings.pixels / (shape[0] * shape[1])))
         images = self.source.draw(count, rng)
         if self.degraded:
@@ -98,48 +102,83 @@ class Batches(Dataset[Batch]):
         return float(np.random.default_rng((settings.seed, step, 0)).random()) < self.simulation.one_coil
 
 
-def train_step(run: Run, scans: Batch, rank: int = 0) -> tuple[Rollout | None, PriorTerms | None]:
-    """Take one step of the optimizer on a batch, and count it."""
+class StepLosses(nn.Module):
+    """The losses of a micro-batch, computed by one module: so DistributedDataParallel knows what they depend on.
+
+    It returns what is differentiated, and what is reported: terms of r, and those of prior, decoder and q, if the step
+    at which the run stands trains them.
+    """
+
+    def __init__(self, run: Run) -> None:
+        super().__init__()
+        self.run = run
+        self.model = run.model
+
+    def forward(self, scans: Batch) -> tuple[list[Tensor], Rollout | None, PriorTerms | None]:
+        settings, step, model = self.run.settings, self.run.counters.step, self.model
+        guess_only = model.settings.masked and step < settings.guess_only and model.settings.cascades > 0
+        with_masked = model.settings.masked and not guess_only and step >= settings.masked_start
+        with_prior = not guess_only and (not with_masked or step % settings.prior_every == 0)
+        masked = prior = None
+        second = settings.second_every > 0 and step % settings.second_every == settings.second_every - 1
+        if isinstance(scans, DegradedImages):
+            start = "round" if second else "beginning" if step % BEGINNING_EVERY == 0 else "guess"
+            masked = rollout_degraded(model, scans, "guess" if guess_only else start, guess_only)
+            prior = match_degraded(model, scans) if with_prior else None
+        else:
+            if guess_only:
+                masked = first_guess_step(model, scans)
+            elif with_masked:
+                masked = rollout(model, scans, second)
+            if with_prior:
+                prior = prior_terms(model, scans, with_masked, masked.completed if masked else None)
+        losses = [] if masked is None else [masked.loss]
+        if prior is not None:
+            kl_weight = min(1.0, (step + 1) / max(settings.kl_warmup, 1))
+            if (
+                isinstance(scans, Scans) and scans.coils > 1
+            ):  # maps are estimated: the prior must not learn their errors
+                losses.append(settings.matching_weight * prior.matching.sum())
+            else:
+                losses.append(prior.loss(kl_weight, settings.matching_weight))
+        return losses, _detached(masked), _detached(prior)
+
+
+def _detached(terms: Any) -> Any:
+    """Return terms, or None, without their graph."""
+    if terms is None:
+        return None
+    return dataclasses.replace(
+        terms, **{name: value.detach() for name, value in vars(terms).items() if isinstance(value, Tensor)}
+    )
+
+
+def train_step(run: Run, *batches: Batch, losses: nn.Module | None = None) -> tuple[Rollout | None, PriorTerms | None]:
+    """Take one step of the optimizer on the micro-batches of this process, and count it.
+
+    Parameters
+    ----------
+    run : changed in place
+    batches : this process's part of the step's micro-batches, in their order
+    losses : `StepLosses` of the run, of several processes in `mrihvae.training.processes.parallel`
+
+    Returns
+    -------
+    terms of r, and those of prior, decoder and q, if they were trained; averaged over all micro-batches
+    """
     settings, counters = run.settings, run.counters
-    scans = to_device(scans, run.model.start.device)
-    if isinstance(scans, Scans):
-        scans = scans.with_tv_initialization(run.model.settings.start_share)
-    torch.manual_seed(int(np.random.SeedSequence((settings.seed, counters.step, rank)).generate_state(1)[0]))
+    losses = StepLosses(run) if losses is None else losses
     run.optimizer.zero_grad(set_to_none=True)
-    masked_model = run.model.settings.masked
-    if masked_model and counters.step == settings.masked_start > 0:
+    if run.model.settings.masked and counters.step == settings.masked_start > 0:
         run.model.r.start_from(run.model.q)
         run.average.r.start_from(run.average.q)
     if counters.step in (settings.guess_only, settings.masked_start):
         counters.norm_masked = 0.0  # other terms from here on, of another size
-    guess_only = masked_model and counters.step < settings.guess_only and run.model.settings.cascades > 0
-    with_masked = masked_model and not guess_only and counters.step >= settings.masked_start
-    with_prior = not guess_only and (not with_masked or counters.step % settings.prior_every == 0)
-    masked = prior = None
-    second = settings.second_every > 0 and counters.step % settings.second_every == settings.second_every - 1
-    with _precision(run):
-        if isinstance(scans, DegradedImages):
-            start = "round" if second else "beginning" if counters.step % BEGINNING_EVERY == 0 else "guess"
-            masked = rollout_degraded(run.model, scans, "guess" if guess_only else start, guess_only)
-            prior = match_degraded(run.model, scans) if with_prior else None
-        else:
-            if guess_only:
-                masked = first_guess_step(run.model, scans)
-            elif with_masked:
-                masked = rollout(run.model, scans, second)
-            if with_prior:
-                prior = prior_terms(run.model, scans, with_masked, masked.completed if masked else None)
-    if masked is not None:
-        masked.loss.backward()
-    if prior is not None:
-        kl_weight = min(1.0, (counters.step + 1) / max(settings.kl_warmup, 1))
-        if (
-            isinstance(scans, Scans) and scans.coils > 1
-        ):  # combined by estimated maps, whose errors the prior must not learn
-            (settings.matching_weight * prior.matching.sum()).backward()
-        else:
-            prior.loss(kl_weight, settings.matching_weight).backward()
-    _average_gradients(run.model)
+    terms = []
+    for place, scans in enumerate(batches):
+        more = place < len(batches) - 1  # gradients are averaged over processes after the last one
+        with losses.no_sync() if more and isinstance(losses, DistributedDataParallel) else nullcontext():
+            terms.append(_add_gradient(run, losses, scans, rank() + place * world(), len(batches)))
     for group in ("prior", "masked"):
         _clip_or_skip(run, group)
     for parameters in run.optimizer.param_groups:
@@ -147,8 +186,32 @@ def train_step(run: Run, scans: Batch, rank: int = 0) -> tuple[Rollout | None, P
     run.optimizer.step()
     _update_average(run)
     counters.step += 1
-    counters.slices += len(scans.term.noise if isinstance(scans, DegradedImages) else scans.noise) * _world()
+    counters.slices += sum(map(_slices, batches)) * world()
+    masked, prior = ([term for term in part if term is not None] for part in zip(*terms))
+    return average_terms(masked) if masked else None, average_terms(prior) if prior else None
+
+
+def _add_gradient(
+    run: Run, losses: nn.Module, scans: Batch, index: int, count: int
+) -> tuple[Rollout | None, PriorTerms | None]:
+    """Add the gradient of a micro-batch, by its index in the step, to those of the `count` that this process takes."""
+    scans = to_device(scans, run.model.start.device)
+    if isinstance(scans, Scans):
+        scans = scans.with_tv_initialization(run.model.settings.start_share)
+    torch.manual_seed(int(np.random.SeedSequence((run.settings.seed, run.counters.step, index)).generate_state(1)[0]))
+    with _precision(run):
+        parts, masked, prior = losses(scans)
+    if run.settings.accumulate == 1:
+        for part in parts:
+            part.backward()
+    else:  # at once, as several processes must: sums have the same order with one
+        torch.autograd.backward([part / count for part in parts])
     return masked, prior
+
+
+def _slices(scans: Batch) -> int:
+    """Count the slices of a micro-batch."""
+    return len(scans.term.noise if isinstance(scans, DegradedImages) else scans.noise)
 
 
 def train(
@@ -156,7 +219,7 @@ def train(
     source: SliceSource,
     directory: Path,
     checkpoint_seconds: float = 240.0,
-    progress: Callable[[Iterator[Batch]], Iterator[Batch]] = iter,
+    progress: Callable[[Iterator[Sequence[Batch]]], Iterator[Sequence[Batch]]] = iter,
     stop: Callable[[], bool] = lambda: False,
     provenance: dict[str, Any] | None = None,
     workers: int = 0,
@@ -175,10 +238,10 @@ def train(
     source : where slices come from
     directory : gets checkpoint.safetensors, log.jsonl, weights.safetensors and weights.json
     checkpoint_seconds : time between checkpoints, s
-    progress : wraps the iterator over the steps' batches, such as tqdm
+    progress : wraps the iterator over what each step trains on, such as tqdm
     stop : called after every step; True ends the run early, with a checkpoint
     provenance : goes into weights.json
-    workers : processes that draw batches ahead, for a device that is faster than the drawing; 0 draws in this one
+    workers : further processes that draw batches ahead, for a device that is faster than that; 0 draws in this one
     validate : scores the averaged weights every `TrainSettings.validate_every` steps, for validation.jsonl; the time it
         takes counts in the seconds of the run
 
@@ -196,36 +259,39 @@ def train(
     >>> sorted(path.name for path in Path("run").iterdir())
     ['checkpoint.safetensors', 'log.jsonl', 'weights.json', 'weights.safetensors']
     """
-    rank = dist.get_rank() if dist.is_initialized() else 0
+    share = share_of(run.settings.accumulate)
     saved = began = time.monotonic()
     before = run.counters.seconds
-    if rank == 0 and run.counters.step < run.settings.steps:
+    if rank() == 0 and run.counters.step < run.settings.steps:
         for name in ("log.jsonl", "validation.jsonl"):
-            _cut_log(directory / name, run.counters.step)
-    model = run.model.settings
-    batches = DataLoader(
-        Batches(run.settings, run.simulation, source, rank, model.real, model.degraded, model.cascades > 0),
-        batch_size=None,
-        sampler=range(run.counters.step, run.settings.steps),
-        num_workers=workers,
-    )
-    for scans in progress(iter(batches)):
-        terms = train_step(run, scans, rank)
+            cut_log(directory / name, run.counters.step)
+    losses = parallel(StepLosses(run))
+    for batches in progress(zip(*[_draw_batches(run, source, workers)] * share)):
+        terms = train_step(run, *batches, losses=losses)
         run.counters.seconds = before + time.monotonic() - began
         finished = run.counters.step == run.settings.steps or stop()
-        if rank == 0:
-            _write_log(directory / "log.jsonl", run, scans, *terms)
+        if rank() == 0:
+            write_step(directory / "log.jsonl", run, batches[0], *terms)
             if validate is not None and _is_due(run):
                 with _precision(run):
                     scores = validate(run.average)
                 run.counters.seconds = before + time.monotonic() - began
                 done = {name: getattr(run.counters, name) for name in ("step", "slices", "seconds")}
-                _append(directory / "validation.jsonl", {**done, "scores": scores})
+                append_line(directory / "validation.jsonl", {**done, "scores": scores})
             if finished or time.monotonic() - saved > checkpoint_seconds:
                 save_checkpoint(directory, run, provenance or {})
                 saved = time.monotonic()
         if finished:
             return
+
+
+def _draw_batches(run: Run, source: SliceSource, workers: int) -> Iterator[Batch]:
+    """Draw the micro-batches of this process, from the step on at which the run stands."""
+    settings, model = run.settings, run.model.settings
+    first, end = (step * settings.accumulate for step in (run.counters.step, settings.steps))
+    batches = Batches(settings, run.simulation, source, model.real, model.degraded, model.cascades > 0)
+    numbers = range(first + rank(), end, world())
+    return iter(DataLoader(batches, batch_size=None, sampler=numbers, num_workers=workers))
 
 
 def _is_due(run: Run) -> bool:
@@ -234,27 +300,11 @@ def _is_due(run: Run) -> bool:
     return every > 0 and (run.counters.step % every == 0 or run.counters.step == run.settings.steps)
 
 
-def _world() -> int:
-    return dist.get_world_size() if dist.is_initialized() else 1
-
-
 def _precision(run: Run) -> AbstractContextManager[Any]:
     device = run.model.start.device
     if not (run.settings.bf16 and has_bfloat16(device)):
         return nullcontext()
     return torch.autocast(device.type, torch.bfloat16)
-
-
-def _average_gradients(model: HVAE) -> None:
-    """Average gradients over processes, in one message."""
-    if _world() == 1:
-        return
-    parameters = [p for p in model.parameters() if p.grad is not None]
-    flat = torch.cat([p.grad.flatten() for p in parameters if p.grad is not None])
-    dist.all_reduce(flat)
-    flat /= _world()
-    for parameter, gradient in zip(parameters, flat.split([p.numel() for p in parameters])):
-        parameter.grad = gradient.view_as(parameter)
 
 
 def _clip_or_skip(run: Run, group: str) -> None:
@@ -285,45 +335,3 @@ def _update_average(run: Run) -> None:
     decay = min(run.settings.ema, (1 + run.counters.step) / (10 + run.counters.step))
     with torch.no_grad():
         torch._foreach_lerp_(list(run.average.parameters()), list(run.model.parameters()), 1 - decay)
-
-
-def _write_log(path: Path, run: Run, scans: Batch, masked: Rollout | None, prior: PriorTerms | None) -> None:
-    """Append one line of JSON; numbers are nats per real dimension unless named otherwise."""
-    line = dataclasses.asdict(run.counters)
-    if isinstance(scans, Scans):
-        line["coils"] = scans.coils
-    if masked is not None:
-        line |= {
-            "rollout": round(float(masked.error), 5),
-            "guess": round(float(masked.guess), 5),
-            "stages": [round(float(stage), 5) for stage in masked.stages],
-            "zero_filled": round(float(masked.zero_filled), 5),
-        }
-    if prior is not None:
-        line |= {
-            "elbo": round(float(prior.elbo.detach()), 5),
-            "distortion": round(float(prior.distortion.detach()), 5),
-            "kl": [round(v, 6) for v in prior.kl.tolist()],
-            "matching": [round(v, 6) for v in prior.matching.tolist()],
-            "active": [round(v, 5) for v in prior.active.tolist()],
-        }
-    _append(path, line)
-
-
-def _append(path: Path, line: Mapping[str, Any]) -> None:
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("a") as file:
-            file.write(json.dumps(line) + "\n")
-    except OSError as error:
-        raise InputError(f"{path}: cannot be written ({error.strerror}); free space or choose another place") from error
-
-
-def _cut_log(path: Path, step: int) -> None:
-    """Drop log lines after the checkpoint's step, of a run that was killed: those steps will be done again."""
-    if not path.is_file():
-        return
-    with path.open() as file:
-        lines = [line for line in file if line.endswith("\n") and json.loads(line)["step"] <= step]
-    with atomic_write(path) as temporary:
-        temporary.write_text("".join(lines))

@@ -9,17 +9,19 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
 from torch import Tensor
 
 from mrihvae.errors import InputError, reason
 from mrihvae.model.hvae import HVAE
 from mrihvae.model.settings import ModelSettings
-from mrihvae.model.weights import load_card, load_model, save_weights, write_tensors
+from mrihvae.model.weights import load_card, load_model, remove_other_parts, save_weights, verify_weights
+from mrihvae.training.checkpoints import read_checkpoint, replace_checkpoint
 from mrihvae.training.draw import SimulationSettings
 from mrihvae.training.muon import MuonAdam
 from mrihvae.utils.config import from_dict
+from mrihvae.utils.notices import warn
 
+WEIGHTS = "weights.safetensors"  # the averaged ones of a run, beside its checkpoint
 GUESS = "r.guess."  # what names of the U-Nets' weights begin with
 STEM = "stem.weight"  # and that of the convolution which takes images and measured shares ends with
 STATE = ("step", "exp_avg", "exp_avg_sq", "momentum")  # what the optimizer keeps of a parameter
@@ -37,7 +39,9 @@ class TrainSettings:
     decay : fraction of the steps, the last ones, over which the learning rate falls to 0 along a half cosine. Below 1
         it stays at its peak before, so that a run may be made longer before it falls
     shapes : image sizes (H, W), one drawn per step; multiples of the model's `multiple`
-    pixels : pixels per step and process; the number of slices follows from the shape
+    pixels : pixels of a micro-batch; the number of slices follows from the shape
+    accumulate : micro-batches per step, whose gradients are averaged. Several processes share them evenly, and
+        results do not depend on how many there are
     guess_only : steps in which r's first guess trains alone, at the start
     masked_start : step before which prior, decoder and q train alone; there r starts as q on the first guess. With 0
         all train from the start and r stays as it is, for a run that starts from trained weights
@@ -61,6 +65,7 @@ class TrainSettings:
         (320, 256),
     )  # fmt: skip
     pixels: int = 65_536
+    accumulate: int = 1
     guess_only: int = 1000
     masked_start: int = 3000
     prior_every: int = 4
@@ -77,6 +82,8 @@ class TrainSettings:
     def __post_init__(self) -> None:
         if min(self.steps, self.pixels, *(size for shape in self.shapes for size in shape)) < 1 or not self.shapes:
             raise InputError("steps, pixels and shapes must not be empty or below 1")
+        if self.accumulate < 1:
+            raise InputError(f"accumulate {self.accumulate} must be at least 1")
         least_0 = (
             "seed",
             "warmup",
@@ -208,7 +215,10 @@ def _take_guess(net: HVAE, weights: HVAE) -> None:
 
 
 def save_checkpoint(directory: Path, run: Run, provenance: dict[str, Any]) -> None:
-    """Write what a run needs to resume to one file, and the averaged weights beside it."""
+    """Write what a run needs to resume to one file, and the averaged weights beside it.
+
+    The checkpoint before, if it is whole, is kept as `checkpoint.previous.safetensors`.
+    """
     tensors: dict[str, Tensor] = {}
     for name, parameter in run.model.named_parameters():
         tensors[f"model/{name}"] = parameter.detach()
@@ -223,26 +233,26 @@ def save_checkpoint(directory: Path, run: Run, provenance: dict[str, Any]) -> No
         "counters": dataclasses.asdict(run.counters),
     }
     held = {name: tensor.cpu().contiguous() for name, tensor in tensors.items()}
-    write_tensors(directory / "checkpoint.safetensors", held, {"state": json.dumps(state)})
+    metadata = {"state": json.dumps({**state, "provenance": provenance}), "step": str(run.counters.step)}
+    replace_checkpoint(directory, held, metadata)
     card = {key: state[key] for key in ("training", "simulation", "counters")}
-    save_weights(directory / "weights.safetensors", run.average, {**provenance, **card})
+    save_weights(directory / WEIGHTS, run.average, {**provenance, **card})
 
 
 def load_checkpoint(directory: Path, device: torch.device | str, **changes: Any) -> Run:
     """Return an interrupted run, from its folder; `changes` replace training settings, such as `steps`.
 
+    It is that of the newest checkpoint which is whole; a damaged one is warned of. Weights beside it that are damaged
+    are written again.
+
     Raises
     ------
     InputError
-        No checkpoint there, or a damaged one.
+        No checkpoint there, or damaged ones alone.
     """
-    path = directory / "checkpoint.safetensors"
-    if not path.is_file():
-        raise InputError(f"{path}: file not found, so there is nothing to resume; leave out --resume to start anew")
+    path, metadata, tensors = read_checkpoint(directory, str(device))
     try:
-        with safe_open(path, framework="pt", device=str(device)) as file:
-            state = json.loads(file.metadata()["state"])
-            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+        state = json.loads(metadata["state"])
         training = from_dict(TrainSettings, {**state["training"], **changes}, str(path))
         run = Run.new(
             from_dict(ModelSettings, state["model"], str(path)),
@@ -262,7 +272,25 @@ def load_checkpoint(directory: Path, device: torch.device | str, **changes: Any)
         found = {key: tensors[f"optimizer/{key}/{name}"] for key in STATE if f"optimizer/{key}/{name}" in tensors}
         if found:
             run.optimizer.state[parameter] = {k: v.cpu() if k == "step" else v for k, v in found.items()}
+    if "provenance" in state:
+        _mend_weights(directory / WEIGHTS, run, state)
     return run
+
+
+def _mend_weights(path: Path, run: Run, state: dict[str, Any]) -> None:
+    """Write the averaged weights of a checkpoint again where those beside it are damaged.
+
+    Files of earlier weights are removed, as a process that was killed could not.
+    """
+    if not path.is_file():
+        return
+    try:
+        verify_weights(path)
+        remove_other_parts(path)
+    except InputError as error:
+        warn(f"{str(error).rpartition('; ')[0]}; they are written again from the checkpoint")
+        card = {key: state[key] for key in ("training", "simulation", "counters")}
+        save_weights(path, run.average, {**state["provenance"], **card})
 
 
 def continue_weights(path: Path, device: torch.device | str, **changes: Any) -> Run:

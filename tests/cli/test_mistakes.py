@@ -154,13 +154,13 @@ reconstruct text.h5 -o out
 reconstruct truncated.h5 -o out
     truncated.h5: truncated or not an HDF5 file (...); copy it again
 reconstruct alone.npy -o out
-    alone.json: not readable as JSON (No such file or directory); write {"axes": ["slice", "coil", "H", "W"]}, as in
-    the array
+    alone.json: not readable as JSON (missing: the array is incomplete without it); write {"axes": ["slice", "coil",
+    "H", "W"]}, as in the array
 reconstruct axes.npy -o out
     axes.json: 'axes' is ['slice', 'H', 'V']; give a list of 'H' and 'W', and of 'slice' and 'coil' where the array
     has them
 reconstruct alone.cfl -o out
-    alone.hdr: cannot be read (No such file or directory); BART's arrays are a .cfl and a .hdr
+    alone.cfl: incomplete, as alone.hdr is missing; BART's arrays are a .cfl and a .hdr: write or copy both again
 reconstruct keys.h5 -o out
     keys.h5: has no dataset 'kspace' (it has image); ...
 reconstruct flat.h5 -o out

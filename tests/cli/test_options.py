@@ -24,6 +24,7 @@ EARLIER = json.loads(Path(__file__).with_name("options.json").read_text())
 # what came later, by command: the names of attributes; of a new command all of them
 LATER: dict[str, set[str]] = {
     "convert": {"contrast", "key", "overwrite", "repetition", "uncentered"},
+    "doctor": {"json"},
     "info": {"files", "json", "key", "uncentered"},
     "reconstruct": {"key", "overwrite", "quiet", "seed", "uncentered", "verbose"},
     "restore": {"overwrite", "quiet"},
@@ -53,7 +54,7 @@ LATER: dict[str, set[str]] = {
         "timeout",
     },
     "simulate": {"quiet"},
-    "train": {"quiet"},
+    "train": {"accumulate", "quiet"},
 }
 SHORT = {"--output": "-o"}  # of every command; names that came later
 OUTPUT = ["--output", "out"]

@@ -11,12 +11,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mrihvae.cli.train import _closing_lines, _describe, _name, check_fit, check_same_data, reading_of, validation_cases
+from mrihvae.cli.main import main
+from mrihvae.cli.train import _closing_lines, _name, reading_of, validation_cases
+from mrihvae.cli.train_checks import check_fit, check_same_data, check_same_settings, describe
 from mrihvae.datasets.mixture import Reading, load_mixture
 from mrihvae.errors import InputError
 from mrihvae.model.settings import ModelSettings
 from mrihvae.training.draw import SimulationSettings
-from mrihvae.training.run import Run, TrainSettings, save_checkpoint
+from mrihvae.training.run import Run, TrainSettings, load_checkpoint, save_checkpoint
 from tests.support.files import error_of, write_scan
 from tests.support.small import SMALL
 
@@ -86,7 +88,7 @@ def test_a_run_is_resumed_with_its_data(data: Path, tmp_path: Path, capsys: pyte
     output = tmp_path / "run"
     job = Run.new(SMALL, dataclasses.replace(SMALL_RUN, steps=1), SimulationSettings(), "cpu")
     job.counters.step = 1  # finished
-    save_checkpoint(output, job, {"data": _describe(load_mixture([str(data)], iter))})
+    save_checkpoint(output, job, {"data": describe(load_mixture([str(data)], iter))})
     other = write_scan(tmp_path / "other" / "b.h5", (6, 24, 20), seed=1).parent
     before = f"{tmp_path.name}/data (2 slices, share 1.0)"
     for paths, now in (
@@ -98,7 +100,7 @@ def test_a_run_is_resumed_with_its_data(data: Path, tmp_path: Path, capsys: pyte
             f"{output}: its run was started with {before}, and is given {now}; give the same data with the same "
             "weights, or start another run with --weights"
         )
-    check_same_data(output, _describe(load_mixture([str(data)], iter)))
+    check_same_data(output, describe(load_mixture([str(data)], iter)))
 
 
 def fit(paths: list[Path], model: ModelSettings, training: TrainSettings = SMALL_RUN) -> None:
@@ -134,7 +136,7 @@ def test_data_that_do_not_fit(data: Path, pictures: Path) -> None:
 def test_what_a_card_says_of_data(data: Path) -> None:
     write_scan(data.parent / "more" / "b.h5", (6, 24, 20), seed=1)
     mixture = load_mixture([f"{data}=1", f"{data.parent / 'more'}=3"], iter)
-    first, second = _describe(mixture)
+    first, second = describe(mixture)
     assert first == {"path": f"{data.parent.name}/data", "slices": 2, "kind": "raw k-space", "share": 0.25}
     assert (second["slices"], second["share"]) == (6, 0.75)
 
@@ -168,3 +170,49 @@ def test_closing_lines_say_where_a_run_stands(tmp_path: Path) -> None:
     job.counters.step = 3
     text = _closing_lines(job, tmp_path)
     assert text.startswith("finished 3 steps\n") and text.endswith(f"--checkpoint {tmp_path / 'weights.safetensors'}")
+
+
+def settings_file(path: Path, **changes: Any) -> Path:
+    training = {**dataclasses.asdict(SMALL_RUN), "bf16": False, "pixels": 256, **changes}
+    path.write_text(json.dumps({"model": dataclasses.asdict(SMALL), "training": training}))
+    return path
+
+
+def test_command_under_torchrun_starts_a_run_and_resumes_it(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It is started again as it was, options of the start among them."""
+    settings, output = settings_file(tmp_path / "s.json"), tmp_path / "run"
+    words = ["train", str(data), "--output", str(output), "--settings", str(settings), "--resume", "--accumulate", "2"]
+    assert "file not found, so there is nothing to resume" in error_of(capsys, *words[:4], "--resume")
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "1")
+    assert main([*words, "--steps", "1"]) == 0
+    assert main([*words, "--steps", "2"]) == 0
+    run = load_checkpoint(output, "cpu")
+    assert (run.counters.step, run.settings.accumulate, run.counters.slices) == (2, 2, 4)
+    assert "already holds a run; add --resume" in error_of(capsys, *(word for word in words if word != "--resume"))
+    settings_file(settings, learning_rate=0.5)
+    assert error_of(capsys, *words) == (
+        f"{settings}, training: 'learning_rate' is 0.5, and 0.001 in the run that is resumed, which keeps its "
+        "settings; set it back, or choose another --output"
+    )
+
+
+def test_settings_of_a_resumed_run(tmp_path: Path) -> None:
+    job = Run.new(SMALL, SMALL_RUN, SimulationSettings(), "cpu")
+    check_same_settings(job, {"training": {"steps": 3, "accumulate": 2, "shapes": [[16, 16]]}}, tmp_path)
+    check_same_settings(job, {}, tmp_path)
+    with pytest.raises(InputError, match="model: 'layers' is 7, and "):
+        check_same_settings(job, {"model": {"layers": 7}}, tmp_path)
+
+
+def test_micro_batches_that_processes_cannot_share(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("mrihvae.training.processes.world", lambda: 2)
+    words = ["train", data, "--output", tmp_path / "run", "--settings", settings_file(tmp_path / "s.json")]
+    assert error_of(capsys, *words).startswith(
+        "accumulate 1: 2 processes cannot share 1 micro-batches per step evenly;"
+    )
+    assert "accumulate 0 must be at least 1" in error_of(capsys, *words, "--accumulate", "0")
+    assert not (tmp_path / "run").exists()

@@ -53,7 +53,11 @@ def test_bart_reads_and_writes_the_same(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("header", "data", "said"),
     [
-        (None, b"", "a.hdr: cannot be read (No such file or directory); BART's arrays are a .cfl and a .hdr"),
+        (
+            None,
+            b"",
+            "a.cfl: incomplete, as a.hdr is missing; BART's arrays are a .cfl and a .hdr: write or copy both again",
+        ),
         ("# Dimensions\n2 3\n", None, "a.cfl: cannot be read (No such file or directory)"),
         ("", b"", "a.hdr: has no sizes below '# Dimensions'"),
         ("# Dimensions\n", b"", "a.hdr: has no sizes"),
@@ -82,3 +86,16 @@ def test_what_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match="cannot be written"):
         write_cfl(tmp_path / "file" / "a", np.zeros(3))
+
+
+def test_full_disk_keeps_the_earlier_pair(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_cfl(tmp_path / "a", complex_normal((2, 3)))
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_text", full)  # of the header
+    with pytest.raises(InputError, match="cannot be written"):
+        write_cfl(tmp_path / "a", complex_normal((2, 4)))
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before

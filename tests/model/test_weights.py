@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
+import hashlib
 import json
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,9 +21,21 @@ from mrihvae.errors import InputError
 from mrihvae.inference.reconstruct import reconstruct
 from mrihvae.inference.settings import InferenceSettings, RefinementSettings
 from mrihvae.model import shipped, weights
+from mrihvae.model.digests import read_metadata
 from mrihvae.model.hvae import HVAE
 from mrihvae.model.shipped import find_weights
-from mrihvae.model.weights import fingerprint, load_card, load_model, save_weights
+from mrihvae.model.weights import (
+    fingerprint,
+    load_card,
+    load_model,
+    save_weights,
+    state_hashes,
+    verify_weights,
+    weight_files,
+)
+from mrihvae.utils.files import atomic_write
+from mrihvae.utils.notices import collect_notices
+from tests.support import REPOSITORY
 from tests.support.small import SMALL, every_third, small_kspace, small_model
 
 
@@ -57,7 +73,7 @@ def test_files_and_card(path: Path) -> None:
 def test_saving_again_replaces(path: Path) -> None:
     save_weights(path, small_model(1), {})
     assert torch.equal(load_model(str(path)).start, small_model(1).start.half().float())
-    assert load_card(path).keys() == {"model"}
+    assert load_card(path).keys() == {"model", "sha256"}
     assert len(list(path.parent.iterdir())) == 2
 
 
@@ -67,7 +83,8 @@ def test_large_weights_go_on_in_further_files(largest: int, tmp_path: Path, monk
     path, model = tmp_path / "small.safetensors", small_model()
     save_weights(path, model, {"steps": 7})
     names = load_card(path).get("parts", [])
-    assert names == [f"small.part{number}.safetensors" for number in range(2, len(names) + 2)]
+    stems = [re.sub(r"\.[0-9a-f]{8}\.safetensors", "", name) for name in names]
+    assert stems == [f"small.part{number}" for number in range(2, len(names) + 2)]
     files = [path, *(tmp_path / name for name in names)]
     assert sorted(tmp_path.iterdir()) == sorted([*files, tmp_path / "small.json"])
     tensors = [load_file(file) for file in files]
@@ -81,7 +98,7 @@ def test_large_weights_go_on_in_further_files(largest: int, tmp_path: Path, monk
 
 def test_parts_that_are_missing_or_damaged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(weights, "LARGEST_FILE", 40_000)
-    path, part = tmp_path / "small.safetensors", tmp_path / "small.part2.safetensors"
+    path = tmp_path / "small.safetensors"
     save_weights(path, small_model(), {})
     one = fingerprint(path)
     other = small_model()
@@ -90,6 +107,7 @@ def test_parts_that_are_missing_or_damaged(tmp_path: Path, monkeypatch: pytest.M
     save_weights(path, other, {})
     assert fingerprint(path) != one and len(one) == 12  # all parts count
     card = json.loads(path.with_suffix(".json").read_text())
+    part = tmp_path / card["parts"][0]
     for names in (["a/b.safetensors"], [3], 3, None, "small.part2.safetensors"):
         path.with_suffix(".json").write_text(json.dumps({**card, "parts": names}))
         with pytest.raises(InputError, match="'parts' is no list of file names"):
@@ -109,11 +127,123 @@ def test_parts_that_are_missing_or_damaged(tmp_path: Path, monkeypatch: pytest.M
         find_weights("large")
 
 
+def filled(value: float) -> HVAE:
+    """A network all of whose weights have one value."""
+    model = HVAE(SMALL)
+    for parameter in model.parameters():
+        parameter.data.fill_(value)
+    return model
+
+
+@pytest.mark.parametrize("largest", [20_000, 10**7])
+@pytest.mark.parametrize("last", range(1, 14))
+def test_sets_are_replaced_as_a_whole(last: int, largest: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process that ends before any of its writes, or between, leaves the earlier set or the new one."""
+    monkeypatch.setattr(weights, "LARGEST_FILE", largest)
+    path, written = tmp_path / "small.safetensors", []
+    save_weights(path, filled(1), {"step": 1})
+
+    def dies(target: Path) -> Any:
+        written.append(target)
+        if len(written) == last:
+            raise KeyboardInterrupt
+        return atomic_write(target)
+
+    monkeypatch.setattr(weights, "atomic_write", dies)
+    monkeypatch.setattr(weights, "remove_other_parts", lambda path: None)  # of which a killed process does not think
+    with contextlib.suppress(KeyboardInterrupt):
+        save_weights(path, filled(2), {"step": 2})
+    finished = len(written) < last
+    monkeypatch.undo()
+    step = load_card(path)["step"]
+    model = load_model(str(path))
+    assert {float(value) for one in model.parameters() for value in one.flatten()} == {float(step)}
+    assert step == 2 or not finished
+    assert all(read_metadata(file)["step"] == str(step) for file in weight_files(path))
+    monkeypatch.setattr(weights, "LARGEST_FILE", largest)
+    save_weights(path, filled(3), {"step": 3})
+    assert {float(one.flatten()[0]) for one in load_model(str(path)).parameters()} == {3.0}
+    assert sorted(tmp_path.iterdir()) == sorted([*weight_files(path), path.with_suffix(".json")])
+
+
+def test_parts_of_other_sets_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(weights, "LARGEST_FILE", 40_000)
+    for step in (1, 2):
+        save_weights(tmp_path / str(step) / "small.safetensors", filled(step), {"counters": {"step": step}})
+    path = tmp_path / "1" / "small.safetensors"
+    files, others = weight_files(path), weight_files(tmp_path / "2" / "small.safetensors")
+    assert {read_metadata(file)["step"] for file in files} == {"1"} and len(files) > 1
+    files[1].write_bytes(others[1].read_bytes())
+    text = f"{files[1]}: damaged, or of another set than its card: its SHA-256 begins "
+    with pytest.raises(InputError) as caught:
+        load_model(str(path))
+    assert str(caught.value).startswith(text) and str(caught.value).endswith(f"; {weights.COPY}")
+    card(lambda content: content.pop("sha256"))(path)
+    with pytest.raises(InputError, match=r"its files are of different steps \((1, 2|2, 1)\)"):
+        load_model(str(path))
+
+
+@pytest.mark.parametrize("hashes", [True, False])
+def test_flipped_bits_are_noticed(hashes: bool, path: Path) -> None:
+    """By the card, and without it by the file's own SHA-256."""
+    if not hashes:
+        card(lambda content: content.pop("sha256"))(path)
+    content = path.read_bytes()
+    start = 8 + int.from_bytes(content[:8], "little")
+    for place in (start, (start + len(content)) // 2, len(content) - 1):
+        flipped = bytearray(content)
+        flipped[place] ^= 4
+        path.write_bytes(flipped)
+        with pytest.raises(InputError, match=r"small.v1.safetensors: damaged, .* SHA-256 begins \w{12}, .*\w{12}"):
+            load_model(str(path))
+    path.write_bytes(content)
+    assert verify_weights(path) == hashes
+
+
+def test_changed_card_is_warned_of(path: Path) -> None:
+    with collect_notices() as notices:
+        load_card(path)
+    assert notices == []
+    card(lambda content: content.update(steps=8))(path)
+    with collect_notices() as notices:
+        assert load_card(path)["steps"] == 8
+    assert len(notices) == 1 and f"{path.with_suffix('.json')}: was changed since it was written" in notices[0]
+    state_hashes(path)
+    with collect_notices() as notices:
+        assert verify_weights(path) and load_card(path)["steps"] == 8
+    assert notices == []
+
+
+@pytest.mark.parametrize("hashes", [3, {}, {"files": "a"}, {"files": []}, {"files": ["a", "b"]}])
+def test_card_with_other_hashes(hashes: Any, path: Path) -> None:
+    card(lambda content: content.update(sha256=hashes))(path)
+    with pytest.raises(InputError, match="'sha256' has not one digest for each file; copy all files"):
+        load_model(str(path))
+
+
+def test_weights_of_earlier_versions_are_read_and_replaced(tmp_path: Path) -> None:
+    """They have neither metadata nor SHA-256; their fingerprint is that of their bytes."""
+    path, model = tmp_path / "small.safetensors", small_model()
+    save_file({name: tensor.half() for name, tensor in model.state_dict().items()}, path)
+    path.with_suffix(".json").write_text(json.dumps({"model": dataclasses.asdict(SMALL)}))
+    assert load_model(str(path)).settings == SMALL and not verify_weights(path)
+    assert fingerprint(path) == hashlib.sha256(path.read_bytes()).hexdigest()[:12]
+    before = fingerprint(path)
+    save_weights(path, model, {"step": 3})
+    assert fingerprint(path) == before and verify_weights(path)  # of tensors alone
+
+
+def test_shipped_weights_have_hashes() -> None:
+    paths = [*shipped.SHIPPED.glob("*.json"), *(REPOSITORY / "benchmarks" / "weights").glob("*.json")]
+    assert len(paths) >= 3 and all(verify_weights(path.with_suffix(".safetensors")) for path in paths)
+
+
 def rewrite(change: Callable[[dict[str, torch.Tensor]], object]) -> Callable[[Path], None]:
     def spoil(path: Path) -> None:
         tensors = load_file(path)
         change(tensors)
         save_file(tensors, path)
+        card(lambda content: content.pop("sha256"))(path)  # as of weights of earlier versions
 
     return spoil
 

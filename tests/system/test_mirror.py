@@ -8,12 +8,17 @@ WITHOUT = {
     "__main__": "one call of the command, with which tests/cli/test_main.py starts it",
     "cli/convert_content": "tests/cli/test_convert.py, test_dicom.py and test_round_trips.py",
     **dict.fromkeys(
-        [f"cli/options/{name}" for name in ("common", "files", "images", "info", "reconstruct", "scanner", "training")],
+        [
+            f"cli/options/{name}"
+            for name in ("common", "doctor", "files", "images", "info", "reconstruct", "scanner", "training")
+        ],
         "tests/cli/test_options.py",
     ),
+    "cli/doctor_checks": "tests/cli/test_doctor.py",
     "cli/info_content": "tests/cli/test_info.py",
     "cli/reconstruction_images": "tests/cli/test_dicom.py",
     "cli/report": "tests/evaluation/test_report.py reads the pages that the command writes",
+    "cli/train_checks": "tests/cli/test_train.py",
     "evaluation/report/data": "tests/evaluation/test_report_page.py",
     "evaluation/report/page": "tests/evaluation/test_report_page.py",
     "evaluation/report/pictures": "tests/evaluation/test_report_page.py",
@@ -38,7 +43,7 @@ WITHOUT = {
     "recon/methods": "tests/recon/test_volumes.py",
     "recon/normalization": "tests/data/test_inspection.py",
     "recon/settings": "tests/protocols/test_evaluation.py refuses what it refuses",
-    "training/batches": "tests/training/test_loop.py",
+    **dict.fromkeys(["training/batches", "training/log"], "tests/training/test_loop.py"),
 }
 MODULES = {
     str(path.relative_to(REPOSITORY / "mrihvae").with_suffix(""))

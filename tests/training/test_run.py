@@ -14,6 +14,7 @@ from mrihvae.errors import InputError
 from mrihvae.model.weights import load_card, load_model, save_weights
 from mrihvae.training.draw import SimulationSettings
 from mrihvae.training.run import Counters, Run, TrainSettings, continue_weights, load_checkpoint, save_checkpoint
+from mrihvae.utils.notices import collect_notices
 from tests.support.small import SMALL, small_model
 
 SETTINGS = TrainSettings(steps=9, shapes=((16, 24), (8, 8)), seed=3)
@@ -60,6 +61,35 @@ def test_weights_go_on_by_their_card(run: Run, tmp_path: Path) -> None:
     assert found.counters == run.counters and not found.optimizer.state  # a fresh optimizer
     for ours, theirs in zip(found.model.parameters(), run.average.parameters(), strict=True):
         assert torch.equal(ours, theirs.half().float())
+
+
+def test_damaged_weights_beside_a_checkpoint_are_written_again(run: Run, tmp_path: Path) -> None:
+    save_checkpoint(tmp_path, run, {"data": ["a"]})
+    path = tmp_path / "weights.safetensors"
+    content = path.read_bytes()
+    path.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    with collect_notices() as notices:
+        load_checkpoint(tmp_path, "cpu")
+    assert len(notices) == 1 and notices[0].startswith(f"{path}: damaged, ")
+    assert notices[0].endswith("; they are written again from the checkpoint")
+    with collect_notices() as notices:
+        load_checkpoint(tmp_path, "cpu")
+    assert not notices and load_card(path)["data"] == ["a"] and load_card(path)["counters"]["slices"] == 31
+
+
+def test_older_checkpoint_is_resumed_where_the_newest_is_truncated(run: Run, tmp_path: Path) -> None:
+    save_checkpoint(tmp_path, run, {})
+    later = replace(run, counters=Counters(step=6))
+    save_checkpoint(tmp_path, later, {})
+    path = tmp_path / "checkpoint.safetensors"
+    path.write_bytes(path.read_bytes()[:5000])
+    with collect_notices() as notices:
+        found = load_checkpoint(tmp_path, "cpu")
+    assert found.counters.step == 4 and len(notices) == 1
+    assert "checkpoint.previous.safetensors of step 4 is resumed instead" in notices[0]
+    for ours, theirs in zip(run.model.parameters(), found.model.parameters(), strict=True):
+        assert torch.equal(ours, theirs)
+    assert load_card(tmp_path / "weights.safetensors")["counters"]["step"] == 6  # those are whole
 
 
 @pytest.mark.parametrize("name", ["training", "simulation", "counters"])

@@ -28,12 +28,17 @@ class Train(Options):
     )  # fmt: skip
     root: Path | None = FILES("data directory of --protocol", None, name="--data", metavar="DIR")
     output: Path = OUTPUT("folder for checkpoint, weights, log and plot")
-    resume: bool = FILES("resume the run in --output exactly where it stopped", False)
+    resume: bool = FILES(
+        "resume the run in --output exactly where it stopped; under torchrun, start it if there is none", False
+    )
     settings: Path | None = METHOD('JSON with any of "model", "training", "simulation"', None)
     weights: str | None = METHOD("start from these: a name of shipped weights, or a .safetensors file", None)
     guess_weights: str | None = METHOD("start the U-Nets of the first guess from these", None, metavar="WEIGHTS")
     go_on: str | None = METHOD("resume the run of these weights, whose checkpoint is lost", None, metavar="WEIGHTS")
     steps: int | None = METHOD("steps of the whole run; also when resuming", None, "as the settings have it")
+    accumulate: int | None = METHOD(
+        "micro-batches per step, which processes share evenly; also when resuming", None, "as the settings have it"
+    )
     minutes: float | None = METHOD("stop, with a checkpoint, after this long", None, "after all steps")
     checkpoint_seconds: float = EXPERT("time between checkpoints", 240.0)
     threads: int = EXPERT("CPU threads per process", 1)
