@@ -12,11 +12,12 @@ import numpy as np
 
 from benchmarks.robustness.hdf5_mutations import mutate_hdf5
 from benchmarks.robustness.mutations import BYTE_MUTATIONS, Generator, Mutation, inside_gzip, splice
-from benchmarks.robustness.seeds import Files
+from benchmarks.robustness.seeds import Files, stamp
 from benchmarks.robustness.structure import STRUCTURES
 from benchmarks.robustness.text_mutations import mutate_json, mutate_lines, mutate_toml
 
 STRUCTURAL = 0.55  # of the cases, where the format has such mutations
+STAMPED = 0.8  # of damaged weights have the right hash
 TWICE = 0.2  # of the cases are broken in a second place
 BY_SUFFIX = {".json": mutate_json, ".toml": mutate_toml, ".hdr": mutate_lines}
 HDF5 = b"\x89HDF"
@@ -51,6 +52,8 @@ def make_case(form: str, number: int, good: Sequence[Files]) -> Case:
         name = list(files)[int(rng.integers(len(files)))]
         others = [one[name] for one in good if name in one]
         kind, files[name] = _break(form, name, files[name], others, rng)
+        if name.endswith(".safetensors") and rng.random() < STAMPED:
+            files[name] = stamp(files[name])
         kinds.append(kind)
     return Case("+".join(kinds), files)
 

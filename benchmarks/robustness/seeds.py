@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import gzip
+import hashlib
 import json
+import re
+import struct
 import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -20,6 +23,7 @@ from mrihvae.datasets.mixture import PACKED_FORMAT
 from mrihvae.io.bart import write_cfl
 from mrihvae.io.npy import save_numpy
 from mrihvae.io.write_images import write_volume
+from mrihvae.model.digests import BLANK, KEY
 from mrihvae.model.settings import ModelSettings
 from mrihvae.model.weights import save_weights
 from mrihvae.protocols.evaluation import protocol_folder
@@ -241,7 +245,7 @@ def packed(folder: Path) -> list[Files]:
 def weights(folder: Path) -> list[Files]:
     """Weights, with their card."""
     save_weights(folder / "w.safetensors", small_model(settings=TINY), {"data": ["a"]})
-    return [_read(folder / "w.safetensors", folder / "w.json")]
+    return [_ordered(_read(folder / "w.safetensors", folder / "w.json"))]
 
 
 def checkpoints(folder: Path) -> list[Files]:
@@ -253,7 +257,7 @@ def checkpoints(folder: Path) -> list[Files]:
         parameter.grad = torch.randn_like(parameter)
     run.optimizer.step()
     save_checkpoint(folder, run, {})
-    return [_read(folder / "checkpoint.safetensors")]
+    return [_ordered(_read(folder / "checkpoint.safetensors"))]
 
 
 def protocols(folder: Path) -> list[Files]:
@@ -291,6 +295,29 @@ def requests(folder: Path) -> list[Files]:
     del folder
     found = ({"method": "hybrid", "samples": 4}, {"parameters": {"config": "mrihvae", "mrihvae_pixels": "short"}})
     return [{"request.json": json.dumps(one).encode()} for one in found]
+
+
+def _ordered(files: Files) -> Files:
+    """Sort the header of safetensors, whose order is another one each time, and take the hash out of the card."""
+    name, data = next(iter(files.items()))
+    size = struct.unpack_from("<Q", data)[0]
+    text = json.dumps(json.loads(data[8 : 8 + size]), sort_keys=True).encode()
+    text += b" " * (-len(text) % 8)
+    plain = {name: stamp(struct.pack("<Q", len(text)) + text + data[8 + size :])}
+    for card in list(files)[1:]:
+        values = json.loads(files[card])
+        values.pop(KEY, None)
+        plain[card] = json.dumps(values).encode()
+    return plain
+
+
+def stamp(data: bytes) -> bytes:
+    """Make the hash that a safetensors file states the right one, so that more than the hash is looked at."""
+    found = re.search(rb'"%s":\s*"([0-9a-f]{64})"' % KEY.encode(), data)
+    if found is None:
+        return data
+    before, after = data[: found.start(1)], data[found.end(1) :]
+    return before + hashlib.sha256(before + BLANK.encode() + after).hexdigest().encode() + after
 
 
 def _volume() -> ImageVolume:

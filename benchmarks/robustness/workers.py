@@ -15,7 +15,7 @@ import tempfile
 import time
 import traceback
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -131,8 +131,9 @@ def _describe(error: Exception) -> str:
     frames = [frame for frame in traceback.extract_tb(error.__traceback__) if f"/{PACKAGE}/" in frame.filename]
     at = frames[-1] if frames else None
     place = "outside" if at is None else f"{at.filename.rpartition(f'/{PACKAGE}/')[2]}:{at.name}"
-    message = re.sub(r"/\S+|\d+", "*", str(error).partition("\n")[0])[:100]
-    return f"{type(error).__name__} at {place}: {message}"
+    first = "" if isinstance(error, MemoryError | KeyError) else str(error).partition("\n")[0]
+    message = re.sub(r"b?'.*|/\S+|\d+|\([^)]*\)|an? (object|array) from.*", "*", first)[:80].strip()
+    return f"{type(error).__name__} at {place}" + (f": {message}" if message else "")
 
 
 def _reset_peak() -> int:
@@ -157,8 +158,8 @@ def _status(key: str) -> int:
 class Worker:
     """A process that reads damaged files, from the side of who watches it."""
 
-    def __init__(self) -> None:
-        self._context = mp.get_context("spawn")
+    def __init__(self, target: Callable[[Connection, str], None] = serve) -> None:
+        self._context, self._target = mp.get_context("spawn"), target
         self.batch: Batch | None = None
         self._start()
 
@@ -166,7 +167,7 @@ class Worker:
         handle, self._trace = tempfile.mkstemp(suffix=".trace")
         os.close(handle)
         self.connection, theirs = self._context.Pipe()
-        self._process = self._context.Process(target=serve, args=(theirs, self._trace), daemon=True)
+        self._process = self._context.Process(target=self._target, args=(theirs, self._trace), daemon=True)
         self._process.start()
         theirs.close()
         self._at, self._since = -1, time.monotonic()
@@ -226,12 +227,14 @@ class Worker:
         Path(self._trace).unlink(missing_ok=True)
 
 
-def run_batches(batches: Sequence[Batch], processes: int) -> Iterator[Outcome]:
-    """Read the damaged files of all batches in several processes; yield outcomes as they come."""
+def run_batches(
+    batches: Sequence[Batch], processes: int, target: Callable[[Connection, str], None] = serve
+) -> Iterator[Outcome]:
+    """Read the damaged files of all batches in several processes, each of which runs `target`; yield outcomes."""
     if sys.platform == "win32":
         raise SystemExit("fuzz: needs Linux or macOS")
     waiting = list(batches)[::-1]
-    workers = [Worker() for _ in range(min(processes, len(batches)))]
+    workers = [Worker(target) for _ in range(min(processes, len(batches)))]
     try:
         while waiting or any(worker.batch for worker in workers):
             for worker in workers:

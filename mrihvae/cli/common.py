@@ -130,7 +130,7 @@ def finished_before(path: Path, summary: Mapping[str, Any], same: Sequence[str],
     try:
         earlier = json.loads(path.read_text())
         finished = {entry["file"]: entry for entry in earlier[entries]}
-    except (OSError, ValueError, TypeError, KeyError) as error:
+    except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
         raise InputError(
             f"{path}: not a summary of this command ({error}); give --overwrite in place of --resume"
         ) from error

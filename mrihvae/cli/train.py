@@ -250,7 +250,7 @@ def _resumed(arguments: options.Train, changes: Mapping[str, Any]) -> Run:
 def _read_settings(path: Path) -> dict[str, Any]:
     try:
         settings = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"{path}: not readable as JSON ({error}); check the file") from error
     if not isinstance(settings, dict):
         raise InputError(f"{path}: holds no dictionary; use sections model, training or simulation")

@@ -47,7 +47,7 @@ def read_volume(path: Path, dataset: str) -> ImageVolume:
     pixels = read_dataset(path, dataset)
     if pixels.ndim != 3 or pixels.dtype.kind != "f" or not pixels.size:
         raise InputError(f"{path}: '{dataset}' is {pixels.dtype} of shape {pixels.shape}, not images (slices, h, w)")
-    with h5py.File(path, "r") as file:
+    with read_errors(path), h5py.File(path, "r") as file:
         attributes = dict(file.attrs.items())
     geometry = geometry_of(path, attributes, len(pixels))
     return ImageVolume(pixels.astype(np.float32, copy=False), geometry, attributes, dataset, voxel_of(attributes))
@@ -68,7 +68,8 @@ def read_reconstruction(path: Path) -> ImageVolume:
     main = next((name for name in (*(one for one in DATASETS if one != UNCERTAINTY), *DATASETS) if name in names), None)
     volume = read_volume(path, main or DATASETS[0])
     beside = [name for name in (UNCERTAINTY, SAMPLES) if name in names and name != main]
-    arrays = {name: read_dataset(path, name).astype(np.float32, copy=False) for name in beside}
+    with read_errors(path):
+        arrays = {name: read_dataset(path, name).astype(np.float32, copy=False) for name in beside}
     for name, array in arrays.items():
         if array.ndim not in (3, 4) or (array.shape[0], *array.shape[-2:]) != volume.pixels.shape:
             raise InputError(

@@ -276,5 +276,5 @@ def read_toml(path: Path) -> dict[str, Any]:
     """Read a protocol of any kind; InputError if it is not found, or no TOML."""
     try:
         return tomllib.loads(path.read_text())
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"{path}: not a readable protocol ({error}); check the file") from error

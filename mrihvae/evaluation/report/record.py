@@ -77,7 +77,7 @@ def read_record(folder: Path) -> Record:
     path = found[0]
     try:
         return _parse(path, path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         why = f"no '{error.args[0]}' in it" if isinstance(error, KeyError) else str(error).partition("\n")[0]
         raise InputError(f"{path}: damaged ({why}); run the command that wrote it again") from error
 

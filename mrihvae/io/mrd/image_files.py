@@ -51,7 +51,7 @@ def mrd_image_groups(path: Path) -> list[str]:
                     found.append(name)
                 elif "data" not in group:
                     found += [f"{name}/{key}" for key in group if set(_group(file, f"{name}/{key}")) >= IMAGE_KEYS]
-    except (OSError, RuntimeError, AttributeError, ValueError, TypeError):
+    except (OSError, RuntimeError, AttributeError, KeyError, ValueError, TypeError):
         return []
     return found
 
