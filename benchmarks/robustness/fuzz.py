@@ -94,7 +94,7 @@ def summarize(outcomes: Sequence[Outcome], first: int) -> dict[str, Any]:
     formats: dict[str, Counter[str]] = {}
     defects: dict[tuple[str, str, str], list[int]] = {}
     for one in sorted(outcomes, key=lambda one: one.number):
-        formats.setdefault(one.form, Counter({what: 0 for what in ("cases", *WHATS)})).update(["cases", one.what])
+        formats.setdefault(one.form, Counter(dict.fromkeys(("cases", *WHATS), 0))).update(["cases", one.what])
         if one.what not in GOOD:
             error = one.error if one.what != "memory" else "beyond the limit"
             defects.setdefault((one.what, one.form, error), []).append(one.number)

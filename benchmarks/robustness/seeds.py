@@ -263,7 +263,7 @@ def checkpoints(folder: Path) -> list[Files]:
 def protocols(folder: Path) -> list[Files]:
     """Protocols of evaluation, training and a benchmark."""
     del folder
-    names = ("singlecoil_random_4x", "multicoil", "train_brain_multicoil", "ulf_singlecoil_4x")
+    names = ("fastmri_knee_multicoil_4x", "multicoil", "train_brain_multicoil", "ulf_singlecoil_4x")
     shipped = [(protocol_folder() / f"{name}.toml").read_bytes() for name in names]
     return [{"protocol.toml": data} for data in (PROTOCOL.encode(), *shipped)]
 
@@ -341,5 +341,3 @@ def make_seeds(build: Callable[[Path], list[Files]]) -> list[Files]:
     """Make the good files of a format."""
     with tempfile.TemporaryDirectory() as folder:
         return build(Path(folder))
-
-

@@ -72,7 +72,8 @@ def mutate_safetensors(data: bytes, rng: Generator) -> bytes:
 def mutate_nifti(data: bytes, rng: Generator) -> bytes:
     """Change a field of a NIfTI header."""
     fields = (
-        ("<h", 40 + 2 * int(rng.integers(8))), ("<h", 70), ("<h", 72), ("<B", 39), ("<f", 76 + 4 * int(rng.integers(8))),
+        ("<h", 40 + 2 * int(rng.integers(8))), ("<h", 70), ("<h", 72), ("<B", 39),
+        ("<f", 76 + 4 * int(rng.integers(8))),
         ("<f", 108), ("<f", 112), ("<f", 116), ("<B", 123), ("<h", 252), ("<h", 254),
         ("<f", 256 + 4 * int(rng.integers(6))), ("<f", 280 + 4 * int(rng.integers(12))),
     )  # fmt: skip

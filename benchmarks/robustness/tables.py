@@ -18,8 +18,8 @@ def fuzz_table(results: dict[str, Any]) -> str:
     lines += [
         "",
         f"Cases of a format have the numbers from {results['first']} on; equal numbers are equal files. A crash is one "
-        f"of a library inside the process that reads; a hang takes more than {results['hang_seconds']:g} s of computing; "
-        "too much memory is more than twice what was decoded, four times the file and "
+        f"of a library inside the process that reads; a hang takes more than {results['hang_seconds']:g} s of "
+        "computing; too much memory is more than twice what was decoded, four times the file and "
         f"{results['memory_constant_MiB']} MiB. The slowest case took {results['slowest']['seconds']:.1f} s "
         f"({results['slowest']['form']} {results['slowest']['number']}).",
         "",

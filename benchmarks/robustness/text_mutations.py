@@ -1,4 +1,4 @@
-"""Text broken in its structure: values of other types in JSON and TOML, elements and values of XML, lines of headers."""
+"""Text broken in its structure: values of other types in JSON and TOML, elements of XML, words of headers."""
 
 from __future__ import annotations
 
@@ -21,7 +21,9 @@ WORDS = (
     "inf", "-inf", "1e308", "1e400", "true", "x", "cartesian", "radial", "\u00e4\u00f6", "\u202e", "&amp;", "&#10;",
     "0x10", "1_000", "\u0663", "x" * 70_000, "9" * 5000,
 )  # fmt: skip
-ENTITIES = '<!DOCTYPE x [<!ENTITY a "aaaaaaaaaa"><!ENTITY b "&a;&a;&a;&a;&a;"><!ENTITY c SYSTEM "file:///etc/hostname">]>'
+ENTITIES = (
+    '<!DOCTYPE x [<!ENTITY a "aaaaaaaaaa"><!ENTITY b "&a;&a;&a;&a;&a;"><!ENTITY c SYSTEM "file:///etc/hostname">]>'
+)
 
 
 def mutate_json(data: bytes, rng: Generator) -> bytes:

@@ -93,7 +93,10 @@ class Setup:
         model = load_model("default" if coils == 1 else "multicoil")
         sweeps = 1 if self.quick else 2
         inference = InferenceSettings(
-            RefinementSettings(sweeps=sweeps), views=1 if self.quick else 2, tv_blend=not self.quick, precision=precision
+            RefinementSettings(sweeps=sweeps),
+            views=1 if self.quick else 2,
+            tv_blend=not self.quick,
+            precision=precision,
         )
         pnp = PnPSettings(iterations=3 if self.quick else 20)
         return make_method(name, model, inference, samples=2, pnp=pnp)

@@ -13,8 +13,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from mrihvae.errors import InputError
-from mrihvae.utils.text import printable
 from mrihvae.io.twix.extra import MAX_BUFFERS
+from mrihvae.utils.text import printable
 
 BEGIN, END = "### ASCCONV BEGIN", "### ASCCONV END ###"  # around assignments, NAME = VALUE
 MAX_NAME_BYTES = 48  # of a buffer
