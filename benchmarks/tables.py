@@ -27,6 +27,7 @@ from benchmarks.common.plots import seconds_of, write_plots
 from benchmarks.common.protocol import LABELS
 from benchmarks.multicoil.tables import multicoil_seconds_table, multicoil_tables
 from benchmarks.restoration.tables import overview
+from benchmarks.robustness.tables import fuzz_table, trust_table
 from benchmarks.scanner.tables import crowd_table, scanner_tables
 from mrihvae.errors import InputError
 from mrihvae.utils.files import atomic_write
@@ -56,8 +57,10 @@ SUMMARY_METHODS = {  # label: names in the results of one coil and of several
 COMPARED = ("unet", "hybrid")
 SECONDS_LABELS = {**LABELS, "uncertainty": "ours, 16 samples and their deviation"}
 SEVERAL: dict[str, Callable[[dict[str, Any]], str]] = {
+    "fuzz": fuzz_table,
     "multicoil": lambda found: multicoil_tables(found["volumes"]),
     "multicoil_seconds": multicoil_seconds_table,
+    "numerical_trust": trust_table,
     "scanner_crowd": crowd_table,
     "scanner_robustness": scanner_tables,
 }

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from mrihvae.cli import options
 from mrihvae.cli.console import show_error, show_warning
-from mrihvae.errors import InputError
+from mrihvae.errors import InputError, OutputError
 from mrihvae.utils.text import printable
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ def run(arguments: options.Convert) -> int:
                     print(printable(str(path)))
                     written.append(path)
         except InputError as error:
-            if job.source == arguments.input:
+            if job.source == arguments.input or isinstance(error, OutputError):  # others would not fare better
                 raise
             failed += 1
             show_error(error)

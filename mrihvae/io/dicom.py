@@ -147,7 +147,8 @@ def list_series(path: Path, recursive: bool = True) -> list[Series]:
                 found.setdefault(str(header.get("SeriesInstanceUID", "")), []).append((file, header))
     if not found:
         raise InputError(f"{path}: its DICOM holds no images; {GIVE_DICOM}")
-    series = [_summarize(uid, members) for uid, members in found.items()]
+    with read_errors(path):
+        series = [_summarize(uid, members) for uid, members in found.items()]
     return sorted(series, key=lambda one: (int(one.number) if one.number.isdigit() else 0, one.uid))
 
 

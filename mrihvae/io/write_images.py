@@ -68,7 +68,8 @@ def read_reconstruction(path: Path) -> ImageVolume:
     main = next((name for name in (*(one for one in DATASETS if one != UNCERTAINTY), *DATASETS) if name in names), None)
     volume = read_volume(path, main or DATASETS[0])
     beside = [name for name in (UNCERTAINTY, SAMPLES) if name in names and name != main]
-    arrays = {name: read_dataset(path, name).astype(np.float32, copy=False) for name in beside}
+    with read_errors(path):
+        arrays = {name: read_dataset(path, name).astype(np.float32, copy=False) for name in beside}
     for name, array in arrays.items():
         if array.ndim not in (3, 4) or (array.shape[0], *array.shape[-2:]) != volume.pixels.shape:
             raise InputError(

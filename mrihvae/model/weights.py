@@ -207,7 +207,7 @@ def load_card(path: Path) -> dict[str, Any]:
         card = json.loads(beside.read_text())
     except FileNotFoundError:
         raise InputError(f"{beside}: missing; it must lie beside {path.name} with the model's settings") from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise InputError(
             f"{beside}: not readable as JSON ({error}); copy it again from where the weights came"
         ) from error
@@ -254,10 +254,11 @@ def load_model(name_or_path: str, device: torch.device | str = "cpu") -> HVAE:
     """
     path = find_weights(name_or_path)
     card = load_card(path)
-    model = HVAE(from_dict(ModelSettings, card["model"], f"{path.with_suffix('.json')}, model"))
+    settings = from_dict(ModelSettings, card["model"], f"{path.with_suffix('.json')}, model")
     try:
+        model = HVAE(settings)
         model.load_state_dict(_read(path, card))
-    except RuntimeError as error:
+    except (RuntimeError, TypeError, OverflowError, MemoryError) as error:
         why = reason(error, -1)
         raise InputError(f"{path}: does not fit the settings beside it ({why}); copy both again") from error
     return model.to_device(device).eval().requires_grad_(False)

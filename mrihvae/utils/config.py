@@ -38,11 +38,14 @@ def from_dict(cls: type[T], values: Mapping[str, Any], where: str) -> T:
     for key in values:
         if key not in known:
             raise InputError(f"{where}: unknown setting '{key}'; the nearest known one is '{nearest(key, known)}'")
-    given = {key: _as_tuples(value) for key, value in values.items()}
+    try:
+        given = {key: _as_tuples(value) for key, value in values.items()}
+    except RecursionError as error:
+        raise InputError(f"{where}: is nested too deeply for settings; check the file") from error
     wrong = next((key for key in given if _mismatch(known[key], key, given[key])), None)
     try:
         found = _build(cls, given)
-    except (TypeError, ValueError, AttributeError, OverflowError) as error:
+    except (TypeError, ValueError, LookupError, AttributeError, OverflowError) as error:
         if wrong is None or str(error).startswith((f"{wrong} is", f"{wrong}:")):  # which says more than the type
             raise InputError(f"{where}: {error}") from error
     if wrong is None:

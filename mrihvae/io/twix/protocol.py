@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 from mrihvae.errors import InputError
 from mrihvae.io.twix.extra import MAX_BUFFERS
+from mrihvae.utils.text import printable
 
 BEGIN, END = "### ASCCONV BEGIN", "### ASCCONV END ###"  # around assignments, NAME = VALUE
 MAX_NAME_BYTES = 48  # of a buffer
@@ -103,7 +104,7 @@ def parse_protocol(header: bytes) -> Protocol:
             pairs = (line.partition("=") for line in rest.partition(END)[0].splitlines()[1:])
             values = {left.strip(): _value(right) for left, sign, right in pairs if sign}
             return Protocol(values, tuple(buffers[each] for each in ("Dicom", "Meas") if each in buffers))
-    raise InputError(f"header of a measurement has no protocol, only {', '.join(buffers) or 'nothing'}")
+    raise InputError(f"header of a measurement has no protocol, only {printable(', '.join(buffers)) or 'nothing'}")
 
 
 def _value(text: str) -> str:

@@ -1,0 +1,1 @@
+"""Texts that hypothesis makes up, for the parsers of texts."""
