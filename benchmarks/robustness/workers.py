@@ -207,7 +207,7 @@ class Worker:
         name = signal.Signals(-code).name if code < 0 else f"status {code}"
         what = what or ("hang" if name == "SIGPROF" else "crash")
         place = next((line.strip() for line in trace.splitlines() if f"/{PACKAGE}/" in line), "")
-        at = re.sub(rf'^.*/{PACKAGE}/(\S+)", line \d+ in (\w+).*$', r"\1:\2", place)
+        at = re.sub(rf'^.*/{PACKAGE}/(\S+)", line \d+ in (\S+)$', r"\1:\2", place)
         yield Outcome(batch.form, self._at, "", what, f"{name} at {at or 'outside'}")
         following = Batch(batch.form, self._at + 1, batch.stop)
         self._start()
