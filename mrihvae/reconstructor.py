@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from mrihvae.data.scan import Scan
 from mrihvae.errors import InputError
-from mrihvae.physics.fourier import center_crop, center_pad, ifft2c
+from mrihvae.physics.fourier import apply_mask, center_crop, center_pad, ifft2c
 from mrihvae.protocols.evaluation import find_protocol, read_protocol
 from mrihvae.recon.catalog import load_method
 from mrihvae.recon.methods import HybridMethod, Method, SampleMeanMethod
@@ -135,7 +135,8 @@ class Reconstructor(nn.Module):
 
     def _slices(self, whole: Tensor, mask: Tensor, low: int) -> Tensor:
         """Reconstruct slices, complex (slices, coils, H, W), of one mask, bool (H, W): magnitude (slices, H, W)."""
-        scan = Scan("the batch", whole.cpu().numpy(), mask.cpu().numpy(), matrix=self.matrix)
+        acquired = apply_mask(whole, mask).cpu()  # what else there is counts nothing
+        scan = Scan("the batch", acquired.numpy(), mask.cpu().numpy(), matrix=self.matrix)
         slices = SlicedScan(scan, mask.cpu().numpy(), self.method.coils, calibration=_center_of(mask.cpu(), low))
         batch = slices.batch(0, len(slices))
         image = self.method.sample(batch, self.seed).mean(dim=0) if self._samples else self.method.reconstruct(batch)

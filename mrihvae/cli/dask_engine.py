@@ -162,7 +162,8 @@ def _completed(client: Client, run: str, tasks: Sequence[Task]) -> Iterator[tupl
             yield task, partial(_raise, error) if error is not None else partial(_return, value)
             del future  # so that the scheduler forgets it
     finally:
-        client.cancel(list(found), force=True)
+        with suppress(Exception):  # after Ctrl-C the scheduler may have gone, and what it had to do with it
+            client.cancel(list(found), force=True)
 
 
 def _work(version: str, finish: Any, parts: Sequence[tuple[Any, InputError | None]] = ()) -> tuple[Any, Any]:

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 from mrihvae.errors import InputError
 
+MOST, MOST_LEVELS = 4096, 16  # channels, layers and so on; levels
+
 
 @dataclass(frozen=True)
 class ModelSettings:
@@ -55,14 +57,16 @@ class ModelSettings:
 
     def __post_init__(self) -> None:
         for name, widths in (("widths", self.widths), ("guess_widths", self.guess_widths)):
-            if not widths or any(width < 16 or width % 16 for width in widths):
-                raise InputError(f"{name} {widths} must be multiples of 16, one a level")
+            if not 0 < len(widths) <= MOST_LEVELS or any(not 16 <= width <= MOST or width % 16 for width in widths):
+                raise InputError(f"{name} {widths} must be multiples of 16 up to {MOST}, one a level")
         if min(self.cascades, self.guess_memory) < 0 or len(self.guess_widths) > self.levels:
             raise InputError("cascades and guess_memory must be at least 0, and guess_widths no more than widths")
         if isinstance(self.layers, tuple) and len(self.layers) != self.levels:
             raise InputError(f"layers {self.layers} must be one number, or {self.levels}, one a level")
         if min(*(self.layers_at(j) for j in range(self.levels)), self.latents, self.fold) < 1:
             raise InputError("layers, latents and fold must be at least 1")
+        if max(self.depth, self.latents, self.fold, self.cascades) > MOST:  # a damaged card would take all memory
+            raise InputError(f"layers, latents, fold and cascades must be at most {MOST}")
         if self.guess_fold < 0 or not 0 < self.start_share <= 1:
             raise InputError("guess_fold must be at least 0, and start_share above 0 and at most 1")
         if self.degraded and self.guess_fold not in (0, self.fold):

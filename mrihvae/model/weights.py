@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor
 
 from mrihvae.errors import InputError, reason
@@ -182,13 +182,8 @@ def write_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, st
 
 def save_tensors(temporary: Path, tensors: dict[str, Tensor], metadata: Mapping[str, str]) -> str:
     """Write a safetensors file with its SHA-256 in the metadata under a temporary name; return the SHA-256."""
-    temporary.touch()
-    mode = temporary.stat().st_mode
-    try:
-        save_file(tensors, temporary, {**metadata, KEY: BLANK})
-    except SafetensorError as error:  # how safetensors reports a full disk
-        raise OSError(str(error)) from error
-    temporary.chmod(mode)  # safetensors lets nobody else read its files, whatever the umask allows
+    # not by safetensors itself, which has a temporary file of its own: a process that is killed would leave it
+    temporary.write_bytes(save(tensors, {**metadata, KEY: BLANK}))
     return state_digest(temporary)
 
 

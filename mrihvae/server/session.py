@@ -168,7 +168,7 @@ class Session:
         self.refusal: InputError | None = None  # of the header
         self.warned: list[str] = []
         self.held: list[str] = []  # warnings before the header
-        self._methods: dict[tuple[int, str], Method] = {}  # fitted to the scan, by the kind of coils and name
+        self._methods: dict[tuple[str | int, ...], Method] = {}  # fitted, by name and the indices of a volume
         self.slices = self.images = self.passed = 0
 
     def open(self, xml: str) -> None:
@@ -272,7 +272,7 @@ class Session:
             scan = scan_of(slice_, sorter.header, NAME, sorter.noise)
             mask = mask_of(scan, None)
             self._warn(sorter.warnings)
-            images, notices = self.engine.run(partial(self._images, scan, mask))
+            images, notices = self.engine.run(partial(self._images, scan, mask, tuple(map(int, key[:-1]))))
             self._warn(notices)
             self.slices += 1
             summary = f"R = {effective_acceleration(mask):.2f}"
@@ -288,11 +288,13 @@ class Session:
                 f"{summary}, {time.perf_counter() - began:.2f} s"
             )
 
-    def _images(self, scan: Scan, mask: np.ndarray) -> tuple[list[tuple[str, np.ndarray, str]], list[str]]:
-        """Reconstruct a single slice: images, float32 (h, w) or complex64, by kind and maker, and warnings."""
+    def _images(
+        self, scan: Scan, mask: np.ndarray, volume: tuple[int, ...]
+    ) -> tuple[list[tuple[str, np.ndarray, str]], list[str]]:
+        """Reconstruct a slice of a volume: images, float32 (h, w) or complex64, by kind and maker, and warnings."""
         self.check()
         engine, request = self.engine, self.request
-        method = self._fitted(scan, mask)
+        method = self._fitted(scan, mask, volume)
         complex_image = request.pixels == "complex"
         images: list[tuple[str, np.ndarray, str]] = []
         try:
@@ -316,9 +318,9 @@ class Session:
             raise InputError("stream: a reconstruction is not finite; the scan may be damaged")
         return images, notices
 
-    def _fitted(self, scan: Scan, mask: np.ndarray) -> Method:
-        """Return the requested method, fitted to the first slice of the scan."""
-        key = (min(scan.coils, SEVERAL), self.request.method)
+    def _fitted(self, scan: Scan, mask: np.ndarray, volume: tuple[int, ...]) -> Method:
+        """Return the requested method, fitted to the first slice of a volume: as files are, if it has no other."""
+        key: tuple[str | int, ...] = (self.request.method, *volume)
         if key not in self._methods:
             self._methods[key] = fit_method(scan, mask, self.engine.method(scan.coils, self.request))
         return self._methods[key]

@@ -310,7 +310,7 @@ def test_bart_files_that_are_wrong(tmp_path: Path, capsys: pytest.CaptureFixture
     (tmp_path / "scan.hdr").write_text("16 12\n")
     assert "scan.hdr: has no sizes" in error_of(capsys, *words)
     (tmp_path / "scan.hdr").unlink()
-    assert "scan.hdr: cannot be read" in error_of(capsys, *words)
+    assert "scan.cfl: incomplete, as scan.hdr is missing" in error_of(capsys, *words)
 
 
 # Files and folders

@@ -25,7 +25,9 @@ def alike(heads: np.ndarray) -> np.ndarray:
     directions = np.stack([np.asarray(heads[name], np.float64) for name in DIRECTIONS], axis=1)
     views = np.asarray(heads["field_of_view"], np.float64)
     same = np.abs(directions - directions[0]).max(axis=(1, 2)) < DIRECTION_TOLERANCE
-    return np.asarray(same & (np.abs(views - views[0]) <= DIRECTION_TOLERANCE * np.abs(views[0])).all(axis=1))
+    found = np.asarray(same & (np.abs(views - views[0]) <= DIRECTION_TOLERANCE * np.abs(views[0])).all(axis=1))
+    found[0] = True  # with NaN in its header, too
+    return found
 
 
 def place(heads: np.ndarray, shape: tuple[int, int, int], name: str) -> tuple[np.ndarray, Geometry | None, Size]:

@@ -171,7 +171,7 @@ def test_texts() -> None:
     writer.text("größer")
     writer.text("half \ud800")
     writer.close()
-    assert mrd.parse_replies(b"".join(written)) == ["größer", "half ?"]
+    assert mrd.parse_replies(b"".join(written)) == ["größer", "half \\ud800"]
     assert one_line(ValueError("a\nb  " + "c" * 1000)) == "a b " + "c" * 496
 
 
