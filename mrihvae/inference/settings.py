@@ -151,8 +151,9 @@ class InferenceSettings:
     temperature : factor on the standard deviation of r, from which posterior samples are drawn
     spread : factor on the standard deviation of samples in uncertainty maps, beside the one that is estimated from the
         scan itself (`mrihvae.inference.held_out`); the card of the weights has the calibrated value
-    tv_blend : of a scan, blend towards total variation, band by band, where k-space samples that are held out say that
-        the network is worse (`mrihvae.inference.tv_blend`); it takes a third of the time of a slice, once a scan
+    tv_blend : of a single-coil scan, blend towards total variation, band by band, where k-space samples that are held
+        out say that the network is worse (`mrihvae.inference.tv_blend`); it takes a third of the time of a slice, once
+        a scan
     precision : of the network's arithmetic, "float32", "bfloat16", or "auto", which takes bfloat16 where the processor
         has instructions for it; k-space and Fourier transforms are in single precision always
 

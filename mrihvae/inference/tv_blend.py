@@ -1,7 +1,7 @@
 """How much of total variation a scan asks for: where the network is worse, by k-space samples that were held out.
 
 No prior fits every scan: phase that winds steeply, or an anatomy that no training image had, makes total variation the
-better answer. The scan itself tells which: some acquired lines are held out, both are computed from the rest, and the
+better answer. The scan itself says which: some acquired lines are held out, both are computed from the rest, and the
 blend of the two that predicts these lines best is taken, band by band. Where k-space is as flat as noise, phase changes
 from pixel to pixel, no line says anything of another, and total variation is taken alone.
 

@@ -109,8 +109,11 @@ class HybridMethod(ModelMethod):
         return reconstruct(self.model, batch.kspace, batch.known, batch.maps, self.point, batch.noise, shares)
 
     def fit(self, batch: Batch, measured: Tensor) -> Self:
-        """Estimate how much of total variation the scan asks for, unless that was done."""
-        if self.tv_shares is not None or not self.point.tv_blend:
+        """Estimate how much of total variation a single-coil scan asks for, unless that was done.
+
+        With several coils the network is far ahead of it, and nothing is blended.
+        """
+        if self.tv_shares is not None or not self.point.tv_blend or batch.maps is not None:
             return self
         shares = tv_shares(self.model, batch.kspace, measured, batch.known, batch.maps, self.point, batch.noise)
         return replace(self, tv_shares=shares)

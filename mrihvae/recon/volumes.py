@@ -170,6 +170,8 @@ def _fitted(method: Method, slices: SlicedScan) -> Method:
     """Fit a method to the slice in the middle."""
     if not isinstance(method, HybridMethod) or method.tv_shares is not None or not method.point.tv_blend:
         return method
+    if slices.combine:  # it would estimate maps in vain
+        return method
     middle = len(slices) // 2
     with stage("check"):
         return method.fit(slices.batch(middle, middle + 1), slices.measured)
