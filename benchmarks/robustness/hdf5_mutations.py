@@ -40,9 +40,9 @@ def _reshape(file: h5py.File, name: str, rng: Generator) -> None:
     del file[name]
     shape = SHAPES[int(rng.integers(len(SHAPES)))]
     if values.dtype.kind in "fciu" and values.size:
-        file[name] = np.resize(values, shape) if np.prod(shape) else np.empty(shape, values.dtype)
+        file.create_dataset(name, data=np.resize(values, shape) if np.prod(shape) else np.empty(shape, values.dtype))
     else:
-        file[name] = np.ones(shape, np.float32)
+        file.create_dataset(name, data=np.ones(shape, np.float32))
 
 
 def _retype(file: h5py.File, name: str, rng: Generator) -> None:
@@ -99,10 +99,10 @@ def _text(file: h5py.File, name: str, rng: Generator) -> None:
         if isinstance(held, np.ndarray):
             file.create_dataset(texts[0], held.shape, h5py.string_dtype())[...] = changed
         else:
-            file[texts[0]] = changed
+            file.create_dataset(texts[0], data=changed)
     else:
         del file[name]
-        file[name] = WORDS[int(rng.integers(len(WORDS)))]
+        file.create_dataset(name, data=WORDS[int(rng.integers(len(WORDS)))])
 
 
 def _attribute(file: h5py.File, name: str, rng: Generator) -> None:

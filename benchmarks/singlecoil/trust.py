@@ -101,7 +101,7 @@ def changes(shape: tuple[int, int]) -> dict[str, tuple[Change, Change, Change]]:
     def mirrored(axis: int) -> Change:
         return lambda array: np.roll(np.flip(array, axis), 1 - array.shape[axis] % 2, axis)
 
-    def turned(array: np.ndarray) -> np.ndarray:
+    def rotated(array: np.ndarray) -> np.ndarray:
         return mirrored(-1)(mirrored(-2)(array))
 
     def ramp(pixels: int, size: int) -> np.ndarray:
@@ -111,7 +111,7 @@ def changes(shape: tuple[int, int]) -> dict[str, tuple[Change, Change, Change]]:
     return {
         "global phase of 1 radian": (lambda k: k * np.complex64(np.exp(1j)), same, same),
         "unit, 1e-12": (lambda k: k * np.float32(1e-12), same, lambda x: x * np.float32(1e12)),
-        "k-space conjugated": (np.conj, same, turned),
+        "k-space conjugated": (np.conj, same, rotated),
         "image mirrored along H": (mirrored(-2), same, mirrored(-2)),
         "image mirrored along W": (mirrored(-1), mirrored(-1), mirrored(-1)),
         "image shifted by 3 pixels along H": (

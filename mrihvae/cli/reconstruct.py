@@ -60,7 +60,7 @@ def run(arguments: Reconstruct) -> int:
 
 
 def _run(arguments: Reconstruct) -> int:
-    """Check what is given, then reconstruct what is not there yet."""
+    """Check options, inputs and output, then reconstruct all scans without a result."""
     output, undersampling, workers = arguments.output, read_undersampling(arguments), workers_of(arguments)
     check_options(arguments)
     check_format(arguments.format)

@@ -136,7 +136,7 @@ def run(arguments: options.Run) -> int:
 
 
 def _run(arguments: options.Run) -> int:
-    """Check what is given, then reconstruct what is not there yet, and score all."""
+    """Check options, inputs and output, then reconstruct all volumes without a result, and score all."""
     for name in ("batch_size", "limit"):
         value = getattr(arguments, name)
         if value is not None and value < 1:

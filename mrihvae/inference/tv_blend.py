@@ -42,18 +42,17 @@ def tv_shares(
     kspace: Tensor,
     measured: Tensor,
     known: Tensor,
-    maps: Tensor | None = None,
     settings: InferenceSettings | None = None,
     noise: Tensor | None = None,
 ) -> tuple[float, ...]:
-    """Estimate the share of total variation in the best blend with the network's answer, for each band.
+    """Estimate, for each band, the share of total variation in its best blend with the network's answer, for one coil.
 
     Parameters
     ----------
-    kspace : complex (slices, H, W), or with maps (slices, coils, H, W), 0 where not acquired; a slice is enough
+    kspace : complex (slices, H, W), 0 where not acquired; a slice is enough
     measured : bool, broadcast to (H, W), True where acquired
     known : the same, with samples that are known to be 0
-    maps, settings, noise : as for `mrihvae.inference.reconstruct.reconstruct`
+    settings, noise : as for `mrihvae.inference.reconstruct.reconstruct`
 
     Returns
     -------
@@ -72,8 +71,7 @@ def tv_shares(
     shape = (kspace.shape[-2], kspace.shape[-1])
     measured, known = measured.cpu().expand(shape), known.cpu().expand(shape)
     if lines_differ_along_h(known):
-        turned = None if maps is None else maps.mT
-        return tv_shares(model, kspace.mT, measured.T, known.T, turned, settings, noise)
+        return tv_shares(model, kspace.mT, measured.T, known.T, settings, noise)
     if _concentration(kspace) < FLAT:
         return (1.0,) * model.settings.levels
     folds = held_out(measured, np.random.default_rng(0), SHARE)
@@ -81,13 +79,12 @@ def tv_shares(
         return ()
     out = folds[0]
     kept = torch.where(out.to(kspace.device), torch.zeros((), dtype=kspace.dtype, device=kspace.device), kspace)
-    problem = prepare(model, kept, known & ~out, maps, noise)
+    problem = prepare(model, kept, known & ~out, None, noise)
     settings = replace(settings or InferenceSettings(), views=1, rounds=1, tv_blend=False)  # a third of the time
     with torch.no_grad(), arithmetic(model.start.device, settings.precision):
         answers = [infer_kspace(model, problem, settings), problem.total_variation()]
-        network, tv = (_predict(problem.images(problem.finish(answer)), maps) for answer in answers)
-    held = kspace.to(network.device).reshape(-1, *shape)
-    sums = _sums(held - network, tv - network, out, problem.padded, model.settings.levels)
+        network, tv = (fft2c(problem.images(problem.finish(answer))) for answer in answers)
+    sums = _sums(kspace.to(network.device) - network, tv - network, out, problem.padded, model.settings.levels)
     shares = tuple(_best_share(*band) for band in sums)
     return shares if any(shares) else ()
 
@@ -100,13 +97,6 @@ def _concentration(kspace: Tensor) -> float:
         return 1.0
     strongest = power.topk(max(1, round(STRONGEST * len(power)))).values
     return float(strongest.sum() / power.sum())
-
-
-def _predict(images: Tensor, maps: Tensor | None) -> Tensor:
-    """Compute k-space of the coils from images (slices, H, W): complex (slices * coils, H, W)."""
-    if maps is None:
-        return fft2c(images)
-    return fft2c(maps.to(images.device) * images[:, None]).flatten(0, 1)
 
 
 def _sums(

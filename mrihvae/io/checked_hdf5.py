@@ -172,7 +172,7 @@ def _take(group: h5py.Group, name: str, links: int) -> Any:
                 raise KeyError(place)
             return _find(group, place, links - 1)
         except KeyError as error:
-            why = f"'{shown}' is a link to '{printable(place)}', which is not there"
+            why = f"'{shown}' is a link to '{printable(place)}', which does not exist"
             raise OutsideError(f"{why}; {SELF_CONTAINED}") from error
     if kind != h5py.h5l.TYPE_HARD:
         raise OutsideError(f"'{shown}' is a link of an unknown kind; {SELF_CONTAINED}")

@@ -34,7 +34,7 @@ def read_volumes(
 
     Returns
     -------
-    volumes; several of MRD images alone; none of a file with k-space, or one that is not there
+    volumes; several of MRD images alone; none of a file with k-space, or of a path without a file
 
     Raises
     ------

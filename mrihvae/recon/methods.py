@@ -47,6 +47,11 @@ class Method(ABC):
     def reconstruct(self, batch: Batch) -> Tensor:
         """Reconstruct slices: complex (slices, H, W), or coil images (slices, coils, H, W) if it does not combine."""
 
+    @property
+    def takes_fit(self) -> bool:
+        """Whether the method has something to learn from a single-coil scan before it reconstructs it."""
+        return False
+
     def fit(self, batch: Batch, measured: Tensor) -> Self:
         """Return the method fitted to a scan by one of its slices.
 
@@ -108,14 +113,14 @@ class HybridMethod(ModelMethod):
         shares = self.tv_shares or ()
         return reconstruct(self.model, batch.kspace, batch.known, batch.maps, self.point, batch.noise, shares)
 
-    def fit(self, batch: Batch, measured: Tensor) -> Self:
-        """Estimate how much of total variation a single-coil scan asks for, unless that was done.
+    @property
+    def takes_fit(self) -> bool:
+        """Whether to estimate how much of total variation the scan asks for."""
+        return self.tv_shares is None and self.point.tv_blend
 
-        With several coils the network is far ahead of it, and nothing is blended.
-        """
-        if self.tv_shares is not None or not self.point.tv_blend or batch.maps is not None:
-            return self
-        shares = tv_shares(self.model, batch.kspace, measured, batch.known, batch.maps, self.point, batch.noise)
+    def fit(self, batch: Batch, measured: Tensor) -> Self:
+        """Estimate how much of total variation a single-coil scan asks for."""
+        shares = tv_shares(self.model, batch.kspace, measured, batch.known, self.point, batch.noise)
         return replace(self, tv_shares=shares)
 
     def sample(self, batch: Batch, seed: int = 0) -> Tensor:
@@ -148,9 +153,10 @@ class SampleMeanMethod(HybridMethod):
         """Average samples: complex (slices, H, W)."""
         return self.sample(batch).mean(dim=0)
 
-    def fit(self, batch: Batch, measured: Tensor) -> Self:
-        """Return the method: samples are those of the network alone."""
-        return self
+    @property
+    def takes_fit(self) -> bool:
+        """Return False: samples are those of the network alone."""
+        return False
 
     def settings(self) -> dict[str, Any]:
         """Return the settings of sampling."""

@@ -73,7 +73,7 @@ class SlicedScan:
     combine : whether several coils are combined by maps; otherwise nothing is done to them
     calibration : bool (H, W), the acquired samples in which the calibration region is searched; None for all
     first : number of the first slice in its volume, by which posterior samples are seeded
-    inspect : whether k-space is looked at first (`mrihvae.data.inspection`)
+    inspect : whether what is wrong or doubtful about k-space and maps is refused or warned of
 
     Raises
     ------

@@ -68,7 +68,7 @@ def reconstruct_volume(
 
 
 def zero_filled_volume(scan: Scan, mask: np.ndarray, batch_size: int = 8) -> np.ndarray:
-    """Compute zero-filled images to show beside a reconstruction, without a look at k-space: float32 (slice, h, w)."""
+    """Compute zero-filled images to show beside a reconstruction, without warnings: float32 (slice, h, w)."""
     method = ZeroFilledMethod()
     slices = SlicedScan(scan, mask, method.coils, method.combines, inspect=False)
     found = [slices.magnitude(method.reconstruct(batch), batch) for batch in slices.batches(batch_size)]
@@ -147,7 +147,7 @@ def reconstruct_scan(
     if scan.coils > 1 and method.coils.output == "rss" and complete and not complex_image:
         method = ZeroFilledMethod()  # acquired k-space is all that is delivered
     slices = SlicedScan(scan, mask, method.coils, method.combines, first=first)
-    method = _fitted(method, slices)
+    method = fit_method(scan, mask, method, slices)
     magnitudes, images = [], []
     for batch in slices.batches(batch_size, part):
         with stage("inference"):
@@ -161,17 +161,19 @@ def reconstruct_scan(
     return Reconstruction(found, _crop(scan, torch.cat(images)) if images else None, tv_shares=shares)
 
 
-def fit_method(scan: Scan, mask: np.ndarray, method: Method) -> Method:
-    """Return a method fitted to a scan, for scans that come slice by slice; parameters as for `reconstruct_scan`."""
-    return _fitted(method, SlicedScan(scan, mask, method.coils, method.combines, inspect=False))
+def fit_method(scan: Scan, mask: np.ndarray, method: Method, slices: SlicedScan | None = None) -> Method:
+    """Return a method fitted to the middle slice of a scan, for scans that come slice by slice.
 
+    With several coils nothing is fitted: the network is far ahead of total variation.
 
-def _fitted(method: Method, slices: SlicedScan) -> Method:
-    """Fit a method to the slice in the middle."""
-    if not isinstance(method, HybridMethod) or method.tv_shares is not None or not method.point.tv_blend:
+    Parameters
+    ----------
+    scan, mask, method : as for `reconstruct_scan`
+    slices : of the scan, if they are made ready already
+    """
+    if scan.coils > 1 or not method.takes_fit:
         return method
-    if slices.combine:  # it would estimate maps in vain
-        return method
+    slices = slices or SlicedScan(scan, mask, method.coils, method.combines, inspect=False)
     middle = len(slices) // 2
     with stage("check"):
         return method.fit(slices.batch(middle, middle + 1), slices.measured)

@@ -41,6 +41,7 @@ NUMBER_BYTES = 8  # of a k-space sample
 USUAL = Request()
 ZERO_FILLED = "zero-filled"
 Check = Callable[[], object]  # raises ConnectionError if the client has gone
+Images = list[tuple[str, np.ndarray, str]]  # kind, pixels, float32 (h, w) or complex64, and what made them
 T = TypeVar("T")
 
 
@@ -288,15 +289,12 @@ class Session:
                 f"{summary}, {time.perf_counter() - began:.2f} s"
             )
 
-    def _images(
-        self, scan: Scan, mask: np.ndarray, volume: tuple[int, ...]
-    ) -> tuple[list[tuple[str, np.ndarray, str]], list[str]]:
-        """Reconstruct a slice of a volume: images, float32 (h, w) or complex64, by kind and maker, and warnings."""
+    def _images(self, scan: Scan, mask: np.ndarray, volume: tuple[int, ...]) -> tuple[Images, list[str]]:
+        """Reconstruct a slice of a volume: images and warnings."""
         self.check()
         engine, request = self.engine, self.request
-        method = self._fitted(scan, mask, volume)
-        complex_image = request.pixels == "complex"
-        images: list[tuple[str, np.ndarray, str]] = []
+        method, complex_image = self._fitted(scan, mask, volume), request.pixels == "complex"
+        images: Images = []
         try:
             with torch.no_grad(), collect_notices() as notices:
                 images.append((method.name, _slice_of(scan, mask, method, complex_image), _made_by(method)))

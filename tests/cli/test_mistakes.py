@@ -1,4 +1,4 @@
-"""What a user is told of a mistake: for each one line, which names the thing, what is wrong with it and what to do."""
+"""The message for each mistake of a user: one line that names the thing, what is wrong with it and what to do."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which options of `mrihvae reconstruct` go together, and what becomes of those that are given."""
+"""Options of `mrihvae reconstruct`: which go together, and which method and mask they describe."""
 
 from __future__ import annotations
 

@@ -46,8 +46,8 @@ def test_objects_are_found_by_any_path(linked: Path) -> None:
     [
         ("away", "a link to another file"),
         ("group/through", "a link to another file"),
-        ("group/round", "which is not there"),
-        ("group/nothing", "which is not there"),
+        ("group/round", "which does not exist"),
+        ("group/nothing", "which does not exist"),
     ],
 )
 def test_links_that_lead_away_are_refused(linked: Path, name: str, message: str) -> None:

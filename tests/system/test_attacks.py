@@ -52,7 +52,7 @@ def test_data_outside_of_a_file_are_not_read(tmp_path: Path, capsys: pytest.Capt
         file["kspace"] = h5py.ExternalLink(str(other), "/kspace")
     assert f"'kspace' is a link to another file, {other}" in convert(linked, capsys)
     nothing = write_fastmri(tmp_path / "d.h5", ismrmrd_header=h5py.SoftLink("/nope"))
-    assert "'ismrmrd_header' is a link to '/nope', which is not there" in convert(nothing, capsys)
+    assert "'ismrmrd_header' is a link to '/nope', which does not exist" in convert(nothing, capsys)
 
 
 def test_groups_images_and_attributes_of_other_files_are_not_read(

