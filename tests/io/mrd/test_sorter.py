@@ -784,3 +784,16 @@ def test_matrix_that_no_lines_can_fill() -> None:
     )  # fmt: skip
     with pytest.raises(InputError, match="check the header's matrix"):
         sort(xml, mrd.cartesian_lines(kspace))
+
+
+@pytest.mark.parametrize("early", [False, True])
+def test_of_warnings_that_are_alike_few_are_kept(early: bool) -> None:
+    """A client could have every line raise another one: what they take grows with the lines, not with their square."""
+    kspace = complex_normal((1, 1, 64, 48))
+    lines = [
+        replace(line, data=np.ones((1, 65 + k), np.complex64), center_sample=(65 + k) // 2)
+        for k, line in enumerate(mrd.cartesian_lines(kspace))
+    ]
+    sorter, _ = sort(mrd.cartesian_xml(kspace.shape), lines, early)
+    kinds = [text for text in sorter.warnings if "samples, and the header" in text]
+    assert len(kinds) == 4 and kinds[0].startswith("lines have 65 samples") and kinds[3].startswith("45 more like: ")
