@@ -93,7 +93,7 @@ def test_rows_that_name_the_same_sequence_are_refused(tmp_path: Path) -> None:
 
 
 def test_rows_behind_the_end_of_a_dataset_do_not_count(tmp_path: Path) -> None:
-    path = write(tmp_path / "a.h5", chunks=8)
+    path = write(tmp_path / "a.h5", chunks=(8,), maxshape=(None,))
     with h5py.File(path) as file:
         place = file["rows"].id.get_chunk_info(0).byte_offset
     with path.open("r+b") as file:
@@ -107,7 +107,7 @@ def test_scalars_empty_datasets_and_those_without_sequences_pass(tmp_path: Path)
     with h5py.File(tmp_path / "a.h5", "w") as file:
         file["text"], file["number"], file["none"] = "header", 1.0, h5py.Empty(h5py.string_dtype())
         file.create_dataset("unwritten", 5, ROW)
-        file.create_dataset("no_rows", 0, ROW, maxshape=None, chunks=1)
+        file.create_dataset("no_rows", 0, ROW, maxshape=(None,), chunks=1)
         file.create_dataset("sparse", 5, ROW, chunks=1)
     with open_checked(tmp_path / "a.h5") as file:
         assert file["text"][()] == b"header"
