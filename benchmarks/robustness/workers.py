@@ -22,7 +22,10 @@ from pathlib import Path
 from typing import Any
 
 HANG_SECONDS = 10.0  # of computing
-SILENT_SECONDS = 60.0  # of the clock, beyond which a process that computes nothing hangs, too
+SILENT_SECONDS = (
+    100.0  # in which a process that computes nothing hangs, too; a file may take 60 s of a worker of its own
+)
+POLL_SECONDS = 1.0  # in which processes are looked at; time beyond is that in which this one was stopped, too
 ADDRESS_BYTES = 4 * 2**30  # beyond those of the process at its start
 MEMORY_CONSTANT = 64 * 2**20  # bytes that a reader may need beside twice what it decodes
 PACKAGE = "mrihvae"
@@ -38,7 +41,7 @@ class Outcome:
     kind : of mutation
     what : "read", "refused", "exception", "hang", "crash" or "memory"
     error : of an exception its type, and the last place in the package; of a crash the signal
-    seconds : that it took
+    seconds : of computing that it took, with those of processes that it started
     """
 
     form: str
@@ -109,7 +112,7 @@ def run_case(form: Any, number: int, good: Sequence[Mapping[str, bytes]]) -> Out
     with tempfile.TemporaryDirectory(dir=memory_folder()) as folder:
         path = case.write(Path(folder))
         before = _reset_peak()
-        began = time.perf_counter()
+        began = _own_seconds()
         signal.setitimer(signal.ITIMER_PROF, HANG_SECONDS)
         try:
             size = read(form, path, number)
@@ -118,12 +121,35 @@ def run_case(form: Any, number: int, good: Sequence[Mapping[str, bytes]]) -> Out
             size, what, error = None, "exception", _describe(caught)
         finally:
             signal.setitimer(signal.ITIMER_PROF, 0)
-        seconds = time.perf_counter() - began
+        seconds = _own_seconds() - began
         grown = _peak() - before
         files = sum(map(len, case.files.values()))
         if what != "exception" and grown > 2 * (size or 0) + 4 * files + MEMORY_CONSTANT:
             what, error = "memory", f"{grown / 2**20:.0f} MiB for {(size or 0) / 2**20:.1f} MiB, {what}"
+        elif what in ("read", "refused") and seconds > HANG_SECONDS:  # the most of it in a worker of the reader
+            what, error = "hang", f"beyond {HANG_SECONDS:g} s, {what}"
     return Outcome(form.name, number, case.kind, what, error, round(seconds, 3))
+
+
+def _own_seconds() -> float:
+    """Return how long this process has computed, and those that it started."""
+    ended = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return time.process_time() + ended.ru_utime + ended.ru_stime + sum(map(_cpu_seconds, _children(os.getpid())))
+
+
+def _children(number: int) -> list[int]:
+    """List the processes that a process started and that run still, where Linux can."""
+    with contextlib.suppress(OSError):
+        return [int(one) for one in Path(f"/proc/{number}/task/{number}/children").read_text().split()]
+    return []
+
+
+def _cpu_seconds(number: int) -> float:
+    """Return how long a process has computed; 0 of one that has ended, or where there is no way to know."""
+    with contextlib.suppress(OSError, IndexError):
+        fields = Path(f"/proc/{number}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+    return 0.0
 
 
 def _describe(error: Exception) -> str:
@@ -170,11 +196,26 @@ class Worker:
         self._process = self._context.Process(target=self._target, args=(theirs, self._trace), daemon=True)
         self._process.start()
         theirs.close()
-        self._at, self._since = -1, time.monotonic()
+        self._at = -1
+        self._listen()
+
+    def _listen(self) -> None:
+        """Begin to count how long the process has neither said anything nor computed."""
+        self._silent, self._computed, self._seen = 0.0, -1.0, time.monotonic()
+
+    def _is_silent(self) -> bool:
+        """Return whether the process does nothing: time in which it waits for a processor does not count."""
+        number = self._process.pid or 0
+        computed, now = sum(map(_cpu_seconds, (number, *_children(number)))), time.monotonic()
+        passed, self._seen = min(now - self._seen, 2 * POLL_SECONDS), now
+        self._silent = self._silent + passed if computed == self._computed else 0.0
+        self._computed = computed
+        return self._silent > SILENT_SECONDS
 
     def give(self, batch: Batch) -> None:
         """Send a batch."""
-        self.batch, self._at, self._since = batch, -1, time.monotonic()
+        self.batch, self._at = batch, -1
+        self._listen()
         self.connection.send(batch)
 
     def collect(self) -> Iterator[Outcome]:
@@ -182,7 +223,7 @@ class Worker:
         try:
             while self.batch is not None and self.connection.poll():
                 word, content = self.connection.recv()
-                self._since = time.monotonic()
+                self._listen()
                 if word == "start":
                     self._at = content
                 elif word == "done":
@@ -192,7 +233,7 @@ class Worker:
         except (EOFError, ConnectionError):
             yield from self._replace("")
             return
-        if self.batch is not None and self._at >= 0 and time.monotonic() - self._since > SILENT_SECONDS:
+        if self.batch is not None and self._at >= 0 and self._is_silent():
             self._process.kill()
             yield from self._replace("hang")
 
@@ -240,7 +281,7 @@ def run_batches(
             for worker in workers:
                 if worker.batch is None and waiting:
                     worker.give(waiting.pop())
-            mp.connection.wait([worker.connection for worker in workers if worker.batch], timeout=1.0)
+            mp.connection.wait([worker.connection for worker in workers if worker.batch], timeout=POLL_SECONDS)
             for worker in workers:
                 if worker.batch is not None:
                     yield from worker.collect()

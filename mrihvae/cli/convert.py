@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mrihvae.cli import options
 from mrihvae.cli.console import show_error, show_warning
+from mrihvae.cli.events import log_event, run_logged
 from mrihvae.errors import InputError, OutputError
 from mrihvae.utils.text import printable
 
@@ -25,18 +28,25 @@ def run(arguments: options.Convert) -> int:
     -------
     exit status: 1 if files of a folder could not be converted, else 0
     """
-    from mrihvae.cli.convert_content import convert_file
-    from mrihvae.io.like import read_reference
     from mrihvae.utils.memory import set_limit
-    from mrihvae.utils.notices import collect_notices
 
     set_limit(arguments.max_memory)
+    return run_logged(arguments.log_json, "convert", partial(_run, arguments))
+
+
+def _run(arguments: options.Convert) -> int:
+    """Convert file by file."""
+    from mrihvae.cli.convert_content import convert_file
+    from mrihvae.io.like import read_reference
+    from mrihvae.utils.notices import collect_notices
+
     with collect_notices() as notices:
         reference = None if arguments.like is None else read_reference(arguments.like)
     shown = set(_show(arguments.output, notices))
     jobs, failed = _jobs(arguments), 0
     for job in jobs:
         written: list[Path] = []
+        began = time.perf_counter()
         try:
             with collect_notices() as notices:
                 for path in convert_file(job, arguments, reference):
@@ -47,6 +57,10 @@ def run(arguments: options.Convert) -> int:
                 raise
             failed += 1
             show_error(error)
+            log_event("failure", "error", file=job.source.name, error=str(error))
+        else:
+            seconds = round(time.perf_counter() - began, 3)
+            log_event("file", file=job.source.name, written=[str(path) for path in written], seconds=seconds)
         about = written[0] if len(written) == 1 else arguments.output  # several volumes lie in that folder
         shown |= set(_show(about, [text for text in notices if text not in shown]))
     if failed:
@@ -58,6 +72,7 @@ def _show(path: Path, notices: list[str]) -> list[str]:
     """Print warnings; return them."""
     for text in notices:
         show_warning(str(path), text)
+        log_event("warning", "warning", file=path.name, warning=text)
     return notices
 
 

@@ -32,12 +32,13 @@ from mrihvae.cli.events import log_event
 from mrihvae.cli.reconstruct_files import open_cached
 from mrihvae.cli.tasks import LEAST_MEMORY, Result, Runner, Task, Workers
 from mrihvae.errors import InputError, reason
+from mrihvae.utils.memory import given_limit
 
 GROUP = "volumes"  # of Dask's keys
 SHARE = 0.9  # of the machine's memory, for all local workers together
 CONNECT = 10  # seconds to reach a scheduler
 CHUNK = 2**22  # bytes that are read ahead at once
-HANDED_ON = ("MRIHVAE_PRECISION",)  # variables of the environment on which results depend
+HANDED_ON = ("MRIHVAE_PRECISION",)  # variables of the environment on which results depend; beside the limit of memory
 CONFIG = {  # a worker beyond its limit is started again: its arrays are not Dask's, and cannot be moved to a disk
     "distributed.worker.memory.target": False,
     "distributed.worker.memory.spill": False,
@@ -80,7 +81,7 @@ def _cluster(workers: Workers, scratch: Path) -> Iterator[Any]:
     if workers.count is None:
         yield workers.scheduler
         return
-    limit = MEMORY_LIMIT * SHARE / workers.count if workers.max_memory is None else workers.max_memory * 2**30
+    limit = MEMORY_LIMIT * SHARE / workers.count if workers.memory is None else workers.memory * 2**30
     if limit < LEAST_MEMORY * 2**30:
         raise InputError(f"--workers {workers.count}: too many for the memory of this machine; take fewer")
     cluster = LocalCluster(
@@ -113,7 +114,7 @@ def _client(address: Any) -> Iterator[Client]:
 
 def _run(client: Client, workers: Workers, tasks: Sequence[Task]) -> Iterator[tuple[Task, Result]]:
     """Run tasks; those that workers died of once more, each by itself."""
-    own = {name: os.environ[name] for name in HANDED_ON if name in os.environ}
+    own = {name: os.environ[name] for name in HANDED_ON if name in os.environ} | given_limit()
     run = f"{GROUP}-{os.getpid()}-{time.monotonic_ns()}"  # a scheduler may have the tasks of others
     plugin = _Preparation(workers.threads, own, workers.count is not None)
     client.register_plugin(plugin, name=run)
@@ -130,7 +131,7 @@ def _run(client: Client, workers: Workers, tasks: Sequence[Task]) -> Iterator[tu
                         bar.update()
                         yield task, result or partial(_raise, InputError(
                             f"{task.file}: workers died of it, again and again: too little memory (raise "
-                            "--max-memory, lower --batch-size), or a file that breaks its reader"
+                            "--worker-memory, lower --batch-size), or a file that breaks its reader"
                         ))  # fmt: skip
     finally:
         with suppress(Exception):

@@ -24,7 +24,7 @@ def workers_of(arguments: Any) -> Workers | None:
     """
     count, scheduler = arguments.workers, arguments.scheduler
     if count is None and scheduler is None:
-        for name in ("threads_per_worker", "max_memory"):
+        for name in ("threads_per_worker", "worker_memory"):
             if getattr(arguments, name) is not None:
                 option = f"--{name.replace('_', '-')}"
                 raise InputError(f"{option}: goes with --workers; add it, or leave this option out")
@@ -36,11 +36,11 @@ def workers_of(arguments: Any) -> Workers | None:
     threads = 1 if arguments.threads_per_worker is None else arguments.threads_per_worker
     if threads < 1:
         raise InputError(f"--threads-per-worker {threads}: must be at least 1")
-    memory = arguments.max_memory
+    memory = arguments.worker_memory
     if memory is not None and not LEAST_MEMORY <= memory < float("inf"):
-        raise InputError(f"--max-memory {memory}: must be a number of GiB, at least {LEAST_MEMORY}")
+        raise InputError(f"--worker-memory {memory}: must be a number of GiB, at least {LEAST_MEMORY}")
     if memory is not None and scheduler is not None:
-        raise InputError("--max-memory: is of local workers; give those of --scheduler a limit where they are started")
+        raise InputError("--worker-memory: is of local workers; those of --scheduler get theirs where they are started")
     if find_spec("distributed") is None:
         given = "--workers" if scheduler is None else "--scheduler"
         raise InputError(f"{given}: takes Dask's package distributed; pip install 'mrihvae[cluster]'")

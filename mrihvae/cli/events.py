@@ -58,9 +58,13 @@ def log_event(event: str, level: str = "info", **values: Any) -> None:
     """Add a line to the log, if there is one."""
     file = _file.get()
     if file is not None:
-        when = datetime.now(UTC).isoformat(timespec="milliseconds")
-        line = json.dumps({"time": when, "level": level, "event": event, **values}, default=str)
-        file.write(line + "\n")  # control characters are escaped in it
+        _write(file, event, level, values)
+
+
+def _write(file: TextIO, event: str, level: str, values: Mapping[str, Any]) -> None:
+    when = datetime.now(UTC).isoformat(timespec="milliseconds")
+    line = json.dumps({"time": when, "level": level, "event": event, **values}, default=str)
+    file.write(line + "\n")  # control characters are escaped in it
 
 
 def log_volume(row: Mapping[str, Any]) -> None:
@@ -70,11 +74,22 @@ def log_volume(row: Mapping[str, Any]) -> None:
         log_event("warning", "warning", file=row["file"], warning=text)
 
 
-class _Warnings(logging.Handler):
-    """Adds warnings that belong to no result to the log."""
+class _Records(logging.Handler):
+    """Adds warnings that belong to no result to the log, from whichever thread, and events of the server.
+
+    An event is a record with `extra={"event": name, "values": {...}}`.
+    """
+
+    def __init__(self, file: TextIO) -> None:
+        super().__init__(logging.INFO)
+        self._file = file
 
     def emit(self, record: logging.LogRecord) -> None:
-        log_event("warning", record.levelname.lower(), warning=record.getMessage())
+        event = getattr(record, "event", "warning")
+        values = dict(getattr(record, "values", {"warning": record.getMessage()}))
+        if record.exc_info and record.exc_info[1] is not None:
+            values["error"] = f"{type(record.exc_info[1]).__name__}: {record.exc_info[1]}"
+        _write(self._file, event, record.levelname.lower(), values)
 
 
 @contextmanager
@@ -86,7 +101,7 @@ def _opened(path: Path) -> Iterator[None]:
     except OSError as error:
         why = os.strerror(error.errno) if error.errno else reason(error)
         raise OutputError(f"--log-json {path}: cannot be written ({why}); choose another place") from error
-    handler, token = _Warnings(logging.WARNING), _file.set(file)
+    handler, token = _Records(file), _file.set(file)
     LOG.addHandler(handler)
     try:
         with file:

@@ -40,6 +40,7 @@ from mrihvae.model.shipped import weights_for
 from mrihvae.physics.sampling import Undersampling
 from mrihvae.recon.methods import ClassicalMethod, HybridMethod, Method, ModelMethod, PnPMethod, SampleMeanMethod
 from mrihvae.utils.config import as_dict
+from mrihvae.utils.memory import set_limit
 from mrihvae.utils.text import printable
 
 SAME = (  # in a folder
@@ -56,6 +57,7 @@ def run(arguments: Reconstruct) -> int:
     -------
     the exit status: 1 if some of the files failed
     """
+    set_limit(arguments.max_memory)
     return run_logged(arguments.log_json, "reconstruct", partial(_run, arguments))
 
 

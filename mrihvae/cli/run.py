@@ -49,7 +49,7 @@ from mrihvae.physics.sampling import Undersampling
 from mrihvae.protocols.evaluation import Protocol, find_protocol, read_protocol
 from mrihvae.recon.methods import Method, ModelMethod, SampleMeanMethod
 from mrihvae.recon.settings import MODEL_METHODS
-from mrihvae.utils.memory import reset_peak_memory
+from mrihvae.utils.memory import reset_peak_memory, set_limit
 from mrihvae.utils.notices import collect_notices
 from mrihvae.utils.stages import record_stages, stage
 
@@ -132,6 +132,7 @@ def run(arguments: options.Run) -> int:
     -------
     the exit status: 1 if some of the files failed
     """
+    set_limit(arguments.max_memory)
     return run_logged(arguments.log_json, "run", partial(_run, arguments))
 
 

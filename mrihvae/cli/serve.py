@@ -10,9 +10,11 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 from mrihvae.cli import options
+from mrihvae.cli.events import log_event, run_logged
 from mrihvae.errors import InputError, reason
 from mrihvae.io.mrd.extra import require_ismrmrd
 from mrihvae.utils.text import PrintableFormatter
@@ -25,11 +27,16 @@ KEPT = 2**25  # bytes, the most that it takes
 LOG = logging.getLogger("mrihvae.serve")
 
 
-def run(arguments: options.Serve) -> None:
-    """Serve until SIGTERM or SIGINT; logs connections on standard error.
+def run(arguments: options.Serve) -> int:
+    """Serve until SIGTERM or SIGINT; logs connections on standard error. Returns the exit status, 0.
 
     It listens at once, for the platforms that start it wait for that; connections wait until weights are loaded.
     """
+    return run_logged(arguments.log_json, "serve", partial(_run, arguments))
+
+
+def _run(arguments: options.Serve) -> int:
+    """Check options, listen, load weights, and serve."""
     require_ismrmrd("mrihvae serve")
     from mrihvae.server.listener import ServerSettings, is_awaited, listen
 
@@ -62,11 +69,13 @@ def run(arguments: options.Serve) -> None:
         def leave() -> None:
             if is_awaited(listener):
                 LOG.warning("a scan was cut off, for the server stops")
-            os._exit(0)  # there is nothing to end
+            _leave()  # there is nothing to end
 
         with _on_signals(leave):
             loading = executor.submit(_load, arguments)
-            print(f"mrihvae: listening on {arguments.host}:{listener.getsockname()[1]}", flush=True)
+            port = listener.getsockname()[1]
+            print(f"mrihvae: listening on {arguments.host}:{port}", flush=True)
+            log_event("listening", host=arguments.host, port=port)
             engine = replace(loading.result(), executor=executor)
             from mrihvae.server.tcp import Server
 
@@ -74,7 +83,14 @@ def run(arguments: options.Serve) -> None:
             with _on_signals(server.stop):
                 ended = server.serve()
     if not ended:
-        os._exit(0)  # for an interpreter that ends while threads compute aborts
+        _leave()  # for an interpreter that ends while threads compute aborts
+    return 0
+
+
+def _leave() -> None:
+    """End the process at once."""
+    log_event("end", status=0)
+    os._exit(0)
 
 
 def _log_to_stderr() -> None:

@@ -41,10 +41,10 @@ class Workers:
     count : number of local processes, or None
     scheduler : address of a Dask scheduler, or None
     threads : of torch, in each worker
-    max_memory : GiB that a local worker may hold; None for its share of the machine
+    memory : GiB that a local worker may hold; None for its share of the machine
     """
 
     count: int | None = None
     scheduler: str | None = None
     threads: int = 1
-    max_memory: float | None = None
+    memory: float | None = None

@@ -16,6 +16,7 @@ import numpy as np
 
 from mrihvae.errors import InputError
 from mrihvae.io.contained import check_in_worker
+from mrihvae.io.sequences import check_sequences
 from mrihvae.utils.memory import SMALL, check_expansion, check_size
 from mrihvae.utils.text import printable
 
@@ -77,6 +78,8 @@ class CheckedFile(CheckedGroup, h5py.File):  # type: ignore[misc]
 class CheckedDataset(h5py.Dataset):  # type: ignore[misc]
     """A dataset within its file; what is read at once has the limit of `mrihvae.utils.memory.limit`."""
 
+    _has_sane_sequences = False  # once they were looked at
+
     def __getitem__(self, args: Any, new_dtype: Any = None) -> Any:
         """Read a part.
 
@@ -85,13 +88,16 @@ class CheckedDataset(h5py.Dataset):  # type: ignore[misc]
         InputError
             More than the limit, or than what is stored can hold.
         """
-        item, what = self.dtype.itemsize, f"{_name_of(self)}"
+        item, what = self.dtype.itemsize, _name_of(self)
         check_size(what, _count(self.shape or (), args) * item)
         if self.chunks is not None:
             check_size(f"a chunk of {what}", math.prod(self.chunks) * item)
         total = math.prod(self.shape or ()) * item
         if total > SMALL:  # for others it may take long to add up what is stored
             check_expansion(what, total, self.id.get_storage_size())
+        if self.dtype.hasobject and not self._has_sane_sequences:
+            check_sequences(self, what)
+            self._has_sane_sequences = True
         return super().__getitem__(args, new_dtype)
 
     def __array__(self, dtype: Any = None, copy: bool | None = True) -> np.ndarray:

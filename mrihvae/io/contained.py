@@ -22,6 +22,7 @@ import numpy as np
 
 from mrihvae.errors import InputError
 from mrihvae.utils.memory import limit
+from mrihvae.utils.text import printable
 
 PROGRAM = Path(__file__).with_name("probe.py")
 TIME_VARIABLE = "MRIHVAE_READ_SECONDS"  # of the environment
@@ -71,7 +72,8 @@ class Worker:
             if not answer:
                 self.stop()
         if answer:
-            return ""
+            found = json.loads(answer)[1:]
+            return f"{printable(found[0])}: {LEAVE_OUT}" if found else ""
         if expired.is_set():
             return f"reading it took more than {seconds:.0f} s: {LEAVE_OUT}, or raise {TIME_VARIABLE}"
         code = self.process.returncode
@@ -122,7 +124,8 @@ def check_in_worker(path: Path) -> None:
     Raises
     ------
     InputError
-        The process crashed, or took longer than `MRIHVAE_READ_SECONDS` and a second for every 10 MB.
+        The process crashed, took longer than `MRIHVAE_READ_SECONDS` and a second for every 10 MB, or found an
+        attribute that claims more memory than the file has bytes.
     """
     try:
         status = path.stat()

@@ -1,24 +1,34 @@
 """The program of a worker process that reads HDF5 files of others, so that a crash or a hang within costs no more.
 
-It takes lines of JSON, `[path, bytes of memory]`, and answers each with a line once the file was read: what is wrong
-with it is left to its readers, whom the same damage then does not end. It needs h5py alone, and is run as a file.
+It takes lines of JSON, `[path, bytes of memory]`, and answers each with a line once the file was read: `read`, and what
+its readers could not find out without taking the memory. What else is wrong with it is left to them, whom the same
+damage then does not end. It needs h5py alone, and is run as a file.
+
+Of `READ_BYTES` bytes of a file all is read. Beyond, of each dataset the first and last part are, and where its chunks
+are stored: arrays of plain numbers, which are all that is as large, have nothing else that the library follows.
 """
 
 from __future__ import annotations
 
 import json
 import math
+import os
 import sys
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Any
 
 import h5py
+import numpy as np
 
 READ_BYTES = 2**28  # of a file, beyond which the first and last part of each dataset are read
 BLOCK_BYTES = 2**24  # that are read at once
 MAX_OBJECTS = 20000
 MAX_EXPANSION, SMALL = 1100, 2**26  # as `mrihvae.utils.memory` has them
 MARGIN = 2**31  # bytes beside the arrays: Python, h5py and its caches
+ROOM = 2**25  # bytes that reading takes beside sequences, such as texts, which are no larger than their file
+SEQUENCE_ROWS = 256  # rows with sequences that are read at once
 
 
 def main() -> None:
@@ -27,9 +37,10 @@ def main() -> None:
     while line := sys.stdin.readline():
         path, memory = json.loads(line)
         limit_memory(memory + MARGIN)
+        found = []
         with suppress(Exception):  # its readers say more
-            read_file(path, memory)
-        say("read")
+            read_file(path, memory, found)
+        say(json.dumps(["read", *found[:1]]))
 
 
 def say(word: str) -> None:
@@ -46,8 +57,26 @@ def limit_memory(size: int) -> None:
         resource.setrlimit(resource.RLIMIT_AS, (size, resource.getrlimit(resource.RLIMIT_AS)[1]))
 
 
-def read_file(path: str, memory: int) -> None:
-    """Read all objects of a file, with attributes and data; links out of their group are not followed."""
+@contextmanager
+def little_memory(path: str, memory: int) -> Iterator[None]:
+    """Let this process take little more than the bytes of a file within, where the system can do that."""
+    try:
+        now = int(Path("/proc/self/statm").read_text().split()[0]) * os.sysconf("SC_PAGE_SIZE")
+    except (OSError, ValueError):
+        yield
+        return
+    limit_memory(now + 2 * Path(path).stat().st_size + ROOM)
+    try:
+        yield
+    finally:
+        limit_memory(memory + MARGIN)
+
+
+def read_file(path: str, memory: int, found: list[str]) -> None:
+    """Read all objects of a file, with attributes and data; links out of their group are not followed.
+
+    Attributes of variable length that claim more than the file holds are added to `found`.
+    """
     names = ["/"]
 
     def add(name: str) -> bool | None:
@@ -62,17 +91,45 @@ def read_file(path: str, memory: int) -> None:
             with suppress(Exception):
                 item = file[name]
                 for key in item.attrs:
-                    read_attribute(item, key)
+                    found += read_attribute(item, key, path, memory)
                 if isinstance(item, h5py.Dataset) and item.external is None and not item.is_virtual:
-                    left -= read_dataset(item, left, memory)
+                    if item.dtype.hasobject:
+                        with little_memory(path, memory):
+                            left -= read_rows(item, left)
+                    else:
+                        left -= read_dataset(item, left, memory)
 
 
-def read_attribute(item: Any, key: str) -> None:
-    """Read an attribute, but for one that claims to be large."""
+def read_attribute(item: Any, key: str, path: str, memory: int) -> list[str]:
+    """Read an attribute, but for one that claims to be large; return what is wrong with one of variable length."""
     with suppress(Exception):
         stored = item.attrs.get_id(key)
-        if math.prod(stored.shape or ()) * stored.dtype.itemsize < BLOCK_BYTES:
+        if math.prod(stored.shape or ()) * stored.dtype.itemsize >= BLOCK_BYTES:
+            return []
+        if not stored.dtype.hasobject:
             item.attrs[key]
+            return []
+        try:
+            with little_memory(path, memory):
+                item.attrs[key]
+        except Exception:
+            return [f"its attribute {key!a} cannot be read"]
+    return []
+
+
+def read_rows(dataset: h5py.Dataset, most: int) -> int:
+    """Read rows with sequences until there are more than `most` bytes, at least the first and the last."""
+    count, done = len(dataset) if dataset.shape else 0, 0
+    if not count:
+        dataset[()]
+    for start in range(0, count, SEQUENCE_ROWS):
+        if done > most:
+            dataset[-1:]
+            break
+        rows = dataset[start : start + SEQUENCE_ROWS]
+        columns = [rows[name] for name in rows.dtype.names] if rows.dtype.names else [rows]
+        done += rows.nbytes + sum(np.asarray(one).nbytes for column in columns for one in column.ravel())
+    return done
 
 
 def read_dataset(dataset: h5py.Dataset, most: int, memory: int) -> int:
@@ -99,6 +156,8 @@ def read_dataset(dataset: h5py.Dataset, most: int, memory: int) -> int:
     count, done = max(1, min(count, memory // row)), 0
     for start in range(0, shape[0], count):
         if done > most:
+            if chunks:
+                dataset.id.chunk_iter(lambda chunk: None)
             dataset[max(0, shape[0] - min(count, least)) :]
             break
         done += row * len(dataset[start : start + count])

@@ -32,7 +32,7 @@ from mrihvae.server.received import LARGEST, denoise
 from mrihvae.server.request import Request
 from mrihvae.server.series import UNCERTAINTY, ScanSeries
 from mrihvae.utils.memory import is_out_of_memory
-from mrihvae.utils.notices import collect_notices
+from mrihvae.utils.notices import DistinctWarnings, collect_notices
 
 NAME = "stream"  # of scans that have no file
 SEVERAL = 2  # coils: how many is all the same from here on
@@ -167,7 +167,7 @@ class Session:
         self.sorter: SliceAssembler | None = None
         self.series: ScanSeries | None = None
         self.refusal: InputError | None = None  # of the header
-        self.warned: list[str] = []
+        self.warned = DistinctWarnings()
         self.held: list[str] = []  # warnings before the header
         self._methods: dict[tuple[str | int, ...], Method] = {}  # fitted, by name and the indices of a volume
         self.slices = self.images = self.passed = 0
@@ -231,26 +231,31 @@ class Session:
         """
         if self.refusal is not None and not self.passed:
             raise self.refusal
-        if self.sorter is None:
-            return self.images
-        self._reconstruct(self.sorter, self.sorter.end())
-        if self.sorter.late:
-            self._warn([f"lines that came after their slice was complete, and were not used: {self.sorter.late}"])
+        if self.sorter is not None:
+            self._end(self.sorter)
+        for text in self.warned.left_out():
+            self.replies.text(f"WARNING mrihvae: {text}")
+        return self.images
+
+    def _end(self, sorter: SliceAssembler) -> None:
+        """Reconstruct the remaining slices, and report what is doubtful about the scan."""
+        self._reconstruct(sorter, sorter.end())
+        if sorter.late:
+            self._warn([f"lines that came after their slice was complete, and were not used: {sorter.late}"])
+        self._warn(sorter.warnings)
         if not self.images:
             self._warn(["the scan had no line of an image"])
         if self.series is not None and not self.series.order.is_anatomical:
             self._warn(["slices are numbered as they were acquired, and so are their images; sort them by position"])
-        return self.images
 
     def _kspace_bytes(self) -> int:
         """Return how much k-space is held of slices that are not complete."""
         return 0 if self.sorter is None else NUMBER_BYTES * self.sorter.held
 
     def _warn(self, texts: list[str]) -> None:
-        """Send warnings, each once in a scan."""
+        """Send warnings, each once in a scan, and few that are alike."""
         for text in texts:
-            if text not in self.warned:
-                self.warned.append(text)
+            if self.warned.add(text):
                 self.replies.text(f"WARNING mrihvae: {text}")
 
     def _series(self, sorter: SliceAssembler) -> ScanSeries:

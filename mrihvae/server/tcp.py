@@ -130,7 +130,10 @@ class Server:
                     replies.text(f"ERROR mrihvae: {wrong}")
                 replies.close()
         if not wrong:
-            LOG.info("%s: %s in %.2f s", client, counted(images, "image"), time.monotonic() - began)
+            seconds = time.monotonic() - began
+            values = {"client": client, "images": images, "seconds": round(seconds, 3)}
+            text = "%s: %s in %.2f s"
+            LOG.info(text, client, counted(images, "image"), seconds, extra={"event": "scan", "values": values})
 
     def _messages(self, guest: Guest) -> Iterator[Message]:
         """Yield the messages of a client, each within its deadlines; log an end without a close message."""

@@ -64,6 +64,12 @@ def limit() -> int:
     return _usual_limit() if not given else _bytes_of(given, LIMIT_VARIABLE)
 
 
+def given_limit() -> dict[str, str]:
+    """Return the limit as a variable of the environment, for other processes; nothing where it is the usual share."""
+    given = str(_limits["set"] / GIB) if "set" in _limits else os.environ.get(LIMIT_VARIABLE)
+    return {LIMIT_VARIABLE: given} if given else {}
+
+
 def check_size(what: str, size: int) -> None:
     """Raise InputError for an array of more than `limit` bytes in memory; `what` names file and array."""
     if size > limit():

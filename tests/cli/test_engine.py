@@ -16,7 +16,7 @@ from tests.support.files import error_of, write_scan
 
 
 def options(**given: Any) -> SimpleNamespace:
-    usual = dict.fromkeys(("workers", "scheduler", "threads_per_worker", "max_memory"))
+    usual = dict.fromkeys(("workers", "scheduler", "threads_per_worker", "worker_memory"))
     return SimpleNamespace(**{**usual, **given})
 
 
@@ -24,7 +24,7 @@ def test_workers_that_options_describe(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(engine, "find_spec", lambda name: name)
     assert workers_of(options()) is None
     assert workers_of(options(workers=2)) == Workers(2)
-    assert workers_of(options(workers=2, threads_per_worker=3, max_memory=1.5)) == Workers(2, None, 3, 1.5)
+    assert workers_of(options(workers=2, threads_per_worker=3, worker_memory=1.5)) == Workers(2, None, 3, 1.5)
     assert workers_of(options(scheduler="tcp://a:1")) == Workers(None, "tcp://a:1")
 
 
@@ -33,12 +33,12 @@ def test_workers_that_options_describe(monkeypatch: pytest.MonkeyPatch) -> None:
     [
         ({"workers": 0}, "--workers 0: must be at least 1"),
         ({"workers": 1, "scheduler": "tcp://a:1"}, "--workers and --scheduler: contradict each other"),
-        ({"max_memory": 1.0}, "--max-memory: goes with --workers; add it, or leave this option out"),
+        ({"worker_memory": 1.0}, "--worker-memory: goes with --workers; add it, or leave this option out"),
         ({"threads_per_worker": 1}, "--threads-per-worker: goes with --workers"),
         ({"workers": 1, "threads_per_worker": 0}, "--threads-per-worker 0: must be at least 1"),
-        ({"workers": 1, "max_memory": float("nan")}, "--max-memory nan: must be a number of GiB, at least 1"),
-        ({"workers": 1, "max_memory": 0.5}, "--max-memory 0.5: must be a number of GiB, at least 1"),
-        ({"scheduler": "tcp://a:1", "max_memory": 1.0}, "--max-memory: is of local workers"),
+        ({"workers": 1, "worker_memory": float("nan")}, "--worker-memory nan: must be a number of GiB, at least 1"),
+        ({"workers": 1, "worker_memory": 0.5}, "--worker-memory 0.5: must be a number of GiB, at least 1"),
+        ({"scheduler": "tcp://a:1", "worker_memory": 1.0}, "--worker-memory: is of local workers"),
     ],
 )
 def test_options_that_cannot_be(given: dict[str, Any], message: str) -> None:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+import logging
+import threading
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from mrihvae.cli.events import log_event, run_logged
-from mrihvae.utils.notices import warn
+from mrihvae.utils.notices import LOG, warn
 from tests.support.files import error_of, run, write_scan
 from tests.support.small import every_third
 
@@ -69,3 +71,39 @@ def test_log_that_cannot_be_written(tmp_path: Path, capsys: pytest.CaptureFixtur
     scan = write_scan(tmp_path / "a.h5", (1, 32, 32), mask=MASK)
     words = ("reconstruct", scan, "--output", tmp_path / "out", *METHOD, "--log-json", tmp_path)
     assert error_of(capsys, *words).startswith(f"--log-json {tmp_path}: cannot be written")
+
+
+def test_files_that_are_converted(tmp_path: Path) -> None:
+    write_scan(tmp_path / "scans/a.h5", (2, 32, 32), mask=MASK)
+    (tmp_path / "scans/b.h5").write_text("no HDF5")
+    log, output = tmp_path / "log.jsonl", tmp_path / "out"
+    assert run("convert", tmp_path / "scans", output, "--format", "npy", "--log-json", log) == 1
+    start, *events, end = [event for event in events_in(log) if event["event"] != "warning"]
+    assert start["command"] == "convert" and end["status"] == 1
+    done, failed = events
+    assert (done["event"], done["file"], done["written"]) == ("file", "a.h5", [str(output / "a.npy")])
+    assert (failed["event"], failed["file"]) == ("failure", "b.h5") and "not an HDF5 file" in failed["error"]
+
+
+def test_records_of_other_threads_are_logged(tmp_path: Path) -> None:
+    def work() -> int:
+        def tell() -> None:
+            LOG.info("2 images", extra={"event": "scan", "values": {"images": 2}})
+            try:
+                raise ValueError("no such slice")
+            except ValueError:
+                LOG.exception("a scan failed")
+
+        thread = threading.Thread(target=tell)
+        thread.start()
+        thread.join()
+        return 0
+
+    LOG.setLevel(logging.INFO)
+    try:
+        run_logged(tmp_path / "log.jsonl", "serve", work)
+    finally:
+        LOG.setLevel(logging.NOTSET)
+    _, scan, failure, _ = events_in(tmp_path / "log.jsonl")
+    assert scan == {"level": "info", "event": "scan", "images": 2}
+    assert failure["warning"] == "a scan failed" and failure["error"] == "ValueError: no such slice"

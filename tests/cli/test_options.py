@@ -21,10 +21,10 @@ from tests.support import REPOSITORY
 
 # as argparse had them: names or metavar, attribute, default, choices, whether required, number of values
 EARLIER = json.loads(Path(__file__).with_name("options.json").read_text())
-WORKERS = {"log_json", "max_memory", "scheduler", "threads_per_worker", "workers"}
+WORKERS = {"log_json", "max_memory", "scheduler", "threads_per_worker", "worker_memory", "workers"}
 # what came later, by command: the names of attributes; of a new command all of them
 LATER: dict[str, set[str]] = {
-    "convert": {"contrast", "key", "max_memory", "overwrite", "repetition", "uncentered"},
+    "convert": {"contrast", "key", "log_json", "max_memory", "overwrite", "repetition", "uncentered"},
     "doctor": {"json"},
     "info": {"files", "json", "key", "max_memory", "uncentered"},
     "reconstruct": {"key", "overwrite", "quiet", "seed", "tv_blend", "uncentered", "verbose", *WORKERS},
@@ -36,6 +36,7 @@ LATER: dict[str, set[str]] = {
         "allow_remote",
         "first_timeout",
         "idle_timeout",
+        "log_json",
         "max_total_memory",
         "max_waiting",
         "scan_timeout",

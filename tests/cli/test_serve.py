@@ -61,9 +61,11 @@ def test_port_in_use(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.Mon
     assert message.startswith(f"127.0.0.1:{running.port}: nothing can listen there (Address")
 
 
-def test_process_lets_scans_end() -> None:
+def test_process_lets_scans_end(tmp_path: Path) -> None:
     xml, lines = scan(slices=2)
-    with process("--max-connections", "2", "--pixels", "short", engine="cheap") as (running, port):
+    log = tmp_path / "log.jsonl"
+    words = ("--max-connections", "2", "--pixels", "short", "--log-json", str(log))
+    with process(*words, engine="cheap") as (running, port):
         with Client(port) as client:
             client.send(stream(xml, lines[:30], closing=False))
             assert client.image().data.dtype == np.int16
@@ -73,8 +75,12 @@ def test_process_lets_scans_end() -> None:
             assert client.image().slice == 1 and client.rest()[-1] is None
         assert running.wait(20) == 0
         assert running.stderr is not None
-        log = running.stderr.read()
-        assert "2 images in" in log and "Traceback" not in log
+        shown = running.stderr.read()
+        assert "2 images in" in shown and "Traceback" not in shown
+    events = [json.loads(line) for line in log.read_text().splitlines()]
+    assert [event["event"] for event in events] == ["start", "listening", "scan", "end"]
+    assert events[1]["port"] == port and events[2]["images"] == 2 and events[2]["client"].startswith("127.0.0.1")
+    assert events[3]["status"] == 0
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

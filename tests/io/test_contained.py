@@ -27,7 +27,7 @@ for line in sys.stdin:
         os.kill(os.getpid(), 11)
     if "hang" in name:
         time.sleep(1000)
-    print("read", flush=True)
+    print('["read"]', flush=True)
 """
 
 

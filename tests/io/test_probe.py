@@ -10,7 +10,9 @@ import h5py
 import numpy as np
 import pytest
 
+from mrihvae.errors import InputError
 from mrihvae.io import probe
+from mrihvae.io.contained import check_in_worker
 from mrihvae.utils.memory import MAX_EXPANSION, SMALL
 from tests.support.attacks import write_claim, write_external, write_fastmri, write_small_mrd
 from tests.support.files import write_scan
@@ -24,7 +26,7 @@ def test_it_answers_every_line(
     monkeypatch.setattr(probe.sys, "stdin", io.StringIO(lines))
     monkeypatch.setattr(probe, "limit_memory", lambda size: None)
     probe.main()
-    assert capsys.readouterr().out.split() == ["ready", "read", "read", "read"]
+    assert capsys.readouterr().out.split() == ["ready", *3 * ['["read"]']]
 
 
 def test_all_of_a_file_is_read_but_for_what_others_hold(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -43,7 +45,7 @@ def test_all_of_a_file_is_read_but_for_what_others_hold(tmp_path: Path, monkeypa
         file["group/rows"] = np.zeros((5, 7), np.float32)
         file["scalar"], file["empty"] = 1.0, h5py.Empty("f4")
         file.attrs["name"] = "text"
-    probe.read_file(str(path), 2**30)
+    probe.read_file(str(path), 2**30, [])
     assert found == {"/mask": 64, "/group/rows": 140, "/scalar": 8, "/empty": found["/empty"]}
 
 
@@ -63,3 +65,17 @@ def test_large_datasets_are_read_in_part(tmp_path: Path, monkeypatch: pytest.Mon
 
 def test_constants_are_those_of_readers() -> None:
     assert (probe.MAX_EXPANSION, probe.SMALL) == (MAX_EXPANSION, SMALL)
+
+
+def test_attributes_that_claim_more_than_the_file_are_reported(tmp_path: Path) -> None:
+    path = tmp_path / "a.h5"
+    with h5py.File(path, "w") as file:
+        file["kspace"] = np.ones((2, 3))
+        file.attrs["good"] = "letters"
+        file["kspace"].attrs["bad"] = "ABCDEFG"
+    data = path.read_bytes()
+    place = data.index(b"bad\0")
+    start = data.index((7).to_bytes(4, "little"), place + 4)
+    path.write_bytes(data[:start] + (2**31).to_bytes(4, "little") + data[start + 4 :])
+    with pytest.raises(InputError, match=f"^{path}: its attribute 'bad' cannot be read: it is damaged"):
+        check_in_worker(path)

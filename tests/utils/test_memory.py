@@ -59,3 +59,15 @@ def test_sizes_beyond_the_limit_are_refused(monkeypatch: pytest.MonkeyPatch) -> 
     memory.check_slice("a", 8192, 8192)
     with pytest.raises(InputError, match="a has slices of 8193 x 8192; those of at most 8192 x 8192 pixels are read"):
         memory.check_slice("a", 8193, 8192)
+
+
+def test_the_limit_for_other_processes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(memory.LIMIT_VARIABLE, raising=False)
+    assert memory.given_limit() == {}
+    monkeypatch.setenv(memory.LIMIT_VARIABLE, "3")
+    assert memory.given_limit() == {memory.LIMIT_VARIABLE: "3"}
+    memory.set_limit(1.5)
+    try:
+        assert memory.given_limit() == {memory.LIMIT_VARIABLE: "1.5"}
+    finally:
+        memory.set_limit(None)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from mrihvae.cli.options.common import KEY, OUTPUT, QUIET, READ_MEMORY, UNCENTERED
+from mrihvae.cli.options.common import KEY, LOG_JSON, MAX_MEMORY, OUTPUT, QUIET, UNCENTERED
 from mrihvae.cli.sections import FILES, Options
 from mrihvae.data.scan import TARGETS
 
@@ -35,9 +35,10 @@ class Convert(Options):
     like: Path | None = FILES("take geometry, and of DICOM patient and study, from this NIfTI file or folder", None)
     key: str | None = KEY()
     uncentered: bool = UNCENTERED()
-    max_memory: float | None = READ_MEMORY()
+    max_memory: float | None = MAX_MEMORY()
     images: bool = FILES("write images of fully sampled k-space where OUT could be both", False)
     overwrite: bool = FILES("replace files that are there", False)
+    log_json: Path | None = LOG_JSON()
 
 
 class Evaluate(Options):

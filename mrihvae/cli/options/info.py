@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from mrihvae.cli.options.common import KEY, READ_MEMORY, UNCENTERED
+from mrihvae.cli.options.common import KEY, MAX_MEMORY, UNCENTERED
 from mrihvae.cli.sections import FILES, Options
 
 
@@ -22,4 +22,4 @@ class Info(Options):
     json: bool = FILES("write a list of objects, one a file, for programs", False)
     key: str | None = KEY()
     uncentered: bool = UNCENTERED()
-    max_memory: float | None = READ_MEMORY()
+    max_memory: float | None = MAX_MEMORY()

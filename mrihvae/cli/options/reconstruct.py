@@ -22,6 +22,7 @@ from mrihvae.cli.options.common import (
     THREADS,
     UNCENTERED,
     VERBOSE,
+    WORKER_MEMORY,
     WORKERS_COUNT,
 )
 from mrihvae.cli.sections import COILS, EXPERT, FILES, METHOD, SAMPLES, SAMPLING, Options
@@ -64,6 +65,7 @@ class Reconstruct(Options):
     overwrite: bool = OVERWRITE()
     verbose: bool = VERBOSE()
     quiet: bool = QUIET()
+    max_memory: float | None = MAX_MEMORY()
     log_json: Path | None = LOG_JSON()
 
     mask_type: str | None = SAMPLING("undersample fully sampled scans", None, "the file's mask", choices=PATTERNS)
@@ -96,7 +98,7 @@ class Reconstruct(Options):
     workers: int | None = WORKERS_COUNT()
     scheduler: str | None = SCHEDULER()
     threads_per_worker: int | None = THREADS()
-    max_memory: float | None = MAX_MEMORY()
+    worker_memory: float | None = WORKER_MEMORY()
 
     views: int | None = EXPERT.setting(InferenceSettings, "views", "hybrid: ", unset=True)
     rounds: int | None = EXPERT.setting(InferenceSettings, "rounds", "hybrid: ", unset=True)
@@ -135,12 +137,13 @@ class Run(Options):
     overwrite: bool = OVERWRITE()
     verbose: bool = VERBOSE()
     quiet: bool = QUIET()
+    max_memory: float | None = MAX_MEMORY()
     log_json: Path | None = LOG_JSON()
 
     workers: int | None = WORKERS_COUNT()
     scheduler: str | None = SCHEDULER()
     threads_per_worker: int | None = THREADS()
-    max_memory: float | None = MAX_MEMORY()
+    worker_memory: float | None = WORKER_MEMORY()
 
 
 class Protocols(Options):

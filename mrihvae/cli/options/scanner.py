@@ -8,7 +8,7 @@ from typing import Any
 
 from cyclopts import Token
 
-from mrihvae.cli.options.common import DEVICE, KEY, OUTPUT, OVERWRITE, PIXEL_TYPE, PROTOCOL, QUIET, UNCENTERED
+from mrihvae.cli.options.common import DEVICE, KEY, LOG_JSON, OUTPUT, OVERWRITE, PIXEL_TYPE, PROTOCOL, QUIET, UNCENTERED
 from mrihvae.cli.sections import EXPERT, FILES, METHOD, SEVERAL, Options
 from mrihvae.server.request import STORED
 
@@ -37,6 +37,7 @@ class Serve(Options):
     idle_timeout: float = EXPERT("seconds within which a client must send its next line if others wait", 60.0)
     scan_timeout: float = EXPERT("seconds within which a scan must be over", 14400.0)
     device: str = DEVICE("cpu")
+    log_json: Path | None = LOG_JSON()
 
 
 class Filter(Options):

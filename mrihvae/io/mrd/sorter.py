@@ -23,6 +23,7 @@ from mrihvae.io.mrd.lines import STEPS, USER_CENTERS, LineGroup, place_lines, st
 from mrihvae.io.mrd.noise import NoiseScans
 from mrihvae.io.mrd.readouts import Readout, match_encoding, readout
 from mrihvae.io.mrd.slices import Key, Slice, cut_slices
+from mrihvae.utils.notices import DistinctWarnings
 
 __all__ = ["MAX_HELD_NUMBERS", "Key", "Slice", "SliceAssembler"]
 
@@ -67,7 +68,8 @@ class SliceAssembler:
     ) -> None:
         if not any(map(_is_cartesian, header.encodings)):
             raise _unsupported_trajectory(header.encodings[0])
-        self.warnings = list(header.warnings)  # what was wrong, and could be done without
+        self._warnings = DistinctWarnings()
+        self._warn(header.warnings)
         self.header, self.early, self.max_held = header, early, max_held
         self.late = 0  # lines that came after their slice had been given
         self.noise_scans = NoiseScans(noise)
@@ -77,6 +79,11 @@ class SliceAssembler:
         self._calibration = CalibrationLines(header, self._hold)
         self._delivered: set[Key] = set()
         self._size = self._count = 0  # k-space samples and lines that are held
+
+    @property
+    def warnings(self) -> list[str]:
+        """What was wrong, and could be done without; after `end` also how many warnings were alike."""
+        return self._warnings.texts
 
     @property
     def held(self) -> int:
@@ -141,10 +148,12 @@ class SliceAssembler:
             Partitions of a 3D scan that are missing, or lines that lie outside of the header's matrix.
         """
         slices = [slice_ for key in sorted(self._lines) for slice_ in self._pop_slices(key)]
+        self.warnings.extend(self._warnings.left_out())
         return slices + [one for number in self._calibration.waiting for one in self._calibration.release(number)]
 
     def _warn(self, texts: Iterable[str]) -> None:
-        self.warnings += [text for text in dict.fromkeys(texts) if text not in self.warnings]
+        for text in texts:
+            self._warnings.add(text)
 
     def _encoding(self, line: ismrmrd.Acquisition, is_dispensable: bool) -> Encoding | None:
         """Find the encoding of a line; None where the header has none, if the image can do without the line."""

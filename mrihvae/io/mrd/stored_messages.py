@@ -82,9 +82,10 @@ def _images(path: Path, stored: h5py.Group) -> Iterator[bytes]:
     packed = np.dtype(ismrmrd.ImageHeader)
     heads = np.zeros(len(stored["header"]), packed)
     copy_records(stored["header"][()], heads)
+    data, texts = stored["data"], stored.get("attributes")
     for number, head in enumerate(heads):
-        attributes = _bytes(stored["attributes"][number]) if "attributes" in stored else b""
-        pixels = np.asarray(stored["data"][number])
+        attributes = b"" if texts is None else _bytes(texts[number])
+        pixels = np.asarray(data[number])
         if pixels.shape != (head["channels"], *head["matrix_size"][::-1]):
             raise InputError(
                 f"{path}: image {number} of {stored.name} is {' x '.join(map(str, pixels.shape))}, its header says "

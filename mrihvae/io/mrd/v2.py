@@ -69,8 +69,10 @@ class StreamV2:
             raise InputError("stream: is of MRD version 2, which takes mrd-python; pip install 'mrihvae[mrd2]'")
         import mrd
 
+        from mrihvae.io.mrd.v2_input import open_reader
+
         try:
-            self._reader = mrd.BinaryMrdReader(io.BufferedReader(_Readable(read)))
+            self._reader, self._input = open_reader(read)
         except CUT as error:
             raise StreamError("stream: ended within its schema; it was cut") from error
         except (RuntimeError, ValueError) as error:
@@ -99,7 +101,9 @@ class StreamV2:
             if self._header is None:
                 raise StreamError("stream: has no header, which gives lines their place; send it")
             yield Header(xml_of_header(self._header))
+            self._input.next_message()
             for item in self._reader.read_data():
+                self._input.next_message()
                 if isinstance(item, mrd.StreamItem.Acquisition):
                     yield acquisition_of(item.value)
                 elif type(item) in images:
@@ -205,21 +209,6 @@ def _fill(target: Any, values: Any) -> None:
     """Fill a list of fixed length with the values that there are."""
     for number, value in enumerate(values[: len(target)]):
         target[number] = value
-
-
-class _Readable(io.RawIOBase):
-    """A stream that is read by a function."""
-
-    def __init__(self, read: Read) -> None:
-        self._read = read
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int:
-        piece = self._read(len(buffer))
-        buffer[: len(piece)] = piece
-        return len(piece)
 
 
 class _Writable(io.RawIOBase):

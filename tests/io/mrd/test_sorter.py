@@ -784,3 +784,16 @@ def test_matrix_that_no_lines_can_fill() -> None:
     )  # fmt: skip
     with pytest.raises(InputError, match="check the header's matrix"):
         sort(xml, mrd.cartesian_lines(kspace))
+
+
+@pytest.mark.parametrize("early", [False, True])
+def test_of_warnings_that_are_alike_few_are_kept(early: bool) -> None:
+    """A client could have every line raise another one: what they take grows with the lines, not with their square."""
+    kspace = complex_normal((1, 1, 64, 48))
+    lines = [
+        replace(line, data=np.ones((1, 200 + k), np.complex64), center_sample=100 + k // 2)
+        for k, line in enumerate(mrd.cartesian_lines(kspace))
+    ]
+    sorter, _ = sort(mrd.cartesian_xml(kspace.shape), lines, early)
+    assert [text[:22] for text in sorter.warnings[:3]] == [f"lines have {200 + k} samples" for k in range(3)]
+    assert sorter.warnings[3:] == [f"45 more like: {sorter.warnings[0]}"]

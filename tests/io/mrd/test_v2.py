@@ -18,6 +18,7 @@ import ismrmrd
 from mrihvae.errors import InputError
 from mrihvae.io.mrd.messages import Header, ReceivedImage, StreamError, read_messages
 from mrihvae.io.mrd.v2 import StreamV2, is_v2
+from mrihvae.utils.memory import peak_memory, reset_peak_memory
 from tests.support import mrd
 from tests.support.mrd.v2 import acquisition_v2, header_v2, image_v2, replies_v2, stream_v2
 from tests.support.serving import scan
@@ -120,3 +121,42 @@ def test_without_the_package(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("mrihvae.io.mrd.v2.find_spec", lambda name: None if name == "mrd" else importlib.util.find_spec)
     with pytest.raises(InputError, match=r"pip install 'mrihvae\[mrd2\]'"):
         read(b"yardl")
+
+
+@pytest.mark.parametrize(
+    ("shape", "message"),
+    [
+        (b"\x80\x80\x80\x08\x40", r"a message claims 8589934592 bytes, beyond 268435456 in all"),
+        (b"\x80\x80\x02\x40", "ended within a message"),  # 16 MiB, less than a message may have
+        (b"\x80" * 8 + b"\x40\x03", "a message claims -"),  # a product beyond 64 bits
+        (b"\xff" * 2**12, "a number has more than 10 bytes"),
+    ],
+)
+def test_claims_take_no_memory(shape: bytes, message: str) -> None:
+    sent = lines()[1:]
+    payload = stream_v2(HEADER, [acquisition_v2(line) for line in sent])
+    place = payload.index(sent[0].data.tobytes()) - 2
+    assert tuple(payload[place : place + 2]) == sent[0].data.shape
+    reset_peak_memory()
+    before = peak_memory()
+    with pytest.raises(StreamError, match=message):
+        read(payload[:place] + shape + payload[place + 2 :])
+    assert peak_memory() - before < 2**24
+
+
+def test_messages_of_many_small_parts_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Python takes 100 times the bytes of numbers in a list."""
+    monkeypatch.setattr("mrihvae.io.mrd.v2_input.MAX_OTHER_BYTES", 2**17)
+    line = acquisition_v2(lines()[1])
+    line.value.head.user_int = [1] * 2**18
+    with pytest.raises(StreamError, match="a message has more than 131072 bytes beside arrays"):
+        read(stream_v2(HEADER, [line]))
+    line = acquisition_v2(replace(lines()[1], data=np.ones((3, 2000), np.complex64)))  # of a stream there may be more
+    assert len(read(stream_v2(HEADER, [line] * 9))) == 10
+
+
+def test_large_images_are_read_past_the_buffer() -> None:
+    image = mrd.Image(np.random.default_rng(0).standard_normal((1, 2, 300, 400)).astype(np.float32))
+    _, found, again = read(stream_v2(HEADER, [image_v2(image), image_v2(IMAGE)]))
+    np.testing.assert_array_equal(found.data, image.data)
+    np.testing.assert_array_equal(again.data, IMAGE.data)
