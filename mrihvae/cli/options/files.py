@@ -38,6 +38,7 @@ class Convert(Options):
     max_memory: float | None = READ_MEMORY()
     images: bool = FILES("write images of fully sampled k-space where OUT could be both", False)
     overwrite: bool = FILES("replace files that are there", False)
+    resume: bool = FILES("keep files that are there, and write those that an interrupted call has not written", False)
 
 
 class Evaluate(Options):
