@@ -109,7 +109,7 @@ class FolderConversion:
                 found.append(f"{path.name}: has no index")
             elif not np.allclose(*self._pair(path), atol=1e-4):
                 found.append(f"{path.name}: is not that of its input")
-            elif self.kept.setdefault(path.name, path.stat().st_ino) != path.stat().st_ino:
+            elif path.stem in self.SCANS and self.kept.setdefault(path.name, path.stat().st_ino) != path.stat().st_ino:
                 found.append(f"{path.name}: was there, and has been written again")
         return found
 

@@ -10,7 +10,7 @@ import logging
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from datetime import UTC, datetime
 from pathlib import Path
@@ -55,12 +55,22 @@ def run_logged(path: Path | None, command: str, run: Callable[[], int]) -> int:
 
 
 def log_event(event: str, level: str = "info", **values: Any) -> None:
-    """Add a line to the log, if there is one."""
+    """Add a line to the log, if there is one.
+
+    Raises
+    ------
+    OutputError
+        It cannot be written; further lines are left out.
+    """
     file = _file.get()
     if file is not None:
         when = datetime.now(UTC).isoformat(timespec="milliseconds")
         line = json.dumps({"time": when, "level": level, "event": event, **values}, default=str)
-        file.write(line + "\n")  # control characters are escaped in it
+        try:
+            file.write(line + "\n")  # control characters are escaped in it
+        except OSError as error:
+            _file.set(None)
+            raise _unwritable(Path(file.name), error) from error
 
 
 def log_volume(row: Mapping[str, Any]) -> None:
@@ -84,13 +94,19 @@ def _opened(path: Path) -> Iterator[None]:
         path.parent.mkdir(parents=True, exist_ok=True)
         file = path.open("a", encoding="utf-8", buffering=1)
     except OSError as error:
-        why = os.strerror(error.errno) if error.errno else reason(error)
-        raise OutputError(f"--log-json {path}: cannot be written ({why}); choose another place") from error
+        raise _unwritable(path, error) from error
     handler, token = _Warnings(logging.WARNING), _file.set(file)
     LOG.addHandler(handler)
     try:
-        with file:
-            yield
+        yield
     finally:
         LOG.removeHandler(handler)
         _file.reset(token)
+        with suppress(OSError):  # a line that could not be written is in its buffer still
+            file.close()
+
+
+def _unwritable(path: Path, error: OSError) -> OutputError:
+    """Return the error of a log that cannot be written."""
+    why = os.strerror(error.errno) if error.errno else reason(error)
+    return OutputError(f"--log-json {path}: cannot be written ({why}); free space or choose another place")
