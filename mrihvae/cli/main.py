@@ -64,7 +64,7 @@ def _is_lost(error: OSError) -> bool:
     """Return whether standard output cannot be written, as on a full disk, and from here on throw it away."""
     try:
         if error.filename is None and sys.stdout is not None:
-            sys.stdout.flush()  # what could not be written is in its buffer still
+            print(flush=True)
     except OSError as again:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return again.errno == error.errno
