@@ -1,18 +1,21 @@
 """Whether anything is torn, mixed or lost by SIGKILL at random moments.
 
     python -m benchmarks.robustness.kills --count 500
+    python -m benchmarks.robustness.kills --count 500 --resume
     python -m benchmarks.robustness.kills --quick
 
 Work is done in a process, again and again, until it is finished; then it begins anew, until as many kills as asked for
-have hit. Half of them come after a random time, half just before a random operation on a file (open, rename, link,
-removal), so that the moments between two of them are met, too. After each kill files must be whole or absent, and what
-finished work leaves must be that of work which was not interrupted: a training run bit for bit. The cases are in
-kill_cases.py. Writes results/kills.json and .md; the status is 1 if there was a problem.
+have hit. Half of them come after a random time, half just before a random operation that changes files (open to write,
+wait for the disk, rename, link, removal), so that the moments between two of them are met, too. Processes are forked
+from one that has imported everything. After each kill files must be whole or absent, and what finished work leaves must
+be that of work which was not interrupted: a training run bit for bit. The cases are in kill_cases.py. Writes
+results/kills.json and .md after every case, which --resume keeps; the status is 1 if there was a problem.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import random
 import sys
 import tempfile
@@ -25,7 +28,8 @@ from tqdm import tqdm
 
 from benchmarks import HERE
 from benchmarks.common.complete_scans import write_results
-from benchmarks.robustness.kill_cases import CASES, Case
+from benchmarks.robustness.kill_cases import CASES
+from benchmarks.robustness.kill_work import Case
 from benchmarks.robustness.processes import COUNTED, Moment, run_work
 from mrihvae import __version__
 
@@ -40,25 +44,41 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--quick", action="store_true", help=f"{QUICK} kills of each case")
     parser.add_argument("--cases", nargs="+", choices=CASES, default=list(CASES))
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--resume", action="store_true", help="keep the cases that --output has, of the same numbers")
     parser.add_argument("--output", type=Path, default=HERE / "results" / "kills.json")
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
     count = QUICK if options.quick else -(-options.count // len(options.cases))
-    began = time.perf_counter()
+    there = _finished(options.output, options.seed, count) if options.resume else {}
     rows = []
     for name in options.cases:
-        with tempfile.TemporaryDirectory() as folder:
-            row = {"case": name, **kill_case(CASES[name], Path(folder), count, options.seed)}
+        row = there.get(name) or _row(name, count, options.seed)
         rows.append(row)
         print(f"{name}: {row['kills']} kills, {row['finished']} times finished, {len(row['problems'])} problems")
         for text in row["problems"]:
             print(f"  {text}")
-    results = {
-        "version": __version__, "seed": options.seed, "kills": sum(row["kills"] for row in rows),
-        "seconds": time.perf_counter() - began, "cases": rows,
-    }  # fmt: skip
-    write_results(options.output, results, lay_out(results))
+        results = {
+            "version": __version__, "seed": options.seed, "kills": sum(row["kills"] for row in rows),
+            "seconds": sum(row["seconds"] for row in rows), "cases": rows,
+        }  # fmt: skip
+        write_results(options.output, results, lay_out(results))
     return 1 if any(row["problems"] for row in rows) else 0
+
+
+def _row(name: str, count: int, seed: int) -> dict[str, Any]:
+    """Kill the work of a case so many times, in a folder of its own; return its row."""
+    began = time.perf_counter()
+    with tempfile.TemporaryDirectory() as folder:
+        row = {"case": name, **kill_case(CASES[name], Path(folder), count, seed)}
+    return {**row, "seconds": time.perf_counter() - began}
+
+
+def _finished(path: Path, seed: int, count: int) -> dict[str, dict[str, Any]]:
+    """Return the rows of cases that an earlier call finished without a problem, by name."""
+    values = json.loads(path.read_text()) if path.is_file() else {}
+    if (values.get("version"), values.get("seed")) != (__version__, seed):
+        return {}
+    return {row["case"]: row for row in values["cases"] if row["kills"] == count and not row["problems"]}
 
 
 def kill_case(kind: type[Case], folder: Path, count: int, seed: int) -> dict[str, Any]:
@@ -97,10 +117,11 @@ def kill_case(kind: type[Case], folder: Path, count: int, seed: int) -> dict[str
 
 def lay_out(results: dict[str, Any]) -> str:
     """Lay out the results as a table."""
-    head = ["work", "kills", "after a random time", "before an operation on a file", "finished", "problems"]
+    head = ["work", "kills", "after a random time", "before a change of files", "finished", "seconds", "problems"]
     lines = ["# Kills at random moments", "", f"| {' | '.join(head)} |", f"|{'---|' * len(head)}"]
     for row in results["cases"]:
-        cells = [row["case"], row["kills"], row["by_time"], row["by_operation"], row["finished"], len(row["problems"])]
+        cells = [*(row[key] for key in ("case", "kills", "by_time", "by_operation", "finished")), round(row["seconds"])]
+        cells += [len(row["problems"])]
         lines.append(f"| {' | '.join(map(str, cells))} |")
     about = f"{results['kills']} kills (SIGKILL), seed {results['seed']}, {results['seconds']:.0f} s."
     lines += ["", f"{about} After each one files must be whole or absent, and of one write; finished work must leave"]

@@ -15,14 +15,16 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-from benchmarks.robustness.kill_cases import Case
+from benchmarks.robustness.kill_work import Case
 
-OPERATIONS = ("open", "os.rename", "os.remove", "os.link", "os.mkdir", "os.rmdir")  # audit events
+OPERATIONS = ("os.rename", "os.remove", "os.link", "os.mkdir", "os.rmdir")  # audit events, beside "open"
+WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC  # flags of files that are opened to be written
 COUNTED = "operations"  # file with how many operations finished work took
 LOG = "output.txt"  # file with what the work printed
 PRELOADED = (  # what commands import when they are used
     "benchmarks.robustness.processes", "mrihvae.cli.train", "mrihvae.cli.convert", "mrihvae.cli.convert_content",
-    "mrihvae.evaluation.figures", "matplotlib.pyplot", "matplotlib.backends.backend_agg", "pydicom", "nibabel",
+    "mrihvae.cli.reconstruct", "mrihvae.cli.run", "mrihvae.cli.report", "mrihvae.evaluation.figures", "jinja2",
+    "matplotlib.pyplot", "matplotlib.backends.backend_agg", "pydicom", "nibabel", "filelock", "fastmri",
 )  # fmt: skip
 LONGEST = 600.0  # seconds after which work counts as hanging
 
@@ -68,9 +70,9 @@ def _perform(case: Case, folder: Path, operation: int | None, started: Connectio
     import torch
 
     torch.set_num_threads(1)
-    counter, began, status = _Operations(folder / "work", operation), time.perf_counter(), 1
+    counter, began, status = Operations(folder / "work", operation), time.perf_counter(), 1
     with (folder / LOG).open("w") as log, redirect_stdout(log), redirect_stderr(log):
-        sys.addaudithook(counter)
+        counter.watch()
         started.send(True)
         try:
             case.work()
@@ -81,15 +83,30 @@ def _perform(case: Case, folder: Path, operation: int | None, started: Connectio
     os._exit(status)
 
 
-class _Operations:
-    """Counts operations on files below a folder, and kills the process before a given one."""
+class Operations:
+    """Counts operations that change files below a folder, and kills the process before a given one.
+
+    They are what Python does: files that are opened to be written, names that change, and waits for the disk.
+    """
 
     def __init__(self, folder: Path, last: int | None) -> None:
-        self.folder, self.last, self.count = str(folder), last, 0
+        self.folder, self.last, self.count, self._sync = str(folder), last, 0, os.fsync
 
-    def __call__(self, event: str, arguments: tuple[Any, ...]) -> None:
-        if event not in OPERATIONS or not str(arguments[0]).startswith(self.folder):
-            return
+    def watch(self) -> None:
+        """Count from here on, in this process."""
+        sys.addaudithook(self._audit)
+        os.fsync = self._fsync
+
+    def _audit(self, event: str, arguments: tuple[Any, ...]) -> None:
+        changes = event in OPERATIONS or (event == "open" and arguments[2] & WRITING)
+        if changes and str(arguments[0]).startswith(self.folder):
+            self._add()
+
+    def _fsync(self, file: int) -> None:
+        self._add()
+        self._sync(file)
+
+    def _add(self) -> None:
         self.count += 1
         if self.count == self.last:
             os.kill(os.getpid(), signal.SIGKILL)

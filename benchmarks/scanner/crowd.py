@@ -35,7 +35,7 @@ import torch
 
 from benchmarks import HERE
 from benchmarks.common.complete_scans import write_results
-from benchmarks.scanner.robustness import HOST, Good, good_scan, resident, scan, served
+from benchmarks.scanner.served import HOST, Good, good_scan, resident, scan, served
 from benchmarks.scanner.tables import crowd_table
 from mrihvae import __version__
 from mrihvae.server.session import load_engine

@@ -22,7 +22,7 @@ FORMAT_SUFFIXES = {"nii": ".nii.gz"}  # where it is not the format's name
 
 
 def run(arguments: options.Convert) -> int:
-    """Convert; prints the names of the files written, one for each contrast and repetition.
+    """Convert; prints the names of the files written, one for each contrast and repetition, not of those kept.
 
     Returns
     -------
@@ -30,6 +30,8 @@ def run(arguments: options.Convert) -> int:
     """
     from mrihvae.utils.memory import set_limit
 
+    if arguments.overwrite and arguments.resume:
+        raise InputError("--overwrite and --resume: contradict each other; give one of them")
     set_limit(arguments.max_memory)
     return run_logged(arguments.log_json, "convert", partial(_run, arguments))
 

@@ -11,11 +11,13 @@ from mrihvae.cli.common import reading_of
 from mrihvae.data.scan import Scan
 from mrihvae.data.volume import ImageVolume
 from mrihvae.errors import InputError
+from mrihvae.io.bart import BART_SUFFIXES, is_header, name_pair
 from mrihvae.io.dicom import DICOM_SUFFIX, choose_series, has_dicom
 from mrihvae.io.dicom_header import DicomHeader, read_header
 from mrihvae.io.kspace import open_kspace
 from mrihvae.io.like import Reference
 from mrihvae.io.mrd.image_files import NamedVolume, describe_volumes
+from mrihvae.io.npy import is_index
 from mrihvae.io.volumes import read_volumes
 from mrihvae.io.write_images import uncertainty_path, write_volume
 from mrihvae.recon.convert import KSPACE_WRITERS, images_of, save
@@ -46,7 +48,7 @@ def convert_file(job: Job, arguments: options.Convert, reference: Reference | No
 
     Parameters
     ----------
-    arguments : whose input, output and format are not read
+    arguments : whose input, output and format are not read; with `resume` volumes and scans that are there are left out
     reference : of which images take the place, and DICOM patient and study
 
     Raises
@@ -62,17 +64,20 @@ def convert_file(job: Job, arguments: options.Convert, reference: Reference | No
         header = _header(job, arguments.dataset) if reference is None else reference.header
         paths = _paths_of_volumes(job, volumes)
         images = [_chosen(one.images, arguments, reference) for one in volumes]
-        mapped = [path for path, one in zip(paths, images, strict=True) if one.uncertainty is not None]
-        beside = [uncertainty_path(path, job.suffix) for path in mapped]
-        check_new([*paths, *filter(None, beside)], job, arguments.overwrite)
+        beside = [None if one.uncertainty is None else uncertainty_path(path, job.suffix)
+                  for path, one in zip(paths, images, strict=True)]  # fmt: skip
+        left = find_left([(path, *filter(None, [further])) for path, further in zip(paths, beside)], job, arguments)
         for path, one in zip(paths, images, strict=True):
-            write_volume(path, one, job.suffix, header)
-            yield path
+            if path in left:
+                write_volume(path, one, job.suffix, header)
+                yield path
         return
     scans = _chosen_scans(job.source, arguments)
     paths = [_path_of_scan(job, scan, len(scans)) for scan in scans]
-    check_new(paths, job, arguments.overwrite)
+    left = find_left([(path,) for path in paths], job, arguments)
     for scan, path in zip(scans, paths, strict=True):
+        if path not in left:
+            continue
         if arguments.images or job.suffix not in KSPACE_WRITERS:
             header = None if reference is None else reference.header
             write_volume(path, _chosen(images_of(scan), arguments, reference), job.suffix, header)
@@ -84,21 +89,39 @@ def convert_file(job: Job, arguments: options.Convert, reference: Reference | No
         yield path
 
 
-def check_new(paths: Sequence[Path], job: Job, overwrite: bool) -> None:
-    """Check that nothing is lost by writing.
+def find_left(outputs: Sequence[tuple[Path, ...]], job: Job, arguments: options.Convert) -> set[Path]:
+    """Return which outputs are to be written, so that nothing is lost by that.
+
+    Parameters
+    ----------
+    outputs : a file, and the one of its uncertainty where that is beside it
+    arguments : `overwrite`: all are; `resume`: those that are not whole yet; else all, and none may be there
 
     Raises
     ------
     InputError
-        The input itself, or, without `overwrite`, files that are there.
+        The input itself, or, without these options, files that are there.
     """
-    for path in paths:
-        beside = {".cfl": ".hdr", ".hdr": ".cfl", ".npy": ".json"}.get(job.suffix)
-        for each in (path, *([path.with_suffix(beside)] if beside else [])):
-            if each.exists() and job.source.exists() and each.samefile(job.source):
-                raise InputError(f"{path}: is the input, too; choose another name")
-            if not overwrite and (each.is_file() or (each.is_dir() and any(each.iterdir()))):
-                raise InputError(f"{each}: is already there; choose another name, or add --overwrite to replace it")
+    left = set()
+    for paths in outputs:
+        files = [file for path in paths for file in _files_of(path, job.suffix)]
+        if any(file.exists() and job.source.exists() and file.samefile(job.source) for file in files):
+            raise InputError(f"{paths[0]}: is the input, too; choose another name")
+        there = [file for file in files if file.is_file() or (file.is_dir() and any(file.iterdir()))]
+        if there and not arguments.overwrite and not arguments.resume:
+            raise InputError(f"{there[0]}: is already there; choose another name, or add --overwrite or --resume")
+        if arguments.overwrite or len(there) < len(files):
+            left.add(paths[0])
+    return left
+
+
+def _files_of(path: Path, suffix: str) -> list[Path]:
+    """List the files of an output; of a pair whose data are not there, not the index that a killed process left."""
+    if suffix not in (".npy", *BART_SUFFIXES):
+        return [path]
+    data, index = (path, path.with_suffix(".json")) if suffix == ".npy" else name_pair(path)
+    cut_short = not data.exists() and (is_index if suffix == ".npy" else is_header)(index)
+    return [data] if cut_short else [data, index]
 
 
 def _paths_of_volumes(job: Job, volumes: Sequence[NamedVolume]) -> list[Path]:

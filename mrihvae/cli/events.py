@@ -8,9 +8,10 @@ from __future__ import annotations
 import json
 import logging
 import os
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from datetime import UTC, datetime
 from pathlib import Path
@@ -55,16 +56,29 @@ def run_logged(path: Path | None, command: str, run: Callable[[], int]) -> int:
 
 
 def log_event(event: str, level: str = "info", **values: Any) -> None:
-    """Add a line to the log, if there is one."""
+    """Add a line to the log, if there is one.
+
+    Raises
+    ------
+    OutputError
+        It cannot be written; further lines are left out.
+    """
     file = _file.get()
     if file is not None:
-        _write(file, event, level, values)
+        try:
+            _write(file, event, level, values)
+        except OutputError:
+            _file.set(None)
+            raise
 
 
 def _write(file: TextIO, event: str, level: str, values: Mapping[str, Any]) -> None:
     when = datetime.now(UTC).isoformat(timespec="milliseconds")
     line = json.dumps({"time": when, "level": level, "event": event, **values}, default=str)
-    file.write(line + "\n")  # control characters are escaped in it
+    try:
+        file.write(line + "\n")  # control characters are escaped in it
+    except OSError as error:
+        raise _unwritable(Path(file.name), error) from error
 
 
 def log_volume(row: Mapping[str, Any]) -> None:
@@ -82,14 +96,23 @@ class _Records(logging.Handler):
 
     def __init__(self, file: TextIO) -> None:
         super().__init__(logging.INFO)
-        self._file = file
+        self._file: TextIO | None = file
 
     def emit(self, record: logging.LogRecord) -> None:
         event = getattr(record, "event", "warning")
         values = dict(getattr(record, "values", {"warning": record.getMessage()}))
         if record.exc_info and record.exc_info[1] is not None:
             values["error"] = f"{type(record.exc_info[1]).__name__}: {record.exc_info[1]}"
-        _write(self._file, event, record.levelname.lower(), values)
+        file, self._file = self._file, None
+        if file is None:
+            return
+        try:
+            _write(file, event, record.levelname.lower(), values)
+        except OutputError:
+            if threading.current_thread() is threading.main_thread():
+                raise
+            return  # a server goes on without its log
+        self._file = file
 
 
 @contextmanager
@@ -99,13 +122,19 @@ def _opened(path: Path) -> Iterator[None]:
         path.parent.mkdir(parents=True, exist_ok=True)
         file = path.open("a", encoding="utf-8", buffering=1)
     except OSError as error:
-        why = os.strerror(error.errno) if error.errno else reason(error)
-        raise OutputError(f"--log-json {path}: cannot be written ({why}); choose another place") from error
+        raise _unwritable(path, error) from error
     handler, token = _Records(file), _file.set(file)
     LOG.addHandler(handler)
     try:
-        with file:
-            yield
+        yield
     finally:
         LOG.removeHandler(handler)
         _file.reset(token)
+        with suppress(OSError):  # a line that could not be written is in its buffer still
+            file.close()
+
+
+def _unwritable(path: Path, error: OSError) -> OutputError:
+    """Return the error of a log that cannot be written."""
+    why = os.strerror(error.errno) if error.errno else reason(error)
+    return OutputError(f"--log-json {path}: cannot be written ({why}); free space or choose another place")

@@ -34,7 +34,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             stream.reconfigure(errors="backslashreplace")
     try:
         options = parse(list(sys.argv[1:] if arguments is None else arguments))
-        return 0 if options is None else _run(options)
+        status = 0 if options is None else _run(options)
+        if sys.stdout is not None:
+            sys.stdout.flush()  # a full disk shows here
+        return status
     except UnusedCliTokensError as error:
         show_error(f"{error} See 'mrihvae {' '.join(error.command_chain or ())} --help'.")
         return 2
@@ -45,10 +48,27 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # the reader of our output has seen enough, as `head` has
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except OSError as error:
+        if not _is_lost(error):
+            raise
+        end_progress()
+        show_error(f"standard output: cannot be written ({os.strerror(error.errno or 0)}); free space, or redirect it")
+        return 2
     except KeyboardInterrupt:
         end_progress()
         print("mrihvae: interrupted; finished files are kept", file=sys.stderr)
         return 130
+
+
+def _is_lost(error: OSError) -> bool:
+    """Return whether standard output cannot be written, as on a full disk, and from here on throw it away."""
+    try:
+        if error.filename is None and sys.stdout is not None:
+            print(flush=True)
+    except OSError as again:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return again.errno == error.errno
+    return False
 
 
 def _run(options: Options) -> int:

@@ -44,7 +44,7 @@ def read_cfl(path: Path) -> np.ndarray:
         One of the two files is missing or not readable, the header has no sizes, the number of bytes is not that
         of the header, or NaN is among the values.
     """
-    data, header = _pair(path)
+    data, header = name_pair(path)
     if data.is_file() and not header.exists():
         raise InputError(f"{data}: incomplete, as {header.name} is missing; {PAIR_HINT}: write or copy both again")
     sizes = _read_sizes(header)
@@ -75,17 +75,25 @@ def write_cfl(path: Path, array: np.ndarray) -> None:
     """
     if not 1 <= array.ndim <= len(DIMENSIONS):
         raise InputError(f"{path}: an array of {array.ndim} dimensions; BART's have 1 to {len(DIMENSIONS)}")
-    data, header = _pair(path)
+    data, header = name_pair(path)
     sizes = (*array.shape, *[1] * (len(DIMENSIONS) - array.ndim))
     with atomic_pair(data, header) as (of_data, of_header):
         array.astype(np.complex64).ravel(order="F").tofile(of_data)
         of_header.write_text(f"{SIZES_LINE}\n{' '.join(map(str, sizes))}\n")
 
 
-def _pair(path: Path) -> tuple[Path, Path]:
-    """Name the files of an array; NAME may have dots in it."""
+def name_pair(path: Path) -> tuple[Path, Path]:
+    """Name the data and the header of an array, as NAME.cfl or NAME.hdr or NAME says, which may have dots in it."""
     name = path.with_suffix("") if path.suffix in BART_SUFFIXES else path
     return name.with_name(f"{name.name}.cfl"), name.with_name(f"{name.name}.hdr")
+
+
+def is_header(path: Path) -> bool:
+    """Return whether a file is the header of an array."""
+    try:
+        return bool(_read_sizes(path))
+    except InputError:
+        return False
 
 
 def _read_sizes(header: Path) -> list[int]:
@@ -135,5 +143,5 @@ def read_bart(path: Path) -> list[Scan]:
             kspace = kspace.take([number], axis=dimension)
         kspace = np.moveaxis(kspace, (SLICE, COIL, READ, PHASE_1), (0, 1, 2, 3))
         label = "".join(f"_{DIMENSIONS[dimension].lower()}{number}" for dimension, number in zip(several, place))
-        scans.append(make_scan(path, kspace.reshape(kspace.shape[:4]), f"{_pair(path)[0].stem}{label}.h5"))
+        scans.append(make_scan(path, kspace.reshape(kspace.shape[:4]), f"{name_pair(path)[0].stem}{label}.h5"))
     return scans

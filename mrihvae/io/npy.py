@@ -68,6 +68,14 @@ def holds_images(path: Path) -> bool:
         return False  # of which the reader of k-space says more
 
 
+def is_index(path: Path) -> bool:
+    """Return whether a file is the JSON of an array, and no other one."""
+    try:
+        return "axes" in _read_json(path)
+    except InputError:
+        return False
+
+
 def read_numpy_images(path: Path) -> ImageVolume:
     """Read images, as `write_numpy` writes them; the JSON is as that of `read_numpy`, without "coil" and "mask".
 

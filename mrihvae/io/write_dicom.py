@@ -20,7 +20,7 @@ import numpy as np
 
 from mrihvae.data.geometry import SPACING_TOLERANCE, Geometry, make_geometry
 from mrihvae.data.volume import ImageVolume
-from mrihvae.errors import InputError
+from mrihvae.errors import InputError, OutputError
 from mrihvae.io.dicom import DICOM_SUFFIX, require_pydicom
 from mrihvae.io.dicom_header import DicomHeader
 from mrihvae.io.pictures import WHITE_PERCENTILE
@@ -118,7 +118,7 @@ def _write_folder(path: Path, instances: dict[str, Any]) -> None:
         temporary.replace(path)
     except OSError as error:
         why = os.strerror(error.errno) if error.errno else str(error)
-        raise InputError(f"{path}: cannot be written ({why}); free space or choose another place") from error
+        raise OutputError(f"{path}: cannot be written ({why}); free space or choose another place") from error
     finally:
         for folder in (temporary, earlier):
             with suppress(OSError):

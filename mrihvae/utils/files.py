@@ -63,21 +63,22 @@ def atomic_write(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def atomic_pair(data: Path, index: Path) -> Iterator[tuple[Path, Path]]:
-    """Return temporary paths for data and the file that says what they are; on success rename the index last.
+    """Return temporary paths for data and the file that says what they are; on success rename the data last.
 
-    Data without an index are no output, and an index of earlier data never stands beside new ones: it is removed once
-    both new files are whole. So a process that is killed leaves both files of one write, or no index.
+    An index without data is no output, and data never stand without the index that is theirs: earlier data are removed
+    once both new files are whole, before the index is replaced. So a process that is killed leaves both files of one
+    write, or no data, so that nothing is lost by writing again.
 
     Raises
     ------
     OutputError
         As `atomic_write`; unless both files can be written, earlier ones stay.
     """
-    with atomic_write(index) as of_index, atomic_write(data) as of_data:
+    with atomic_write(data) as of_data, atomic_write(index) as of_index:
         yield of_data, of_index
         for temporary in (of_index, of_data):
             _sync(temporary)  # the last that can fail for want of space, before the earlier output goes
-        index.unlink(missing_ok=True)
+        data.unlink(missing_ok=True)
 
 
 def temporary_path(path: Path) -> Path:

@@ -164,11 +164,13 @@ def test_nothing_is_dropped_silently(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert run("convert", tmp_path / "a.h5", tmp_path / "e.png") == 0 and (tmp_path / "e_uncertainty.png").is_file()
     assert run("convert", tmp_path / "a.h5", tmp_path / "f.cfl") == 0 and (tmp_path / "f_uncertainty.hdr").is_file()
     said = error_of(capsys, "convert", tmp_path / "a.h5", tmp_path / "b.nii.gz")
-    assert said.endswith("b.nii.gz: is already there; choose another name, or add --overwrite to replace it")
+    assert said.endswith("b.nii.gz: is already there; choose another name, or add --overwrite or --resume")
     (tmp_path / "b.nii.gz").unlink()
     assert "b_uncertainty.nii.gz: is already there" in error_of(
         capsys, "convert", tmp_path / "a.h5", tmp_path / "b.nii.gz"
     )
+    assert run("convert", tmp_path / "a.h5", tmp_path / "b.nii.gz", "--resume") == 0  # as one call writes both
+    assert "b.nii.gz" in capsys.readouterr().out and (tmp_path / "b.nii.gz").is_file()
 
 
 def test_existing_outputs_are_replaced_on_request_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -185,8 +187,45 @@ def test_existing_outputs_are_replaced_on_request_alone(tmp_path: Path, capsys: 
     said = error_of(capsys, "convert", tmp_path / "b.nii", tmp_path / "e.npy", "--series", "1")
     assert said.startswith("--series 1: goes with HDF5 and DICOM") and not (tmp_path / "e.npy").exists()
     (tmp_path / "d.cfl").unlink()
+    (tmp_path / "d.hdr").write_text("a note")
     assert "d.hdr: is already there" in error_of(capsys, "convert", scan, tmp_path / "d.cfl")
     assert "is the input, too" in error_of(capsys, "convert", scan, scan, "--overwrite")
+
+
+@pytest.mark.parametrize(("name", "index"), [("d.cfl", "d.hdr"), ("d.hdr", "d.hdr"), ("d.npy", "d.json")])
+def test_index_that_a_killed_process_left_is_no_output(
+    name: str, index: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The data are renamed last: an index without them is written anew, and any other file of its name stays."""
+    scan, path = write_scan(tmp_path / "scan.h5"), tmp_path / name
+    assert run("convert", scan, path) == 0
+    data = next(file for file in tmp_path.glob("d.*") if file.name != index)
+    data.unlink()
+    assert run("convert", scan, path) == 0 and data.is_file()
+    np.testing.assert_allclose(open_kspace(data)[0].kspace[()], open_kspace(scan)[0].kspace[()], rtol=1e-6)
+    for text in ("a note", '{"axis": 1}', "{}"):
+        data.unlink()
+        (tmp_path / index).write_text(text)
+        assert f"{index}: is already there" in error_of(capsys, "convert", scan, path)
+        assert (tmp_path / index).read_text() == text
+        data.write_text("")
+
+
+def test_interrupted_conversion_of_a_folder_is_resumed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("a.h5", "b.h5"):
+        write_scan(tmp_path / "in" / name)
+    words = ("convert", tmp_path / "in", tmp_path / "out", "--format", "npy")
+    assert run(*words) == 0
+    kept = (tmp_path / "out" / "a.npy").stat().st_ino
+    (tmp_path / "out" / "b.npy").unlink()
+    capsys.readouterr()
+    assert run(*words) == 1 and "1 of 2 converted" in capsys.readouterr().err and (tmp_path / "out" / "b.npy").is_file()
+    (tmp_path / "out" / "b.npy").unlink()
+    assert run(*words, "--resume") == 0
+    assert capsys.readouterr().out == f"{tmp_path / 'out' / 'b.npy'}\n"
+    assert (tmp_path / "out" / "a.npy").stat().st_ino == kept
+    assert run(*words, "--resume") == 0 and capsys.readouterr().out == ""
+    assert "contradict" in error_of(capsys, *words, "--resume", "--overwrite")
 
 
 def test_warnings_of_several_volumes_name_their_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

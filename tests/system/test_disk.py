@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -15,9 +16,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mrihvae.cli import demo
+pytest.importorskip("ismrmrd")
+pytest.importorskip("pydicom")
+
+from mrihvae.cli import demo, doctor, serve
 from mrihvae.model.weights import load_card, load_model, save_weights
 from tests.support.files import PROTOCOL, run, write_scan
+from tests.support.serving import HOST, scan, serving, stream
 from tests.support.small import SMALL, small_kspace, small_model
 
 SHAPE = (2, 48, 40)
@@ -41,10 +46,14 @@ WORDS = {  # IN: the inputs, OUT: what is written
     "simulate": "simulate IN/pictures --output OUT --matrix 64 --coils 1 --acceleration 2",
     "sample": "sample --output OUT --checkpoint IN/w.safetensors --samples 2 --size 16 16",
     "train": "train IN/data --output OUT --settings IN/settings.json --steps 2 --checkpoint-seconds 0",
+    "reconstruct to DICOM": "reconstruct IN/scans --output OUT --method zero-filled --format dcm",
+    "filter": "filter --input IN/scan.bin --output OUT/images.bin --protocol IN/small.toml",
+    "send": "send IN/scans/a.h5 HOST --output OUT --parameter method=zero-filled",
     "demo": "demo --output OUT --checkpoint IN/w.safetensors",
 }
 SEVERAL = {  # commands that write one file after another, and how many at least
-    "reconstruct": 3, "run": 3, "convert a folder": 3, "restore": 3, "simulate": 2, "train": 3, "demo": 3,
+    "reconstruct": 3, "reconstruct to DICOM": 2, "run": 3, "convert a folder": 3, "restore": 3, "simulate": 2,
+    "train": 3, "demo": 3,
 }  # fmt: skip
 
 
@@ -63,6 +72,7 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "small.toml").write_text(PROTOCOL)
     save_weights(folder / "w.safetensors", small_model(), {})
     save_weights(folder / "images.safetensors", small_model(settings=replace(SMALL, degraded=True)), {})
+    (folder / "scan.bin").write_bytes(stream(*scan(slices=1)))
     sections = {"model": asdict(SMALL), "training": {"shapes": [[16, 24]], "pixels": 384}}
     (folder / "settings.json").write_text(json.dumps(sections))
     assert run("reconstruct", folder / "scans", "--output", folder / "results", "--method", "zero-filled", "-q") == 0
@@ -86,14 +96,24 @@ class Ending:
 Command = Callable[[str, Path], Ending]
 
 
+@pytest.fixture(scope="module")
+def server() -> Iterator[str]:
+    """A server that answers scans, for `mrihvae send`."""
+    with serving() as running:
+        yield f"{HOST}:{running.port}"
+
+
 @pytest.fixture
-def command(inputs: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Command:
+def command(
+    inputs: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+) -> Command:
     """Run a command of `WORDS` that writes to a folder."""
     monkeypatch.setattr(demo, "METHODS", ("zero-filled", "amortized", "hybrid"))
 
     def start(name: str, output: Path) -> Ending:
         capsys.readouterr()
         words = [word.replace("IN", str(inputs)).replace("OUT", str(output)) for word in WORDS[name].split()]
+        words = [word.replace("HOST", request.getfixturevalue("server")) if word == "HOST" else word for word in words]
         status = run(*words)
         lines = capsys.readouterr().err.replace("\r", "\n").splitlines()
         return Ending(status, [line for line in lines if "error" in line.lower() or line.startswith("Traceback")])
@@ -166,7 +186,7 @@ def test_disk_that_is_full_once_it_is_written_to(
     real = shutil.disk_usage
     monkeypatch.setattr(shutil, "disk_usage", lambda path: real(path)._replace(free=2 * MIB))
     (disk / "out").mkdir()
-    fill(disk, 0 if name.startswith("evaluate") else LEFT)  # scores take little
+    fill(disk, 0 if name.startswith(("evaluate", "filter")) else LEFT)  # scores and a small image take little
     check(command(name, disk / "out"), disk)
 
 
@@ -204,6 +224,41 @@ def test_disk_that_goes_away(
     kept = [path for path in gone.rglob("*") if path.is_file() and ".part" not in path.name]
     assert len(kept) >= finished
     assert all((gone / path.relative_to(place)).is_file() for path in count[:finished])
+
+
+FULL = Path("/dev/full")  # a file that is always on a full disk
+needs_full = pytest.mark.skipif(not FULL.exists(), reason="no /dev/full here")
+
+
+@needs_full
+@pytest.mark.parametrize(
+    "words",
+    ["info IN/scans/a.h5", "info IN/scans --json", "doctor --json", "protocols", "serve --port 0", "--version",
+     "filter --input IN/scan.bin --protocol IN/small.toml"]
+)  # fmt: skip
+def test_standard_output_on_a_full_disk(
+    words: str, inputs: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(serve, "_load", lambda _: None)
+    monkeypatch.setattr(doctor, "examine", lambda: {"ok": True})
+    with FULL.open("w") as full:
+        monkeypatch.setattr(sys, "stdout", full)
+        status = run(*words.replace("IN", str(inputs)).split())
+        monkeypatch.undo()
+    lines = [line for line in capsys.readouterr().err.splitlines() if "error" in line]
+    assert status == 2 and len(lines) == 1
+    assert lines[0].startswith("mrihvae: error: standard output: cannot be written (No space left on device)")
+
+
+@needs_full
+@pytest.mark.parametrize("name", ["reconstruct", "run"])
+def test_log_on_a_full_disk(name: str, inputs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """And once there is room again, all else is written."""
+    words = [*WORDS[name].replace("IN", str(inputs)).replace("OUT", str(tmp_path)).split(), "--log-json"]
+    assert run(*words, FULL) == 2
+    lines = [line for line in capsys.readouterr().err.splitlines() if "error" in line]
+    assert len(lines) == 1 and "--log-json /dev/full: cannot be written (No space left on device)" in lines[0]
+    assert run(*words, tmp_path / "log.jsonl", "--resume") == 0
 
 
 def test_interrupted_folder_is_resumed(disk: Path, command: Command, inputs: Path) -> None:

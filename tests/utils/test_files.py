@@ -74,7 +74,7 @@ def write_pair(folder: Path, text: str) -> None:
         index.write_text(text)
 
 
-def test_pair_is_whole_or_without_its_index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pair_is_whole_or_without_its_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Killed at any operation on files, simulated by an error that nothing catches."""
     write_pair(tmp_path, "old")
     real, done = {"replace": Path.replace, "unlink": Path.unlink}, []
@@ -94,12 +94,12 @@ def test_pair_is_whole_or_without_its_index(tmp_path: Path, monkeypatch: pytest.
             write_pair(tmp_path, "new")
         monkeypatch.undo()
         data, index = (tmp_path / name for name in ("a.data", "a.index"))
-        state = (data.read_text(), index.read_text() if index.exists() else None)
+        state = (data.read_text() if data.exists() else None, index.read_text())
         seen.add(state)
         for file in tmp_path.glob(".*"):
             file.unlink()
         write_pair(tmp_path, "old")
-    assert seen == {("old", "old"), ("old", None), ("new", None), ("new", "new")}
+    assert seen == {("old", "old"), (None, "old"), (None, "new"), ("new", "new")}
 
 
 @pytest.mark.parametrize("part", ["data", "index"])

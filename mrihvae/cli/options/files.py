@@ -39,6 +39,7 @@ class Convert(Options):
     images: bool = FILES("write images of fully sampled k-space where OUT could be both", False)
     overwrite: bool = FILES("replace files that are there", False)
     log_json: Path | None = LOG_JSON()
+    resume: bool = FILES("keep files that are there, and write those that an interrupted call has not written", False)
 
 
 class Evaluate(Options):
