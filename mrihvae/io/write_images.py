@@ -77,7 +77,7 @@ def read_reconstruction(path: Path) -> ImageVolume:
             )
     others = [name for name in names if name not in (main, *beside)]
     if others:
-        warn(f"{path.name}: its datasets {', '.join(others)} are left out; --dataset chooses one")
+        warn(f"{path.name}: its datasets {list_names(others)} are left out; --dataset chooses one")
     return replace(volume, uncertainty=arrays.get(UNCERTAINTY), samples=arrays.get(SAMPLES))
 
 
