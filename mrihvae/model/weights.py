@@ -272,7 +272,9 @@ def weight_files(path: Path) -> list[Path]:
 
 def _files(path: Path, card: Mapping[str, Any]) -> list[Path]:
     names = card.get("parts", [])
-    if not isinstance(names, list) or any(not isinstance(name, str) or Path(name).name != name for name in names):
+    if not isinstance(names, list) or not all(
+        isinstance(name, str) and name and Path(name).name == name for name in names
+    ):
         raise InputError(f"{path.with_suffix('.json')}: 'parts' is no list of file names; copy it again")
     files = [path, *(path.with_name(name) for name in names)]
     for file in files:
