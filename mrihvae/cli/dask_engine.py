@@ -38,7 +38,7 @@ GROUP = "volumes"  # of Dask's keys
 SHARE = 0.9  # of the machine's memory, for all local workers together
 CONNECT = 10  # seconds to reach a scheduler
 CHUNK = 2**22  # bytes that are read ahead at once
-HANDED_ON = ("MRIHVAE_PRECISION",)  # variables of the environment on which results depend; beside the limit of memory
+HANDED_ON = ("MRIHVAE_PRECISION", "MRIHVAE_READ_SECONDS")  # variables of the environment; beside the limit of memory
 CONFIG = {  # a worker beyond its limit is started again: its arrays are not Dask's, and cannot be moved to a disk
     "distributed.worker.memory.target": False,
     "distributed.worker.memory.spill": False,
@@ -202,6 +202,8 @@ class _Preparation(WorkerPlugin):
     def setup(self, worker: Worker) -> None:
         """Prepare the worker."""
         self.worker, self.ahead = worker, ""
+        for name in HANDED_ON:  # a command before this one may have set others
+            os.environ.pop(name, None)
         os.environ.update(self.environment)
         torch.set_num_threads(self.threads)
         open_cached.cache_clear()  # a worker may outlive commands, between which files change

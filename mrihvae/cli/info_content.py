@@ -179,7 +179,7 @@ def _field_of_view(voxel: tuple[float, float, float], delivered: list[int]) -> l
 
 def _text(value: Any) -> str | None:
     """Return a text of a file without what a terminal would obey; None where there is none."""
-    text = "".join(letter if letter.isprintable() else "?" for letter in str(value or ""))
+    text = "".join(letter if letter.isprintable() else "?" for letter in ("" if value is None else str(value)))
     return None if text in ("", "unknown") else text
 
 

@@ -117,8 +117,14 @@ class SharedRecord:
             )
             if others or further:
                 self._check_settings(there, values)
+            try:
+                text = json.dumps(values, indent=2, allow_nan=False)
+            except ValueError as error:
+                raise OutputError(
+                    f"{self.path}: has rows that are damaged ({error}); choose another --output"
+                ) from error
             with atomic_write(self.path) as temporary:
-                temporary.write_text(json.dumps(values, indent=2, allow_nan=False) + "\n")
+                temporary.write_text(text + "\n")
             self._dropped = {}
         seconds = time.perf_counter() - began
         self._due = began + seconds / SHARE if seconds > SLOW else 0.0
@@ -157,7 +163,7 @@ def _check_claims(folder: Path, wanted: set[str]) -> None:
         try:
             lock.acquire(blocking=False)
         except Timeout:
-            both = sorted(wanted & set(json.loads(path.read_text(encoding="utf-8"))))
+            both = sorted(wanted & _claimed(path))
             if both:
                 host, process = path.name.removeprefix(CLAIM).rsplit(".", 3)[:2]
                 more = f" and {len(both) - SHOWN} more" if len(both) > SHOWN else ""
@@ -165,10 +171,20 @@ def _check_claims(folder: Path, wanted: set[str]) -> None:
                     f"{folder}: process {process} on {host} is writing {', '.join(both[:SHOWN])}{more} there; wait "
                     "until it ends, or choose another --output"
                 ) from None
+        except OSError:  # of another user: whether that process runs is not known
+            continue
         else:
             path.unlink(missing_ok=True)
             path.with_suffix(".lock").unlink(missing_ok=True)
             lock.release()
+
+
+def _claimed(path: Path) -> set[str]:
+    """Return the names that a claim lists; none of one that was removed just now, or is damaged."""
+    try:
+        return {name for name in json.loads(path.read_text(encoding="utf-8")) if isinstance(name, str)}
+    except (OSError, ValueError, TypeError, RecursionError):
+        return set()
 
 
 @contextmanager
@@ -193,9 +209,11 @@ def _locked(path: Path) -> Iterator[None]:
 
 def _read(path: Path) -> dict[str, Any]:
     """Read a record; an empty one where there is none, or something else."""
+    if not path.is_file():  # a pipe has no end
+        return {}
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
         rows = [entry for key in ("volumes", "failed") for entry in values.get(key, ())]
         return dict(values) if all(isinstance(row["file"], str) for row in rows) else {}
-    except (OSError, ValueError, TypeError, KeyError, AttributeError):
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
         return {}

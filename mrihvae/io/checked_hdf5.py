@@ -8,6 +8,8 @@ followed.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,8 @@ from mrihvae.utils.memory import SMALL, check_expansion, check_size
 from mrihvae.utils.text import printable
 
 MAX_LINKS = 16  # soft links on the way to one object
+MAX_OBJECTS = 20000  # of a group, and of a file of which all objects are visited
+LISTED, LETTERS = 8, 60  # names in an error, and letters of each
 LARGEST_ATTRIBUTE = 2**24  # bytes
 SELF_CONTAINED = "store the data in the file itself"
 
@@ -42,7 +46,18 @@ class CheckedGroup(h5py.Group):  # type: ignore[misc]
         OutsideError
             A link that leads out of the file or to nothing, or a dataset whose data are outside of the file.
         """
-        return _find(self, _text(name), MAX_LINKS)
+        return _find(self, _text(name), _Links())
+
+    def __iter__(self) -> Iterator[str]:
+        """Iterate over the names, as str where they are not UTF-8, too.
+
+        Raises
+        ------
+        InputError
+            More than `MAX_OBJECTS`.
+        """
+        _check_count(len(self))
+        return map(_text, super().__iter__())
 
     def __contains__(self, name: Any) -> bool:
         """Return whether there is such an object; it raises what `__getitem__` does."""
@@ -63,7 +78,15 @@ class CheckedGroup(h5py.Group):  # type: ignore[misc]
 
     def visititems(self, func: Any) -> Any:
         """Call `func` with names and objects of this group and all below it, until it returns something."""
-        return self.visit(lambda name: func(name, self[name]))
+        visited = 0
+
+        def visit(name: Any) -> Any:
+            nonlocal visited
+            visited += 1
+            _check_count(visited)
+            return func(_text(name), self[name])
+
+        return self.visit(visit)
 
     @property
     def attrs(self) -> CheckedAttributes:
@@ -86,7 +109,7 @@ class CheckedDataset(h5py.Dataset):  # type: ignore[misc]
         Raises
         ------
         InputError
-            More than the limit, or than what is stored can hold.
+            More than the limit, or than what is stored can hold, or compressed by an unknown filter.
         """
         item, what = self.dtype.itemsize, _name_of(self)
         check_size(what, _count(self.shape or (), args) * item)
@@ -98,7 +121,15 @@ class CheckedDataset(h5py.Dataset):  # type: ignore[misc]
         if self.dtype.hasobject and not self._has_sane_sequences:
             check_sequences(self, what)
             self._has_sane_sequences = True
-        return super().__getitem__(args, new_dtype)
+        try:
+            return super().__getitem__(args, new_dtype)
+        except OSError as error:
+            if missing := _missing_filters(self):
+                hint = "export it again without, or with gzip"
+                raise InputError(
+                    f"{what} is compressed by a filter that is not installed, {missing}; {hint}"
+                ) from error
+            raise
 
     def __array__(self, dtype: Any = None, copy: bool | None = True) -> np.ndarray:
         """Read all of it."""
@@ -151,7 +182,33 @@ def refuse_links(group: h5py.Group) -> None:
         group.get(name)
 
 
-def _find(group: h5py.Group, name: str, links: int) -> Any:
+def list_objects(group: h5py.Group) -> str:
+    """Return the names in a group for an error: the first ones, shortened, and how many more there are."""
+    names = [printable(name) for name in islice(group, LISTED)]
+    shown = ", ".join(name if len(name) <= LETTERS else f"{name[:LETTERS]}..." for name in names)
+    return f"{shown} and {len(group) - LISTED} more" if len(group) > LISTED else shown or "none"
+
+
+def _check_count(count: int) -> None:
+    """Raise InputError for more objects than a file of one scan has, for they take long to be looked at."""
+    if count > MAX_OBJECTS:
+        raise InputError(f"has more than {MAX_OBJECTS} objects; store the scan in a file of its own")
+
+
+class _Links:
+    """Soft links that were followed on the way to one object: few in all, for each may name others many times."""
+
+    def __init__(self) -> None:
+        self.followed = 0
+
+    def follow(self, place: str) -> None:
+        """Count one; raise KeyError beyond `MAX_LINKS`."""
+        self.followed += 1
+        if self.followed > MAX_LINKS:
+            raise KeyError(place)
+
+
+def _find(group: h5py.Group, name: str, links: _Links) -> Any:
     """Walk to an object, link by link."""
     item: Any = CheckedGroup(h5py.h5g.open(group.id, b"/")) if name.startswith("/") else group
     for part in (part for part in name.split("/") if part not in ("", ".")):
@@ -161,7 +218,7 @@ def _find(group: h5py.Group, name: str, links: int) -> Any:
     return item
 
 
-def _take(group: h5py.Group, name: str, links: int) -> Any:
+def _take(group: h5py.Group, name: str, links: _Links) -> Any:
     """Take what a link of a group leads to."""
     encoded, shown = name.encode(errors="surrogateescape"), printable(name)
     links_of = group.id.links
@@ -174,9 +231,8 @@ def _take(group: h5py.Group, name: str, links: int) -> Any:
     if kind == h5py.h5l.TYPE_SOFT:
         place = _text(links_of.get_val(encoded))
         try:
-            if not links:
-                raise KeyError(place)
-            return _find(group, place, links - 1)
+            links.follow(place)
+            return _find(group, place, links)
         except KeyError as error:
             why = f"'{shown}' is a link to '{printable(place)}', which does not exist"
             raise OutsideError(f"{why}; {SELF_CONTAINED}") from error
@@ -213,3 +269,12 @@ def _length(size: int, index: Any) -> int:
     if isinstance(index, slice):
         return len(range(*index.indices(size)))
     return 1 if np.isscalar(index) else int(np.size(index))
+
+
+def _missing_filters(dataset: h5py.Dataset) -> str:
+    """Name the filters of a dataset that this HDF5 library lacks; empty if it has all."""
+    plist = dataset.id.get_create_plist()
+    filters = [plist.get_filter(number) for number in range(plist.get_nfilters())]
+    return ", ".join(
+        printable(_text(name)) or f"number {code}" for code, _, _, name in filters if not h5py.h5z.filter_avail(code)
+    )

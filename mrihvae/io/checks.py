@@ -26,9 +26,12 @@ def read_errors(
     Raises
     ------
     InputError
-        In place of any other error. An `InputError` from within stays, and names the file.
+        In place of any other error. An `InputError` from within stays, and names the file. Also a pipe or device,
+        which may never end.
     """
     try:
+        if path.exists() and not (path.is_file() or path.is_dir()):
+            raise InputError("is a pipe or device; give a file")
         yield
     except InputError as error:
         if str(error).startswith(str(path)):

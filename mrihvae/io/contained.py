@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import atexit
 import json
+import math
 import os
 import signal
+import stat
 import subprocess
 import sys
 import threading
@@ -28,6 +30,7 @@ PROGRAM = Path(__file__).with_name("probe.py")
 TIME_VARIABLE = "MRIHVAE_READ_SECONDS"  # of the environment
 READ_SECONDS = 60.0
 BYTES_PER_SECOND = 10e6  # that a slow file system reads
+MOST_SECONDS = 86400.0  # that may be set
 MAX_KNOWN = 4096  # files whose answers are kept
 LEAVE_OUT = "it is damaged; copy it again or leave it out"
 
@@ -54,7 +57,7 @@ class Worker:
 
     def read(self, path: Path, seconds: float) -> str:
         """Have a file read; return what went wrong with that, or nothing."""
-        request = json.dumps([os.path.abspath(path), limit()]) + "\n"  # noqa: PTH100
+        request = json.dumps([os.path.abspath(path), limit(), seconds]) + "\n"  # noqa: PTH100
         expired = threading.Event()
 
         def expire() -> None:
@@ -125,12 +128,14 @@ def check_in_worker(path: Path) -> None:
     ------
     InputError
         The process crashed, took longer than `MRIHVAE_READ_SECONDS` and a second for every 10 MB, or found an
-        attribute that claims more memory than the file has bytes.
+        attribute that claims more memory than the file has bytes; or it is no file but a pipe or device.
     """
     try:
         status = path.stat()
     except OSError:
         return
+    if not (stat.S_ISREG(status.st_mode) or stat.S_ISDIR(status.st_mode)):
+        raise InputError(f"{path}: is a pipe or device; give a file")
     name, identity = os.path.abspath(path), (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)  # noqa: PTH100
     with _locks[0]:
         known = _known.get(name)
@@ -159,6 +164,9 @@ def _read(path: Path, seconds: float) -> str | None:
 def _seconds() -> float:
     given = os.environ.get(TIME_VARIABLE)
     try:
-        return float(given) if given else READ_SECONDS
+        seconds = float(given) if given else READ_SECONDS
     except ValueError:
-        raise InputError(f"{TIME_VARIABLE} {given}: must be a number of seconds") from None
+        seconds = math.nan
+    if not 0 < seconds <= MOST_SECONDS:
+        raise InputError(f"{TIME_VARIABLE} {given}: must be a number of seconds above 0, at most {MOST_SECONDS:.0f}")
+    return seconds

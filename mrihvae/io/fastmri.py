@@ -190,7 +190,7 @@ def _read_header(path: Path, key: str = "ismrmrd_header") -> ScanHeader | None:
 def _decode(text: Any) -> str:
     """Decode a text, or an array of one, or of its bytes; letters that are not UTF-8 matter to nothing here."""
     if isinstance(text, np.ndarray):
-        text = text.tobytes() if text.dtype == np.uint8 else next(iter(text.ravel().tolist()), "")
+        text = text.tobytes() if text.dtype == np.uint8 else next(iter(text.ravel()[:1].tolist()), "")
     return text.decode(errors="replace") if isinstance(text, bytes) else str(text)
 
 

@@ -13,7 +13,7 @@ import h5py
 import numpy as np
 
 from mrihvae.errors import InputError, reason
-from mrihvae.io.checked_hdf5 import CheckedFile, open_checked, refuse_links
+from mrihvae.io.checked_hdf5 import CheckedFile, list_objects, open_checked, refuse_links
 from mrihvae.utils.files import atomic_write
 from mrihvae.utils.text import printable
 
@@ -61,8 +61,7 @@ def open_dataset(path: Path, key: str) -> Iterator[h5py.Dataset]:
         dataset = file.get(key)
         if not isinstance(dataset, h5py.Dataset):
             refuse_links(file)
-            names = printable(", ".join(file)) or "none"
-            raise InputError(f"{path}: has no dataset '{key}' (it has {names}); check the file")
+            raise InputError(f"{path}: has no dataset '{key}' (it has {list_objects(file)}); check the file")
         yield dataset
 
 

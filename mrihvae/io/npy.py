@@ -129,7 +129,8 @@ def _json_attributes(path: Path, about: Mapping[str, Any]) -> dict[str, Any]:
     attributes = about.get("attributes", {})
     if not isinstance(attributes, dict):
         raise InputError(f"{path}: 'attributes' is no dictionary; write names and values")
-    return {name: np.asarray(value) if isinstance(value, list) else value for name, value in attributes.items()}
+    with read_errors(path, "'attributes' has a list that is no array", "write numbers, texts, or lists of them"):
+        return {name: np.asarray(value) if isinstance(value, list) else value for name, value in attributes.items()}
 
 
 def _read_json(path: Path) -> dict[str, Any]:

@@ -1,8 +1,8 @@
 """The program of a worker process that reads HDF5 files of others, so that a crash or a hang within costs no more.
 
-It takes lines of JSON, `[path, bytes of memory]`, and answers each with a line once the file was read: `read`, and what
-its readers could not find out without taking the memory. What else is wrong with it is left to them, whom the same
-damage then does not end. It needs h5py alone, and is run as a file.
+It takes lines of JSON, `[path, bytes of memory, seconds]`, and answers each with a line once the file was read: `read`,
+and what its readers could not find out without taking the memory. What else is wrong with it is left to them, whom the
+same damage then does not end. It needs h5py alone, and is run as a file.
 
 Of `READ_BYTES` bytes of a file all is read. Beyond, of each dataset the first and last part are, and where its chunks
 are stored: arrays of plain numbers, which are all that is as large, have nothing else that the library follows.
@@ -26,6 +26,7 @@ READ_BYTES = 2**28  # of a file, beyond which the first and last part of each da
 BLOCK_BYTES = 2**24  # that are read at once
 MAX_OBJECTS = 20000
 MAX_EXPANSION, SMALL = 1100, 2**26  # as `mrihvae.utils.memory` has them
+GRACE = 5.0  # seconds after which the process ends by itself, should the one that started it be gone
 MARGIN = 2**31  # bytes beside the arrays: Python, h5py and its caches
 ROOM = 2**25  # bytes that reading takes beside sequences, such as texts, which are no larger than their file
 SEQUENCE_ROWS = 256  # rows with sequences that are read at once
@@ -35,11 +36,13 @@ def main() -> None:
     """Read files until nobody asks any more."""
     say("ready")
     while line := sys.stdin.readline():
-        path, memory = json.loads(line)
+        path, memory, seconds = json.loads(line)
         limit_memory(memory + MARGIN)
+        limit_time(seconds + GRACE)
         found = []
         with suppress(Exception):  # its readers say more
             read_file(path, memory, found)
+        limit_time(0)
         say(json.dumps(["read", *found[:1]]))
 
 
@@ -70,6 +73,15 @@ def little_memory(path: str, memory: int) -> Iterator[None]:
         yield
     finally:
         limit_memory(memory + MARGIN)
+
+
+def limit_time(seconds: float) -> None:
+    """End this process after so many seconds, also within the HDF5 library; 0 for never."""
+    with suppress(ImportError, AttributeError, OSError, ValueError):
+        import signal
+
+        signal.signal(signal.SIGALRM, signal.SIG_DFL)
+        signal.setitimer(signal.ITIMER_REAL, seconds)
 
 
 def read_file(path: str, memory: int, found: list[str]) -> None:

@@ -16,6 +16,7 @@ from mrihvae.io.checked_hdf5 import open_checked
 from mrihvae.io.checks import read_errors
 from mrihvae.io.dicom import DICOM_SUFFIX
 from mrihvae.io.dicom_header import DicomHeader
+from mrihvae.io.formats import list_names
 from mrihvae.io.hdf5 import open_hdf5, read_dataset, write_datasets
 from mrihvae.io.nifti import write_nifti
 from mrihvae.io.npy import write_numpy
@@ -77,7 +78,7 @@ def read_reconstruction(path: Path) -> ImageVolume:
             )
     others = [name for name in names if name not in (main, *beside)]
     if others:
-        warn(f"{path.name}: its datasets {', '.join(others)} are left out; --dataset chooses one")
+        warn(f"{path.name}: its datasets {list_names(others)} are left out; --dataset chooses one")
     return replace(volume, uncertainty=arrays.get(UNCERTAINTY), samples=arrays.get(SAMPLES))
 
 

@@ -110,8 +110,12 @@ def _read_header(file: BinaryIO) -> tuple[bytes, dict[str, Any]]:
     if len(length) < 8 or size > LARGEST_HEADER:
         raise ValueError("header too large")
     text = file.read(size)
-    header = json.loads(text)
-    if len(text) < size or not isinstance(header, dict) or not isinstance(header.get("__metadata__", {}), dict):
+    try:
+        header = json.loads(text)
+    except RecursionError as error:
+        raise ValueError("header nested too deep") from error
+    metadata = header.get("__metadata__", {}) if isinstance(header, dict) else None
+    if len(text) < size or not isinstance(metadata, dict) or not all(isinstance(one, str) for one in metadata.values()):
         raise ValueError("header incomplete")
     return length + text, header
 

@@ -40,6 +40,7 @@ from mrihvae.utils.notices import warn
 LARGEST_FILE = 16 * 2**20 - 2**17  # bytes of tensors in a file; the names of all tensors take less than the rest
 PREVIOUS = "previous"  # in a card, that of the set which is being replaced
 OWN = ("model", "parts", KEY, PREVIOUS)  # of a card; the rest is provenance
+ATTEMPTS = 5  # to read weights that another process replaces
 COPY = "copy all files of these weights again, the .json among them"
 
 
@@ -248,11 +249,10 @@ def load_model(name_or_path: str, device: torch.device | str = "cpu") -> HVAE:
     True
     """
     path = find_weights(name_or_path)
-    card = load_card(path)
-    settings = from_dict(ModelSettings, card["model"], f"{path.with_suffix('.json')}, model")
+    settings, tensors = _read_set(path)
     try:
         model = HVAE(settings)
-        model.load_state_dict(_read(path, card))
+        model.load_state_dict(tensors)
     except (RuntimeError, TypeError, OverflowError, MemoryError) as error:
         why = reason(error, -1)
         raise InputError(f"{path}: does not fit the settings beside it ({why}); copy both again") from error
@@ -272,7 +272,9 @@ def weight_files(path: Path) -> list[Path]:
 
 def _files(path: Path, card: Mapping[str, Any]) -> list[Path]:
     names = card.get("parts", [])
-    if not isinstance(names, list) or any(not isinstance(name, str) or Path(name).name != name for name in names):
+    if not isinstance(names, list) or not all(
+        isinstance(name, str) and name and Path(name).name == name for name in names
+    ):
         raise InputError(f"{path.with_suffix('.json')}: 'parts' is no list of file names; copy it again")
     files = [path, *(path.with_name(name) for name in names)]
     for file in files:
@@ -291,6 +293,28 @@ def fingerprint(path: Path) -> str:
         except (OSError, ValueError) as error:
             raise InputError(f"{file}: not a readable safetensors file ({error}); copy it again") from error
     return digest.hexdigest()[:12]
+
+
+def _read_set(path: Path) -> tuple[ModelSettings, dict[str, Tensor]]:
+    """Read settings and tensors of weights; once more where another process replaced them meanwhile."""
+    for attempt in range(ATTEMPTS):
+        card = load_card(path)
+        settings = from_dict(ModelSettings, card["model"], f"{path.with_suffix('.json')}, model")
+        try:
+            _check_claim(path, settings, _files(path, card))
+            return settings, _read(path, card)
+        except InputError:
+            if attempt + 1 == ATTEMPTS or load_card(path) == card:
+                raise
+    raise AssertionError
+
+
+def _check_claim(path: Path, settings: ModelSettings, files: list[Path]) -> None:
+    """Check that a card claims no larger network than its files can hold, before that is made."""
+    layers = sum(settings.layers_at(level) * width**2 for level, width in enumerate(settings.widths))
+    least = max(layers, settings.channels, settings.guess_memory * min(settings.cascades, 1))
+    if least > sum(file.stat().st_size for file in files):
+        raise InputError(f"{path}: has fewer numbers than the settings beside it claim, {least}; {COPY}")
 
 
 def _read(path: Path, card: Mapping[str, Any]) -> dict[str, Tensor]:

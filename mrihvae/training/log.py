@@ -57,10 +57,19 @@ def append_line(path: Path, line: Mapping[str, Any]) -> None:
 
 
 def cut_log(path: Path, step: int) -> None:
-    """Drop log lines after the checkpoint's step, of a run that was killed: those steps will be done again."""
+    """Drop log lines after the checkpoint's step, of a run that was killed: those steps will be done again.
+
+    Raises
+    ------
+    InputError
+        A line that is no step's.
+    """
     if not path.is_file():
         return
-    with path.open() as file:
-        lines = [line for line in file if line.endswith("\n") and json.loads(line)["step"] <= step]
+    try:
+        with path.open() as file:
+            lines = [line for line in file if line.endswith("\n") and json.loads(line)["step"] <= step]
+    except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
+        raise InputError(f"{path}: is no log of a run ({error}); move it away, and resume again") from error
     with atomic_write(path) as temporary:
         temporary.write_text("".join(lines))

@@ -31,6 +31,7 @@ class MuonAdam(torch.optim.Optimizer):
     lr : learning rate of both
     momentum : decay of Muon's momentum
     betas : decays of Adam's moments
+    bf16 : compute Muon's matrices in bfloat16, where there are instructions for it
     """
 
     def __init__(
@@ -39,7 +40,9 @@ class MuonAdam(torch.optim.Optimizer):
         lr: float,
         momentum: float = 0.95,
         betas: tuple[float, float] = (0.9, 0.99),
+        bf16: bool = True,
     ) -> None:
+        self.bf16 = bf16
         super().__init__(parameters, {"lr": lr, "momentum": momentum, "betas": betas})
 
     @torch.no_grad()
@@ -70,7 +73,8 @@ class MuonAdam(torch.optim.Optimizer):
             by_shape.setdefault(tuple(parameter.shape), []).append(number)
         for (rows, columns, *size), numbers in by_shape.items():  # kernels of one shape are one batch of matrices
             # columns in the order of memory that is channels last; it does not matter to singular vectors
-            matrices = orthogonalize(torch.stack([ahead[n].permute(0, 2, 3, 1).flatten(1) for n in numbers]))
+            stack = torch.stack([ahead[n].permute(0, 2, 3, 1).flatten(1) for n in numbers])
+            matrices = orthogonalize(stack, self.bf16)
             kernels = matrices.unflatten(-1, (*size, columns)).permute(0, 1, 4, 2, 3)
             scale = group["lr"] * RMS * math.sqrt(max(rows, columns * math.prod(size)))
             for number, kernel in zip(numbers, kernels):
@@ -103,17 +107,18 @@ def is_matrix(parameter: Tensor) -> bool:
     return parameter.ndim == 4 and parameter.shape[0] >= LEAST_ROWS and parameter[0].numel() >= LEAST_COLUMNS
 
 
-def orthogonalize(matrices: Tensor) -> Tensor:
+def orthogonalize(matrices: Tensor, bf16: bool = True) -> Tensor:
     """Set the singular values of matrices (..., rows, columns) to about 1, by Newton-Schulz iterations.
 
-    They are done in bfloat16, which is enough, where there are instructions for it. (Iterating the Gram matrix alone
-    takes fewer products, but not in bfloat16: singular values near 0 then run away.)
+    They are done in bfloat16, which is enough, where there are instructions for it and `bf16` is true; then rounding of
+    gradients, such as that of another order of their sum, may change the last digit of that precision. (Iterating the
+    Gram matrix alone takes fewer products, but not in bfloat16: singular values near 0 then run away.)
     """
     a, b, c = NEWTON_SCHULZ
     tall = matrices.shape[-2] > matrices.shape[-1]
     x = matrices.mT if tall else matrices
     x = x / (torch.linalg.matrix_norm(x, keepdim=True) + 1e-7)
-    x = x.bfloat16() if has_bfloat16(matrices.device) else x
+    x = x.bfloat16() if bf16 and has_bfloat16(matrices.device) else x
     for _ in range(STEPS):
         gram = x @ x.mT
         polynomial = b * gram + c * gram @ gram

@@ -52,7 +52,7 @@ class TrainSettings:
     ema : decay of the averaged weights, which are the exported ones
     clip, skip : multiples of a group's mean gradient norm, beyond which it is clipped, or the step skipped
     validate_every : the averaged weights are scored every n-th step, if there are scans to score them on; 0 for never
-    bf16 : compute convolutions in bfloat16, where there are instructions for it
+    bf16 : compute convolutions and Muon's matrices in bfloat16, where there are instructions for it
     seed : of all random choices
     """
 
@@ -169,7 +169,7 @@ class Run:
                 parameter.requires_grad_(False)
         average = HVAE(model).to_device(device).requires_grad_(False)
         average.load_state_dict(net.state_dict())
-        optimizer = MuonAdam(net.parameters(), lr=0.0)
+        optimizer = MuonAdam(net.parameters(), lr=0.0, bf16=settings.bf16)
         return cls(net, average, optimizer, settings, simulation)
 
 

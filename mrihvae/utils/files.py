@@ -49,6 +49,8 @@ def atomic_write(path: Path) -> Iterator[Path]:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         _clean_once(path.parent)
+        if temporary.is_symlink():  # of somebody who would have another file written
+            temporary.unlink()
         yield temporary
         _sync(temporary)
         temporary.replace(path)

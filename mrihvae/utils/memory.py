@@ -16,6 +16,7 @@ from mrihvae.errors import InputError
 MMAP_THRESHOLD = -3  # the number of M_MMAP_THRESHOLD in glibc's malloc.h
 LARGE_BLOCK_BYTES = 2**22  # bytes
 GIB = 2**30  # bytes
+MOST_GIB = 2.0**20
 LIMIT_VARIABLE = "MRIHVAE_MAX_MEMORY"  # of the environment, GiB
 SHARE = 0.5  # of the memory that is free, which one array may take
 USUAL_MEMORY = 16 * GIB  # where the system does not say how much is free
@@ -98,7 +99,7 @@ def _bytes_of(gib: float | str, name: str) -> int:
         number = float(gib)
     except ValueError:
         number = math.nan
-    if not 0 < number < math.inf:
+    if not 0 < number <= MOST_GIB:
         raise InputError(f"{name} {gib}: must be a number of GiB above 0")
     return int(number * GIB)
 

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import io
 import json
+import os
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import h5py
@@ -22,9 +26,10 @@ def test_it_answers_every_line(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     paths = [write_scan(tmp_path / "a.h5"), tmp_path / "not_there.h5", write_small_mrd(tmp_path / "b.h5")]
-    lines = "".join(json.dumps([str(path), 2**30]) + "\n" for path in paths)
+    lines = "".join(json.dumps([str(path), 2**30, 60.0]) + "\n" for path in paths)
     monkeypatch.setattr(probe.sys, "stdin", io.StringIO(lines))
     monkeypatch.setattr(probe, "limit_memory", lambda size: None)
+    monkeypatch.setattr(probe, "limit_time", lambda seconds: None)
     probe.main()
     assert capsys.readouterr().out.split() == ["ready", *3 * ['["read"]']]
 
@@ -79,3 +84,17 @@ def test_attributes_that_claim_more_than_the_file_are_reported(tmp_path: Path) -
     path.write_bytes(data[:start] + (2**31).to_bytes(4, "little") + data[start + 4 :])
     with pytest.raises(InputError, match=f"^{path}: its attribute 'bad' cannot be read: it is damaged"):
         check_in_worker(path)
+
+
+def test_a_worker_whose_owner_is_gone_ends_by_itself(tmp_path: Path) -> None:
+    """A read that hangs ends the process, also where nobody is left to kill it."""
+    pipe = tmp_path / "scan.h5"
+    os.mkfifo(pipe)  # opening it waits for ever
+    worker = subprocess.Popen(
+        [sys.executable, "-P", probe.__file__], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    assert worker.stdin is not None
+    worker.stdin.write(json.dumps([str(pipe), 2**30, 0.5 - probe.GRACE]) + "\n")
+    worker.stdin.flush()
+    assert worker.wait(timeout=60) == -signal.SIGALRM
+    worker.communicate()

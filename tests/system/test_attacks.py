@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 import h5py
@@ -13,8 +14,10 @@ import pytest
 
 from mrihvae.cli.main import main
 from mrihvae.errors import InputError
+from mrihvae.io.fastmri import read_scan
 from mrihvae.io.images import read_images, read_kernel
 from mrihvae.io.magnitudes import magnitude_slices
+from mrihvae.io.npy import read_numpy
 from mrihvae.utils import memory
 from tests.support import REPOSITORY
 from tests.support.attacks import (
@@ -204,6 +207,131 @@ def test_damage_ends_in_a_line(
         status = main(["convert", str(path), str(tmp_path / "out.npy")])
         shown = capsys.readouterr().err.splitlines()
         assert status == 0 or (status == 2 and len(shown) == 1 and shown[0].startswith("mrihvae: error: "))
+
+
+def break_header(path: Path) -> Path:
+    """Write a scan with another object whose header is damaged."""
+    write_fastmri(path, other=np.ones(3))
+    with h5py.File(path, "r") as file:
+        place = h5py.h5o.get_info(file["other"].id).addr
+    content = bytearray(path.read_bytes())
+    content[place : place + 16] = b"\xff" * 16
+    path.write_bytes(content)
+    return path
+
+
+def break_name(path: Path) -> Path:
+    """Write a scan whose k-space has a name that is not UTF-8, beside images."""
+    write_fastmri(path, reconstruction=np.ones(SHAPE, np.float32))
+    path.write_bytes(path.read_bytes().replace(b"kspace\0", b"k\xffpace\0"))
+    return path
+
+
+def bomb_of_links(path: Path) -> Path:
+    """Write a scan whose header is behind soft links, of which each names the next one 40 times."""
+    write_fastmri(path, ismrmrd_header=h5py.SoftLink("/group/link0/text"))
+    with h5py.File(path, "a") as file:
+        group = file.create_group("group")
+        group["text"], group["link15"] = b"text", h5py.SoftLink(".")
+        for number in range(15):
+            group[f"link{number}"] = h5py.SoftLink("/".join([f"link{number + 1}"] * 40))
+    return path
+
+
+def bomb_of_xml(path: Path) -> Path:
+    """Write a scan whose header, compressed, has millions of elements."""
+    text = b"<r>" + b"<a/>" * 2**21 + b"</r>"
+    write_fastmri(path)
+    with h5py.File(path, "a") as file:
+        file.create_dataset("ismrmrd_header", (1,), f"S{len(text)}", chunks=(1,), compression=9)[0] = text
+    return path
+
+
+def filter_unknown(path: Path) -> Path:
+    """Write a scan compressed by a filter that no library has."""
+    write_fastmri(path, kspace=False)
+    with h5py.File(path, "a") as file:
+        plist = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+        plist.set_chunk((1, 16, 16))
+        plist.set_filter(32767, h5py.h5z.FLAG_OPTIONAL, (0,))
+        shape, kind = h5py.h5s.create_simple(SHAPE), h5py.h5t.py_create("c8")
+        dataset = h5py.h5d.create(file.id, b"kspace", kind, shape, plist)
+        for number in range(2):
+            dataset.write_direct_chunk((number, 0, 0), bytes(500), 0)
+    return path
+
+
+def name_long(path: Path) -> Path:
+    """Write a file without k-space whose only name is long."""
+    return write_fastmri(path, kspace=False, mask=False, **{"n" * 60000: 1.0})
+
+
+def link_through(path: Path) -> Path:
+    """Write a scan that a soft link finds behind a link to another file."""
+    other = write_fastmri(path.with_name("other.h5"))
+    write_fastmri(path, kspace=False, away=h5py.ExternalLink(str(other), "/"))
+    with h5py.File(path, "a") as file:
+        file["kspace"] = h5py.SoftLink("/away/kspace")
+    return path
+
+
+@pytest.mark.parametrize(
+    ("write", "message"),
+    [
+        (break_header, ""),  # whatever HDF5 says of it; k-space itself is whole
+        (break_name, "its datasets k\\xffpace, mask are left out"),
+        (bomb_of_links, "does not exist; store the data in the file itself"),
+        (bomb_of_xml, ""),  # a header that cannot be read is left out
+        (filter_unknown, "is compressed by a filter that is not installed"),
+        (name_long, f"(it has {60 * 'n'}...); check the file"),
+        (link_through, "'away' is a link to another file"),
+    ],
+)
+def test_further_objects_of_a_file(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], write: Callable[[Path], Path], message: str
+) -> None:
+    status = main(["convert", str(write(tmp_path / "a.h5")), str(tmp_path / "out.npy")])
+    shown = capsys.readouterr().err
+    assert message in shown and "Traceback" not in shown and max(map(len, shown.splitlines() or [""])) < 2000
+    assert status == 0 or (status == 2 and shown.count("\n") == 1)
+
+
+@pytest.mark.parametrize("name", ["b.h5", "b.npy", "b.nii", "b.png"])
+@pytest.mark.parametrize("device", [False, True])
+def test_pipes_and_devices_are_refused(tmp_path: Path, name: str, device: bool) -> None:
+    path = tmp_path / name
+    path.symlink_to("/dev/zero") if device else os.mkfifo(path)
+    (tmp_path / "b.json").write_text('{"axes": ["slice", "H", "W"]}')
+    read = {".h5": read_scan, ".npy": read_numpy}.get(path.suffix, read_images)
+    with pytest.raises(InputError, match=f"{re.escape(str(path))}: (is a pipe or device|file not found)"):
+        read(path)
+
+
+def test_json_beside_an_array_is_a_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    np.save(tmp_path / "x.npy", np.ones(SHAPE, np.complex64))
+    (tmp_path / "x.json").symlink_to("/dev/zero")
+    assert "x.json: is a pipe or device" in convert(tmp_path / "x.npy", capsys)
+    (tmp_path / "x.json").unlink()
+    (tmp_path / "x.json").write_text('{"axes": ["slice", "H", "W"], "attributes": {"a": [[1], [1, 2]]}}')
+    assert "'attributes' has a list that is no array" in convert(tmp_path / "x.npy", capsys)
+
+
+@pytest.mark.parametrize("value", ["nan", "inf", "-1", "0", "1e300", "x"])
+def test_limits_of_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, value: str) -> None:
+    path = write_fastmri(tmp_path / "a.h5")
+    for name in ("MRIHVAE_READ_SECONDS", "MRIHVAE_MAX_MEMORY"):
+        with monkeypatch.context() as changed:
+            changed.setenv(name, value)
+            with pytest.raises(InputError, match=f"{name} {value}: must be a number of"):
+                read_scan(path)
+
+
+def test_attributes_of_any_kind(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = write_fastmri(tmp_path / "a.h5")
+    with h5py.File(path, "a") as file:
+        file.attrs["acquisition"], file.attrs["vendor"] = np.arange(6.0), np.void(b"\x1b[2J")
+    assert main(["info", str(path)]) in (0, 1)
+    assert "\x1b" not in capsys.readouterr().out
 
 
 def test_one_module_opens_hdf5() -> None:

@@ -15,7 +15,7 @@ import numpy as np
 from mrihvae.data.geometry import Geometry
 from mrihvae.data.scan import Scan
 from mrihvae.errors import InputError
-from mrihvae.io.checked_hdf5 import open_checked
+from mrihvae.io.checked_hdf5 import list_objects, open_checked
 from mrihvae.io.checks import read_errors
 from mrihvae.io.mrd.header import ScanHeader, parse_header
 from mrihvae.io.mrd.image_files import mrd_image_groups
@@ -97,7 +97,7 @@ def _read_measurement(file: h5py.File, path: Path, group: str, noise: NoiseScans
     for name in ("xml", "data"):
         if not isinstance(datasets.get(name), h5py.Dataset):
             raise InputError(
-                f"{path}: its group '{group}' has no '{name}' (it has {', '.join(datasets) or 'nothing'}), "
+                f"{path}: its group '{group}' has no '{name}' (it has {list_objects(datasets)}), "
                 "which k-space needs; export the scan with header and lines"
             )
     text = np.ravel(datasets["xml"][()])[0]

@@ -7,6 +7,7 @@ import xml.etree.ElementTree as ElementTree
 import defusedxml.ElementTree
 from defusedxml.common import DefusedXmlException
 
+LARGEST = 2**22  # letters: an element takes some 30 times as many bytes as letters
 MAX_DEPTH = 64  # elements within each other: headers of scans have less than 10
 
 
@@ -22,8 +23,10 @@ def parse_xml(text: str) -> ElementTree.Element:
     DocumentTypeError
         It has a document type, or entities.
     ValueError
-        It is no XML, or its elements are nested too deep.
+        It is no XML, longer than `LARGEST`, or its elements are nested too deep.
     """
+    if len(text) > LARGEST:
+        raise ValueError(f"it has {len(text)} letters; at most {LARGEST} are read")
     try:
         root: ElementTree.Element = defusedxml.ElementTree.fromstring(text, forbid_dtd=True)
     except DefusedXmlException as error:
