@@ -53,7 +53,8 @@ class Reconstruction:
 
     def work(self) -> None:
         """Reconstruct what is left; the first time, without a kill."""
-        succeed([*self.words(), "--resume", "--output", str(self.output if self.whole.exists() else self.whole)])
+        output = self.output if self.whole.exists() else self.whole
+        succeed([*self.words(), "--resume", "--output", str(output), "--quiet"])
 
     def after_kill(self) -> list[str]:
         """Check that each file is whole, that the record lists what is there, and that it is not made again."""
@@ -153,7 +154,7 @@ class Reporting:
     def work(self) -> None:
         """Make the page."""
         words = ["report", str(self.folder / "whole"), "--output", str(self.page), "--title", f"Turn {self.turns % 2}"]
-        succeed(words)
+        succeed([*words, "--quiet"])
 
     def after_kill(self) -> list[str]:
         """Check that the page is the old one or the new one."""

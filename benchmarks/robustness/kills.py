@@ -33,7 +33,7 @@ from benchmarks.robustness.kill_work import Case
 from benchmarks.robustness.processes import COUNTED, Moment, run_work
 from mrihvae import __version__
 
-QUICK = 4  # kills of each case
+QUICK = 2  # kills of each case
 NEVER = Moment()
 
 

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
+import h5py
+import numpy as np
 import pytest
 
-from benchmarks.robustness import kills
+from benchmarks.robustness import kill_reconstruction, kills
 from benchmarks.robustness.kill_cases import CASES
 from benchmarks.robustness.processes import Moment, run_work
+from tests.support import REPOSITORY
 
 
 class Torn:
@@ -60,10 +65,64 @@ def test_moments(tmp_path: Path) -> None:
     assert run_work(case, tmp_path, Moment(operation=21)) == []
 
 
-@pytest.mark.parametrize("name", CASES)
-def test_nothing_is_torn_or_lost(name: str, tmp_path: Path) -> None:
+def test_changes_of_files_are_counted(tmp_path: Path) -> None:
+    """Those alone, and waits for the disk."""
+    program = """
+import os, pathlib, sys
+from benchmarks.robustness.processes import Operations
+folder, counter = pathlib.Path(sys.argv[1]), Operations(pathlib.Path(sys.argv[1]), None)
+counter.watch()
+with (folder / "a").open("w") as file:
+    os.fsync(file.fileno())
+(folder / "a").replace(folder / "b")
+(folder / "b").read_text()
+print(counter.count)
+(folder / "b").unlink()
+open(os.devnull, "w").close()
+print(counter.count)
+"""
+    words = [sys.executable, "-c", program, str(tmp_path)]
+    assert subprocess.run(words, capture_output=True, text=True, check=True, cwd=REPOSITORY).stdout == "3\n4\n"
+
+
+class Resumed(kill_reconstruction.Reconstruction):
+    """Its process does nothing: files are written here."""
+
+    def work(self) -> None:
+        """Write what is to be judged."""
+        for at in (self.whole, self.output):
+            for name in ("reconstructions/a.h5", "panels/a.png"):
+                (at / name).parent.mkdir(parents=True, exist_ok=True)
+                with h5py.File(at / name, "w") as file:
+                    file["reconstruction"] = np.arange(3)
+            values = {"volumes": [{"file": "a.h5", "seconds_per_slice": id(at)}], "failed": []}
+            (at / "reconstruct.json").write_text(json.dumps(values))
+
+
+def test_problems_of_reconstructions_are_noticed(tmp_path: Path) -> None:
+    case = Resumed(tmp_path)
+    case.work()
+    assert case.after_kill() == []
+    (case.output / "reconstructions" / "a.h5").replace(case.output / "reconstructions" / ".b.part")
+    found = case.after_kill()
+    assert [text.split(":")[0] for text in found] == ["reconstructions/a.h5"] * 2
+    case.work()
+    assert case.after_end() == ["reconstructions/.b.part: left over or missing"]
+    case.work()
+    with h5py.File(case.output / "reconstructions" / "a.h5", "a") as file:
+        file["reconstruction"][0] = 5
+    (case.output / "reconstruct.json").write_text("{")
+    found = case.after_kill()
+    assert found[0] == "a.h5: is not that of an uninterrupted run" and found[1].startswith("reconstruct.json: JSON")
+
+
+@pytest.mark.parametrize("name", [name for name in CASES if name != "reconstruct, network"])  # it takes long
+def test_nothing_is_torn_or_lost(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     output = tmp_path / "kills.json"
-    assert kills.main(["--quick", "--cases", name, "--seed", "3", "--output", str(output)]) == 0
+    words = ["--quick", "--cases", name, "--seed", "3", "--output", str(output)]
+    assert kills.main(words) == 0
     (row,) = json.loads(output.read_text())["cases"]
     assert row["kills"] == kills.QUICK == row["by_time"] + row["by_operation"] and row["finished"] >= 1
     assert row["problems"] == [] and f"| {name} | {kills.QUICK} |" in output.with_suffix(".md").read_text()
+    monkeypatch.setattr(kills, "kill_case", lambda *_: pytest.fail("it is done"))
+    assert kills.main([*words, "--resume"]) == 0 and json.loads(output.read_text())["cases"] == [row]
