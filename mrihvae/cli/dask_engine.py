@@ -15,14 +15,17 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import CancelledError
 from contextlib import contextmanager, suppress
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import dask
 import torch
 from distributed import Client, KilledWorker, LocalCluster, Worker, WorkerPlugin, as_completed
+from distributed.security import Security
 from distributed.system import MEMORY_LIMIT
 from tqdm import tqdm
 
@@ -60,6 +63,7 @@ def open_dask(workers: Workers, verbose: bool = False) -> Iterator[Runner]:
     """
     for name in ("distributed", "distributed.nanny", "distributed.scheduler"):
         logging.getLogger(name).setLevel(logging.ERROR)  # a worker that is started again is not an error
+    logging.getLogger("distributed.client").setLevel(logging.CRITICAL)  # a scheduler that is lost has a line of its own
     with (
         tempfile.TemporaryDirectory(prefix="mrihvae-dask-") as scratch,
         dask.config.set({**CONFIG, "temporary-directory": scratch}),
@@ -87,12 +91,21 @@ def _cluster(workers: Workers, scratch: Path) -> Iterator[Any]:
     cluster = LocalCluster(
         n_workers=workers.count, threads_per_worker=1, processes=True, memory_limit=int(limit), host="127.0.0.1",
         dashboard_address="127.0.0.1:0", local_directory=str(scratch), silence_logs=logging.CRITICAL,
+        security=local_security(),
     )  # fmt: skip
     try:
         yield cluster
     finally:
         with suppress(Exception):  # the error that is on its way says more
             cluster.close(timeout=5)
+
+
+def local_security() -> Security | None:
+    """Make keys for this run alone, or other users of the machine could have its workers run code as this user.
+
+    None without the package cryptography, which the extra [cluster] installs.
+    """
+    return Security.temporary() if find_spec("cryptography") else None
 
 
 @contextmanager
@@ -159,7 +172,12 @@ def _completed(client: Client, run: str, tasks: Sequence[Task]) -> Iterator[tupl
             if future.status == "error" and isinstance(future.exception(), KilledWorker):
                 yield task, None
                 continue
-            value, error = future.result()
+            try:
+                value, error = future.result()
+            except CancelledError as lost:
+                raise InputError(
+                    "the scheduler has ended, or cannot be reached any more; start it again, and go on by --resume"
+                ) from lost
             yield task, partial(_raise, error) if error is not None else partial(_return, value)
             del future  # so that the scheduler forgets it
     finally:

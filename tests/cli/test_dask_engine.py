@@ -10,12 +10,14 @@ import subprocess
 import sys
 import threading
 import time
+from concurrent.futures import CancelledError
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from mrihvae.cli.tasks import Task, Workers
 from mrihvae.errors import InputError
@@ -27,7 +29,7 @@ from tests.support.small import every_third, small_model
 
 distributed = pytest.importorskip("distributed")
 from mrihvae.cli import dask_engine  # noqa: E402
-from mrihvae.cli.dask_engine import _read_ahead, open_dask  # noqa: E402
+from mrihvae.cli.dask_engine import _completed, _Preparation, _read_ahead, open_dask  # noqa: E402
 
 LINES = every_third(32).numpy()
 METHOD = ("--method", "zero-filled")
@@ -172,6 +174,50 @@ def test_more_workers_than_memory(
     monkeypatch.setattr(dask_engine, "MEMORY_LIMIT", 2**31)
     words = ("reconstruct", scans / "file0.h5", "--output", tmp_path / "out", *METHOD, "--workers", "2")
     assert error_of(capsys, *words) == "--workers 2: too many for the memory of this machine; take fewer"
+
+
+class LostFuture:
+    """A task of a scheduler that has ended."""
+
+    status = "cancelled"
+
+    def result(self) -> None:
+        raise CancelledError
+
+
+class LostClient:
+    """A client whose scheduler has ended."""
+
+    loop = None
+
+    def map(self, function: Any, tasks: list[Any], key: list[Any]) -> list[LostFuture]:
+        return [LostFuture() for _ in tasks]
+
+    def cancel(self, *_: Any, **__: Any) -> None:
+        raise OSError
+
+
+def test_a_scheduler_that_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dask_engine, "as_completed", lambda futures, loop: iter(futures))
+    with pytest.raises(InputError, match="the scheduler has ended, .* go on by --resume"):
+        list(_completed(LostClient(), "run", [Task("one", tmp_path, int)]))  # type: ignore[arg-type]
+
+
+def test_variables_of_an_earlier_command_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MRIHVAE_PRECISION", "float32")
+    monkeypatch.setenv("MRIHVAE_READ_SECONDS", "5")
+    _Preparation(torch.get_num_threads(), {"MRIHVAE_READ_SECONDS": "7"}, False).setup(None)  # type: ignore[arg-type]
+    assert "MRIHVAE_PRECISION" not in os.environ and os.environ["MRIHVAE_READ_SECONDS"] == "7"
+
+
+def test_other_users_cannot_have_local_workers_run_code(tmp_path: Path) -> None:
+    pytest.importorskip("cryptography")
+    with dask_engine._cluster(Workers(count=1), tmp_path) as cluster:
+        assert cluster.scheduler_address.startswith("tls://")
+        with pytest.raises((OSError, TypeError)):  # without its keys
+            distributed.Client(cluster.scheduler_address, timeout=5, set_as_default=False)
+        with dask_engine._client(cluster) as client:
+            assert client.submit(int, 3).result() == 3
 
 
 def test_reading_ahead_of_what_is_not_there(tmp_path: Path) -> None:
