@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 import json
-import shlex
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -148,9 +147,7 @@ def _compare(scan: Scan, hybrid: Method, order: options.Reconstruct, compared: C
         title += f", slice {len(scan.kspace) // 2 + 1} of {len(scan.kspace)}; scores of all slices"
     labeled = {LABELS.get(name, name): volume for name, volume in images.items()}
     scores = {LABELS.get(name, name): values for name, values in compared.scores.items()}
-    draw_comparison(
-        output / "comparison" / f"{Path(scan.name).stem}.png", title, labeled, scan.target, scores, lines
-    )
+    draw_comparison(output / "comparison" / f"{Path(scan.name).stem}.png", title, labeled, scan.target, scores, lines)
     return row
 
 

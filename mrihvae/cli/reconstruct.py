@@ -217,7 +217,9 @@ def _check_challenge(file: Path, coils: int | None, challenge: str | None) -> No
         raise InputError(f"{file}: is of {kind}, not of challenge '{challenge}'; leave it out, or the option")
 
 
-def summarize(arguments: Reconstruct, methods: dict[str, Method], undersampling: Undersampling | None) -> dict[str, Any]:
+def summarize(
+    arguments: Reconstruct, methods: dict[str, Method], undersampling: Undersampling | None
+) -> dict[str, Any]:
     """Return the settings of a reconstruction, which must be the same in one output folder."""
     method = next(iter(methods.values()))
     use_samples = isinstance(method, SampleMeanMethod) or arguments.samples is not None

@@ -89,7 +89,7 @@ Command = Callable[[str, Path], Ending]
 @pytest.fixture
 def command(inputs: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Command:
     """Run a command of `WORDS` that writes to a folder."""
-    monkeypatch.setattr(demo, "METHODS", ("zero-filled", "amortized", "hybrid"))
+    monkeypatch.setattr(demo, "SCANS", inputs / "data" / "val")
 
     def start(name: str, output: Path) -> Ending:
         capsys.readouterr()
