@@ -61,9 +61,12 @@ SECONDS_LABELS = {**LABELS, "uncertainty": "ours, 16 samples and their deviation
 
 
 def demo_block(found: dict[str, Any]) -> str:
-    """Lay out what `mrihvae demo` printed."""
+    """Lay out what `mrihvae demo` printed, without its seconds where the machine was busy."""
     scans = [
-        [table_head(scan["title"]), *(table_row(name, scores) for name, scores in scan["scores"].items())]
+        [
+            table_head(scan["title"], found["timed"]),
+            *(table_row(name, scores) for name, scores in scan["scores"].items()),
+        ]
         for scan in found["scans"]
     ]
     lines = "\n\n".join("\n".join(lines) for lines in scans)

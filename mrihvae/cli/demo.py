@@ -100,15 +100,16 @@ def run(arguments: options.Demo) -> None:
     print(f"\nNext, with a scan of your own:\n{_next_commands()}")
 
 
-def table_head(title: str) -> str:
-    """Return the first line of a scan's table."""
-    return f"{title:<20} {'PSNR / dB':>9} {'SSIM':>7} {'s / slice':>10}"
+def table_head(title: str, timed: bool = True) -> str:
+    """Return the first line of a scan's table, with or without seconds."""
+    return f"{title:<20} {'PSNR / dB':>9} {'SSIM':>7}" + (f" {'s / slice':>10}" if timed else "")
 
 
 def table_row(method: str, scores: Mapping[str, float]) -> str:
-    """Return the line of a method in a scan's table."""
-    numbers = f"{scores['PSNR']:>9.2f} {scores['SSIM']:>7.4f} {scores['seconds']:>10.2f}"
-    return f"{LABELS.get(method, method):<20} {numbers}"
+    """Return the line of a method in a scan's table; without "seconds" there is no column for them."""
+    numbers = f"{scores['PSNR']:>9.2f} {scores['SSIM']:>7.4f}"
+    seconds = f" {scores['seconds']:>10.2f}" if "seconds" in scores else ""
+    return f"{LABELS.get(method, method):<20} {numbers}{seconds}"
 
 
 def describe_conditions(acceleration: float, threads: int) -> str:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import json
+from contextlib import redirect_stdout
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -25,84 +28,84 @@ from tests.support.small_coils import coil_scans
 NAMES = ("coils", "single")  # in the order in which they are shown
 
 
-@pytest.fixture
-def weights(tmp_path: Path) -> Path:
-    """Write weights of a small network."""
-    path = tmp_path / "weights" / "small.safetensors"
-    path.parent.mkdir()
-    save_weights(path, small_model(), {})
-    return path
+@dataclass(frozen=True)
+class Shown:
+    """A demo of small scans: what it printed, its folder, its options."""
+
+    printed: str
+    output: Path
+    scans: Path
+    weights: Path
 
 
-@pytest.fixture
-def scans(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Write small scans in place of the package's: of one coil, and of several."""
-    folder = tmp_path / "demo_scans"
-    single, coils = small_kspace(2, 48, 40).numpy(), coil_scans(1, 3, 40, 40)[0].numpy()
+@pytest.fixture(scope="module")
+def shown(tmp_path_factory: pytest.TempPathFactory) -> Shown:
+    """Run the demo with small weights on small scans in place of the package's: of one coil, and of several."""
+    folder = tmp_path_factory.mktemp("demo")
+    scans, weights, output = folder / "demo_scans", folder / "small.safetensors", folder / "out"
+    save_weights(weights, small_model(), {})
+    single, coils = small_kspace(2, 40, 32).numpy(), coil_scans(1, 3, 32, 32)[0].numpy()
     images = ifft2c(torch.from_numpy(coils)).abs().square().sum(dim=1).sqrt().numpy()
     target = ifft2c(torch.from_numpy(single)).abs().numpy()
-    write_scan(folder / "single.h5", single.shape, kspace=single, reconstruction_esc=target)
-    write_scan(folder / "coils.h5", coils.shape, kspace=coils, reconstruction_rss=images)
-    monkeypatch.setattr(cli_demo, "SCANS", folder)
-    return folder
+    write_scan(scans / "single.h5", single.shape, kspace=single, reconstruction_esc=target)
+    write_scan(scans / "coils.h5", coils.shape, kspace=coils, reconstruction_rss=images)
+    words = ["demo", "--output", str(output), "--checkpoint", str(weights), "--acceleration", "2"]
+    printed = io.StringIO()
+    with pytest.MonkeyPatch.context() as patch, redirect_stdout(printed):
+        patch.setattr(cli_demo, "SCANS", scans)
+        assert main(words) == 0
+    return Shown(printed.getvalue(), output, scans, weights)
 
 
 def files_below(folder: Path) -> list[str]:
     return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
 
 
-def test_demo(scans: Path, weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Its tables are true, and its folder is that of `mrihvae reconstruct`; system tests have the shipped weights."""
-    output = tmp_path / "demo"
-    words = ["demo", "--output", str(output), "--checkpoint", str(weights), "--acceleration", "2"]
-    assert main(words) == 0
-    printed = capsys.readouterr().out
+def test_files(shown: Shown) -> None:
     kinds = ("comparison/{}.png", "panels/{}.png", "reconstructions/{}.h5")
-    expected = [
-        "demo.json",
-        "reconstruct.json",
-        "report.html",
-        *(kind.format(name) for kind in kinds for name in NAMES),
-    ]
-    assert files_below(output) == sorted(expected)
-    results = json.loads((output / "demo.json").read_text())
-    assert [scan["file"] for scan in results["scans"]] == ["coils.h5", "single.h5"]
-    for scan in results["scans"]:
+    names = [kind.format(name) for kind in kinds for name in NAMES]
+    assert files_below(shown.output) == sorted(["demo.json", "reconstruct.json", "report.html", *names])
+
+
+def test_tables_are_true(shown: Shown) -> None:
+    """Scores are those of the reconstructions that were written, several coils first."""
+    scanned = json.loads((shown.output / "demo.json").read_text())["scans"]
+    assert [scan["file"] for scan in scanned] == [f"{name}.h5" for name in NAMES]
+    for scan in scanned:
         assert list(scan["scores"]) == ["zero-filled", "tv", "hybrid"]
         lines = [table_head(scan["title"]), *(table_row(name, scores) for name, scores in scan["scores"].items())]
-        assert "\n".join(lines) in printed
-        target = read_scan(scans / scan["file"]).target
+        assert "\n".join(lines) in shown.printed
+        target = read_scan(shown.scans / scan["file"]).target
         assert target is not None
-        found = read_dataset(output / "reconstructions" / scan["file"], "reconstruction")
-        scored = score_volume(target, found)
-        assert scan["scores"]["hybrid"]["PSNR"] == pytest.approx(scored["PSNR"])
-        assert scan["scores"]["hybrid"]["SSIM"] == pytest.approx(scored["SSIM"])
+        scored = score_volume(target, read_dataset(shown.output / "reconstructions" / scan["file"], "reconstruction"))
+        for metric in ("PSNR", "SSIM"):
+            assert scan["scores"]["hybrid"][metric] == pytest.approx(scored[metric])
         assert scan["scores"]["tv"]["PSNR"] > scan["scores"]["zero-filled"]["PSNR"]
-    order = printed.index("coils"), printed.index("single"), printed.index(str(output / "report.html"))
-    assert order == tuple(sorted(order)) and "open it in a browser" in printed
-    steps = printed.partition("Next, with a scan of your own:\n")[2].splitlines()
-    assert [line.split()[0] for line in steps] == ["mrihvae"] * 3 and {line.split()[1] for line in steps} < set(
-        COMMANDS
-    )
-    assert main(words) == 0  # a second demo replaces the first
 
 
-def test_demo_reconstructs_as_the_command_does(scans: Path, weights: Path, tmp_path: Path) -> None:
-    options = ["--checkpoint", str(weights)]
-    assert main(["demo", "--output", str(tmp_path / "demo"), *options]) == 0
-    words = ["reconstruct", str(scans), "--output", str(tmp_path / "out"), "--mask-type", "random", *options]
-    assert main(words) == 0
+def test_what_to_do_next(shown: Shown) -> None:
+    assert f"{shown.output / 'report.html'}: 2 volumes" in shown.printed
+    steps = shown.printed.partition("Next, with a scan of your own:\n")[2].splitlines()
+    assert [step.split()[:2] for step in steps] == [["mrihvae", name] for name in ("info", "reconstruct", "report")]
+    assert all(step.split()[1] in COMMANDS for step in steps)
+
+
+def test_demo_reconstructs_as_the_command_does(shown: Shown, tmp_path: Path) -> None:
+    words = ["reconstruct", str(shown.scans), "--output", str(tmp_path), "--checkpoint", str(shown.weights)]
+    assert main([*words, "--mask-type", "random", "--acceleration", "2"]) == 0
     for name in NAMES:
-        found = [
-            read_dataset(tmp_path / one / "reconstructions" / f"{name}.h5", "reconstruction") for one in ("demo", "out")
-        ]
-        assert np.array_equal(*found)
-    records = [json.loads((tmp_path / one / "reconstruct.json").read_text()) for one in ("demo", "out")]
+        file = f"reconstructions/{name}.h5"
+        assert np.array_equal(*(read_dataset(folder / file, "reconstruction") for folder in (shown.output, tmp_path)))
+    records = [json.loads((folder / "reconstruct.json").read_text()) for folder in (shown.output, tmp_path)]
     same = ("method", "checkpoint", "weights", "inference", "undersampling", "coils", "input")
-    assert [{key: record[key] for key in same} for record in records[:1]] == [{key: records[1][key] for key in same}]
+    assert [records[0][key] for key in same] == [records[1][key] for key in same]
 
 
-def test_demo_mistakes(scans: Path, weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_mistakes(
+    shown: Shown, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(cli_demo, "SCANS", shown.scans)
+    weights = shown.weights
     words = ("demo", "--output", tmp_path / "out", "--checkpoint")
     assert error_of(capsys, *words, "nowhere").startswith("nowhere: neither shipped weights")
     message = error_of(capsys, *words, weights, "--acceleration", "0")
@@ -123,6 +126,8 @@ def test_lines_of_tables_are_as_long() -> None:
         "0.2500",
         "12.00",
     ]
+    untimed = table_row("tv", {"PSNR": 30.0, "SSIM": 0.5})
+    assert untimed == "TV (sigpy)               30.00  0.5000" and len(table_head("x", timed=False)) == len(untimed)
     assert describe_conditions(4, 1) == "Random masks, 4x; 1 CPU thread."
     assert describe_conditions(6, 2) == "Random masks, 6x; 2 CPU threads."
 
