@@ -56,7 +56,7 @@ def keep(output: Path, results: Path, timed: bool) -> None:
     with atomic_write(results / "demo.json") as temporary:
         temporary.write_text(json.dumps({"timed": timed, **found}, indent=1) + "\n")
     with atomic_write(results / "demo.png") as temporary:
-        shutil.copyfile(output / "comparison" / f"{SHOWN}.png", temporary)
+        shutil.copyfile(output / demo.COMPARISON / f"{SHOWN}.png", temporary)
     shrink(results / "demo.png")
 
 

@@ -7,7 +7,7 @@ import json
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +47,7 @@ BASELINES = ("zero-filled", "tv")
 LABELS = {"tv": "TV (sigpy)", "hybrid": "mrihvae (hybrid)"}
 LAZY = ("sigpy.mri.app", "fastmri.evaluate")  # imported before anything is timed
 RESULTS = "demo.json"  # scores of all methods
+COMPARISON = "comparison"  # folder of pictures
 NEXT = (
     ("mrihvae info FILE", "what is in it, and the command to reconstruct it"),
     ("mrihvae reconstruct FILE --output OUT", "images, and a picture of each"),
@@ -75,27 +76,28 @@ def run(arguments: options.Demo) -> None:
     """Reconstruct the scans with every method; prints a table of each, writes pictures and a report."""
     output = arguments.output
     _check_earlier(output)
-    check_output(output, *FOLDERS, "comparison")
-    with _loading():
-        scans = sorted((read_scan(file) for file in list_files(SCANS)), key=lambda scan: -scan.coils)
-        order = _order_of(arguments)
-        checkpoints = {scan.name: order.checkpoint or weights_for(scan.coils) for scan in scans}
-        methods = {name: read_method(order, name) for name in dict.fromkeys(checkpoints.values())}
-        for name in LAZY:
-            importlib.import_module(name)
+    check_output(output, *FOLDERS, COMPARISON)
+    order = _order_of(arguments)
+    undersampling = read_undersampling(order)
+    scans = sorted((read_scan(file) for file in list_files(SCANS)), key=lambda scan: -scan.coils)
+    masks = [mask_of(scan, undersampling) for scan in scans]
+    checkpoints = [order.checkpoint or weights_for(scan.coils) for scan in scans]
+    methods = {name: read_method(order, name) for name in dict.fromkeys(checkpoints)}
+    for name in LAZY:
+        importlib.import_module(name)
     compared, volumes = [], []
-    for scan in scans:
-        compared.append(Compared(scan.name, TITLES.get(scan.name, Path(scan.name).stem)))
-        print(table_head(compared[-1].title), flush=True)
-        volumes.append(_compare(scan, methods[checkpoints[scan.name]], order, compared[-1]))
+    for scan, mask, name in zip(scans, masks, checkpoints):
+        one = Compared(scan.name, TITLES.get(scan.name, Path(scan.name).stem))
+        print(table_head(one.title), flush=True)
+        volumes.append(_compare(scan, mask, methods[name], order, one))
+        compared.append(one)
         print(flush=True)
-    settings = {**summarize(order, methods, read_undersampling(order)), "volumes": volumes, "failed": []}
-    _write_json(output / "reconstruct.json", settings)
+    settings = summarize(order, methods, undersampling)
     conditions = describe_conditions(arguments.acceleration, torch.get_num_threads())
-    scores = [{"file": one.file, "title": one.title, "scores": one.scores} for one in compared]
-    _write_json(output / RESULTS, {"conditions": conditions, "weights": settings["weights"], "scans": scores})
-    print(f"{conditions}\n")
-    print(f"Pictures: {output / 'comparison'}")
+    found = {"conditions": conditions, "weights": settings["weights"], "scans": list(map(asdict, compared))}
+    _write_json(output / RESULTS, found)
+    _write_json(output / "reconstruct.json", {**settings, "volumes": volumes, "failed": []})
+    print(f"{conditions}\n\nPictures: {output / COMPARISON}")
     report.run(options.Report(folder=output, title="mrihvae demo"))
     print(f"\nNext, with a scan of your own:\n{_next_commands()}")
 
@@ -118,38 +120,45 @@ def describe_conditions(acceleration: float, threads: int) -> str:
     return f"Random masks, {acceleration:g}x; {counted}."
 
 
-def _compare(scan: Scan, hybrid: Method, order: options.Reconstruct, compared: Compared) -> dict[str, Any]:
+def _compare(
+    scan: Scan, mask: np.ndarray, hybrid: Method, order: options.Reconstruct, compared: Compared
+) -> dict[str, Any]:
     """Reconstruct a scan with the baselines, and as `mrihvae reconstruct` does; prints a line per method.
 
     Returns
     -------
     the row of the volume, for reconstruct.json
     """
-    assert scan.target is not None
-    undersampling = read_undersampling(order)
-    lines, images = mask_of(scan, undersampling), {}
+    target, images = scan.target, dict[str, np.ndarray]()
+    assert target is not None
 
-    def score(name: str, volume: np.ndarray, seconds: float) -> None:
-        images[name] = volume
-        scored = score_volume(scan.target, volume)
-        compared.scores[name] = {"PSNR": scored["PSNR"], "SSIM": scored["SSIM"], "seconds": seconds}
+    def show(name: str, volume: np.ndarray, seconds: float) -> None:
+        images[name], scores = volume, score_volume(target, volume)
+        compared.scores[name] = {"PSNR": scores["PSNR"], "SSIM": scores["SSIM"], "seconds": seconds}
         print(table_row(name, compared.scores[name]), flush=True)
 
     for name in BASELINES:
         method, began = load_method(name), time.perf_counter()
-        with collect_notices(), _progress(compared.title, name, len(scan.kspace)) as advance:
-            volume = reconstruct_volume(scan, lines, method, progress=advance)  # warns of what the hybrid's row has
-        score(name, volume, (time.perf_counter() - began) / len(volume))
-    file, output = SCANS / scan.name, order.output
-    row = reconstruct_to_files(scan, file, output, hybrid, undersampling, order.batch_size)
-    score(hybrid.name, read_dataset(output / FOLDERS[0] / scan.name, "reconstruction"), row["seconds_per_slice"])
-    title = f"{compared.title}: {scan.name}, effective acceleration {effective_acceleration(lines):.2f}"
-    if len(scan.kspace) > 1:
-        title += f", slice {len(scan.kspace) // 2 + 1} of {len(scan.kspace)}; scores of all slices"
+        with collect_notices(), _progress(compared.title, name, len(target)) as advance:  # the hybrid's row has them
+            volume = reconstruct_volume(scan, mask, method, progress=advance)
+        show(name, volume, (time.perf_counter() - began) / len(volume))
+    output = order.output
+    row = reconstruct_to_files(scan, SCANS / scan.name, output, hybrid, read_undersampling(order), order.batch_size)
+    volume = read_dataset(output / "reconstructions" / scan.name, "reconstruction")
+    show(hybrid.name, volume, row["seconds_per_slice"])
+    _draw(output / COMPARISON / f"{Path(scan.name).stem}.png", scan, mask, images, compared)
+    return row
+
+
+def _draw(path: Path, scan: Scan, mask: np.ndarray, images: Mapping[str, np.ndarray], compared: Compared) -> None:
+    """Draw the middle slice by every method."""
+    assert scan.target is not None
+    slices = len(scan.target)
+    which = f", slice {slices // 2 + 1} of {slices}; scores of all slices" if slices > 1 else ""
+    title = f"{compared.title}: {scan.name}, effective acceleration {effective_acceleration(mask):.2f}{which}"
     labeled = {LABELS.get(name, name): volume for name, volume in images.items()}
     scores = {LABELS.get(name, name): values for name, values in compared.scores.items()}
-    draw_comparison(output / "comparison" / f"{Path(scan.name).stem}.png", title, labeled, scan.target, scores, lines)
-    return row
+    draw_comparison(path, title, labeled, scan.target, scores, mask)
 
 
 def _order_of(arguments: options.Demo) -> options.Reconstruct:
@@ -165,13 +174,6 @@ def _check_earlier(output: Path) -> None:
     for name in RECORDS:
         if (output / name).exists() and not (output / RESULTS).exists():
             raise InputError(f"{output}: has results of another command ({name}); choose another --output")
-
-
-@contextmanager
-def _loading() -> Iterator[None]:
-    """Show that something is going on, before the first scan."""
-    with tqdm(bar_format="{desc}", desc="loading the network", leave=False):
-        yield
 
 
 @contextmanager
