@@ -4,9 +4,10 @@
     python -m benchmarks.tables --check    # fails if a page's tables are not those of the results
 
 A page has a table of benchmarks/results/NAME.json between the lines `<!-- results:NAME -->` and
-`<!-- /results -->`: of a protocol, of `seconds` (quality.py --time), of `calibration` (calibration.py), or of
-`restoration` (restoration.py). Two names stand for several files: `mask_loss`, what patterns cost against random lines
-of equal acceleration, and `summary`, the real scans of one and of several coils.
+`<!-- /results -->`: of a protocol, of `seconds` (quality.py --time), of `calibration` (calibration.py), of
+`restoration` (restoration.py), or what `mrihvae demo` printed (demo.py). Two names stand for several files:
+`mask_loss`, what patterns cost against random lines of equal acceleration, and `summary`, the real scans of one and of
+several coils.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from benchmarks.multicoil.tables import multicoil_seconds_table, multicoil_table
 from benchmarks.restoration.tables import overview
 from benchmarks.robustness.tables import fuzz_table, trust_table
 from benchmarks.scanner.tables import crowd_table, scanner_tables
+from mrihvae.cli.demo import table_head, table_row
 from mrihvae.errors import InputError
 from mrihvae.utils.files import atomic_write
 
@@ -56,7 +58,23 @@ SUMMARY_METHODS = {  # label: names in the results of one coil and of several
 }
 COMPARED = ("unet", "hybrid")
 SECONDS_LABELS = {**LABELS, "uncertainty": "ours, 16 samples and their deviation"}
+
+
+def demo_block(found: dict[str, Any]) -> str:
+    """Lay out what `mrihvae demo` printed, without its seconds where the machine was busy."""
+    scans = [
+        [
+            table_head(scan["title"], found["timed"]),
+            *(table_row(name, scores) for name, scores in scan["scores"].items()),
+        ]
+        for scan in found["scans"]
+    ]
+    lines = "\n\n".join("\n".join(lines) for lines in scans)
+    return f"```text\n{lines}\n\n{found['conditions']}\n```\n"
+
+
 SEVERAL: dict[str, Callable[[dict[str, Any]], str]] = {
+    "demo": demo_block,
     "fuzz": fuzz_table,
     "multicoil": lambda found: multicoil_tables(found["volumes"]),
     "multicoil_seconds": multicoil_seconds_table,

@@ -195,13 +195,13 @@ def made(package: Path, data: Path | None) -> dict[str, np.ndarray]:
     """Run everything; gives arrays by name."""
     with tempfile.TemporaryDirectory() as folder:
         golden = Golden(package, Path(folder))
-        demos = sorted((package / "mrihvae" / "demo_scans").glob("*.h5"))
+        demos = sorted((package / "mrihvae" / "demo_scans").glob("patient_*.h5"))
         (golden.folder / "images").mkdir()
         for demo in demos:
             golden.run("convert", demo, golden.folder / "images" / f"{demo.stem}.nii.gz", "--images")
             golden.keep_file(f"convert/{demo.stem}", golden.folder / "images" / f"{demo.stem}.nii.gz")
         parts: list[Callable[[], object]] = [
-            lambda: reconstructed(golden, demos[0], trained(golden, demos[0].parent)),
+            lambda: reconstructed(golden, demos[0], trained(golden, demos[0])),
             lambda: restored(golden),
             lambda: of_scanner(golden),
         ]

@@ -24,6 +24,7 @@ MAIN = "singlecoil_random_4x"
 TIMED = "256x256"  # the size of the simulated scans
 STYLES = {
     "zero-filled": ("0.6", "o"),
+    "pocs": ("0.3", "h"),
     "wavelet": ("tab:olive", "v"),
     "tv": ("tab:green", "s"),
     "bart-wavelet": ("tab:cyan", "^"),

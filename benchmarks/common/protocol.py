@@ -38,6 +38,7 @@ from mrihvae.utils.config import from_dict
 
 LABELS = {
     "zero-filled": "zero-filled",
+    "pocs": "POCS",
     "wavelet": "L1-wavelet (sigpy)",
     "tv": "TV (sigpy)",
     "bart-wavelet": "L1-wavelet (BART)",

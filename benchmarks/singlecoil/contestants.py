@@ -14,7 +14,7 @@ import torch
 
 from benchmarks import HERE
 from benchmarks.common.protocol import label
-from benchmarks.peers import bart, unet
+from benchmarks.peers import bart, pocs, unet
 from mrihvae.data.scan import Scan, delivered_shape, encoded_lines
 from mrihvae.errors import InputError
 from mrihvae.inference.settings import InferenceSettings
@@ -94,12 +94,20 @@ class Contest:
             return "unet: left out, since no weights are given (--unet random:4=FILE)"
         return None
 
+    @staticmethod
+    def takes(name: str, pattern: Undersampling) -> bool:
+        """Say whether a method is made for a pattern: POCS for partial Fourier alone."""
+        return name != "pocs" or pattern.mask_type == "partial_fourier"
+
     def contestant(self, name: str, pattern: Undersampling, kind: str) -> Contestant:
         """Prepare a method for a pattern and a kind of scans, "raw" or "simulated"."""
         if name == "zero-filled":
             return Contestant(name, _packaged(make_method(name)), name)
         if name in SAMPLING_METHODS:
             return self._ours(name)
+        if name == "pocs":
+            iterations = pocs.ITERATIONS[kind]
+            return Contestant(name, _pocs(iterations), f"iterations {iterations}")
         if name == "unet":
             return self._unet(pattern)
         strength = strength_for(self.strengths, name, pattern.acceleration, kind)
@@ -196,6 +204,15 @@ def strength_for(best: list[dict[str, Any]], method: str, acceleration: float, k
 
 def _packaged(method: Method) -> Callable[[Scan, np.ndarray], np.ndarray]:
     return lambda scan, mask: reconstruct_volume(scan, mask, method)
+
+
+def _pocs(iterations: int) -> Callable[[Scan, np.ndarray], np.ndarray]:
+    def solve(kspace: np.ndarray, known: np.ndarray) -> np.ndarray:
+        arrays = torch.from_numpy(kspace), torch.from_numpy(known.copy())
+        image: np.ndarray = pocs.reconstruct(*arrays, iterations).numpy()
+        return image
+
+    return lambda scan, mask: slicewise(scan, mask, solve)
 
 
 def _bart(name: str, strength: float) -> Callable[[Scan, np.ndarray], np.ndarray]:

@@ -97,7 +97,8 @@ def benchmark(protocol: Protocol, contest: Contest, methods: list[str], options:
     jobs = list(list_jobs(protocol, options))
     order = [job.key(method) for job in jobs for method in METHODS]
     for job in tqdm(jobs, options.protocol.stem):
-        contestants = [contest.contestant(name, job.pattern, job.scans.kind) for name in methods]
+        fit = [name for name in methods if contest.takes(name, job.pattern)]
+        contestants = [contest.contestant(name, job.pattern, job.scans.kind) for name in fit]
         missing = [c for c in contestants if not is_current(rows.get(job.key(c.name)), c, job)]
         if missing:
             rows |= {job.key(row["method"]): row for row in run_job(job, missing, options)}
@@ -222,7 +223,8 @@ def write_seconds(contest: Contest, methods: list[str], options: argparse.Namesp
             file=sys.stderr,
         )
     pattern = Undersampling("random", 4, 0.08)
-    contestants = [contest.contestant(name, pattern, "simulated") for name in methods]
+    fit = [name for name in methods if contest.takes(name, pattern)]
+    contestants = [contest.contestant(name, pattern, "simulated") for name in fit]
     results = {
         **_provenance(contest, options),
         "load_before": round(load, 2),

@@ -77,7 +77,7 @@ def _run(arguments: Reconstruct) -> int:
     check_coil_options(arguments, [coils for _, coils in heads.values()])
     checkpoints = {file: arguments.checkpoint or weights_for(coils or 1) for file, (_, coils) in heads.items()}
     methods = {name: read_method(arguments, name) for name in dict.fromkeys(checkpoints.values())}
-    summary = _summary(arguments, methods, undersampling)
+    summary = summarize(arguments, methods, undersampling)
     done = finished_before(record.path, summary, SAME, "volumes") if arguments.resume else {}
     if arguments.verbose:
         print(settings_lines(summary))
@@ -219,7 +219,9 @@ def _check_challenge(file: Path, coils: int | None, challenge: str | None) -> No
         raise InputError(f"{file}: is of {kind}, not of challenge '{challenge}'; leave it out, or the option")
 
 
-def _summary(arguments: Reconstruct, methods: dict[str, Method], undersampling: Undersampling | None) -> dict[str, Any]:
+def summarize(
+    arguments: Reconstruct, methods: dict[str, Method], undersampling: Undersampling | None
+) -> dict[str, Any]:
     """Return the settings of a reconstruction, which must be the same in one output folder."""
     method = next(iter(methods.values()))
     use_samples = isinstance(method, SampleMeanMethod) or arguments.samples is not None

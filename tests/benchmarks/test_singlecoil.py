@@ -13,8 +13,9 @@ import h5py
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
-from benchmarks import tables
+from benchmarks import demo, tables
 from benchmarks.common import plots, simulated_scans
 from benchmarks.common.ceiling import ceiling, magnitude_error, noise_power, pixel_noise
 from benchmarks.common.protocol import METHODS, ScanSet, label, read_protocol, scan_files, subset
@@ -650,3 +651,22 @@ def test_simulate_gives_what_the_noise_is_of() -> None:
     kspace, noise = simulated_scans._simulate(phantom(64, 64), np.random.RandomState(1))
     torch.testing.assert_close(simulated_scans.simulate(phantom(64, 64), rng), kspace)
     assert noise == pytest.approx(0.01 * float(torch.quantile(ifft2c(kspace).abs(), 0.99)), rel=0.05)
+
+
+# the demo of README.md
+
+
+@pytest.mark.parametrize("timed", [True, False])
+def test_block_of_the_demo(tmp_path: Path, timed: bool) -> None:
+    """It is what the demo printed; seconds of a busy machine are left out."""
+    (tmp_path / "out" / "comparison").mkdir(parents=True)
+    Image.new("L", (40, 30)).save(tmp_path / "out" / "comparison" / f"{demo.SHOWN}.png")
+    scores = {"tv": {"PSNR": 30.0, "SSIM": 0.5, "seconds": 2.0}}
+    found = {"conditions": "2 CPU threads.", "scans": [{"file": "x.h5", "title": "x", "scores": scores}]}
+    (tmp_path / "out" / "demo.json").write_text(json.dumps(found))
+    demo.keep(tmp_path / "out", tmp_path, timed)
+    block = tables.render("<!-- results:demo -->\n<!-- /results -->\n", tmp_path, Path("README.md")).splitlines()
+    assert block[1] == "```text" and block[5:7] == ["2 CPU threads.", "```"]
+    assert block[2].split() == ["x", "PSNR", "/", "dB", "SSIM", *(["s", "/", "slice"] if timed else [])]
+    assert block[3].split() == ["TV", "(sigpy)", "30.00", "0.5000", *(["2.00"] if timed else [])]
+    assert (tmp_path / "demo.png").is_file()

@@ -108,7 +108,7 @@ def command(
     inputs: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
 ) -> Command:
     """Run a command of `WORDS` that writes to a folder."""
-    monkeypatch.setattr(demo, "METHODS", ("zero-filled", "amortized", "hybrid"))
+    monkeypatch.setattr(demo, "SCANS", inputs / "data" / "val")
 
     def start(name: str, output: Path) -> Ending:
         capsys.readouterr()
