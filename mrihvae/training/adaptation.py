@@ -28,6 +28,7 @@ from mrihvae.inference.reconstruct import infer_kspace
 from mrihvae.inference.settings import InferenceSettings, RefinementSettings
 from mrihvae.model.hvae import HVAE
 from mrihvae.model.weights import save_weights
+from mrihvae.training.adapt_settings import FEWEST_SLICES, AdaptSettings
 from mrihvae.training.checkpoints import read_checkpoint, replace_checkpoint
 from mrihvae.training.log import append_line, cut_log
 from mrihvae.training.muon import MuonAdam
@@ -39,55 +40,6 @@ from mrihvae.utils.config import from_dict
 LOG = "log.jsonl"
 CHECKED = InferenceSettings(RefinementSettings(sweeps=0), views=1, rounds=1, tv_blend=False)  # an encoder pass
 R = "r."  # what names of r's weights begin with
-
-
-@dataclass(frozen=True)
-class AdaptSettings:
-    """Settings of adapting.
-
-    Attributes
-    ----------
-    steps : optimizer steps at most
-    learning_rate : after `warmup` steps, and from then on
-    warmup : steps over which the learning rate rises
-    held_out : share of the acquired samples outside of the calibration region that a step holds out
-    check_share : share of them that is never trained on, in every slice, for the check
-    check_slices : share of the slices that are not trained on at all, if there are at least `FEWEST_SLICES`
-    most_checked : slices that are checked at most, half of them such that are not trained on
-    check_every : steps between checks
-    patience : checks without a better one, after which a run ends
-    second_every : every n-th step gives r its own reconstruction as the guess (a second round); 0 for none
-    ema : decay of the averaged weights, which are checked
-    clip : largest norm of a gradient
-    seed : of all random choices
-    """
-
-    steps: int = 400
-    learning_rate: float = 3e-4
-    warmup: int = 10
-    held_out: float = 0.4
-    check_share: float = 0.2
-    check_slices: float = 0.2
-    most_checked: int = 8
-    check_every: int = 20
-    patience: int = 5
-    second_every: int = 3
-    ema: float = 0.95
-    clip: float = 1.0
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        if min(self.steps, self.check_every, self.patience, self.most_checked) < 1:
-            raise InputError("steps, check_every, patience and most_checked must be at least 1")
-        if min(self.warmup, self.second_every, self.seed) < 0:
-            raise InputError("warmup, second_every and seed must be at least 0")
-        if not (self.learning_rate > 0 and self.clip > 0 and 0 < self.ema < 1):
-            raise InputError("learning_rate and clip must be above 0, and ema in (0, 1)")
-        if not (0 < self.held_out < 1 and 0 < self.check_share < 1 and 0 <= self.check_slices < 1):
-            raise InputError("held_out and check_share must be in (0, 1), and check_slices in [0, 1)")
-
-
-FEWEST_SLICES = 5  # below, the check has no slices of its own
 
 
 @dataclass(frozen=True)
@@ -127,6 +79,7 @@ class Progress:
     start, best : the check of the start and the least one: mean error over the variance of the likelihood, dB
     best_step : step of the latter; 0 for the start
     idle : checks since
+    loss, last : of the newest step, and the newest check
     """
 
     step: int = 0
@@ -135,6 +88,8 @@ class Progress:
     best: float | None = None
     best_step: int = 0
     idle: int = 0
+    loss: float = 0.0
+    last: float = 0.0
 
 
 @dataclass
@@ -215,19 +170,20 @@ def adapt_step(run: Adaptation, slices: Sequence[UndersampledSlice], splits: Spl
     with torch.no_grad():
         torch._foreach_lerp_(run.average.masked_parameters(), trained, 1 - decay)
     run.progress.step += 1
-    return float(loss.detach())
+    run.progress.loss = float(loss.detach())
+    return run.progress.loss
 
 
 def check_step(run: Adaptation, slices: Sequence[UndersampledSlice], splits: Splits) -> float:
     """Check the averaged weights as they would be stored, and keep them if they are the best so far."""
     progress = run.progress
     if progress.start is None:
-        progress.start = progress.best = check(run.best, slices, splits, run.settings)
+        progress.start = progress.best = progress.last = check(run.best, slices, splits, run.settings)
         return progress.start
     candidate = copy.deepcopy(run.average)
     for parameter in candidate.masked_parameters():
         parameter.copy_(parameter.half())
-    found = check(candidate, slices, splits, run.settings)
+    progress.last = found = check(candidate, slices, splits, run.settings)
     progress.idle += 1
     if progress.best is not None and found < progress.best:
         progress.best, progress.best_step, progress.idle = found, progress.step, 0
