@@ -20,7 +20,7 @@ from mrihvae.model.hvae import HVAE
 from mrihvae.model.shipped import find_weights, weights_for
 from mrihvae.model.weights import fingerprint, load_card, load_on
 from mrihvae.recon.catalog import CALIBRATED
-from mrihvae.training.adaptation import Adaptation, AdaptSettings, adapt, draw_splits, load_adaptation
+from mrihvae.training.adaptation import Adaptation, AdaptSettings, adapt, load_adaptation
 from mrihvae.training.checkpoints import NEWEST
 from mrihvae.training.run import WEIGHTS
 from mrihvae.training.self_supervised import UndersampledSlice
@@ -65,8 +65,8 @@ def _weights_of(scans: Sequence[SiteScan]) -> str:
     names = list(dict.fromkeys(weights_for(scan.scan.coils) for scan in scans))
     if len(names) > 1:
         raise InputError(
-            "SCANS: some have one coil and some several, which take other weights; adapt to each kind by itself, or name "
-            "weights for both by --checkpoint"
+            "SCANS: some have one coil and some several, which take other weights; adapt to each kind by itself, or "
+            "name weights for both by --checkpoint"
         )
     return names[0]
 
@@ -127,5 +127,7 @@ def _progress(steps: Iterable[int], job: Adaptation) -> Iterator[int]:
     with tqdm(steps, "adapting", initial=job.progress.step, total=job.settings.steps) as bar:
         for step in bar:
             done = job.progress
-            bar.set_postfix_str(f"loss {done.loss:.3f}, check {done.last:.2f} dB (start {done.start:.2f})", refresh=False)
+            bar.set_postfix_str(
+                f"loss {done.loss:.3f}, check {done.last:.2f} dB (start {done.start:.2f})", refresh=False
+            )
             yield step

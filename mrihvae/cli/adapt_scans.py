@@ -98,7 +98,7 @@ def _checked(file: Path, scan: Scan) -> SiteScan:
     """Check that a scan is undersampled, and that there is something in it."""
     if is_complete(scan):
         raise InputError(
-            f"{file}: {scan.name} is fully sampled; train on such scans with 'mrihvae train', which learns more from them"
+            f"{file}: is fully sampled; train on such scans with 'mrihvae train', which learns more from them"
         )
     mask = mask_of(scan, None)
     check_signal(scan, mask)

@@ -153,7 +153,7 @@ def draw_step(
 
 
 def adapt_step(run: Adaptation, slices: Sequence[UndersampledSlice], splits: Splits) -> float:
-    """Take one step of the optimizer, count it, and return its loss: the logarithm of the error, and of the guesses'."""
+    """Take one step of the optimizer, count it, and return its loss: the log-errors of r and of its guesses."""
     settings, step = run.settings, run.progress.step
     run.optimizer.zero_grad(set_to_none=True)
     scans = draw_step(run.model, slices, splits, settings, step)

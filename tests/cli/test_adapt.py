@@ -81,7 +81,7 @@ def test_resumed_run(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture
     ("kind", "words", "message"),
     [
         ("", (), "SCANS: nothing to adapt to"),
-        ("full", (), "e.h5 is fully sampled; train on such scans with 'mrihvae train'"),
+        ("full", (), "e.h5: is fully sampled; train on such scans with 'mrihvae train'"),
         ("few", (), "d.h5: too few lines were acquired outside of the calibration region"),
         ("nowhere", (), "nowhere"),
         ("one several", (), "SCANS: some have one coil and some several"),

@@ -64,7 +64,10 @@ def test_prior_stays_bit_for_bit_and_the_check_is_never_worse(
     assert card["check"]["before"] == scores[0] and card["check"]["after"] == run.progress.best
     assert card["counters"]["step"] == run.progress.best_step and card["counters"]["steps"] == 6
     log = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
-    assert [line["step"] for line in log] == list(range(7)) and ["check" in line for line in log] == [True, False] * 3 + [True]
+    assert [line["step"] for line in log] == list(range(7)) and ["check" in line for line in log] == [
+        True,
+        False,
+    ] * 3 + [True]
 
 
 def test_the_start_is_kept_where_nothing_helps(start: HVAE, slices: list[UndersampledSlice], tmp_path: Path) -> None:

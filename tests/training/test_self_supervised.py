@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-
 import numpy as np
 import pytest
 import torch
@@ -61,7 +60,9 @@ def test_weights_are_those_of_k_weighted_ssdu() -> None:
     outside = scan.outside
     inner = slice(40, 90)
     assert density(scan.measured, outside)[inner].numpy() == pytest.approx(0.25, abs=0.03)
-    assert weights(scan.measured, outside, 0.4)[inner].numpy() == pytest.approx((1 - 0.6 * 0.25) / (0.25 * 0.4), rel=0.15)
+    assert weights(scan.measured, outside, 0.4)[inner].numpy() == pytest.approx(
+        (1 - 0.6 * 0.25) / (0.25 * 0.4), rel=0.15
+    )
 
 
 def test_expected_loss_is_that_of_all_samples_without_input() -> None:

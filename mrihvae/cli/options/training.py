@@ -61,8 +61,8 @@ class Train(Options):
 class Adapt(Options):
     """adapt weights to a site by its own undersampled scans, without fully sampled ones
 
-    Acquired lines are held out and predicted; the prior stays as it is. Further lines are never trained on: by these the
-    best weights are chosen, and the start is kept where nothing is better.
+    Acquired lines are held out and predicted; the prior stays as it is. Further lines are never trained on: by these
+    the best weights are chosen, and the start is kept where nothing is better.
 
     Example:
       mrihvae adapt scans/ --output site/
