@@ -4,8 +4,8 @@
 
 simulates fully sampled scans of each set, undersamples them at 4x as fastMRI does, adapts the weights to `SLICES` of
 the undersampled slices as the command does, and scores the reconstruction before and after: of these very slices, and
-of others of the same set, which stay unseen. It writes benchmarks/results/adapt.json, a table (.md) and a picture (.png)
-beside it after every run; --resume goes on, --sets and --weights take a part, --steps and --minutes bound a run.
+of others of the same set, which stay unseen. It writes benchmarks/results/adapt.json, and a table (.md) and a picture
+(.png) beside it after every run; --resume goes on, --sets and --weights take a part, --steps and --minutes bound a run.
 """
 
 from __future__ import annotations
@@ -194,8 +194,8 @@ def write(path: Path, runs: Sequence[Mapping[str, Any]]) -> None:
 def table(runs: Sequence[Mapping[str, Any]]) -> str:
     """Tabulate PSNR and SSIM before and after."""
     lines = [
-        "| set | weights | scored on | method | PSNR before | after | gain, dB | SSIM before | after | check, dB | steps "
-        "| s |",
+        "| set | weights | scored on | method | PSNR before | after | gain, dB | SSIM before | after | check, dB | "
+        "steps | s |",
         "|---|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     for run in runs:

@@ -84,8 +84,11 @@ def read_slices(scans: Sequence[SiteScan], most: int) -> list[UndersampledSlice]
     """
     every = [(scan, k) for scan in scans for k in range(len(scan.sliced))]
     chosen = np.unique(np.linspace(0, len(every) - 1, min(most, len(every))).round().astype(int))
-    found = [every[n][0].slice(every[n][1]) for n in tqdm(chosen, "reading", leave=False)]
-    slices = [one for one in found if one is not None]
+    slices, failures = list[UndersampledSlice](), Failures(len(scans))
+    for scan, k in tqdm([every[n] for n in chosen], "reading", leave=False):
+        if scan.scan.name not in failures.reasons:
+            with failures.collect(scan.scan.name):
+                slices += [one for one in (scan.slice(k),) if one is not None]
     if not slices:
         raise InputError(
             f"{scans[0].scan.name}: too few lines were acquired outside of the calibration region to hold some out (at "

@@ -133,7 +133,7 @@ def check(model: HVAE, slices: Sequence[UndersampledSlice], splits: Splits, sett
     errors = []
     with torch.no_grad():
         for k in splits.checked:
-            scans = hold_out(model, slices[k], splits.reserved[k], splits.reserved[k], settings.check_share)
+            scans = hold_out(model, slices[k], splits.reserved[k], splits.reserved[k], 1 - settings.check_share)
             found = scans.problem.finish(infer_kspace(model, scans.problem, CHECKED))
             errors.append(float(normalized_error(model, scans, found)))
     return float(np.mean(errors))
@@ -147,9 +147,8 @@ def draw_step(
     k = splits.trained[int(rng.integers(len(splits.trained)))]
     free = slices[k].outside & ~splits.reserved[k]
     compared = take(free, settings.held_out, rng, slices[k].lines)
-    return hold_out(
-        model, slices[k], compared | splits.reserved[k], compared, settings.held_out, int(rng.integers(VIEWS))
-    )
+    kept = (1 - settings.check_share) * (1 - settings.held_out)
+    return hold_out(model, slices[k], compared | splits.reserved[k], compared, kept, int(rng.integers(VIEWS)))
 
 
 def adapt_step(run: Adaptation, slices: Sequence[UndersampledSlice], splits: Splits) -> float:
@@ -226,6 +225,8 @@ def adapt(
     splits = draw_splits(slices, run.settings)
     began, before = time.monotonic(), run.progress.seconds
     saved = began
+    if run.finished:  # a process that was killed may have left its weights behind
+        save_best(directory, run, provenance or {})
     cut_log(directory / LOG, run.progress.step)
     if run.progress.start is None:
         append_line(directory / LOG, {"step": 0, "check": round(check_step(run, slices, splits), 5)})
@@ -263,12 +264,17 @@ def save_adaptation(directory: Path, run: Adaptation, provenance: Mapping[str, A
     held = {name: tensor.cpu().contiguous() for name, tensor in tensors.items()}
     text = json.dumps({**state, "provenance": dict(provenance)})
     replace_checkpoint(directory, held, {"state": text, "step": str(run.progress.step)})
+    save_best(directory, run, provenance)
+
+
+def save_best(directory: Path, run: Adaptation, provenance: Mapping[str, Any]) -> None:
+    """Write the best weights, and their card."""
     done = run.progress
     counters = {"step": done.best_step, "steps": done.step, "seconds": round(done.seconds, 1)}
     checked = {"before": done.start, "after": done.best, "unit": "dB of held-out error over the likelihood's variance"}
-    save_weights(
-        directory / WEIGHTS, run.best, {**provenance, "adapt": state["adapt"], "counters": counters, "check": checked}
-    )
+    settings = dataclasses.asdict(run.settings)
+    card = {**provenance, "adapt": settings, "counters": counters, "check": checked}
+    save_weights(directory / WEIGHTS, run.best, card)
 
 
 def load_adaptation(directory: Path, start: HVAE, **changes: Any) -> tuple[Adaptation, dict[str, Any]]:

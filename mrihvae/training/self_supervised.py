@@ -1,13 +1,14 @@
 """Self-supervised losses: phase-encoding lines that were acquired, held out of the input, and predicted (SSDU).
 
-The acquired samples Omega of a slice are split at random, Omega = Theta + Lambda. The network is given Theta, and its
-answer khat is compared with the data on Lambda alone (Yaman et al. 2020). Acquired samples are denser at low
-frequencies, so that each counts by
+The acquired samples Omega of a slice are split at random into Theta, Lambda and samples that are set aside. The network
+is given Theta, and its answer khat is compared with the data on Lambda alone (Yaman et al. 2020). Many patterns are
+denser at low frequencies, so that samples count by
 
-    w = (1 - pt p) / (p (1 - pt)),
+    w = (1 - pt p) / p,
 
-with p the density of Omega, and pt that of Theta in Omega: then the expected loss is the one of all samples that the
-network is not given (Millard and Chiew 2023, K-weighted SSDU). The calibration region stays in the input.
+with p the density of Omega, and pt that of Theta in Omega: then the expected loss is, but for a factor, that of all
+samples that the network is not given (Millard and Chiew 2023, K-weighted SSDU). The calibration region stays in the
+input.
 """
 
 from __future__ import annotations
@@ -112,10 +113,10 @@ def density(measured: Tensor, outside: Tensor) -> Tensor:
     return (sums[0] / sums[1].clamp_min(1e-9)).clamp(1e-3, 1).float()
 
 
-def weights(measured: Tensor, outside: Tensor, share: float) -> Tensor:
-    """Compute w of the samples of each column, (W,), when a share of those outside is held out."""
-    p, kept = density(measured, outside), 1 - share
-    return (1 - kept * p) / (p * share)
+def weights(measured: Tensor, outside: Tensor, kept: float) -> Tensor:
+    """Compute w of the samples of each column, (W,), when a share `kept` of those outside is given to the network."""
+    p = density(measured, outside)
+    return (1 - kept * p) / p
 
 
 @dataclass
@@ -147,7 +148,7 @@ class HeldOut(Scans):
 
 
 def hold_out(
-    model: HVAE, scan: UndersampledSlice, without: Tensor, compared: Tensor, share: float, number: int = 0
+    model: HVAE, scan: UndersampledSlice, without: Tensor, compared: Tensor, kept: float, number: int = 0
 ) -> HeldOut:
     """Return a slice without some of its samples, in view `number` of the network, and the samples to predict.
 
@@ -155,12 +156,12 @@ def hold_out(
     ----------
     without : acquired samples that the network is not given, bool (H, W)
     compared : those of them that are predicted
-    share : of the samples outside of the calibration region that are compared at a time, for the weights
+    kept : share of the samples outside of the calibration region that is given to it on average, for the weights
     """
     kept = torch.where(without, torch.zeros((), dtype=scan.kspace.dtype), scan.kspace)
     maps = None if scan.maps is None else scan.maps[None]
     problem: Problem = prepare(model, kept[None], scan.known & ~without, maps, scan.noise[None])
-    weight = compared * weights(scan.measured, scan.outside, share)
+    weight = compared * weights(scan.measured, scan.outside, kept)
     unit = problem.unit.view(-1, *[1] * scan.kspace.ndim)
     target = scan.kspace[None].to(unit.device) / unit
     weight = weight[None].to(unit.device)
