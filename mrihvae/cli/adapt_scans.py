@@ -89,6 +89,7 @@ def read_slices(scans: Sequence[SiteScan], most: int) -> list[UndersampledSlice]
         if scan.scan.name not in failures.reasons:
             with failures.collect(scan.scan.name):
                 slices += [one for one in (scan.slice(k),) if one is not None]
+    failures.check_any_left(scans[0].file.parent, "usable")
     if not slices:
         raise InputError(
             f"{scans[0].scan.name}: too few lines were acquired outside of the calibration region to hold some out (at "

@@ -19,7 +19,7 @@ class AdaptSettings:
     learning_rate : after `warmup` steps, and from then on
     warmup : steps over which the learning rate rises
     held_out : share of the acquired samples outside of the calibration region that a step holds out
-    check_share : share of them that is never trained on, in every slice, for the check
+    check_share : share of them that is never trained on, in the slices that are checked
     check_slices : share of the slices that are not trained on at all, if there are at least `FEWEST_SLICES`
     most_checked : slices that are checked at most, half of them such that are not trained on
     check_every : steps between checks

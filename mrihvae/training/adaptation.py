@@ -31,7 +31,6 @@ from mrihvae.model.weights import save_weights
 from mrihvae.training.adapt_settings import FEWEST_SLICES, AdaptSettings
 from mrihvae.training.checkpoints import read_checkpoint, replace_checkpoint
 from mrihvae.training.log import append_line, cut_log
-from mrihvae.training.muon import MuonAdam
 from mrihvae.training.objective import rollout
 from mrihvae.training.run import STATE, WEIGHTS
 from mrihvae.training.self_supervised import VIEWS, HeldOut, UndersampledSlice, hold_out, normalized_error, take
@@ -50,7 +49,7 @@ class Splits:
     ----------
     trained : numbers of slices that steps are taken on
     checked : numbers of slices that are checked
-    reserved : of every slice, the samples that are checked and never trained on, bool (H, W)
+    reserved : of every slice, the samples that are checked and never trained on, bool (H, W); none of the others
     """
 
     trained: tuple[int, ...]
@@ -64,9 +63,12 @@ def draw_splits(slices: Sequence[UndersampledSlice], settings: AdaptSettings) ->
     count = round(settings.check_slices * len(slices)) if len(slices) >= FEWEST_SLICES else 0
     order = [int(k) for k in rng.permutation(len(slices))]
     apart, trained = order[:count], order[count:]
-    reserved = tuple(take(scan.outside, settings.check_share, rng, scan.lines) for scan in slices)
     own = apart[: max(1, settings.most_checked // 2)]
-    return Splits(tuple(sorted(trained)), (*own, *trained[: settings.most_checked - len(own)]), reserved)
+    checked = (*own, *trained[: settings.most_checked - len(own)])
+    reserved = [torch.zeros_like(scan.outside) for scan in slices]
+    for k in checked:
+        reserved[k] = take(slices[k].outside, settings.check_share, rng, slices[k].lines)
+    return Splits(tuple(sorted(trained)), checked, tuple(reserved))
 
 
 @dataclass
@@ -99,7 +101,7 @@ class Adaptation:
     model: HVAE
     average: HVAE
     best: HVAE
-    optimizer: MuonAdam
+    optimizer: torch.optim.Adam
     settings: AdaptSettings
     progress: Progress = field(default_factory=Progress)
 
@@ -117,7 +119,9 @@ class Adaptation:
         model, average, best = (copy.deepcopy(start).requires_grad_(False) for _ in range(3))
         for parameter in model.masked_parameters():
             parameter.requires_grad_(True)
-        return cls(model, average, best, MuonAdam(model.masked_parameters(), lr=0.0), settings)
+        return cls(
+            model, average, best, torch.optim.Adam(model.masked_parameters(), lr=0.0, betas=(0.9, 0.99)), settings
+        )
 
     @property
     def finished(self) -> bool:
@@ -147,7 +151,7 @@ def draw_step(
     k = splits.trained[int(rng.integers(len(splits.trained)))]
     free = slices[k].outside & ~splits.reserved[k]
     compared = take(free, settings.held_out, rng, slices[k].lines)
-    kept = (1 - settings.check_share) * (1 - settings.held_out)
+    kept = (1 - settings.check_share if k in splits.checked else 1) * (1 - settings.held_out)
     return hold_out(model, slices[k], compared | splits.reserved[k], compared, kept, int(rng.integers(VIEWS)))
 
 
