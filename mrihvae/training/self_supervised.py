@@ -158,9 +158,9 @@ def hold_out(
     compared : those of them that are predicted
     kept : share of the samples outside of the calibration region that is given to it on average, for the weights
     """
-    kept = torch.where(without, torch.zeros((), dtype=scan.kspace.dtype), scan.kspace)
+    rest = torch.where(without, torch.zeros((), dtype=scan.kspace.dtype), scan.kspace)
     maps = None if scan.maps is None else scan.maps[None]
-    problem: Problem = prepare(model, kept[None], scan.known & ~without, maps, scan.noise[None])
+    problem: Problem = prepare(model, rest[None], scan.known & ~without, maps, scan.noise[None])
     weight = compared * weights(scan.measured, scan.outside, kept)
     unit = problem.unit.view(-1, *[1] * scan.kspace.ndim)
     target = scan.kspace[None].to(unit.device) / unit
