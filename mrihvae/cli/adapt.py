@@ -32,7 +32,7 @@ LICENSE = "data of the user, who decides who may have these weights"
 
 def run(arguments: Adapt) -> None:
     """Adapt; prints progress on standard error."""
-    if not arguments.minutes > 0 or arguments.slices < 1 or arguments.steps is not None and arguments.steps < 1:
+    if not arguments.minutes > 0 or arguments.slices < 1 or (arguments.steps is not None and arguments.steps < 1):
         raise InputError("--minutes, --steps and --slices: must be above 0")
     if arguments.threads is not None:
         torch.set_num_threads(max(1, arguments.threads))
