@@ -33,7 +33,7 @@ class AdaptSettings:
     steps: int = 400
     learning_rate: float = 3e-4
     warmup: int = 10
-    held_out: float = 0.4
+    held_out: float = 0.2
     check_share: float = 0.2
     check_slices: float = 0.2
     most_checked: int = 8

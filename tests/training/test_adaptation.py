@@ -20,7 +20,7 @@ from mrihvae.training.self_supervised import UndersampledSlice
 from tests.support.small import small_kspace, small_model
 from tests.support.small_coils import calibrated, coil_scans
 
-SETTINGS = AdaptSettings(steps=6, check_every=2, learning_rate=3e-3, warmup=0, ema=0.5, second_every=2)
+SETTINGS = AdaptSettings(steps=6, held_out=0.4, check_every=2, learning_rate=3e-3, warmup=0, ema=0.5, second_every=2)
 
 
 @pytest.fixture(scope="module")
