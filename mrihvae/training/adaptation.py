@@ -163,7 +163,7 @@ def adapt_step(run: Adaptation, slices: Sequence[UndersampledSlice], splits: Spl
     second = settings.second_every > 0 and step % settings.second_every == settings.second_every - 1
     loss = rollout(run.model, scans, second).loss
     loss.backward()
-    trained = run.model.masked_parameters()
+    trained: list[Tensor] = [*run.model.masked_parameters()]
     norm = torch.nn.utils.clip_grad_norm_(trained, settings.clip)
     if bool(torch.isfinite(norm)):
         for group in run.optimizer.param_groups:
@@ -171,7 +171,7 @@ def adapt_step(run: Adaptation, slices: Sequence[UndersampledSlice], splits: Spl
         run.optimizer.step()
     decay = min(settings.ema, (1 + step) / (10 + step))
     with torch.no_grad():
-        torch._foreach_lerp_(run.average.masked_parameters(), trained, 1 - decay)
+        torch._foreach_lerp_([*run.average.masked_parameters()], trained, 1 - decay)
     run.progress.step += 1
     run.progress.loss = float(loss.detach())
     return run.progress.loss
