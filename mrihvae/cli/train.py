@@ -68,7 +68,7 @@ def run(arguments: options.Train) -> None:
         str(arguments.output),
     )
     validate = _validation(arguments, job) if arguments.validation and first else None
-    stop = _Stop(arguments.minutes)
+    stop = Stop(arguments.minutes)
     provenance: dict[str, Any] = {"data": describe(mixture), "torch": str(torch.__version__)}
     if path is not None:
         provenance["protocol"] = {"name": path.stem, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
@@ -264,7 +264,7 @@ def _read_settings(path: Path) -> dict[str, Any]:
     return settings
 
 
-class _Stop:
+class Stop:
     """True once the time is over or the process is to end (SIGINT, SIGTERM), in any of the processes."""
 
     def __init__(self, minutes: float | None) -> None:

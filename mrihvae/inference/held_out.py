@@ -147,11 +147,19 @@ def held_out(measured: Tensor, rng: np.random.Generator, share: int = SHARE) -> 
         order = rng.permutation(outer)
         folds = [np.isin(np.arange(width), order[k * count : (k + 1) * count]) for k in range(FOLDS)]
         return [torch.from_numpy(fold).expand(height, width) for fold in folds]
-    bins = measured & (_rings((height, width)) >= 2)
+    bins = acquired_outside(measured)
     if int(bins.sum()) < FEWEST * height or bool(measured.all()):
         return []
     parts = torch.from_numpy(rng.integers(share, size=(height, width)))
     return [bins & (parts == k) for k in range(FOLDS)]
+
+
+def acquired_outside(measured: Tensor) -> Tensor:
+    """Mark the acquired samples that may be held out: those outside of the calibration region; bool (H, W)."""
+    if bool((measured == measured[:1]).all()):
+        outer = np.isin(np.arange(measured.shape[1]), _outside(measured[0].numpy()))
+        return torch.from_numpy(outer).expand(measured.shape)
+    return measured & (_rings((measured.shape[0], measured.shape[1])) >= 2)
 
 
 def _outside(lines: np.ndarray) -> np.ndarray:

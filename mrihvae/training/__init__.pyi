@@ -1,3 +1,7 @@
+from .adapt_settings import AdaptSettings as AdaptSettings
+from .adaptation import Adaptation as Adaptation
+from .adaptation import adapt as adapt
+from .adaptation import load_adaptation as load_adaptation
 from .batches import Scans as Scans
 from .draw import SimulationSettings as SimulationSettings
 from .draw import draw_batch as draw_batch
@@ -8,5 +12,6 @@ from .run import Run as Run
 from .run import TrainSettings as TrainSettings
 from .run import load_checkpoint as load_checkpoint
 from .run import save_checkpoint as save_checkpoint
+from .self_supervised import UndersampledSlice as UndersampledSlice
 from .validation import ValidationSettings as ValidationSettings
 from .validation import validate as validate

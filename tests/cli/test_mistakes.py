@@ -320,6 +320,12 @@ train targets -o out --resume
     out/checkpoint.safetensors: file not found, so there is nothing to resume; leave out --resume to start anew
 train targets -o out --settings settings.json
     settings.json, training: unknown setting 'step'; the nearest known one is 'steps'
+adapt -o out
+    SCANS: nothing to adapt to; give files with undersampled k-space, or folders of them
+adapt full.h5 -o out
+    full.h5: is fully sampled; train on such scans with 'mrihvae train', which learns more from them
+adapt notes.txt -o out
+    notes.txt: unrecognized format; give ...
 restore photo.png --task deblur -o out
     --task deblur: needs --kernel-width or --kernel; add it
 restore photo.png --task denoise --factor 2 -o out

@@ -24,7 +24,23 @@ EARLIER = json.loads(Path(__file__).with_name("options.json").read_text())
 WORKERS = {"log_json", "max_memory", "scheduler", "threads_per_worker", "worker_memory", "workers"}
 # what came later, by command: the names of attributes; of a new command all of them
 LATER: dict[str, set[str]] = {
-    "convert": {"contrast", "key", "log_json", "max_memory", "overwrite", "repetition", "uncentered"},
+    "adapt": {
+        "scans",
+        "output",
+        "resume",
+        "key",
+        "uncentered",
+        "checkpoint",
+        "minutes",
+        "steps",
+        "slices",
+        "seed",
+        "checkpoint_seconds",
+        "threads",
+        "device",
+        "quiet",
+    },
+    "convert": {"contrast", "key", "log_json", "max_memory", "overwrite", "repetition", "resume", "uncentered"},
     "doctor": {"json"},
     "info": {"files", "json", "key", "max_memory", "uncentered"},
     "reconstruct": {"key", "overwrite", "quiet", "seed", "tv_blend", "uncentered", "verbose", *WORKERS},

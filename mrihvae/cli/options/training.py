@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from mrihvae.cli.options.common import DEVICE, OUTPUT, QUIET
+from mrihvae.cli.options.common import CHECKPOINT, DEVICE, KEY, OUTPUT, QUIET, UNCENTERED
 from mrihvae.cli.sections import COILS, EXPERT, FILES, METHOD, SAMPLING, SEVERAL, Options
+from mrihvae.io.formats import KSPACE_FORMATS
 from mrihvae.physics.sampling import LINE_TYPES
 from mrihvae.simulation.settings import FIELDS, ScannerSettings
+from mrihvae.training.adapt_settings import AdaptSettings
 
 
 class Train(Options):
@@ -52,6 +54,34 @@ class Train(Options):
         "score the weights on scans made from these, one set each, every 'validate_every' steps (500 if the settings "
         "say nothing), into validation.jsonl", None, metavar="PATH...", **SEVERAL,
     )  # fmt: skip
+    device: str = DEVICE("cpu")
+    quiet: bool = QUIET()
+
+
+class Adapt(Options):
+    """adapt weights to a site by its own undersampled scans, without fully sampled ones
+
+    Acquired lines are held out and predicted; the prior stays as it is. Further lines are never trained on: by these
+    the best weights are chosen, and the start is kept where nothing is better.
+
+    Example:
+      mrihvae adapt scans/ --output site/
+    """
+
+    scans: tuple[str, ...] = FILES(
+        f"undersampled scans: {KSPACE_FORMATS}; or folders of them", (), name="SCANS", positional=True
+    )
+    output: Path = OUTPUT("folder for checkpoint, weights and log")
+    resume: bool = FILES("resume the run in --output exactly where it stopped; SCANS are the same", False)
+    key: str | None = KEY()
+    uncentered: bool = UNCENTERED()
+    checkpoint: str | None = CHECKPOINT(None, "chosen by the number of coils")
+    minutes: float = METHOD("stop, with a checkpoint, after this long", 10.0)
+    steps: int | None = METHOD.setting(AdaptSettings, "steps", unset=True)
+    slices: int = METHOD("use at most this many slices, evenly spread over all", 64)
+    seed: int | None = METHOD.setting(AdaptSettings, "seed", unset=True)
+    checkpoint_seconds: float = EXPERT("time between checkpoints", 60.0)
+    threads: int | None = EXPERT("CPU threads", None, "all")
     device: str = DEVICE("cpu")
     quiet: bool = QUIET()
 
