@@ -92,7 +92,7 @@ def write_seconds(prepare: Callable[[str], Any], methods: list[str], options: ar
         "pattern": label(PATTERN),
         "repeats": REPEATS,
         "seconds": found,
-        "peak_memory_GiB of ours, hybrid": memory,
+        "peak_memory_GiB of mrihvae (hybrid)": memory,
     }
     path = options.results / "multicoil_seconds.json"
     with atomic_write(path) as temporary:
