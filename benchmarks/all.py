@@ -35,6 +35,7 @@ from mrihvae.errors import InputError
 
 BUSY = 0.5  # load from which seconds are not those of a machine alone
 INTERRUPTED = 130
+PAGES = "tables"  # the step that writes the pages, at the end of every call
 Run = Callable[[list[str]], int]
 
 
@@ -89,7 +90,7 @@ def choose_steps(steps: Sequence[Step], options: argparse.Namespace) -> list[Ste
         kinds = (RUNS, CHECKS) if options.checks else (RUNS,)
         chosen = [step for step in steps if step.kind in kinds]
         if not options.list:
-            chosen = [step for step in chosen if step.alone == options.alone or step.name == "tables"]
+            chosen = [step for step in chosen if step.alone == options.alone or step.name == PAGES]
     return [step for step in chosen if step.name not in options.skip]
 
 
@@ -104,28 +105,23 @@ def listing(steps: Sequence[Step], states: dict[str, State], ledger: Ledger) -> 
         lines.append(f"{step.name:{width}}  {state.name:8}{_minutes(ledger.seconds(step)):>9}  {told}".rstrip())
     rest = [step for step in steps if states[step.name].name != CURRENT]
     total = _minutes(sum(ledger.seconds(step) or 0 for step in rest))
-    return "\n".join([*lines, f"{len(rest)} of {len(steps)} to run, about {total.strip()}"])
+    return "\n".join([*lines, f"{len(rest)} of {len(steps)} to run, about {total}"])
 
 
 def run_steps(
     steps: Sequence[Step], states: dict[str, State], ledger: Ledger, options: argparse.Namespace, run: Run
 ) -> int:
     """Run what is not current, and say at the end what was left out and what failed; returns the exit status."""
-    waiting, left = [], []
-    for step in steps:
-        state, refused = states[step.name], _refusal(step, states[step.name], options)
-        if state.name == CURRENT and not options.again and step.name != "tables":
-            print(f"{step.name}: current")
-        elif refused:
-            left.append(f"{step.name}: {refused}")
-        else:
-            waiting.append(step)
+    waiting, left = _waiting(steps, states, options)
     failed = []
     for number, step in enumerate(waiting):
+        if ledger.state(step).name == CURRENT and not options.again and step.name != PAGES:
+            print(f"{step.name}: current, since its inputs did not change")
+            continue
         rest = sum(ledger.seconds(one) or 0 for one in waiting[number:])
         print(
-            f"[{number + 1}/{len(waiting)}] {step.name}: about {_minutes(ledger.seconds(step)).strip()}; "
-            f"{_minutes(rest).strip()} left in all",
+            f"[{number + 1}/{len(waiting)}] {step.name}: about {_minutes(ledger.seconds(step))}; "
+            f"{_minutes(rest)} left in all",
             flush=True,
         )
         load = os.getloadavg()[0]
@@ -142,6 +138,25 @@ def run_steps(
     if failed:
         print(f"all: failed: {', '.join(failed)}", file=sys.stderr)
     return 1 if failed else 0
+
+
+def _waiting(
+    steps: Sequence[Step], states: dict[str, State], options: argparse.Namespace
+) -> tuple[list[Step], list[str]]:
+    """List the steps to run, those among them whose inputs others will write anew, and why others are left out."""
+    waiting: list[Step] = []
+    left: list[str] = []
+    written: set[str] = set()
+    for step in steps:
+        current = states[step.name].name == CURRENT and not written & set(step.inputs)
+        if current and not options.again and step.name != PAGES:
+            print(f"{step.name}: current")
+        elif refused := _refusal(step, states[step.name], options):
+            left.append(f"{step.name}: {refused}")
+        else:
+            waiting.append(step)
+            written |= set(step.results)
+    return waiting, left
 
 
 def command_of(step: Step, options: argparse.Namespace, root: Path = HERE.parent) -> list[str]:

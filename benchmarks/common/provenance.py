@@ -17,13 +17,13 @@ from mrihvae.model.weights import fingerprint
 DIGITS = 12  # of a SHA-256 that are written down, as `mrihvae.model.weights.fingerprint` does
 
 
-def provenance(protocol: Path | None = None, weights: str | None = None) -> dict[str, Any]:
+def provenance(protocol: Path | None = None, weights: str | tuple[str, ...] | None = None) -> dict[str, Any]:
     """Describe what makes results, for the head of their file.
 
     Parameters
     ----------
     protocol : file that says what is run, if there is one
-    weights : a shipped name or a .safetensors file, if the caller does not record its fingerprint itself
+    weights : a shipped name or a .safetensors file, or several, if the caller does not record their fingerprint itself
 
     Returns
     -------
@@ -49,7 +49,9 @@ def provenance(protocol: Path | None = None, weights: str | None = None) -> dict
     }
     if protocol is not None:
         found |= {"protocol": protocol.name, "protocol_sha256": file_digest(protocol)}
-    if weights is not None:
+    if isinstance(weights, tuple):
+        found["weights"] = {find_weights(name).stem: fingerprint(find_weights(name)) for name in weights}
+    elif weights is not None:
         path = find_weights(weights)
         found |= {"checkpoint": path.stem, "weights": fingerprint(path)}
     return found

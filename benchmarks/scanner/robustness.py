@@ -34,9 +34,10 @@ from tqdm import tqdm
 
 from benchmarks import HERE
 from benchmarks.common.complete_scans import write_results
+from benchmarks.common.provenance import provenance
 from benchmarks.scanner.tables import scanner_tables
-from mrihvae import __version__
 from mrihvae.io.kspace import open_kspace
+from mrihvae.model.shipped import weights_for
 from mrihvae.recon.undersampling import mask_of
 from mrihvae.recon.volumes import reconstruct_volume
 from mrihvae.server.request import Request
@@ -268,8 +269,7 @@ def main(arguments: list[str] | None = None) -> int:
         usual = good_scan(engine, Path(folder), *small, "hybrid")
     connections = ("--max-connections", str(options.connections))
     results: dict[str, Any] = {
-        "mrihvae": __version__,
-        "torch": str(torch.__version__),
+        **provenance(weights=weights_for(2)),
         "threads": options.threads,
         "seed": options.seed,
         "scan": list(timed)[1],
