@@ -1,0 +1,78 @@
+"""Make the pictures of README.md and docs/results.md that no table goes with: of the demo, and of 8 coils at 4x.
+
+    python -m benchmarks.pictures --data DIR --varnet runs/varnet/weights.safetensors
+
+Writes results/demo.png, and results/multicoil.png where --varnet is given.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from benchmarks import HERE
+from benchmarks.common.plots import shrink
+from benchmarks.multicoil import run as multicoil
+from mrihvae.errors import InputError
+
+DEMO = "patient_6B_FSE.png"
+SCANS = "simulated, 8 coils"  # a set of protocols/multicoil.toml
+COILS = "random_4x/8_patient09_study2_FLAIR.png"
+METHODS = ("zero-filled", "tv", "bart-wavelet", "varnet", "hybrid")
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command; returns its exit status."""
+    options = _parser().parse_args(arguments)
+    try:
+        with tempfile.TemporaryDirectory() as temporary:
+            write_demo(Path(temporary), options.results)
+            if options.varnet is not None:
+                write_coils(Path(temporary), options)
+    except InputError as error:
+        print(f"pictures: error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def write_demo(folder: Path, results: Path) -> None:
+    """Take the panel of one scan of `mrihvae demo`."""
+    command = [sys.executable, "-m", "mrihvae", "demo", "--output", str(folder / "demo")]
+    if subprocess.run(command).returncode:
+        raise InputError("mrihvae demo: failed; see what it said")
+    _keep(folder / "demo" / "panels" / DEMO, results / "demo.png")
+
+
+def write_coils(folder: Path, options: argparse.Namespace) -> None:
+    """Take the panel of a scan of 8 coils from the benchmark of several coils, run for that set alone."""
+    words = [str(HERE.parent / "protocols" / "multicoil.toml"), "--varnet", str(options.varnet), "--sets", SCANS]
+    words += ["--methods", *METHODS, "--results", str(folder / "results"), "--work", str(folder / "work")]
+    (folder / "results").mkdir()
+    if multicoil.main([*words, *(["--data", str(options.data)] if options.data else [])]):
+        raise InputError("benchmarks.multicoil.run: failed; see what it said")
+    _keep(folder / "work" / "multicoil" / COILS, options.results / "multicoil.png")
+
+
+def _keep(source: Path, target: Path) -> None:
+    """Copy a picture, small enough for the repository."""
+    shrink(source)
+    shutil.copyfile(source, target.with_suffix(".part"))
+    target.with_suffix(".part").replace(target)
+    print(target)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, default=os.environ.get("MRIHVAE_DATA"), help="default: $MRIHVAE_DATA")
+    parser.add_argument("--varnet", type=Path, help="weights of benchmarks/peers/varnet.py, for multicoil.png")
+    parser.add_argument("--results", type=Path, default=HERE / "results")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())
