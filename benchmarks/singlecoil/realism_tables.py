@@ -58,7 +58,7 @@ def _mean_power(row: dict[str, Any]) -> np.ndarray:
 def draw_figure(results: dict[str, Any], images: Pictures, drawn: Pictures) -> Figure:
     """Draw curves of power, a panel a pattern and one of the prior, and rows of images."""
     patterns = list(dict.fromkeys(row["pattern"] for row in results["rows"]))
-    figure, grid = subplots(3, 1, size=(16, 9.6), height_ratios=(2.6, 1, 1))
+    figure, grid = subplots(3, 1, size=(14, 8.4), height_ratios=(2.6, 1, 1))
     subplot = grid[0].get_subplotspec()
     for axis in grid:
         axis.remove()
@@ -91,14 +91,15 @@ def _power_curves(axis: Axes, results: dict[str, Any], pattern: str) -> None:
             continue
         level = _mean_power(row)
         if kind == "sample":
-            style: dict[str, Any] = {"color": "tab:green"} if "noise" in rest else {"color": _color(float(rest))}
+            noisy = "noise" in rest
+            style: dict[str, Any] = {"color": "k", "linestyle": ":"} if noisy else {"color": _color(float(rest))}
             axis.plot(results["frequencies"], level, label=f"sample, {rest}", **style)
         elif kind == "mean" and rest == "1":
-            axis.plot(results["frequencies"], level, color=_color(1), linestyle=":", label="mean of samples, 1")
+            axis.plot(results["frequencies"], level, color=_color(1), linestyle="-.", label="mean of samples, 1")
         elif kind in ("hybrid", "tv"):
-            color = "tab:red" if kind == "hybrid" else "tab:gray"
-            axis.plot(results["frequencies"], level, color=color, linestyle="--", label=NAMES[kind])
-    _finish(axis, pattern)
+            color = "k" if kind == "hybrid" else "0.6"
+            axis.plot(results["frequencies"], level, color=color, linestyle="--", linewidth=2, label=NAMES[kind])
+    _finish(axis, pattern, -10)
 
 
 def _trade(axis: Axes, results: dict[str, Any]) -> None:
@@ -121,11 +122,11 @@ def _trade(axis: Axes, results: dict[str, Any]) -> None:
     axis.grid(alpha=0.3)
 
 
-def _finish(axis: Axes, title: str) -> None:
+def _finish(axis: Axes, title: str, lowest: float = -32) -> None:
     axis.axhline(0, color="k", linewidth=0.8)
     axis.set_xlabel("spatial frequency / cycles a pixel")
     axis.set_ylabel("power over the truth's / dB")
-    axis.set_ylim(-32, 8)
+    axis.set_ylim(lowest, 7)
     axis.set_title(title, fontsize=10)
     axis.legend(fontsize=7)
     axis.grid(alpha=0.3)

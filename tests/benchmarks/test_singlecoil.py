@@ -417,7 +417,7 @@ def test_table_of_several_patterns() -> None:
         "| raw: PSNR, SSIM | random 4x (R = 4.0) | random 8x (R = 8.2) |\n"
         "| --- | --- | --- |\n"
         "| TV (sigpy) | 30.00, 0.900 | 25.00, 0.900 |\n"
-        "| ours, mean of samples | 30.00, 0.900 |  |\n"
+        "| mrihvae (mean of samples) | 30.00, 0.900 |  |\n"
         "| noise-limited ceiling | 41.00 | 40.00 |\n"
     )
 
