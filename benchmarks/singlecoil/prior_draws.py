@@ -62,8 +62,8 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         if options.data is None:
             raise InputError("--data: give the data directory, or set MRIHVAE_DATA")
-        if options.draws < 2:
-            raise InputError(f"--draws {options.draws}: must be at least 2")
+        if options.draws < 4:
+            raise InputError(f"--draws {options.draws}: must be at least 4")
         with torch.no_grad():
             measure(options)
     except InputError as error:

@@ -77,8 +77,8 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         if options.data is None:
             raise InputError("--data: give the data directory, or set MRIHVAE_DATA")
-        if min(options.slices, options.samples, options.draws) < 2:
-            raise InputError("--slices, --samples, --draws: each must be at least 2")
+        if options.samples < 2 or min(options.slices, options.draws) < 4:
+            raise InputError("--samples must be at least 2, --slices and --draws at least 4")
         measure(options)
     except InputError as error:
         print(f"realism: error: {error}", file=sys.stderr)

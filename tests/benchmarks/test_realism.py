@@ -102,7 +102,7 @@ def test_the_benchmark_writes_results_that_say_what_made_them(
     monkeypatch.setattr(realism, "draws_of_prior", drawn)
     words = [str(folder / "small.toml"), "--data", str(folder / "data"), "--strengths", str(folder / "tuned.json")]
     words += ["--checkpoint", str(folder / "weights.safetensors"), "--results", str(folder), "--name", "small"]
-    assert realism.main([*words, "--slices", "3", "--samples", "2", "--threads", "1"]) == 0
+    assert realism.main([*words, "--slices", "4", "--samples", "2", "--threads", "1"]) == 0
     found = json.loads((folder / "small.json").read_text())
     assert found["protocol"] == "small.toml" and len(found["weights"]) == len(found["protocol_sha256"]) == 12
     images = [row["images"] for row in found["rows"]]
@@ -113,7 +113,7 @@ def test_the_benchmark_writes_results_that_say_what_made_them(
     table = (folder / "small.md").read_text()
     assert "| a sample, temperature 0.5 |" in table and "| mrihvae (hybrid) |" in table
     assert Image.open(folder / "small.png").size[0] > 1000
-    assert realism.main([*words, "--slices", "1"]) == 2
+    assert realism.main([*words, "--slices", "3"]) == 2
 
 
 def test_ways_of_drawing(model: HVAE) -> None:
