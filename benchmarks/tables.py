@@ -7,7 +7,8 @@ A page has a table of benchmarks/results/NAME.json between the lines `<!-- resul
 `<!-- /results -->`: of a protocol, of `seconds` (quality.py --time), of `calibration` (calibration.py), of
 `restoration` (restoration.py), or what `mrihvae demo` printed (demo.py). Two names stand for several files:
 `mask_loss`, what patterns cost against random lines of equal acceleration, and `summary`, the real scans of one and of
-several coils.
+several coils. Below a table whose rows of mrihvae were made by other weights than the shipped ones, a line names these.
+`steps` is the list of benchmarks/steps.toml.
 """
 
 from __future__ import annotations
@@ -24,12 +25,14 @@ from typing import Any
 import numpy as np
 
 from benchmarks import HERE
+from benchmarks.common.made_by import note, read_results
 from benchmarks.common.plots import seconds_of, write_plots
 from benchmarks.common.protocol import LABELS
 from benchmarks.multicoil.tables import multicoil_seconds_table, multicoil_tables
 from benchmarks.restoration.tables import overview
 from benchmarks.robustness.tables import fuzz_table, trust_table
 from benchmarks.scanner.tables import crowd_table, scanner_tables
+from benchmarks.steps import read_steps, steps_table
 from mrihvae.cli.demo import table_head, table_row
 from mrihvae.errors import InputError
 from mrihvae.utils.files import atomic_write
@@ -41,7 +44,7 @@ OPENED = re.compile(r"<!-- results:[\w.-]+ -->")
 FOREIGN = "* this network was trained for another mask"
 CEILING = "noise-limited ceiling"
 MASKS, ACCELERATIONS, MASK_LOSS = "singlecoil_masks", "singlecoil_accelerations", "mask_loss"
-SUMMARY = "summary"
+SUMMARY, STEPS = "summary", "steps"
 SUMMARY_SCANS = {  # heading: results, set, pattern
     "1 coil, 0.055 T, 4x": ("singlecoil_random_4x", "raw 0.055 T", "random 4x"),
     "1 coil, 0.055 T, 8x": ("singlecoil_random_8x", "raw 0.055 T", "random 8x"),
@@ -57,7 +60,11 @@ SUMMARY_METHODS = {  # label: names in the results of one coil and of several
     "mrihvae (hybrid)": ("hybrid",),
 }
 COMPARED = ("unet", "hybrid")
-SECONDS_LABELS = {**LABELS, "uncertainty": "ours, 16 samples and their deviation"}
+SECONDS_LABELS = {**LABELS, "uncertainty": "mrihvae (16 samples and their SD)"}
+SOURCES = {  # tables that are made of several files
+    SUMMARY: tuple(dict.fromkeys(source for source, _, _ in SUMMARY_SCANS.values())),
+    MASK_LOSS: (MASKS, ACCELERATIONS),
+}
 
 
 def demo_block(found: dict[str, Any]) -> str:
@@ -85,13 +92,14 @@ SEVERAL: dict[str, Callable[[dict[str, Any]], str]] = {
 BEYOND = 1.15  # how far from an acceleration that was measured a line through two of them is carried on
 Rows = list[dict[str, Any]]
 ROOT = HERE.parent
+PAGES = [ROOT / "README.md", HERE / "README.md", *sorted(ROOT.glob("docs/*.md"))]
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command; returns its exit status."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--check", action="store_true", help="write nothing; fail if a page differs")
-    parser.add_argument("--pages", type=Path, nargs="+", default=[ROOT / "README.md", *sorted(ROOT.glob("docs/*.md"))])
+    parser.add_argument("--pages", type=Path, nargs="+", default=PAGES)
     parser.add_argument("--results", type=Path, default=HERE / "results")
     options = parser.parse_args(arguments)
     try:
@@ -134,6 +142,19 @@ def render(text: str, results: Path, where: Path) -> str:
 
 def table_of(results: Path, name: str) -> str:
     """Render the results `name`."""
+    if name == STEPS:
+        return steps_table(read_steps())
+    sources = SOURCES.get(name, (name,))
+    return _layout_of(results, name) + "".join(_note(results / f"{one}.json", one) for one in sources)
+
+
+def _note(path: Path, name: str) -> str:
+    """Name earlier weights that made the results `name`, in a line; nothing where they are the shipped ones."""
+    weights = next((step.weights for step in read_steps() if f"{name}.json" in step.results), ())
+    return note(read_results(path), weights) if weights else ""
+
+
+def _layout_of(results: Path, name: str) -> str:
     if name == SUMMARY:
         return summary_table(results)
     if name == MASK_LOSS:

@@ -44,9 +44,9 @@ LABELS = {
     "bart-wavelet": "L1-wavelet (BART)",
     "bart-tv": "TV (BART)",
     "unet": "U-Net (fastMRI)",
-    "amortized": "ours, amortized",
-    "hybrid": "ours, hybrid",
-    "samples": "ours, mean of samples",
+    "amortized": "mrihvae (amortized)",
+    "hybrid": "mrihvae (hybrid)",
+    "samples": "mrihvae (mean of samples)",
 }
 METHODS = tuple(LABELS)
 T = TypeVar("T")
@@ -178,7 +178,9 @@ def _check_pattern(pattern: Undersampling, path: Path) -> None:
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Declare the options that all benchmarks on scans have."""
     parser.add_argument("--data", type=Path, default=os.environ.get("MRIHVAE_DATA"), help="default: $MRIHVAE_DATA")
-    parser.add_argument("--checkpoint", default="default", help="our weights: a shipped name or a .safetensors file")
+    parser.add_argument(
+        "--checkpoint", default="default", help="weights of mrihvae: a shipped name or a .safetensors file"
+    )
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--results", type=Path, default=HERE / "results")
     parser.add_argument("--work", type=Path, default=Path("runs/quality"), help="simulated scans and panels")

@@ -40,7 +40,7 @@ from benchmarks.common.complete_scans import (
 )
 from benchmarks.common.frechet import GABOR, Features, frechet_distance, gabor_features, inception_features
 from benchmarks.common.plots import save, subplots
-from mrihvae import __version__
+from benchmarks.common.provenance import provenance
 from mrihvae.cli.sample import as_pictures, growth
 from mrihvae.errors import InputError
 from mrihvae.evaluation.figures import image_grid
@@ -115,8 +115,7 @@ def measure(options: argparse.Namespace) -> None:
     rows: list[dict[str, Any]] = []
     output = options.results / f"{options.protocol.stem}.json"
     about = {
-        "mrihvae": __version__,
-        "torch": str(torch.__version__),
+        **provenance(options.protocol),
         "threads": options.threads,
         "checkpoint": Path(checkpoint).name,
         "fingerprint": fingerprint(find_weights(checkpoint)),

@@ -29,7 +29,7 @@ from tqdm import tqdm
 from benchmarks import HERE
 from benchmarks.common.complete_scans import read_toml, write_results
 from benchmarks.common.plots import save, subplots
-from mrihvae import __version__
+from benchmarks.common.provenance import provenance
 from mrihvae.errors import InputError, reason
 from mrihvae.inference.encoders import CompleteEncoder
 from mrihvae.inference.latents import compile_layers, infer
@@ -107,8 +107,7 @@ def main(arguments: list[str] | None = None) -> int:
         for k in settings.layers:
             rows += time_depth(settings, refinement, k, options)
             results = {
-                "mrihvae": __version__,
-                "torch": str(torch.__version__),
+                **provenance(options.protocol),
                 "threads": options.threads,
                 "device": options.device,
                 "compiled": options.compile,

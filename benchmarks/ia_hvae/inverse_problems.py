@@ -33,7 +33,7 @@ from benchmarks.common.complete_scans import (
     write_results,
 )
 from benchmarks.common.plots import save, subplots
-from mrihvae import __version__
+from benchmarks.common.provenance import provenance
 from mrihvae.errors import InputError
 from mrihvae.inference.encoders import CompleteEncoder, TruncatedEncoder
 from mrihvae.inference.latents import infer, likelihood_std
@@ -136,8 +136,7 @@ def measure(options: argparse.Namespace) -> None:
                 "hybrid_over_vanilla_std_dB": round(float(margin.std()), 4),
             })  # fmt: skip
     results = {
-        "mrihvae": __version__,
-        "torch": str(torch.__version__),
+        **provenance(options.protocol),
         **asdict(settings),
         **{name: fingerprint(find_weights(file)) for name, file in files.items()},
         "refinement": asdict(refinement),

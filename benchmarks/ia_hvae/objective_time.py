@@ -42,7 +42,7 @@ from benchmarks.common.complete_scans import (
     write_results,
 )
 from benchmarks.common.plots import save, subplots
-from mrihvae import __version__
+from benchmarks.common.provenance import provenance
 from mrihvae.errors import InputError
 from mrihvae.inference.encoders import CompleteEncoder
 from mrihvae.inference.latents import Inferred, infer, likelihood_std, top_down
@@ -142,8 +142,7 @@ def measure(options: argparse.Namespace) -> None:
         torch.manual_seed(settings.seed)
         rows[-1]["runs"] = list(run_way(models[way.decoder], way, batches, settings.importance))
         results = {
-            "mrihvae": __version__,
-            "torch": str(torch.__version__),
+            **provenance(options.protocol),
             "threads": options.threads,
             "depth": {name: model.settings.levels * model.settings.layers for name, model in models.items()},
             **asdict(settings),

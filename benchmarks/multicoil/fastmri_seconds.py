@@ -31,9 +31,9 @@ from numpy.random import RandomState
 
 from benchmarks import HERE
 from benchmarks.common.protocol import label
+from benchmarks.common.provenance import provenance
 from benchmarks.peers import bart, multicoil_peers
 from benchmarks.singlecoil.timing import NOISE, phantom_scan
-from mrihvae import __version__
 from mrihvae.data.scan import Scan
 from mrihvae.inference.settings import InferenceSettings
 from mrihvae.io.mrd.header import header_xml
@@ -177,11 +177,8 @@ def main(arguments: list[str] | None = None) -> int:
         for coils in COILS
     }
     results = {
-        "mrihvae": __version__,
-        "torch": str(torch.__version__),
+        **provenance(weights=("default", "multicoil")),
         "bart": bart.version(),
-        "threads": torch.get_num_threads(),
-        "instructions": torch.backends.cpu.get_cpu_capability(),
         "precision": options.precision,
         "load_before": round(load, 2),
         "pattern": label(PATTERN),

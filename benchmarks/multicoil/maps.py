@@ -32,9 +32,9 @@ from tqdm import tqdm
 
 from benchmarks import HERE
 from benchmarks.common.protocol import label
+from benchmarks.common.provenance import provenance
 from benchmarks.multicoil.run import support
 from benchmarks.peers import bart, multicoil_peers
-from mrihvae import __version__
 from mrihvae.coils.combine import root_sum_of_squares
 from mrihvae.coils.espirit import MAX_ACS_SIZE, MAX_KERNEL_SIZE, calibration_box, calibration_data, fast_maps
 from mrihvae.coils.maps import estimate_maps
@@ -111,13 +111,11 @@ def benchmark(options: argparse.Namespace) -> None:
     if options.resume and path.is_file():
         earlier = json.loads(path.read_text())
         rows = earlier["scans"] if earlier["weights"] == weights else []
-    provenance = {
-        "mrihvae": __version__,
-        "torch": str(torch.__version__),
+    about = {
+        **provenance(),
         "bart": bart.version(),
         "checkpoint": Path(options.checkpoint).name,
         "weights": weights,
-        "threads": torch.get_num_threads(),
     }
     done = {(row["scan"], row["pattern"]) for row in rows}
     chosen = [case for case in cases(options.data) if (case.name, label(case.pattern)) not in done]
@@ -126,7 +124,7 @@ def benchmark(options: argparse.Namespace) -> None:
             break
         rows.append(row_of(case, model))
         with atomic_write(path) as temporary:
-            temporary.write_text(json.dumps({**provenance, "scans": rows}, indent=1) + "\n")
+            temporary.write_text(json.dumps({**about, "scans": rows}, indent=1) + "\n")
         with atomic_write(path.with_suffix(".md")) as temporary:
             temporary.write_text(table(rows))
         save_figure(plot(rows), path.with_suffix(".png"))

@@ -37,6 +37,7 @@ from tqdm import tqdm
 
 from benchmarks import HERE
 from benchmarks.common.protocol import Protocol, add_options, label, read_protocol, subset
+from benchmarks.common.provenance import provenance
 from benchmarks.multicoil.tables import LABELS, multicoil_tables
 from benchmarks.peers import bart, multicoil_peers
 from benchmarks.peers.varnet import TrainedVarNet, load_varnet, untrained_varnet
@@ -51,7 +52,6 @@ from benchmarks.singlecoil.quality import (
     list_jobs,
     write_results,
 )
-from mrihvae import __version__
 from mrihvae.coils.combine import root_sum_of_squares
 from mrihvae.coils.espirit import calibration_box
 from mrihvae.coils.settings import CoilSettings
@@ -156,12 +156,9 @@ def benchmark(
     rows = earlier_rows(output, options)
     jobs = list(list_jobs(protocol, options))
     order = [job.key(method) for job in jobs for method in LABELS]
-    provenance = {
-        "mrihvae": __version__,
-        "torch": str(torch.__version__),
+    about = {
+        **provenance(options.protocol),
         "bart": bart.version(),
-        "threads": torch.get_num_threads(),
-        "protocol": options.protocol.name,
         "checkpoint": Path(options.checkpoint).name,
         "weights": ours.fingerprint,
         "training_steps": ours.steps,
@@ -178,7 +175,7 @@ def benchmark(
         if missing:
             rows |= {job.key(row["method"]): row for row in run_job(job, missing, options)}
             kept = [key for key in order if key in rows] + [key for key in rows if key not in order]
-            write_results(output, provenance, [rows[key] for key in kept], multicoil_tables)
+            write_results(output, about, [rows[key] for key in kept], multicoil_tables)
     if rows:
         print(output.with_suffix(".md").read_text())
 

@@ -20,9 +20,9 @@ import torch
 from numpy.random import RandomState
 
 from benchmarks.common.protocol import label
+from benchmarks.common.provenance import provenance
 from benchmarks.multicoil.tables import multicoil_seconds_table
 from benchmarks.singlecoil.timing import NOISE, phantom_scan, repeat
-from mrihvae import __version__
 from mrihvae.coils.maps import estimate_maps
 from mrihvae.coils.settings import CoilSettings
 from mrihvae.data.scan import Scan
@@ -85,14 +85,12 @@ def write_seconds(prepare: Callable[[str], Any], methods: list[str], options: ar
         with multiprocessing.get_context("spawn").Pool(1) as pool:
             memory["x".join(map(str, size))] = pool.apply(_peak, (options.checkpoint, size))
     results = {
-        "mrihvae": __version__,
-        "torch": str(torch.__version__),
-        "threads": torch.get_num_threads(),
+        **provenance(weights=options.checkpoint),
         "load_before": round(load, 2),
         "pattern": label(PATTERN),
         "repeats": REPEATS,
         "seconds": found,
-        "peak_memory_GiB of ours, hybrid": memory,
+        "peak_memory_GiB of mrihvae (hybrid)": memory,
     }
     path = options.results / "multicoil_seconds.json"
     with atomic_write(path) as temporary:

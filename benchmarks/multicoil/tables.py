@@ -16,8 +16,8 @@ LABELS = {
     "ecalib-wavelet": "ESPIRiT of its own + L1-wavelet (BART)",
     "nlinv": "nlinv (BART)",
     "varnet": "VarNet (fastMRI)",
-    "amortized": "ours, amortized",
-    "hybrid": "ours, hybrid",
+    "amortized": "mrihvae (amortized)",
+    "hybrid": "mrihvae (hybrid)",
 }
 PEER = "bart-wavelet"
 Rows = list[dict[str, Any]]
@@ -42,7 +42,7 @@ def margins(rows: Rows, method: str = "hybrid", peer: str = PEER) -> Rows:
 
 
 def multicoil_seconds_table(results: dict[str, Any]) -> str:
-    """Lay out the median seconds, a column a size, and the peak memory of ours."""
+    """Lay out the median seconds, a column a size, and the peak memory of the hybrid."""
     sizes = results["seconds"]
     lines = [
         "| method | " + " | ".join(f"{size.replace('x', ' x ')}, s / slice" for size in sizes) + " |",
@@ -51,10 +51,10 @@ def multicoil_seconds_table(results: dict[str, Any]) -> str:
     for name in next(iter(sizes.values())):
         cells = [f"{found[name]['median']:.2f}" if name in found else "-" for found in sizes.values()]
         lines.append(f"| {LABELS[name]} | " + " | ".join(cells) + " |")
-    memory = results["peak_memory_GiB of ours, hybrid"]
+    memory = results["peak_memory_GiB of mrihvae (hybrid)"]
     peaks = ", ".join(f"{value:.2f} GiB at {size.replace('x', ' x ')}" for size, value in memory.items())
     foot = f"H x W x coils; median of {results['repeats']} runs after a warm-up, maps included, {results['pattern']}, "
-    return "\n".join(lines) + f"\n\n{foot}{results['threads']} CPU threads. Peak memory of ours, hybrid: {peaks}.\n"
+    return "\n".join(lines) + f"\n\n{foot}{results['threads']} CPU threads. Peak memory of mrihvae (hybrid): {peaks}.\n"
 
 
 def _table(pattern: str, rows: Rows) -> str:

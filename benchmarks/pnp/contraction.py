@@ -23,9 +23,9 @@ from torch import Tensor
 from tqdm import tqdm
 
 from benchmarks.common.complete_scans import left_out, limited, read_toml, run_command, weights_of, write_results
+from benchmarks.common.provenance import provenance
 from benchmarks.pnp.contraction_tables import SAME, STARTS, markdown, plot_ratios, plot_runs
 from benchmarks.pnp.degraded_images import TASKS, Picture, TaskSettings, degrade, read_pictures
-from mrihvae import __version__
 from mrihvae.errors import InputError
 from mrihvae.model.hvae import HVAE
 from mrihvae.model.shipped import find_weights
@@ -109,8 +109,7 @@ def measure(options: argparse.Namespace) -> None:
         raise InputError(f"--checkpoint {checkpoint}: has no posterior of degraded images; choose restoration")
     pictures = read_images(options.data, settings.sets, settings.slices, settings.matrix)
     results = {
-        "mrihvae": __version__,
-        "torch": str(torch.__version__),
+        **provenance(options.protocol),
         **asdict(settings),
         "checkpoint": fingerprint(find_weights(checkpoint)),
         "task": asdict(task_settings),

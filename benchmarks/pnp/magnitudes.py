@@ -28,10 +28,10 @@ from tqdm import tqdm
 
 from benchmarks.common.complete_scans import left_out, limited, read_toml, run_command, weights_of, write_results
 from benchmarks.common.plots import save
+from benchmarks.common.provenance import provenance
 from benchmarks.common.simulated_scans import MATRIX, simulate
 from benchmarks.pnp.contraction import read_images, stacked
 from benchmarks.pnp.temperatures import psnr
-from mrihvae import __version__
 from mrihvae.errors import InputError
 from mrihvae.model.hvae import HVAE
 from mrihvae.model.shipped import find_weights
@@ -117,8 +117,7 @@ def measure(options: argparse.Namespace) -> None:
                 rows.append({"case": case, "noise": noise, "encoder": encoder, "term": name,
                              **scores(image, truth, noise), **of_mu})  # fmt: skip
     results = {
-        "mrihvae": __version__,
-        "torch": str(torch.__version__),
+        **provenance(options.protocol),
         **asdict(settings),
         "checkpoint": fingerprint(find_weights(checkpoint)),
         **{encoder: asdict(loop) for encoder, loop in loops.items()},

@@ -26,9 +26,9 @@ from tqdm import tqdm
 
 from benchmarks.common.complete_scans import limited, read_toml, run_command, weights_of, write_results
 from benchmarks.common.plots import save, subplots
+from benchmarks.common.provenance import provenance
 from benchmarks.pnp.contraction import degraded, read_images, read_task, stacked
 from benchmarks.pnp.degraded_images import TASKS, Picture, TaskSettings
-from mrihvae import __version__
 from mrihvae.errors import InputError
 from mrihvae.model.hvae import HVAE
 from mrihvae.model.shipped import find_weights
@@ -114,8 +114,7 @@ def measure(options: argparse.Namespace) -> None:
         cell = (best["encoder"], best["task"], best["noise"])
         held_out += measured(model, val, *cell, temperatures, degradation)
     results = {
-        "mrihvae": __version__,
-        "torch": str(torch.__version__),
+        **provenance(options.protocol),
         **asdict(settings),
         "checkpoint": fingerprint(find_weights(checkpoint)),
         "task": asdict(degradation),

@@ -19,13 +19,13 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 from tqdm import tqdm
 
 from benchmarks.common.complete_scans import limited, run_command, weights_of
 from benchmarks.common.plots import save
 from benchmarks.common.protocol import subset
+from benchmarks.common.provenance import provenance
 from benchmarks.peers.restoration_peers import Candidate, run
 from benchmarks.pnp.degraded_images import Picture, Problem, degrade, problems, read_pictures
 from benchmarks.restoration.tables import comparison, markdown, over_noise
@@ -42,7 +42,6 @@ from benchmarks.restoration.ways import (
     read_rows,
     ssim,
 )
-from mrihvae import __version__
 from mrihvae.errors import InputError
 from mrihvae.model.hvae import HVAE
 from mrihvae.model.shipped import find_weights
@@ -90,9 +89,7 @@ def measure(options: argparse.Namespace) -> None:
     plan = Plan(protocol, weights, tuned)
     rows = [row for row in read_rows(output) if plan.holds(row, whole)] if options.resume else []
     results = {
-        "mrihvae": __version__,
-        "torch": str(torch.__version__),
-        "threads": torch.get_num_threads(),
+        **provenance(options.protocol),
         "weights": weights["all"],
         **{key: value for key, value in asdict(settings).items() if key != "weights"},
         "tasks": {name: asdict(one) for name, one in protocol.tasks.items()},

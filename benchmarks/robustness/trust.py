@@ -26,9 +26,9 @@ import torch
 
 from benchmarks import HERE
 from benchmarks.common.complete_scans import write_results
+from benchmarks.common.provenance import provenance
 from benchmarks.robustness.reference import Row, reference_rows
 from benchmarks.robustness.tables import trust_table
-from mrihvae import __version__
 from mrihvae.data.scan import Scan
 from mrihvae.inference.settings import InferenceSettings, RefinementSettings
 from mrihvae.model.weights import load_model
@@ -208,8 +208,7 @@ def measure(setup: Setup, slices: int) -> dict[str, Any]:
     name = "amortized" if setup.quick else "hybrid"
     rows += [memory_row(setup, name, coils, slices) for coils in ((1,) if setup.quick else (1, COILS))]
     return {
-        "mrihvae": __version__,
-        "torch": str(torch.__version__),
+        **provenance(weights=("default", "multicoil")),
         "processor": torch.backends.cpu.get_cpu_capability(),
         "threads": setup.threads,
         "seed": setup.seed,

@@ -35,9 +35,10 @@ import torch
 
 from benchmarks import HERE
 from benchmarks.common.complete_scans import write_results
+from benchmarks.common.provenance import provenance
 from benchmarks.scanner.served import HOST, Good, good_scan, resident, scan, served
 from benchmarks.scanner.tables import crowd_table
-from mrihvae import __version__
+from mrihvae.model.shipped import weights_for
 from mrihvae.server.session import load_engine
 from tests.support import mrd
 
@@ -220,8 +221,7 @@ def main(arguments: list[str] | None = None) -> int:
             found, after = beside_crowd(port, process, good, options)
         lines = log.read_text(errors="surrogateescape").split("\n")
     results: dict[str, Any] = {
-        "mrihvae": __version__,
-        "torch": str(torch.__version__),
+        **provenance(weights=weights_for(2)),
         "threads": options.threads,
         "seed": options.seed,
         "scan": f"{size} x {size}, {coils} coils, 4x",

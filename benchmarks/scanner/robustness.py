@@ -29,9 +29,10 @@ from tqdm import tqdm
 
 from benchmarks import HERE
 from benchmarks.common.complete_scans import write_results
+from benchmarks.common.provenance import provenance
 from benchmarks.scanner.served import HOST, Good, good_scan, resident, scan, served
 from benchmarks.scanner.tables import scanner_tables
-from mrihvae import __version__
+from mrihvae.model.shipped import weights_for
 from mrihvae.server.session import load_engine
 from tests.support import mrd
 
@@ -193,8 +194,7 @@ def main(arguments: list[str] | None = None) -> int:
         usual = good_scan(engine, Path(folder), *small, "hybrid")
     connections = ("--max-connections", str(options.connections))
     results: dict[str, Any] = {
-        "mrihvae": __version__,
-        "torch": str(torch.__version__),
+        **provenance(weights=weights_for(2)),
         "threads": options.threads,
         "seed": options.seed,
         "scan": list(timed)[1],

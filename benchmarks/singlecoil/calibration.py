@@ -38,10 +38,10 @@ from benchmarks import HERE
 from benchmarks.common.ceiling import WINDOW, amplitude_of, pixel_noise
 from benchmarks.common.plots import reliability, save
 from benchmarks.common.protocol import Protocol, add_options, label, read_protocol, scan_files, subset
+from benchmarks.common.provenance import provenance
 from benchmarks.singlecoil.contestants import Ours
 from benchmarks.singlecoil.tune_classical import training_scans
 from benchmarks.tables import calibration_table
-from mrihvae import __version__
 from mrihvae.data.scan import Scan
 from mrihvae.errors import InputError
 from mrihvae.io.fastmri import read_scan
@@ -216,11 +216,9 @@ def _method(ours: Ours, options: argparse.Namespace) -> Method:
 
 def _provenance(ours: Ours, options: argparse.Namespace, method: Method) -> dict[str, Any]:
     return {
-        "mrihvae": __version__,
-        "torch": str(torch.__version__),
+        **provenance(options.protocol),
         "checkpoint": Path(options.checkpoint).name,
         "weights": ours.fingerprint,
-        "protocol": options.protocol.name,
         "method": method.name,
         "samples": method.samples,
         "temperature": method.inference.temperature,

@@ -36,12 +36,12 @@ from tqdm import tqdm
 
 from benchmarks.common.ceiling import ceiling
 from benchmarks.common.protocol import METHODS, Protocol, ScanSet, add_options, label, read_protocol, scan_files, subset
+from benchmarks.common.provenance import provenance
 from benchmarks.peers import bart
 from benchmarks.peers.unet import Network, load_network
 from benchmarks.singlecoil.contestants import TUNED, Contest, Contestant, Ours, read_strengths
 from benchmarks.singlecoil.timing import median_seconds
 from benchmarks.tables import quality_tables, seconds_table
-from mrihvae import __version__
 from mrihvae.data.scan import Scan
 from mrihvae.errors import InputError
 from mrihvae.evaluation.figures import volume_panel
@@ -272,11 +272,8 @@ def _panel(job: Job, scan: Scan, mask: np.ndarray, volumes: dict[str, np.ndarray
 
 def _provenance(contest: Contest, options: argparse.Namespace) -> dict[str, Any]:
     return {
-        "mrihvae": __version__,
-        "torch": str(torch.__version__),
+        **provenance(options.protocol),
         "bart": bart.version(),
-        "threads": torch.get_num_threads(),
-        "protocol": options.protocol.name,
         "checkpoint": Path(options.checkpoint).name,
         "weights": contest.ours.fingerprint,
         "training_steps": contest.ours.steps,

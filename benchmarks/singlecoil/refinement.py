@@ -30,10 +30,10 @@ from tqdm import tqdm
 from benchmarks import HERE
 from benchmarks.common.plots import save, subplots
 from benchmarks.common.protocol import Protocol, add_options, label, read_protocol, scan_files, spread
+from benchmarks.common.provenance import provenance
 from benchmarks.singlecoil.contestants import Ours, slicewise
 from benchmarks.singlecoil.tune_classical import training_scans
 from benchmarks.training.study import decoded_means_of_q
-from mrihvae import __version__
 from mrihvae.data.scan import Scan
 from mrihvae.errors import InputError
 from mrihvae.evaluation.scores import score_volume
@@ -100,13 +100,10 @@ def main(arguments: list[str] | None = None) -> int:
             raise InputError("--data: give the data directory, or set MRIHVAE_DATA")
         protocol, ours = read_protocol(options.protocol), Ours.load(options.checkpoint)
         results = {
-            "mrihvae": __version__,
-            "torch": str(torch.__version__),
-            "threads": torch.get_num_threads(),
+            **provenance(options.protocol),
             "load_before": round(os.getloadavg()[0], 2),
             "checkpoint": Path(options.checkpoint).name,
             "weights": ours.fingerprint,
-            "protocol": options.protocol.name,
             "rows": measure(protocol, ours.model, options),
         }
     except InputError as error:

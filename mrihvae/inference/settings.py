@@ -148,7 +148,8 @@ class InferenceSettings:
     blend : share of a further round's reconstruction where nothing was measured; the rest stays as it was
     combine : data consistency: replace by acquired k-space samples ("measured"), or a variance-weighted mean of them
         and the model's ("variance")
-    temperature : factor on the standard deviation of r, from which posterior samples are drawn
+    temperature : factor on the standard deviation of r, from which posterior samples are drawn: lower for less error,
+        up to 1 for as much fine detail as scans have
     spread : factor on the standard deviation of samples in uncertainty maps, beside the one that is estimated from the
         scan itself (`mrihvae.inference.held_out`); the card of the weights has the calibrated value
     tv_blend : of a single-coil scan, blend towards total variation, band by band, where k-space samples that are held

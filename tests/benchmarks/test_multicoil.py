@@ -130,7 +130,7 @@ def test_tables_and_margins() -> None:
     assert lines[0].startswith("random 4x, R = 4.00")
     assert lines[2] == "| method | A | B |"
     assert lines[5] == "| VarNet (fastMRI) | -; 30.00, 0.850 | -; 30.00, 0.850 |"
-    assert lines[6].startswith("| ours, hybrid | 33.50, 0.910; 30.00, 0.900 |")
+    assert lines[6].startswith("| mrihvae (hybrid) | 33.50, 0.910; 30.00, 0.900 |")
     found = margins(rows)
     assert [row["set"] for row in found] == ["A", "B"]
     assert found[0]["combined PSNR"] == pytest.approx(2.5) and found[0]["SSIM"] == pytest.approx(0.1)
@@ -160,7 +160,7 @@ def test_seconds_are_of_maps_and_image(monkeypatch: pytest.MonkeyPatch) -> None:
             "256x256x8": {"hybrid": {"median": 2.0}, "tv": {"median": 9.0}},
             "640x372x15": {"hybrid": {"median": 12.0}},
         },
-        "peak_memory_GiB of ours, hybrid": {"256x256x8": 1.0},
+        "peak_memory_GiB of mrihvae (hybrid)": {"256x256x8": 1.0},
         "repeats": 3,
         "pattern": "random 4x",
         "threads": 2,

@@ -418,7 +418,7 @@ def test_table_of_several_patterns() -> None:
         "| raw: PSNR, SSIM | random 4x (R = 4.0) | random 8x (R = 8.2) |\n"
         "| --- | --- | --- |\n"
         "| TV (sigpy) | 30.00, 0.900 | 25.00, 0.900 |\n"
-        "| ours, mean of samples | 30.00, 0.900 |  |\n"
+        "| mrihvae (mean of samples) | 30.00, 0.900 |  |\n"
         "| noise-limited ceiling | 41.00 | 40.00 |\n"
     )
 
@@ -625,7 +625,7 @@ def test_what_a_mask_costs_is_against_random_lines_of_equal_acceleration() -> No
     masks = rows("random 2x", 2.0, 34.0) + rows("spiral 4x", 4.0, 30.9) + rows("radial 3x", 10.0, 40.0)
     masks += rows("magic 2x", 1.8, 34.0)
     lines = tables.mask_loss_table(masks, random).splitlines()
-    assert lines[0] == "| mask | raw: U-Net (fastMRI), ours, hybrid |"
+    assert lines[0] == "| mask | raw: U-Net (fastMRI), mrihvae (hybrid) |"
     # 31 at 4x, 34.46 on the line's short way beyond 2x; far beyond 8x there is nothing to compare
     assert lines[2:] == ["| spiral 4x (R = 4.0) | -0.10, -0.10 |", "| magic 2x (R = 1.8) | -0.46, -0.46 |"]
 

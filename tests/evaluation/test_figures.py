@@ -34,7 +34,7 @@ def pixels(path: Path) -> np.ndarray:
         return np.asarray(picture.convert("L"))
 
 
-@pytest.mark.parametrize("names", [["zero-filled"], ["zero-filled", "L1-wavelet (sigpy)", "ours, hybrid"]])
+@pytest.mark.parametrize("names", [["zero-filled"], ["zero-filled", "L1-wavelet (sigpy)", "mrihvae (hybrid)"]])
 def test_panel_with_and_without_target(tmp_path: Path, names: list[str]) -> None:
     target = volume()
     images = {name: target + np.float32(0.05 * (k + 1)) for k, name in enumerate(names)}

@@ -67,6 +67,6 @@ class Sample(Options):
     checkpoint: str = CHECKPOINT("default")
     samples: int = METHOD("number of images", 8)
     size: tuple[int, int] = METHOD("size of the images", (128, 128), metavar="H W")
-    temperature: float = METHOD("factor on the prior's standard deviations; 0 for its means", 1.0)
+    temperature: float = METHOD("factor on the prior's SD: 1 for the power of scans, 0 for the prior's means", 1.0)
     seed: int = METHOD("equal seeds give equal images", 0)
     precision: str = PRECISION("auto")
