@@ -21,6 +21,7 @@ import argparse
 import os
 import sys
 import tempfile
+import textwrap
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -50,7 +51,7 @@ FOLDERS = ("images/t1ce/train", "images/t1_brain/train", "images/ms_t1_t2_flair/
 SHAPE, SMALL, BATCH = (128, 128), (64, 64), 8
 LIMIT = 1.0  # of truncated normal numbers
 SHRINKAGE = 0.1  # of a fitted covariance towards its diagonal
-SHOWN = 6
+SHOWN, LETTERS = 4, 17  # images of each way in the picture, letters in a line of its names
 FILES = 40  # of each folder
 Choose = Callable[[int, int, Tensor, Gaussian], Tensor]
 
@@ -78,14 +79,14 @@ def measure(options: argparse.Namespace) -> None:
     real = {shape: _real(model, options, shape) for shape in (SHAPE, SMALL)}
     features = {shape: gabor_features(ifft2c(kspace).abs()).numpy() for shape, kspace in real.items()}
     rows: list[dict[str, Any]] = []
-    shown = [list(ifft2c(real[SHAPE][:SHOWN]).abs().numpy())]
+    shown = {"real slices": ifft2c(real[SHAPE][:SHOWN]).abs().numpy()}
     for name, draw in tqdm(ways(model, real[SHAPE]).items(), "ways"):
         shape = SMALL if name.startswith("size") else SHAPE
         images = torch.cat([draw(first) for first in range(0, options.draws, BATCH)])[: options.draws]
         distance = frechet_distance(gabor_features(images).numpy(), features[shape])
         rows.append({"way": name, "frechet": distance})
         if shape == SHAPE:
-            shown.append(list(images[:SHOWN].numpy()))
+            shown[name] = images[:SHOWN].numpy()
     halves = frechet_distance(features[SHAPE][::2], features[SHAPE][1::2])
     results = {
         **provenance(weights=options.checkpoint),
@@ -98,10 +99,11 @@ def measure(options: argparse.Namespace) -> None:
     }
     output: Path = options.results / f"{options.name}.json"
     write_results(output, results, markdown(results))
-    names = ", ".join(["real", *(row["way"] for row in rows if not row["way"].startswith("size"))])
-    image_grid(output.with_suffix(".png"), "real slices, and draws: rows as in the table", shown)
+    names = [textwrap.fill(name, LETTERS) for name in shown]
+    rows_of_images = [list(row) for row in zip(*shown.values(), strict=True)]
+    image_grid(output.with_suffix(".png"), "training slices, and draws of the prior", rows_of_images, names)
     shrink(output.with_suffix(".png"))
-    print(output.with_suffix(".md").read_text(), names)
+    print(output.with_suffix(".md").read_text())
 
 
 def ways(model: HVAE, real: Tensor) -> dict[str, Callable[[int], Tensor]]:

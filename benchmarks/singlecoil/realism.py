@@ -77,8 +77,8 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         if options.data is None:
             raise InputError("--data: give the data directory, or set MRIHVAE_DATA")
-        if options.samples < 2 or min(options.slices, options.draws) < 4:
-            raise InputError("--samples must be at least 2, --slices and --draws at least 4")
+        if options.slices < 1 or options.samples < 2 or options.draws < 4:
+            raise InputError("--slices must be at least 1, --samples at least 2, --draws at least 4")
         measure(options)
     except InputError as error:
         print(f"realism: error: {error}", file=sys.stderr)
@@ -188,7 +188,7 @@ def score(pattern: str, slices: Sequence[Slice]) -> list[dict[str, Any]]:
                 },
             }
         )
-    halves = frechet_distance(truth[::2], truth[1::2])
+    halves = frechet_distance(truth[::2], truth[1::2]) if len(truth) > 3 else None
     return [*rows, {"pattern": pattern, "images": TRUTH, "slices": len(own), "frechet": halves}]
 
 

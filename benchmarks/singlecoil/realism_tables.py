@@ -34,7 +34,7 @@ def markdown(results: dict[str, Any]) -> str:
             if "PSNR" in row:
                 power = ", ".join(f"{_mean_power(row)[k]:+.1f}" for k in chosen)
                 lines.append(f"| {name_of(row['images'])} | {row['PSNR']:.2f} | {row['frechet']:.3f} | {power} |")
-            else:
+            elif row["frechet"] is not None:
                 lines.append(f"| one half of the true slices against the other | | {row['frechet']:.3f} | |")
         parts.append("\n".join(lines))
     lines = [f"| draws of the prior | Fréchet distance | power / dB at {at} |", "| --- | --- | --- |"]
