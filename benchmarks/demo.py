@@ -50,11 +50,12 @@ def main(arguments: list[str] | None = None) -> int:
 def keep(output: Path, results: Path, timed: bool) -> None:
     """Copy the scores and the picture of a demo to the results; its seconds only if they were `timed`."""
     found = json.loads((output / demo.RESULTS).read_text())
+    found["threads"] = found["threads"] if timed else None
     for scan in found["scans"] if not timed else []:
         for scores in scan["scores"].values():
             del scores["seconds"]
     with atomic_write(results / "demo.json") as temporary:
-        temporary.write_text(json.dumps({"timed": timed, **found}, indent=1) + "\n")
+        temporary.write_text(json.dumps(found, indent=1) + "\n")
     with atomic_write(results / "demo.png") as temporary:
         shutil.copyfile(output / demo.COMPARISON / f"{SHOWN}.png", temporary)
     shrink(results / "demo.png")

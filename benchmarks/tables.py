@@ -33,7 +33,7 @@ from benchmarks.restoration.tables import overview
 from benchmarks.robustness.tables import fuzz_table, trust_table
 from benchmarks.scanner.tables import crowd_table, scanner_tables
 from benchmarks.steps import read_steps, steps_table
-from mrihvae.cli.demo import table_head, table_row
+from mrihvae.cli.demo import describe_conditions, table_head, table_row
 from mrihvae.errors import InputError
 from mrihvae.utils.files import atomic_write
 
@@ -71,13 +71,14 @@ def demo_block(found: dict[str, Any]) -> str:
     """Lay out what `mrihvae demo` printed, without its seconds where the machine was busy."""
     scans = [
         [
-            table_head(scan["title"], found["timed"]),
+            table_head(scan["title"], timed=found["threads"] is not None),
             *(table_row(name, scores) for name, scores in scan["scores"].items()),
         ]
         for scan in found["scans"]
     ]
     lines = "\n\n".join("\n".join(lines) for lines in scans)
-    return f"```text\n{lines}\n\n{found['conditions']}\n```\n"
+    conditions = describe_conditions(found["acceleration"], found["threads"])
+    return f"```text\n{lines}\n\n{conditions}\n```\n"
 
 
 SEVERAL: dict[str, Callable[[dict[str, Any]], str]] = {

@@ -93,11 +93,11 @@ def run(arguments: options.Demo) -> None:
         compared.append(one)
         print(flush=True)
     settings = summarize(order, methods, undersampling)
-    conditions = describe_conditions(arguments.acceleration, torch.get_num_threads())
-    found = {"conditions": conditions, "weights": settings["weights"], "scans": list(map(asdict, compared))}
+    conditions = {"acceleration": arguments.acceleration, "threads": torch.get_num_threads()}
+    found = {**conditions, "weights": settings["weights"], "scans": list(map(asdict, compared))}
     _write_json(output / RESULTS, found)
     _write_json(output / "reconstruct.json", {**settings, "volumes": volumes, "failed": []})
-    print(f"{conditions}\n\nPictures: {output / COMPARISON}")
+    print(f"{describe_conditions(**conditions)}\n\nPictures: {output / COMPARISON}")
     report.run(options.Report(folder=output, title="mrihvae demo"))
     print(f"\nNext, with a scan of your own:\n{_next_commands()}")
 
@@ -114,10 +114,10 @@ def table_row(method: str, scores: Mapping[str, float]) -> str:
     return f"{LABELS.get(method, method):<20} {numbers}{seconds}"
 
 
-def describe_conditions(acceleration: float, threads: int) -> str:
-    """Return the line below the tables."""
-    counted = "1 CPU thread" if threads == 1 else f"{threads} CPU threads"
-    return f"Random masks, {acceleration:g}x; {counted}."
+def describe_conditions(acceleration: float, threads: int | None) -> str:
+    """Return the line below the tables; without threads for tables without seconds."""
+    counted = "" if threads is None else f"; {threads} CPU thread{'' if threads == 1 else 's'}"
+    return f"Random masks, {acceleration:g}x{counted}."
 
 
 def _compare(

@@ -662,11 +662,11 @@ def test_block_of_the_demo(tmp_path: Path, timed: bool) -> None:
     (tmp_path / "out" / "comparison").mkdir(parents=True)
     Image.new("L", (40, 30)).save(tmp_path / "out" / "comparison" / f"{demo.SHOWN}.png")
     scores = {"tv": {"PSNR": 30.0, "SSIM": 0.5, "seconds": 2.0}}
-    found = {"conditions": "2 CPU threads.", "scans": [{"file": "x.h5", "title": "x", "scores": scores}]}
+    found = {"acceleration": 4, "threads": 2, "scans": [{"file": "x.h5", "title": "x", "scores": scores}]}
     (tmp_path / "out" / "demo.json").write_text(json.dumps(found))
     demo.keep(tmp_path / "out", tmp_path, timed)
     block = tables.render("<!-- results:demo -->\n<!-- /results -->\n", tmp_path, Path("README.md")).splitlines()
-    assert block[1] == "```text" and block[5:7] == ["2 CPU threads.", "```"]
+    assert block[1] == "```text" and block[5:7] == [f"Random masks, 4x{'; 2 CPU threads' if timed else ''}.", "```"]
     assert block[2].split() == ["x", "PSNR", "/", "dB", "SSIM", *(["s", "/", "slice"] if timed else [])]
     assert block[3].split() == ["TV", "(sigpy)", "30.00", "0.5000", *(["2.00"] if timed else [])]
     assert (tmp_path / "demo.png").is_file()

@@ -129,6 +129,7 @@ def test_lines_of_tables_are_as_long() -> None:
     untimed = table_row("tv", {"PSNR": 30.0, "SSIM": 0.5})
     assert untimed == "TV (sigpy)               30.00  0.5000" and len(table_head("x", timed=False)) == len(untimed)
     assert describe_conditions(4, 1) == "Random masks, 4x; 1 CPU thread."
+    assert describe_conditions(4, None) == "Random masks, 4x."
     assert describe_conditions(6, 2) == "Random masks, 6x; 2 CPU threads."
 
 
