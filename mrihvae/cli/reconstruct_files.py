@@ -20,8 +20,9 @@ from mrihvae.io.kspace import open_kspace
 from mrihvae.physics.fastmri_masks import effective_acceleration
 from mrihvae.physics.sampling import Undersampling
 from mrihvae.recon.methods import Method
+from mrihvae.recon.reconstruction import Reconstruction
 from mrihvae.recon.undersampling import check_signal, mask_of
-from mrihvae.recon.volumes import Reconstruction, zero_filled_volume
+from mrihvae.recon.volumes import zero_filled_volume
 from mrihvae.utils.memory import peak_memory, reset_peak_memory, return_large_blocks
 from mrihvae.utils.notices import collect_notices
 from mrihvae.utils.stages import record_stages, stage

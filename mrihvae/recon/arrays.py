@@ -15,7 +15,8 @@ from mrihvae.errors import InputError
 from mrihvae.model.shipped import weights_for
 from mrihvae.recon.catalog import load_method
 from mrihvae.recon.methods import HybridMethod, Method, ModelMethod, SampleMeanMethod
-from mrihvae.recon.volumes import Reconstruction, reconstruct_scan
+from mrihvae.recon.reconstruction import Reconstruction
+from mrihvae.recon.volumes import reconstruct_scan
 from mrihvae.utils.config import as_dict
 from mrihvae.utils.notices import collect_notices, warn
 
