@@ -115,11 +115,6 @@ class Bounds:
         """Whether the scan is unlike those of the calibration, so that intervals and bounds may not hold."""
         return self.p_value <= UNUSUAL
 
-    def describe(self) -> str:
-        """Say the bounds in a sentence."""
-        sure = f"{100 * self.level:g} %"
-        return f"PSNR at least {self.psnr_at_least:.1f} dB, SSIM at least {self.ssim_at_least:.3f} (each with {sure})"
-
 
 def volume_regressors(evidence: Evidence, variance: np.ndarray) -> np.ndarray:
     """Return what PSNR and SSIM of a volume are predicted from: 1, log10 of the mean variance, n, m, and R."""
@@ -139,7 +134,7 @@ def apply_calibration(calibration: Calibration, evidence: Evidence) -> tuple[np.
     variance = error_variance(evidence, calibration.error)
     known, found = volume_regressors(evidence, variance), calibration.at(evidence.acceleration)
     z = NormalDist().inv_cdf((1 + calibration.level) / 2)
-    std = np.float32(evidence.peak * found.factor / z) * np.sqrt(variance)
+    std = np.float32(evidence.unit * evidence.peak * found.factor / z) * np.sqrt(variance)
     psnr = float(known @ calibration.psnr) - found.psnr_margin
     ssim = 1 - 10 ** min(float(known @ calibration.ssim) + found.ssim_margin, math.log10(2))
     p = p_value(shift_score(calibration.shift, evidence, known), found.shift_scores)

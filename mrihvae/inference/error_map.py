@@ -25,11 +25,12 @@ class Evidence:
 
     Attributes
     ----------
-    local : float32 (feature, slice, h, w), as `mrihvae.inference.evidence.LOCAL`, in squared units of the image
-    noise : standard deviation of the noise of what was not acquired, in a bright pixel
-    misfit : of held-out samples, in the units of the image
+    local : float32 (feature, slice, h, w), as `mrihvae.inference.evidence.LOCAL`, in squared normalized units
+    noise : standard deviation of the noise of what was not acquired, in a bright pixel, in these units
+    misfit : of held-out samples, in these units
     acceleration : the effective one, of all k-space samples over acquired ones
-    peak : the largest magnitude of the volume
+    peak : the largest magnitude of the volume, in these units
+    unit : of the image, over these units
     """
 
     local: np.ndarray
@@ -37,6 +38,7 @@ class Evidence:
     misfit: HeldOutMisfit
     acceleration: float
     peak: float
+    unit: float = 1.0
 
     def of_scan(self) -> np.ndarray:
         """Return what is the same in all pixels: log n, log m, log R."""

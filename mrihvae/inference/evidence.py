@@ -8,6 +8,7 @@ in turn are predicted from the rest, and their misfit is carried over to the lin
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -25,10 +26,13 @@ from mrihvae.physics.noise import line_noise
 from mrihvae.physics.sampling import lines_differ_along_h
 from mrihvae.utils.config import with_settings
 
-LOCAL = ("samples", "sample mean", "total variation", "zero-filled", "gradient", "brightness")
+LOCAL = (
+    "samples", "sample mean", "total variation", "zero-filled", "gradient", "gradient along missing samples",
+    "edges on the way of aliasing", "brightness",
+)  # fmt: skip
 WINDOW = 9  # pixels on a side over which squares are averaged
 RINGS = 16  # of k-space, by distance from DC, over which held-out misfits are carried to missing samples
-FOLDS = 2
+FOLDS, FEWEST = 2, 3  # sets of lines that are held out, and lines below which there are none
 LEAST = 1e-9  # of a power, in units of the peak's, so that its logarithm exists
 
 
@@ -67,20 +71,42 @@ def local_powers(
     with torch.no_grad():
         smooth = problem.images(problem.total_variation()).cpu()
         alone = problem.images(problem.zero_filled).cpu()
-    image, samples = image.cpu(), samples.cpu()
+    pattern = known.cpu().expand(kspace.shape[-2:])
+    along = [axis for axis in (-2, -1) if not bool((pattern == pattern.narrow(axis, 0, 1)).all())]
+    return powers_of(image.cpu(), samples.cpu(), smooth, alone, along or [-1])
+
+
+def powers_of(image: Tensor, samples: Tensor, smooth: Tensor, alone: Tensor, along: Sequence[int]) -> Tensor:
+    """Compute local powers from a reconstruction (slices, H, W), samples, total variation and the data alone.
+
+    Parameters
+    ----------
+    along : axes along which k-space samples are missing: -1 for lines along H, both for other patterns. There lie the
+        edges whose energy aliases, and where it goes
+    """
     mean, magnitude = samples.mean(dim=0), image.abs()
-    vertical = functional.pad(magnitude, (0, 0, 1, 1), mode="replicate")
-    horizontal = functional.pad(magnitude, (1, 1), mode="replicate")
-    gradient = (vertical[:, 2:] - vertical[:, :-2]).square() + (horizontal[..., 2:] - horizontal[..., :-2]).square()
+    slopes = {axis: _slope(magnitude, axis) for axis in (-2, -1)}
+    edges = torch.stack([slopes[axis] for axis in along]).mean(dim=0)
     found = (
         (samples - mean).abs().square().sum(dim=0) / (len(samples) - 1),
         (image - mean).abs().square(),
         (image - smooth).abs().square(),
         (image - alone).abs().square(),
-        gradient / 4,
+        slopes[-2] + slopes[-1],
+        edges,
+        edges.mean(dim=tuple(along), keepdim=True).expand_as(edges),
         magnitude.square(),
     )
     return torch.stack([local_mean(values) for values in found])
+
+
+def _slope(magnitude: Tensor, axis: int) -> Tensor:
+    """Compute the squared central difference of images (slices, H, W) along an axis; 0 at the border."""
+    slope = torch.zeros_like(magnitude)
+    size = magnitude.shape[axis]
+    inner = (magnitude.narrow(axis, 2, size - 2) - magnitude.narrow(axis, 0, size - 2)) / 2
+    slope.narrow(axis, 1, size - 2).copy_(inner.square())
+    return slope
 
 
 def local_mean(values: Tensor) -> Tensor:
@@ -125,7 +151,7 @@ def held_out_misfit(
     sums = np.zeros((4, RINGS))
     noise = line_noise(kspace if maps is None else kspace.flatten(0, 1)).expand(shape)
     coils = 1 if maps is None else kspace.shape[1]
-    for out in held_out(measured, np.random.default_rng(seed))[:FOLDS]:
+    for out in held_out(measured, np.random.default_rng(seed), fewest=FEWEST)[:FOLDS]:
         kept = torch.where(out, torch.zeros((), dtype=kspace.dtype), kspace)
         image = solve(model, prepare(model, kept, known & ~out, maps, None), single).cpu()
         predicted = fft2c(image if maps is None else maps * image[:, None])

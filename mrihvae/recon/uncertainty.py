@@ -10,8 +10,9 @@ from torch import Tensor
 
 from mrihvae.coils.virtual_coils import stack_coils
 from mrihvae.inference import evidence
-from mrihvae.inference.calibration import Calibration, apply_calibration
+from mrihvae.inference.calibration import ONE_COIL, SEVERAL_COILS, Bounds, Calibration, apply_calibration
 from mrihvae.inference.error_map import Evidence
+from mrihvae.inference.evidence import held_out_misfit
 from mrihvae.inference.held_out import error_ratio, spread_slices
 from mrihvae.model.hvae import HVAE
 from mrihvae.physics.noise import missing_noise
@@ -39,10 +40,16 @@ def add_uncertainty(
     """
     assert found.samples is not None
     noise = missing_noise_of(slices)
-    if powers is not None and (known := gather_evidence(found, slices, method, powers, noise)) is not None:
-        calibration = method.calibration_for(slices.scan.coils)
-        assert calibration is not None
-        return _calibrated(found, slices, calibration, known)
+    calibration = method.calibration_for(slices.scan.coils)
+    known = None
+    if calibration is not None and powers is not None:
+        known = gather_evidence(found, slices, method, powers)
+    elif method.name == "hybrid" and method.samples > 1:
+        warn(_why_uncalibrated(method, slices.scan.coils))
+    if calibration is not None and known is not None:
+        std, bounds = apply_calibration(calibration, known)
+        _warn_of_doubts(calibration, known, bounds)
+        return replace(found, std=std, noise=noise, bounds=bounds)
     if method.samples < 2:
         return replace(found, std=np.full_like(found.magnitude, noise), noise=noise)
     ratio = _error_ratio(slices, method, seed)
@@ -52,39 +59,48 @@ def add_uncertainty(
     return replace(found, std=unit * np.sqrt(variance, dtype=np.float32), noise=noise, ratio=ratio, factor=factor)
 
 
-def _calibrated(found: Reconstruction, slices: SlicedScan, calibration: Calibration, known: Evidence) -> Reconstruction:
-    """Return a reconstruction with calibrated intervals and bounds; warn where they may not hold."""
-    std, bounds = apply_calibration(calibration, known)
+def _why_uncalibrated(method: HybridMethod, coils: int) -> str:
+    """Say why intervals are not calibrated, and what to do."""
+    kind = SEVERAL_COILS if coils > 1 else ONE_COIL
+    if kind in (method.calibrations or {}):
+        return "uncertainty: not calibrated with these settings; leave them out for intervals and bounds that hold"
+    return f"uncertainty: not calibrated, since these weights have no calibration of {kind}; see 'mrihvae calibrate'"
+
+
+def _warn_of_doubts(calibration: Calibration, known: Evidence, bounds: Bounds) -> None:
+    """Warn where intervals and bounds may not hold."""
     if not calibration.reaches(known.acceleration):
         fitted = ", ".join(f"{one.acceleration:g}x" for one in calibration.quantiles)
-        warn(f"uncertainty: calibrated at {fitted}, intervals and bounds may not hold at R = {known.acceleration:.1f}")
+        warn(f"uncertainty: calibrated at {fitted}; intervals and bounds may not hold at R = {known.acceleration:.1f}")
     if bounds.is_unusual:
         warn(
             "uncertainty: acquired lines that were held out are predicted worse than in scans of the calibration "
             f"(p = {bounds.p_value:.2f}); intervals and bounds may not hold"
         )
-    unit = slices.normalization.unit
-    return replace(found, std=unit * std, noise=unit * known.noise, bounds=bounds)
 
 
 def gather_evidence(
-    found: Reconstruction, slices: SlicedScan, method: HybridMethod, powers: np.ndarray, noise: float
+    found: Reconstruction, slices: SlicedScan, method: HybridMethod, powers: np.ndarray
 ) -> Evidence | None:
-    """Return what a scan says of its error, in normalized units; None where no lines can be held out, with a warning.
+    """Return what a scan says of its error, in the units of the image.
 
     Parameters
     ----------
-    noise : standard deviation of the noise of what was not acquired, in the units of the image
+    powers : local ones (feature, slice, h, w), in normalized units, as `local_powers` returns them
+
+    Returns
+    -------
+    None, with a warning, where too few lines can be held out
     """
     kspace, maps = _spread(slices)
-    misfit = evidence.held_out_misfit(method.model, kspace, slices.measured, slices.known, method.point, maps)
+    misfit = held_out_misfit(method.model, kspace, slices.measured, slices.known, method.point, maps)
     unit = slices.normalization.unit
-    peak = float(found.magnitude.max()) / unit
+    peak = float(found.magnitude.max())
     if misfit is None or not peak > 0:
         warn("uncertainty: not calibrated, since too few lines lie outside of the calibration region to be held out")
         return None
     acceleration = slices.measured.numel() / max(1, int(slices.measured.sum()))
-    return Evidence(powers, noise / unit, misfit, acceleration, peak)
+    return Evidence(powers, missing_noise_of(slices) / unit, misfit, acceleration, peak / unit, unit)
 
 
 def local_powers(model: HVAE, batch: Batch, image: Tensor, samples: Tensor) -> Tensor:

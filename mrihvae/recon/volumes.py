@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -10,13 +11,14 @@ from torch import Tensor
 
 from mrihvae.data.scan import Scan, delivered_shape, encoded_lines
 from mrihvae.errors import InputError
+from mrihvae.inference.error_map import Evidence
 from mrihvae.physics.fourier import center_crop
 from mrihvae.recon.catalog import change_method, load_method
 from mrihvae.recon.methods import HybridMethod, Method, ZeroFilledMethod
 from mrihvae.recon.reconstruction import Reconstruction
 from mrihvae.recon.settings import SAMPLING_METHODS
 from mrihvae.recon.sliced_scan import SlicedScan
-from mrihvae.recon.uncertainty import add_uncertainty, local_powers
+from mrihvae.recon.uncertainty import add_uncertainty, gather_evidence, local_powers
 from mrihvae.recon.undersampling import mask_of
 from mrihvae.utils.stages import stage
 
@@ -169,29 +171,70 @@ def sample_volume(
         raise InputError(
             f"method '{method.name}' does not support posterior sampling; choose one of {', '.join(SAMPLING_METHODS)}"
         )
+    drawn = _draw(scan, mask, method, seed, batch_size, progress, complex_image, first)
+    with stage("check"):
+        return add_uncertainty(drawn.found, drawn.slices, drawn.method, drawn.powers, seed)
+
+
+def observe_volume(
+    scan: Scan, mask: np.ndarray, method: HybridMethod, seed: int = 0
+) -> tuple[Reconstruction, Evidence] | None:
+    """Reconstruct a scan with posterior samples, and gather what it says of its error, in the units of the image.
+
+    Returns
+    -------
+    None, with a warning, where too few lines lie outside of the calibration region to be held out
+    """
+    drawn = _draw(scan, mask, method, seed, observed=True)
+    assert drawn.powers is not None
+    evidence = gather_evidence(drawn.found, drawn.slices, drawn.method, drawn.powers)
+    return None if evidence is None else (drawn.found, evidence)
+
+
+@dataclass(frozen=True)
+class _Drawn:
+    """Images and samples of a scan, the method fitted to it, and local powers of its error if they are needed."""
+
+    found: Reconstruction
+    slices: SlicedScan
+    method: HybridMethod
+    powers: np.ndarray | None
+
+
+def _draw(
+    scan: Scan,
+    mask: np.ndarray,
+    method: HybridMethod,
+    seed: int,
+    batch_size: int = 8,
+    progress: Progress = lambda slices: None,
+    complex_image: bool = False,
+    first: int = 0,
+    observed: bool = False,
+) -> _Drawn:
+    """Reconstruct a scan and draw samples; with local powers if they are `observed`, or the method is calibrated."""
     slices = SlicedScan(scan, mask, method.coils, first=first)
     fitted = fit_method(scan, mask, method, slices)
     assert isinstance(fitted, HybridMethod)
-    method, calibration = fitted, fitted.calibration_for(scan.coils) if fitted.samples > 1 else None
+    observed = observed or (method.samples > 1 and fitted.calibration_for(scan.coils) is not None)
     magnitudes, drawn, kept, powers = [], [], [], []
     for batch in slices.batches(batch_size):
         with stage("inference"):
-            samples = method.sample(batch, seed)
-            image = method.reconstruct_with(batch, samples)
+            samples = fitted.sample(batch, seed)
+            image = fitted.reconstruct_with(batch, samples)
         magnitudes.append(slices.magnitude(image, batch).cpu())
         drawn.append(torch.stack([slices.magnitude(sample, batch).cpu() for sample in samples], dim=1))
         kept += [slices.restore(image).cpu()] if complex_image else []
-        powers += [_crop(scan, local_powers(method.model, batch, image, samples))] if calibration else []
+        powers += [_crop(scan, local_powers(fitted.model, batch, image, samples))] if observed else []
         progress(len(batch.kspace))
         del batch, samples, image
     found = Reconstruction(
         _crop(scan, torch.cat(magnitudes)),
         _crop(scan, torch.cat(kept)) if kept else None,
         samples=_crop(scan, torch.cat(drawn)),
-        tv_shares=method.tv_shares or (),
+        tv_shares=fitted.tv_shares or (),
     )
-    with stage("check"):
-        return add_uncertainty(found, slices, method, np.concatenate(powers, axis=1) if powers else None, seed)
+    return _Drawn(found, slices, fitted, np.concatenate(powers, axis=1) if powers else None)
 
 
 def _checked_mask(scan: Scan, mask: np.ndarray) -> np.ndarray:
