@@ -120,7 +120,7 @@ def warm_up(engine: Engine) -> None:
             np.random.default_rng(0).standard_normal((1, 4, 64, 64, 2)).astype(np.float32).view(np.complex64)[..., 0]
         )
         scan = Scan(NAME, noise if kind == SEVERAL else noise[:, 0], lines)
-        reconstruct_volume(scan, mask_of(scan, None), method)
+        reconstruct_scan(scan, mask_of(scan, None), method)
 
 
 def reconstruct_stream(
@@ -299,16 +299,14 @@ class Session:
         reconstruct = partial(reconstruct_scan, scan, mask, batch_size=BATCH, complex_image=complex_image)
         try:
             with torch.no_grad(), collect_notices() as notices:
-                sampling = drawn = None
+                sampling, drawn = method, None
                 if request.uncertainty:
-                    usual = partial(engine.method, scan.coils, replace(request, method="hybrid"))
-                    sampling = method if isinstance(method, HybridMethod) else usual()
+                    sampling = method if isinstance(method, HybridMethod) else self._hybrid(scan.coils)
                     drawn = sample_volume(scan, mask, sampling, 0, BATCH, complex_image=complex_image)
                     self.check()
-                found = drawn if drawn is not None and sampling is method else reconstruct(method)
+                found = reconstruct(method) if drawn is None or sampling is not method else drawn
                 images.append((method.name, _slice_of(found, complex_image), _made_by(method)))
-                if sampling is not None and drawn is not None and drawn.std is not None:
-                    images.append((UNCERTAINTY, drawn.std[0], _made_by(sampling)))
+                images += [] if drawn is None else [(UNCERTAINTY, np.asarray(drawn.std)[0], _made_by(sampling))]
                 if request.zerofilled and method.name != ZERO_FILLED:
                     plain = engine.method(scan.coils, replace(request, method=ZERO_FILLED))
                     images.append((ZERO_FILLED, _slice_of(reconstruct(plain), complex_image), _made_by(plain)))
@@ -320,6 +318,9 @@ class Session:
         if not all(np.isfinite(pixels).all() for _, pixels, _ in images):
             raise InputError("stream: a reconstruction is not finite; the scan may be damaged")
         return images, notices
+
+    def _hybrid(self, coils: int) -> Method:
+        return self.engine.method(coils, replace(self.request, method="hybrid"))
 
     def _fitted(self, scan: Scan, mask: np.ndarray, volume: tuple[int, ...]) -> Method:
         """Return the requested method, fitted to the first slice of a volume: as files are, if it has no other."""
@@ -342,9 +343,7 @@ def _sorter(header: ScanHeader, engine: Engine) -> SliceAssembler:
 
 def _slice_of(found: Reconstruction, complex_image: bool) -> np.ndarray:
     """Return a single slice: float32 (h, w), or complex64, of coils that are not combined (coil, h, w)."""
-    pixels = found.image if complex_image else found.magnitude
-    assert pixels is not None  # it was requested
-    return np.asarray(pixels[0])
+    return np.asarray(found.image if complex_image else found.magnitude)[0]  # type: ignore[no-any-return]
 
 
 def _made_by(method: Method) -> str:
