@@ -160,10 +160,10 @@ def fit_calibration(scans: Sequence[CalibrationScan], settings: dict[str, Any], 
     fitted = set(persons[::SHARE_FITTED])
     first = [scan for scan in scans if scan.person in fitted]
     error = fit_error([scan.blocks for scan in first], [scan.block_errors for scan in first])
-    known = {id(scan): _volume_regressors(scan, error) for scan in scans}
+    known = {id(scan): regress_volume(scan, error) for scan in scans}
     x = np.stack([known[id(scan)] for scan in first])
     psnr = _fit_line(x, np.array([scan.psnr for scan in first]))
-    ssim = _fit_line(x, np.array([_log_ssim(scan) for scan in first]))
+    ssim = _fit_line(x, np.array([log_ssim(scan) for scan in first]))
     shift = _fit_line(x, np.array([np.log10(scan.relative) for scan in first]))
     quantiles = []
     for acceleration in sorted({scan.acceleration for scan in scans}):
@@ -171,7 +171,7 @@ def fit_calibration(scans: Sequence[CalibrationScan], settings: dict[str, Any], 
         by_person = [[scan for scan in group if scan.person == one] for one in sorted({scan.person for scan in group})]
         worst = {
             "psnr": [max(float(known[id(scan)] @ psnr) - scan.psnr for scan in own) for own in by_person],
-            "ssim": [max(_log_ssim(scan) - float(known[id(scan)] @ ssim) for scan in own) for own in by_person],
+            "ssim": [max(log_ssim(scan) - float(known[id(scan)] @ ssim) for scan in own) for own in by_person],
             "shift": [
                 max(np.log10(scan.relative) - float(known[id(scan)] @ shift) for scan in own) for own in by_person
             ],
@@ -193,12 +193,14 @@ def _risks(ratios: list[list[np.ndarray]], factor: float) -> np.ndarray:
     return np.array([np.mean([(ratio > factor).mean() for ratio in own]) for own in ratios])
 
 
-def _volume_regressors(scan: CalibrationScan, error: np.ndarray) -> np.ndarray:
+def regress_volume(scan: CalibrationScan, error: np.ndarray) -> np.ndarray:
+    """Return what scores are predicted from, as `mrihvae.inference.calibration.volume_regressors` does."""
     variance = np.exp(error @ scan.everywhere)
     return np.array([1.0, np.log10(variance.mean()), *(scan.scan / np.log(10))])
 
 
-def _log_ssim(scan: CalibrationScan) -> float:
+def log_ssim(scan: CalibrationScan) -> float:
+    """Compute log10 (1 - SSIM)."""
     return float(np.log10(max(1 - scan.ssim, 1e-6)))
 
 

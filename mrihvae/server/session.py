@@ -301,7 +301,8 @@ class Session:
             with torch.no_grad(), collect_notices() as notices:
                 sampling, drawn = method, None
                 if request.uncertainty:
-                    sampling = method if isinstance(method, HybridMethod) else self._hybrid(scan.coils)
+                    usual = replace(request, method="hybrid")
+                    sampling = method if isinstance(method, HybridMethod) else engine.method(scan.coils, usual)
                     drawn = sample_volume(scan, mask, sampling, 0, BATCH, complex_image=complex_image)
                     self.check()
                 found = reconstruct(method) if drawn is None or sampling is not method else drawn
@@ -318,9 +319,6 @@ class Session:
         if not all(np.isfinite(pixels).all() for _, pixels, _ in images):
             raise InputError("stream: a reconstruction is not finite; the scan may be damaged")
         return images, notices
-
-    def _hybrid(self, coils: int) -> Method:
-        return self.engine.method(coils, replace(self.request, method="hybrid"))
 
     def _fitted(self, scan: Scan, mask: np.ndarray, volume: tuple[int, ...]) -> Method:
         """Return the requested method, fitted to the first slice of a volume: as files are, if it has no other."""
