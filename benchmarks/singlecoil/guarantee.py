@@ -31,7 +31,7 @@ from tqdm import tqdm
 
 from benchmarks import HERE
 from benchmarks.common.plots import save
-from benchmarks.common.protocol import Protocol, ScanSet, add_options, label, read_protocol, scan_files, spread
+from benchmarks.common.protocol import Protocol, ScanSet, add_options, read_protocol, scan_files, spread
 from mrihvae import __version__
 from mrihvae.data.scan import Scan
 from mrihvae.errors import InputError
@@ -131,6 +131,7 @@ def summarize(judged: list[Judgment]) -> dict[str, Any]:
         "psnr_spare": round(float(np.median([one.psnr_spare for one in judged])), 2),
         "warned": round(float(np.mean([one.p_value <= 0.05 for one in judged])), 4),
         "correlation": {name: _mean([one.correlation[name] for one in judged]) for name in MAPS},
+        "pixel_sparsification": {name: _mean([one.pixel_sparsification[name] for one in judged]) for name in MAPS},
         "sparsification": {name: _mean([one.sparsification[name] for one in judged]) for name in MAPS},
     }
 
@@ -139,8 +140,9 @@ def table(results: dict[str, Any]) -> str:
     """Lay out results as Markdown."""
     lines = [
         "| scans | R | n | coverage of 90 % | PSNR bound holds | SSIM bound holds | median spare, dB | warned | block "
-        "correlation: map, samples, gradient | AUSE over constant map's: map, samples, gradient |",
-        "| --- " * 10 + "|",
+        "correlation: map, samples, gradient | AUSE of blocks over constant map's: map, samples, gradient | "
+        "AUSE of pixels: map |",
+        "| --- " * 11 + "|",
     ]
     for row in results["guarantee"]:
         numbers = [f"{100 * row[name]:.0f} %" for name in ("psnr_holds", "ssim_holds")]
@@ -148,6 +150,7 @@ def table(results: dict[str, Any]) -> str:
         cells = [
             row["set"], f"{row['acceleration']:g}x", row["scans"], f"{100 * row['coverage']:.1f} %", *numbers,
             f"{row['psnr_spare']:.1f}", f"{100 * row['warned']:.0f} %", *maps,
+            f"{row['pixel_sparsification']['calibrated']:.2f}",
         ]  # fmt: skip
         lines.append(f"| {' | '.join(map(str, cells))} |")
     return "\n".join(lines) + "\n"
@@ -164,7 +167,7 @@ def draw(results: dict[str, Any]) -> Any:
     for name, curve in results["curves"].items():
         right.plot(100 * np.array(results["removed"]), curve, label=name, linestyle="--" if name == "error" else "-")
     right.axhline(1, color="black", linewidth=0.8, label="constant map")
-    right.set(xlabel="most uncertain pixels left out, %", ylabel="RMSE of the rest, over that of all", ylim=(0, 1.05))
+    right.set(xlabel="most uncertain blocks left out, %", ylabel="RMSE of the rest, over that of all", ylim=(0, 1.05))
     right.legend()
     return figure
 

@@ -19,15 +19,15 @@ from scipy import ndimage  # type: ignore[import-untyped]
 
 from mrihvae.errors import InputError
 from mrihvae.evaluation.scores import score_volume
-from mrihvae.inference.calibration import Calibration, Quantiles
+from mrihvae.inference.calibration import SHIFT, Calibration, Quantiles, score_regressors
 from mrihvae.inference.conformal import conformal_quantile, risk_controlling_factor
-from mrihvae.inference.error_map import NAMES, Evidence, fit_error
+from mrihvae.inference.error_map import NAMES, Evidence, fit_error, variance_of
 
 LEVEL = 0.9
 BLOCK = 8  # pixels on a side
 PIXELS, BLOCKS = 2000, 500  # kept of a scan, evenly
 SHARE_FITTED = 3  # one of so many persons fits coefficients
-RIDGE = 0.1  # on coefficients of a volume's scores, in units of one scan
+RIDGE = 1.0  # on coefficients of a volume's scores, in units of one scan
 INSIDE = 0.1  # of the 99th percentile: darker is outside the object
 SPREAD = 0.02  # of the longer side: gaps in the object that are closed
 FEWEST = 14  # persons: at least 9 for quantiles of 90 %, and some for coefficients
@@ -46,7 +46,7 @@ class CalibrationScan:
     inside : regressors (names, pixel) of pixels inside the object
     errors : absolute errors of these, as shares of the peak
     everywhere : regressors (names, pixel) of pixels inside and outside
-    scan : the same for all pixels: log n, log m, log R of `mrihvae.inference.error_map`
+    scan : the same for all pixels: log n, log m, log R, log e of `mrihvae.inference.error_map`
     psnr, ssim : of the volume
     relative : held-out misfit over the energy of held-out samples
     """
@@ -162,9 +162,9 @@ def fit_calibration(scans: Sequence[CalibrationScan], settings: dict[str, Any], 
     error = fit_error([scan.blocks for scan in first], [scan.block_errors for scan in first])
     known = {id(scan): regress_volume(scan, error) for scan in scans}
     x = np.stack([known[id(scan)] for scan in first])
-    psnr = _fit_line(x, np.array([scan.psnr for scan in first]))
+    psnr = _fit_line(x, np.array([scan.psnr for scan in first]), slope=-10.0)
     ssim = _fit_line(x, np.array([log_ssim(scan) for scan in first]))
-    shift = _fit_line(x, np.array([np.log10(scan.relative) for scan in first]))
+    shift = _fit_line(x[:, SHIFT], np.array([np.log10(scan.relative) for scan in first]))
     quantiles = []
     for acceleration in sorted({scan.acceleration for scan in scans}):
         group = [scan for scan in scans if scan.acceleration == acceleration and scan.person not in fitted]
@@ -173,10 +173,11 @@ def fit_calibration(scans: Sequence[CalibrationScan], settings: dict[str, Any], 
             "psnr": [max(float(known[id(scan)] @ psnr) - scan.psnr for scan in own) for own in by_person],
             "ssim": [max(log_ssim(scan) - float(known[id(scan)] @ ssim) for scan in own) for own in by_person],
             "shift": [
-                max(np.log10(scan.relative) - float(known[id(scan)] @ shift) for scan in own) for own in by_person
+                max(np.log10(scan.relative) - float(known[id(scan)][[*SHIFT]] @ shift) for scan in own)
+                for own in by_person
             ],
         }
-        ratios = [[scan.errors / np.exp(0.5 * error @ scan.inside) for scan in own] for own in by_person]
+        ratios = [[scan.errors / np.sqrt(variance_of(scan.inside, error)) for scan in own] for own in by_person]
         factor = risk_controlling_factor(partial(_risks, ratios), level)
         if not np.isfinite(factor):
             raise InputError(f"at {acceleration:g}x no factor holds {level:.0%} of pixels; check scans and targets")
@@ -195,8 +196,7 @@ def _risks(ratios: list[list[np.ndarray]], factor: float) -> np.ndarray:
 
 def regress_volume(scan: CalibrationScan, error: np.ndarray) -> np.ndarray:
     """Return what scores are predicted from, as `mrihvae.inference.calibration.volume_regressors` does."""
-    variance = np.exp(error @ scan.everywhere)
-    return np.array([1.0, np.log10(variance.mean()), *(scan.scan / np.log(10))])
+    return score_regressors(float(variance_of(scan.everywhere, error).mean()), scan.scan)
 
 
 def log_ssim(scan: CalibrationScan) -> float:
@@ -204,9 +204,19 @@ def log_ssim(scan: CalibrationScan) -> float:
     return float(np.log10(max(1 - scan.ssim, 1e-6)))
 
 
-def _fit_line(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """Fit y = x . b by least squares with a ridge on all but the first, which is 1."""
+def _fit_line(x: np.ndarray, y: np.ndarray, slope: float = 0.0) -> np.ndarray:
+    """Fit y = x . b by least squares, with a ridge that holds all but the first at 0, and the second at `slope`.
+
+    Parameters
+    ----------
+    x : regressors (scan, regressor), the first of which is 1
+    y : (scan,)
+    slope : of PSNR -10 with log10 of the mean squared error, as it is where the expected error is right
+    """
+    y = y - slope * x[:, 1]
     center = x[:, 1:].mean(axis=0)
     centered = x[:, 1:] - center
     slopes = np.linalg.solve(centered.T @ centered + RIDGE * np.eye(len(center)), centered.T @ (y - y.mean()))
-    return np.concatenate([[y.mean() - slopes @ center], slopes])
+    found = np.concatenate([[y.mean() - slopes @ center], slopes])
+    found[1] += slope
+    return found

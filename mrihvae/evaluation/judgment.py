@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from mrihvae.evaluation.calibration import CalibrationScan, regress_volume
-from mrihvae.inference.calibration import Calibration
+from mrihvae.inference.calibration import SHIFT, Calibration
 from mrihvae.inference.conformal import p_value
-from mrihvae.inference.error_map import NAMES
+from mrihvae.inference.error_map import NAMES, variance_of
 
 REMOVED = np.linspace(0, 0.95, 20)  # shares of pixels, the most uncertain first
 MAPS = ("calibrated", "samples", "gradient", "total variation")
@@ -27,8 +27,11 @@ class Judgment:
     psnr_spare, ssim_spare : by how much the scan is better than its bounds; negative where they do not hold
     p_value : of the held-out misfit
     correlation : Spearman's, of RMSE and expected error of blocks, by map; NaN with too few blocks
-    sparsification : area between the curves of the map and of the errors themselves, over that of a constant map
-    curves : RMSE of the pixels that are left when shares `REMOVED` are taken off, over that of all, by map; "error" is
+    sparsification : of blocks, the area between the curves of the map and of the errors themselves, over that of a
+        constant map
+    pixel_sparsification : the same of pixels; the standard deviation of each pixel itself would not come to 0, as it
+        says nothing of the error that is drawn with it
+    curves : RMSE of the blocks that are left when shares `REMOVED` are taken off, over that of all, by map; "error" is
         that of the errors themselves
     """
 
@@ -38,6 +41,7 @@ class Judgment:
     p_value: float
     correlation: Mapping[str, float]
     sparsification: Mapping[str, float]
+    pixel_sparsification: Mapping[str, float]
     curves: Mapping[str, np.ndarray]
 
 
@@ -56,26 +60,36 @@ def judge_scan(calibration: Calibration, scan: CalibrationScan) -> Judgment:
     """
     error = np.asarray(calibration.error)
     found, known = calibration.at(scan.effective), regress_volume(scan, error)
-    variance = np.exp(error @ scan.inside)
+    variance = variance_of(scan.inside, error)
     psnr = float(known @ calibration.psnr) - found.psnr_margin
     ssim = 1 - 10 ** min(float(known @ calibration.ssim) + found.ssim_margin, np.log10(2))
-    shift = np.log10(scan.relative) - float(known @ calibration.shift)
+    shift = np.log10(scan.relative) - float(known[[*SHIFT]] @ calibration.shift)
     rows = {name: NAMES.index(name) for name in MAPS[1:]}
-    by_block = {"calibrated": error @ scan.blocks, **{name: scan.blocks[row] for name, row in rows.items()}}
+    by_block = {"calibrated": variance_of(scan.blocks, error), **{name: scan.blocks[row] for name, row in rows.items()}}
     by_pixel = {"calibrated": variance, **{name: scan.inside[row] for name, row in rows.items()}}
     enough = len(scan.block_errors) >= FEWEST
-    curves = {name: sparsification_curve(scan.errors, values) for name, values in by_pixel.items()}
-    curves["error"] = sparsification_curve(scan.errors, scan.errors)
-    constant = float(np.mean(1 - curves["error"]))
+    pixels, curves = _curves(scan.errors, by_pixel), _curves(np.sqrt(scan.block_errors), by_block)
     return Judgment(
         float(np.mean(scan.errors <= found.factor * np.sqrt(variance))),
         scan.psnr - psnr,
         scan.ssim - ssim,
         p_value(shift, found.shift_scores),
         {name: spearman(values, scan.block_errors) if enough else np.nan for name, values in by_block.items()},
-        {name: float(np.mean(curves[name] - curves["error"])) / constant for name in by_pixel},
+        _areas(curves),
+        _areas(pixels),
         curves,
     )
+
+
+def _curves(errors: np.ndarray, maps: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Compute the sparsification curves of maps, and that of the errors themselves."""
+    return {name: sparsification_curve(errors, values) for name, values in {**maps, "error": errors}.items()}
+
+
+def _areas(curves: Mapping[str, np.ndarray]) -> dict[str, float]:
+    """Compute the areas between curves and that of the errors, over that of a constant map."""
+    constant = float(np.mean(1 - curves["error"]))
+    return {name: float(np.mean(curve - curves["error"])) / max(constant, 1e-9) for name, curve in curves.items()}
 
 
 def spearman(first: Sequence[float] | np.ndarray, second: Sequence[float] | np.ndarray) -> float:

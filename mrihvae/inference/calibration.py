@@ -22,12 +22,13 @@ import numpy as np
 from mrihvae.errors import InputError
 from mrihvae.inference.conformal import p_value
 from mrihvae.inference.error_map import NAMES, Evidence, error_variance
+from mrihvae.model.shipped import CALIBRATION
 from mrihvae.utils.config import from_dict
 from mrihvae.utils.files import atomic_write
 
-SUFFIX = ".calibration.json"
 ONE_COIL, SEVERAL_COILS = "one coil", "several coils"
 UNUSUAL = 0.05  # p-value of the held-out misfit, up to which a scan is said to be unlike those of the calibration
+SHIFT = (0, 4)  # of the regressors of scores, those of the held-out misfit: 1 and the acceleration
 REACH = 1.5  # times beyond the calibrated accelerations that one may be
 
 
@@ -66,7 +67,7 @@ class Calibration:
     names : of the regressors of `error`
     error : coefficients of the log variance, by `mrihvae.inference.error_map`
     psnr, ssim : coefficients of the expected PSNR and log10 (1 - SSIM), by `volume_regressors`
-    shift : coefficients of the expected held-out misfit, by `volume_regressors`
+    shift : coefficients of the expected held-out misfit, by `SHIFT`
     quantiles : at each acceleration
     persons, scans : number of those that were used, for coefficients and quantiles together
     """
@@ -117,8 +118,21 @@ class Bounds:
 
 
 def volume_regressors(evidence: Evidence, variance: np.ndarray) -> np.ndarray:
-    """Return what PSNR and SSIM of a volume are predicted from: 1, log10 of the mean variance, n, m, and R."""
-    return np.array([1.0, math.log10(float(variance.mean())), *(evidence.of_scan() / math.log(10))])
+    """Return what PSNR and SSIM of a volume are predicted from, as `score_regressors`."""
+    return score_regressors(float(variance.mean()), evidence.of_scan())
+
+
+def score_regressors(variance: float, scan: np.ndarray) -> np.ndarray:
+    """Return 1, log10 of the mean variance v, of n / v, of m / v, of R and of e.
+
+    Parameters
+    ----------
+    variance : v, a mean over the volume, as a share of the squared peak
+    scan : log n, log m, log R, log e, as `Evidence.of_scan` returns them
+    """
+    mean = math.log10(variance)
+    noise, misfit, acceleration, relative = scan / math.log(10)
+    return np.array([1.0, mean, noise - mean, misfit - mean, acceleration, relative])
 
 
 def apply_calibration(calibration: Calibration, evidence: Evidence) -> tuple[np.ndarray, Bounds]:
@@ -149,12 +163,12 @@ def shift_score(coefficients: tuple[float, ...], evidence: Evidence, known: np.n
     coefficients : of the expected relative misfit
     known : as `volume_regressors` returns it
     """
-    return math.log10(evidence.misfit.relative) - float(known @ np.asarray(coefficients))
+    return math.log10(evidence.misfit.relative) - float(known[[*SHIFT]] @ np.asarray(coefficients))
 
 
 def calibration_path(weights: Path) -> Path:
     """Return where the calibration of weights lies."""
-    return weights.with_suffix(SUFFIX)
+    return weights.with_suffix(CALIBRATION)
 
 
 def save_calibration(path: Path, weights: str, calibrations: Mapping[str, Calibration]) -> None:

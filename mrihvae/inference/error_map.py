@@ -1,8 +1,14 @@
-"""The expected error of each pixel, from what goes with errors: log variance is linear in the logarithms of powers.
+"""The expected error of each pixel, from what goes with errors.
 
-log v = b . (1, log p_1, ..., log p_K, log n, log m, log R), with the local powers p of `mrihvae.inference.evidence`,
-the power n of the noise of what was not acquired, the power m that the held-out misfit predicts, and the acceleration
-R. It is a gamma regression with a log link of squared errors on training scans; powers are shares of the peak's.
+Its variance is that of the noise of what was not acquired, n, and of the reconstruction itself, whose logarithm is
+linear in the logarithms of powers:
+
+    v = n + exp(b + sum_k w_k log p_k + w_n log n + w_m log m + w_R log R + w_e log e),    sum_k w_k + w_n + w_m = 1,
+
+with the local powers p of `mrihvae.inference.evidence`, noise among them, the power m that the held-out misfit
+predicts, the acceleration R, and the share e of the energy of held-out samples that is not predicted. As powers have
+weights of sum 1, the variance has the scale of the scan, at any brightness and noise. It is a gamma regression of
+squared errors on training scans.
 """
 
 from __future__ import annotations
@@ -14,8 +20,8 @@ import numpy as np
 
 from mrihvae.inference.evidence import LEAST, LOCAL, HeldOutMisfit
 
-RIDGE = 1e-3  # on coefficients other than the first, per scan
-STEPS = 50
+RIDGE = 0.01  # on weights that are not those of the samples alone, per scan
+STEPS = 100
 TOLERANCE = 1e-6
 
 
@@ -41,32 +47,41 @@ class Evidence:
     unit: float = 1.0
 
     def of_scan(self) -> np.ndarray:
-        """Return what is the same in all pixels: log n, log m, log R."""
+        """Return what is the same in all pixels: log n, log m, log R, log e."""
         noise, misfit = self.noise**2 / self.peak**2, self.misfit.power / self.peak**2
-        return np.log([noise + LEAST, misfit + LEAST, self.acceleration])
+        return np.log([noise + LEAST, misfit + LEAST, self.acceleration, max(self.misfit.relative, LEAST)])
 
     def logarithms(self, local: np.ndarray | None = None) -> np.ndarray:
-        """Return the regressors (1 + features + 3, ...) of all pixels, or of other powers `local` (features, ...)."""
+        """Return the regressors (1 + features + 4, ...) of all pixels, or of other powers `local` (features, ...)."""
         powers = (self.local if local is None else local) / self.peak**2 + (self.noise / self.peak) ** 2
         constant = [np.full(powers.shape[1:], value) for value in self.of_scan()]
         return np.stack([np.ones(powers.shape[1:]), *np.log(powers + LEAST), *constant])
 
 
-NAMES = ("1", *LOCAL, "noise", "held-out misfit", "acceleration")
+NAMES = ("1", *LOCAL, "noise", "held-out misfit", "acceleration", "share of held-out energy")
+ANCHOR, NOISE, MISFIT = NAMES.index("samples"), NAMES.index("noise"), NAMES.index("held-out misfit")
+POWERS = range(1, MISFIT + 1)  # regressors whose weights have the sum 1
 
 
 def error_variance(evidence: Evidence, coefficients: Sequence[float]) -> np.ndarray:
     """Compute the expected squared error of each pixel, float32 (slice, h, w), in units of the squared peak."""
-    slices = [np.tensordot(coefficients, evidence.logarithms(one), axes=1) for one in np.moveaxis(evidence.local, 1, 0)]
-    return np.exp(np.clip(np.stack(slices), np.log(LEAST), 0)).astype(np.float32)
+    slices = [variance_of(evidence.logarithms(one), coefficients) for one in np.moveaxis(evidence.local, 1, 0)]
+    return np.stack(slices).astype(np.float32)
+
+
+def variance_of(regressors: np.ndarray, coefficients: Sequence[float] | np.ndarray) -> np.ndarray:
+    """Compute v of regressors (regressors, ...), as `Evidence.logarithms` returns them."""
+    linear = np.tensordot(np.asarray(coefficients), regressors, axes=1)
+    found: np.ndarray = np.exp(regressors[NOISE]) + np.exp(np.clip(linear, np.log(LEAST), 0))
+    return found
 
 
 def fit_error(regressors: Sequence[np.ndarray], errors: Sequence[np.ndarray]) -> np.ndarray:
-    """Fit the coefficients of log v by gamma regression (Fisher scoring); every scan counts alike.
+    """Fit the coefficients by gamma regression (Fisher scoring); every scan counts alike.
 
     Parameters
     ----------
-    regressors : of each scan, (regressors, blocks), the first of which is 1
+    regressors : of each scan, (regressors, blocks)
     errors : of each scan, mean squared errors of the same blocks, (blocks,), in units of the squared peak
 
     Returns
@@ -78,17 +93,27 @@ def fit_error(regressors: Sequence[np.ndarray], errors: Sequence[np.ndarray]) ->
     * McCullagh and Nelder 1989, "Generalized Linear Models", chapter 8
     """
     weights = np.concatenate([np.full(len(error), 1 / len(error)) for error in errors])
-    x, error = np.concatenate(regressors, axis=1), np.maximum(np.concatenate(errors), LEAST)
-    center = x[1:] @ weights / weights.sum()
-    x = np.concatenate([x[:1], x[1:] - center[:, None]])  # the ridge holds slopes alone
+    joined, error = np.concatenate(regressors, axis=1).astype(float), np.maximum(np.concatenate(errors), LEAST)
+    noise, offset = np.exp(joined[NOISE]), joined[ANCHOR]
+    free = [k for k in range(len(NAMES)) if k != ANCHOR]
+    x = np.stack([joined[k] - offset if k in POWERS else joined[k] for k in free])  # weights then have the sum 1
+    center = np.array([0.0, *(x[1:] @ weights / weights.sum())])
+    x = x - center[:, None]  # the ridge holds slopes alone
     ridge = RIDGE * len(errors) * np.diag([0.0, *np.ones(len(x) - 1)])
-    curvature = (x * weights) @ x.T + ridge
     found = np.zeros(len(x))
-    found[0] = np.log(weights @ error / weights.sum())
+    found[0] = np.log(weights @ error / (weights @ np.exp(offset)))
     for _ in range(STEPS):
-        ratio = np.minimum(error * np.exp(-found @ x), 1e3)  # a bound keeps the first steps from leaping
-        step = np.linalg.solve(curvature, x @ (weights * (ratio - 1)) - ridge @ found)
-        found = found + step / max(1.0, float(np.abs(step).max()))
+        own = np.exp(np.clip(offset + found @ x, np.log(LEAST), 0))
+        variance = noise + own
+        share = own / variance
+        ratio = np.minimum(error / variance, 100)  # a bound keeps the first steps from leaping
+        curvature = (x * weights * share**2) @ x.T + ridge + 1e-9 * np.eye(len(x))
+        step = np.linalg.solve(curvature, x @ (weights * share * (ratio - 1)) - ridge @ found)
+        found = found + step / max(1.0, 2 * float(np.abs(step).max()))
         if np.abs(step).max() < TOLERANCE:
             break
-    return np.concatenate([[found[0] - found[1:] @ center], found[1:]])
+    full = np.zeros(len(NAMES))
+    full[free] = found
+    full[0] -= found @ center
+    full[ANCHOR] = 1 - sum(full[k] for k in POWERS if k != ANCHOR)
+    return full

@@ -29,16 +29,16 @@ def calibration(factor: float = 2.0, psnr: float = 1.5, ssim: float = 0.2) -> Ca
     """Return one with a variance that is the mean of all powers, and two accelerations."""
     one = Quantiles(4.0, 3.8, 39, factor, psnr, ssim, SCORES)
     two = dataclasses.replace(one, acceleration=8.0, effective=7.2, factor=2 * factor)
-    error = (0.0, *[1 / 8] * 8, 0.0, 0.0, 0.0)
-    line = (0.0, -10.0, 0.0, 0.0, 0.0)
+    error = (0.0, *[1 / 8] * 8, 0.0, 0.0, 0.0, 0.0)
+    line = (0.0, -10.0, 0.0, 0.0, 0.0, 0.0)
     return Calibration(
         0.9,
         {"views": 2},
         NAMES,
         error,
         line,
-        (-1.0, 0.0, 0.0, 0.0, 0.0),
-        (-0.5, 0.0, 0.0, 0.0, 0.0),
+        (-1.0, 0.0, 0.0, 0.0, 0.0, 0.0),
+        (-0.5, 0.0),
         (one, two),
         60,
         120,
