@@ -32,6 +32,7 @@ from tqdm import tqdm
 from benchmarks import HERE
 from benchmarks.common.plots import save
 from benchmarks.common.protocol import Protocol, ScanSet, add_options, read_protocol, scan_files, spread
+from benchmarks.tables import guarantee_table
 from mrihvae import __version__
 from mrihvae.data.scan import Scan
 from mrihvae.errors import InputError
@@ -116,9 +117,9 @@ def write_results(
     with atomic_write(folder / "guarantee.json") as temporary:
         temporary.write_text(json.dumps(results, indent=1, allow_nan=False) + "\n")
     with atomic_write(folder / "guarantee.md") as temporary:
-        temporary.write_text(table(results))
+        temporary.write_text(guarantee_table(results))
     save(draw(results), folder / "guarantee.png")
-    print(table(results))
+    print(guarantee_table(results))
 
 
 def summarize(judged: list[Judgment]) -> dict[str, Any]:
@@ -134,26 +135,6 @@ def summarize(judged: list[Judgment]) -> dict[str, Any]:
         "pixel_sparsification": {name: _mean([one.pixel_sparsification[name] for one in judged]) for name in MAPS},
         "sparsification": {name: _mean([one.sparsification[name] for one in judged]) for name in MAPS},
     }
-
-
-def table(results: dict[str, Any]) -> str:
-    """Lay out results as Markdown."""
-    lines = [
-        "| scans | R | n | coverage of 90 % | PSNR bound holds | SSIM bound holds | median spare, dB | warned | block "
-        "correlation: map, samples, gradient | AUSE of blocks over constant map's: map, samples, gradient | "
-        "AUSE of pixels: map |",
-        "| --- " * 11 + "|",
-    ]
-    for row in results["guarantee"]:
-        numbers = [f"{100 * row[name]:.0f} %" for name in ("psnr_holds", "ssim_holds")]
-        maps = [", ".join(f"{row[key][name]:.2f}" for name in MAPS[:3]) for key in ("correlation", "sparsification")]
-        cells = [
-            row["set"], f"{row['acceleration']:g}x", row["scans"], f"{100 * row['coverage']:.1f} %", *numbers,
-            f"{row['psnr_spare']:.1f}", f"{100 * row['warned']:.0f} %", *maps,
-            f"{row['pixel_sparsification']['calibrated']:.2f}",
-        ]  # fmt: skip
-        lines.append(f"| {' | '.join(map(str, cells))} |")
-    return "\n".join(lines) + "\n"
 
 
 def draw(results: dict[str, Any]) -> Any:

@@ -91,7 +91,8 @@ def measure_scan(
         few = rng.permutation(len(squares))[: BLOCKS // len(inside) + 1]
         blocks.append(evidence.logarithms(powers[:, few]))
         block_errors.append(squares[few])
-    scores = score_volume(target, magnitude)
+    wide = target.shape[-2] < target.shape[-1]  # fastMRI scores tall images alone
+    scores = score_volume(*((image.swapaxes(-2, -1) for image in (target, magnitude)) if wide else (target, magnitude)))
     return CalibrationScan(
         person, acceleration, evidence.acceleration, _join(blocks), _join(block_errors), _join(pixels), _join(errors),
         _join(everywhere), evidence.of_scan(), scores["PSNR"], scores["SSIM"], evidence.misfit.relative,

@@ -24,7 +24,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Scans of 14 persons, weights, and their calibration."""
     folder = tmp_path_factory.mktemp("calibrate")
     for k in range(14):
-        write_scan(folder / "scans" / f"file{k:02}.h5", (1, 32, 40))
+        write_scan(folder / "scans" / f"file{k:02}.h5", (1, 32, 40), k, {"patient_id": f"person {k}"})
     save_weights(folder / "small.safetensors", small_model(), {})
     words = ["calibrate", folder / "scans", "--checkpoint", folder / "small.safetensors", "--work", folder / "work"]
     assert main([*map(str, words), "--acceleration", "2", "--samples", "2"]) == 0

@@ -24,6 +24,18 @@ EARLIER = json.loads(Path(__file__).with_name("options.json").read_text())
 WORKERS = {"log_json", "max_memory", "scheduler", "threads_per_worker", "workers"}
 # what came later, by command: the names of attributes; of a new command all of them
 LATER: dict[str, set[str]] = {
+    "calibrate": {
+        "acceleration",
+        "checkpoint",
+        "device",
+        "input",
+        "mask_type",
+        "output",
+        "overwrite",
+        "quiet",
+        "samples",
+        "work",
+    },
     "convert": {"contrast", "key", "max_memory", "overwrite", "repetition", "uncentered"},
     "doctor": {"json"},
     "info": {"files", "json", "key", "max_memory", "uncentered"},
