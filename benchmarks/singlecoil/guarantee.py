@@ -10,7 +10,7 @@ minutes; what was measured stays in `--work`, from which a further call resumes,
 
 measures the scans of the protocol, which are of other persons, and writes benchmarks/results/guarantee.json, a table
 (.md) and a picture (.png): coverage of 90 % intervals inside the object, how many bounds hold, Spearman's correlation
-of the RMSE of blocks with maps, and the area between sparsification curves over that of a constant map. `--unlike` adds
+of the RMSE of blocks with maps, and the area between sparsification curves over that of a constant map. `--picture FILE.h5` draws a slice of a scan, its error and the map at the protocol's last pattern instead. `--unlike` adds
 anatomies that no calibration scan shows.
 """
 
@@ -31,7 +31,7 @@ from tqdm import tqdm
 
 from benchmarks import HERE
 from benchmarks.common.plots import save
-from benchmarks.common.protocol import Protocol, ScanSet, add_options, read_protocol, scan_files, spread
+from benchmarks.common.protocol import Protocol, ScanSet, add_options, label, read_protocol, scan_files, spread
 from benchmarks.tables import guarantee_table
 from mrihvae import __version__
 from mrihvae.data.scan import Scan
@@ -39,11 +39,14 @@ from mrihvae.errors import InputError
 from mrihvae.evaluation.calibration import CalibrationScan, fit_calibration
 from mrihvae.evaluation.calibration_scans import measure_scans
 from mrihvae.evaluation.judgment import MAPS, REMOVED, Judgment, judge_scan
+from mrihvae.evaluation.scores import score_volume
 from mrihvae.inference.calibration import ONE_COIL, Calibration, calibration_path, load_calibration, save_calibration
 from mrihvae.io.fastmri import read_scan
 from mrihvae.model.shipped import find_weights
 from mrihvae.recon.catalog import load_method
 from mrihvae.recon.methods import HybridMethod
+from mrihvae.recon.undersampling import mask_of
+from mrihvae.recon.volumes import reconstruct_scan
 from mrihvae.utils.files import atomic_write
 
 SAMPLES = 4
@@ -59,6 +62,7 @@ UNLIKE = (
     ScanSet("spine", "images/spine/val", every=10),
 )
 SLICES = 2  # of a volume
+PICTURED = 16  # samples of the picture
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -70,7 +74,9 @@ def main(arguments: list[str] | None = None) -> int:
             raise InputError("--data: give the data directory, or set MRIHVAE_DATA")
         protocol, method = read_protocol(options.protocol), load_method("hybrid", options.checkpoint)
         assert isinstance(method, HybridMethod)
-        (fit if options.fit else check)(protocol, replace(method, samples=SAMPLES), options)
+        (fit if options.fit else picture if options.picture else check)(
+            protocol, replace(method, samples=SAMPLES), options
+        )
     except InputError as error:
         print(f"guarantee: error: {error}", file=sys.stderr)
         return 2
@@ -95,6 +101,28 @@ def check(protocol: Protocol, method: HybridMethod, options: argparse.Namespace)
     sets = protocol.scans + (UNLIKE if options.unlike else ())
     found = [(scans.name, row) for scans, rows in _measure(sets, protocol, method, options) for row in rows]
     write_results(calibration, found, method.weights, options.results)
+
+
+def picture(protocol: Protocol, method: HybridMethod, options: argparse.Namespace) -> None:
+    """Draw the middle slice of a scan, its error and the uncertainty map."""
+    scan = read_scan(options.picture)
+    scan = scan.single_slice(len(scan.kspace) // 2)
+    found = reconstruct_scan(scan, mask_of(scan, protocol.patterns[-1]), method, samples=PICTURED)
+    if found.std is None or found.bounds is None or scan.target is None:
+        raise InputError(f"{options.picture}: no calibration of these weights, or no target")
+    error, white = np.abs(found.magnitude - scan.target)[0], float(np.percentile(scan.target, 99.5))
+    figure, axes = plt.subplots(1, 4, figsize=(14, 4), layout="constrained")
+    images = (scan.target[0], found.magnitude[0], error, found.std[0])
+    shown = dict(zip(("fully sampled", "reconstruction", "|error|", "uncertainty (SD)"), images))
+    for place, (axis, (name, image)) in enumerate(zip(axes, shown.items())):
+        axis.imshow(image, cmap="gray" if place < 2 else "inferno", vmin=0, vmax=white if place < 2 else white / 4)
+        axis.set(title=name, xticks=[], yticks=[])
+    bounds, real = found.bounds, score_volume(scan.target, found.magnitude)
+    figure.suptitle(
+        f"{label(protocol.patterns[-1])}: PSNR at least {bounds.psnr_at_least:.1f} dB (it is {real['PSNR']:.1f}), "
+        f"SSIM at least {bounds.ssim_at_least:.2f} (it is {real['SSIM']:.2f})"
+    )
+    save(figure, options.results / "guarantee_scan.png")
 
 
 def write_results(
@@ -190,6 +218,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("protocol", type=Path, nargs="?", default=HERE.parent / "protocols/singlecoil_calibration.toml")
     parser.add_argument("--fit", action="store_true", help="fit the calibration on training persons instead")
     parser.add_argument("--output", type=Path, help="the calibration, where it is not beside the weights")
+    parser.add_argument("--picture", type=Path, help="draw a slice of this scan instead")
     parser.add_argument("--unlike", action="store_true", help="also anatomies that no calibration scan shows")
     parser.add_argument("--limit", type=int, help="at most this many files of each set")
     add_options(parser)
