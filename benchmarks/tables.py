@@ -167,7 +167,7 @@ def _layout_of(results: Path, name: str) -> str:
             return SEVERAL[name](found)
         if "volumes" in found:
             return quality_tables(found["volumes"], seconds_of(results))
-        for key, layout in (("seconds", seconds_table), ("calibration", calibration_table), ("tasks", overview)):
+        for key, layout in LAYOUTS.items():
             if key in found:
                 return layout(found)
     except (OSError, ValueError, KeyError, TypeError) as error:
@@ -280,6 +280,34 @@ def calibration_table(results: dict[str, Any]) -> str:
         for row in results["calibration"]
     ]
     return _layout(head, cells)
+
+
+def guarantee_table(results: dict[str, Any]) -> str:
+    """Lay out what a calibration holds, a row a set and acceleration, and how well maps say where errors are."""
+    head = [
+        "scans", "R", "n", "pixels in 90 % intervals", "PSNR bound holds", "SSIM bound holds", "dB above the bound",
+        "warned of", "correlation: map, samples, gradient", "AUSE: map, samples, gradient",
+    ]  # fmt: skip
+    cells = []
+    for row in results["guarantee"]:
+        holds = [f"{100 * row[name]:.0f} %" for name in ("psnr_holds", "ssim_holds")]
+        maps = [
+            ", ".join(f"{row[key][name]:.2f}" for name in ("calibrated", "samples", "gradient"))
+            for key in ("correlation", "sparsification")
+        ]
+        cells.append([
+            row["set"], f"{row['acceleration']:g}x", str(row["scans"]), f"{100 * row['coverage']:.1f} %", *holds,
+            f"{row['psnr_spare']:.1f}", f"{100 * row['warned']:.0f} %", *maps,
+        ])  # fmt: skip
+    return _layout(head, cells)
+
+
+LAYOUTS = {
+    "seconds": seconds_table,
+    "calibration": calibration_table,
+    "guarantee": guarantee_table,
+    "tasks": overview,
+}  # by what results hold
 
 
 def _table_of_sets(rows: Rows, seconds: dict[str, float] | None) -> str:

@@ -151,12 +151,12 @@ def _memory() -> tuple[int | None, int | None]:
 def check_weights() -> list[dict[str, Any]]:
     """Check the shipped weights against the SHA-256 in their cards."""
     try:
-        shipped = importlib.import_module("mrihvae.model.shipped").SHIPPED
+        shipped = importlib.import_module("mrihvae.model.shipped")
         module = importlib.import_module("mrihvae.model.weights")
     except Exception as error:
         return [{"name": "shipped", "sha256": None, "error": f"weights: cannot be read ({reason(error)}); {AGAIN}"}]
     rows: list[dict[str, Any]] = []
-    for card in sorted(shipped.glob("*.json")):
+    for card in shipped.shipped_cards():
         row: dict[str, Any] = {"name": card.stem, "sha256": None, "error": None}
         path = card.with_suffix(".safetensors")
         try:
@@ -168,7 +168,7 @@ def check_weights() -> list[dict[str, Any]]:
         except Exception as error:
             row["error"] = reason(error)
         rows.append(row)
-    return rows or [{"name": "shipped", "sha256": None, "error": f"{shipped}: has no weights; {AGAIN}"}]
+    return rows or [{"name": "shipped", "sha256": None, "error": f"{shipped.SHIPPED}: has no weights; {AGAIN}"}]
 
 
 def run_self_test() -> dict[str, Any]:

@@ -17,7 +17,8 @@ import numpy as np
 from mrihvae.data.scan import Scan
 from mrihvae.errors import InputError
 from mrihvae.recon.methods import HybridMethod, Method, PnPMethod
-from mrihvae.recon.volumes import Reconstruction, reconstruct_scan
+from mrihvae.recon.reconstruction import Reconstruction
+from mrihvae.recon.volumes import reconstruct_scan
 from mrihvae.utils.memory import is_out_of_memory, peak_memory
 from mrihvae.utils.notices import collect_notices
 from mrihvae.utils.stages import record_stages

@@ -227,7 +227,8 @@ def summarize(
     use_samples = isinstance(method, SampleMeanMethod) or arguments.samples is not None
     inference = None
     if isinstance(method, HybridMethod):
-        inference = as_dict(method.sampling if use_samples else method.inference)
+        mean = isinstance(method, SampleMeanMethod)
+        inference = as_dict(method.sampling if mean else method.inference)
     return {
         "mrihvae": __version__,
         "input": str(_input(arguments)),
@@ -238,6 +239,7 @@ def summarize(
         "weights": ", ".join(m.weights for m in methods.values() if isinstance(m, ModelMethod)) or None,
         "inference": inference,
         "samples": method.samples if use_samples and isinstance(method, HybridMethod) else None,
+        "sample_sweeps": method.sample_sweeps if use_samples and isinstance(method, HybridMethod) else None,
         "seed": (arguments.seed or 0) if use_samples else None,
         "pnp": as_dict(method.pnp) if isinstance(method, PnPMethod) else None,
         "strength": _strength(method),

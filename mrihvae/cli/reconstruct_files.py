@@ -14,14 +14,16 @@ from mrihvae.cli.pieces import Piece, add_stages, join_pieces, reconstruct_piece
 from mrihvae.cli.reconstruction_images import write_images
 from mrihvae.data.geometry import VOXEL_KEY
 from mrihvae.data.scan import Scan
+from mrihvae.evaluation.bounds import describe_bounds
 from mrihvae.evaluation.figures import volume_panel
 from mrihvae.io.fastmri import write_reconstruction
 from mrihvae.io.kspace import open_kspace
 from mrihvae.physics.fastmri_masks import effective_acceleration
 from mrihvae.physics.sampling import Undersampling
 from mrihvae.recon.methods import Method
+from mrihvae.recon.reconstruction import Reconstruction
 from mrihvae.recon.undersampling import check_signal, mask_of
-from mrihvae.recon.volumes import Reconstruction, zero_filled_volume
+from mrihvae.recon.volumes import zero_filled_volume
 from mrihvae.utils.memory import peak_memory, reset_peak_memory, return_large_blocks
 from mrihvae.utils.notices import collect_notices
 from mrihvae.utils.stages import record_stages, stage
@@ -87,7 +89,7 @@ def reconstruct_to_files(
     ----------
     file : where the scan comes from, for errors
     undersampling : for fully sampled scans; None takes the file's own mask
-    sampled : draw `method.samples` posterior samples, with `seed`; write their mean, and `uncertainty` beside it
+    sampled : draw `method.samples` posterior samples, with `seed`; write `uncertainty` beside the image
     kept : write the samples, too
     options : what stands before the name of a setting where the user gives it, for errors
     form : h5; nii or dcm for images in that form, too, as `mrihvae.cli.reconstruction_images.write_images`
@@ -98,7 +100,8 @@ def reconstruct_to_files(
     the summary of the volume (see `describe`): file, slices, effective_acceleration, seconds_per_slice without reading
     the file first and writing, seconds per slice of the stages (`STAGES`; "maps": sensitivity maps, of several coils;
     "check": see `InferenceSettings.tv_blend`), peak_memory_mb (of the process, since the file was opened), tv_shares
-    where there are any (see `Reconstruction`), warnings
+    where there are any (see `Reconstruction`), warnings, and with a calibration psnr_at_least, ssim_at_least, their
+    level, the shift_p_value of held-out lines and the number of calibration_persons
 
     Raises
     ------
@@ -133,7 +136,22 @@ def _summary(piece: Piece, effective: float, stages: Mapping[str, float], notice
         "stages": _in_order({name: total / slices for name, total in add_stages(stages, piece.stages).items()}),
         "peak_memory_mb": round(max(piece.peak, peak_memory()) / 2**20),
         **({"tv_shares": shares} if shares else {}),
+        **_bounds(piece.found),
         "warnings": sorted({*notices, *piece.notices}),
+    }
+
+
+def _bounds(found: Reconstruction) -> dict[str, Any]:
+    """Return what a calibration promises of a volume, and whether the scan is like those that it was made with."""
+    if found.bounds is None:
+        return {}
+    bounds = found.bounds
+    return {
+        "psnr_at_least": round(bounds.psnr_at_least, 2),
+        "ssim_at_least": round(bounds.ssim_at_least, 4),
+        "level": bounds.level,
+        "shift_p_value": round(bounds.p_value, 4),
+        "calibration_persons": bounds.persons,
     }
 
 
@@ -153,7 +171,8 @@ def _write(folder: Path, scan: Scan, found: Reconstruction, attributes: dict[str
     """Write a reconstruction as HDF5, with its uncertainty map and, if they are kept, its samples; and in `form`."""
     further = {} if found.std is None else {"uncertainty": found.std}
     if found.samples is not None:
-        attributes = {**attributes, "uncertainty_factor": found.factor}
+        calibrated = "yes" if found.bounds else "no"
+        attributes = {**attributes, "uncertainty_factor": found.factor, "uncertainty_calibrated": calibrated}
         further |= {"samples": found.samples} if kept else {}
     write_reconstruction(folder / "reconstructions" / scan.name, found.magnitude, attributes, further)
     write_images(folder, scan, found, attributes, form)
@@ -179,6 +198,7 @@ def describe(row: Mapping[str, Any]) -> str:
         counted(row["slices"], "slice"),
         f"R = {effective:.2f}",
         f"{seconds:.2f} s per slice{within}",
+        *([describe_bounds(row)] if "psnr_at_least" in row else []),
         *row["warnings"],
     ]
     return printable(f"{row['file']}: {', '.join(parts)}")
@@ -213,8 +233,7 @@ def _panel(
     middle = len(volume) // 2
     single = scan.single_slice(middle)
     zero_filled = zero_filled_volume(single, mask)
-    name = method.name if uncertainty is None else "mean of samples"
-    images = {"zero-filled": zero_filled, name: volume[middle : middle + 1]}
+    images = {"zero-filled": zero_filled, method.name: volume[middle : middle + 1]}
     uncertainty_map = None if uncertainty is None else uncertainty[middle : middle + 1]
     volume_panel(
         path, f"{scan.name}, slice {middle}, R = {effective:.2f}", images, single.target, uncertainty=uncertainty_map

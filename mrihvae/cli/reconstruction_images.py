@@ -11,7 +11,7 @@ from mrihvae.data.volume import ImageVolume
 from mrihvae.io.dicom import require_pydicom
 from mrihvae.io.nifti import write_nifti
 from mrihvae.io.write_dicom import write_dicom
-from mrihvae.recon.volumes import Reconstruction
+from mrihvae.recon.reconstruction import Reconstruction
 
 
 def check_format(form: str) -> None:

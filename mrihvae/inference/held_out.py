@@ -132,7 +132,7 @@ def _rings(shape: tuple[int, int]) -> Tensor:
     return (32 * torch.sqrt(y[:, None] ** 2 + x**2)).long()
 
 
-def held_out(measured: Tensor, rng: np.random.Generator, share: int = SHARE) -> list[Tensor]:
+def held_out(measured: Tensor, rng: np.random.Generator, share: int = SHARE, fewest: int = FEWEST) -> list[Tensor]:
     """Choose what is held out in each fold: whole lines along H if such were acquired, else samples; bool (H, W) each.
 
     Every `share`-th is held out in a fold. The calibration region is never held out; there are no folds where too
@@ -141,14 +141,14 @@ def held_out(measured: Tensor, rng: np.random.Generator, share: int = SHARE) -> 
     height, width = measured.shape
     if bool((measured == measured[:1]).all()):
         outer = _outside(measured[0].numpy())
-        if len(outer) < FEWEST:
+        if len(outer) < fewest:
             return []
         count = max(1, len(outer) // share)
         order = rng.permutation(outer)
         folds = [np.isin(np.arange(width), order[k * count : (k + 1) * count]) for k in range(FOLDS)]
         return [torch.from_numpy(fold).expand(height, width) for fold in folds]
     bins = acquired_outside(measured)
-    if int(bins.sum()) < FEWEST * height or bool(measured.all()):
+    if int(bins.sum()) < fewest * height or bool(measured.all()):
         return []
     parts = torch.from_numpy(rng.integers(share, size=(height, width)))
     return [bins & (parts == k) for k in range(FOLDS)]

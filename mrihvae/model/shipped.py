@@ -7,6 +7,7 @@ from pathlib import Path
 from mrihvae.errors import InputError
 
 SHIPPED = Path(__file__).parents[1] / "checkpoints"
+CALIBRATION = ".calibration.json"  # after the name of weights: what belongs to their uncertainty
 
 
 def find_weights(name_or_path: str) -> Path:
@@ -23,8 +24,13 @@ def find_weights(name_or_path: str) -> Path:
     path = Path(name_or_path)
     if path.is_file() and path.suffix == ".safetensors":
         return path
-    names = ", ".join(sorted(file.stem for file in SHIPPED.glob("*.json"))) or "none"
+    names = ", ".join(card.stem for card in shipped_cards()) or "none"
     raise InputError(f"{name_or_path}: neither shipped weights ({names}) nor a .safetensors file; give one of them")
+
+
+def shipped_cards() -> list[Path]:
+    """List the cards of the shipped weights, one for each."""
+    return sorted(file for file in SHIPPED.glob("*.json") if not file.name.endswith(CALIBRATION))
 
 
 def weights_for(coils: int) -> str:

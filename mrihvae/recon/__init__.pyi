@@ -4,6 +4,6 @@ from .catalog import load_method as load_method
 from .catalog import make_method as make_method
 from .convert import save as save
 from .methods import Method as Method
+from .reconstruction import Reconstruction as Reconstruction
 from .undersampling import mask_of as mask_of
-from .volumes import Reconstruction as Reconstruction
 from .volumes import reconstruct_scan as reconstruct_scan

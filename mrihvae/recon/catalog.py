@@ -5,10 +5,12 @@ This module alone has the settings of every method, and their defaults from the 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from mrihvae.coils.settings import CoilSettings
 from mrihvae.errors import InputError
+from mrihvae.inference.calibration import Calibration, calibration_path, load_calibration
 from mrihvae.inference.settings import InferenceSettings, Sweeps
 from mrihvae.model.hvae import HVAE
 from mrihvae.model.shipped import find_weights, weights_for
@@ -42,6 +44,7 @@ def make_method(
     coils: CoilSettings = USUAL,
     sample_sweeps: Sweeps = 0,
     weights: str = "",
+    calibrations: Mapping[str, Calibration] | None = None,
 ) -> Method:
     """Return the method of a name, with settings and a model that is already loaded.
 
@@ -58,6 +61,7 @@ def make_method(
     coils : how several coils are processed
     sample_sweeps : refinement steps of posterior samples, one number, or one a level
     weights : name of the weights, for records
+    calibrations : of the uncertainty, as they belong to the weights
 
     Raises
     ------
@@ -82,7 +86,7 @@ def make_method(
     kinds = {"hybrid": HybridMethod, "amortized": AmortizedMethod, "samples": SampleMeanMethod}
     return kinds[name](
         name=name, model=model, inference=inference or InferenceSettings(), samples=samples,
-        sample_sweeps=sample_sweeps, coils=coils, weights=weights,
+        sample_sweeps=sample_sweeps, coils=coils, weights=weights, calibrations=calibrations,
     )  # fmt: skip
 
 
@@ -99,6 +103,7 @@ def change_method(method: Method, name: str, samples: int) -> Method:
         given |= {"model": method.model, "weights": method.weights}
     if isinstance(method, HybridMethod):
         given |= {"inference": method.inference, "sample_sweeps": method.sample_sweeps}
+        given |= {"calibrations": method.calibrations}
     if isinstance(method, PnPMethod):
         given |= {"pnp": method.pnp}
     if isinstance(method, ClassicalMethod):
@@ -166,4 +171,5 @@ def load_method(
     card = load_card(path)
     own = {key: card[key] for key in CALIBRATED if key in card}
     inference = from_dict(InferenceSettings, own | settings, where)
-    return make_method(name, model, inference, coils=coils, weights=mark, **drawing)
+    found = load_calibration(calibration_path(path), mark)
+    return make_method(name, model, inference, coils=coils, weights=mark, calibrations=found, **drawing)

@@ -5,7 +5,9 @@
 
 from __future__ import annotations
 
+import json
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Self
 
@@ -14,6 +16,7 @@ import torch
 from torch import Tensor
 
 from mrihvae.coils.settings import CoilSettings
+from mrihvae.inference.calibration import ONE_COIL, SEVERAL_COILS, Calibration
 from mrihvae.inference.reconstruct import reconstruct, sample
 from mrihvae.inference.settings import InferenceSettings, Sweeps
 from mrihvae.inference.tv_blend import tv_shares
@@ -27,6 +30,7 @@ from mrihvae.recon.sliced_scan import Batch
 from mrihvae.utils.config import as_dict, with_settings
 
 USUAL = CoilSettings()
+UNCALIBRATED = ("precision", "spread")  # settings that a calibration does not depend on
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,12 +95,14 @@ class HybridMethod(ModelMethod):
     samples : how many posterior samples `sample` draws
     sample_sweeps : refinement steps of these; 0 takes them as r draws them, for which its spread is calibrated
     tv_shares : of total variation in each band, for the scan that the method was fitted to; None before that
+    calibrations : of the weights' uncertainty, by number of coils (`mrihvae.inference.calibration`); None without
     """
 
     inference: InferenceSettings
     samples: int = DEFAULT_SAMPLES
     sample_sweeps: Sweeps = 0
     tv_shares: tuple[float, ...] | None = None
+    calibrations: Mapping[str, Calibration] | None = None
 
     @property
     def point(self) -> InferenceSettings:
@@ -130,6 +136,21 @@ class HybridMethod(ModelMethod):
             batch.noise,
         )  # fmt: skip
 
+    def reconstruct_with(self, batch: Batch, samples: Tensor) -> Tensor:
+        """Infer the images of slices of which samples are drawn already: complex (slices, H, W)."""
+        return self.reconstruct(batch)
+
+    def calibration_for(self, coils: int) -> Calibration | None:
+        """Return the calibration of the uncertainty for scans of so many coils, if there is one for these settings."""
+        found = (self.calibrations or {}).get(SEVERAL_COILS if coils > 1 else ONE_COIL)
+        return found if found is not None and found.settings == self.calibrated_settings() else None
+
+    def calibrated_settings(self) -> dict[str, Any]:
+        """Return the settings for which alone a calibration holds, as JSON has them."""
+        own = {**as_dict(self.point), "method": self.name, "sample_sweeps": self.sample_sweeps}
+        found: dict[str, Any] = json.loads(json.dumps({key: own[key] for key in own if key not in UNCALIBRATED}))
+        return found
+
     def settings(self) -> dict[str, Any]:
         """Return the settings of the point estimate."""
         return as_dict(self.point)
@@ -152,6 +173,10 @@ class SampleMeanMethod(HybridMethod):
     def reconstruct(self, batch: Batch) -> Tensor:
         """Average samples: complex (slices, H, W)."""
         return self.sample(batch).mean(dim=0)
+
+    def reconstruct_with(self, batch: Batch, samples: Tensor) -> Tensor:
+        """Average samples that are drawn already: complex (slices, H, W)."""
+        return samples.mean(dim=0)
 
     @property
     def takes_fit(self) -> bool:

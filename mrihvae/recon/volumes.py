@@ -9,51 +9,20 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mrihvae.coils.virtual_coils import stack_coils
 from mrihvae.data.scan import Scan, delivered_shape, encoded_lines
 from mrihvae.errors import InputError
-from mrihvae.inference.held_out import error_ratio, spread_slices
+from mrihvae.inference.error_map import Evidence
 from mrihvae.physics.fourier import center_crop
-from mrihvae.physics.noise import missing_noise
 from mrihvae.recon.catalog import change_method, load_method
 from mrihvae.recon.methods import HybridMethod, Method, ZeroFilledMethod
+from mrihvae.recon.reconstruction import Reconstruction
 from mrihvae.recon.settings import SAMPLING_METHODS
 from mrihvae.recon.sliced_scan import SlicedScan
+from mrihvae.recon.uncertainty import add_uncertainty, gather_evidence, local_powers
 from mrihvae.recon.undersampling import mask_of
 from mrihvae.utils.stages import stage
 
 Progress = Callable[[int], None]
-
-
-@dataclass(frozen=True)
-class Reconstruction:
-    """The reconstruction of a scan, in the scan's own scale, cropped to `mrihvae.data.delivered_shape`.
-
-    Attributes
-    ----------
-    magnitude : float32 (slice, h, w); with samples the magnitude of their complex mean: a mean of magnitudes would
-        lift the background
-    image : complex64 (slice, h, w), of several coils combined by the maps, or coil images (slice, coil, h, w) where a
-        method does not combine; None where it was not requested
-    std : float32 (slice, h, w), the standard deviation of the samples, times `factor`, and of the scan's noise where
-        nothing was acquired: what to expect between `magnitude` and a fully sampled scan of the same noise; None
-        without samples
-    samples : float32 (slice, sample, h, w), magnitudes without that noise; None without samples
-    noise : standard deviation of that noise in a bright pixel
-    ratio : error over the samples' standard deviation, by the scan itself (`mrihvae.inference.error_ratio`)
-    factor : on the standard deviation of the samples: `InferenceSettings.spread` times `ratio`; 1 for a single sample
-    tv_shares : of total variation in each band, coarsest first, where the scan asked for it
-        (`mrihvae.inference.tv_shares`); none where the image is the method's alone
-    """
-
-    magnitude: np.ndarray
-    image: np.ndarray | None = None
-    std: np.ndarray | None = None
-    samples: np.ndarray | None = None
-    noise: float = 0.0
-    ratio: float = 1.0
-    factor: float = 1.0
-    tv_shares: tuple[float, ...] = ()
 
 
 def reconstruct_volume(
@@ -96,7 +65,7 @@ def reconstruct_scan(
     mask : bool (W,) or (H, W), True where acquired; the rest is ignored even where the scan holds it; None for the
         scan's own (`mrihvae.recon.mask_of`)
     method : see `mrihvae.load_method`; a name, or None for the hybrid one, takes shipped weights
-    samples : number of posterior samples, whose mean is then returned, with the uncertainty; 0 for none
+    samples : number of posterior samples, for the uncertainty of the image; 0 for none
     seed : of the samples
     batch_size : number of coil images that are reconstructed together; it changes speed and memory, not results
     progress : called after each batch with the number of its slices
@@ -202,28 +171,70 @@ def sample_volume(
         raise InputError(
             f"method '{method.name}' does not support posterior sampling; choose one of {', '.join(SAMPLING_METHODS)}"
         )
+    drawn = _draw(scan, mask, method, seed, batch_size, progress, complex_image, first)
+    with stage("check"):
+        return add_uncertainty(drawn.found, drawn.slices, drawn.method, drawn.powers, seed)
+
+
+def observe_volume(
+    scan: Scan, mask: np.ndarray, method: HybridMethod, seed: int = 0
+) -> tuple[Reconstruction, Evidence] | None:
+    """Reconstruct a scan with posterior samples, and gather what it says of its error, in the units of the image.
+
+    Returns
+    -------
+    None, with a warning, where too few lines lie outside of the calibration region to be held out
+    """
+    drawn = _draw(scan, mask, method, seed, observed=True)
+    assert drawn.powers is not None
+    evidence = gather_evidence(drawn.found, drawn.slices, drawn.method, drawn.powers)
+    return None if evidence is None else (drawn.found, evidence)
+
+
+@dataclass(frozen=True)
+class _Drawn:
+    """Images and samples of a scan, the method fitted to it, and local powers of its error if they are needed."""
+
+    found: Reconstruction
+    slices: SlicedScan
+    method: HybridMethod
+    powers: np.ndarray | None
+
+
+def _draw(
+    scan: Scan,
+    mask: np.ndarray,
+    method: HybridMethod,
+    seed: int,
+    batch_size: int = 8,
+    progress: Progress = lambda slices: None,
+    complex_image: bool = False,
+    first: int = 0,
+    observed: bool = False,
+) -> _Drawn:
+    """Reconstruct a scan and draw samples; with local powers if they are `observed`, or the method is calibrated."""
     slices = SlicedScan(scan, mask, method.coils, first=first)
-    means, drawn, kept = [], [], []
+    fitted = fit_method(scan, mask, method, slices)
+    assert isinstance(fitted, HybridMethod)
+    observed = observed or (method.samples > 1 and fitted.calibration_for(scan.coils) is not None)
+    magnitudes, drawn, kept, powers = [], [], [], []
     for batch in slices.batches(batch_size):
         with stage("inference"):
-            images = method.sample(batch, seed)
-        mean = images.mean(dim=0)
-        means.append(slices.magnitude(mean, batch).cpu())
-        drawn.append(torch.stack([slices.magnitude(image, batch).cpu() for image in images], dim=1))
-        kept += [slices.restore(mean).cpu()] if complex_image else []
+            samples = fitted.sample(batch, seed)
+            image = fitted.reconstruct_with(batch, samples)
+        magnitudes.append(slices.magnitude(image, batch).cpu())
+        drawn.append(torch.stack([slices.magnitude(sample, batch).cpu() for sample in samples], dim=1))
+        kept += [slices.restore(image).cpu()] if complex_image else []
+        powers += [_crop(scan, local_powers(fitted.model, batch, image, samples))] if observed else []
         progress(len(batch.kspace))
-        del batch, images
-    magnitude, samples = _crop(scan, torch.cat(means)), _crop(scan, torch.cat(drawn))
-    image = _crop(scan, torch.cat(kept)) if kept else None
-    noise = _missing_noise(slices)
-    if method.samples < 2:
-        return Reconstruction(magnitude, image, np.full_like(magnitude, noise), samples, noise)
-    ratio = _error_ratio(slices, method, seed)
-    factor = method.inference.spread * ratio
-    unit = slices.normalization.unit  # squares of what is far larger than 1 leave single precision
-    variance = factor**2 * (samples / unit).var(axis=1, ddof=1) + (noise / unit) ** 2
-    std = unit * np.sqrt(variance, dtype=np.float32)
-    return Reconstruction(magnitude, image, std, samples, noise, ratio, factor)
+        del batch, samples, image
+    found = Reconstruction(
+        _crop(scan, torch.cat(magnitudes)),
+        _crop(scan, torch.cat(kept)) if kept else None,
+        samples=_crop(scan, torch.cat(drawn)),
+        tv_shares=fitted.tv_shares or (),
+    )
+    return _Drawn(found, slices, fitted, np.concatenate(powers, axis=1) if powers else None)
 
 
 def _checked_mask(scan: Scan, mask: np.ndarray) -> np.ndarray:
@@ -235,25 +246,6 @@ def _checked_mask(scan: Scan, mask: np.ndarray) -> np.ndarray:
     if mask.dtype != bool and not np.isin(mask, (0, 1)).all():
         raise InputError(f"{scan.name}: mask must hold True and False, or 1 and 0, alone")
     return mask.astype(bool, copy=False)
-
-
-def _error_ratio(slices: SlicedScan, method: HybridMethod, seed: int) -> float:
-    """Estimate errors over the standard deviation of posterior samples, from held-out k-space samples."""
-    batches = [slices.batch(k, k + 1) for k in spread_slices(len(slices))]
-    maps = (
-        None if batches[0].maps is None else stack_coils([batch.maps[0] for batch in batches if batch.maps is not None])
-    )
-    kspace = (
-        torch.cat([batch.kspace for batch in batches]) if maps is None else stack_coils([b.kspace[0] for b in batches])
-    )
-    return error_ratio(method.model, kspace, slices.measured, slices.known, method.sampling, seed, maps)
-
-
-def _missing_noise(slices: SlicedScan) -> float:
-    """Compute the standard deviation of a full scan's noise in the image, where nothing was acquired."""
-    kspace, known = slices.original(0, len(slices)), slices.all_known
-    power = np.mean([missing_noise(coil, known) ** 2 for coil in kspace.unbind(1)])
-    return slices.normalization.unit * float(np.sqrt(power))
 
 
 def _crop(scan: Scan, images: Tensor) -> np.ndarray:

@@ -24,9 +24,10 @@ from mrihvae.physics.fastmri_masks import effective_acceleration
 from mrihvae.protocols.evaluation import find_protocol, read_protocol
 from mrihvae.recon.catalog import change_method, load_method
 from mrihvae.recon.methods import HybridMethod, Method, ModelMethod
+from mrihvae.recon.reconstruction import Reconstruction
 from mrihvae.recon.settings import DEFAULT_SAMPLES
 from mrihvae.recon.undersampling import mask_of
-from mrihvae.recon.volumes import fit_method, reconstruct_scan, reconstruct_volume, sample_volume
+from mrihvae.recon.volumes import fit_method, reconstruct_scan, sample_volume
 from mrihvae.server.budget import Account, Budget
 from mrihvae.server.received import LARGEST, denoise
 from mrihvae.server.request import Request
@@ -119,7 +120,7 @@ def warm_up(engine: Engine) -> None:
             np.random.default_rng(0).standard_normal((1, 4, 64, 64, 2)).astype(np.float32).view(np.complex64)[..., 0]
         )
         scan = Scan(NAME, noise if kind == SEVERAL else noise[:, 0], lines)
-        reconstruct_volume(scan, mask_of(scan, None), method)
+        reconstruct_scan(scan, mask_of(scan, None), method)
 
 
 def reconstruct_stream(
@@ -300,18 +301,21 @@ class Session:
         engine, request = self.engine, self.request
         method, complex_image = self._fitted(scan, mask, volume), request.pixels == "complex"
         images: Images = []
+        reconstruct = partial(reconstruct_scan, scan, mask, batch_size=BATCH, complex_image=complex_image)
         try:
             with torch.no_grad(), collect_notices() as notices:
-                images.append((method.name, _slice_of(scan, mask, method, complex_image), _made_by(method)))
+                sampling, drawn = method, None
                 if request.uncertainty:
+                    usual = replace(request, method="hybrid")
+                    sampling = method if isinstance(method, HybridMethod) else engine.method(scan.coils, usual)
+                    drawn = sample_volume(scan, mask, sampling, 0, BATCH, complex_image=complex_image)
                     self.check()
-                    sampling = engine.method(scan.coils, replace(request, method="samples"))
-                    std = sample_volume(scan, mask, sampling, 0, BATCH).std
-                    if std is not None:
-                        images.append((UNCERTAINTY, std[0], _made_by(sampling)))
+                found = reconstruct(method) if drawn is None or sampling is not method else drawn
+                images.append((method.name, _slice_of(found, complex_image), _made_by(method)))
+                images += [] if drawn is None else [(UNCERTAINTY, np.asarray(drawn.std)[0], _made_by(sampling))]
                 if request.zerofilled and method.name != ZERO_FILLED:
                     plain = engine.method(scan.coils, replace(request, method=ZERO_FILLED))
-                    images.append((ZERO_FILLED, _slice_of(scan, mask, plain, complex_image), _made_by(plain)))
+                    images.append((ZERO_FILLED, _slice_of(reconstruct(plain), complex_image), _made_by(plain)))
         except (MemoryError, RuntimeError) as error:
             if not is_out_of_memory(error):
                 raise
@@ -340,13 +344,9 @@ def _sorter(header: ScanHeader, engine: Engine) -> SliceAssembler:
     return SliceAssembler(header, max_held=engine.max_held)
 
 
-def _slice_of(scan: Scan, mask: np.ndarray, method: Method, complex_image: bool) -> np.ndarray:
-    """Reconstruct a single slice: float32 (h, w), or complex64, of coils that are not combined (coil, h, w)."""
-    if complex_image:
-        image = reconstruct_scan(scan, mask, method, batch_size=BATCH, complex_image=True).image
-        assert image is not None  # it was requested
-        return np.asarray(image[0])
-    return np.asarray(reconstruct_volume(scan, mask, method, BATCH)[0])
+def _slice_of(found: Reconstruction, complex_image: bool) -> np.ndarray:
+    """Return a single slice: float32 (h, w), or complex64, of coils that are not combined (coil, h, w)."""
+    return np.asarray(found.image if complex_image else found.magnitude)[0]  # type: ignore[no-any-return]
 
 
 def _made_by(method: Method) -> str:

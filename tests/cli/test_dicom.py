@@ -121,7 +121,7 @@ def test_reconstruct_in_another_form(form: str, name: str, tmp_path: Path, capsy
 def test_uncertainty_in_another_form(tmp_path: Path) -> None:
     from mrihvae.cli.reconstruction_images import write_images as write_form
     from mrihvae.io.fastmri import read_scan
-    from mrihvae.recon.volumes import Reconstruction
+    from mrihvae.recon.reconstruction import Reconstruction
 
     scan = read_scan(write_scan(tmp_path / "a.h5", (5, 12, 9), attributes=geometry_along("axial").attributes()))
     found = Reconstruction(np.ones(SHAPE, np.float32), std=np.full(SHAPE, 2, np.float32))

@@ -16,7 +16,7 @@ from mrihvae.physics.fastmri_masks import sampling_mask, seed_of
 from mrihvae.physics.sampling import Undersampling
 from mrihvae.recon.catalog import make_method
 from mrihvae.recon.methods import Method
-from mrihvae.recon.volumes import Reconstruction
+from mrihvae.recon.reconstruction import Reconstruction
 from tests.support.files import write_scan
 
 ZERO = make_method("zero-filled")

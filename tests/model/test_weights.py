@@ -237,7 +237,7 @@ def test_weights_of_earlier_versions_are_read_and_replaced(tmp_path: Path) -> No
 
 
 def test_shipped_weights_have_hashes() -> None:
-    paths = [*shipped.SHIPPED.glob("*.json"), *(REPOSITORY / "benchmarks" / "weights").glob("*.json")]
+    paths = [*shipped.shipped_cards(), *(REPOSITORY / "benchmarks" / "weights").glob("*.json")]
     assert len(paths) >= 3 and all(verify_weights(path.with_suffix(".safetensors")) for path in paths)
 
 

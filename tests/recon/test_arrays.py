@@ -52,7 +52,7 @@ def test_numbers_are_those_of_a_scan(method: HybridMethod) -> None:
         wanted = sample_volume(scan, LINES, three, 2)
         for name in ("magnitude", "std", "samples"):
             np.testing.assert_array_equal(getattr(drawn, name), getattr(wanted, name))
-        assert drawn.settings["samples"] == 3 and drawn.settings["seed"] == 2 and drawn.settings["sweeps"] == 0
+        assert drawn.settings["samples"] == 3 and drawn.settings["seed"] == 2 and drawn.settings["sample_sweeps"] == 0
 
 
 def test_image_is_that_of_the_magnitude(method: HybridMethod) -> None:

@@ -47,5 +47,5 @@ def test_every_way_gives_the_same(tmp_path: Path, weights: str) -> None:
         np.asarray(scan.kspace), scan.mask, axes="slice H W", samples=SAMPLES, weights=weights, device="cpu"
     )
     np.testing.assert_array_equal(arrays.std, whole)
-    served = Engine({1: method}).method(1, Request(method="samples", samples=SAMPLES))
+    served = Engine({1: method}).method(1, Request(method="hybrid", samples=SAMPLES))
     np.testing.assert_array_equal(sample_volume(scan, mask_of(scan, None), served).std, found.std)

@@ -19,11 +19,12 @@ from mrihvae.cli.options.scanner import Filter as Filter
 from mrihvae.cli.options.scanner import Send as Send
 from mrihvae.cli.options.scanner import Serve as Serve
 from mrihvae.cli.options.training import Adapt as Adapt
+from mrihvae.cli.options.training import Calibrate as Calibrate
 from mrihvae.cli.options.training import Simulate as Simulate
 from mrihvae.cli.options.training import Train as Train
 
 ORDER = (  # in which `mrihvae --help` lists them
     Demo, Reconstruct, Info, Restore, Evaluate, Convert, Report, Serve, Filter, Send, Protocols, Run, Sample, Simulate,
-    Train, Adapt, Doctor,
+    Train, Adapt, Calibrate, Doctor,
 )  # fmt: skip
 COMMANDS = {command.__name__.lower(): command for command in ORDER}

@@ -86,7 +86,9 @@ class Reconstruct(Options):
     batch_size: int = BATCH_SIZE(8)
     precision: str | None = PRECISION(None, InferenceSettings.precision)
 
-    samples: int | None = SAMPLES("number of posterior samples; writes their mean and uncertainty (SD)", None, "0")
+    samples: int | None = SAMPLES(
+        "number of posterior samples, for the uncertainty (SD) of the image and bounds of PSNR and SSIM", None, "0"
+    )
     keep_samples: bool = SAMPLES("write the samples, too", False)
     seed: int | None = SAMPLES("equal seeds give equal samples", None, "0")
     temperature: float | None = SAMPLES.setting(

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from mrihvae.cli.options.common import CHECKPOINT, DEVICE, KEY, OUTPUT, QUIET, UNCENTERED
-from mrihvae.cli.sections import COILS, EXPERT, FILES, METHOD, SAMPLING, SEVERAL, Options
+from mrihvae.cli.options.common import CHECKPOINT, DEVICE, KEY, OUTPUT, OVERWRITE, QUIET, UNCENTERED
+from mrihvae.cli.sections import COILS, EXPERT, FILES, METHOD, SAMPLES, SAMPLING, SEVERAL, Options
 from mrihvae.io.formats import KSPACE_FORMATS
-from mrihvae.physics.sampling import LINE_TYPES
+from mrihvae.physics.sampling import LINE_TYPES, PATTERNS
 from mrihvae.simulation.settings import FIELDS, ScannerSettings
 from mrihvae.training.adapt_settings import AdaptSettings
 
@@ -119,4 +119,28 @@ class Simulate(Options):
     acceleration: float | None = SAMPLING("nominal acceleration of the masks", None, "4 if --mask-type is given")
     center_fraction: float | None = SAMPLING("fraction of W acquired around DC", None, "0.32 / acceleration")
     seed: int = METHOD.setting(ScannerSettings, "seed")
+    quiet: bool = QUIET()
+
+
+class Calibrate(Options):
+    """calibrate the uncertainty of weights on fully sampled scans
+
+    Example:
+      mrihvae calibrate brain/ knee/ --checkpoint run/weights.safetensors --work run/calibration
+    """
+
+    input: tuple[Path, ...] = FILES(
+        "fully sampled k-space with targets, of at least 14 persons (attribute patient_id, or a file each), or folders",
+        name="SCANS", positional=True,
+    )  # fmt: skip
+    checkpoint: str = CHECKPOINT("default")
+    output: Path | None = OUTPUT(
+        "where to write the calibration", None, "beside the weights, where it is found", metavar="FILE.json"
+    )
+    overwrite: bool = OVERWRITE()
+    work: Path | None = FILES("folder of what was measured, from which another call resumes", None, "none")
+    mask_type: str = SAMPLING("pattern of undersampling", "random", choices=PATTERNS)
+    acceleration: tuple[float, ...] = SAMPLING("nominal accelerations", (4.0, 8.0), **SEVERAL)
+    samples: int = SAMPLES("number of posterior samples", 4)
+    device: str = DEVICE("cpu")
     quiet: bool = QUIET()

@@ -15,6 +15,8 @@ from mrihvae.physics.sampling import Undersampling
 from mrihvae.utils.config import from_dict
 
 RECORDS = ("run.json", "reconstruct.json")
+BOUNDS = ("psnr_at_least", "ssim_at_least", "level", "calibration_persons")
+NUMBERS = ("slices", "effective_acceleration", "seconds_per_slice", "peak_memory_mb", *BOUNDS)
 
 
 @dataclass(frozen=True)
@@ -49,7 +51,7 @@ class Record:
         """Return lines that say what was reconstructed, and how."""
         settings = self.values.get("settings") or {}
         weights, samples = self.values.get("weights"), self.values.get("samples")
-        mean = f", mean of {samples} samples" if samples else ""
+        mean = f", uncertainty of {samples} samples" if samples else ""
         parts = [f"{quantity(len(self.rows), 'volume')}, {quantity(slices, 'slice')}", f"method {self.method}{mean}"]
         if weights:
             parts.append(f"weights {settings.get('weights') or self.values.get('checkpoint')} ({weights})")
@@ -111,12 +113,10 @@ def _parse(path: Path, text: str) -> Record:
     if not rows or any(Path(name).name != name for row in rows for name in (row["file"], source_name(row))):
         raise ValueError("it lists no volumes, or not by file name")
     rows = [{**row, "scores": _numbers(row["scores"]) if row.get("scores") else None} for row in rows]
-    numbers = [
-        row.get(key)
-        for row in rows
-        for key in ("slices", "effective_acceleration", "seconds_per_slice", "peak_memory_mb")
-    ]
+    numbers = [row.get(key) for row in rows for key in NUMBERS]
     numbers += [seconds for row in rows for seconds in (row.get("stages") or {}).values()]
+    if any("psnr_at_least" in row and not all(name in row for name in BOUNDS) for row in rows):
+        raise ValueError("bounds that are not whole")
     if not all(number is None or type(number) in (int, float) for number in numbers):
         raise ValueError("text where a number should be")
     totals = {"": values["overall"], **values["acquisitions"]} if values.get("overall") else {}

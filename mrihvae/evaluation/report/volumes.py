@@ -12,6 +12,7 @@ import numpy as np
 
 from mrihvae.data.scan import TARGETS, Scan, delivered_shape
 from mrihvae.errors import InputError
+from mrihvae.evaluation.bounds import explain_bounds
 from mrihvae.evaluation.report.data import ReportVolume, ScoreRow
 from mrihvae.evaluation.report.pictures import draw_pictures
 from mrihvae.evaluation.report.record import Record, source_name
@@ -112,9 +113,11 @@ def collect_volume(record: Record, row: Mapping[str, Any], scans: ScanFinder, li
         notes.append("no uncertainty: the reconstruction has none; 'mrihvae reconstruct --samples' writes it")
     else:
         arrays["uncertainty"] = uncertainty
+        if row.get("psnr_at_least") is not None:
+            notes.append(explain_bounds(row))
     slices = len(images)
     shown = np.unique(np.linspace(0, slices - 1, min(limit or slices, slices)).round().astype(int)).tolist()
-    titles = {"reconstruction": f"reconstruction, {record.method if uncertainty is None else 'mean'}"}
+    titles = {"reconstruction": f"reconstruction, {record.method}"}
     evaluated = None if values is None else VolumeScores(row["file"], acquisition, slices, values)
     return ReportVolume(
         printable(row["file"]), acquisition, slices, row.get("effective_acceleration"), row.get("seconds_per_slice"),
