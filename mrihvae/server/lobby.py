@@ -167,6 +167,12 @@ class Lobby:
             self._forget(guest)
             guest.connection.close()
             return
+        if not received and not guest.held:  # a check of whether the port is open: nothing for a worker
+            self._forget(guest)
+            with suppress(OSError):
+                ReplyWriter(guest.connection.send).close()
+            guest.connection.close()
+            return
         guest.held += received
         if not received or len(guest.held) >= HELD or self._is_ready(guest):
             self._forget(guest)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import multiprocessing
+import os
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from filelock import FileLock
 
 from mrihvae.cli import output_folder
 from mrihvae.cli.output_folder import SharedRecord, claim_results, remove_parts
@@ -105,12 +107,39 @@ def test_large_records_are_not_written_every_time(tmp_path: Path, monkeypatch: p
     assert names_in(path) == ["a.h5", "b.h5"]
 
 
-@pytest.mark.parametrize("content", ["", "[]", '{"volumes": 3}', '{"volumes": [{}]}', '{"volumes": [{"file": 3}]}'])
+@pytest.mark.parametrize(
+    "content", ["[" * 100_000, "", "[]", '{"volumes": 3}', '{"volumes": [{}]}', '{"volumes": [{"file": 3}]}']
+)
 def test_what_is_no_record_is_replaced(content: str, tmp_path: Path) -> None:
     path = tmp_path / "run.json"
     path.write_text(content)
     SharedRecord(path, [], []).write(row("a.h5"), [], complete)
     assert names_in(path) == ["a.h5"]
+
+
+def test_rows_that_are_no_json_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "run.json"
+    path.write_text('{"volumes": [{"file": "b.h5", "x": NaN}], "failed": []}')
+    record = SharedRecord(path, [], [], keep=True)
+    with pytest.raises(OutputError, match="has damaged rows|has rows that are damaged"):
+        record.write(row("a.h5"), [], complete)
+
+
+def test_record_that_is_a_pipe(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "run.json")
+    SharedRecord(tmp_path / "run.json", [], []).write(row("a.h5"), [], complete)
+    assert names_in(tmp_path / "run.json") == ["a.h5"]
+
+
+@pytest.mark.parametrize("content", ["[" * 100_000, "{", "5", "[[1], 2]", "", None])
+def test_damaged_claims_hinder_nobody(content: str | None, tmp_path: Path) -> None:
+    claim = tmp_path / ".writing.host.1.0000.json"
+    claim.write_text(content or "")
+    with FileLock(claim.with_suffix(".lock")):
+        if content is None:  # its process removes it just now
+            claim.unlink()
+        with claim_results(tmp_path, ["a.h5"]):
+            assert len(list(tmp_path.glob(".writing.*.json"))) == (1 if content is None else 2)
 
 
 def test_names_that_another_process_writes(tmp_path: Path) -> None:

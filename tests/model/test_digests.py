@@ -54,7 +54,13 @@ def test_every_flipped_bit_is_noticed(path: Path) -> None:
             check_digest(path, expected, "copy it again")
 
 
-@pytest.mark.parametrize("content", [b"", b"1234567", b"\xff" * 100, b"\x02" + bytes(7) + b"[]", b"\x09" + bytes(7)])
+DEEP = (10**5).to_bytes(8, "little") + b"[" * 10**5
+NUMBER = (29).to_bytes(8, "little") + b'{"__metadata__":{"sha256":5}}'
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"1234567", b"\xff" * 100, b"\x02" + bytes(7) + b"[]", b"\x09" + bytes(7), DEEP, NUMBER]
+)
 def test_no_safetensors_file(content: bytes, tmp_path: Path) -> None:
     (tmp_path / "a.safetensors").write_bytes(content)
     with pytest.raises(InputError, match=r"not a readable safetensors file \(.*; copy it again"):

@@ -59,6 +59,20 @@ def test_round_trip(path: Path) -> None:
     torch.testing.assert_close(reconstruct(loaded, kspace, mask, None, settings), images, rtol=0, atol=5e-3)
 
 
+def test_weights_that_are_replaced_meanwhile(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a reader sees them that took the card before another process replaced the files."""
+    read, times = weights._read, []
+
+    def late(file: Path, card: Any) -> Any:
+        times.append(1)
+        if len(times) == 1:
+            save_weights(path, small_model(1), {})
+        return read(file, card)
+
+    monkeypatch.setattr(weights, "_read", late)
+    assert torch.equal(load_model(str(path)).start, small_model(1).start.half().float()) and len(times) == 2
+
+
 def test_files_and_card(path: Path) -> None:
     assert sorted(file.name for file in path.parent.iterdir()) == ["small.v1.json", "small.v1.safetensors"]
     card = load_card(path)
@@ -291,6 +305,10 @@ BAD: list[tuple[Callable[[Path], object], str, str]] = [
     ),
     (card(lambda c: c["model"].update(widths=[15])), ".json", "must be multiples of 16"),
     (card(lambda c: c["model"].update(layers="two")), ".json", "layers"),
+    (card(lambda c: c["model"].update(widths=[4096] * 3)), ".safetensors", "fewer numbers than the settings beside it"),
+    (card(lambda c: c["model"].update(guess_memory=10**12)), ".safetensors", "fewer numbers than the settings"),
+    (card(lambda c: c.update(parts=[""])), ".json", "'parts' is no list of file names"),
+    (card(lambda c: c.update(parts=["../a.safetensors"])), ".json", "'parts' is no list of file names"),
     (card(lambda c: c.pop("model")), ".json", "has no 'model' settings; copy it again"),
     (card(lambda c: c.update(model=[1])), ".json", "has no 'model' settings"),
     (text("[]"), ".json", "has no 'model' settings"),

@@ -45,6 +45,17 @@ def test_kernels_that_muon_takes(shape: tuple[int, ...], matrix: bool) -> None:
     assert set(optimizer.state[parameter]) == ({"momentum"} if matrix else {"step", "exp_avg", "exp_avg_sq"})
 
 
+def test_single_precision_where_bfloat16_is_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rounding of gradients stays rounding then, as between numbers of processes."""
+    monkeypatch.setenv("MRIHVAE_PRECISION", "bfloat16")
+    torch.manual_seed(0)
+    matrix = torch.randn(32, 64)
+    other = matrix * (1 + 2**-22 * torch.randn(32, 64).sign())
+    apart = [float((orthogonalize(matrix, bf16) - orthogonalize(other, bf16)).abs().max()) for bf16 in (False, True)]
+    assert apart[0] < 1e-5 < 1e-4 < apart[1]
+    assert MuonAdam([torch.nn.Parameter(matrix)], lr=1.0, bf16=False).bf16 is False
+
+
 def test_the_rest_is_adam() -> None:
     ours, theirs = parameters((16,), (8, 4, 3, 3), ()), parameters((16,), (8, 4, 3, 3), ())
     optimizer, adam = MuonAdam(ours, lr=0.01), torch.optim.Adam(theirs, lr=0.01, betas=(0.9, 0.99))

@@ -157,6 +157,15 @@ def test_leftovers_of_dead_processes_are_removed(tmp_path: Path, monkeypatch: py
     assert {path.name for path in tmp_path.iterdir()} == kept - {f".a.h5.{host}-{os.getppid()}.part"}
 
 
+def test_links_in_the_place_of_the_temporary_file_are_not_followed(tmp_path: Path) -> None:
+    (tmp_path / "other").write_text("other")
+    temporary_path(tmp_path / "a.txt").symlink_to(tmp_path / "other")
+    with atomic_write(tmp_path / "a.txt") as temporary:
+        temporary.write_text("new")
+    assert (tmp_path / "other").read_text() == "other" and (tmp_path / "a.txt").read_text() == "new"
+    assert not (tmp_path / "a.txt").is_symlink()
+
+
 def test_temporary_name_has_host_and_process(tmp_path: Path) -> None:
     found = temporary_path(tmp_path / "a.txt")
     assert found.parent == tmp_path and files.LEFTOVER.fullmatch(found.name)
