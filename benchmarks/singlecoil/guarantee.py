@@ -10,7 +10,8 @@ minutes; what was measured stays in `--work`, from which a further call resumes,
 
 measures the scans of the protocol, which are of other persons, and writes benchmarks/results/guarantee.json, a table
 (.md) and a picture (.png): coverage of 90 % intervals inside the object, how many bounds hold, Spearman's correlation
-of the RMSE of blocks with maps, and the area between sparsification curves over that of a constant map. `--picture FILE.h5` draws a slice of a scan, its error and the map at the protocol's last pattern instead. `--unlike` adds
+of the RMSE of blocks with maps, and the area between sparsification curves over that of a constant map. `--picture
+FILE.h5` draws a slice of a scan, its error and the map at the protocol's last pattern instead. `--unlike` adds
 anatomies that no calibration scan shows.
 """
 

@@ -15,7 +15,7 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-from scipy import ndimage  # type: ignore[import-untyped]
+from scipy import ndimage
 
 from mrihvae.errors import InputError
 from mrihvae.evaluation.scores import score_volume
@@ -183,11 +183,14 @@ def fit_calibration(scans: Sequence[CalibrationScan], settings: dict[str, Any], 
         if not np.isfinite(factor):
             raise InputError(f"at {acceleration:g}x no factor holds {level:.0%} of pixels; check scans and targets")
         effective = float(np.exp(np.mean([np.log(scan.effective) for scan in group])))
-        margins = (conformal_quantile(worst[name], level) for name in ("psnr", "ssim"))
+        psnr_margin, ssim_margin = (conformal_quantile(worst[name], level) for name in ("psnr", "ssim"))
         scores = tuple(round(float(score), 4) for score in sorted(worst["shift"]))
-        quantiles.append(Quantiles(acceleration, effective, len(by_person), factor, *margins, scores))
-    plain = (tuple(float(value) for value in coefficients) for coefficients in (error, psnr, ssim, shift))
-    return Calibration(level, settings, NAMES, *plain, tuple(quantiles), len(persons), len(scans))
+        quantiles.append(Quantiles(acceleration, effective, len(by_person), factor, psnr_margin, ssim_margin, scores))
+    lines = {"error": error, "psnr": psnr, "ssim": ssim, "shift": shift}
+    plain: dict[str, Any] = {name: tuple(map(float, coefficients)) for name, coefficients in lines.items()}
+    return Calibration(
+        level, settings, NAMES, quantiles=tuple(quantiles), persons=len(persons), scans=len(scans), **plain
+    )
 
 
 def _risks(ratios: list[list[np.ndarray]], factor: float) -> np.ndarray:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -46,7 +47,8 @@ def measure_scans(
     if scan.target is None:
         raise InputError(f"{scan.name}: has no target to compare with; give fully sampled scans with one")
     chosen = spread_slices(len(scan.kspace))
-    part = dataclasses.replace(scan, kspace=np.asarray(scan.kspace[chosen]), target=scan.target[chosen])
+    target = np.asarray(scan.target[chosen])
+    part = dataclasses.replace(scan, kspace=np.asarray(scan.kspace[chosen]), target=target)
     if scan.maps is not None and len(scan.maps) > 1:
         part = dataclasses.replace(part, maps=scan.maps[chosen])
     found = []
@@ -59,7 +61,7 @@ def measure_scans(
         observed = observe_volume(part, mask_of(part, pattern), method)
         if observed is None:
             continue
-        row = measure_scan(person, pattern.acceleration, observed[1], observed[0].magnitude, part.target)
+        row = measure_scan(person, pattern.acceleration, observed[1], observed[0].magnitude, target)
         if path is not None:
             _write(path, row)
         found.append(row)
@@ -69,7 +71,8 @@ def measure_scans(
 def _write(path: Path, row: CalibrationScan) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_write(path) as temporary, temporary.open("wb") as file:
-        np.savez_compressed(file, **{name: np.asarray(value) for name, value in vars(row).items()})
+        values: dict[str, Any] = {name: np.asarray(value) for name, value in vars(row).items()}
+        np.savez_compressed(file, **values)
 
 
 def _read(path: Path) -> CalibrationScan:

@@ -95,11 +95,15 @@ def _areas(curves: Mapping[str, np.ndarray]) -> dict[str, float]:
 def spearman(first: Sequence[float] | np.ndarray, second: Sequence[float] | np.ndarray) -> float:
     """Compute Spearman's rank correlation; 0 where one of the two does not vary."""
     ranks = [np.argsort(np.argsort(values)).astype(float) for values in (first, second)]
-    return float(round(np.corrcoef(*ranks)[0, 1], 12)) if all(np.ptp(values) > 0 for values in (first, second)) else 0.0
+    return (
+        float(round(np.corrcoef(ranks[0], ranks[1])[0, 1], 12))
+        if all(np.ptp(values) > 0 for values in (first, second))
+        else 0.0
+    )
 
 
 def sparsification_curve(errors: np.ndarray, uncertainty: np.ndarray) -> np.ndarray:
     """Compute the RMSE that is left when shares `REMOVED` of the most uncertain pixels are left out, over all."""
     squares = np.square(errors.astype(float))[np.argsort(uncertainty)]
     kept = np.maximum(1, np.round((1 - REMOVED) * len(squares))).astype(int)
-    return np.sqrt(np.cumsum(squares)[kept - 1] / kept / max(float(squares.mean()), 1e-30))
+    return np.asarray(np.sqrt(np.cumsum(squares)[kept - 1] / kept / max(float(squares.mean()), 1e-30)))

@@ -206,5 +206,7 @@ def load_calibration(path: Path, weights: str) -> dict[str, Calibration]:
 def _parse(values: dict[str, Any], where: str) -> Calibration:
     settings = values.pop("settings")
     quantiles = tuple(from_dict(Quantiles, one, where) for one in values.pop("quantiles"))
-    numbers = {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
+    numbers: dict[str, Any] = {
+        name: tuple(value) if isinstance(value, list) else value for name, value in values.items()
+    }
     return Calibration(settings=settings, quantiles=quantiles, **numbers)

@@ -39,7 +39,7 @@ def main() -> None:
         path, memory, seconds = json.loads(line)
         limit_memory(memory + MARGIN)
         limit_time(seconds + GRACE)
-        found = []
+        found: list[str] = []
         with suppress(Exception):  # its readers say more
             read_file(path, memory, found)
         limit_time(0)
