@@ -46,7 +46,7 @@ class BoundedInput(_binary.CodedInputStream):  # type: ignore[misc]
         """
         result = 0
         for k in range(NUMBER_BYTES):
-            byte = int(self.read_byte())
+            byte: int = self.read_byte()
             result |= (byte & 0x7F) << 7 * k
             if byte < 0x80:
                 return result
@@ -69,9 +69,9 @@ class BoundedInput(_binary.CodedInputStream):  # type: ignore[misc]
         if not 0 <= count <= MAX_ARRAY_BYTES - self._arrays:
             raise StreamError(f"stream: a message claims {count} bytes, beyond {MAX_ARRAY_BYTES} in all; {DAMAGED}")
         if count <= BUFFER_BYTES:
-            return bytearray(super().read_bytearray(count))
+            return bytearray(super().read_view(count))
         self._arrays += count
-        found = bytearray(super().read_bytearray(self._last_read_count - self._offset))
+        found = bytearray(super().read_view(self._last_read_count - self._offset))
         while len(found) < count:
             piece = self._stream.read(min(count - len(found), READ_BYTES))
             if not piece:
