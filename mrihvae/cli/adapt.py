@@ -20,7 +20,8 @@ from mrihvae.model.hvae import HVAE
 from mrihvae.model.shipped import find_weights, weights_for
 from mrihvae.model.weights import fingerprint, load_card, load_on
 from mrihvae.recon.catalog import CALIBRATED
-from mrihvae.training.adaptation import Adaptation, AdaptSettings, adapt, load_adaptation
+from mrihvae.training.adapt_settings import AdaptSettings
+from mrihvae.training.adaptation import Adaptation, adapt, load_adaptation
 from mrihvae.training.checkpoints import NEWEST
 from mrihvae.training.run import WEIGHTS
 from mrihvae.training.self_supervised import UndersampledSlice
