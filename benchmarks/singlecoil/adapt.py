@@ -82,6 +82,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--weights", nargs="+", help="default: the shipped ones by coils, and model2")
     parser.add_argument("--minutes", type=float, default=10.0)
     parser.add_argument("--steps", type=int, default=AdaptSettings.steps)
+    parser.add_argument("--slices", type=int, default=SLICES, help="slices to adapt to, and to score beside them")
     parser.add_argument("--resume", action="store_true", help="keep the rows that are there")
     options = parser.parse_args(arguments)
     torch.set_num_threads(max(1, options.threads))
@@ -115,7 +116,7 @@ def benchmark(options: argparse.Namespace) -> None:
 
 def run_once(scans: ScanSet, weights: str, mark: str, folder: Path, options: argparse.Namespace) -> dict[str, Any]:
     """Adapt weights to a set, and score them before and after."""
-    site, start = draw_site(scan_files(scans, Path(options.data), options.work)), load_model(weights)
+    site, start = draw_site(scan_files(scans, Path(options.data), options.work), options.slices), load_model(weights)
     slices = []
     for scan, mask in site.adapted:
         ready = SiteScan(Path(scan.name), scan, mask, SlicedScan(scan, mask, CoilSettings(), inspect=False))
