@@ -12,8 +12,8 @@ samples, of their mean, of the hybrid reconstruction and of total variation it c
 
 "with noise" are samples at temperature 1 whose k-space has noise, as strong as the scan's, where nothing was acquired:
 true slices have it. Draws of the prior at the same temperatures are compared with real slices of 128 x 128, which have
-noise, too. Writes results/realism.json, .md and .png, or NAME with --name. For other weights: --checkpoint FILE. Images are kept
-below --work, so that a call goes on where one was interrupted.
+noise, too. Writes results/realism.json, .md and .png, or NAME with --name. For other weights: --checkpoint FILE.
+Images are kept below --work, so that a call goes on where one was interrupted.
 """
 
 from __future__ import annotations
