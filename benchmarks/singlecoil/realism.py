@@ -13,11 +13,13 @@ samples, of their mean, of the hybrid reconstruction and of total variation it c
 "with noise" are samples at temperature 1 whose k-space has noise, as strong as the scan's, where nothing was acquired:
 true slices have it. Draws of the prior at the same temperatures are compared with real slices of 128 x 128, which have
 noise, too. Writes results/realism.json, .md and .png, or NAME with --name. For other weights: --checkpoint FILE.
+Images are kept below --work, so that a call goes on where one was interrupted.
 """
 
 from __future__ import annotations
 
 import argparse
+import hashlib
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -51,6 +53,7 @@ from mrihvae.recon.methods import HybridMethod
 from mrihvae.recon.sliced_scan import SlicedScan
 from mrihvae.recon.undersampling import mask_of
 from mrihvae.recon.volumes import reconstruct_volume
+from mrihvae.utils.files import atomic_write
 
 TEMPERATURES = (0.0, 0.25, 0.5, 0.75, 1.0)
 DRAWN_SHAPE = (128, 128)
@@ -99,7 +102,7 @@ def measure(options: argparse.Namespace) -> None:
     slices = []
     for pattern, scans, scan in tqdm(jobs, "slices"):
         strength = strength_for(strengths, "tv", pattern.acceleration, scans.kind)
-        slices.append(reconstruct_slice(ours, scans.name, scan, pattern, options.samples, strength))
+        slices.append(kept(options.work, ours, scans.name, scan, pattern, options.samples, strength))
     real, drawn = draws_of_prior(ours.model, options, [scans.path for scans in protocol.scans])
     results = {
         **provenance(options.protocol, options.checkpoint),
@@ -124,6 +127,22 @@ def chosen_slices(scans: ScanSet, options: argparse.Namespace) -> list[Scan]:
     files = scan_files(scans, options.data, options.work, options.limit or 0)
     found = [(file, k) for file in files for k in range(len(read_scan(file).kspace))]
     return [read_scan(file).single_slice(k) for file, k in spread(found, options.slices)]
+
+
+def kept(work: Path, ours: Ours, name: str, scan: Scan, pattern: Undersampling, samples: int, strength: float) -> Slice:
+    """Reconstruct a slice, or read what an interrupted call with these weights and settings made of it."""
+    about = repr((ours.fingerprint, name, scan.name, label(pattern), samples, strength, TEMPERATURES))
+    digest = hashlib.sha256(about.encode() + scan.kspace.tobytes()).hexdigest()[:16]
+    path = work / "realism" / f"{digest}.npz"
+    if path.is_file():
+        with np.load(path) as found:
+            images = {key: list(found[key]) for key in found.files if key != TRUTH}
+            return Slice(name, label(pattern), found[TRUTH], images)
+    made = reconstruct_slice(ours, name, scan, pattern, samples, strength)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_write(path) as temporary, temporary.open("wb") as file:
+        np.savez(file, **{TRUTH: made.truth}, **{key: np.stack(images) for key, images in made.images.items()})
+    return made
 
 
 def reconstruct_slice(

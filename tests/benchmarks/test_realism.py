@@ -102,6 +102,7 @@ def test_the_benchmark_writes_results_that_say_what_made_them(
     monkeypatch.setattr(realism, "draws_of_prior", drawn)
     words = [str(folder / "small.toml"), "--data", str(folder / "data"), "--strengths", str(folder / "tuned.json")]
     words += ["--checkpoint", str(folder / "weights.safetensors"), "--results", str(folder), "--name", "small"]
+    words += ["--work", str(folder / "work")]
     assert realism.main([*words, "--slices", "4", "--samples", "2", "--threads", "1"]) == 0
     found = json.loads((folder / "small.json").read_text())
     assert found["protocol"] == "small.toml" and len(found["weights"]) == len(found["protocol_sha256"]) == 12
@@ -113,6 +114,10 @@ def test_the_benchmark_writes_results_that_say_what_made_them(
     table = (folder / "small.md").read_text()
     assert "| a sample, temperature 0.5 |" in table and "| mrihvae (hybrid) |" in table
     assert Image.open(folder / "small.png").size[0] > 1000
+    before = (folder / "small.json").read_text()
+    monkeypatch.setattr(realism, "reconstruct_slice", lambda *_: pytest.fail("made again"))
+    assert realism.main([*words, "--slices", "4", "--samples", "2", "--threads", "1"]) == 0
+    assert (folder / "small.json").read_text() == before
     assert realism.main([*words, "--slices", "0"]) == 2
 
 
