@@ -44,8 +44,8 @@ from mrihvae.utils.memory import set_limit
 from mrihvae.utils.text import printable
 
 SAME = (  # in a folder
-    "method", "checkpoint", "weights", "inference", "samples", "seed", "pnp", "strength", "coils", "undersampling",
-    "reading",
+    "method", "checkpoint", "weights", "inference", "samples", "sampling", "seed", "pnp", "strength", "coils",
+    "undersampling", "reading",
 )  # fmt: skip
 FOLDERS = ("reconstructions", "panels")  # in the output folder
 
@@ -225,10 +225,10 @@ def summarize(
     """Return the settings of a reconstruction, which must be the same in one output folder."""
     method = next(iter(methods.values()))
     use_samples = isinstance(method, SampleMeanMethod) or arguments.samples is not None
-    inference = None
+    inference = sampling = None
     if isinstance(method, HybridMethod):
-        mean = isinstance(method, SampleMeanMethod)
-        inference = as_dict(method.sampling if mean else method.inference)
+        inference = as_dict(method.sampling if isinstance(method, SampleMeanMethod) else method.point)
+        sampling = as_dict(method.sampling) if use_samples else None
     return {
         "mrihvae": __version__,
         "input": str(_input(arguments)),
@@ -239,7 +239,7 @@ def summarize(
         "weights": ", ".join(m.weights for m in methods.values() if isinstance(m, ModelMethod)) or None,
         "inference": inference,
         "samples": method.samples if use_samples and isinstance(method, HybridMethod) else None,
-        "sample_sweeps": method.sample_sweeps if use_samples and isinstance(method, HybridMethod) else None,
+        "sampling": sampling,
         "seed": (arguments.seed or 0) if use_samples else None,
         "pnp": as_dict(method.pnp) if isinstance(method, PnPMethod) else None,
         "strength": _strength(method),

@@ -52,6 +52,7 @@ class DistinctWarnings:
 
     Examples
     --------
+    >>> from mrihvae.utils.notices import DistinctWarnings
     >>> found = DistinctWarnings()
     >>> [found.add(f"line {k} is damaged") for k in (1, 1, 2, 3, 4, 5)]
     [True, False, True, True, False, False]

@@ -242,7 +242,8 @@ def test_samples(scans: Path, tmp_path: Path, checkpoint: Path) -> None:
     assert expected.std.min() > 0 and samples.std(axis=1).max() > 0
     summary = json.loads((tmp_path / "kept" / "reconstruct.json").read_text())
     assert summary["samples"] == 3 and summary["method"] == "hybrid"
-    assert summary["inference"]["sweeps"] == 0 and summary["inference"]["views"] == 2
+    assert summary["inference"]["sweeps"] == 1 and summary["inference"]["views"] == 2
+    assert summary["sampling"]["sweeps"] == 0 and summary["sampling"]["views"] == 2
 
 
 def test_seed_of_samples(scans: Path, tmp_path: Path, checkpoint: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -250,7 +251,7 @@ def test_seed_of_samples(scans: Path, tmp_path: Path, checkpoint: Path, capsys: 
     found = {}
     for name, seed in (("usual", ()), ("zero", ("--seed", "0")), ("one", ("--seed", "1"))):
         assert run(*words, "--output", tmp_path / name, *seed) == 0
-        found[name] = read_dataset(tmp_path / name / "reconstructions" / "file0.h5", "reconstruction")
+        found[name] = read_dataset(tmp_path / name / "reconstructions" / "file0.h5", "uncertainty")
     assert np.array_equal(found["usual"], found["zero"]) and not np.array_equal(found["usual"], found["one"])
     assert json.loads((tmp_path / "one" / "reconstruct.json").read_text())["seed"] == 1
     assert "was made with seed 1, not 0" in error_of(capsys, *words, "--output", tmp_path / "one", "--resume")
@@ -315,7 +316,7 @@ def test_summary_says_how_samples_were_drawn(method: str, scans: Path, tmp_path:
     views = () if method == "amortized" else ("--views", "2")
     assert run("reconstruct", scans / "file0.h5", "--output", tmp_path / "out", *views, *words) == 0
     summary = json.loads((tmp_path / "out" / "reconstruct.json").read_text())
-    settings = from_dict(InferenceSettings, summary["inference"], "summary")
+    settings = from_dict(InferenceSettings, summary["sampling"], "summary")
     kspace = torch.from_numpy(read_dataset(scans / "file0.h5", "kspace"))
     drawn = sample(load_model(str(checkpoint)), kspace, torch.from_numpy(LINES), 2, None, settings).abs().numpy()
     samples = read_dataset(tmp_path / "out" / "reconstructions" / "file0.h5", "samples")
@@ -326,8 +327,8 @@ def test_summary_says_how_samples_were_drawn(method: str, scans: Path, tmp_path:
     ("before", "after", "message"),
     [
         (("--samples", "2"), ("--samples", "3"), "was made with samples 2, not 3; choose another --output"),
-        (("--samples", "2"), ("--sweeps", "0"), "was made with samples 2, not None"),
-        (("--sweeps", "0"), ("--samples", "2"), "was made with samples None, not 2"),
+        (("--samples", "2"), (), "was made with samples 2, not None"),
+        ((), ("--samples", "2"), "was made with samples None, not 2"),
         (("--samples", "2"), ("--samples", "2", "--temperature", "0.5"), "was made with inference {"),
         (("--rounds", "1"), ("--rounds", "2"), "was made with inference {"),
         (("--views", "1"), ("--views", "2"), "was made with inference {"),

@@ -126,7 +126,7 @@ def test_reconstruction_keeps_scale_and_shape(model: HVAE, shape: tuple[int, int
     assert torch.equal(reconstruct(model, kspace, lines, maps[None], EXACT), found)  # not left to chance
     for factor in (2.0, 1e-8, 1e4):
         other = reconstruct(model, factor * kspace, lines, maps[None], EXACT)
-        torch.testing.assert_close(other / factor, found, rtol=0, atol=1e-5 * size)
+        torch.testing.assert_close(other / factor, found, rtol=0, atol=2e-5 * size)  # single precision, any processor
     turned = reconstruct(model, kspace.mT, lines[:, None], maps.mT[None], EXACT)
     torch.testing.assert_close(turned, found.mT, rtol=0, atol=1e-5 * size)
     other = reconstruct(model, torch.where(lines, kspace, 5.0), lines, maps[None], EXACT)

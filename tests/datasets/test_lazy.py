@@ -652,7 +652,7 @@ def test_fastmri_folder_trains_by_a_protocol_and_resumes_exactly(
     # stopped after 2 steps of 3, whose learning rates are those of 3
     monkey = pytest.MonkeyPatch()
     asked = iter([False, True])
-    monkey.setattr(cli_train, "_Stop", lambda minutes: lambda: next(asked))
+    monkey.setattr(cli_train, "Stop", lambda minutes: lambda: next(asked))
     assert run(*words, "--output", tmp_path / "parts") == 0
     monkey.undo()
     card = load_card(tmp_path / "parts" / "weights.safetensors")
@@ -685,7 +685,7 @@ def test_all_kinds_of_data_train_and_resume_exactly_from_a_stream(tmp_path: Path
     stream = ("--stream", "--cache-megabytes", "0.02")
     monkey = pytest.MonkeyPatch()
     asked = iter([False, True])
-    monkey.setattr(cli_train, "_Stop", lambda minutes: lambda: next(asked))
+    monkey.setattr(cli_train, "Stop", lambda minutes: lambda: next(asked))
     assert run(*words, "--output", tmp_path / "parts", *stream) == 0
     monkey.undo()
     assert run("train", *paths, "--output", tmp_path / "parts", "--resume", *stream) == 0

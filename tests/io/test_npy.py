@@ -94,19 +94,22 @@ def test_images_have_their_axes_and_places(tmp_path: Path) -> None:
 
 
 def test_array_without_its_json_is_incomplete(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """So is what a process leaves that is killed between the two; an earlier JSON never stands beside new data."""
+    """What a process leaves that is killed between the two has no data: earlier and new ones never mix."""
     path = tmp_path / "a.npy"
     save_numpy(path, np.ones((4, 4), np.complex64), {"axes": ["H", "W"]})
     real = Path.replace
 
     def die(self: Path, target: Path) -> Path:
-        if target.suffix == ".json":
+        if target.suffix == ".npy":
             raise KeyboardInterrupt
         return real(self, target)
 
     monkeypatch.setattr(Path, "replace", die)
     with pytest.raises(KeyboardInterrupt):
         save_numpy(path, np.zeros((4, 4), np.complex64), {"axes": ["W", "H"]})
-    assert [file.name for file in tmp_path.iterdir()] == ["a.npy"]
+    assert [file.name for file in tmp_path.iterdir()] == ["a.json"]
+    monkeypatch.undo()
+    save_numpy(path, np.zeros((4, 4), np.complex64), {"axes": ["H", "W"]})
+    path.with_suffix(".json").unlink()
     with pytest.raises(InputError, match=r"a.json: not readable as JSON \(missing: the array is incomplete without it"):
         read_numpy(path)

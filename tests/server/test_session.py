@@ -21,6 +21,7 @@ from mrihvae.errors import InputError
 from mrihvae.io.mrd.messages import Message, ReceivedImage, StreamError, read_messages
 from mrihvae.recon.catalog import make_method
 from mrihvae.recon.methods import Method
+from mrihvae.recon.reconstruction import Reconstruction
 from mrihvae.recon.volumes import reconstruct_scan
 from mrihvae.server import session
 from mrihvae.server.request import Request
@@ -184,16 +185,17 @@ def test_warnings_are_sent_once() -> None:
 def test_slices_that_fail(
     error: Exception, kind: type[Exception], message: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fail(*_: object) -> None:
+    def fail(*_: object, **__: object) -> None:
         raise error
 
-    monkeypatch.setattr(session, "reconstruct_volume", fail)
+    monkeypatch.setattr(session, "reconstruct_scan", fail)
     with pytest.raises(kind, match=message):
         reconstruct_stream(messages(stream(*scan())), cheap(), Answers())
 
 
 def test_image_that_is_not_finite(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(session, "reconstruct_volume", lambda *_: np.full((1, 32, WIDTH), np.inf))
+    broken = Reconstruction(np.full((1, 32, WIDTH), np.inf))
+    monkeypatch.setattr(session, "reconstruct_scan", lambda *_, **__: broken)
     with pytest.raises(InputError, match="a reconstruction is not finite; the scan may be damaged"):
         reconstruct_stream(messages(stream(*scan())), cheap(), Answers())
 
@@ -221,7 +223,7 @@ def test_warming_up_reconstructs_once_with_each_method(monkeypatch: pytest.Monke
         assert mask.tolist() == [k % 3 == 0 or 26 <= k < 38 for k in range(64)]
         reconstructed.append((noise.kspace.shape, method.name))
 
-    monkeypatch.setattr(session, "reconstruct_volume", noted)
+    monkeypatch.setattr(session, "reconstruct_scan", noted)
     warm_up(Engine({1: ZERO, 2: make_method("sense")}))
     assert reconstructed == [((1, 64, 64), "zero-filled"), ((1, 4, 64, 64), "sense")]
 
@@ -346,8 +348,10 @@ def test_slices_in_the_order_of_acquisition_are_warned_of() -> None:
 
 def test_nothing_is_computed_for_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
     computed: list[object] = []
-    usual = session.reconstruct_volume
-    monkeypatch.setattr(session, "reconstruct_volume", lambda *rest: computed.append(rest) or usual(*rest))
+    usual = session.reconstruct_scan
+    monkeypatch.setattr(
+        session, "reconstruct_scan", lambda *rest, **words: computed.append(rest) or usual(*rest, **words)
+    )
     answers = Answers()
 
     def check() -> None:

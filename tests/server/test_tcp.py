@@ -30,8 +30,9 @@ from mrihvae.io.mrd.messages import Limits
 from mrihvae.recon import sliced_scan
 from mrihvae.recon.catalog import change_method, make_method
 from mrihvae.recon.methods import Method
+from mrihvae.recon.reconstruction import Reconstruction
 from mrihvae.recon.undersampling import mask_of
-from mrihvae.recon.volumes import reconstruct_volume
+from mrihvae.recon.volumes import reconstruct_scan, reconstruct_volume
 from mrihvae.server import lobby, sender
 from mrihvae.server import session as online
 from mrihvae.server import tcp as server
@@ -294,13 +295,13 @@ def test_uncertainty_is_a_second_series() -> None:
 def test_samples_are_as_many_as_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
     """Of the mean of samples, too, not of its uncertainty alone."""
     counts = []
-    usual = online.reconstruct_volume
+    usual = online.reconstruct_scan
 
-    def counted(one: Scan, mask: np.ndarray, method: Method, *rest: Any) -> np.ndarray:
+    def counted(one: Scan, mask: np.ndarray, method: Method, **words: Any) -> Reconstruction:
         counts.append(method.samples)
-        return usual(one, mask, method, *rest)
+        return usual(one, mask, method, **words)
 
-    monkeypatch.setattr(online, "reconstruct_volume", counted)
+    monkeypatch.setattr(online, "reconstruct_scan", counted)
     xml, lines = scan(coils=2, slices=1, mask=lines_of(WIDTH))
     with serving(small_ready()) as running:
         for samples in (3, 5):
@@ -437,10 +438,10 @@ def test_unexpected_failure_is_told(
         for error, word in ((ZeroDivisionError("inner"), "failed; see the server's log"), (MemoryError(), "memory")):
             with monkeypatch.context() as patch:
 
-                def broken(*_: object, error: Exception = error) -> None:
+                def broken(*_: object, error: Exception = error, **__: object) -> None:
                     raise error
 
-                patch.setattr(online, "reconstruct_volume", broken)
+                patch.setattr(online, "reconstruct_scan", broken)
                 assert_refused(mrd.reconstruct(HOST, running.port, good[0]), word)
             assert_good(running.port, good)
     assert "ZeroDivisionError: inner" in caplog.text
@@ -705,16 +706,16 @@ def test_work_for_a_client_that_is_gone_stops(
     computed: list[int] = []
     gone = threading.Event()
 
-    def slowly(*rest: Any) -> np.ndarray:
+    def slowly(*rest: Any, **words: Any) -> Reconstruction:
         computed.append(1)
         assert gone.wait(10)
         time.sleep(0.1)
-        return reconstruct_volume(*rest)
+        return reconstruct_scan(*rest, **words)
 
     xml, lines = scan(slices=6, slice_order="by_line", slice_flags="none", last_in_measurement=False)
     with serving() as running:
         with monkeypatch.context() as patch:
-            patch.setattr(online, "reconstruct_volume", slowly)
+            patch.setattr(online, "reconstruct_scan", slowly)
             client = Client(running.port)
             client.send(stream(xml, lines))
             while not computed:
@@ -778,11 +779,11 @@ def test_8_scans_at_once() -> None:
 def test_one_thread_reconstructs(good: tuple[bytes, list[np.ndarray]], monkeypatch: pytest.MonkeyPatch) -> None:
     threads = set()
 
-    def told(*arguments: object) -> np.ndarray:
+    def told(*arguments: Any, **words: Any) -> Reconstruction:
         threads.add(threading.get_ident())
-        return reconstruct_volume(*arguments)  # type: ignore[arg-type]
+        return reconstruct_scan(*arguments, **words)
 
-    monkeypatch.setattr(online, "reconstruct_volume", told)
+    monkeypatch.setattr(online, "reconstruct_scan", told)
     with serving(connections=3) as running, ThreadPoolExecutor(3) as clients:
         list(clients.map(lambda _: assert_good(running.port, good), range(6)))
     assert len(threads) == 1  # each would keep the memory that it took

@@ -55,7 +55,7 @@ def piped(monkeypatch: pytest.MonkeyPatch, payload: list[bytes], *options: str) 
     sender = threading.Thread(target=send)
     with os.fdopen(reading) as source, monkeypatch.context() as patch:
         patch.setattr(sys, "stdin", source)
-        patch.setattr(sys, "stdout", SimpleNamespace(buffer=output, write=None))
+        patch.setattr(sys, "stdout", SimpleNamespace(buffer=output, write=None, flush=lambda: None))
         sender.start()
         with suppress(ZeroDivisionError):  # of a test; the interpreter would end with this status
             status = 1

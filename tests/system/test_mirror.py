@@ -30,6 +30,15 @@ WITHOUT = {
     "evaluation/report/volumes": "tests/evaluation/test_report.py",
     "coils/checks": "its refusals are those of tests/coils/test_prewhitening.py and test_compression.py",
     "data/calibration": "a container without a method",
+    "cli/adapt_scans": "tests/cli/test_adapt.py",
+    **dict.fromkeys(
+        [f"evaluation/{name}" for name in ("bounds", "calibration_scans", "judgment")], "test_calibration.py"
+    ),
+    "inference/evidence": "tests/inference/test_error_map.py",
+    "io/mrd/v2_input": "tests/io/mrd/test_v2.py",
+    "recon/reconstruction": "a container without a method",
+    "recon/uncertainty": "tests/system/test_uncertainty.py",
+    "training/adapt_settings": "tests/training/test_adaptation.py",
     "io/dicom_header": "tests/io/test_dicom.py",
     "io/like": "tests/cli/test_dicom.py",
     **dict.fromkeys(["io/mrd/image_meta", "io/mrd/image_place"], "tests/io/mrd/test_stored_images.py"),

@@ -977,10 +977,10 @@ def test_resume_of_a_finished_run_changes_nothing(tmp_path: Path, data: Path, se
 
 
 def test_signal_and_time_stop_a_run() -> None:
-    assert not cli_train._Stop(None)() and not cli_train._Stop(10)()
-    assert cli_train._Stop(1e-9)() and cli_train._Stop(0)()
+    assert not cli_train.Stop(None)() and not cli_train.Stop(10)()
+    assert cli_train.Stop(1e-9)() and cli_train.Stop(0)()
     for number in (signal.SIGTERM, signal.SIGINT):
-        stop = cli_train._Stop(None)
+        stop = cli_train.Stop(None)
         os.kill(os.getpid(), number)
         time.sleep(0.01)
         assert stop()
