@@ -29,6 +29,7 @@ from mrihvae.utils.text import printable
 PROGRAM = Path(__file__).with_name("probe.py")
 TIME_VARIABLE = "MRIHVAE_READ_SECONDS"  # of the environment
 READ_SECONDS = 60.0
+COMPUTING = 1 / 8  # of these, which a file of any size may take of the processor: the rest is for slow file systems
 BYTES_PER_SECOND = 10e6  # that a slow file system reads
 MOST_SECONDS = 86400.0  # that may be set
 MAX_KNOWN = 4096  # files whose answers are kept
@@ -55,9 +56,9 @@ class Worker:
             self.stop()
             raise OSError("no worker process")
 
-    def read(self, path: Path, seconds: float) -> str:
+    def read(self, path: Path, seconds: float, computing: float) -> str:
         """Have a file read; return what went wrong with that, or nothing."""
-        request = json.dumps([os.path.abspath(path), limit(), seconds]) + "\n"  # noqa: PTH100
+        request = json.dumps([os.path.abspath(path), limit(), seconds, computing]) + "\n"  # noqa: PTH100
         expired = threading.Event()
 
         def expire() -> None:
@@ -80,6 +81,8 @@ class Worker:
         if expired.is_set():
             return f"reading it took more than {seconds:.0f} s: {LEAVE_OUT}, or raise {TIME_VARIABLE}"
         code = self.process.returncode
+        if code == -signal.SIGPROF:
+            return f"reading it took more than {computing:.0f} s of computing: {LEAVE_OUT}, or raise {TIME_VARIABLE}"
         why = signal.Signals(-code).name if code < 0 else f"status {code}"
         return f"reading it crashed the HDF5 library ({why}): {LEAVE_OUT}"
 
@@ -127,8 +130,9 @@ def check_in_worker(path: Path) -> None:
     Raises
     ------
     InputError
-        The process crashed, took longer than `MRIHVAE_READ_SECONDS` and a second for every 10 MB, or found an
-        attribute that claims more memory than the file has bytes; or it is no file but a pipe or device.
+        The process crashed, took longer than `MRIHVAE_READ_SECONDS` and a second for every 10 MB, computed for an
+        eighth of that, or found an attribute that claims more memory than the file has bytes; or it is no file but a
+        pipe or device.
     """
     try:
         status = path.stat()
@@ -140,7 +144,7 @@ def check_in_worker(path: Path) -> None:
     with _locks[0]:
         known = _known.get(name)
         if known is None or known[0] != identity:
-            found = _read(path, _seconds() + status.st_size / BYTES_PER_SECOND)
+            found = _read(path, _seconds(), status.st_size / BYTES_PER_SECOND)
             if found is None:
                 return
             known = _known[name] = identity, found
@@ -150,7 +154,7 @@ def check_in_worker(path: Path) -> None:
         raise InputError(f"{path}: {known[1]}")
 
 
-def _read(path: Path, seconds: float) -> str | None:
+def _read(path: Path, seconds: float, more: float) -> str | None:
     """Have the worker of this process read a file; None where no process can be started."""
     if not _workers or _workers[-1].owner != os.getpid() or _workers[-1].process.poll() is not None:
         earlier = [worker for worker in _workers if worker.owner != os.getpid()]  # kept, for they end by themselves
@@ -158,7 +162,7 @@ def _read(path: Path, seconds: float) -> str | None:
             _workers[:] = [*earlier, Worker()]
         except OSError:
             return None
-    return _workers[-1].read(path, seconds)
+    return _workers[-1].read(path, seconds + more, seconds * COMPUTING + more)
 
 
 def _seconds() -> float:

@@ -1,8 +1,8 @@
 """The program of a worker process that reads HDF5 files of others, so that a crash or a hang within costs no more.
 
-It takes lines of JSON, `[path, bytes of memory, seconds]`, and answers each with a line once the file was read: `read`,
-and what its readers could not find out without taking the memory. What else is wrong with it is left to them, whom the
-same damage then does not end. It needs h5py alone, and is run as a file.
+It takes lines of JSON, `[path, bytes of memory, seconds, seconds of computing]`, and answers each with a line once the
+file was read: `read`, and what its readers could not find out without taking the memory. What else is wrong with it is
+left to them, whom the same damage then does not end. It needs h5py alone, and is run as a file.
 
 Of `READ_BYTES` bytes of a file all is read. Beyond, of each dataset the first and last part are, and where its chunks
 are stored: arrays of plain numbers, which are all that is as large, have nothing else that the library follows.
@@ -36,13 +36,13 @@ def main() -> None:
     """Read files until nobody asks any more."""
     say("ready")
     while line := sys.stdin.readline():
-        path, memory, seconds = json.loads(line)
+        path, memory, seconds, computing = json.loads(line)
         limit_memory(memory + MARGIN)
-        limit_time(seconds + GRACE)
+        limit_time(seconds + GRACE, computing)
         found: list[str] = []
         with suppress(Exception):  # its readers say more
             read_file(path, memory, found)
-        limit_time(0)
+        limit_time(0, 0)
         say(json.dumps(["read", *found[:1]]))
 
 
@@ -75,13 +75,15 @@ def little_memory(path: str, memory: int) -> Iterator[None]:
         limit_memory(memory + MARGIN)
 
 
-def limit_time(seconds: float) -> None:
-    """End this process after so many seconds, also within the HDF5 library; 0 for never."""
+def limit_time(seconds: float, computing: float) -> None:
+    """End this process after so many seconds, or seconds of computing, also within the HDF5 library; 0 for never."""
     with suppress(ImportError, AttributeError, OSError, ValueError):
         import signal
 
         signal.signal(signal.SIGALRM, signal.SIG_DFL)
+        signal.signal(signal.SIGPROF, signal.SIG_DFL)
         signal.setitimer(signal.ITIMER_REAL, seconds)
+        signal.setitimer(signal.ITIMER_PROF, computing)
 
 
 def read_file(path: str, memory: int, found: list[str]) -> None:

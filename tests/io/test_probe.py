@@ -26,10 +26,10 @@ def test_it_answers_every_line(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     paths = [write_scan(tmp_path / "a.h5"), tmp_path / "not_there.h5", write_small_mrd(tmp_path / "b.h5")]
-    lines = "".join(json.dumps([str(path), 2**30, 60.0]) + "\n" for path in paths)
+    lines = "".join(json.dumps([str(path), 2**30, 60.0, 60.0]) + "\n" for path in paths)
     monkeypatch.setattr(probe.sys, "stdin", io.StringIO(lines))
     monkeypatch.setattr(probe, "limit_memory", lambda size: None)
-    monkeypatch.setattr(probe, "limit_time", lambda seconds: None)
+    monkeypatch.setattr(probe, "limit_time", lambda seconds, computing: None)
     probe.main()
     assert capsys.readouterr().out.split() == ["ready", *3 * ['["read"]']]
 
@@ -94,7 +94,14 @@ def test_a_worker_whose_owner_is_gone_ends_by_itself(tmp_path: Path) -> None:
         [sys.executable, "-P", probe.__file__], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )
     assert worker.stdin is not None
-    worker.stdin.write(json.dumps([str(pipe), 2**30, 0.5 - probe.GRACE]) + "\n")
+    worker.stdin.write(json.dumps([str(pipe), 2**30, 0.5 - probe.GRACE, 60.0]) + "\n")
     worker.stdin.flush()
     assert worker.wait(timeout=60) == -signal.SIGALRM
     worker.communicate()
+
+
+def test_a_worker_that_computes_for_too_long_ends(tmp_path: Path) -> None:
+    """As the HDF5 library does on some damaged files, in which it never comes to an end."""
+    program = "import sys; sys.path.insert(0, sys.argv[1]); import probe; probe.limit_time(600, 0.2)\nwhile True: pass"
+    ended = subprocess.run([sys.executable, "-c", program, str(Path(probe.__file__).parent)], timeout=60)
+    assert ended.returncode == -signal.SIGPROF
