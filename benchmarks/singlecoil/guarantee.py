@@ -10,9 +10,9 @@ minutes; what was measured stays in `--work`, from which a further call resumes,
 
 measures the scans of the protocol, which are of other persons, and writes benchmarks/results/guarantee.json, a table
 (.md) and a picture (.png): coverage of 90 % intervals inside the object, how many bounds hold, Spearman's correlation
-of the RMSE of blocks with maps, and the area between sparsification curves over that of a constant map. `--picture
-FILE.h5` draws a slice of a scan, its error and the map at the protocol's last pattern instead. `--unlike` adds
-anatomies that no calibration scan shows.
+of the RMSE of blocks with maps, and the area between sparsification curves over that of a constant map. `--unlike`
+adds anatomies that no calibration scan shows. `--picture FILE.h5` draws a slice of a scan, its error and the map at the
+protocol's last pattern instead.
 """
 
 from __future__ import annotations
@@ -75,9 +75,8 @@ def main(arguments: list[str] | None = None) -> int:
             raise InputError("--data: give the data directory, or set MRIHVAE_DATA")
         protocol, method = read_protocol(options.protocol), load_method("hybrid", options.checkpoint)
         assert isinstance(method, HybridMethod)
-        (fit if options.fit else picture if options.picture else check)(
-            protocol, replace(method, samples=SAMPLES), options
-        )
+        task = fit if options.fit else picture if options.picture else check
+        task(protocol, replace(method, samples=SAMPLES), options)
     except InputError as error:
         print(f"guarantee: error: {error}", file=sys.stderr)
         return 2
