@@ -3,8 +3,8 @@
     python -m benchmarks.training.processes
 
 trains a small network on images drawn here, on CPUs: 50 steps of 4 micro-batches by 1, 2 and 4 processes; the same by
-1, then 2, then 1 process, stopped and resumed; and by 2 processes under torchrun, of which one is killed. Convolutions
-are in single precision; Muon's matrices are, too, and in other rows in bfloat16, whose rounding is seen in the losses.
+1, then 2, then 1 process, stopped and resumed; and by 2 processes under torchrun, of which one is killed. All is
+in single precision; in other rows convolutions and Muon's matrices are in bfloat16, whose rounding is seen in losses.
 results/processes.json and .md have by how much losses and weights differ from those of one process, and what the killed
 worker cost. --quick takes 8 steps of 2 micro-batches.
 """
@@ -67,8 +67,9 @@ def main(arguments: list[str] | None = None) -> int:
         }
         for precision, counts in (("float32", (1, 2, 4)), ("bfloat16", (1, 2))):
             os.environ[PRECISION_VARIABLE] = precision
-            rows = compare(Path(folder) / precision, settings, counts)
-            results["rows"] += [{"Muon": precision, **row} for row in rows]
+            own = dataclasses.replace(settings, bf16=precision == "bfloat16")
+            rows = compare(Path(folder) / precision, own, counts)
+            results["rows"] += [{"precision": precision, **row} for row in rows]
         if not options.quick:
             results["killed worker"] = kill_worker(Path(folder) / "killed")
     options.results.mkdir(parents=True, exist_ok=True)
@@ -276,11 +277,11 @@ def markdown(results: dict[str, Any]) -> str:
         f"{settings['steps']} steps of {settings['accumulate']} micro-batches, seed {settings['seed']}, on CPUs, torch "
         f"{results['torch']}; differences from one process, of losses over their sizes (at least 1)",
         "",
-        "| Muon's matrices | processes | losses, largest | weights, largest | seconds |",
+        "| precision | processes | losses, largest | weights, largest | seconds |",
         "|---|---|---|---|---|",
     ]
     lines += [
-        f"| {row['Muon']} | {row['processes']} | {row['losses']:.1e} | {row['weights']:.1e} | {row['seconds']:.1f} |"
+        f"| {row['precision']} | {row['processes']} | {row['losses']:.1e} | {row['weights']:.1e} | {row['seconds']:.1f} |"
         for row in results["rows"]
     ]
     if killed := results.get("killed worker"):

@@ -19,13 +19,14 @@ import numpy as np
 from mrihvae.errors import InputError
 from mrihvae.io.contained import check_in_worker
 from mrihvae.io.sequences import check_sequences
-from mrihvae.utils.memory import SMALL, check_expansion, check_size
+from mrihvae.utils.memory import SMALL, check_expansion, check_size, limit
 from mrihvae.utils.text import printable
 
 MAX_LINKS = 16  # soft links on the way to one object
 MAX_OBJECTS = 20000  # of a group, and of a file of which all objects are visited
 LISTED, LETTERS = 8, 60  # names in an error, and letters of each
 LARGEST_ATTRIBUTE = 2**24  # bytes
+FEW = 64  # texts of an attribute
 SELF_CONTAINED = "store the data in the file itself"
 
 
@@ -155,7 +156,9 @@ class CheckedAttributes(h5py.AttributeManager):  # type: ignore[misc]
             Larger than any text or table of numbers beside images.
         """
         stored = self.get_id(name)
-        if math.prod(stored.shape or ()) * stored.dtype.itemsize > LARGEST_ATTRIBUTE:
+        count = math.prod(stored.shape or ())
+        texts = count * h5py.h5i.get_file_id(stored).get_filesize() if stored.dtype.hasobject and count > FEW else 0
+        if count * stored.dtype.itemsize > LARGEST_ATTRIBUTE or texts > limit():  # each may be the same large text
             raise InputError(f"attribute '{printable(_text(name))}' claims {stored.shape} numbers; leave it out")
         return super().__getitem__(name)
 

@@ -161,6 +161,8 @@ def read_dataset(dataset: h5py.Dataset, most: int, memory: int) -> int:
         dataset[()]
         return size
     row = size // shape[0]
+    if dataset.dtype.hasobject:  # arrays of any length, of which `item` counts the addresses
+        row = max(row, dataset.file.id.get_filesize() // shape[0])
     if row > READ_BYTES:
         axes = next(k for k in range(1, len(shape) + 1) if math.prod(shape[k:]) * item <= READ_BYTES)
         dataset[(0,) * axes]

@@ -301,19 +301,20 @@ def _read_set(path: Path) -> tuple[ModelSettings, dict[str, Tensor]]:
         card = load_card(path)
         settings = from_dict(ModelSettings, card["model"], f"{path.with_suffix('.json')}, model")
         try:
-            _check_claim(path, settings, _files(path, card))
-            return settings, _read(path, card)
+            tensors = _read(path, card)
+            _check_claim(path, settings, tensors)
+            return settings, tensors
         except InputError:
             if attempt + 1 == ATTEMPTS or load_card(path) == card:
                 raise
     raise AssertionError
 
 
-def _check_claim(path: Path, settings: ModelSettings, files: list[Path]) -> None:
+def _check_claim(path: Path, settings: ModelSettings, tensors: Mapping[str, Tensor]) -> None:
     """Check that a card claims no larger network than its files can hold, before that is made."""
     layers = sum(settings.layers_at(level) * width**2 for level, width in enumerate(settings.widths))
     least = max(layers, settings.channels, settings.guess_memory * min(settings.cascades, 1))
-    if least > sum(file.stat().st_size for file in files):
+    if least > sum(tensor.numel() for tensor in tensors.values()):
         raise InputError(f"{path}: has fewer numbers than the settings beside it claim, {least}; {COPY}")
 
 

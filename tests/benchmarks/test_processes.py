@@ -17,6 +17,7 @@ def test_results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked = []
 
     def compare(folder: Path, settings: Any, counts: Sequence[int]) -> list[dict[str, Any]]:
+        assert settings.bf16 is (os.environ["MRIHVAE_PRECISION"] == "bfloat16")
         asked.append((os.environ["MRIHVAE_PRECISION"], settings.steps, counts))
         return [{"processes": "2", "steps": settings.steps, "losses": 1.25e-7, "weights": 3e-6, "seconds": 4.0}]
 

@@ -11,7 +11,7 @@ import pytest
 from mrihvae.errors import InputError
 from mrihvae.io.checked_hdf5 import CheckedDataset, CheckedGroup, OutsideError, _count, open_checked, refuse_links
 from mrihvae.utils import memory
-from tests.support.attacks import write_fastmri
+from tests.support.attacks import SHAPE, write_fastmri
 
 
 @pytest.fixture
@@ -96,3 +96,26 @@ def test_attributes_have_a_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 def test_elements_are_counted_as_numpy_takes_them(index: object) -> None:
     array = np.zeros((3, 4, 5))
     assert _count(array.shape, index) == array[index].size  # type: ignore[index]
+
+
+def test_attributes_of_many_texts_have_the_limit_of_memory(tmp_path: Path) -> None:
+    """Each text may be the same large one."""
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file["x"] = np.zeros(10000)
+        file.attrs["few"], file.attrs["many"] = ["a"] * 3, ["a"] * 100
+    memory.set_limit(0.001)
+    with open_checked(tmp_path / "a.h5") as file:
+        assert list(file.attrs["few"]) == ["a"] * 3
+        with pytest.raises(InputError, match="attribute 'many' claims"):
+            file.attrs["many"]
+    memory.set_limit(None)
+
+
+def test_files_of_many_objects(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mrihvae.io.checked_hdf5.MAX_OBJECTS", 10)
+    path = write_fastmri(tmp_path / "a.h5", **{f"n{k}": 1.0 for k in range(20)})
+    with open_checked(path) as file:
+        assert file["kspace"].shape == SHAPE
+        for look in (lambda: list(file), lambda: file.visititems(lambda name, item: None)):
+            with pytest.raises(InputError, match="has more than 10 objects"):
+                look()

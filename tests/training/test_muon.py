@@ -50,9 +50,9 @@ def test_single_precision_where_bfloat16_is_off(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setenv("MRIHVAE_PRECISION", "bfloat16")
     torch.manual_seed(0)
     matrix = torch.randn(32, 64)
-    other = matrix * (1 + 2**-22 * torch.randn(32, 64).sign())
+    other = matrix * (1 + 2**-18 * torch.randn(32, 64).sign())
     apart = [float((orthogonalize(matrix, bf16) - orthogonalize(other, bf16)).abs().max()) for bf16 in (False, True)]
-    assert apart[0] < 1e-5 < 1e-4 < apart[1]
+    assert apart[0] < 1e-5 and apart[1] > 1e-3
     assert MuonAdam([torch.nn.Parameter(matrix)], lr=1.0, bf16=False).bf16 is False
 
 
