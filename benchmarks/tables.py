@@ -32,6 +32,8 @@ from benchmarks.multicoil.tables import multicoil_seconds_table, multicoil_table
 from benchmarks.restoration.tables import overview
 from benchmarks.robustness.tables import fuzz_table, trust_table
 from benchmarks.scanner.tables import crowd_table, scanner_tables
+from benchmarks.singlecoil.realism_tables import markdown as realism_table
+from benchmarks.singlecoil.realism_tables import prior_draws_table
 from benchmarks.steps import read_steps, steps_table
 from mrihvae.cli.demo import describe_conditions, table_head, table_row
 from mrihvae.errors import InputError
@@ -87,6 +89,8 @@ SEVERAL: dict[str, Callable[[dict[str, Any]], str]] = {
     "multicoil": lambda found: multicoil_tables(found["volumes"]),
     "multicoil_seconds": multicoil_seconds_table,
     "numerical_trust": trust_table,
+    "prior_draws": prior_draws_table,
+    "realism": realism_table,
     "scanner_crowd": crowd_table,
     "scanner_robustness": scanner_tables,
 }

@@ -38,6 +38,7 @@ from benchmarks.common.frechet import GABOR, frechet_distance, gabor_features
 from benchmarks.common.plots import shrink
 from benchmarks.common.protocol import spread
 from benchmarks.common.provenance import provenance
+from benchmarks.singlecoil.realism_tables import prior_draws_table
 from mrihvae.errors import InputError
 from mrihvae.evaluation.figures import image_grid
 from mrihvae.inference.encoders import CompleteEncoder
@@ -93,12 +94,13 @@ def measure(options: argparse.Namespace) -> None:
         "command": "python -m benchmarks.singlecoil.prior_draws",
         "draws": options.draws,
         "data": list(FOLDERS),
+        "shape": list(SHAPE),
         "features": GABOR,
         "frechet_of_halves": halves,
         "rows": rows,
     }
     output: Path = options.results / f"{options.name}.json"
-    write_results(output, results, markdown(results))
+    write_results(output, results, prior_draws_table(results))
     names = [textwrap.fill(name, LETTERS) for name in shown]
     rows_of_images = [list(row) for row in zip(*shown.values(), strict=True)]
     image_grid(output.with_suffix(".png"), "training slices, and draws of the prior", rows_of_images, names)
@@ -183,15 +185,6 @@ def fitted(inferred: Inferred, count: int) -> dict[tuple[int, int], tuple[Tensor
         shrunk = (1 - SHRINKAGE) * covariance + SHRINKAGE * diagonal + 1e-6 * torch.eye(len(covariance)).double()
         found[j, 0] = flat.mean(dim=0), torch.linalg.cholesky(shrunk)
     return found
-
-
-def markdown(results: dict[str, Any]) -> str:
-    """Lay out a row a way of drawing."""
-    lines = ["| draws | Fréchet distance |", "| --- | --- |"]
-    lines += [f"| {row['way']} | {row['frechet']:.2f} |" for row in results["rows"]]
-    lines.append(f"| one half of the real slices against the other | {results['frechet_of_halves']:.2f} |")
-    foot = f"{results['draws']} draws, and as many training slices, of {SHAPE[0]} x {SHAPE[1]}; weights "
-    return "\n".join(lines) + f"\n\n{foot}{results['checkpoint']}, SHA-256 {results['weights']}.\n"
 
 
 def _draw(

@@ -1,4 +1,4 @@
-"""Table and figure of benchmarks/singlecoil/realism.py."""
+"""Tables of benchmarks/singlecoil/realism.py and prior_draws.py, and the figure of the first."""
 
 from __future__ import annotations
 
@@ -31,6 +31,8 @@ def markdown(results: dict[str, Any]) -> str:
         rows = [row for row in results["rows"] if row["pattern"] == pattern]
         lines = [f"| {pattern} | PSNR / dB | Fréchet distance | power / dB at {at} |", "| --- | --- | --- | --- |"]
         for row in rows:
+            if row["images"].startswith("mean, ") and row["images"] != "mean, 1":
+                continue
             if "PSNR" in row:
                 power = ", ".join(f"{_mean_power(row)[k]:+.1f}" for k in chosen)
                 lines.append(f"| {name_of(row['images'])} | {row['PSNR']:.2f} | {row['frechet']:.3f} | {power} |")
@@ -48,6 +50,16 @@ def markdown(results: dict[str, Any]) -> str:
     foot = f"{slices} slices a mask, {results['samples']} samples of each, {results['draws']} draws; power of images "
     foot += f"over that of the truth, by cycles a pixel, mean over the sets; weights {results['checkpoint']}, SHA-256 "
     return "\n\n".join([*parts, "\n".join(lines), f"{foot}{results['weights']}."]) + "\n"
+
+
+def prior_draws_table(results: dict[str, Any]) -> str:
+    """Lay out the results of benchmarks/singlecoil/prior_draws.py, a row a way of drawing."""
+    lines = ["| draws | Fréchet distance |", "| --- | --- |"]
+    lines += [f"| {row['way']} | {row['frechet']:.2f} |" for row in results["rows"]]
+    lines.append(f"| one half of the real slices against the other | {results['frechet_of_halves']:.2f} |")
+    height, width = results["shape"]
+    foot = f"{results['draws']} draws, and as many training slices, of {height} x {width}; weights "
+    return "\n".join(lines) + f"\n\n{foot}{results['checkpoint']}, SHA-256 {results['weights']}.\n"
 
 
 def _mean_power(row: dict[str, Any]) -> np.ndarray:
