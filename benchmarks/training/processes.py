@@ -281,7 +281,8 @@ def markdown(results: dict[str, Any]) -> str:
         "|---|---|---|---|---|",
     ]
     lines += [
-        f"| {row['precision']} | {row['processes']} | {row['losses']:.1e} | {row['weights']:.1e} | {row['seconds']:.1f} |"
+        f"| {row['precision']} | {row['processes']} | {row['losses']:.1e} | {row['weights']:.1e} "
+        f"| {row['seconds']:.1f} |"
         for row in results["rows"]
     ]
     if killed := results.get("killed worker"):
