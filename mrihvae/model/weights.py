@@ -277,7 +277,7 @@ def _files(path: Path, card: Mapping[str, Any]) -> list[Path]:
     names = card.get("parts", [])
     if (
         not isinstance(names, list)
-        or not all(isinstance(name, str) and name and Path(name).name == name for name in names)
+        or not all(isinstance(name, str) and 0 < len(name) < 200 and Path(name).name == name for name in names)
         or len({path.name, *names}) <= len(names)
     ):
         raise InputError(f"{path.with_suffix('.json')}: 'parts' is no list of file names; copy it again")
@@ -331,14 +331,15 @@ def _read(path: Path, card: Mapping[str, Any]) -> dict[str, Tensor]:
     files = _files(path, card)
     hashes = card.get(KEY, {"files": [None] * len(files)})
     digests = hashes.get("files") if isinstance(hashes, dict) else None
-    if not isinstance(digests, list) or len(digests) != len(files):
+    known = isinstance(digests, list) and all(digest is None or isinstance(digest, str) for digest in digests)
+    if not isinstance(digests, list) or not known or len(digests) != len(files):
         raise InputError(f"{path.with_suffix('.json')}: '{KEY}' has not one digest for each file; {COPY}")
     steps = set()
     for file, digest in zip(files, digests):
         try:
             tensors |= load_file(file)
             steps.add(read_metadata(file).get("step"))
-        except (SafetensorError, OSError, ValueError) as error:
+        except (SafetensorError, OSError, ValueError, RuntimeError) as error:  # torch's, of a file that goes meanwhile
             raise InputError(f"{file}: not a readable safetensors file ({error}); copy it again") from error
         check_digest(file, digest, COPY)
     if len(steps) > 1:
