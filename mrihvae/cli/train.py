@@ -9,6 +9,7 @@ import math
 import signal
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from tqdm import tqdm
 
 from mrihvae.cli import options
 from mrihvae.cli.common import check_output
+from mrihvae.cli.output_folder import claim_results
 from mrihvae.cli.train_checks import check_fit, check_same_data, check_same_settings, describe
 from mrihvae.datasets.mixture import Reading, load_mixture
 from mrihvae.errors import InputError, reason
@@ -48,7 +50,15 @@ def run(arguments: options.Train) -> None:
     """Train; prints progress on standard error."""
     torch.set_num_threads(max(1, arguments.threads))
     arguments = _options_of_process(arguments)
-    first = rank() == 0
+    claims = rank() == 0  # the one that writes files
+    with claim_results(arguments.output, ["checkpoint.safetensors"]) if claims else nullcontext():
+        _run(arguments, claims)
+    if dist.is_initialized():
+        dist.destroy_process_group()
+
+
+def _run(arguments: options.Train, first: bool) -> None:
+    """Train, as the first process or another one."""
     path = find_training_protocol(arguments.protocol) if arguments.protocol else None
     protocol = read_training_protocol(path) if path else None
     paths = _paths(arguments, protocol)
@@ -93,8 +103,6 @@ def run(arguments: options.Train) -> None:
 
         training_figure(arguments.output / "log.jsonl", arguments.output / "training.png")
         print(_closing_lines(job, arguments.output))
-    if dist.is_initialized():
-        dist.destroy_process_group()
 
 
 def _options_of_process(arguments: options.Train) -> options.Train:

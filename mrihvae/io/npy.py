@@ -17,6 +17,7 @@ from mrihvae.errors import InputError, nearest
 from mrihvae.io.checks import make_scan, read_errors
 from mrihvae.io.npy_array import load_array
 from mrihvae.utils.files import atomic_pair
+from mrihvae.utils.text import printable
 
 KSPACE_AXES = ("slice", "coil", "H", "W")  # of k-space, in the order that a scan has them
 IMAGE_AXES = ("slice", "H", "W")
@@ -129,8 +130,17 @@ def _json_attributes(path: Path, about: Mapping[str, Any]) -> dict[str, Any]:
     attributes = about.get("attributes", {})
     if not isinstance(attributes, dict):
         raise InputError(f"{path}: 'attributes' is no dictionary; write names and values")
-    with read_errors(path, "'attributes' has a list that is no array", "write numbers, texts, or lists of them"):
-        return {name: np.asarray(value) if isinstance(value, list) else value for name, value in attributes.items()}
+    return {name: _json_value(path, name, value) for name, value in attributes.items()}
+
+
+def _json_value(path: Path, name: str, value: Any) -> Any:
+    """Check an attribute, and make an array of a list."""
+    with read_errors(path, f"attribute '{printable(name)}' is none", "write a number, a text, or a list of them"):
+        array = np.asarray(value)
+        if array.dtype.kind not in "biufU" or not name or "\0" in f"{name}{value}":
+            raise ValueError("another type")
+        f"{name}{value}".encode()  # raises for halves of characters
+        return array if isinstance(value, list) else value
 
 
 def _read_json(path: Path) -> dict[str, Any]:

@@ -76,8 +76,11 @@ def save_weights(path: Path, model: HVAE, provenance: Mapping[str, Any]) -> None
 def state_hashes(path: Path) -> None:
     """Add the SHA-256 of all files to the card of weights, as they are now; their files stay as they are."""
     card = load_card(path)
-    files = _files(path, card)
-    _write_card(path, _sign({name: value for name, value in card.items() if name != KEY}, _measure(files)))
+    try:
+        digests = _measure(_files(path, card))
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: its files cannot be read ({error}); {COPY}") from error
+    _write_card(path, _sign({name: value for name, value in card.items() if name != KEY}, digests))
 
 
 def verify_weights(path: Path) -> bool:
@@ -272,8 +275,10 @@ def weight_files(path: Path) -> list[Path]:
 
 def _files(path: Path, card: Mapping[str, Any]) -> list[Path]:
     names = card.get("parts", [])
-    if not isinstance(names, list) or not all(
-        isinstance(name, str) and name and Path(name).name == name for name in names
+    if (
+        not isinstance(names, list)
+        or not all(isinstance(name, str) and 0 < len(name) < 200 and Path(name).name == name for name in names)
+        or len({path.name, *names}) <= len(names)
     ):
         raise InputError(f"{path.with_suffix('.json')}: 'parts' is no list of file names; copy it again")
     files = [path, *(path.with_name(name) for name in names)]
@@ -313,8 +318,10 @@ def _read_set(path: Path) -> tuple[ModelSettings, dict[str, Tensor]]:
 def _check_claim(path: Path, settings: ModelSettings, tensors: Mapping[str, Tensor]) -> None:
     """Check that a card claims no larger network than its files can hold, before that is made."""
     layers = sum(settings.layers_at(level) * width**2 for level, width in enumerate(settings.widths))
-    least = max(layers, settings.channels, settings.guess_memory * min(settings.cascades, 1))
-    if least > sum(tensor.numel() for tensor in tensors.values()):
+    guess = settings.guess_memory * min(settings.cascades, 1)
+    least = max(layers, settings.channels, settings.latents, settings.fold**2, guess)
+    parts = settings.depth + (0 if settings.guess_shared or not settings.masked else settings.cascades)
+    if least > sum(tensor.numel() for tensor in tensors.values()) or parts > len(tensors):
         raise InputError(f"{path}: has fewer numbers than the settings beside it claim, {least}; {COPY}")
 
 
@@ -324,14 +331,15 @@ def _read(path: Path, card: Mapping[str, Any]) -> dict[str, Tensor]:
     files = _files(path, card)
     hashes = card.get(KEY, {"files": [None] * len(files)})
     digests = hashes.get("files") if isinstance(hashes, dict) else None
-    if not isinstance(digests, list) or len(digests) != len(files):
+    known = isinstance(digests, list) and all(digest is None or isinstance(digest, str) for digest in digests)
+    if not isinstance(digests, list) or not known or len(digests) != len(files):
         raise InputError(f"{path.with_suffix('.json')}: '{KEY}' has not one digest for each file; {COPY}")
     steps = set()
     for file, digest in zip(files, digests):
         try:
             tensors |= load_file(file)
             steps.add(read_metadata(file).get("step"))
-        except (SafetensorError, OSError, ValueError) as error:
+        except (SafetensorError, OSError, ValueError, RuntimeError) as error:  # torch's, of a file that goes meanwhile
             raise InputError(f"{file}: not a readable safetensors file ({error}); copy it again") from error
         check_digest(file, digest, COPY)
     if len(steps) > 1:

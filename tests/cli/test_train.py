@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from mrihvae.cli.main import main
+from mrihvae.cli.output_folder import claim_results
 from mrihvae.cli.train import _closing_lines, _name, reading_of, validation_cases
 from mrihvae.cli.train_checks import check_fit, check_same_data, check_same_settings, describe
 from mrihvae.datasets.mixture import Reading, load_mixture
@@ -74,6 +75,12 @@ def test_options_that_contradict_each_other(
     words = [paths.get(option, option) for option in options]
     assert message in error_of(capsys, "train", "--output", tmp_path / "run", *words)
     assert not (tmp_path / "run").exists()
+
+
+def test_folder_in_which_another_process_trains(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with claim_results(tmp_path / "run", ["checkpoint.safetensors"]):
+        told = error_of(capsys, "train", data, "--output", tmp_path / "run")
+    assert "is writing checkpoint.safetensors there; wait until it ends" in told
 
 
 def test_output_that_holds_a_run(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -231,7 +231,7 @@ def test_changed_card_is_warned_of(path: Path) -> None:
     assert notices == []
 
 
-@pytest.mark.parametrize("hashes", [3, {}, {"files": "a"}, {"files": []}, {"files": ["a", "b"]}])
+@pytest.mark.parametrize("hashes", [3, {}, {"files": "a"}, {"files": []}, {"files": ["a", "b"]}, {"files": [5]}])
 def test_card_with_other_hashes(hashes: Any, path: Path) -> None:
     card(lambda content: content.update(sha256=hashes))(path)
     with pytest.raises(InputError, match="'sha256' has not one digest for each file; copy all files"):
@@ -307,6 +307,10 @@ BAD: list[tuple[Callable[[Path], object], str, str]] = [
     (card(lambda c: c["model"].update(layers="two")), ".json", "layers"),
     (card(lambda c: c["model"].update(widths=[4096] * 3)), ".safetensors", "fewer numbers than the settings beside it"),
     (card(lambda c: c["model"].update(guess_memory=10**12)), ".safetensors", "fewer numbers than the settings"),
+    (card(lambda c: c["model"].update(cascades=4096)), ".safetensors", "fewer numbers than the settings"),
+    (card(lambda c: c["model"].update(fold=4096)), ".safetensors", "fewer numbers than the settings"),
+    (card(lambda c: c.update(parts=["a.safetensors"] * 9)), ".json", "'parts' is no list of file names"),
+    (card(lambda c: c.update(parts=["a" * 5000])), ".json", "'parts' is no list of file names"),
     (card(lambda c: c.update(parts=[""])), ".json", "'parts' is no list of file names"),
     (card(lambda c: c.update(parts=["../a.safetensors"])), ".json", "'parts' is no list of file names"),
     (card(lambda c: c.pop("model")), ".json", "has no 'model' settings; copy it again"),

@@ -312,8 +312,9 @@ def test_json_beside_an_array_is_a_file(tmp_path: Path, capsys: pytest.CaptureFi
     (tmp_path / "x.json").symlink_to("/dev/zero")
     assert "x.json: is a pipe or device" in convert(tmp_path / "x.npy", capsys)
     (tmp_path / "x.json").unlink()
-    (tmp_path / "x.json").write_text('{"axes": ["slice", "H", "W"], "attributes": {"a": [[1], [1, 2]]}}')
-    assert "'attributes' has a list that is no array" in convert(tmp_path / "x.npy", capsys)
+    for text in ('"a": [[1], [1, 2]]', '"a": {"b": 1}', '"a": null', '"": 1', '"a\\u0000": 1', '"a": "\\ud800"'):
+        (tmp_path / "x.json").write_text(f'{{"axes": ["slice", "H", "W"], "attributes": {{{text}}}}}')
+        assert "write a number, a text, or a list of them" in convert(tmp_path / "x.npy", capsys)
 
 
 @pytest.mark.parametrize("value", ["nan", "inf", "-1", "0", "1e300", "x"])
