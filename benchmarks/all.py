@@ -95,7 +95,7 @@ def choose_steps(steps: Sequence[Step], options: argparse.Namespace) -> list[Ste
 
 
 def listing(steps: Sequence[Step], states: dict[str, State], ledger: Ledger) -> str:
-    """Lay out the steps, a line each: name, state, minutes, and why, or what is not there."""
+    """Format the steps as a table, a line each: name, state, minutes, and what has changed or is missing."""
     width = max((len(step.name) for step in steps), default=0)
     lines = []
     for step in steps:

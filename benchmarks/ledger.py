@@ -32,7 +32,7 @@ class State:
     ----------
     name : "current", "stale" or "missing"
     why : what is not as it was
-    lacks : what it needs and is not there, such as a peer's weights; it cannot run without
+    lacks : what is missing, such as a peer's weights, without which the step cannot run
     """
 
     name: str

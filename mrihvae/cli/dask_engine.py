@@ -41,7 +41,7 @@ GROUP = "volumes"  # of Dask's keys
 SHARE = 0.9  # of the machine's memory, for all local workers together
 CONNECT = 10  # seconds to reach a scheduler
 CHUNK = 2**22  # bytes that are read ahead at once
-HANDED_ON = ("MRIHVAE_PRECISION", "MRIHVAE_READ_SECONDS")  # variables of the environment; beside the limit of memory
+HANDED_ON = ("MRIHVAE_MAX_MEMORY", "MRIHVAE_PRECISION", "MRIHVAE_READ_SECONDS")  # variables of the environment
 CONFIG = {  # a worker beyond its limit is started again: its arrays are not Dask's, and cannot be moved to a disk
     "distributed.worker.memory.target": False,
     "distributed.worker.memory.spill": False,

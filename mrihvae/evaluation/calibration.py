@@ -19,7 +19,7 @@ from scipy import ndimage
 
 from mrihvae.errors import InputError
 from mrihvae.evaluation.scores import score_volume
-from mrihvae.inference.calibration import SHIFT, Calibration, Quantiles, score_regressors
+from mrihvae.inference.calibration import SHIFT, Calibration, Quantiles, score_regressors, shift_score
 from mrihvae.inference.conformal import conformal_quantile, risk_controlling_factor
 from mrihvae.inference.error_map import NAMES, Evidence, fit_error, variance_of
 
@@ -173,10 +173,7 @@ def fit_calibration(scans: Sequence[CalibrationScan], settings: dict[str, Any], 
         worst = {
             "psnr": [max(float(known[id(scan)] @ psnr) - scan.psnr for scan in own) for own in by_person],
             "ssim": [max(log_ssim(scan) - float(known[id(scan)] @ ssim) for scan in own) for own in by_person],
-            "shift": [
-                max(np.log10(scan.relative) - float(known[id(scan)][[*SHIFT]] @ shift) for scan in own)
-                for own in by_person
-            ],
+            "shift": [max(shift_score(shift, known[id(scan)], scan.relative) for scan in own) for own in by_person],
         }
         ratios = [[scan.errors / np.sqrt(variance_of(scan.inside, error)) for scan in own] for own in by_person]
         factor = risk_controlling_factor(partial(_risks, ratios), level)

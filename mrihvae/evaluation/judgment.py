@@ -8,8 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from mrihvae.evaluation.calibration import CalibrationScan, regress_volume
-from mrihvae.inference.calibration import SHIFT, Calibration
-from mrihvae.inference.conformal import p_value
+from mrihvae.inference.calibration import Calibration, volume_bounds
 from mrihvae.inference.error_map import NAMES, variance_of
 
 REMOVED = np.linspace(0, 0.95, 20)  # shares of pixels, the most uncertain first
@@ -59,21 +58,18 @@ def judge_scan(calibration: Calibration, scan: CalibrationScan) -> Judgment:
     * Ilg et al. 2018 (sparsification), https://doi.org/10.48550/arXiv.1802.07095
     """
     error = np.asarray(calibration.error)
-    found, known = calibration.at(scan.effective), regress_volume(scan, error)
-    variance = variance_of(scan.inside, error)
-    psnr = float(known @ calibration.psnr) - found.psnr_margin
-    ssim = 1 - 10 ** min(float(known @ calibration.ssim) + found.ssim_margin, np.log10(2))
-    shift = np.log10(scan.relative) - float(known[[*SHIFT]] @ calibration.shift)
+    bounds = volume_bounds(calibration, regress_volume(scan, error), scan.effective, scan.relative)
+    factor, variance = calibration.at(scan.effective).factor, variance_of(scan.inside, error)
     rows = {name: NAMES.index(name) for name in MAPS[1:]}
     by_block = {"calibrated": variance_of(scan.blocks, error), **{name: scan.blocks[row] for name, row in rows.items()}}
     by_pixel = {"calibrated": variance, **{name: scan.inside[row] for name, row in rows.items()}}
     enough = len(scan.block_errors) >= FEWEST
     pixels, curves = _curves(scan.errors, by_pixel), _curves(np.sqrt(scan.block_errors), by_block)
     return Judgment(
-        float(np.mean(scan.errors <= found.factor * np.sqrt(variance))),
-        scan.psnr - psnr,
-        scan.ssim - ssim,
-        p_value(shift, found.shift_scores),
+        float(np.mean(scan.errors <= factor * np.sqrt(variance))),
+        scan.psnr - bounds.psnr_at_least,
+        scan.ssim - bounds.ssim_at_least,
+        bounds.p_value,
         {name: spearman(values, scan.block_errors) if enough else np.nan for name, values in by_block.items()},
         _areas(curves),
         _areas(pixels),

@@ -11,7 +11,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import NormalDist
@@ -44,7 +44,7 @@ class Quantiles:
     factor : on the square root of the expected squared error, for intervals of the level
     psnr_margin : of a bound, below the expected PSNR, in dB
     ssim_margin : of a bound, in log10 (1 - SSIM) above the expected one
-    shift_scores : of each person, sorted; see `Calibration.shift_score`
+    shift_scores : of each person, sorted; see `shift_score`
     """
 
     acceleration: float
@@ -146,24 +146,37 @@ def apply_calibration(calibration: Calibration, evidence: Evidence) -> tuple[np.
     those of a normal distribution; and the bounds
     """
     variance = error_variance(evidence, calibration.error)
-    known, found = volume_regressors(evidence, variance), calibration.at(evidence.acceleration)
-    z = NormalDist().inv_cdf((1 + calibration.level) / 2)
-    std = np.float32(evidence.unit * evidence.peak * found.factor / z) * np.sqrt(variance)
+    factor = calibration.at(evidence.acceleration).factor / NormalDist().inv_cdf((1 + calibration.level) / 2)
+    std = np.float32(evidence.unit * evidence.peak * factor) * np.sqrt(variance)
+    known = volume_regressors(evidence, variance)
+    return std, volume_bounds(calibration, known, evidence.acceleration, evidence.misfit.relative)
+
+
+def volume_bounds(calibration: Calibration, known: np.ndarray, acceleration: float, relative: float) -> Bounds:
+    """Compute bounds of a volume's PSNR and SSIM, and how usual its misfit is.
+
+    Parameters
+    ----------
+    known : as `volume_regressors` returns it
+    acceleration : effective
+    relative : held-out misfit, over the energy of what was held out
+    """
+    found = calibration.at(acceleration)
     psnr = float(known @ calibration.psnr) - found.psnr_margin
     ssim = 1 - 10 ** min(float(known @ calibration.ssim) + found.ssim_margin, math.log10(2))
-    p = p_value(shift_score(calibration.shift, evidence, known), found.shift_scores)
-    return std, Bounds(calibration.level, psnr, ssim, p, found.persons)
+    p = p_value(shift_score(calibration.shift, known, relative), found.shift_scores)
+    return Bounds(calibration.level, psnr, ssim, p, found.persons)
 
 
-def shift_score(coefficients: tuple[float, ...], evidence: Evidence, known: np.ndarray) -> float:
+def shift_score(coefficients: Sequence[float], known: np.ndarray, relative: float) -> float:
     """Compute by how much held-out lines are predicted worse than in the calibration's scans, in log10 of power.
 
     Parameters
     ----------
     coefficients : of the expected relative misfit
-    known : as `volume_regressors` returns it
+    known, relative : as for `volume_bounds`
     """
-    return math.log10(evidence.misfit.relative) - float(known[[*SHIFT]] @ np.asarray(coefficients))
+    return math.log10(relative) - float(known[[*SHIFT]] @ np.asarray(coefficients))
 
 
 def calibration_path(weights: Path) -> Path:

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from mrihvae.inference.held_out import held_out, spread_slices
+from mrihvae.inference.held_out import held_out, spread_slices, squared_distance
 from mrihvae.inference.preparation import prepare
 from mrihvae.inference.reconstruct import solve
 from mrihvae.inference.settings import InferenceSettings
@@ -169,8 +169,7 @@ def _power(kspace: Tensor) -> Tensor:
 
 def _rings(shape: tuple[int, int]) -> Tensor:
     """Number k-space samples by their distance from DC: (H, W)."""
-    y, x = ((torch.arange(n) - n // 2) / (n / 2) for n in shape)
-    return (RINGS * torch.sqrt((y[:, None] ** 2 + x**2) / 2)).long().clamp_max(RINGS - 1)
+    return (RINGS * torch.sqrt(squared_distance(shape) / 2)).long().clamp_max(RINGS - 1)
 
 
 def _carry_over(sums: np.ndarray, missing: np.ndarray) -> HeldOutMisfit | None:

@@ -128,8 +128,13 @@ def _sums(values: Tensor, groups: Tensor, where: Tensor) -> Tensor:
 
 def _rings(shape: tuple[int, int]) -> Tensor:
     """Number k-space samples by their distance from DC, in 32 rings on the shorter side: (H, W)."""
+    return (32 * torch.sqrt(squared_distance(shape))).long()
+
+
+def squared_distance(shape: tuple[int, int]) -> Tensor:
+    """Compute the squared distance of k-space samples from DC, 1 at the middle of each side: float32 (H, W)."""
     y, x = ((torch.arange(n) - n // 2) / (n / 2) for n in shape)
-    return (32 * torch.sqrt(y[:, None] ** 2 + x**2)).long()
+    return y[:, None] ** 2 + x**2
 
 
 def held_out(measured: Tensor, rng: np.random.Generator, share: int = SHARE, fewest: int = FEWEST) -> list[Tensor]:

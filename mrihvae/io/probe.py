@@ -61,18 +61,21 @@ def limit_memory(size: int) -> None:
 
 
 @contextmanager
-def little_memory(path: str, memory: int) -> Iterator[None]:
+def little_memory(path: str) -> Iterator[None]:
     """Let this process take little more than the bytes of a file within, where the system can do that."""
     try:
+        import resource
+
         now = int(Path("/proc/self/statm").read_text().split()[0]) * os.sysconf("SC_PAGE_SIZE")
-    except (OSError, ValueError):
+    except (ImportError, OSError, ValueError):
         yield
         return
+    before = resource.getrlimit(resource.RLIMIT_AS)
     limit_memory(now + 2 * Path(path).stat().st_size + ROOM)
     try:
         yield
     finally:
-        limit_memory(memory + MARGIN)
+        resource.setrlimit(resource.RLIMIT_AS, before)
 
 
 def limit_time(seconds: float, computing: float) -> None:
@@ -105,16 +108,16 @@ def read_file(path: str, memory: int, found: list[str]) -> None:
             with suppress(Exception):
                 item = file[name]
                 for key in item.attrs:
-                    found += read_attribute(item, key, path, memory)
+                    found += read_attribute(item, key, path)
                 if isinstance(item, h5py.Dataset) and item.external is None and not item.is_virtual:
                     if item.dtype.hasobject:
-                        with little_memory(path, memory):
+                        with little_memory(path):
                             left -= read_rows(item, left)
                     else:
                         left -= read_dataset(item, left, memory)
 
 
-def read_attribute(item: Any, key: str, path: str, memory: int) -> list[str]:
+def read_attribute(item: Any, key: str, path: str) -> list[str]:
     """Read an attribute, but for one that claims to be large; return what is wrong with one of variable length."""
     with suppress(Exception):
         stored = item.attrs.get_id(key)
@@ -124,7 +127,7 @@ def read_attribute(item: Any, key: str, path: str, memory: int) -> list[str]:
             item.attrs[key]
             return []
         try:
-            with little_memory(path, memory):
+            with little_memory(path):
                 item.attrs[key]
         except Exception:
             return [f"its attribute {key!a} cannot be read"]
@@ -161,8 +164,6 @@ def read_dataset(dataset: h5py.Dataset, most: int, memory: int) -> int:
         dataset[()]
         return size
     row = size // shape[0]
-    if dataset.dtype.hasobject:  # arrays of any length, of which `item` counts the addresses
-        row = max(row, dataset.file.id.get_filesize() // shape[0])
     if row > READ_BYTES:
         axes = next(k for k in range(1, len(shape) + 1) if math.prod(shape[k:]) * item <= READ_BYTES)
         dataset[(0,) * axes]

@@ -206,8 +206,10 @@ def test_a_scheduler_that_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 def test_variables_of_an_earlier_command_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MRIHVAE_PRECISION", "float32")
     monkeypatch.setenv("MRIHVAE_READ_SECONDS", "5")
+    monkeypatch.setenv("MRIHVAE_MAX_MEMORY", "3")
     _Preparation(torch.get_num_threads(), {"MRIHVAE_READ_SECONDS": "7"}, False).setup(None)  # type: ignore[arg-type]
-    assert "MRIHVAE_PRECISION" not in os.environ and os.environ["MRIHVAE_READ_SECONDS"] == "7"
+    assert "MRIHVAE_PRECISION" not in os.environ and "MRIHVAE_MAX_MEMORY" not in os.environ
+    assert os.environ["MRIHVAE_READ_SECONDS"] == "7"
 
 
 def test_other_users_cannot_have_local_workers_run_code(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -50,7 +51,9 @@ def test_all_of_a_file_is_read_but_for_what_others_hold(tmp_path: Path, monkeypa
         file["group/rows"] = np.zeros((5, 7), np.float32)
         file["scalar"], file["empty"] = 1.0, h5py.Empty("f4")
         file.attrs["name"] = "text"
+    limit = resource.getrlimit(resource.RLIMIT_AS)
     probe.read_file(str(path), 2**30, [])
+    assert resource.getrlimit(resource.RLIMIT_AS) == limit
     assert found == {"/mask": 64, "/group/rows": 140, "/scalar": 8, "/empty": found["/empty"]}
 
 
