@@ -12,8 +12,9 @@ import ismrmrd
 
 from mrihvae.errors import InputError
 from mrihvae.io.mrd.messages import Config, Header, Message, ReceivedImage
+from mrihvae.server.engine import Engine, load_engine
 from mrihvae.server.request import Request
-from mrihvae.server.session import Engine, load_engine, reconstruct_stream
+from mrihvae.server.session import reconstruct_stream
 
 STORED = Request(pixels="short")  # scanners store 16 bits
 

@@ -32,8 +32,9 @@ from mrihvae.model.weights import load_model
 from mrihvae.protocols.evaluation import read_protocol
 from mrihvae.protocols.training import read_training_protocol
 from mrihvae.recon.catalog import make_method
+from mrihvae.server.engine import Engine
 from mrihvae.server.request import Request
-from mrihvae.server.session import Engine, reconstruct_stream
+from mrihvae.server.session import reconstruct_stream
 from mrihvae.training.draw import SimulationSettings
 from mrihvae.training.run import TrainSettings, load_checkpoint
 from mrihvae.utils.config import from_dict

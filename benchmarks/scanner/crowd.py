@@ -39,7 +39,7 @@ from benchmarks.common.provenance import provenance
 from benchmarks.scanner.served import HOST, Good, good_scan, resident, scan, served
 from benchmarks.scanner.tables import crowd_table
 from mrihvae.model.shipped import weights_for
-from mrihvae.server.session import load_engine
+from mrihvae.server.engine import load_engine
 from tests.support import mrd
 
 LIMIT = 2.0  # times the usual seconds

@@ -33,7 +33,7 @@ from benchmarks.common.provenance import provenance
 from benchmarks.scanner.served import HOST, Good, good_scan, resident, scan, served
 from benchmarks.scanner.tables import scanner_tables
 from mrihvae.model.shipped import weights_for
-from mrihvae.server.session import load_engine
+from mrihvae.server.engine import load_engine
 from tests.support import mrd
 
 REPEATS = 20  # scans whose latency is measured, of each kind

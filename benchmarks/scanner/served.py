@@ -17,8 +17,8 @@ from sigpy import shepp_logan
 from mrihvae.io.kspace import open_kspace
 from mrihvae.recon.undersampling import mask_of
 from mrihvae.recon.volumes import reconstruct_volume
+from mrihvae.server.engine import Engine
 from mrihvae.server.request import Request
-from mrihvae.server.session import Engine
 from mrihvae.simulation.coil_fields import birdcage_fields
 from tests.support import mrd
 

@@ -45,7 +45,8 @@ def run(arguments: options.Filter) -> int:
 def _filter(arguments: options.Filter, read: Read, write: Write) -> int:
     from mrihvae.io.mrd.messages import one_line
     from mrihvae.io.mrd.noise_files import read_noise_lines
-    from mrihvae.server.session import load_engine, reconstruct_stream
+    from mrihvae.server.engine import load_engine
+    from mrihvae.server.session import reconstruct_stream
 
     replies = _Replies(write)
     stream = _Stream(read, replies)

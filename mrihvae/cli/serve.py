@@ -20,7 +20,7 @@ from mrihvae.io.mrd.extra import require_ismrmrd
 from mrihvae.utils.text import PrintableFormatter
 
 if TYPE_CHECKING:
-    from mrihvae.server.session import Engine
+    from mrihvae.server.engine import Engine
 
 TRIM, MAP = -1, -3  # M_TRIM_THRESHOLD and M_MMAP_THRESHOLD of malloc.h
 KEPT = 2**25  # bytes, the most that it takes
@@ -139,7 +139,7 @@ def _on_signals(act: Callable[[], object]) -> Iterator[None]:
 def _load(arguments: options.Serve) -> Engine:
     """Load weights, and use them once."""
     from mrihvae.server.budget import Budget
-    from mrihvae.server.session import load_engine, warm_up
+    from mrihvae.server.engine import load_engine, warm_up
 
     _keep_memory()
     engine = load_engine(arguments.protocol, arguments.device)

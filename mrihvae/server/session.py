@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable
-from concurrent.futures import Executor
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from functools import partial
-from typing import Protocol, TypeVar
+from typing import Protocol
 
 import ismrmrd
 import numpy as np
@@ -19,31 +18,25 @@ from mrihvae.errors import InputError
 from mrihvae.io.mrd.files import scan_of
 from mrihvae.io.mrd.header import ScanHeader, parse_header
 from mrihvae.io.mrd.messages import Config, Header, Message, Note, ReceivedImage, StreamError
-from mrihvae.io.mrd.sorter import MAX_HELD_NUMBERS, Slice, SliceAssembler
+from mrihvae.io.mrd.sorter import Slice, SliceAssembler
 from mrihvae.physics.fastmri_masks import effective_acceleration
-from mrihvae.protocols.evaluation import find_protocol, read_protocol
-from mrihvae.recon.catalog import change_method, load_method
 from mrihvae.recon.methods import HybridMethod, Method, ModelMethod
 from mrihvae.recon.reconstruction import Reconstruction
-from mrihvae.recon.settings import DEFAULT_SAMPLES
 from mrihvae.recon.undersampling import mask_of
 from mrihvae.recon.volumes import fit_method, reconstruct_scan, sample_volume
-from mrihvae.server.budget import Account, Budget
+from mrihvae.server.budget import Account
+from mrihvae.server.engine import Engine
 from mrihvae.server.received import LARGEST, denoise
-from mrihvae.server.request import Request
 from mrihvae.server.series import UNCERTAINTY, ScanSeries
 from mrihvae.utils.memory import is_out_of_memory
 from mrihvae.utils.notices import DistinctWarnings, collect_notices
 
 NAME = "stream"  # of scans that have no file
-SEVERAL = 2  # coils: how many is all the same from here on
 BATCH = 8
 NUMBER_BYTES = 8  # of a k-space sample
-USUAL = Request()
 ZERO_FILLED = "zero-filled"
 Check = Callable[[], object]  # raises ConnectionError if the client has gone
 Images = list[tuple[str, np.ndarray, str]]  # kind, pixels, float32 (h, w) or complex64, and what made them
-T = TypeVar("T")
 
 
 class Replies(Protocol):
@@ -54,73 +47,6 @@ class Replies(Protocol):
 
     def text(self, text: str) -> None:
         """Send a text."""
-
-
-@dataclass(frozen=True)
-class Engine:
-    """The methods of a server, with weights that are loaded, by the number of coils: 1, or 2 for several.
-
-    Attributes
-    ----------
-    methods : the default ones
-    request : what a scan gets that requests nothing else
-    max_held : number of k-space samples of a scan that may be held in memory
-    budget : counts the bytes that are held for all scans together
-    executor : reconstructs slices of several connections one after another; None for the calling thread. Each thread
-        that reconstructs keeps memory of its own
-    device : on which images that clients send are denoised
-    """
-
-    methods: dict[int, Method]
-    request: Request = USUAL
-    max_held: int = MAX_HELD_NUMBERS
-    budget: Budget = field(default_factory=Budget)
-    executor: Executor | None = None
-    device: str = "cpu"
-
-    def run(self, work: Callable[[], T]) -> T:
-        """Do something in the thread that computes."""
-        return work() if self.executor is None else self.executor.submit(work).result()
-
-    def method(self, coils: int, request: Request) -> Method:
-        """Choose the method for a scan."""
-        kind = min(coils, SEVERAL)
-        if kind not in self.methods:
-            raise InputError(
-                f"scan of {coils} {'coil' if coils == 1 else 'coils'}: the server's protocol is for others; start it "
-                "with another, or without one"
-            )
-        return change_method(self.methods[kind], request.method, request.samples)
-
-
-def load_engine(protocol: str | None, device: str = "cpu") -> Engine:
-    """Return an engine with the weights of a protocol, or with the shipped ones for one coil and for several.
-
-    Raises
-    ------
-    InputError
-        Protocol, weights or device that cannot be used.
-    """
-    if protocol is None:
-        methods = {kind: load_method(device=device, several_coils=kind > 1) for kind in (1, SEVERAL)}
-        return Engine(methods, device=device)
-    chosen = read_protocol(find_protocol(protocol))
-    kind = 1 if chosen.challenge == "singlecoil" else SEVERAL
-    method = chosen.load(device)
-    usual = method.samples if isinstance(method, HybridMethod) else DEFAULT_SAMPLES
-    return Engine({kind: method}, Request(samples=max(2, usual)), device=device)
-
-
-def warm_up(engine: Engine) -> None:
-    """Reconstruct noise once with each method, for the first slice takes longer than those after it."""
-    lines = np.zeros(64, bool)
-    lines[::3] = lines[26:38] = True
-    for kind, method in engine.methods.items():
-        noise = (
-            np.random.default_rng(0).standard_normal((1, 4, 64, 64, 2)).astype(np.float32).view(np.complex64)[..., 0]
-        )
-        scan = Scan(NAME, noise if kind == SEVERAL else noise[:, 0], lines)
-        reconstruct_scan(scan, mask_of(scan, None), method)
 
 
 def reconstruct_stream(

@@ -14,11 +14,12 @@ from dataclasses import replace
 
 from mrihvae.errors import InputError
 from mrihvae.io.mrd.messages import Config, Header, Message, Note, ReplyWriter, StreamError, one_line, read_messages
+from mrihvae.server.engine import Engine
 from mrihvae.server.listener import POLL, ServerSettings, allow_files, keep_alive, listen
 from mrihvae.server.lobby import Guest, Lobby
 from mrihvae.server.receiver import Receiver
 from mrihvae.server.sender import Sender
-from mrihvae.server.session import Engine, reconstruct_stream
+from mrihvae.server.session import reconstruct_stream
 from mrihvae.utils.text import counted
 
 LOG = logging.getLogger("mrihvae.serve")

@@ -29,10 +29,10 @@ from mrihvae.inference.settings import InferenceSettings, RefinementSettings
 from mrihvae.model.hvae import HVAE
 from mrihvae.model.weights import save_weights
 from mrihvae.training.adapt_settings import FEWEST_SLICES, AdaptSettings
-from mrihvae.training.checkpoints import read_checkpoint, replace_checkpoint
+from mrihvae.training.checkpoints import optimizer_tensors, read_checkpoint, replace_checkpoint, restore_optimizer
 from mrihvae.training.log import append_line, cut_log
 from mrihvae.training.objective import rollout
-from mrihvae.training.run import STATE, WEIGHTS
+from mrihvae.training.run import WEIGHTS
 from mrihvae.training.self_supervised import VIEWS, HeldOut, UndersampledSlice, hold_out, normalized_error, take
 from mrihvae.utils.config import from_dict
 
@@ -261,9 +261,7 @@ def save_adaptation(directory: Path, run: Adaptation, provenance: Mapping[str, A
     for kind in ("model", "average", "best"):
         named = getattr(run, kind).named_parameters()
         tensors |= {f"{kind}/{name}": parameter.detach() for name, parameter in named if name.startswith(R)}
-    for name, parameter in run.model.named_parameters():
-        for key, value in run.optimizer.state.get(parameter, {}).items():
-            tensors[f"optimizer/{key}/{name}"] = value
+    tensors |= optimizer_tensors(run.optimizer, run.model)
     state = {"adapt": dataclasses.asdict(run.settings), "progress": dataclasses.asdict(run.progress)}
     held = {name: tensor.cpu().contiguous() for name, tensor in tensors.items()}
     text = json.dumps({**state, "provenance": dict(provenance)})
@@ -309,8 +307,5 @@ def load_adaptation(directory: Path, start: HVAE, **changes: Any) -> tuple[Adapt
     except Exception as error:
         why = reason(error, -1)
         raise InputError(f"{path}: not a checkpoint of 'mrihvae adapt' ({why}); start the run anew") from error
-    for name, parameter in run.model.named_parameters():
-        found = {key: tensors[f"optimizer/{key}/{name}"] for key in STATE if f"optimizer/{key}/{name}" in tensors}
-        if found:
-            run.optimizer.state[parameter] = {k: v.cpu() if k == "step" else v for k, v in found.items()}
+    restore_optimizer(run.optimizer, run.model, tensors)
     return run, provenance

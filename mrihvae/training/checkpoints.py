@@ -7,7 +7,8 @@ import shutil
 from pathlib import Path
 
 from safetensors import safe_open
-from torch import Tensor
+from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from mrihvae.errors import InputError, reason
 from mrihvae.model.digests import KEY, check_digest, read_metadata
@@ -18,6 +19,7 @@ from mrihvae.utils.notices import warn
 NEWEST = "checkpoint.safetensors"
 PREVIOUS = "checkpoint.previous.safetensors"
 ANEW = "start the run anew"
+STATE = ("step", "exp_avg", "exp_avg_sq", "momentum")  # what an optimizer keeps of a parameter
 
 
 def replace_checkpoint(directory: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
@@ -46,6 +48,21 @@ def _keep(path: Path, other: Path) -> None:
             os.link(path, temporary)
         except OSError:  # a file system without hard links
             shutil.copyfile(path, temporary)
+
+
+def optimizer_tensors(optimizer: Optimizer, model: nn.Module) -> dict[str, Tensor]:
+    """Return what an optimizer keeps of a network's parameters, by names for a checkpoint."""
+    named = model.named_parameters()
+    states = [(name, optimizer.state[parameter]) for name, parameter in named if parameter in optimizer.state]
+    return {f"optimizer/{key}/{name}": value for name, state in states for key, value in state.items()}
+
+
+def restore_optimizer(optimizer: Optimizer, model: nn.Module, tensors: dict[str, Tensor]) -> None:
+    """Give an optimizer what a checkpoint has of `optimizer_tensors`."""
+    for name, parameter in model.named_parameters():
+        found = {key: tensors[f"optimizer/{key}/{name}"] for key in STATE if f"optimizer/{key}/{name}" in tensors}
+        if found:
+            optimizer.state[parameter] = {k: v.cpu() if k == "step" else v for k, v in found.items()}
 
 
 def read_checkpoint(directory: Path, device: str) -> tuple[Path, dict[str, str], dict[str, Tensor]]:

@@ -15,7 +15,7 @@ from mrihvae.errors import InputError, reason
 from mrihvae.model.hvae import HVAE
 from mrihvae.model.settings import ModelSettings
 from mrihvae.model.weights import finish_set, load_card, load_model, save_weights, verify_weights
-from mrihvae.training.checkpoints import read_checkpoint, replace_checkpoint
+from mrihvae.training.checkpoints import optimizer_tensors, read_checkpoint, replace_checkpoint, restore_optimizer
 from mrihvae.training.draw import SimulationSettings
 from mrihvae.training.muon import MuonAdam
 from mrihvae.utils.config import from_dict
@@ -24,7 +24,6 @@ from mrihvae.utils.notices import warn
 WEIGHTS = "weights.safetensors"  # the averaged ones of a run, beside its checkpoint
 GUESS = "r.guess."  # what names of the U-Nets' weights begin with
 STEM = "stem.weight"  # and that of the convolution which takes images and measured shares ends with
-STATE = ("step", "exp_avg", "exp_avg_sq", "momentum")  # what the optimizer keeps of a parameter
 
 
 @dataclass(frozen=True)
@@ -222,8 +221,7 @@ def save_checkpoint(directory: Path, run: Run, provenance: dict[str, Any]) -> No
     tensors: dict[str, Tensor] = {}
     for name, parameter in run.model.named_parameters():
         tensors[f"model/{name}"] = parameter.detach()
-        for key, value in run.optimizer.state.get(parameter, {}).items():
-            tensors[f"optimizer/{key}/{name}"] = value
+    tensors |= optimizer_tensors(run.optimizer, run.model)
     for name, parameter in run.average.named_parameters():
         tensors[f"average/{name}"] = parameter
     state = {
@@ -268,10 +266,7 @@ def load_checkpoint(directory: Path, device: torch.device | str, **changes: Any)
     except Exception as error:
         why = reason(error, -1)
         raise InputError(f"{path}: not a checkpoint of this version ({why}); start the run anew") from error
-    for name, parameter in run.model.named_parameters():
-        found = {key: tensors[f"optimizer/{key}/{name}"] for key in STATE if f"optimizer/{key}/{name}" in tensors}
-        if found:
-            run.optimizer.state[parameter] = {k: v.cpu() if k == "step" else v for k, v in found.items()}
+    restore_optimizer(run.optimizer, run.model, tensors)
     if "provenance" in state:
         _mend_weights(directory / WEIGHTS, run, state)
     return run

@@ -17,9 +17,9 @@ import pytest
 pytest.importorskip("ismrmrd")
 
 from mrihvae.cli import serve as cli_serve
-from mrihvae.server import session as online
+from mrihvae.server import engine as online
 from mrihvae.server import tcp
-from mrihvae.server.session import Engine
+from mrihvae.server.engine import Engine
 from tests.support import mrd
 from tests.support.files import PROTOCOL, error_of, run
 from tests.support.serving import (

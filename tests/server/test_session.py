@@ -7,7 +7,6 @@ import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,15 +19,14 @@ import ismrmrd
 from mrihvae.errors import InputError
 from mrihvae.io.mrd.messages import Message, ReceivedImage, StreamError, read_messages
 from mrihvae.recon.catalog import make_method
-from mrihvae.recon.methods import Method
 from mrihvae.recon.reconstruction import Reconstruction
 from mrihvae.recon.volumes import reconstruct_scan
 from mrihvae.server import session
+from mrihvae.server.engine import Engine
 from mrihvae.server.request import Request
-from mrihvae.server.session import Engine, load_engine, reconstruct_stream, warm_up
+from mrihvae.server.session import reconstruct_stream
 from mrihvae.utils.notices import warn
 from tests.support import mrd
-from tests.support.files import PROTOCOL
 from tests.support.serving import WEIGHTS, cheap, expected, gathered, lines_of, scan, small_ready, stream
 
 WIDTH = 24
@@ -198,34 +196,6 @@ def test_image_that_is_not_finite(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(session, "reconstruct_scan", lambda *_, **__: broken)
     with pytest.raises(InputError, match="a reconstruction is not finite; the scan may be damaged"):
         reconstruct_stream(messages(stream(*scan())), cheap(), Answers())
-
-
-@pytest.mark.parametrize(("coils", "start"), [(1, "scan of 1 coil: "), (8, "scan of 8 coils: ")])
-def test_engines_of_one_kind_of_scans(coils: int, start: str) -> None:
-    other = Engine({2 if coils == 1 else 1: ZERO})
-    with pytest.raises(InputError, match=f"^{start}the server's protocol is for others"):
-        other.method(coils, Request())
-    assert cheap().method(coils, Request(method="sense", samples=5)) == make_method("sense", samples=5)
-
-
-def test_engine_of_a_protocol_without_weights(tmp_path: Path) -> None:
-    path = tmp_path / "plain.toml"
-    path.write_text(PROTOCOL.replace("singlecoil", "multicoil").replace("zero-filled", "sense"))
-    engine = load_engine(str(path))
-    assert list(engine.methods) == [2] and engine.methods[2].name == "sense" and not hasattr(engine.methods[2], "model")
-    assert engine.request.samples >= 2
-
-
-def test_warming_up_reconstructs_once_with_each_method(monkeypatch: pytest.MonkeyPatch) -> None:
-    reconstructed: list[tuple[tuple[int, ...], str]] = []
-
-    def noted(noise: Any, mask: np.ndarray, method: Method) -> None:
-        assert mask.tolist() == [k % 3 == 0 or 26 <= k < 38 for k in range(64)]
-        reconstructed.append((noise.kspace.shape, method.name))
-
-    monkeypatch.setattr(session, "reconstruct_scan", noted)
-    warm_up(Engine({1: ZERO, 2: make_method("sense")}))
-    assert reconstructed == [((1, 64, 64), "zero-filled"), ((1, 4, 64, 64), "sense")]
 
 
 # Images of clients

@@ -37,8 +37,8 @@ from mrihvae.server import lobby, sender
 from mrihvae.server import session as online
 from mrihvae.server import tcp as server
 from mrihvae.server.budget import Budget
+from mrihvae.server.engine import Engine
 from mrihvae.server.receiver import Receiver
-from mrihvae.server.session import Engine
 from mrihvae.server.tcp import Server, ServerSettings
 from tests.support import mrd
 from tests.support.serving import (

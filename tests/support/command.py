@@ -9,13 +9,13 @@ from __future__ import annotations
 import sys
 
 from mrihvae.cli.main import main
-from mrihvae.server import session, tcp
+from mrihvae.server import engine, tcp
 from tests.support import serving
 
 
-def run(engine: str, grace: str, *words: str) -> int:
+def run(name: str, grace: str, *words: str) -> int:
     """Run the command with another engine; return its status."""
-    session.load_engine = lambda *_: getattr(serving, engine)()
+    engine.load_engine = lambda *_: getattr(serving, name)()
     if grace != "usual":
         tcp.GRACE = tcp.CUT = float(grace)
     return main(words)

@@ -19,7 +19,7 @@ from mrihvae.inference.settings import InferenceSettings, RefinementSettings
 from mrihvae.recon.catalog import make_method
 from mrihvae.recon.methods import Method
 from mrihvae.recon.volumes import reconstruct_volume
-from mrihvae.server.session import Engine
+from mrihvae.server.engine import Engine
 from mrihvae.server.tcp import Server, ServerSettings
 from tests.support import REPOSITORY, mrd
 from tests.support.small import small_kspace, small_model

@@ -16,8 +16,8 @@ from tests.support.files import run
 pytest.importorskip("ismrmrd")
 
 from mrihvae.recon.catalog import make_method
-from mrihvae.server import session as online
-from mrihvae.server.session import Engine
+from mrihvae.server import engine as online
+from mrihvae.server.engine import Engine
 from tests.support import REPOSITORY, mrd
 from tests.support.piping import pictures_of, piped
 from tests.support.serving import (

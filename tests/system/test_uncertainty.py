@@ -15,8 +15,8 @@ from mrihvae.model.weights import save_weights
 from mrihvae.recon.catalog import load_method
 from mrihvae.recon.undersampling import mask_of
 from mrihvae.recon.volumes import sample_volume
+from mrihvae.server.engine import Engine
 from mrihvae.server.request import Request
-from mrihvae.server.session import Engine
 from tests.support.files import write_scan
 from tests.support.small import small_model
 
