@@ -168,7 +168,7 @@ def volume_bounds(calibration: Calibration, known: np.ndarray, acceleration: flo
     return Bounds(calibration.level, psnr, ssim, p, found.persons)
 
 
-def shift_score(coefficients: Sequence[float], known: np.ndarray, relative: float) -> float:
+def shift_score(coefficients: Sequence[float] | np.ndarray, known: np.ndarray, relative: float) -> float:
     """Compute by how much held-out lines are predicted worse than in the calibration's scans, in log10 of power.
 
     Parameters
