@@ -142,6 +142,15 @@ def test_damaged_claims_hinder_nobody(content: str | None, tmp_path: Path) -> No
             assert len(list(tmp_path.glob(".writing.*.json"))) == (1 if content is None else 2)
 
 
+@pytest.mark.parametrize("left", ["json", "lock"])
+def test_half_a_claim_of_a_killed_process_is_removed(left: str, tmp_path: Path) -> None:
+    """A kill between the two files of a claim leaves one of them."""
+    (tmp_path / f".writing.a.example.org.123.89abcdef.{left}").write_text('["a.h5"]')
+    with claim_results(tmp_path, ["a.h5"]):
+        pass
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_names_that_another_process_writes(tmp_path: Path) -> None:
     words = [sys.executable, "-c", PROCESS, str(tmp_path / "out"), *(f"{k}.h5" for k in range(6))]
     process = subprocess.Popen(words, cwd=REPOSITORY, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
