@@ -158,8 +158,8 @@ def remove_parts(results: Iterable[Path]) -> None:
 
 def _check_claims(folder: Path, wanted: set[str]) -> None:
     """Raise InputError if a process that runs claims one of the names; remove claims of processes that ended."""
-    marks = [path for path in folder.glob(f"{CLAIM}*.*") if path.suffix in (".json", ".lock")]  # or one of the two alone
-    for path in sorted({mark.with_suffix(".json") for mark in marks}):
+    found = [path for path in folder.glob(f"{CLAIM}*.*") if path.suffix in (".json", ".lock")]
+    for path in sorted({one.with_suffix(".json") for one in found}):  # a kill may have left one of the two alone
         lock = FileLock(path.with_suffix(".lock"))
         try:
             lock.acquire(blocking=False)

@@ -1,6 +1,6 @@
-"""HDF5 files of others are read by a worker process first, so that what crashes or hangs there costs one file.
+"""Files of others, HDF5 and MATLAB's, are read by a worker process first, so that a crash or a hang costs one file.
 
-The HDF5 library crashes on some damaged files, or never returns. One worker serves a process: it starts at the first
+Their libraries crash on some damaged files, or never return. One worker serves a process: it starts at the first
 file, and again after a file at which it ended. A file is read once, and again when it has changed.
 """
 
@@ -17,10 +17,8 @@ import sys
 import threading
 from collections import OrderedDict
 from contextlib import suppress
+from importlib.util import find_spec
 from pathlib import Path
-
-import h5py
-import numpy as np
 
 from mrihvae.errors import InputError
 from mrihvae.utils.memory import limit
@@ -33,9 +31,16 @@ COMPUTING = 1 / 8  # of these, which a file of any size may take of the processo
 BYTES_PER_SECOND = 10e6  # that a slow file system reads
 MOST_SECONDS = 86400.0  # that may be set
 MAX_KNOWN = 4096  # files whose answers are kept
+PACKAGES = ("h5py", "numpy", "scipy")  # that the worker imports
 LEAVE_OUT = "it is damaged; copy it again or leave it out"
 
 Identity = tuple[int, int, int, int]
+
+
+def _file_of(package: str) -> str | None:
+    """Return the file of a package that can be imported, without importing it."""
+    found = find_spec(package)
+    return None if found is None else found.origin
 
 
 class Worker:
@@ -43,7 +48,7 @@ class Worker:
 
     def __init__(self) -> None:
         given = os.environ.get("PYTHONPATH", "").split(os.pathsep)
-        own = [str(Path(str(package.__file__)).parents[1]) for package in (h5py, np)]  # where they are here
+        own = [str(Path(file).parents[1]) for package in PACKAGES if (file := _file_of(package))]  # where they are here
         places = os.pathsep.join(dict.fromkeys(place for place in (*own, *given) if place))
         environment = {**os.environ, "PYTHONPATH": places, "GLIBC_TUNABLES": "glibc.malloc.tcache_count=0"}
         self.owner = os.getpid()
@@ -84,7 +89,7 @@ class Worker:
         if code == -signal.SIGPROF:
             return f"reading it took more than {computing:.0f} s of computing: {LEAVE_OUT}, or raise {TIME_VARIABLE}"
         why = signal.Signals(-code).name if code < 0 else f"status {code}"
-        return f"reading it crashed the HDF5 library ({why}): {LEAVE_OUT}"
+        return f"reading it crashed the library for its format ({why}): {LEAVE_OUT}"
 
     def _ask(self, request: str) -> str:
         """Send a line and return the answer, which is empty where the process ended."""
@@ -123,7 +128,7 @@ if hasattr(os, "register_at_fork"):
 
 
 def check_in_worker(path: Path) -> None:
-    """Have a worker process read an HDF5 file, unless it did so and the file is the same still.
+    """Have a worker process read an HDF5 or MATLAB file, unless it did so and the file is the same still.
 
     Files that cannot be opened, and systems on which no process can be started, are left to the reader.
 

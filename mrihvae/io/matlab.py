@@ -13,6 +13,7 @@ from mrihvae.data.scan import Scan
 from mrihvae.errors import InputError
 from mrihvae.io.arrays import ArrayInfo, choose_kspace, find_kspace
 from mrihvae.io.checks import make_scan, read_errors
+from mrihvae.io.contained import check_in_worker
 from mrihvae.io.fastmri import fit_mask
 from mrihvae.io.hdf5 import open_hdf5, read_dataset
 from mrihvae.io.stored_kspace import StoredKspace
@@ -81,6 +82,7 @@ def _read_early(path: Path, key: str | None) -> Found:
         warnings.catch_warnings(),
     ):
         warnings.simplefilter("ignore")  # of variables that are not arrays
+        check_in_worker(path)  # scipy crashes on some damaged files
         stored = path.stat().st_size
         for name, shape, _ in whosmat(path):
             size = math.prod(shape) * np.dtype(np.complex64).itemsize

@@ -1,8 +1,10 @@
-"""The program of a worker process that reads HDF5 files of others, so that a crash or a hang within costs no more.
+"""The program of a worker process that reads files of others, HDF5 and MATLAB's, so that a crash or a hang within costs
+no more than the file.
 
 It takes lines of JSON, `[path, bytes of memory, seconds, seconds of computing]`, and answers each with a line once the
 file was read: `read`, and what its readers could not find out without taking the memory. What else is wrong with it is
-left to them, whom the same damage then does not end. It needs h5py alone, and is run as a file.
+left to them, whom the same damage then does not end. It needs h5py alone, and scipy for MATLAB's version 5, and is run
+as a file.
 
 Of `READ_BYTES` bytes of a file all is read. Beyond, of each dataset the first and last part are, and where its chunks
 are stored: arrays of plain numbers, which are all that is as large, have nothing else that the library follows.
@@ -16,6 +18,7 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +29,10 @@ READ_BYTES = 2**28  # of a file, beyond which the first and last part of each da
 BLOCK_BYTES = 2**24  # that are read at once
 MAX_OBJECTS = 20000
 MAX_EXPANSION, SMALL = 1100, 2**26  # as `mrihvae.utils.memory` has them
+USUAL_NAMES = (  # of objects and groups of the formats that are read, for groups that are too damaged to be listed
+    "dataset", "data", "xml", "waveforms", "kspace", "mask", "ismrmrd_header", "reconstruction_esc",
+    "reconstruction_rss", "reconstruction",
+)  # fmt: skip
 GRACE = 5.0  # seconds after which the process ends by itself, should the one that started it be gone
 MARGIN = 2**31  # bytes beside the arrays: Python, h5py and its caches
 ROOM = 2**25  # bytes that reading takes beside sequences, such as texts, which are no larger than their file
@@ -94,27 +101,59 @@ def read_file(path: str, memory: int, found: list[str]) -> None:
 
     Attributes of variable length that claim more than the file holds are added to `found`.
     """
-    names = ["/"]
+    if not h5py.is_hdf5(path):
+        from scipy.io import loadmat
 
-    def add(name: str) -> bool | None:
-        names.append(name)
-        return len(names) > MAX_OBJECTS or None  # which ends the visit
-
+        loadmat(path)
+        return
     with h5py.File(path, "r") as file:
-        with suppress(Exception):
-            file.visit(add)
         left = READ_BYTES
-        for name in names:
+        for item in objects_of(file):
+            for key in keys_of(item):
+                found += read_attribute(item, key, path)
             with suppress(Exception):
-                item = file[name]
-                for key in item.attrs:
-                    found += read_attribute(item, key, path)
                 if isinstance(item, h5py.Dataset) and item.external is None and not item.is_virtual:
                     if item.dtype.hasobject:
                         with little_memory(path):
                             left -= read_rows(item, left)
                     else:
                         left -= read_dataset(item, left, memory)
+
+
+def objects_of(file: h5py.File) -> Iterator[h5py.Group | h5py.Dataset]:
+    """Yield the objects of a file that hard links lead to, each once; damaged ones are passed over.
+
+    HDF5's own visit ends at the first that is damaged, and readers, which go by names, meet those behind it.
+    """
+    names, seen = ["/"], set[int]()
+    while names and len(seen) <= MAX_OBJECTS:
+        name = names.pop()
+        with suppress(Exception):
+            if name != "/" and not isinstance(file.get(name, getlink=True), h5py.HardLink):
+                continue
+            item = file[name]
+            address = h5py.h5o.get_info(item.id).addr
+            if address in seen:
+                continue
+            seen.add(address)
+            yield item
+            if isinstance(item, h5py.Group):
+                names += [f"{name.rstrip('/')}/{key}" for key in reversed(members_of(item))]
+
+
+def members_of(group: h5py.Group) -> list[str]:
+    """List the names of a group, at most `MAX_OBJECTS`; the usual ones where it is too damaged to be listed."""
+    try:
+        return list(islice(group, MAX_OBJECTS))
+    except Exception:
+        return list(USUAL_NAMES)
+
+
+def keys_of(item: h5py.Group | h5py.Dataset) -> list[str]:
+    """List the attributes of an object, if they can be listed."""
+    with suppress(Exception):
+        return list(islice(item.attrs, MAX_OBJECTS))
+    return []
 
 
 def read_attribute(item: Any, key: str, path: str) -> list[str]:

@@ -14,6 +14,8 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
+import scipy.io
+from scipy.io import savemat
 
 from mrihvae.errors import InputError
 from mrihvae.io import probe
@@ -69,6 +71,46 @@ def test_large_datasets_are_read_in_part(tmp_path: Path, monkeypatch: pytest.Mon
     with h5py.File(claims) as file:
         assert probe.read_dataset(file["kspace"], 2**30, 2**40) == 0
         assert probe.read_dataset(file["kspace"], 2**30, 1000) == 0
+
+
+def damage_header(path: Path, name: str) -> None:
+    """Give an object of an HDF5 file a header of no known version."""
+    with h5py.File(path) as file:
+        place = h5py.h5o.get_info(file[name].id).addr
+    data = bytearray(path.read_bytes())
+    data[place] ^= 0xFF
+    path.write_bytes(data)
+
+
+def test_objects_behind_a_damaged_one_are_read(tmp_path: Path) -> None:
+    path = tmp_path / "a.h5"
+    with h5py.File(path, "w") as file:
+        for name in ("a", "b/c", "b/d", "e"):
+            file[name] = 1.0
+        file["again"], file["b/up"], file["soft"] = file["a"], file["/"], h5py.SoftLink("/b/c")
+    with h5py.File(path) as file:
+        assert [item.name for item in probe.objects_of(file)] == ["/", "/a", "/b", "/b/c", "/b/d", "/e"]
+    damage_header(path, "b/c")
+    with h5py.File(path) as file:
+        with pytest.raises(RuntimeError):
+            file.visit(lambda name: None)
+        assert [item.name for item in probe.objects_of(file)] == ["/", "/a", "/b", "/b/d", "/e"]
+
+
+def test_groups_that_cannot_be_listed_are_asked_for_the_usual_names() -> None:
+    class Damaged:
+        def __iter__(self) -> None:
+            raise RuntimeError("wrong B-tree signature")
+
+    assert "kspace" in probe.members_of(Damaged()) and probe.keys_of(Damaged()) == []  # type: ignore[arg-type]
+
+
+def test_matlab_files_of_version_5_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, loaded = tmp_path / "a.mat", list[str]()
+    savemat(path, {"kspace": np.ones((2, 3))})
+    monkeypatch.setattr(scipy.io, "loadmat", loaded.append)
+    probe.read_file(str(path), 2**30, [])
+    assert loaded == [str(path)]
 
 
 def test_constants_are_those_of_readers() -> None:
