@@ -53,9 +53,7 @@ def read_by(program: Path) -> list[tuple[str, str]]:
 
 def test_crash_and_hang_are_one_line_and_later_files_are_read(tmp_path: Path, program: Path) -> None:
     good, crash, hang = (write_scan(tmp_path / f"{name}.h5") for name in ("good", "crash", "hang"))
-    crashed = (
-        f"^{crash}: reading it crashed the library for its format .SIGSEGV.: it is damaged; copy it again"
-    )
+    crashed = f"^{crash}: reading it crashed the library for its format .SIGSEGV.: it is damaged; copy it again"
     expired = f"^{hang}: reading it took more than 1 s: it is damaged; .*, or raise MRIHVAE_READ_SECONDS$"
     with pytest.raises(InputError, match=crashed):
         open_kspace(crash)
