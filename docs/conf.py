@@ -37,6 +37,7 @@ myst_heading_anchors = 4  # as GitHub makes them
 suppress_warnings = ["myst.header"]  # pages of results may begin below the first level
 html_math_renderer = "mathml"
 
+default_role = "code"  # of comments of the gallery
 autosummary_generate = False
 autodoc_member_order = "bysource"
 autodoc_typehints_format = "short"
@@ -52,6 +53,7 @@ sphinx_gallery_conf = {
     "download_all_examples": False,
     "reset_modules": (),
     "remove_config_comments": True,
+    "capture_repr": (),
     "show_signature": False,
     "min_reported_time": 1,
 }
@@ -70,7 +72,8 @@ html_theme_options = {
     "footer_end": [],
     "article_header_start": ["breadcrumbs"],
 }
-html_sidebars = {"index": [], "changelog": [], "contributing": []}
+ALONE = ("index", "install", "quickstart", "method", "commands", "protocol_files", "changelog")  # no pages below them
+html_sidebars: dict[str, list[str]] = {page: [] for page in ALONE}
 copybutton_prompt_text = r"\$ |>>> |\.\.\. "
 copybutton_prompt_is_regexp = True
 

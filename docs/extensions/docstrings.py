@@ -19,11 +19,20 @@ BULLET = re.compile(r"[*-] ")
 def setup(app: Any) -> dict[str, bool]:
     """Connect to autodoc."""
     app.connect("autodoc-process-docstring", _process)
+    app.connect("autodoc-process-signature", _shorten)
     return {"parallel_read_safe": True}
 
 
 def _process(app: Any, what: str, name: str, thing: Any, options: Any, lines: list[str]) -> None:
     lines[:] = as_rst(lines)
+
+
+def _shorten(
+    app: Any, what: str, name: str, thing: Any, options: Any, signature: str | None, returned: str | None
+) -> tuple[str | None, str | None]:
+    """Write what Sphinx could not parse, and then would show without links, in other words."""
+    short = [text and text.replace("<factory>", "...").replace("~typing.", "") for text in (signature, returned)]
+    return short[0], short[1]
 
 
 def as_rst(lines: Sequence[str]) -> list[str]:

@@ -13,7 +13,7 @@ from pathlib import Path
 DOCS = Path(__file__).parents[1]
 ROOT = DOCS.parent
 GENERATED = DOCS / "_generated"
-WIDTH = "100"  # characters of a command's help
+WIDTH = "94"  # characters of a command's help: as many as the page is wide
 LINK = re.compile(r"(!?\[[^\]]*\])\(([^)\s]+)\)")
 CODE = re.compile(r"(^```.*?^```[^\S\n]*$)", flags=re.DOTALL | re.MULTILINE)
 KINDS = {
@@ -40,7 +40,9 @@ def write_pages() -> None:
         if target.is_relative_to(GENERATED) and target.suffix == ".md":
             target.parent.mkdir(parents=True, exist_ok=True)
             text = linked(path.read_text(), path, target.parent)
-            target.write_text(text + (_contents(":glob:", "*", "results/*") if target.stem == "README" else ""))
+            title = "" if text.startswith("# ") else f"# {target.stem.replace('_', ' ')}\n\n"  # of tables alone
+            below = _contents(":glob:", "*", "results/*") if target.stem == "README" else ""
+            target.write_text(title + text + below)
 
 
 def _contents(*lines: str) -> str:

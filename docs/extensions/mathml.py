@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from docutils import nodes
 from latex2mathml.converter import convert
+from sphinx.util import logging
+
+LOG = logging.getLogger(__name__)
 
 
 def setup(app: Any) -> dict[str, bool]:
@@ -15,10 +19,18 @@ def setup(app: Any) -> dict[str, bool]:
 
 
 def _inline(self: Any, node: Any) -> None:
-    self.body.append(convert(node.astext()))
+    self.body.append(_converted(node, "inline"))
     raise nodes.SkipNode
 
 
 def _block(self: Any, node: Any) -> None:
-    self.body.append(f'<div class="equation">{convert(node.astext().strip(), display="block")}</div>')
+    self.body.append(f'<div class="equation">{_converted(node, "block")}</div>')
     raise nodes.SkipNode
+
+
+def _converted(node: Any, display: str) -> str:
+    """Convert an equation; a command that is unknown, and would be shown as it is, gives a warning."""
+    found: str = convert(node.astext().strip(), display=display)
+    if unknown := re.findall(r"\\[A-Za-z]+", found):
+        LOG.warning("no MathML for %s", ", ".join(unknown), location=node)
+    return found

@@ -35,7 +35,7 @@ print(f"{100 * held:.0f} % of the pixels inside the object lie in their interval
 # %%
 # The bounds: PSNR and SSIM of the volume are at least these, for 90 % of new persons each.
 bounds = found.bounds[0]
-print(bounds)
+print(f"PSNR at least {bounds.psnr_at_least:.1f} dB, SSIM at least {bounds.ssim_at_least:.2f}")
 print(f"true PSNR: {score_volume(target[None], found.magnitude[None])['PSNR']:.1f} dB")
 
 # %%

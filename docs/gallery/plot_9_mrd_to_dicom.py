@@ -40,7 +40,7 @@ print(raw.kspace.shape, "voxels of", np.round(raw.geometry.voxel, 2), "mm")
 
 # %%
 # Reconstruction and uncertainty go to a folder of DICOM files, as by `mrihvae reconstruct --format dcm --samples 4`.
-found = mrihvae.reconstruct_scan(raw, method=mrihvae.load_method("hybrid", rounds=1), samples=4)
+found = mrihvae.reconstruct_scan(raw, samples=4)
 volume = ImageVolume(found.magnitude, raw.geometry, uncertainty=found.std)
 mrihvae.save(folder / "dicom", volume, ".dcm")
 files = [pydicom.dcmread(path) for path in sorted((folder / "dicom").rglob("*.dcm"))]
