@@ -30,7 +30,7 @@ extensions = [
     "extensions.docstrings",
     "extensions.mathml",
 ]
-exclude_patterns = ["_build", "gallery", "gallery.md", "extensions", "**/sg_execution_times.rst"]
+exclude_patterns = ["_build", "gallery", "gallery.md", "extensions"]
 
 myst_enable_extensions = ["dollarmath"]
 myst_heading_anchors = 4  # as GitHub makes them
@@ -55,7 +55,7 @@ sphinx_gallery_conf = {
     "remove_config_comments": True,
     "capture_repr": (),
     "show_signature": False,
-    "min_reported_time": 1,
+    "write_computation_times": False,
 }
 
 html_theme = "pydata_sphinx_theme"

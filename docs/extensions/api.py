@@ -42,5 +42,14 @@ def page(package: str, names: list[str], shared: list[str]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def overview(package: Path, folder: str) -> str:
+    """Lay out a table of the pages in a folder, with what each subpackage is for."""
+    names = [
+        ".".join((package.name, *stub.parent.relative_to(package).parts)) for stub in package.rglob("__init__.pyi")
+    ]
+    rows = [f"| [{name}]({folder}/{name}.rst) | {_docstring(name).partition(chr(10))[0]} |" for name in sorted(names)]
+    return "\n".join(["| package | about |", "| --- | --- |", *rows, ""])
+
+
 def _docstring(package: str) -> str:
     return inspect.getdoc(importlib.import_module(package)) or ""

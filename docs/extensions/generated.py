@@ -10,6 +10,8 @@ import tomllib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from . import api
+
 DOCS = Path(__file__).parents[1]
 ROOT = DOCS.parent
 GENERATED = DOCS / "_generated"
@@ -155,4 +157,8 @@ def source(document: str, text: str) -> str:
     page = DOCS / f"{document}.md"
     if page.parent != DOCS or not page.is_file():
         return text
-    return linked(text, page, DOCS) + (_contents("_generated/benchmarks/README") if document == "results" else "")
+    below = {
+        "api": lambda: "\n" + api.overview(ROOT / "mrihvae", "_generated/api"),
+        "results": lambda: _contents("_generated/benchmarks/README"),
+    }.get(document, str)
+    return linked(text, page, DOCS) + below()

@@ -45,7 +45,7 @@ print(scans.kspace.shape, scans.kspace.dtype)
 
 # %%
 # A network much smaller than the shipped one, and a few steps, so that the script takes seconds. A useful network takes
-# thousands of steps on a GPU. Prior, decoder, q and r train together from the first step on.
+# thousands of steps. Prior, decoder, q and r train together from the first step on.
 torch.manual_seed(0)
 model = ModelSettings(widths=(16, 16, 16), layers=1, cascades=0, guess_widths=(16,))
 settings = TrainSettings(

@@ -23,7 +23,7 @@ from mrihvae.server import Address, Engine, Server, ServerSettings, exchange_mes
 
 methods = {1: mrihvae.load_method("amortized"), 2: mrihvae.load_method("amortized", several_coils=True)}
 server = Server(Engine(methods), ServerSettings(port=0))
-thread = threading.Thread(target=server.serve)
+thread = threading.Thread(target=server.serve, daemon=True)
 thread.start()
 
 # %%

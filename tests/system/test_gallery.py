@@ -9,6 +9,7 @@ from pathlib import Path
 import matplotlib as mpl
 import matplotlib.pyplot as plt
 import pytest
+import torch
 
 from tests.support import REPOSITORY
 
@@ -26,7 +27,7 @@ def test_script_runs(script: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPat
     (tmp_path / "empty").mkdir()
     monkeypatch.chdir(tmp_path / "empty")
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    with mpl.rc_context({"backend": "agg"}):
+    with mpl.rc_context({"backend": "agg"}), torch.random.fork_rng(devices=[]):
         try:
             runpy.run_path(str(script), run_name="__main__")
             assert plt.get_fignums()
