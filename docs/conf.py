@@ -37,6 +37,7 @@ myst_heading_anchors = 4  # as GitHub makes them
 suppress_warnings = ["myst.header"]  # pages of results may begin below the first level
 html_math_renderer = "mathml"
 
+smartquotes = False  # would make a dash of --options
 default_role = "code"  # of comments of the gallery
 autosummary_generate = False
 autodoc_member_order = "bysource"

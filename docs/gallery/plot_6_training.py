@@ -49,7 +49,7 @@ print(scans.kspace.shape, scans.kspace.dtype)
 torch.manual_seed(0)
 model = ModelSettings(widths=(16, 16, 16), layers=1, cascades=0, guess_widths=(16,))
 settings = TrainSettings(
-    steps=60,
+    steps=40,
     shapes=((64, 64),),
     pixels=4 * 64 * 64,
     warmup=5,
