@@ -1,0 +1,1 @@
+"""Parts of the documentation site that are made of the package when the site is built."""
