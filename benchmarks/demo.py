@@ -1,4 +1,4 @@
-"""Run `mrihvae demo`, and renew what README.md shows of it: its picture and its tables.
+"""Run `mrihvae demo`, and renew what README.md and docs/ show of it: its picture and its tables.
 
     python -m benchmarks.demo
 

@@ -31,7 +31,7 @@ LINKED = [
     REPOSITORY / "CONTRIBUTING.md",
     REPOSITORY / "CHANGELOG.md",
 ]
-MOST_WORDS = 1500  # of the README; what it has no room for is in docs/
+MOST_WORDS = 1000  # of the README; what it has no room for is in docs/
 
 
 def blocks_of(page: Path, language: str) -> list[str]:
@@ -66,8 +66,8 @@ def test_readme_is_short() -> None:
     assert len(README.read_text().split()) <= MOST_WORDS
 
 
-def test_readme_shows_every_command() -> None:
-    assert {call.split()[1] for call in CALLS} == set(COMMANDS)
+def test_pages_show_every_command() -> None:
+    assert {call.split()[1] for page in PAGES for call in calls_of(page)} == set(COMMANDS)
 
 
 @pytest.mark.parametrize("call", dict.fromkeys(call for page in PAGES for call in calls_of(page)))
@@ -95,7 +95,7 @@ def test_main_job_on_the_packages_own_scans(tmp_path: Path, monkeypatch: pytest.
 
 
 def test_demo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The shipped weights beat zero-filling by 1 dB, and TV, on the shipped scans; README.md shows these scores."""
+    """The shipped weights beat zero-filling by 1 dB, and TV, on the shipped scans; docs/quickstart.md shows these scores."""
     monkeypatch.chdir(tmp_path)
     assert main(["demo"]) == 0
     results = [path / "demo.json" for path in (tmp_path / "mrihvae-demo", REPOSITORY / "benchmarks" / "results")]
