@@ -240,6 +240,8 @@ def _draw(
 def _checked_mask(scan: Scan, mask: np.ndarray) -> np.ndarray:
     """Check a mask: bool (W,) or (H, W)."""
     shape = scan.kspace.shape[-2:]
+    if min(shape) < 2:
+        raise InputError(f"{scan.name}: k-space of {shape[0]} x {shape[1]} samples; H and W must be at least 2")
     if not isinstance(mask, np.ndarray) or mask.shape not in (shape, shape[-1:]):
         found = f"of shape {mask.shape}" if isinstance(mask, np.ndarray) else type(mask).__name__
         raise InputError(f"{scan.name}: mask is {found}; give a NumPy array (W,) or (H, W) for k-space of {shape}")

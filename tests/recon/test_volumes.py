@@ -100,6 +100,13 @@ def test_mask_and_undersampling_together_are_refused() -> None:
     assert str(caught.value) == "file1.h5: is undersampled already (it has a mask); leave out --mask-type"
 
 
+@pytest.mark.parametrize("shape", [(1, 1, 8), (2, 3, 8, 1)])
+def test_kspace_of_a_single_row_or_column_is_refused(shape: tuple[int, ...]) -> None:
+    scan = Scan("a.h5", np.ones(shape, np.complex64))
+    with pytest.raises(InputError, match=r"a.h5: k-space of \d x \d samples; H and W must be at least 2"):
+        reconstruct_scan(scan, np.ones(shape[-1], bool), "zero-filled")
+
+
 def test_complete_scan_without_a_mask_is_refused() -> None:
     with pytest.raises(InputError) as caught:
         mask_of(scan_of(), None)

@@ -198,6 +198,15 @@ def test_image_that_is_not_finite(monkeypatch: pytest.MonkeyPatch) -> None:
         reconstruct_stream(messages(stream(*scan())), cheap(), Answers())
 
 
+def test_fields_of_view_that_leave_no_samples_are_refused() -> None:
+    """An encoded field of view far beyond the image's, as a damaged header has it."""
+    xml, lines = scan()
+    head, tail = xml.split("<fieldOfView_mm><x>", 1)
+    wrong = f"{head}<fieldOfView_mm><x>65535{tail[tail.index('</x>') :]}"
+    with pytest.raises(InputError, match=r"^stream: by its header a slice has 1 x \d+ samples, .*; check matrixSize and"):
+        reconstruct_stream(messages(stream(wrong, lines)), cheap(), Answers())
+
+
 # Images of clients
 
 

@@ -164,6 +164,12 @@ def scan_of(slice_: Slice, header: ScanHeader, name: str, noise: np.ndarray | No
 def _scan(stack: Sequence[Slice], header: ScanHeader, name: str, noise: np.ndarray | None) -> Scan:
     first = stack[0]
     kspace = np.stack([slice_.kspace for slice_ in stack])
+    if min(kspace.shape[-2:]) < 2:
+        height, width = kspace.shape[-2:]
+        raise InputError(
+            f"{name}: by its header a slice has {height} x {width} samples, and H and W must be at least 2; check "
+            "matrixSize and fieldOfView_mm of encodedSpace and reconSpace"
+        )
     if kspace.shape[1] == 1:
         kspace = kspace[:, 0]
     positions = np.concatenate([slice_.geometry.positions for slice_ in stack])
