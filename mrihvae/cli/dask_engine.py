@@ -47,6 +47,8 @@ CONFIG = {  # a worker beyond its limit is started again: its arrays are not Das
     "distributed.worker.memory.spill": False,
     "distributed.worker.memory.pause": False,
     "distributed.worker.memory.terminate": 0.95,
+    "distributed.worker.profile.enabled": False,  # it looks at the worker's stack 100 times a second
+    "distributed.admin.tick.interval": "500ms",  # of the checks that a process responds, 20 ms by default
     "distributed.deploy.lost-worker-timeout": "7 days",  # a worker that dies twice in a row is not given up
 }
 _one_at_a_time = threading.Lock()

@@ -104,7 +104,7 @@ def test_mask_and_undersampling_together_are_refused() -> None:
 def test_kspace_of_a_single_row_or_column_is_refused(shape: tuple[int, ...]) -> None:
     scan = Scan("a.h5", np.ones(shape, np.complex64))
     with pytest.raises(InputError, match=r"a.h5: k-space of \d x \d samples; H and W must be at least 2"):
-        reconstruct_scan(scan, np.ones(shape[-1], bool), "zero-filled")
+        reconstruct_volume(scan, np.ones(shape[-1], bool), make_method("zero-filled"))
 
 
 def test_complete_scan_without_a_mask_is_refused() -> None:

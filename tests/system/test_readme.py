@@ -95,7 +95,7 @@ def test_main_job_on_the_packages_own_scans(tmp_path: Path, monkeypatch: pytest.
 
 
 def test_demo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The shipped weights beat zero-filling by 1 dB, and TV, on the shipped scans; docs/quickstart.md shows these scores."""
+    """The shipped weights beat zero-filling by 1 dB, and TV, on the shipped scans, as docs/quickstart.md shows."""
     monkeypatch.chdir(tmp_path)
     assert main(["demo"]) == 0
     results = [path / "demo.json" for path in (tmp_path / "mrihvae-demo", REPOSITORY / "benchmarks" / "results")]
