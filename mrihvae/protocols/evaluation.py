@@ -48,6 +48,7 @@ if TYPE_CHECKING:
 
 SEED = "file name"
 KINDS = ("evaluation", "training", "benchmark")
+MOST_BYTES = 2**15  # of a protocol: Python's reader takes time that grows with the square of a key's length
 TRAINING_PREFIX = "train_"  # of the names of shipped training protocols; the command does without it
 
 
@@ -273,8 +274,14 @@ def read_kind(path: Path) -> tuple[str, dict[str, Any]]:
 
 
 def read_toml(path: Path) -> dict[str, Any]:
-    """Read a protocol of any kind; InputError if it is not found, or no TOML."""
+    """Read a protocol of any kind; InputError if it is not found, larger than `MOST_BYTES`, or no TOML."""
     try:
-        return tomllib.loads(path.read_text())
+        if path.exists() and not path.is_file():
+            raise InputError(f"{path}: is no file; give a protocol, a TOML file")
+        with path.open("rb") as file:
+            content = file.read(MOST_BYTES + 1)
+        if len(content) > MOST_BYTES:
+            raise InputError(f"{path}: is larger than {MOST_BYTES // 2**10} KiB, and no protocol is; check the file")
+        return tomllib.loads(content.decode())
     except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"{path}: not a readable protocol ({error}); check the file") from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tomllib
 from dataclasses import replace
 from pathlib import Path
@@ -250,6 +251,16 @@ def test_mistakes_are_named(old: str, new: str, message: str, tmp_path: Path) ->
 @pytest.mark.parametrize(("challenge", "weights"), [("singlecoil", "default"), ("multicoil", "multicoil")])
 def test_weights_that_are_left_out_are_those_of_the_challenge(challenge: str, weights: str, tmp_path: Path) -> None:
     assert read_protocol(write(tmp_path / "p.toml", TEXT.replace("singlecoil", challenge))).weights == weights
+
+
+def test_protocols_that_are_no_files_or_too_large(tmp_path: Path) -> None:
+    """A key of many parts takes Python's reader minutes, and a pipe has no end."""
+    path = write(tmp_path / "p.toml", ".".join("a" * 100_000) + " = 1")
+    with pytest.raises(InputError, match="p.toml: is larger than 32 KiB, and no protocol is"):
+        read_protocol(path)
+    os.mkfifo(tmp_path / "pipe.toml")
+    with pytest.raises(InputError, match="pipe.toml: is no file"):
+        read_protocol(tmp_path / "pipe.toml")
 
 
 def test_mask_that_is_left_out(tmp_path: Path) -> None:

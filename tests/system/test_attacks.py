@@ -135,9 +135,10 @@ def test_empty_and_nested_descriptions(tmp_path: Path, capsys: pytest.CaptureFix
     about = {"axes": ["slice", "H", "W"], "positions_mm": [[10**400, 0, 0], [0, 0, 5]], **directions}
     (tmp_path / "x.json").write_text(json.dumps(about))
     assert "attributes of its geometry are no numbers" in convert(tmp_path / "x.npy", capsys)
-    (tmp_path / "p.toml").write_text("a=" + "[" * DEEP)
     words = ["run", str(tmp_path / "p.toml"), "--data", str(tmp_path), "--output", str(tmp_path / "o")]
-    assert "not a readable protocol" in error_of(capsys, *words)
+    for depth, told in ((10_000, "not a readable protocol"), (DEEP, "is larger than 32 KiB")):
+        (tmp_path / "p.toml").write_text("a=" + "[" * depth)
+        assert told in error_of(capsys, *words)
 
 
 @pytest.mark.parametrize("text", ['{"training":{"learning_rate":1' + "0" * 400 + "}}", "[" * DEEP])
