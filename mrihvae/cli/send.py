@@ -15,6 +15,7 @@ from mrihvae.cli.common import check_output, reading_of
 from mrihvae.cli.console import show_error
 from mrihvae.errors import InputError
 from mrihvae.io.mrd.extra import require_ismrmrd
+from mrihvae.utils.memory import GIB, LIMIT_VARIABLE, limit
 from mrihvae.utils.text import printable
 
 if TYPE_CHECKING:
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
 IMAGES = "images.mrd"
 FAILURES = ("ERROR", "CRITICAL")  # levels with which texts of servers begin
+MOST_TEXTS = 10_000  # of an answer
 
 
 def run(arguments: options.Send) -> int:
@@ -41,14 +43,14 @@ def run(arguments: options.Send) -> int:
     check_output(arguments.output)
     stream = open_stream(arguments.input, arguments.group, reading_of(arguments))
     messages = _with_first(client_messages(stream, arguments.config, parameters))
-    images: list[ReceivedImage] = []
-    errors: list[str] = []
+    answers = _Answers(str(address))
     with tqdm(total=stream.count, desc="sending", unit="message", leave=False, disable=None) as bar:
         try:
             for answer in exchange_messages(address, messages, arguments.timeout, bar.update):
-                errors += [f"{address}: {text}" for text in _take(answer, images)]
+                answers.take(answer)
         except ServerLostError as error:
-            errors.append(str(error))
+            answers.errors.append(str(error))
+    images, errors = answers.images, answers.errors
     if images:
         for name, count in write_received_images(path, images, stream.xml).items():
             print(f"{path}: {name}, {count} {'image' if count == 1 else 'images'}")
@@ -123,14 +125,41 @@ def _with_first(messages: Iterator[bytes]) -> Iterator[bytes]:
     return rest()
 
 
-def _take(answer: Message, images: list[ReceivedImage]) -> list[str]:
-    """Keep an image, or print a text; return the text of an error, without its level."""
-    from mrihvae.io.mrd.messages import Note, ReceivedImage
+class _Answers:
+    """What a server sent back: images, and errors without their level; other texts are printed.
 
-    if isinstance(answer, ReceivedImage):
-        images.append(answer)
-    elif isinstance(answer, Note):
-        if answer.text.startswith(FAILURES):
-            return [printable(" ".join(answer.text.split()[1:]))]
-        tqdm.write(printable(answer.text, keep="\n"), file=sys.stderr)
-    return []
+    A server that does not come to an end is left: images are kept up to the limit of memory, and texts have a number.
+    """
+
+    def __init__(self, server: str) -> None:
+        self.images: list[ReceivedImage] = []
+        self.errors: list[str] = []
+        self._server, self._bytes, self._texts = server, 0, 0
+
+    def take(self, answer: Message) -> None:
+        """Keep an image or an error, or print a text.
+
+        Raises
+        ------
+        ServerLostError
+            More images or texts than are kept.
+        """
+        from mrihvae.io.mrd.messages import Note, ReceivedImage
+        from mrihvae.server.client import ServerLostError
+
+        if isinstance(answer, ReceivedImage):
+            self._bytes += answer.data.nbytes + len(answer.attributes)
+            if self._bytes > limit():
+                raise ServerLostError(
+                    f"{self._server}: sent images of more than {limit() / GIB:.3g} GiB; see its log, or raise "
+                    f"{LIMIT_VARIABLE}"
+                )
+            self.images.append(answer)
+        elif isinstance(answer, Note):
+            self._texts += 1
+            if self._texts > MOST_TEXTS:
+                raise ServerLostError(f"{self._server}: sent more than {MOST_TEXTS} texts; see its log")
+            if answer.text.startswith(FAILURES):
+                self.errors.append(f"{self._server}: {printable(' '.join(answer.text.split()[1:]))}")
+            else:
+                tqdm.write(printable(answer.text, keep="\n"), file=sys.stderr)

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import socket
+import threading
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +15,7 @@ import pytest
 
 pytest.importorskip("ismrmrd")
 
+from mrihvae.cli import send
 from mrihvae.cli.send import parameter_text
 from mrihvae.io.mrd.image_files import read_mrd_images
 from mrihvae.recon.catalog import make_method
@@ -156,3 +160,32 @@ def test_wrong_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     (tmp_path / "text").write_text("no k-space")
     for name, message in (("missing", "file not found"), ("text", "unrecognized format")):
         assert message in error_of(capsys, "send", tmp_path / name, "127.0.0.1:1", "--output", tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    ("message", "told"),
+    [
+        (mrd.image(mrd.Image(np.zeros((1, 1, 64, 64), np.float32), "")), "sent images of more than 0.0156 GiB"),
+        (mrd.text("INFO again"), "sent more than 100 texts"),
+    ],
+    ids=["images", "texts"],
+)
+def test_servers_that_never_end_are_left(
+    message: bytes, told: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(send, "MOST_TEXTS", 100)
+    monkeypatch.setenv("MRIHVAE_MAX_MEMORY", "0.015625")
+    with socket.create_server((HOST, 0)) as server:
+
+        def reply() -> None:
+            connection, _ = server.accept()
+            with connection, suppress(OSError):
+                while True:
+                    connection.sendall(message)
+
+        thread = threading.Thread(target=reply)
+        thread.start()
+        path = write_scan(tmp_path / "scan.h5", (1, 24, 20))
+        assert run("send", path, f"{HOST}:{server.getsockname()[1]}", "--output", tmp_path / "out") == 1
+        thread.join(timeout=30)
+    assert not thread.is_alive() and told in capsys.readouterr().err
