@@ -1,6 +1,6 @@
 """How `mrihvae reconstruct --workers` holds out: 200 volumes, a worker that is killed twice, overhead and throughput.
 
-    OMP_NUM_THREADS=1 python -m benchmarks.cluster.volumes
+    python -m benchmarks.cluster.volumes
 
 Volumes are simulated. They are reconstructed in one process, by one worker, by two, and by two of which one is killed
 twice. Each process has one thread. Seconds per volume are those between the first volume and the last
@@ -58,9 +58,9 @@ def write_volumes(folder: Path, count: int, slices: int, size: int, seed: int) -
 
 def reconstruct(data: Path, output: Path, method: str, words: tuple[str, ...], kills: int = 0) -> dict[str, Any]:
     """Run the command; `kills` times kill its first worker on the way. Return its seconds."""
-    log = output.with_suffix(".jsonl")
+    log, environment = output.with_suffix(".jsonl"), {**os.environ, "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-m", "mrihvae", "reconstruct", data, "--output", output, "--method", method]
-    with subprocess.Popen([*map(str, command), "--log-json", str(log), "--quiet", *words]) as process:
+    with subprocess.Popen([*map(str, command), "--log-json", str(log), "--quiet", *words], env=environment) as process:
         total, killed = len(list(data.iterdir())), 0
         while process.poll() is None:
             time.sleep(0.05)
