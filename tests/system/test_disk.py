@@ -19,8 +19,9 @@ from PIL import Image
 pytest.importorskip("ismrmrd")
 pytest.importorskip("pydicom")
 
-from mrihvae.cli import demo, doctor, serve
+from mrihvae.cli import calibrate, demo, doctor, serve
 from mrihvae.model.weights import load_card, load_model, save_weights
+from tests.inference.test_calibration import calibration
 from tests.support.files import PROTOCOL, run, write_scan
 from tests.support.serving import HOST, scan, serving, stream
 from tests.support.small import SMALL, small_kspace, small_model
@@ -46,6 +47,8 @@ WORDS = {  # IN: the inputs, OUT: what is written
     "simulate": "simulate IN/pictures --output OUT --matrix 64 --coils 1 --acceleration 2",
     "sample": "sample --output OUT --checkpoint IN/w.safetensors --samples 2 --size 16 16",
     "train": "train IN/data --output OUT --settings IN/settings.json --steps 2 --checkpoint-seconds 0",
+    "adapt": "adapt IN/scans --output OUT --checkpoint IN/w.safetensors --steps 2 --checkpoint-seconds 0",
+    "calibrate": "calibrate IN/data/val --checkpoint IN/w.safetensors --output OUT/w.calibration.json",
     "reconstruct to DICOM": "reconstruct IN/scans --output OUT --method zero-filled --format dcm",
     "filter": "filter --input IN/scan.bin --output OUT/images.bin --protocol IN/small.toml",
     "send": "send IN/scans/a.h5 HOST --output OUT --parameter method=zero-filled",
@@ -109,6 +112,7 @@ def command(
 ) -> Command:
     """Run a command of `WORDS` that writes to a folder."""
     monkeypatch.setattr(demo, "SCANS", inputs / "data" / "val")
+    monkeypatch.setattr(calibrate, "fit_calibration", lambda *_: calibration())  # which takes scans of 14 persons
 
     def start(name: str, output: Path) -> Ending:
         capsys.readouterr()
