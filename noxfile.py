@@ -14,10 +14,17 @@ nox.options.sessions = ["lint", "types", "docs"]
 
 PYTHONS = ("3.11", "3.12", "3.13")
 # The first releases that have wheels for a newer Python, where these are later than the bounds of pyproject.toml.
-FIRST_WHEELS = {
+FIRST_WHEELS: dict[str, dict[str, str]] = {
     "3.11": {},
     "3.12": {"scipy": "1.11.2", "pillow": "10.1"},
-    "3.13": {},
+    "3.13": {
+        "numpy": "2.1",
+        "scipy": "1.14.1",
+        "h5py": "3.12.1",
+        "pillow": "11.0",
+        "matplotlib": "3.9.2",
+        "pydantic": "2.8",
+    },
 }
 QUICK = ("tests/physics", "tests/model", "tests/io", "tests/cli")  # of `tests`, without other arguments: minutes
 COVERED = ("physics", "model", "io", "coils", "data")  # rooms whose own tests are measured
