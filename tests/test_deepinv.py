@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import doctest
+import importlib
 import re
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,11 @@ from tests.support.files import write_scan
 from tests.support.small import every_third, phantom, small_kspace
 from tests.support.small_coils import calibrated
 
+try:
+    importlib.import_module("torchvision")
+except RuntimeError:  # a build for CUDA beside a torch for the CPU: it lacks operators that nothing here uses
+    for operator in ("nms", "qnms"):
+        torch.library.define(f"torchvision::{operator}", "(Tensor dets, Tensor scores, float threshold) -> Tensor")
 deepinv = pytest.importorskip("deepinv")
 module = pytest.importorskip("mrihvae.deepinv")
 
