@@ -73,7 +73,7 @@ html_theme_options = {
     "footer_end": [],
     "article_header_start": ["breadcrumbs"],
 }
-ALONE = ("index", "install", "quickstart", "method", "commands", "protocol_files", "changelog")  # no pages below them
+ALONE = ("index", "install", "quickstart", "method", "commands", "protocol_files", "citing", "changelog")  # none below
 html_sidebars: dict[str, list[str]] = {page: [] for page in ALONE}
 copybutton_prompt_text = r"\$ |>>> |\.\.\. "
 copybutton_prompt_is_regexp = True

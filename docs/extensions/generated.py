@@ -30,7 +30,7 @@ def copied_pages() -> dict[Path, Path]:
     pages = {path: path for path in DOCS.glob("*.md")}
     pages |= {ROOT / f"{name.upper()}.md": DOCS / f"{name}.md" for name in ("contributing", "changelog")}
     pages |= {ROOT / "README.md": DOCS / "index.md", DOCS / "gallery.md": GENERATED / "gallery" / "index.rst"}
-    pages[ROOT / "SECURITY.md"] = GENERATED / "security.md"
+    pages |= {ROOT / f"{name.upper()}.md": GENERATED / f"{name}.md" for name in ("security", "code_of_conduct")}
     for path in sorted([*ROOT.glob("benchmarks/*.md"), *ROOT.glob("benchmarks/results/*.md")]):
         pages[path] = GENERATED / path.relative_to(ROOT)
     return pages
@@ -139,7 +139,7 @@ def changelog() -> str:
 def contributing() -> str:
     """Return what those who change the package read."""
     page = ROOT / "CONTRIBUTING.md"
-    return linked(page.read_text(), page, DOCS) + _contents("_generated/security")
+    return linked(page.read_text(), page, DOCS) + _contents("_generated/security", "_generated/code_of_conduct")
 
 
 MADE: dict[str, Callable[[], str]] = {

@@ -124,7 +124,7 @@ def read_bart(path: Path) -> list[Scan]:
     for dimension, size in enumerate(whole.shape):
         if size > 1 and dimension not in (READ, PHASE_1, PHASE_2, COIL, SLICE, *SCAN_DIMENSIONS):
             raise InputError(
-                f"{path}: has {size} numbers along dimension {dimension} ({DIMENSIONS[dimension]}), of which k-space "
+                f"{path}: has {size} numbers along dimension {dimension} ({DIMENSIONS[dimension]}), where k-space "
                 "has one; take one of them"
             )
     if whole.shape[PHASE_2] > 1:

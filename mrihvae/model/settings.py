@@ -76,7 +76,7 @@ class ModelSettings:
         if self.channels < 1 or (self.channels > 1 and not self.real):
             raise InputError(f"channels {self.channels} must be at least 1, and 1 where images are not real")
         if self.degraded and not self.masked:
-            raise InputError("degraded says of which data r is: masked must be true")
+            raise InputError("degraded says what data r takes: masked must be true")
         if self.real and self.masked:
             raise InputError("real images have no masks: masked must be false")
         if not self.noise_floor > 0:

@@ -111,7 +111,7 @@ def unsupported_content(scan: Scan, suffix: str) -> list[str]:
     attributes = {name for name, value in scan.attributes.items() if str(value) != "unknown"} - {*GEOMETRY_KEYS, *held}
     has = {
         "noise scan": scan.noise_scan is not None,
-        "calibration lines": scan.calibration is not None,
+        "ACS lines": scan.calibration is not None,
         "sensitivity maps": scan.maps is not None,
         "reference images": scan.target is not None,
         "lines that are not encoded": scan.padding not in (None, (0, scan.kspace.shape[-1])) and not numpy,

@@ -282,7 +282,7 @@ def test_bart_times_and_echoes_are_scans(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("sizes", "message"),
     [
-        ((16, 12, 1, 2, 2), "has 2 numbers along dimension 4 (MAPS), of which k-space has one"),
+        ((16, 12, 1, 2, 2), "has 2 numbers along dimension 4 (MAPS), where k-space has one"),
         ((16, 12, *[1] * 10, 3), "dimension 12 (LEVEL)"),
         ((16, 12, 4, *[1] * 10, 3), "both partitions (PHS2) and slices"),
         ((16,), "H and W must be at least 2"),

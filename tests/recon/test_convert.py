@@ -92,7 +92,7 @@ def test_numpy_has_the_mask_beside_it(tmp_path: Path) -> None:
         ({}, [], []),
         ({"noise_scan": SEVERAL}, ["noise scan"], ["noise scan"]),
         ({"maps": SEVERAL}, ["sensitivity maps"], ["sensitivity maps"]),
-        ({"calibration": [Calibration(SEVERAL[0], LINES)] * 3}, ["calibration lines"], ["calibration lines"]),
+        ({"calibration": [Calibration(SEVERAL[0], LINES)] * 3}, ["ACS lines"], ["ACS lines"]),
         ({"padding": (0, 12)}, [], []),
         ({"padding": (1, 12)}, ["lines that are not encoded"], []),
         ({"matrix": (8, 12)}, ["matrix of the image"], []),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+import re
 import subprocess
 import sys
 import tomllib
@@ -10,7 +12,8 @@ import pytest
 
 from tests.support import REPOSITORY
 
-BUILT = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["tool"]["setuptools"]
+SETTINGS = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())
+BUILT = SETTINGS["tool"]["setuptools"]
 
 
 def test_every_folder_of_modules_is_built() -> None:
@@ -53,3 +56,28 @@ def test_the_backend_of_matplotlib_stays() -> None:
     code = "import matplotlib as m; m.use('svg'); import mrihvae; mrihvae.Reconstructor; print(m.get_backend())"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=REPOSITORY, check=True)
     assert done.stdout == "svg\n"
+
+
+def test_the_version_is_everywhere_the_same() -> None:
+    version = SETTINGS["project"]["version"]
+    assert f"\nversion: {version}\n" in (REPOSITORY / "CITATION.cff").read_text()
+    assert f"version = {{{version}}}" in (REPOSITORY / "docs" / "citing.md").read_text()
+
+
+def test_sessions_that_are_called_exist() -> None:
+    tree = ast.parse((REPOSITORY / "noxfile.py").read_text())
+    sessions = {node.name for node in tree.body if isinstance(node, ast.FunctionDef) and node.decorator_list}
+    pages = [*(REPOSITORY / ".github").rglob("*.*"), REPOSITORY / ".ci" / "run", REPOSITORY / "CONTRIBUTING.md"]
+    texts = [re.sub(r"\$\{\{.*?\}\}", "", page.read_text()) for page in pages]
+    calls = [call for text in texts for call in re.findall(r"nox (?:--no-venv )?-s ([^\n#`]*)", text)]
+    words = [word.lstrip('"') for call in calls for word in call.partition(" -- ")[0].split()]
+    called = {re.split(r"\W", word)[0] for word in words}
+    assert called <= sessions and {"lint", "types", "tests", "docs", "build", "newest_torch"} <= called
+
+
+def test_every_lower_bound_is_a_version_that_can_be_asked_for() -> None:
+    """The session `tests` with the lowest versions finds one in every requirement."""
+    project = SETTINGS["project"]
+    extras = project["optional-dependencies"]
+    for requirement in [*project["dependencies"], *(one for extra in ("all", "test", "dev") for one in extras[extra])]:
+        assert requirement.startswith("mrihvae[") or re.match(r"[\w-]+(>=|==)[\d.]+", requirement), requirement

@@ -147,7 +147,7 @@ def fit_calibration(group: LineGroup, image: Encoding) -> tuple[np.ndarray, np.n
         ratio = own.voxel()[axis] * own.encoded.matrix[axis] / (image.voxel()[axis] * image.encoded.matrix[axis])
         if not abs(ratio - 1) < FOV_TOLERANCE:
             raise InputError(
-                f"calibration lines are of another field of view along {name} than the image, {ratio:.3g} times as "
+                f"ACS lines are of another field of view along {name} than the image, {ratio:.3g} times as "
                 "large; measure them with the same"
             )
     partitions = image.encoded.matrix[2]

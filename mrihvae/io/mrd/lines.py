@@ -208,7 +208,7 @@ def grid_lines(group: LineGroup, partitions: int) -> tuple[np.ndarray, np.ndarra
     if partitions * columns > max(MAX_GRID_NUMBERS // (coils * height), MAX_GRID_RATIO * len(group.sums)):
         raise InputError(
             f"a slice or slab of {coils} coils, {height} x {columns} x {partitions} is more than {MAX_GRID_NUMBERS} "
-            f"numbers, of which {len(group.sums)} lines are there; check the header's matrix"
+            f"numbers, but {len(group.sums)} lines are there; check the header's matrix"
         )
     grid = np.zeros((partitions, coils, height, columns), np.complex64)
     lines = np.zeros((columns, partitions), bool)

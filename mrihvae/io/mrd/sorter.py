@@ -161,7 +161,7 @@ class SliceAssembler:
         if number >= len(self.header.encodings):
             text = f"is of encoding {number}, and the header has {len(self.header.encodings)}"
             if is_dispensable:
-                self._warn([f"a calibration line {text}: such lines are left out"])
+                self._warn([f"an ACS line {text}: such lines are left out"])
                 return None
             raise InputError(
                 f"line {line.scan_counter}: {text}; convert the scan again with a style sheet that adds the encoding, "
@@ -252,14 +252,14 @@ class SliceAssembler:
             group.fill(gaps)
             self._warn(
                 [
-                    f"calibration lines of calibration mode '{group.encoding.calibration_mode or 'none'}' fill gaps "
+                    f"ACS lines of calibration mode '{group.encoding.calibration_mode or 'none'}' fill gaps "
                     "between lines of the image: they are taken as its lines, as with 'embedded'"
                 ]
             )
         elif group.encoding.calibration_mode in SEPARATE and self._calibration.may_fill(key, group):
             self._warn(
                 [
-                    "calibration lines are exactly those that the image lacks, but they are left out of it by the "
+                    "ACS lines are exactly those that the image lacks, but they are left out of it by the "
                     f"header's calibration mode '{group.encoding.calibration_mode}': if they belong to it, write "
                     "'embedded' there"
                 ]

@@ -172,7 +172,7 @@ def _doubts(measurement: Measurement, image: Sequence[Line]) -> list[str]:
         found.append("the measurement has no end; it may have been stopped, so that lines are missing")
     if measurement.protocol.is_pulseq:
         found.append(
-            "a Pulseq sequence, of which the protocol does not know the matrix: it is that of the lines, and the size "
+            "a Pulseq sequence, whose matrix the protocol does not know: it is that of the lines, and the size "
             "of voxels that of the protocol's field of view, which may be another"
         )
     both = Counter(key for key, _ in {(line.head.Counter.Eco, line.has("REFLECT")) for line in image})

@@ -37,7 +37,7 @@ def test_lines_that_fill_gaps_are_of_the_image(mode: str | None, early: bool, op
     assert psnr(stacked(slices), kspace * (PATTERN | CENTER)) > EQUAL
     assert all((one.mask == PATTERN | CENTER).all() and one.calibration is None for one in slices)
     (text,) = sorter.warnings
-    assert text.startswith(f"calibration lines of calibration mode '{mode or 'none'}' fill gaps between lines")
+    assert text.startswith(f"ACS lines of calibration mode '{mode or 'none'}' fill gaps between lines")
     _, embedded = sort(header("embedded"), lines, early)
     assert psnr(stacked(slices), stacked(embedded)) > EQUAL
 
@@ -73,7 +73,7 @@ def test_separate_lines_that_only_the_image_lacks_are_doubted() -> None:
     kspace = phantom(*SHAPE)
     lines = mrd.cartesian_lines(kspace, mask=PATTERN, calibration=CENTER)
     (text,) = sort(header("separate"), lines)[0].warnings
-    assert text.startswith("calibration lines are exactly those that the image lacks, but they are left out")
+    assert text.startswith("ACS lines are exactly those that the image lacks, but they are left out")
     lines = mrd.cartesian_lines(kspace, mask=PATTERN, calibration=CENTER, calibration_apart=True)
     assert not sort(header("separate"), lines)[0].warnings
 

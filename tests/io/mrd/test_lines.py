@@ -248,7 +248,7 @@ def test_lines_are_averaged_and_laid_out() -> None:
 def test_grids_that_no_lines_fill() -> None:
     large = encoding((16, 4000, 4000), 16)
     group = LineGroup(large, ismrmrd.AcquisitionHeader(), (0.0, 15.0), {(4, 0): complex_normal((2, 16))}, {(4, 0): 1})
-    with pytest.raises(InputError, match="of which 1 lines are there; check the header's matrix"):
+    with pytest.raises(InputError, match="but 1 lines are there; check the header's matrix"):
         grid_lines(group, 4000)
 
 

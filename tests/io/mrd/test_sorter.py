@@ -693,7 +693,7 @@ def test_calibration_lines_of_an_encoding_that_the_header_has_not(early: bool) -
     sorter, slices = sort(mrd.cartesian_xml(SHAPE, calibration_mode="separate"), [*first, *lines], early)
     assert nmse(stacked(slices), np.where(LINES, kspace, 0)) < EXACT
     assert all(one.calibration is None for one in slices)
-    assert sorter.warnings == ["a calibration line is of encoding 1, and the header has 1: such lines are left out"]
+    assert sorter.warnings == ["an ACS line is of encoding 1, and the header has 1: such lines are left out"]
 
 
 @pytest.mark.parametrize("center", [15, 17])
