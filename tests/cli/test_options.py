@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from cyclopts.argument import Argument
 
-from mrihvae.cli.main import COMMANDS, _make_app, parse
+from mrihvae.cli.main import COMMANDS, make_app, parse
 from mrihvae.cli.sections import TITLES, USUAL
 from tests.support import REPOSITORY
 
@@ -52,6 +52,7 @@ LATER: dict[str, set[str]] = {
         "samples",
         "work",
     },
+    "completion": {"shell"},
     "convert": {"contrast", "key", "log_json", "max_memory", "overwrite", "repetition", "resume", "uncentered"},
     "doctor": {"json"},
     "info": {"files", "json", "key", "max_memory", "uncentered"},
@@ -93,7 +94,7 @@ OUTPUT = ["--output", "out"]
 def arguments_of(command: str) -> dict[str, Argument]:
     """Return what cyclopts made of a command's options, by the names of their attributes."""
     return {
-        one.field_info.name: one for one in _make_app()[command].assemble_argument_collection(default_parameter=USUAL)
+        one.field_info.name: one for one in make_app()[command].assemble_argument_collection(default_parameter=USUAL)
     }
 
 
@@ -160,11 +161,30 @@ def test_help_is_grouped_and_plain(command: str) -> None:
     assert f"mrihvae {command}" in shown[shown.index("Example") :]
 
 
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_default_says_something(command: str) -> None:
+    for argument in arguments_of(command).values():
+        default = None if argument.required else argument.field_info.default
+        if not argument.required and default is None and bool not in members(argument.hint):
+            assert isinstance(argument.parameter.show_default, str), argument.names
+
+
+def test_help_loads_no_torch() -> None:
+    """And nothing else that takes its time: a second of CPU would pass for all commands, but not with any of these."""
+    code = (
+        "import sys; from mrihvae.cli.main import COMMANDS, main; "
+        "[main([name, '--help']) for name in COMMANDS]; "
+        "print(*{'torch', 'numpy', 'scipy', 'h5py', 'matplotlib', 'fastmri'} & set(sys.modules), file=sys.stderr)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=REPOSITORY, check=True)
+    assert done.stderr == "\n"
+
+
 def test_examples_are_commands() -> None:
     for name, command in COMMANDS.items():
         text = (command.__doc__ or "").replace("\\\n", " ")
         calls = [line.split() for line in text.partition("Example")[2].splitlines() if line.strip().startswith("mrih")]
-        assert calls
+        assert len(calls) >= 2
         for call in calls:
             words = call[2 : call.index(">")] if ">" in call else call[2:]
             words = words[: words.index("<")] if "<" in words else words
