@@ -81,7 +81,7 @@ class Report(Options):
 
     Examples:
       mrihvae report out/
-      mrihvae report out/ --slices 4 --title "Knee, 4x" --output knee.html
+      mrihvae report out/ --slices 4 --title Knee --output knee.html
     """
 
     folder: Path = INPUT(
