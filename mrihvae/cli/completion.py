@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from mrihvae.cli.main import make_app
 from mrihvae.cli.options import Completion
 
 
 def run(arguments: Completion) -> None:
     """Print the script."""
-    print(make_app().generate_completion(prog_name="mrihvae", shell=arguments.shell))
+    shell: Any = arguments.shell  # one of the choices
+    print(make_app().generate_completion(prog_name="mrihvae", shell=shell))
