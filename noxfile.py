@@ -92,6 +92,13 @@ def _compiled() -> list[str]:
 
 
 @nox.session
+def deepinv(session: nox.Session) -> None:
+    """Run the tests beside deepinv, which the extra `test` does not bring."""
+    _install(session, ".[test,deepinv]")
+    session.run("pytest", "-n", "0", "tests/test_deepinv.py", *session.posargs)
+
+
+@nox.session
 def newest_torch(session: nox.Session) -> None:
     """Run tests with the newest torch, within the bounds or beyond them; arguments are pytest's."""
     _install(session, ".[test]")

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from tqdm import tqdm
 
 from mrihvae.cli.adapt_scans import SiteScan, open_scans, read_slices
-from mrihvae.cli.common import check_output, reading_of
+from mrihvae.cli.common import check_output, next_command, reading_of
+from mrihvae.cli.console import progress
 from mrihvae.cli.options import Adapt
 from mrihvae.cli.output_folder import claim_results
 from mrihvae.cli.train import Stop
@@ -119,13 +118,13 @@ def closing_lines(job: Adaptation, output: Path, file: Path) -> str:
             f"check on held-out lines: no better than the start ({done.start:.2f} dB) in {counted(done.step, 'step')}"
         )
         lines.append(f"weights: {weights}, those of the start")
-    command = ["mrihvae", "reconstruct", str(file), "--checkpoint", str(weights), "--output", "out"]
-    return "\n".join([*lines, f"next: {shlex.join(command)}"])
+    command = next_command("reconstruct", str(file), "--checkpoint", str(weights), "--output", "out")
+    return "\n".join([*lines, command])
 
 
 def _progress(steps: Iterable[int], job: Adaptation) -> Iterator[int]:
     """Show steps, loss and check."""
-    with tqdm(steps, "adapting", initial=job.progress.step, total=job.settings.steps) as bar:
+    with progress(steps, "adapting", "step", initial=job.progress.step, total=job.settings.steps, leave=True) as bar:
         for step in bar:
             done = job.progress
             bar.set_postfix_str(

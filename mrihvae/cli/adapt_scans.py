@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tqdm import tqdm
 
 from mrihvae.cli.common import Failures
+from mrihvae.cli.console import progress
 from mrihvae.coils.settings import CoilSettings
 from mrihvae.data.scan import Scan, is_complete
 from mrihvae.errors import InputError
@@ -85,7 +85,7 @@ def read_slices(scans: Sequence[SiteScan], most: int) -> list[UndersampledSlice]
     every = [(scan, k) for scan in scans for k in range(len(scan.sliced))]
     chosen = np.unique(np.linspace(0, len(every) - 1, min(most, len(every))).round().astype(int))
     slices, failures = list[UndersampledSlice](), Failures(len(scans))
-    for scan, k in tqdm([every[n] for n in chosen], "reading", leave=False):
+    for scan, k in progress([every[n] for n in chosen], "reading", "slice"):
         if scan.scan.name not in failures.reasons:
             with failures.collect(scan.scan.name):
                 slices += [one for one in (scan.slice(k),) if one is not None]

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import replace
 
-from tqdm import tqdm
-
 from mrihvae.cli import options
-from mrihvae.cli.common import Failures
+from mrihvae.cli.common import Failures, next_command
+from mrihvae.cli.console import progress
 from mrihvae.errors import InputError
 from mrihvae.evaluation.calibration import CalibrationScan, fit_calibration
 from mrihvae.evaluation.calibration_scans import measure_scans, person_of
@@ -41,7 +40,7 @@ def run(arguments: options.Calibrate) -> int:
     patterns = [Undersampling(arguments.mask_type, one, 0.32 / one) for one in arguments.acceleration]
     files = [file for place in arguments.input for file in list_kspace(place)]
     failures, rows = Failures(len(files)), dict[str, list[CalibrationScan]]()
-    for file in tqdm(files, "measuring", unit="file"):
+    for file in progress(files, "measuring", "file"):
         with failures.collect(file.name):
             for scan in open_kspace(file, lazy=True):
                 kind = SEVERAL_COILS if scan.coils > 1 else ONE_COIL
@@ -52,7 +51,8 @@ def run(arguments: options.Calibrate) -> int:
     mark = fingerprint(weights)
     save_calibration(path, mark, load_calibration(path, mark) | found)
     print("\n".join(describe(found)))
-    return failures.conclude("measured", path, "calibrates 'mrihvae reconstruct --samples' with these weights")
+    words = ("--checkpoint", arguments.checkpoint, "--samples", "16", "--output", "out")
+    return failures.conclude("measured", path, next_command("reconstruct", "SCANS", *words))
 
 
 def describe(found: dict[str, Calibration]) -> Iterable[str]:

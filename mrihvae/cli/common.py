@@ -68,9 +68,9 @@ def settings_lines(summary: Mapping[str, Any]) -> str:
     return "\n".join(f"{name}: {json.dumps(value)}" for name, value in summary.items() if value is not None)
 
 
-def report_command(output: Path) -> str:
-    """Return what to do after a reconstruction."""
-    return f"next: {shlex.join(['mrihvae', 'report', str(output)])}"
+def next_command(command: str, *words: str) -> str:
+    """Return what to do next: a command that can be copied."""
+    return f"next: {shlex.join(['mrihvae', command, *words])}"
 
 
 def check_output(folder: Path, *below: str) -> None:

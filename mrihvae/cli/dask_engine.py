@@ -27,10 +27,9 @@ import torch
 from distributed import Client, KilledWorker, LocalCluster, Worker, WorkerPlugin, as_completed
 from distributed.security import Security
 from distributed.system import MEMORY_LIMIT
-from tqdm import tqdm
 
 from mrihvae import __version__
-from mrihvae.cli.console import show_warning, silence
+from mrihvae.cli.console import progress, show_warning, silence
 from mrihvae.cli.events import log_event
 from mrihvae.cli.reconstruct_files import open_cached
 from mrihvae.cli.tasks import LEAST_MEMORY, Result, Runner, Task, Workers
@@ -135,7 +134,7 @@ def _run(client: Client, workers: Workers, tasks: Sequence[Task]) -> Iterator[tu
     client.register_plugin(plugin, name=run)
     suspects: list[Task] = []
     try:
-        with tqdm(total=len(tasks), desc="volumes", unit="volume", leave=False, smoothing=0) as bar:
+        with progress(title="reconstructing", total=len(tasks), smoothing=0) as bar:
             for attempt, chosen in enumerate((tasks, suspects)):
                 together = [list(chosen)] if attempt == 0 else [[task] for task in chosen]
                 for number, group in enumerate(together):

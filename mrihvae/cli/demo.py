@@ -13,10 +13,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from tqdm import tqdm
 
 from mrihvae.cli import options, report
 from mrihvae.cli.common import check_output
+from mrihvae.cli.console import progress
 from mrihvae.cli.reconstruct import FOLDERS, summarize
 from mrihvae.cli.reconstruct_files import reconstruct_to_files
 from mrihvae.cli.reconstruct_options import read_method, read_undersampling
@@ -179,7 +179,7 @@ def _check_earlier(output: Path) -> None:
 @contextmanager
 def _progress(title: str, name: str, slices: int) -> Iterator[Callable[[int], None]]:
     """Show the scan and the method that are at work."""
-    with tqdm(total=slices, desc=f"{title}: {LABELS.get(name, name)}", unit="slice", leave=False) as bar:
+    with progress(title=f"{title}: {LABELS.get(name, name)}", unit="slice", total=slices) as bar:
         yield lambda count: bar.update(count) and None
 
 

@@ -8,8 +8,7 @@ from functools import partial
 from importlib.util import find_spec
 from typing import Any
 
-from tqdm import tqdm
-
+from mrihvae.cli.console import progress
 from mrihvae.cli.tasks import LEAST_MEMORY, Result, Runner, Task, Workers
 from mrihvae.errors import InputError
 
@@ -73,5 +72,5 @@ def open_runner(workers: Workers | None, verbose: bool = False, title: str | Non
 
 def _run_here(title: str | None, tasks: Sequence[Task]) -> Iterator[tuple[Task, Result]]:
     """Do tasks in this process, each when its result is requested."""
-    for task in tqdm(tasks, title, unit="volume", leave=False, disable=title is None):
+    for task in progress(tasks, title or "", disable=True if title is None else None):
         yield task, partial(task.finish, ())

@@ -5,13 +5,13 @@ from __future__ import annotations
 import csv
 import json
 import math
+import sys
 from collections.abc import Mapping
 from importlib import metadata
 from typing import Any, TextIO
 
-from tqdm import tqdm
-
 from mrihvae.cli import options
+from mrihvae.cli.console import progress
 from mrihvae.evaluation.scores import METRICS, Evaluation, VolumeScores, evaluate
 from mrihvae.utils.files import atomic_write
 from mrihvae.utils.text import printable
@@ -27,7 +27,7 @@ def run(arguments: options.Evaluate) -> None:
         arguments.challenge,
         arguments.acquisition,
         arguments.acceleration,
-        lambda pairs: tqdm(pairs, "scoring", leave=False),
+        lambda pairs: progress(pairs, "scoring"),
     )
     print(table(evaluation))
     if arguments.json:
@@ -44,6 +44,8 @@ def run(arguments: options.Evaluate) -> None:
             temporary.open("w", newline="", errors="backslashreplace") as file,
         ):
             write_csv(evaluation, file)
+    for path in filter(None, (arguments.json, arguments.csv)):
+        print(f"scores: {path}", file=sys.stderr)
 
 
 def table(evaluation: Evaluation) -> str:

@@ -91,7 +91,7 @@ def parse(arguments: Sequence[str]) -> Options | None:
     cyclopts.CycloptsError
         Options or values that the command does not know, or lacks.
     """
-    command, bound, _ = _make_app().parse_args(arguments or ["--help"], exit_on_error=False, print_error=False)
+    command, bound, _ = make_app().parse_args(arguments or ["--help"], exit_on_error=False, print_error=False)
     try:
         options = command(*bound.args, **bound.kwargs)
     except SystemExit as leaving:  # so rich leaves where the reader of our output has seen enough
@@ -99,7 +99,7 @@ def parse(arguments: Sequence[str]) -> Options | None:
     return options if isinstance(options, Options) else None
 
 
-def _make_app() -> App:
+def make_app() -> App:
     """Declare the commands for cyclopts; help is in plain text, in lines and columns without a box."""
     layout = DefaultFormatter(panel_spec=PanelSpec(box=Box(8 * "    \n"), padding=(0, 0, 0, 3)))
     app = App(

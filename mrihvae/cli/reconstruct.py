@@ -18,8 +18,8 @@ from mrihvae.cli.common import (
     check_output,
     check_results,
     finished_before,
+    next_command,
     reading_of,
-    report_command,
     settings_lines,
 )
 from mrihvae.cli.engine import open_runner, workers_of
@@ -91,14 +91,15 @@ def _run(arguments: Reconstruct) -> int:
         if file not in there
     ]
     waiting = [name for file, (names, _) in heads.items() if file not in there for name in names]
-    with claim_results(output, waiting), open_runner(workers, arguments.verbose) as runner:
+    title = "reconstructing" if len(tasks) > 1 else None
+    with claim_results(output, waiting), open_runner(workers, arguments.verbose, title) as runner:
         try:
             _reconstruct_all(runner(tasks), [file.name for file in heads], there, results, arguments.verbose)
         finally:
             _remove_parts(output, waiting, arguments.format)
     failures.check_any_left(_input(arguments), "reconstructed")
     results.write(last=True)
-    return failures.conclude("reconstructed", output / "reconstructions", report_command(output))
+    return failures.conclude("reconstructed", output / "reconstructions", next_command("report", str(output)))
 
 
 @dataclass

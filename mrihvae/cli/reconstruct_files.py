@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tqdm import tqdm
 
+from mrihvae.cli.console import progress
 from mrihvae.cli.pieces import Piece, add_stages, join_pieces, reconstruct_piece
 from mrihvae.cli.reconstruction_images import write_images
 from mrihvae.data.geometry import VOXEL_KEY
@@ -116,7 +116,7 @@ def reconstruct_to_files(
         if pieces:
             piece = join_pieces(pieces)
         else:
-            with tqdm(total=len(scan.kspace), desc=printable(scan.name), unit="slice", leave=False) as bar:
+            with progress(title=scan.name, unit="slice", total=len(scan.kspace)) as bar:
                 piece = reconstruct_piece(scan, file, mask, method, batch_size, sampled, seed, options, bar.update)
         found, effective = piece.found, round(effective_acceleration(mask), 3)
         with stage("write"):

@@ -5,10 +5,9 @@ from __future__ import annotations
 import shlex
 from datetime import datetime
 
-from tqdm import tqdm
-
 from mrihvae import __version__
 from mrihvae.cli import options
+from mrihvae.cli.console import progress
 from mrihvae.errors import InputError
 from mrihvae.evaluation.report.data import Report
 from mrihvae.evaluation.report.page import render
@@ -26,7 +25,7 @@ def run(arguments: options.Report) -> None:
     for path in map(record.reconstruction, record.rows):  # before anything is computed
         if not path.is_file():
             raise InputError(f"{path}: file not found, but {record.path} lists it; reconstruct it with --resume")
-    rows = tqdm(record.rows, "report", unit="volume", leave=False)
+    rows = progress(record.rows, "report")
     volumes = [collect_volume(record, row, scans, arguments.slices) for row in rows]
     now = f"{datetime.now().astimezone():%Y-%m-%d %H:%M %z}"
     report = Report(
@@ -40,6 +39,8 @@ def run(arguments: options.Report) -> None:
         },
         record_name=record.path.name,
         record_text=record.text,
+        method=record.method,
+        failed=record.failed(),
     )
     text = render(report)
     output = arguments.output or arguments.folder / "report.html"

@@ -11,11 +11,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from tqdm import tqdm
 
 from mrihvae import __version__
 from mrihvae.cli import options
 from mrihvae.cli.common import Failures, check_output, check_results, finished_before
+from mrihvae.cli.console import progress
 from mrihvae.errors import InputError
 from mrihvae.evaluation.figures import ERROR_GAIN, volume_panel
 from mrihvae.io.images import (
@@ -97,7 +97,7 @@ def run(arguments: options.Restore) -> int:
             _write_record(arguments.output, summary, done, failures)
     failures.check_any_left(arguments.input, "restored")
     _write_record(arguments.output, summary, done, failures)
-    return failures.conclude("restored", arguments.output, f"pictures: {arguments.output / 'panels'}")
+    return failures.conclude("restored", arguments.output, f"pictures of each: {arguments.output / 'panels'}")
 
 
 def _write_record(folder: Path, summary: dict[str, Any], done: dict[str, Any], failures: Failures) -> None:
@@ -204,7 +204,7 @@ def _restore_file(
     values = np.where(known, values, 0)
     check_size(file, (values.shape[-2], values.shape[-1]), job)
     began = time.perf_counter()
-    with tqdm(total=values.shape[0] * values.shape[1], desc=file.name, unit="slice", leave=False) as bar:
+    with progress(title=file.name, unit="slice", total=values.shape[0] * values.shape[1]) as bar:
         try:
             parts = [restore_volume(file, v, k, job, bar.update) for v, k in zip(values, known)]
         except (MemoryError, RuntimeError) as error:

@@ -26,8 +26,8 @@ from mrihvae.cli.common import (
     check_output,
     check_results,
     finished_before,
+    next_command,
     reading_of,
-    report_command,
     settings_lines,
 )
 from mrihvae.cli.console import show_warning
@@ -181,7 +181,7 @@ def _run(arguments: options.Run) -> int:
     print(table(protocol, written.rows_in_order(), written.evaluation()))
     if not written.scores:
         print(f"\nno file has a target ({TARGETS[protocol.challenge]}): there is nothing to score")
-    return failures.conclude("reconstructed", output, report_command(output))
+    return failures.conclude("reconstructed", output, next_command("report", str(output)))
 
 
 def git_state(root: Path = ROOT) -> dict[str, Any] | None:

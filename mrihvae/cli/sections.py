@@ -46,8 +46,12 @@ class Section:
         return field(default=declared.default, metadata={**declared.metadata, "setting": (settings, name)})
 
 
-TITLES = ("Input and output", "Sampling", "Degradation", "Method", "Posterior samples", "Coils", "Workers", "Expert")
-FILES, SAMPLING, DEGRADATION, METHOD, SAMPLES, COILS, WORKERS, EXPERT = map(Section, TITLES, range(len(TITLES)))
+TITLES = (  # in the order of the help
+    "Input", "Output", "Sampling", "Degradation", "Method", "Posterior samples", "Coils", "Workers", "Expert",
+)  # fmt: skip
+INPUT, RESULTS, SAMPLING, DEGRADATION, METHOD, SAMPLES, COILS, WORKERS, EXPERT = map(
+    Section, TITLES, range(len(TITLES))
+)
 SEVERAL: dict[str, Any] = {"consume_multiple": (1, None)}  # values after one option
 
 

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 from tqdm import tqdm
 
 from mrihvae.cli import options
-from mrihvae.cli.common import check_output, reading_of
-from mrihvae.cli.console import show_error
+from mrihvae.cli.common import check_output, next_command, reading_of
+from mrihvae.cli.console import progress, show_error
 from mrihvae.errors import InputError
 from mrihvae.io.mrd.extra import require_ismrmrd
 from mrihvae.utils.memory import GIB, LIMIT_VARIABLE, limit
@@ -44,7 +44,7 @@ def run(arguments: options.Send) -> int:
     stream = open_stream(arguments.input, arguments.group, reading_of(arguments))
     messages = _with_first(client_messages(stream, arguments.config, parameters))
     answers = _Answers(str(address))
-    with tqdm(total=stream.count, desc="sending", unit="message", leave=False, disable=None) as bar:
+    with progress(title="sending", unit="message", total=stream.count) as bar:
         try:
             for answer in exchange_messages(address, messages, arguments.timeout, bar.update):
                 answers.take(answer)
@@ -54,6 +54,7 @@ def run(arguments: options.Send) -> int:
     if images:
         for name, count in write_received_images(path, images, stream.xml).items():
             print(f"{path}: {name}, {count} {'image' if count == 1 else 'images'}")
+        print(next_command("convert", str(path), str(arguments.output / "dicom"), "--format", "dcm"), file=sys.stderr)
     elif not errors:
         errors.append(f"{address}: sent no image; see its log")
     for text in errors:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 from functools import partial
 from pathlib import Path
 
-from tqdm import tqdm
-
 from mrihvae.cli import options
-from mrihvae.cli.common import check_output
+from mrihvae.cli.common import check_output, next_command
+from mrihvae.cli.console import progress
 from mrihvae.errors import InputError
 from mrihvae.physics.sampling import Undersampling
 from mrihvae.simulation.files import ImageGroup, draw_lines, image_groups, simulate_file, undersample_file
@@ -43,11 +43,13 @@ def run(arguments: options.Simulate) -> None:
         raise InputError(f"{arguments.images}: no slice with an object in it; give other images")
     size = f"{settings.matrix} x {settings.matrix}, {settings.coils} {'coil' if settings.coils == 1 else 'coils'}"
     print(f"{size}: {complete}" + ("" if undersampling is None else f"   undersampled: {undersampled}"))
+    words = [str(complete), "--mask-type", "random"] if undersampling is None else [str(undersampled)]
+    print(next_command("reconstruct", *words, "--output", "out"), file=sys.stderr)
 
 
 def _simulate(group: ImageGroup, path: Path, settings: ScannerSettings, keep_maps: bool, number: str) -> int:
     """Write one fully sampled scan, and return its number of slices."""
-    bar = partial(tqdm, desc=f"{path.name} ({number})", unit="slice", leave=False)
+    bar = partial(progress, title=f"{path.name} ({number})", unit="slice")
     try:
         return simulate_file(group, path, settings, keep_maps, bar)
     except (MemoryError, RuntimeError) as error:

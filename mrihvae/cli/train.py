@@ -8,19 +8,20 @@ import json
 import math
 import signal
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.distributed as dist
-from tqdm import tqdm
 
 from mrihvae.cli import options
 from mrihvae.cli.common import check_output
+from mrihvae.cli.console import progress
 from mrihvae.cli.output_folder import claim_results
 from mrihvae.cli.train_checks import check_fit, check_same_data, check_same_settings, describe
+from mrihvae.cli.train_output import LossLines, closing_lines, show_steps
 from mrihvae.datasets.mixture import Reading, load_mixture
 from mrihvae.errors import InputError, reason
 from mrihvae.model.hvae import HVAE
@@ -35,12 +36,11 @@ from mrihvae.protocols.training import (
     read_training_protocol,
 )
 from mrihvae.training.draw import SimulationSettings
-from mrihvae.training.loop import Batch, train
+from mrihvae.training.loop import train
 from mrihvae.training.processes import any_process, check_agreement, join, rank, share_of
 from mrihvae.training.run import Run, TrainSettings, continue_weights, load_checkpoint
 from mrihvae.training.validation import ValidationCase, ValidationSettings, draw_cases, validate
 from mrihvae.utils.config import from_dict
-from mrihvae.utils.text import counted
 
 VALIDATE_EVERY = 500  # steps
 STREAMED = 10**9  # bytes of HDF5 below a path, beyond which slices are read when they are drawn
@@ -67,7 +67,7 @@ def _run(arguments: options.Train, first: bool) -> None:
     share_of(job.settings.accumulate)
     mixture = load_mixture(
         paths,
-        lambda files: iter(tqdm(files, "reading", disable=not first)),
+        lambda files: iter(progress(files, "reading", "file", disable=None if first else True)),
         reading_of(arguments, job.simulation.several),
     )
     check_fit(mixture, job.model.settings, job.settings)
@@ -84,25 +84,28 @@ def _run(arguments: options.Train, first: bool) -> None:
         provenance["protocol"] = {"name": path.stem, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
     if origin := _starting_weights(arguments, protocol):
         provenance["begun"] = origin
+    losses = LossLines(job.settings.steps)
     try:
         train(
             job,
             mixture,
             arguments.output,
             arguments.checkpoint_seconds,
-            lambda steps: _progress(steps, job, first),
+            lambda steps: show_steps(steps, job, first),
             stop,
             provenance,
             max(0, arguments.workers),
             validate,
+            losses,
         )
     except InputError as error:  # of a worker it comes with that one's traceback
         raise InputError(str(error).splitlines()[-1].removeprefix(f"{InputError.__module__}.InputError: ")) from error
     if first:
+        losses.show()
         from mrihvae.evaluation.figures import training_figure
 
         training_figure(arguments.output / "log.jsonl", arguments.output / "training.png")
-        print(_closing_lines(job, arguments.output))
+        print(closing_lines(job, arguments))
 
 
 def _options_of_process(arguments: options.Train) -> options.Train:
@@ -117,16 +120,6 @@ def _options_of_process(arguments: options.Train) -> options.Train:
 def _holds_run(output: Path) -> bool:
     """Return whether there is a checkpoint to resume."""
     return (output / "checkpoint.safetensors").exists()
-
-
-def _closing_lines(job: Run, output: Path) -> str:
-    """Describe where a run stands, and what to do next."""
-    step, steps = job.counters.step, job.settings.steps
-    weights = output / "weights.safetensors"
-    if step < steps:
-        return f"stopped at step {step} of {steps}; continue with --resume\nweights so far: {weights}"
-    use = f"use them with: mrihvae reconstruct ... --checkpoint {weights}"
-    return f"finished {counted(steps, 'step')}\nweights: {weights}; {use}"
 
 
 def _starting_weights(arguments: options.Train, protocol: TrainingProtocol | None) -> dict[str, str]:
@@ -286,11 +279,3 @@ class Stop:
 
     def __call__(self) -> bool:
         return any_process(self.requested or time.monotonic() > self.end)
-
-
-def _progress(batches: Iterator[Sequence[Batch]], job: Run, show: bool) -> Iterator[Sequence[Batch]]:
-    with tqdm(batches, "training", initial=job.counters.step, total=job.settings.steps, disable=not show) as bar:
-        for scans in bar:
-            yield scans
-            skipped = job.counters.skipped_prior + job.counters.skipped_masked
-            bar.set_postfix(skipped=skipped, refresh=False)

@@ -17,8 +17,8 @@ from mrihvae.utils.files import atomic_write
 
 def write_step(
     path: Path, run: Run, scans: Scans | DegradedImages, masked: Rollout | None, prior: PriorTerms | None
-) -> None:
-    """Append the line of a step; numbers are nats per real dimension unless named otherwise."""
+) -> dict[str, Any]:
+    """Append the line of a step, and return it; numbers are nats per real dimension unless named otherwise."""
     line = dataclasses.asdict(run.counters)
     if isinstance(scans, Scans):
         line["coils"] = scans.coils
@@ -38,6 +38,7 @@ def write_step(
             "active": [round(v, 5) for v in prior.active.tolist()],
         }
     append_line(path, line)
+    return line
 
 
 def append_line(path: Path, line: Mapping[str, Any]) -> None:

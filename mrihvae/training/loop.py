@@ -224,6 +224,7 @@ def train(
     provenance: dict[str, Any] | None = None,
     workers: int = 0,
     validate: Callable[[HVAE], Mapping[str, Any]] | None = None,
+    watch: Callable[[Mapping[str, Any]], object] | None = None,
 ) -> None:
     """Train up to `run.settings.steps`, with checkpoints, a log and the averaged weights in `directory`.
 
@@ -244,6 +245,7 @@ def train(
     workers : further processes that draw batches ahead, for a device that is faster than that; 0 draws in this one
     validate : scores the averaged weights every `TrainSettings.validate_every` steps, for validation.jsonl; the time it
         takes counts in the seconds of the run
+    watch : called after every step with its line of log.jsonl, as `mrihvae.training.log.write_step` describes it
 
     Examples
     --------
@@ -271,7 +273,9 @@ def train(
         run.counters.seconds = before + time.monotonic() - began
         finished = run.counters.step == run.settings.steps or stop()
         if rank() == 0:
-            write_step(directory / "log.jsonl", run, batches[0], *terms)
+            line = write_step(directory / "log.jsonl", run, batches[0], *terms)
+            if watch is not None:
+                watch(line)
             if validate is not None and _is_due(run):
                 with _precision(run):
                     scores = validate(run.average)

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from mrihvae.cli import common
-from mrihvae.cli.common import Failures, check_output, check_results, finished_before, report_command
+from mrihvae.cli.common import Failures, check_output, check_results, finished_before, next_command
 from mrihvae.errors import InputError, OutputError
 
 SUMMARY: dict[str, Any] = {"method": "tv", "seed": 3}
@@ -121,7 +121,7 @@ def test_a_bad_file_does_not_stop_the_others(capsys: pytest.CaptureFixture[str])
     failures = Failures(3)
     assert process(failures, b=InputError("b: is bad")) == ["a", "c"]
     failures.check_any_left(Path("in"), "restored")
-    assert failures.conclude("restored", Path("out"), report_command(Path("my out"))) == 1
+    assert failures.conclude("restored", Path("out"), next_command("report", "my out")) == 1
     assert capsys.readouterr().err.splitlines() == [
         "mrihvae: error: b: is bad",
         "2 of 3 restored, 1 failed: out; next: mrihvae report 'my out'",

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from cyclopts.argument import Argument
 
-from mrihvae.cli.main import COMMANDS, _make_app, parse
+from mrihvae.cli.main import COMMANDS, main, make_app, parse
 from mrihvae.cli.sections import TITLES, USUAL
 from tests.support import REPOSITORY
 
@@ -52,6 +52,7 @@ LATER: dict[str, set[str]] = {
         "samples",
         "work",
     },
+    "completion": {"shell"},
     "convert": {"contrast", "key", "log_json", "max_memory", "overwrite", "repetition", "resume", "uncentered"},
     "doctor": {"json"},
     "info": {"files", "json", "key", "max_memory", "uncentered"},
@@ -93,7 +94,7 @@ OUTPUT = ["--output", "out"]
 def arguments_of(command: str) -> dict[str, Argument]:
     """Return what cyclopts made of a command's options, by the names of their attributes."""
     return {
-        one.field_info.name: one for one in _make_app()[command].assemble_argument_collection(default_parameter=USUAL)
+        one.field_info.name: one for one in make_app()[command].assemble_argument_collection(default_parameter=USUAL)
     }
 
 
@@ -160,11 +161,30 @@ def test_help_is_grouped_and_plain(command: str) -> None:
     assert f"mrihvae {command}" in shown[shown.index("Example") :]
 
 
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_default_says_something(command: str) -> None:
+    for argument in arguments_of(command).values():
+        default = None if argument.required else argument.field_info.default
+        if argument.index is None and not argument.required and default is None and bool not in members(argument.hint):
+            assert isinstance(argument.parameter.show_default, str), argument.names
+
+
+def test_help_loads_no_torch() -> None:
+    """And nothing else that takes its time."""
+    code = (
+        "import sys; from mrihvae.cli.main import COMMANDS, main; "
+        "[main([name, '--help']) for name in COMMANDS]; "
+        "print(*{'torch', 'scipy', 'h5py', 'matplotlib', 'fastmri'} & set(sys.modules), file=sys.stderr)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=REPOSITORY, check=True)
+    assert done.stderr == "\n"
+
+
 def test_examples_are_commands() -> None:
     for name, command in COMMANDS.items():
         text = (command.__doc__ or "").replace("\\\n", " ")
         calls = [line.split() for line in text.partition("Example")[2].splitlines() if line.strip().startswith("mrih")]
-        assert calls
+        assert len(calls) >= 2
         for call in calls:
             words = call[2 : call.index(">")] if ">" in call else call[2:]
             words = words[: words.index("<")] if "<" in words else words
@@ -204,3 +224,20 @@ def test_several_values() -> None:
     assert (train.data, train.root, train.validation) == (("a", "b=2"), Path("d"), ("v", "w"))
     train = parse(["train", "a=3", "--validation", "v", *OUTPUT])
     assert train.data == ("a=3",) and train.output == Path("out") and train.stream is None
+
+
+@pytest.mark.parametrize(
+    ("words", "found"),
+    [
+        (["recon"], {"reconstruct"}),
+        (["reconstruct", "--acc"], {"--acceleration"}),
+        (["reconstruct", "--method", "amo"], {"amortized"}),
+    ],
+)
+def test_bash_completes(words: list[str], found: set[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["completion", "bash"]) == 0
+    line = " ".join(f"'{word}'" for word in ["mrihvae", *words])
+    script = f"{capsys.readouterr().out}\nCOMP_WORDS=({line}); COMP_CWORD={len(words)}\n"
+    script += "_mrihvae mrihvae\nprintf '%s\\n' \"${COMPREPLY[@]}\""
+    done = subprocess.run(["bash", "--norc"], input=script, capture_output=True, text=True, check=True)
+    assert {word.strip() for word in done.stdout.split()} == found

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from cyclopts import App, CycloptsError
 
-from mrihvae.cli.sections import EXPERT, FILES, USUAL, Options
+from mrihvae.cli.sections import EXPERT, INPUT, USUAL, Options
 
 
 @dataclass(frozen=True)
@@ -36,11 +36,11 @@ class Small(Options):
     """Small."""
 
     steps: int | None = EXPERT.setting(Settings, "steps", "all methods: ", shown="by the data")
-    file: str = FILES("a file", positional=True)
-    pair: tuple[int, int] = FILES("two", (1, 2))
+    file: str = INPUT("a file", positional=True)
+    pair: tuple[int, int] = INPUT("two", (1, 2))
     narrow: float | None = EXPERT.setting(Settings, "step", unset=True)
     wide: float = EXPERT.setting(Settings(step=2.0), "step")
-    flag: bool = FILES("a flag", False)
+    flag: bool = INPUT("a flag", False)
 
 
 def test_defaults_and_help_are_those_of_settings() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shlex
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -11,10 +12,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mrihvae.cli.main import main
+from mrihvae.cli.main import main, parse
+from mrihvae.cli.options import Train
 from mrihvae.cli.output_folder import claim_results
-from mrihvae.cli.train import _closing_lines, _name, reading_of, validation_cases
+from mrihvae.cli.train import _name, reading_of, validation_cases
 from mrihvae.cli.train_checks import check_fit, check_same_data, check_same_settings, describe
+from mrihvae.cli.train_output import LossLines, closing_lines
 from mrihvae.datasets.mixture import Reading, load_mixture
 from mrihvae.errors import InputError
 from mrihvae.model.settings import ModelSettings
@@ -172,11 +175,32 @@ def test_validation_is_of_undersampled_scans(changes: dict[str, Any], data: Path
 
 def test_closing_lines_say_where_a_run_stands(tmp_path: Path) -> None:
     job = Run.new(SMALL, TrainSettings(steps=3), SimulationSettings(), "cpu")
+    arguments = Train(data=("a b", "c=2"), output=tmp_path, validation=("v",), device="cuda")
     job.counters.step = 2
-    assert _closing_lines(job, tmp_path).startswith("stopped at step 2 of 3; continue with --resume\n")
+    head, where, following = closing_lines(job, arguments).splitlines()
+    assert head.startswith("stopped at step 2 of 3; ") and where == f"weights: {tmp_path / 'weights.safetensors'}"
+    again = parse(shlex.split(following.removeprefix("next: mrihvae ")))
+    assert again == dataclasses.replace(arguments, resume=True)
     job.counters.step = 3
-    text = _closing_lines(job, tmp_path)
-    assert text.startswith("finished 3 steps\n") and text.endswith(f"--checkpoint {tmp_path / 'weights.safetensors'}")
+    head, _, following = closing_lines(job, arguments).splitlines()
+    assert head.startswith("finished 3 steps; ")
+    assert following == f"next: mrihvae reconstruct SCANS --checkpoint {tmp_path / 'weights.safetensors'} --output out"
+
+
+def test_losses_are_means_since_the_line_before(capsys: pytest.CaptureFixture[str]) -> None:
+    losses = LossLines(10, every=1e9)
+    for step, error in ((1, 0.5), (2, 1.5)):
+        prior = {"elbo": 2.0} if step == 1 else {}
+        losses({"step": step, "seconds": 30.0 * step, "rollout": error, "zero_filled": 10.0, **prior})
+    assert capsys.readouterr().err == ""
+    losses.show()
+    losses.show()  # nothing since then
+    assert capsys.readouterr().err == (
+        "step 2 of 10, 1.0 min: negative ELBO 2.0000 nats per dimension, k-space error 10.00 dB below zero-filling\n"
+    )
+    losses.every = 0.0
+    losses({"step": 3, "seconds": 60.0, "skipped_prior": 1})
+    assert capsys.readouterr().err == "step 3 of 10, 1.0 min: 1 gradient skipped\n"
 
 
 def settings_file(path: Path, **changes: Any) -> Path:

@@ -198,6 +198,35 @@ def test_pictures_are_the_arrays(scans: Path, results: Path) -> None:
                 assert np.abs(page.picture(at, k, panel["kind"]) - expected).max() < 0.501
 
 
+def test_warnings_times_and_promises_of_volumes(results: Path) -> None:
+    found = {
+        "psnr_at_least": 25.5,
+        "ssim_at_least": 0.7,
+        "level": 0.9,
+        "calibration_persons": 99,
+        "shift_p_value": 0.03,
+    }
+    with h5py.File(results / "reconstructions/a.h5", "a") as file:
+        file["uncertainty"] = 0.1 * np.asarray(file["reconstruction"])
+    row = {**found, "warnings": ["beware"], "stages": {"read": 0.5, "inference": 2.0}, "peak_memory_mb": 700}
+    change(results / "reconstruct.json", lambda values: values["volumes"][0].update(row))
+    change(results / "reconstruct.json", lambda values: values.update(failed=[{"file": "d.h5", "error": "is bad"}]))
+    page = reported(results)
+    volume = page.volumes[0]
+    assert volume["warnings"] == ["beware"] and "beware" not in volume["notes"]
+    assert volume["promises"]["bounds"].startswith("PSNR at least 25.5 dB and SSIM at least 0.700, each with 90 % conf")
+    assert volume["promises"]["held-out p-value"].startswith("0.03: ") and page.volumes[1]["promises"] == {}
+    assert "unlike those of the calibration" in volume["promises"]["held-out p-value"]
+    for words in ("d.h5 failed:", "is bad", "2.500", "700"):
+        assert words in page.words
+
+
+def test_pictures_have_the_shape_of_voxels(scans: Path, results: Path) -> None:
+    with h5py.File(results / "reconstructions/a.h5", "a") as file:
+        file.attrs["voxel_mm"] = (1.0, 2.0, 5.0)
+    assert [volume["voxel"] for volume in reported(results).volumes] == [[1.0, 2.0], None, None]
+
+
 def test_run_of_a_protocol(scans: Path, tmp_path: Path) -> None:
     (tmp_path / "small.toml").write_text(PROTOCOL)
     assert run("run", tmp_path / "small.toml", "--data", scans.parent, "--output", tmp_path / "out") == 0
@@ -455,7 +484,7 @@ def test_page_shows_all(page: Browser) -> None:
 def test_focus_reaches_every_control(page: Browser) -> None:
     active = "(e => e.id || e.className || e.tagName)(document.activeElement)"
     reached: list[str] = []
-    while "SUMMARY" not in reached:  # of the raw JSON: the last one
+    while reached.count("SUMMARY") < 2:  # of the glossary, and of the raw JSON: the last one
         page.press("Tab")
         reached.append(page.evaluate(active))
         assert page.evaluate("getComputedStyle(document.activeElement).outlineStyle") != "none", reached
@@ -480,6 +509,33 @@ def test_table_is_sorted_from_the_keyboard(page: Browser) -> None:
     page.evaluate("document.querySelectorAll('#scores thead button')[0].click()")
     assert page.evaluate("document.querySelectorAll('#scores th[aria-sort]').length") == 1
     assert page.evaluate("document.querySelector('#scores tbody a').textContent") == "a.h5"
+
+
+@needs_browser
+def test_voxels_have_their_shape(results: Path) -> None:
+    with h5py.File(results / "reconstructions/a.h5", "a") as file:
+        file.attrs["voxel_mm"] = (1.0, 2.0, 5.0)
+    reported(results)
+    with Browser() as browser:
+        browser.look(1280, 1000)
+        browser.open(results / "report.html")
+        size = "(f => f.clientWidth / f.clientHeight)(at.querySelector('.frame'))"
+        assert in_viewer(browser, size) == pytest.approx(20 * 2 / 24, rel=0.02)  # of 24 x 20 voxels
+        assert in_viewer(browser, size, 1) == pytest.approx(20 / 24, rel=0.02)
+        assert browser.complaints == []
+
+
+@needs_browser
+def test_paper_has_all_pictures_and_no_controls(page: Browser) -> None:
+    page.send("Emulation.setEmulatedMedia", media="print")
+    page.evaluate("dispatchEvent(new Event('beforeprint'))")
+    page.wait_for("[...document.querySelectorAll('.viewer img')].every(i => i.complete && i.naturalWidth == 20)")
+    assert page.evaluate("document.querySelector('details.terms').open")
+    seen = "[...document.querySelectorAll('input, .buttons, .hint')].filter(e => e.checkVisibility()).length"
+    assert page.evaluate(seen) == 0
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    printed = base64.b64decode(page.send("Page.printToPDF", preferCSSPageSize=True)["data"])
+    assert printed.startswith(b"%PDF")
 
 
 @needs_browser
@@ -579,7 +635,7 @@ def test_chart_opens_slices(page: Browser) -> None:
 
 @needs_browser
 def test_raw_json_is_copied_or_selected(page: Browser) -> None:
-    page.evaluate("document.querySelector('details').open = true")
+    page.evaluate("document.querySelector('.settings details').open = true")
     page.evaluate("document.getElementById('copy').click()")
     page.wait_for("document.getElementById('copied').textContent")
     assert json.loads(page.evaluate("document.getElementById('raw').textContent"))["method"] == "zero-filled"

@@ -50,8 +50,9 @@ def test_facts_of_the_script() -> None:
     text = page.partition('id="facts">')[2].partition("</script>")[0]
     first, second = json.loads(text)["volumes"]
     assert first == {
-        "file": "a.h5", "slices": 5, "notes": ["no scan"], "scores": {"PSNR": [None, 1.5]}, "size": [2, 3],
-        "shown": [0, 4], "white": 2.5, "window": 0.5, "panels": [{"kind": "target", "title": "target", "range": ""}],
+        "file": "a.h5", "slices": 5, "notes": ["no scan"], "warnings": [], "promises": {}, "voxel": None,
+        "scores": {"PSNR": [None, 1.5]}, "size": [2, 3], "shown": [0, 4], "white": 2.5, "window": 0.5,
+        "panels": [{"kind": "target", "title": "target", "range": ""}],
     }  # fmt: skip
     assert second == {**first, "file": HOSTILE}
     assert re.findall(r'id="picture-(.*?)">(.*?)<', page) == [
@@ -88,10 +89,48 @@ def test_groups_of_settings() -> None:
 
 
 def test_strings_from_outside_are_text_wherever_they_stand() -> None:
-    volume = replace(VOLUME, name=HOSTILE, acquisition=HOSTILE, notes=(HOSTILE,))
+    volume = replace(
+        VOLUME, name=HOSTILE, acquisition=HOSTILE, notes=(HOSTILE,), warnings=(HOSTILE,), promises={HOSTILE: HOSTILE},
+        stages={HOSTILE: 1.0},
+    )  # fmt: skip
     row = replace(MEAN, name=HOSTILE, acquisition=HOSTILE)
     values = {HOSTILE: HOSTILE, "list": [HOSTILE], "group": {HOSTILE: [{HOSTILE: HOSTILE}]}}
-    page = render(Report(HOSTILE, (HOSTILE,), (volume,), (row,), values, HOSTILE, HOSTILE))
+    failed = ((HOSTILE, HOSTILE),)
+    page = render(Report(HOSTILE, (HOSTILE,), (volume,), (row,), values, HOSTILE, HOSTILE, HOSTILE, failed))
     assert "<b" not in page.replace("<body", "").replace("<button", "")
     head, rows, settings_, record = 1 + 1 + 1, 4 + 3, 2 + 1 + 3, 3 + 1  # title twice and about; cells with their values
-    assert unescape(page).count(HOSTILE) == head + rows + settings_ + record
+    warned, timed = 2 + 2, 2  # failed file and why, a warning and its volume; file and stage
+    assert unescape(page).count(HOSTILE) == head + rows + settings_ + record + warned + timed
+
+
+def test_words_have_their_meaning_as_tooltip_and_in_the_glossary() -> None:
+    page = render(replace(REPORT, method="hybrid"))
+    head = page.partition("<thead>")[2].partition("</thead>")[0]
+    assert re.findall(r'<abbr title="[^"]{20,}">(.*?)</abbr>', head) == ["R", "NMSE", "PSNR / dB", "SSIM", "s / slice"]
+    listed = re.findall("<dt>(.*?)</dt><dd>.{20,}</dd>", page)
+    assert {"R", "hybrid", "NMSE", "SSIM", "PSNR", "held-out p-value", "bounds"} <= set(listed)
+    assert "tv" not in listed  # another method
+    assert json.loads(page.partition('id="facts">')[2].partition("</script>")[0])["terms"]["bounds"]
+
+
+def test_warnings_failures_and_stages_are_shown_where_there_are_any() -> None:
+    assert 'id="warnings-heading"' not in render(REPORT) and 'id="stages-heading"' not in render(REPORT)
+    volumes = (
+        replace(VOLUME, warnings=("beware", "again"), stages={"read": 0.25, "inference": 1.5}, peak_memory=700),
+        replace(VOLUME, name="b.h5", warnings=("again",), stages={"maps": 1.0}),
+        replace(VOLUME, name="c.h5"),
+    )
+    page = render(replace(REPORT, volumes=volumes, failed=(("d.h5", "is bad"),)))
+    listed = page.partition('id="warnings-heading"')[2].partition("</section>")[0]
+    assert [re.sub(r"<.*?>|\s+", " ", one).split() for one in re.findall("<li>(.*?)</li>", listed, re.DOTALL)] == [
+        ["d.h5", "failed:", "is", "bad"],
+        ["beware", "(", "a.h5", ")"],
+        ["again", "(", "a.h5", ",", "b.h5", ")"],
+    ]
+    table = page.partition('<table id="stages">')[2].partition("</table>")[0]
+    rows = [re.sub("<.*?>", " ", row).split() for row in table.split("<tr>")[1:]]
+    assert rows == [
+        ["file", "read", "inference", "maps", "sum", "peak", "memory", "/", "MB"],
+        ["a.h5", "0.250", "1.500", "1.750", "700"],
+        ["b.h5", "1.000", "1.000"],
+    ]

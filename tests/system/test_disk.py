@@ -190,7 +190,7 @@ def test_disk_that_is_full_once_it_is_written_to(
     real = shutil.disk_usage
     monkeypatch.setattr(shutil, "disk_usage", lambda path: real(path)._replace(free=2 * MIB))
     (disk / "out").mkdir()
-    fill(disk, 0 if name.startswith(("evaluate", "filter")) else LEFT)  # scores and a small image take little
+    fill(disk, 0 if name.startswith(("evaluate", "filter", "calibrate")) else LEFT)  # of what takes little
     check(command(name, disk / "out"), disk)
 
 

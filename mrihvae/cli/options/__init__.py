@@ -4,6 +4,7 @@ A class is a command. The first line of its docstring is the command's summary; 
 No torch is loaded to show them.
 """
 
+from mrihvae.cli.options.completion import Completion as Completion
 from mrihvae.cli.options.doctor import Doctor as Doctor
 from mrihvae.cli.options.files import Convert as Convert
 from mrihvae.cli.options.files import Evaluate as Evaluate
@@ -25,6 +26,6 @@ from mrihvae.cli.options.training import Train as Train
 
 ORDER = (  # in which `mrihvae --help` lists them
     Demo, Reconstruct, Info, Restore, Evaluate, Convert, Report, Serve, Filter, Send, Protocols, Run, Sample, Simulate,
-    Train, Adapt, Calibrate, Doctor,
+    Train, Adapt, Calibrate, Doctor, Completion,
 )  # fmt: skip
 COMMANDS = {command.__name__.lower(): command for command in ORDER}

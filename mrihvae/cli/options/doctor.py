@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from mrihvae.cli.sections import FILES, Options
+from mrihvae.cli.sections import RESULTS, Options
 
 
 class Doctor(Options):
-    """check the installation: weights, packages, devices, limits, and a reconstruction of a phantom
+    """check the installation: weights, packages, devices, limits, and the reconstruction of a phantom
 
-    The status is 1 if something is wrong. It takes a few seconds and writes no files.
+    It takes a few seconds and writes no files. The exit status is 1 if something is wrong.
 
     Examples:
       mrihvae doctor
       mrihvae doctor --json > doctor.json
     """
 
-    json: bool = FILES("write an object for programs", False)
+    json: bool = RESULTS("print one JSON object, for programs", False)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from mrihvae.cli.options.common import KEY, LOG_JSON, MAX_MEMORY, OUTPUT, QUIET, UNCENTERED
-from mrihvae.cli.sections import FILES, Options
+from mrihvae.cli.sections import INPUT, RESULTS, Options
 from mrihvae.data.scan import TARGETS
 
 CONVERTED = ("h5", "nii", "mrd", "cfl", "npy", "png", "dcm")
@@ -14,9 +14,10 @@ CONVERTED = ("h5", "nii", "mrd", "cfl", "npy", "png", "dcm")
 class Convert(Options):
     """convert k-space and images: fastMRI HDF5, NIfTI, DICOM, MRD, BART, NumPy, PNG
 
-    K-space: fastMRI HDF5 (.h5), BART (.cfl), NumPy (.npy with .json). Images: NIfTI (.nii, .nii.gz), MRD images (.mrd),
-    PNG (.png), DICOM (--format dcm, a folder; or .dcm, one slice), .h5, .cfl, .npy. Folders are converted file by file.
-    An uncertainty map goes into the same file or folder, or into NAME_uncertainty beside it.
+    The suffix of OUT chooses the format. K-space: fastMRI HDF5 (.h5), BART (.cfl), NumPy (.npy with .json). Images:
+    NIfTI (.nii, .nii.gz), MRD images (.mrd), PNG (.png), DICOM (a folder, with --format dcm; or .dcm, one slice), .h5,
+    .cfl, .npy. A folder is converted file by file. An uncertainty map goes into the same file or folder, or into
+    NAME_uncertainty beside it.
 
     Examples:
       mrihvae convert scan.h5 scan.cfl
@@ -25,51 +26,69 @@ class Convert(Options):
       mrihvae convert stored.h5 nifti/ --format nii --contrast 0
     """
 
-    input: Path = FILES("k-space, a reconstruction, MRD images, NIfTI, DICOM, or a folder", name="IN", positional=True)
-    output: Path = FILES("file or folder to write; its suffix is the format", name="OUT", positional=True)
-    format: str | None = FILES("format to write", None, "suffix of OUT", choices=CONVERTED)
-    slice: int | None = FILES("write one slice of the images, from 0 on", None, "all")
-    dataset: str | None = FILES("a dataset, or a series by number or UID", None, "the reconstruction", alias="--series")
-    contrast: int | None = FILES("images or scans of this contrast alone, of ISMRMRD", None, "all")
-    repetition: int | None = FILES("images or scans of this repetition alone, of ISMRMRD", None, "all")
-    like: Path | None = FILES("take geometry, and of DICOM patient and study, from this NIfTI file or folder", None)
+    input: Path = INPUT("k-space, a reconstruction, MRD images, NIfTI, DICOM, or a folder", name="IN", positional=True)
+    output: Path = RESULTS("file or folder to write", name="OUT", positional=True)
+    format: str | None = RESULTS("format to write", None, "from the suffix of OUT", choices=CONVERTED)
+    slice: int | None = INPUT("write this slice only, counted from 0", None, "all slices")
+    dataset: str | None = INPUT(
+        "dataset of IN, or series by its number or UID", None, "the reconstruction", alias="--series"
+    )
+    contrast: int | None = INPUT("ISMRMRD: convert this contrast only", None, "all")
+    repetition: int | None = INPUT("ISMRMRD: convert this repetition only", None, "all")
+    like: Path | None = INPUT(
+        "copy the geometry from this NIfTI file, or geometry, patient and study from this folder of DICOM",
+        None,
+        "those of IN",
+    )
     key: str | None = KEY()
     uncentered: bool = UNCENTERED()
     max_memory: float | None = MAX_MEMORY()
-    images: bool = FILES("write images of fully sampled k-space where OUT could be both", False)
-    overwrite: bool = FILES("replace files that are there", False)
+    images: bool = INPUT("reconstruct fully sampled k-space and write the images, where OUT could hold either", False)
+    overwrite: bool = RESULTS("replace files that are already there", False)
     log_json: Path | None = LOG_JSON()
-    resume: bool = FILES("keep files that are there, and write those that an interrupted call has not written", False)
+    resume: bool = RESULTS("resume an interrupted call: write only the files that are missing", False)
 
 
 class Evaluate(Options):
     """score reconstructions with fastMRI's metrics
 
-    Example:
+    It prints NMSE, PSNR and SSIM of every volume, and the means.
+
+    Examples:
       mrihvae evaluate --target-path full/ --predictions-path out/reconstructions \
           --challenge singlecoil --csv scores.csv
+      mrihvae evaluate --target-path full/ --predictions-path out/reconstructions \
+          --challenge multicoil --acceleration 4
     """
 
-    target_path: Path = FILES("fastMRI HDF5 with references, or a folder")
-    predictions_path: Path = FILES("reconstructions of the same names")
-    challenge: str = FILES("which dataset is the target", choices=tuple(TARGETS))
-    acquisition: str | None = FILES("score only volumes of this acquisition", None, "all")
-    acceleration: float | None = FILES("score only volumes of this acceleration", None, "all")
-    json: Path | None = FILES("write all numbers here", None)
-    csv: Path | None = FILES("write one row per volume here", None)
+    target_path: Path = INPUT("fastMRI HDF5 file with the reference images, or a folder of them")
+    predictions_path: Path = INPUT("reconstruction of the same name, or the folder of them")
+    challenge: str = INPUT(
+        "kind of the target: reconstruction_esc (singlecoil) or reconstruction_rss (multicoil)", choices=tuple(TARGETS)
+    )
+    acquisition: str | None = INPUT("score only volumes of this acquisition", None, "all")
+    acceleration: float | None = INPUT("score only volumes of this acceleration", None, "all")
+    json: Path | None = RESULTS("also write all scores to this JSON file", None, "no file")
+    csv: Path | None = RESULTS("also write a table to this CSV file, one row per volume", None, "no file")
     quiet: bool = QUIET()
 
 
 class Report(Options):
     """make one HTML page of a run: scores, slices, settings
 
-    Example:
-      mrihvae report out/ --slices 4
+    The page needs no network connection: open it in any browser, send it, or print it. It shows scores and quality by
+    slice where the scans have references, and warnings, times, bounds and uncertainty where the results have them.
+
+    Examples:
+      mrihvae report out/
+      mrihvae report out/ --slices 4 --title Knee --output knee.html
     """
 
-    folder: Path = FILES("--output of 'mrihvae run' or 'mrihvae reconstruct'", name="DIR", positional=True)
-    data: Path | None = FILES("folder with the scans, matched by file name", None, "where they were")
+    folder: Path = INPUT(
+        "results: what was --output of 'mrihvae reconstruct' or 'mrihvae run'", name="DIR", positional=True
+    )
+    data: Path | None = INPUT("folder with the scans, matched by file name", None, "where they were read")
     output: Path | None = OUTPUT("HTML file to write", None, "DIR/report.html")
-    title: str | None = FILES("heading of the report", None, "what was run")
-    slices: int | None = FILES("pictures of at most this many slices of a volume, evenly spaced", None, "all")
+    title: str | None = RESULTS("heading of the report", None, "the protocol or method")
+    slices: int | None = RESULTS("show at most this many slices of a volume, evenly spaced", None, "all")
     quiet: bool = QUIET()

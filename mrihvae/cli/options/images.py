@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from mrihvae.cli.options.common import CHECKPOINT, DEVICE, OUTPUT, OVERWRITE, PRECISION, QUIET, RESUME
-from mrihvae.cli.sections import DEGRADATION, EXPERT, FILES, METHOD, SEVERAL, Options
+from mrihvae.cli.sections import DEGRADATION, EXPERT, INPUT, METHOD, SEVERAL, Options
 from mrihvae.pnp.recommended import TASKS
 from mrihvae.pnp.settings import ENCODERS, RESULTS, PnPSettings
 
@@ -20,26 +20,37 @@ class Restore(Options):
     Examples:
       mrihvae restore blurred.nii.gz --task deblur --kernel-width 1.5 --output out/
       mrihvae restore photos/ --task superresolve --factor 2 --output out/
+      mrihvae restore T1.nii.gz --task denoise --noise 12 --output out/
     """
 
-    input: Path = FILES("NIfTI file, gray PNG, JPEG or TIFF, DICOM, or a folder of them", positional=True)
+    input: Path = INPUT("NIfTI file, gray PNG, JPEG or TIFF, DICOM, or a folder of them", positional=True)
     task: str = METHOD("what is wrong with the images", choices=TASKS)
     output: Path = OUTPUT("folder for restored images, panels/ and restore.json")
-    series: str | None = FILES("number or UID of the DICOM series to take, where there are several", None)
+    series: str | None = INPUT("DICOM series by its number or UID, where there are several", None, "the only one")
     kernel_width: tuple[float, ...] | None = DEGRADATION(
-        "standard deviation of a Gaussian blur, in pixels of the result; or two, along and across",
+        "deblur, superresolve: SD of a Gaussian blur, in pixels of the result; or two SDs, along and across",
         None, "superresolve: 0.4 x factor", **SEVERAL,
     )  # fmt: skip
-    kernel_angle: float | None = DEGRADATION("angle of two widths, in degrees from axis 2 to axis 1", None, "0")
-    kernel: Path | None = DEGRADATION("blur as a 2D .npy array or a picture, of odd sizes, not --kernel-width", None)
-    boundary: str | None = DEGRADATION("what is beyond the edge (deblur)", None, "periodic", choices=BOUNDARIES)
-    factor: Literal[2, 4] | None = DEGRADATION("how many times finer the result is, along H and W (superresolve)", None)
-    mask: Path | None = DEGRADATION("image, not 0 where pixels are known, for all slices or for each (inpaint)", None)
-    missing: float | None = DEGRADATION("value of pixels that are not known, such as 0 or nan (inpaint)", None)
-    noise: float | None = DEGRADATION("standard deviation, in the image's unit", None, "estimated for each volume")
+    kernel_angle: float | None = DEGRADATION(
+        "deblur, superresolve: angle of two SDs, in degrees from axis 2 to axis 1", None, "0"
+    )
+    kernel: Path | None = DEGRADATION(
+        "deblur, superresolve: the blur itself, a 2D .npy array or a picture of odd sizes",
+        None,
+        "that of --kernel-width",
+    )
+    boundary: str | None = DEGRADATION("deblur: what lies beyond the edge", None, "periodic", choices=BOUNDARIES)
+    factor: Literal[2, 4] | None = DEGRADATION(
+        "superresolve: how many times finer the result is along H and W; needed there", None, "none"
+    )
+    mask: Path | None = DEGRADATION(
+        "inpaint: image that is not 0 where pixels are known, one for all slices or one per slice", None, "none"
+    )
+    missing: float | None = DEGRADATION("inpaint: value that marks missing pixels, such as 0 or nan", None, "none")
+    noise: float | None = DEGRADATION("SD of the noise, in units of the image", None, "estimated for each volume")
     checkpoint: str = CHECKPOINT("restoration")
     device: str = DEVICE("cpu")
-    batch_size: int = METHOD("slices restored together; lower it to save memory", 4)
+    batch_size: int = METHOD("number of slices restored together; lower it to save memory", 4)
     iterations: int | None = EXPERT.setting(PnPSettings, "iterations", **TUNED)
     gamma: float | None = EXPERT.setting(PnPSettings, "gamma", **TUNED)
     tau: tuple[float, ...] | None = EXPERT.setting(PnPSettings, "tau", **TUNED, **SEVERAL)
@@ -59,14 +70,17 @@ class Restore(Options):
 class Sample(Options):
     """draw images from the prior, without any data
 
-    Example:
+    Examples:
       mrihvae sample --output samples/ --samples 16 --size 160 160
+      mrihvae sample --output samples/ --temperature 0.8 --seed 1
     """
 
     output: Path = OUTPUT("folder for samples.h5, samples.png and bands.png")
     checkpoint: str = CHECKPOINT("default")
     samples: int = METHOD("number of images", 8)
-    size: tuple[int, int] = METHOD("size of the images", (128, 128), metavar="H W")
-    temperature: float = METHOD("factor on the prior's SD: 1 for the power of scans, 0 for the prior's means", 1.0)
+    size: tuple[int, int] = METHOD("size of the images, in pixels", (128, 128), metavar="H W")
+    temperature: float = METHOD(
+        "factor on the SD of the prior: 1 for images as powerful as scans, 0 for the mean of the prior", 1.0
+    )
     seed: int = METHOD("equal seeds give equal images", 0)
     precision: str = PRECISION("auto")

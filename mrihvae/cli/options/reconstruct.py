@@ -25,7 +25,7 @@ from mrihvae.cli.options.common import (
     WORKER_MEMORY,
     WORKERS_COUNT,
 )
-from mrihvae.cli.sections import COILS, EXPERT, FILES, METHOD, SAMPLES, SAMPLING, Options
+from mrihvae.cli.sections import COILS, EXPERT, INPUT, METHOD, RESULTS, SAMPLES, SAMPLING, Options
 from mrihvae.coils.settings import MAPS, OUTPUTS, CoilSettings
 from mrihvae.inference.settings import ANCHORS, COMBINATIONS, RULES, InferenceSettings, RefinementSettings
 from mrihvae.io.formats import KSPACE_FORMATS
@@ -35,10 +35,10 @@ from mrihvae.recon.settings import METHODS
 
 
 class Demo(Options):
-    """reconstruct real scans that come with the package, beside two baselines, and write a report
+    """reconstruct real scans that come with the package, compare with two baselines, and write a report
 
-    A head at 3 T with 16 coils and two heads at 0.055 T are undersampled by random masks. The demo prints PSNR and SSIM
-    as fastMRI defines them, and seconds. It needs no network connection.
+    The scans are a head at 3 T with 16 coils and two heads at 0.055 T, undersampled with random masks. The demo prints
+    PSNR and SSIM as fastMRI defines them, and seconds. It takes a minute or two, and needs no network connection.
 
     Examples:
       mrihvae demo
@@ -51,20 +51,28 @@ class Demo(Options):
 
 
 class Reconstruct(Options):
-    """reconstruct undersampled scans in files of fastMRI, ISMRMRD (MRD), Siemens (TWIX), BART, MATLAB or NumPy
+    """reconstruct undersampled scans: fastMRI, ISMRMRD (MRD), Siemens (TWIX), BART, MATLAB or NumPy
+
+    Scans with several coils need no option. The images are written to OUTPUT/reconstructions, a picture of each volume
+    to OUTPUT/panels, and settings and times to OUTPUT/reconstruct.json.
 
     Examples:
       mrihvae reconstruct scan.h5 --output out/
-      mrihvae reconstruct full/ --output out/ --mask-type random --samples 8
+      mrihvae reconstruct scans/ --output out/ --samples 16
+      mrihvae reconstruct full/ --output out/ --mask-type random --acceleration 4
     """
 
-    input: Path | None = FILES(f"{KSPACE_FORMATS}; or a folder of them", None, positional=True)
-    data_path: Path | None = FILES("INPUT, as fastMRI's scripts call it", None, alias="--data_path")
-    output: Path = FILES("folder for the results", alias=("-o", "--output_path", "--output-path"))
-    challenge: str | None = FILES("refuse files of the other kind", None, choices=tuple(CHALLENGES))
+    input: Path | None = INPUT(f"{KSPACE_FORMATS}; or a folder of them", None, positional=True)
+    data_path: Path | None = INPUT("another name of INPUT, as in fastMRI's scripts", None, "INPUT", alias="--data_path")
+    output: Path = RESULTS("folder for the results", alias=("-o", "--output_path", "--output-path"))
+    challenge: str | None = INPUT(
+        "refuse files of the other kind: one coil or several", None, "both kinds", choices=tuple(CHALLENGES)
+    )
     key: str | None = KEY()
     uncentered: bool = UNCENTERED()
-    format: str = FILES("write images in this form, too: NIfTI or DICOM", "h5", choices=("h5", "nii", "dcm"))
+    format: str = RESULTS(
+        "format of the images; HDF5 is always written, nii or dcm in addition", "h5", choices=("h5", "nii", "dcm")
+    )
     resume: bool = RESUME()
     overwrite: bool = OVERWRITE()
     verbose: bool = VERBOSE()
@@ -72,33 +80,43 @@ class Reconstruct(Options):
     max_memory: float | None = MAX_MEMORY()
     log_json: Path | None = LOG_JSON()
 
-    mask_type: str | None = SAMPLING("undersample fully sampled scans", None, "the file's mask", choices=PATTERNS)
+    mask_type: str | None = SAMPLING(
+        "pattern with which to undersample fully sampled scans", None, "the mask of the file", choices=PATTERNS
+    )
     acceleration: float | None = SAMPLING("nominal acceleration of --mask-type", None, "4")
-    center_fraction: float | None = SAMPLING("fraction of an axis acquired around DC", None, "0.32 / acceleration")
-    axis: str | None = SAMPLING("axis along which lines of --mask-type differ", None, "W", choices=tuple(AXES))
+    center_fraction: float | None = SAMPLING(
+        "fraction of the lines of --mask-type that are acquired around DC", None, "0.32 / acceleration"
+    )
+    axis: str | None = SAMPLING("axis along which --mask-type leaves out lines", None, "W", choices=tuple(AXES))
 
-    method: str = METHOD("how to reconstruct", "hybrid", choices=METHODS)
+    method: str = METHOD(
+        "how to reconstruct; sense, wavelet, tv and zero-filled use no network", "hybrid", choices=METHODS
+    )
     checkpoint: str | None = CHECKPOINT(
         None, "chosen by the number of coils", alias=("--state_dict_file", "--state-dict-file")
     )
-    strength: float | None = METHOD("regularization of sense, wavelet and tv", None, "tuned")
+    strength: float | None = METHOD("regularization strength of sense, wavelet and tv", None, "tuned")
     device: str = DEVICE("cpu")
     batch_size: int = BATCH_SIZE(8)
     precision: str | None = PRECISION(None, InferenceSettings.precision)
 
     samples: int | None = SAMPLES(
-        "number of posterior samples, for the uncertainty (SD) of the image and bounds of PSNR and SSIM", None, "0"
+        "number of posterior samples; adds a map of the uncertainty (SD), and bounds of PSNR and SSIM",
+        None,
+        "no samples",
     )
-    keep_samples: bool = SAMPLES("write the samples, too", False)
-    seed: int | None = SAMPLES("equal seeds give equal samples", None, "0")
+    keep_samples: bool = SAMPLES("also write the samples themselves", False)
+    seed: int | None = SAMPLES("random seed; equal seeds give equal samples", None, "0")
     temperature: float | None = SAMPLES.setting(
         InferenceSettings, "temperature", default=None, shown="as tuned with the weights"
     )
 
     maps: str | None = COILS.setting(CoilSettings, "maps", unset=True, choices=MAPS)
     refine_maps: int | None = COILS.setting(CoilSettings, "refine_maps", unset=True)
-    virtual_coils: int | None = COILS.setting(CoilSettings, "compress", shown="as many as keep all but the noise")
-    whiten: bool | None = COILS.setting(CoilSettings, "whiten", shown="with a noise scan", negative="--no-whiten")
+    virtual_coils: int | None = COILS.setting(CoilSettings, "compress", shown="all but those of noise")
+    whiten: bool | None = COILS.setting(
+        CoilSettings, "whiten", shown="if there is a noise scan", negative="--no-whiten"
+    )
     combine_coils: str | None = COILS.setting(CoilSettings, "output", unset=True, choices=OUTPUTS)
 
     workers: int | None = WORKERS_COUNT()
@@ -125,20 +143,23 @@ class Reconstruct(Options):
 
 
 class Run(Options):
-    """run a protocol: reconstruct, evaluate, tabulate, draw
+    """run an evaluation protocol: reconstruct its scans, score them, and write tables and pictures
 
-    Example:
+    A protocol fixes data, masks, seeds, weights and metrics. 'mrihvae protocols' lists those of the package.
+
+    Examples:
       mrihvae run fastmri_knee_singlecoil_4x --data data/ --output out/ --limit 2
+      mrihvae run own.toml --data data/ --output out/ --resume
     """
 
-    protocol: str = FILES("name, as 'mrihvae protocols' lists them, or a TOML file", positional=True)
-    data: Path = FILES("data directory, or the protocol's folder itself")
+    protocol: str = INPUT("name of a protocol, or a TOML file", positional=True)
+    data: Path = INPUT("folder with the data, or the folder of the protocol in it")
     key: str | None = KEY()
     uncentered: bool = UNCENTERED()
     output: Path = OUTPUT("folder for reconstructions/, panels/, scores.md and run.json")
     device: str = DEVICE("cpu")
     batch_size: int = BATCH_SIZE(8)
-    limit: int | None = FILES("only the first N files, to try it", None, "all", metavar="N")
+    limit: int | None = INPUT("reconstruct the first N files only, to try it", None, "all files", metavar="N")
     resume: bool = RESUME()
     overwrite: bool = OVERWRITE()
     verbose: bool = VERBOSE()
@@ -153,10 +174,11 @@ class Run(Options):
 
 
 class Protocols(Options):
-    """list the protocols that come with the package
+    """list the protocols that come with the package, or print one
 
-    Example:
+    Examples:
+      mrihvae protocols
       mrihvae protocols fastmri_knee_singlecoil_4x > own.toml
     """
 
-    name: str | None = FILES("print the file of this protocol, to change it and run the copy", None, positional=True)
+    name: str | None = INPUT("print this protocol, to run a changed copy", None, "list all", positional=True)

@@ -9,49 +9,53 @@ from typing import Any
 from cyclopts import Token
 
 from mrihvae.cli.options.common import DEVICE, KEY, LOG_JSON, OUTPUT, OVERWRITE, PIXEL_TYPE, PROTOCOL, QUIET, UNCENTERED
-from mrihvae.cli.sections import EXPERT, FILES, METHOD, SEVERAL, Options
+from mrihvae.cli.sections import EXPERT, INPUT, METHOD, SEVERAL, Options
 from mrihvae.server.request import STORED
 
 
 class Serve(Options):
-    """reconstruct scans as a scanner sends them over TCP (MRD)
+    """run a server that reconstructs scans while a scanner sends them (MRD over TCP)
 
-    Example:
+    It serves until it is interrupted (Ctrl + C) or terminated. 'mrihvae send' is a client.
+
+    Examples:
       mrihvae serve --device cuda
       mrihvae serve --host 0.0.0.0 --allow-remote
     """
 
-    host: str = FILES("address to listen on; 0.0.0.0 for all, with --allow-remote", "127.0.0.1")
-    allow_remote: bool = FILES("listen where other machines connect, without a password or encryption", False)
-    port: int = FILES("port to listen on; 0 for one that is free", 9002)
+    host: str = INPUT("address to listen on; 0.0.0.0 for all addresses, with --allow-remote", "127.0.0.1")
+    allow_remote: bool = INPUT("allow other machines to connect; there is no password and no encryption", False)
+    port: int = INPUT("port to listen on; 0 for any free one", 9002)
     protocol: str | None = PROTOCOL()
     pixels: str = PIXEL_TYPE(STORED)
-    max_connections: int = EXPERT("scans at once; further ones wait", 4)
-    max_waiting: int = EXPERT("connections that wait, or have sent no line; further ones are refused", 1024)
-    max_memory: float = EXPERT("GiB of k-space that are held of a scan at most", 8.0)
+    max_connections: int = EXPERT("number of scans at once; others wait", 4)
+    max_waiting: int = EXPERT("number of connections that wait or have sent no line yet; others are refused", 1024)
+    max_memory: float = EXPERT("k-space held in memory of one scan at most, in GiB", 8.0)
     max_total_memory: float | None = EXPERT(
-        "GiB of k-space and images that are held of all scans at most", None, "twice --max-memory"
+        "k-space and images held in memory of all scans at most, in GiB", None, "twice --max-memory"
     )
-    timeout: float = EXPERT("seconds within which a client must send its next line", 300.0)
-    first_timeout: float = EXPERT("seconds within which a client must send its header", 30.0)
-    idle_timeout: float = EXPERT("seconds within which a client must send its next line if others wait", 60.0)
-    scan_timeout: float = EXPERT("seconds within which a scan must be over", 14400.0)
+    timeout: float = EXPERT("seconds that a client may take to send its next line", 300.0)
+    first_timeout: float = EXPERT("seconds that a client may take to send its header", 30.0)
+    idle_timeout: float = EXPERT("seconds that a client may take to send its next line while others wait", 60.0)
+    scan_timeout: float = EXPERT("seconds that a scan may take in all", 14400.0)
     device: str = DEVICE("cpu")
     log_json: Path | None = LOG_JSON()
 
 
 class Filter(Options):
-    """reconstruct a scan between pipes or files, by default standard input and output (MRD)
+    """reconstruct a scan between pipes or files, such as standard input and output (MRD)
 
     Examples:
       mrihvae filter < scan.bin > images.bin
       mrihvae filter --input scan.pipe --output images.pipe --noise noise.bin
     """
 
-    input: Path | None = FILES("named pipe or file to read the scan from", None, "standard input")
+    input: Path | None = INPUT("named pipe or file to read the scan from", None, "standard input")
     output: Path | None = OUTPUT("named pipe or file to write images to", None, "standard output")
-    noise: Path | None = FILES(
-        "noise scan measured apart: an MRD stream or ISMRMRD HDF5 file, in place of the scan's own", None
+    noise: Path | None = INPUT(
+        "separate noise scan, an MRD stream or ISMRMRD HDF5 file, used in place of the scan's own",
+        None,
+        "that of the scan",
     )
     protocol: str | None = PROTOCOL()
     pixels: str = PIXEL_TYPE(STORED)
@@ -66,26 +70,26 @@ def _every(_: Any, tokens: Sequence[Token]) -> tuple[str, ...]:
 class Send(Options):
     """send a scan to a server (MRD), and store the images that come back
 
-    ISMRMRD files are sent as they are, line by line, other formats as lines that were made of them. The images are
-    written to images.mrd in --output, which 'mrihvae convert' makes DICOM or NIfTI of. The exit status is 1 if the
-    server reports an error, goes away, or sends no image.
+    ISMRMRD files are sent unchanged, line by line; other formats are converted to lines first. The images are written
+    to OUTPUT/images.mrd, and 'mrihvae convert' turns them into DICOM or NIfTI. The exit status is 1 if the server
+    reports an error, closes the connection, or sends no image.
 
     Examples:
       mrihvae send scan.h5 127.0.0.1:9002 --output images/
       mrihvae send scan.h5 recon:9002 -o images/ --parameter method=sense
     """
 
-    input: Path = FILES("k-space of any format, or MRD images", name="FILE", positional=True)
-    server: str = FILES("where the server listens", name="HOST:PORT", positional=True)
+    input: Path = INPUT("k-space of any format, or MRD images", name="FILE", positional=True)
+    server: str = INPUT("address of the server", name="HOST:PORT", positional=True)
     output: Path = OUTPUT("folder for images.mrd")
-    group: str | None = FILES("scan to send, of a file with several", None)
+    group: str | None = INPUT("scan to send from a file with several", None, "the only one")
     key: str | None = KEY()
     uncentered: bool = UNCENTERED()
     overwrite: bool = OVERWRITE()
     quiet: bool = QUIET()
-    config: str = METHOD("name of the server's configuration", "mrihvae")
+    config: str = METHOD("configuration that the server is to use", "mrihvae")
     parameter: tuple[str, ...] | None = METHOD(
-        "a parameter for the server, sent as JSON; may be repeated", None, metavar="NAME=VALUE", converter=_every,
-        **SEVERAL,
+        "a parameter for the server, sent as JSON; may be repeated", None, "none", metavar="NAME=VALUE",
+        converter=_every, **SEVERAL,
     )  # fmt: skip
-    timeout: float = EXPERT("seconds in which the server must take or send something", 300.0)
+    timeout: float = EXPERT("seconds that the server may take to receive or send something", 300.0)

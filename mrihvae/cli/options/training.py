@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from mrihvae.cli.options.common import CHECKPOINT, DEVICE, KEY, OUTPUT, OVERWRITE, QUIET, UNCENTERED
-from mrihvae.cli.sections import COILS, EXPERT, FILES, METHOD, SAMPLES, SAMPLING, SEVERAL, Options
+from mrihvae.cli.sections import COILS, EXPERT, INPUT, METHOD, RESULTS, SAMPLES, SAMPLING, SEVERAL, Options
 from mrihvae.io.formats import KSPACE_FORMATS
 from mrihvae.physics.sampling import LINE_TYPES, PATTERNS
 from mrihvae.simulation.settings import FIELDS, ScannerSettings
@@ -13,74 +13,89 @@ from mrihvae.training.adapt_settings import AdaptSettings
 
 
 class Train(Options):
-    """train a model from raw k-space and magnitude images
+    """train weights on raw k-space and magnitude images
+
+    WEIGHT is the share of a PATH among all data, 1 by default. OUTPUT gets the weights, a checkpoint to resume from, a
+    log with a line for every step (log.jsonl), and curves of the losses (training.png).
 
     Examples:
       mrihvae train knee/ brain/=2 --output run/ --minutes 60
       mrihvae train knee/ brain/=2 --output run/ --resume
+      mrihvae train --protocol knee_multicoil --data fastmri/ --output run/ --device cuda
     """
 
-    data: tuple[str, ...] = FILES(
-        "fastMRI HDF5, NIfTI, DICOM, PNG, JPEG, folders of them; for real images CIFAR10's .bin or MNIST-like IDX",
+    data: tuple[str, ...] = INPUT(
+        "fastMRI HDF5, NIfTI, DICOM, PNG or JPEG files, or folders of them; for real images CIFAR10's .bin, IDX",
         (), "the folders of --protocol", name="PATH[=WEIGHT]", positional=True,
     )  # fmt: skip
-    protocol: str | None = FILES(
-        "data, settings and weights to start from: a training protocol, as 'mrihvae protocols' lists them, with "
-        "'train_' in front or without, or a TOML file; a resumed run keeps its settings", None, metavar="NAME",
+    protocol: str | None = INPUT(
+        "training protocol, which fixes data, settings and first weights: a name that 'mrihvae protocols' lists, or a "
+        "TOML file", None, "no protocol", metavar="NAME",
     )  # fmt: skip
-    root: Path | None = FILES("data directory of --protocol", None, name="--data", metavar="DIR")
-    output: Path = OUTPUT("folder for checkpoint, weights, log and plot")
-    resume: bool = FILES(
-        "resume the run in --output exactly where it stopped; under torchrun, start it if there is none", False
+    root: Path | None = INPUT("folder with the data of --protocol", None, "none", name="--data", metavar="DIR")
+    output: Path = OUTPUT("folder for weights, checkpoint, log and curves")
+    resume: bool = RESULTS(
+        "resume the run in --output exactly where it stopped, with its settings; torchrun also starts it so", False
     )
-    settings: Path | None = METHOD('JSON with any of "model", "training", "simulation"', None)
-    weights: str | None = METHOD("start from these: a name of shipped weights, or a .safetensors file", None)
-    guess_weights: str | None = METHOD("start the U-Nets of the first guess from these", None, metavar="WEIGHTS")
-    go_on: str | None = METHOD("resume the run of these weights, whose checkpoint is lost", None, metavar="WEIGHTS")
-    steps: int | None = METHOD("steps of the whole run; also when resuming", None, "as the settings have it")
+    settings: Path | None = METHOD(
+        'JSON file with settings, in sections "model", "training" and "simulation"', None, "the usual ones"
+    )
+    weights: str | None = METHOD(
+        "start from these weights: the name of shipped ones, or a .safetensors file", None, "random weights"
+    )
+    guess_weights: str | None = METHOD(
+        "start the U-Nets of the first guess from these weights", None, "random weights", metavar="WEIGHTS"
+    )
+    go_on: str | None = METHOD(
+        "continue the run of these weights, whose checkpoint is lost", None, "none", metavar="WEIGHTS"
+    )
+    steps: int | None = METHOD(
+        "number of steps of the whole run; may change when resuming", None, "that of the settings"
+    )
     accumulate: int | None = METHOD(
-        "micro-batches per step, which processes share evenly; also when resuming", None, "as the settings have it"
+        "micro-batches per step, shared evenly by processes; may change when resuming", None, "that of the settings"
     )
-    minutes: float | None = METHOD("stop, with a checkpoint, after this long", None, "after all steps")
-    checkpoint_seconds: float = EXPERT("time between checkpoints", 240.0)
-    threads: int = EXPERT("CPU threads per process", 1)
-    workers: int = EXPERT("processes that draw batches ahead; for a GPU", 0)
+    minutes: float | None = METHOD("stop after this many minutes, with a checkpoint", None, "no limit")
+    checkpoint_seconds: float = EXPERT("seconds between checkpoints", 240.0)
+    threads: int = EXPERT("CPU threads of each process", 1)
+    workers: int = EXPERT("number of processes that prepare batches ahead of a GPU", 0)
     stream: bool | None = EXPERT(
-        "read slices when they are drawn, so that memory does not grow with the data",
-        None, "where they would take more than 1 GB of it", negative="--no-stream",
+        "read slices when they are needed, so that memory does not grow with the data",
+        None, "for more than 1 GB of data", negative="--no-stream",
     )  # fmt: skip
-    cache_megabytes: float = EXPERT("memory for slices that are read so, in each process", 512.0)
-    validation: tuple[str, ...] | None = FILES(
-        "score the weights on scans made from these, one set each, every 'validate_every' steps (500 if the settings "
-        "say nothing), into validation.jsonl", None, metavar="PATH...", **SEVERAL,
+    cache_megabytes: float = EXPERT("memory for slices of --stream, in MB per process", 512.0)
+    validation: tuple[str, ...] | None = INPUT(
+        "score the weights on scans made from these, one set per PATH, every 'validate_every' steps (500 unless the "
+        "settings say otherwise), in validation.jsonl", None, "no scores", metavar="PATH...", **SEVERAL,
     )  # fmt: skip
     device: str = DEVICE("cpu")
     quiet: bool = QUIET()
 
 
 class Adapt(Options):
-    """adapt weights to a site by its own undersampled scans, without fully sampled ones
+    """adapt weights to your own undersampled scans; no fully sampled ones are needed
 
-    Acquired lines are held out and predicted; the prior stays as it is. Further lines are never trained on: by these
-    the best weights are chosen, and the start is kept where nothing is better.
+    Training holds out acquired lines and learns to predict them; the prior does not change. Other lines are never
+    trained on. They choose the best weights, or keep those of the start if none is better.
 
-    Example:
+    Examples:
       mrihvae adapt scans/ --output site/
+      mrihvae adapt scans/ --output site/ --minutes 30 --resume
     """
 
-    scans: tuple[str, ...] = FILES(
+    scans: tuple[str, ...] = INPUT(
         f"undersampled scans: {KSPACE_FORMATS}; or folders of them", (), name="SCANS", positional=True
     )
     output: Path = OUTPUT("folder for checkpoint, weights and log")
-    resume: bool = FILES("resume the run in --output exactly where it stopped; SCANS are the same", False)
+    resume: bool = RESULTS("resume the run in --output exactly where it stopped, with the same SCANS", False)
     key: str | None = KEY()
     uncentered: bool = UNCENTERED()
     checkpoint: str | None = CHECKPOINT(None, "chosen by the number of coils")
-    minutes: float = METHOD("stop, with a checkpoint, after this long", 10.0)
+    minutes: float = METHOD("stop after this many minutes, with a checkpoint", 10.0)
     steps: int | None = METHOD.setting(AdaptSettings, "steps", unset=True)
-    slices: int = METHOD("use at most this many slices, evenly spread over all", 64)
+    slices: int = METHOD("use at most this many slices, spread evenly over all scans", 64)
     seed: int | None = METHOD.setting(AdaptSettings, "seed", unset=True)
-    checkpoint_seconds: float = EXPERT("time between checkpoints", 60.0)
+    checkpoint_seconds: float = EXPERT("seconds between checkpoints", 60.0)
     threads: int | None = EXPERT("CPU threads", None, "all")
     device: str = DEVICE("cpu")
     quiet: bool = QUIET()
@@ -89,57 +104,67 @@ class Adapt(Options):
 class Simulate(Options):
     """simulate fastMRI scans of one or several coils from images
 
-    OUTPUT/multicoil_val/NAME.h5 (singlecoil_val for one coil) are fully sampled scans: kspace, complex64 (slices,
-    coils, H, W), or (slices, H, W) of one coil; the target reconstruction_rss, or reconstruction_esc of one coil, with
-    the scan's noise; ismrmrd_header; the attributes acquisition, patient_id, max, norm, and noise, the standard
-    deviation per complex sample in each slice. With --acceleration or --mask-type, OUTPUT/multicoil_test/NAME.h5
-    (singlecoil_test) are the same scans undersampled: kspace with zeros in place of what was not acquired, mask (W,),
-    the attributes acceleration and num_low_frequency, and no target. Every NIfTI volume becomes a file, of its slices
-    with an object in them, and so do 10 pictures.
+    OUTPUT/multicoil_val/NAME.h5 (singlecoil_val for one coil) holds a fully sampled scan: kspace, complex64 (slices,
+    coils, H, W), or (slices, H, W) for one coil; the target reconstruction_rss, or reconstruction_esc for one coil,
+    with the noise of the scan; ismrmrd_header; and the attributes acquisition, patient_id, max, norm and noise, the
+    standard deviation per complex sample in each slice.
+
+    With --acceleration or --mask-type, OUTPUT/multicoil_test/NAME.h5 (singlecoil_test) holds the same scan
+    undersampled: kspace with zeros where nothing was acquired, mask (W,), the attributes acceleration and
+    num_low_frequency, and no target.
+
+    Each NIfTI volume becomes one file, without slices that show no object. So do 10 pictures each.
 
     Examples:
       mrihvae simulate images/ --output scans/ --coils 8 --acceleration 4
       mrihvae simulate brain.nii.gz --output scans/ --noise 0.02
     """
 
-    images: Path = FILES("folder of NIfTI volumes, JPEG or PNG pictures, or one of them", positional=True)
+    images: Path = INPUT("a NIfTI volume, a JPEG or PNG picture, or a folder of them", positional=True)
     output: Path = OUTPUT("folder for multicoil_val/ and multicoil_test/, or singlecoil_...")
     coils: int = COILS.setting(ScannerSettings, "coils")
     fields: str | None = COILS.setting(ScannerSettings, "fields", default=None, shown="birdcage", choices=FIELDS)
     matrix: int = METHOD.setting(ScannerSettings, "matrix")
     noise: float = METHOD.setting(ScannerSettings, "noise")
     noise_correlation: float | None = COILS.setting(ScannerSettings, "noise_correlation", shown="no noise scan")
-    keep_maps: bool = FILES("write the true sensitivity_maps, complex64 (1, coils, H, W), root-sum-of-squares 1", False)
-    every: int = FILES("take every N-th slice with an object in it, or every N-th picture", 1, metavar="N")
-    limit: int | None = FILES("write at most N scans, spread evenly over the folder", None, "all", metavar="N")
+    keep_maps: bool = RESULTS(
+        "also write the true sensitivity_maps, complex64 (1, coils, H, W) with a root-sum-of-squares of 1", False
+    )
+    every: int = INPUT("use every N-th slice that shows an object, or every N-th picture", 1, metavar="N")
+    limit: int | None = INPUT("write at most N scans, spread evenly over the folder", None, "no limit", metavar="N")
     mask_type: str | None = SAMPLING(
-        "write undersampled scans, too, with these masks, seeded by the file's name as fastMRI does",
-        None, "random if --acceleration is given", choices=LINE_TYPES,
+        "also write undersampled scans, with masks seeded by the name of the file as in fastMRI",
+        None, "random, with --acceleration", choices=LINE_TYPES,
     )  # fmt: skip
-    acceleration: float | None = SAMPLING("nominal acceleration of the masks", None, "4 if --mask-type is given")
-    center_fraction: float | None = SAMPLING("fraction of W acquired around DC", None, "0.32 / acceleration")
+    acceleration: float | None = SAMPLING("nominal acceleration of the masks", None, "4, with --mask-type")
+    center_fraction: float | None = SAMPLING(
+        "fraction of the lines that are acquired around DC", None, "0.32 / acceleration"
+    )
     seed: int = METHOD.setting(ScannerSettings, "seed")
     quiet: bool = QUIET()
 
 
 class Calibrate(Options):
-    """calibrate the uncertainty of weights on fully sampled scans
+    """calibrate the uncertainty of weights, with fully sampled scans
 
-    Example:
-      mrihvae calibrate brain/ knee/ --checkpoint run/weights.safetensors --work run/calibration
+    Without a calibration, 'mrihvae reconstruct --samples' gives an uncertainty that is not calibrated, and no bounds.
+
+    Examples:
+      mrihvae calibrate brain/ --checkpoint run/weights.safetensors
+      mrihvae calibrate brain/ knee/ --checkpoint run/weights.safetensors --work work/
     """
 
-    input: tuple[Path, ...] = FILES(
-        "fully sampled k-space with targets, of at least 14 persons (attribute patient_id, or a file each), or folders",
+    input: tuple[Path, ...] = INPUT(
+        "fully sampled k-space with targets, of 14 persons or more (attribute patient_id, or one file per person)",
         name="SCANS", positional=True,
     )  # fmt: skip
     checkpoint: str = CHECKPOINT("default")
     output: Path | None = OUTPUT(
-        "where to write the calibration", None, "beside the weights, where it is found", metavar="FILE.json"
+        "file for the calibration", None, "beside the weights, where it is found", metavar="FILE.json"
     )
     overwrite: bool = OVERWRITE()
-    work: Path | None = FILES("folder of what was measured, from which another call resumes", None, "none")
-    mask_type: str = SAMPLING("pattern of undersampling", "random", choices=PATTERNS)
+    work: Path | None = INPUT("folder that keeps measurements, so that another call can resume", None, "no folder")
+    mask_type: str = SAMPLING("pattern of the masks", "random", choices=PATTERNS)
     acceleration: tuple[float, ...] = SAMPLING("nominal accelerations", (4.0, 8.0), **SEVERAL)
     samples: int = SAMPLES("number of posterior samples", 4)
     device: str = DEVICE("cpu")

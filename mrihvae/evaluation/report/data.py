@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from mrihvae.evaluation.scores import VolumeScores
@@ -38,6 +38,7 @@ class Pictures:
     panels : in the order in which they are shown
     white : value of the brightest pixel, white in the pictures
     window : fraction of `white` that is white at first
+    voxel : size of a voxel along h and w, mm; None where it is not known, and pixels are drawn square
     """
 
     size: tuple[int, int]
@@ -45,6 +46,7 @@ class Pictures:
     panels: tuple[Panel, ...]
     white: float
     window: float
+    voxel: tuple[float, float] | None = None
 
 
 @dataclass(frozen=True)
@@ -78,12 +80,20 @@ class ReportVolume(ScoreRow):
     by_slice : metric to its values, slice by slice; empty without a target
     pictures : images of the slices
     notes : what is missing, and why
+    warnings : of its reconstruction
+    promises : terms of `mrihvae.evaluation.report.terms` to what holds of them for this volume: bounds and the like
+    stages : seconds per slice by stage; empty if they were not recorded
+    peak_memory : MB, or None
     """
 
     evaluated: VolumeScores | None
     by_slice: Mapping[str, Sequence[float | None]]
     pictures: Pictures
     notes: tuple[str, ...]
+    warnings: tuple[str, ...] = ()
+    promises: Mapping[str, str] = field(default_factory=dict)
+    stages: Mapping[str, float] = field(default_factory=dict)
+    peak_memory: int | None = None
 
 
 @dataclass(frozen=True)
@@ -98,6 +108,8 @@ class Report:
     means : of each acquisition, if there are several, and of all volumes
     settings : settings and provenance, nested to any depth
     record_name, record_text : name and text of the JSON that the settings are from
+    method : by which volumes were reconstructed
+    failed : files that could not be reconstructed, and why
     """
 
     title: str
@@ -107,3 +119,17 @@ class Report:
     settings: Mapping[str, Any]
     record_name: str
     record_text: str
+    method: str = ""
+    failed: Sequence[tuple[str, str]] = ()
+
+    def warnings(self) -> dict[str, list[int]]:
+        """List the warnings of all volumes, each with the numbers of those that have it."""
+        found: dict[str, list[int]] = {}
+        for number, volume in enumerate(self.volumes):
+            for text in volume.warnings:
+                found.setdefault(text, []).append(number)
+        return found
+
+    def stages(self) -> list[str]:
+        """List the stages whose seconds are known of any volume, in their order."""
+        return list(dict.fromkeys(name for volume in self.volumes for name in volume.stages))

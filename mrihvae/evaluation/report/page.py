@@ -9,6 +9,7 @@ from importlib import resources
 
 from mrihvae.evaluation.report.data import Report
 from mrihvae.evaluation.report.pictures import color_tables
+from mrihvae.evaluation.report.terms import TERMS, glossary
 
 SCRIPTS = ("common.js", "table.js", "viewers.js", "chart.js", "record.js")  # in the order in which they run
 
@@ -26,7 +27,8 @@ def render(report: Report) -> str:
     environment.policies["json.dumps_kwargs"] = {"allow_nan": False}
     style, script = _read("style.css"), "\n".join(map(_read, SCRIPTS))
     page = environment.get_template("report.html")
-    return page.render(report=report, style=style, script=script, color_tables=color_tables())
+    about = {"words": glossary(report.method), "terms": TERMS}
+    return page.render(report=report, style=style, script=script, color_tables=color_tables(), **about)
 
 
 def _read(name: str) -> str:

@@ -17,7 +17,12 @@ COLOR_MAPS = {"error": "inferno", "uncertainty": "viridis"}  # not gray, so that
 MEANINGS = {"error": "|reconstruction - target|", "uncertainty": "standard deviation"}
 
 
-def draw_pictures(images: Mapping[str, np.ndarray], titles: Mapping[str, str], shown: Sequence[int]) -> Pictures:
+def draw_pictures(
+    images: Mapping[str, np.ndarray],
+    titles: Mapping[str, str],
+    shown: Sequence[int],
+    voxel: tuple[float, float] | None = None,
+) -> Pictures:
     """Return the pictures of a volume: zero-filled, reconstruction and target on one gray scale.
 
     Parameters
@@ -25,6 +30,7 @@ def draw_pictures(images: Mapping[str, np.ndarray], titles: Mapping[str, str], s
     images : kind to magnitudes (slice, h, w); errors are computed if "reconstruction" and "target" are there
     titles : kind to title, where it is not the kind
     shown : slices to take
+    voxel : size along h and w, mm, where it is known
     """
     gray = {kind: image for kind, image in images.items() if kind != "uncertainty"}
     white = max(float(image.max()) for image in gray.values())
@@ -42,7 +48,7 @@ def draw_pictures(images: Mapping[str, np.ndarray], titles: Mapping[str, str], s
     bright = images.get("target", images["reconstruction"])
     window = float(np.clip(np.percentile(bright, 99.8) / white, 0.05, 1))
     _, height, width = images["reconstruction"].shape
-    return Pictures((height, width), tuple(shown), tuple(panels), white, window)
+    return Pictures((height, width), tuple(shown), tuple(panels), white, window, voxel)
 
 
 def color_tables() -> dict[str, dict[str, str]]:

@@ -16,7 +16,7 @@ from mrihvae.utils.config import from_dict
 
 RECORDS = ("run.json", "reconstruct.json")
 BOUNDS = ("psnr_at_least", "ssim_at_least", "level", "calibration_persons")
-NUMBERS = ("slices", "effective_acceleration", "seconds_per_slice", "peak_memory_mb", *BOUNDS)
+NUMBERS = ("slices", "effective_acceleration", "seconds_per_slice", "peak_memory_mb", "shift_p_value", *BOUNDS)
 
 
 @dataclass(frozen=True)
@@ -58,20 +58,12 @@ class Record:
         if u := self.undersampling:
             parts.append(f"{u.mask_type} mask, {u.acceleration}x, center fraction {u.center_fraction:.3g}")
         description = settings.get("description")
-        return [*([str(description)] if description else []), "; ".join(parts), *self._describe_costs()]
+        return [*([str(description)] if description else []), "; ".join(parts)]
 
-    def _describe_costs(self) -> list[str]:
-        """Return a line with the mean seconds per slice of each stage and the peak memory; none without them."""
-        stages: dict[str, float] = {}
-        slices = sum(row.get("slices") or 0 for row in self.rows)
-        for row in self.rows if slices else []:
-            for name, seconds in (row.get("stages") or {}).items():
-                stages[name] = stages.get(name, 0.0) + seconds * (row.get("slices") or 0) / slices
-        peak = max((row.get("peak_memory_mb") or 0 for row in self.rows), default=0)
-        if not peak:  # of an earlier version
-            return []
-        within = ", ".join(f"{name} {seconds:.3f}" for name, seconds in stages.items())
-        return [f"seconds per slice: {within}; peak memory {peak} MB"]
+    def failed(self) -> list[tuple[str, str]]:
+        """List the files that could not be reconstructed, and why."""
+        rows = self.values.get("failed") or ()
+        return [(str(row.get("file")), str(row.get("error"))) for row in rows if isinstance(row, Mapping)]
 
 
 def read_record(folder: Path) -> Record:

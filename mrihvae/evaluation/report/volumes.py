@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from mrihvae.data.geometry import voxel_of
 from mrihvae.data.scan import TARGETS, Scan, delivered_shape
 from mrihvae.errors import InputError
 from mrihvae.evaluation.bounds import explain_bounds
@@ -17,6 +18,7 @@ from mrihvae.evaluation.report.data import ReportVolume, ScoreRow
 from mrihvae.evaluation.report.pictures import draw_pictures
 from mrihvae.evaluation.report.record import Record, source_name
 from mrihvae.evaluation.scores import Evaluation, VolumeScores, evaluate
+from mrihvae.inference.calibration import UNUSUAL
 from mrihvae.io.formats import KSPACE_SUFFIXES, list_names, names_in
 from mrihvae.io.hdf5 import open_hdf5, read_dataset
 from mrihvae.io.kspace import kind_of, open_kspace
@@ -81,15 +83,16 @@ def collect_volume(record: Record, row: Mapping[str, Any], scans: ScanFinder, li
         The reconstruction is damaged, or the scan is not the one that it was made from.
     """
     path = record.reconstruction(row)
-    images, uncertainty = _read_results(path)
+    images, uncertainty, voxel = _read_results(path)
     acquisition, values, by_slice = str(row.get("acquisition", "")), row["scores"], {}
-    arrays, notes = {"reconstruction": images}, [str(warning) for warning in row.get("warnings") or ()]
+    arrays, notes = {"reconstruction": images}, list[str]()
     found = scans.find(row)
     if found is None:
         places = f" (looked in {', '.join(map(str, scans.places))})" if scans.places else ""
         notes.append(f"no zero-filled image, target or error: the scan was not found{places}; give --data")
     else:
         source, scan = found
+        voxel = voxel or (scan.geometry.voxel if scan.geometry else scan.voxel)
         acquisition = acquisition or _text(scan.attributes.get("acquisition", "unknown"))
         expected = (len(scan.kspace), *delivered_shape(scan))
         if images.shape != expected:
@@ -113,17 +116,29 @@ def collect_volume(record: Record, row: Mapping[str, Any], scans: ScanFinder, li
         notes.append("no uncertainty: the reconstruction has none; 'mrihvae reconstruct --samples' writes it")
     else:
         arrays["uncertainty"] = uncertainty
-        if row.get("psnr_at_least") is not None:
-            notes.append(explain_bounds(row))
     slices = len(images)
     shown = np.unique(np.linspace(0, slices - 1, min(limit or slices, slices)).round().astype(int)).tolist()
     titles = {"reconstruction": f"reconstruction, {record.method}"}
+    size = None if voxel is None else (float(voxel[0]), float(voxel[1]))
     evaluated = None if values is None else VolumeScores(row["file"], acquisition, slices, values)
     return ReportVolume(
         printable(row["file"]), acquisition, slices, row.get("effective_acceleration"), row.get("seconds_per_slice"),
-        evaluated.scores() if evaluated else None, evaluated, by_slice, draw_pictures(arrays, titles, shown),
-        tuple(notes),
+        evaluated.scores() if evaluated else None, evaluated, by_slice,
+        draw_pictures(arrays, titles, shown, size), tuple(notes),
+        tuple(printable(str(warning)) for warning in row.get("warnings") or ()), _promises(row),
+        row.get("stages") or {}, row.get("peak_memory_mb"),
     )  # fmt: skip
+
+
+def _promises(row: Mapping[str, Any]) -> dict[str, str]:
+    """Say what a calibration promises of a volume, and whether the scan is like those that it was made with."""
+    if row.get("psnr_at_least") is None:
+        return {}
+    found = {"bounds": explain_bounds(row)}
+    if (p := row.get("shift_p_value")) is not None:
+        like = "unlike" if p <= UNUSUAL else "not unlike"
+        found["held-out p-value"] = f"{p:.2g}: acquired samples that were held out are {like} those of the calibration"
+    return found
 
 
 def slice_scores(target: np.ndarray, prediction: np.ndarray) -> dict[str, list[float | None]]:
@@ -180,8 +195,8 @@ def _mean(values: Iterable[float | None]) -> float | None:
     return float(np.mean(known)) if known else None
 
 
-def _read_results(path: Path) -> tuple[np.ndarray, np.ndarray | None]:
-    """Read a reconstruction, float (slice, h, w), and its uncertainty if it has one."""
+def _read_results(path: Path) -> tuple[np.ndarray, np.ndarray | None, tuple[float, float, float] | None]:
+    """Read a reconstruction, float (slice, h, w), its uncertainty if it has one, and the size of its voxels."""
     images = read_dataset(path, "reconstruction")
     if images.dtype.kind != "f" or images.ndim != 3 or 0 in images.shape:
         raise InputError(
@@ -189,13 +204,14 @@ def _read_results(path: Path) -> tuple[np.ndarray, np.ndarray | None]:
             "reconstruct it again"
         )
     with open_hdf5(path) as file:
+        voxel = voxel_of(dict(file.attrs.items()))
         if "uncertainty" not in file:
-            return images, None
+            return images, None, voxel
     uncertainty = read_dataset(path, "uncertainty")
     if uncertainty.shape != images.shape:
         shapes = f"{uncertainty.shape}, 'reconstruction' {images.shape}"
         raise InputError(f"{path}: 'uncertainty' has shape {shapes}; reconstruct it again")
-    return images, uncertainty
+    return images, uncertainty, voxel
 
 
 def _mask(record: Record, row: Mapping[str, Any], source: Path, scan: Scan) -> np.ndarray:

@@ -1,6 +1,6 @@
 "use strict";
 
-const volumes = JSON.parse(document.getElementById("facts").textContent).volumes;
+const { volumes, terms } = JSON.parse(document.getElementById("facts").textContent);
 const SVG = document.getElementById("filters").namespaceURI;
 const COLORS = 8; // of lines in the chart; then they repeat, dashed
 const clamp = (value, low, high) => Math.min(Math.max(value, low), high);

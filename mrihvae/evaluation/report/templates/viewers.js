@@ -8,11 +8,14 @@ class Viewer {
     this.element = document.getElementById("viewer").content.firstElementChild.cloneNode(true);
     this.element.id = `volume-${number}`;
     this.element.querySelector("h3").textContent = volume.file;
-    const [height, width] = volume.size;
+    const [height, width] = volume.size.map((count, axis) => count * (volume.voxel ? volume.voxel[axis] : 1)); // mm
     this.element.style.setProperty("--ratio", `${width} / ${height}`);
     for (const name of ["slice", "level", "window", "panels", "which", "zoom"]) {
       this[`${name}Part`] = this.element.querySelector(`.${name}`);
     }
+    for (const text of volume.warnings) this.element.querySelector(".alerts").append(make("li", {}, text));
+    for (const [name, text] of Object.entries(volume.promises)) this.addPromise(name, text);
+    if (volume.voxel) volume.notes.push(`voxels of ${volume.voxel.map((size) => size.toPrecision(3)).join(" x ")} mm`);
     for (const note of volume.notes) this.element.querySelector(".notes").append(make("li", {}, note));
     this.slicePart.max = volume.shown.length - 1;
     this.slicePart.disabled = volume.shown.length < 2;
@@ -22,6 +25,13 @@ class Viewer {
     this.listen();
     this.position = volume.shown.length >> 1;
     this.reset();
+  }
+
+  /** Say what is promised of the volume, with the meaning of the word as a tooltip. */
+  addPromise(name, text) {
+    const item = make("li");
+    item.append(make("abbr", { title: terms[name] }, name), `: ${text}`);
+    this.element.querySelector(".notes").append(item);
   }
 
   /** Add the filter that maps gray values through level and window; all gray panels share it. */
@@ -38,7 +48,7 @@ class Viewer {
     this.pictures = new Map();
     for (const panel of this.volume.panels) {
       const figure = make("figure", { class: panel.kind });
-      const caption = make("figcaption", { title: panel.title }, panel.title);
+      const caption = make("figcaption", { title: tooltip(panel) }, panel.title);
       const frame = make("div", { class: "frame" });
       const picture = make("img", { draggable: "false" });
       const colored = panel.kind === "error" || panel.kind === "uncertainty";
@@ -169,6 +179,11 @@ class Viewer {
   }
 }
 
+/** Say what a panel shows: its title, which may be cut, and the meaning of that. */
+function tooltip(panel) {
+  return panel.kind in terms ? `${panel.title}: ${terms[panel.kind]}` : panel.title;
+}
+
 function formatScore(metric, value) {
   if (value === null) return `${metric} ∞`;
   return metric === "PSNR" ? `PSNR ${value.toFixed(2)} dB` : `${metric} ${value.toFixed(4)}`;
@@ -193,4 +208,7 @@ const observer = new IntersectionObserver(
   { rootMargin: "800px" },
 );
 for (const viewer of viewers) observer.observe(viewer.element);
-addEventListener("beforeprint", () => viewers.forEach(reveal));
+addEventListener("beforeprint", () => {
+  viewers.forEach(reveal);
+  for (const words of document.querySelectorAll("details.terms")) words.open = true;
+});
