@@ -32,6 +32,7 @@ from benchmarks.multicoil.tables import multicoil_seconds_table, multicoil_table
 from benchmarks.restoration.tables import overview
 from benchmarks.robustness.tables import fuzz_table, trust_table
 from benchmarks.scanner.tables import crowd_table, scanner_tables
+from benchmarks.singlecoil.adapt import table as adapt_table
 from benchmarks.singlecoil.realism_tables import markdown as realism_table
 from benchmarks.singlecoil.realism_tables import prior_draws_table
 from benchmarks.steps import read_steps, steps_table
@@ -84,6 +85,7 @@ def demo_block(found: dict[str, Any]) -> str:
 
 
 SEVERAL: dict[str, Callable[[dict[str, Any]], str]] = {
+    "adapt": lambda found: adapt_table(found["runs"]),
     "demo": demo_block,
     "fuzz": fuzz_table,
     "multicoil": lambda found: multicoil_tables(found["volumes"]),
