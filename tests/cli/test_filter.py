@@ -15,6 +15,7 @@ import pytest
 pytest.importorskip("ismrmrd")
 from mrihvae.recon.catalog import make_method
 from mrihvae.server import engine as online
+from mrihvae.server import session
 from mrihvae.server.engine import Engine
 from tests.support import REPOSITORY, mrd
 from tests.support.files import error_of, run
@@ -74,7 +75,7 @@ def test_wrong_options(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("cheap_weights")
 def test_failure_is_told_in_the_stream(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(online, "scan_of", lambda *_: 1 / 0)
+    monkeypatch.setattr(session, "scan_of", lambda *_: 1 / 0)
     assert piped(monkeypatch, [stream(*scan(slices=1))]) == (1, ["ERROR mrihvae: the reconstruction failed"])
 
 

@@ -589,7 +589,7 @@ def test_bad_file_among_good_ones_keeps_what_is_finished(
     shown, reason = capsys.readouterr().err, f"{tmp_path / 'in' / '1.nii.gz'}: not readable ("
     assert f"mrihvae: error: {reason}" in shown and "Traceback" not in shown
     out = tmp_path / "out"
-    assert shown.endswith(f"2 of 3 restored, 1 failed: {out}; pictures: {out / 'panels'}\n")
+    assert shown.endswith(f"2 of 3 restored, 1 failed: {out}; pictures of each: {out / 'panels'}\n")
     (failed,) = json.loads((out / "restore.json").read_text())["failed"]
     assert failed["file"] == "1.nii.gz" and failed["error"].startswith(reason)
     assert files_below(out) == ["0.nii.gz", "2.nii.gz", "panels/0.png", "panels/2.png", "restore.json"]
