@@ -125,17 +125,17 @@ def objects_of(file: h5py.File) -> Iterator[h5py.Group | h5py.Dataset]:
 
     HDF5's own visit ends at the first that is damaged, and readers, which go by names, meet those behind it.
     """
-    names, seen = ["/"], set[int]()
-    while names and len(seen) <= MAX_OBJECTS:
+    names, visited, seen = ["/"], 0, {h5py.h5o.get_info(file.id).addr}
+    while names and visited <= MAX_OBJECTS:
         name = names.pop()
         with suppress(Exception):
-            if name != "/" and not isinstance(file.get(name, getlink=True), h5py.HardLink):
-                continue
+            if name != "/":
+                link = file.id.links.get_info(name.encode())  # of the link: the object's own may be damaged
+                if link.type != h5py.h5l.TYPE_HARD or link.u in seen:
+                    continue
+                seen.add(link.u)
+            visited += 1
             item = file[name]
-            address = h5py.h5o.get_info(item.id).addr
-            if address in seen:
-                continue
-            seen.add(address)
             yield item
             if isinstance(item, h5py.Group):
                 names += [f"{name.rstrip('/')}/{key}" for key in reversed(members_of(item))]

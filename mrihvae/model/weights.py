@@ -318,7 +318,8 @@ def _read_set(path: Path) -> tuple[ModelSettings, dict[str, Tensor]]:
 def _check_claim(path: Path, settings: ModelSettings, tensors: Mapping[str, Tensor]) -> None:
     """Check that a card claims no larger network than its files can hold, before that is made."""
     layers = sum(settings.layers_at(level) * width**2 for level, width in enumerate(settings.widths))
-    guess = settings.guess_memory * min(settings.cascades, 1)
+    has_guess = settings.masked and settings.cascades > 0
+    guess = sum(width**2 for width in settings.guess_widths) + settings.guess_memory if has_guess else 0
     least = max(layers, settings.channels, settings.latents, settings.fold**2, guess)
     parts = settings.depth + (0 if settings.guess_shared or not settings.masked else settings.cascades)
     if least > sum(tensor.numel() for tensor in tensors.values()) or parts > len(tensors):

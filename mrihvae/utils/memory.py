@@ -80,9 +80,12 @@ def check_size(what: str, size: int) -> None:
         )
 
 
-def check_expansion(what: str, size: int, stored: int) -> None:
-    """Raise InputError for an array of more bytes than compression could have packed into the `stored` ones."""
-    if size > SMALL and size > MAX_EXPANSION * stored:
+def check_expansion(what: str, size: int, stored: int, small: int = SMALL) -> None:
+    """Raise InputError for an array of more bytes than compression could have packed into the `stored` ones.
+
+    Of `small` bytes and fewer nothing is said.
+    """
+    if size > small and size > MAX_EXPANSION * stored:
         raise InputError(f"{what} claims {size / GIB:.3g} GiB but stores {stored} bytes; copy it again or leave it out")
 
 

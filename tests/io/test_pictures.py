@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from mrihvae.errors import InputError
 from mrihvae.io.images import read_images
 from mrihvae.io.magnitudes import magnitude_slices
 from mrihvae.io.pictures import read_picture
@@ -39,3 +40,20 @@ def test_16_bits_stay(tmp_path: Path) -> None:
 def test_colors_become_gray(tmp_path: Path) -> None:
     Image.fromarray(np.stack([PIXELS] * 3, axis=-1)).save(tmp_path / "color.png")
     np.testing.assert_array_equal(read_picture(tmp_path / "color.png"), PIXELS)
+
+
+def test_small_files_that_claim_large_pictures_are_refused(tmp_path: Path) -> None:
+    """TIFF states its size by itself: memory is taken before its pixels turn out to be missing."""
+    path = tmp_path / "a.tif"
+    Image.fromarray(np.zeros((32, 32), np.uint8)).save(path)
+    data = path.read_bytes()
+    width = data.index(b"\x00\x01\x04\x00\x01\x00\x00\x00\x20\x00\x00\x00") + 8  # of the tag 256
+    path.write_bytes(data[:width] + (2**20).to_bytes(4, "little") + data[width + 4 :])
+    with pytest.raises(InputError, match=r"a.tif: its picture claims 0.0312 GiB but stores \d+ bytes"):
+        read_picture(path)
+
+
+@pytest.mark.parametrize(("mode", "suffix"), [("L", "png"), ("L", "jpg"), ("1", "tif"), ("RGB", "png")])
+def test_large_blank_pictures_are_read(mode: str, suffix: str, tmp_path: Path) -> None:
+    Image.new(mode, (2048, 2048)).save(tmp_path / f"a.{suffix}")
+    assert not read_picture(tmp_path / f"a.{suffix}").any()

@@ -307,6 +307,7 @@ BAD: list[tuple[Callable[[Path], object], str, str]] = [
     (card(lambda c: c["model"].update(layers="two")), ".json", "layers"),
     (card(lambda c: c["model"].update(widths=[4096] * 3)), ".safetensors", "fewer numbers than the settings beside it"),
     (card(lambda c: c["model"].update(guess_memory=10**12)), ".safetensors", "fewer numbers than the settings"),
+    (card(lambda c: c["model"].update(guess_widths=[1616])), ".safetensors", "fewer numbers than the settings"),
     (card(lambda c: c["model"].update(cascades=4096)), ".safetensors", "fewer numbers than the settings"),
     (card(lambda c: c["model"].update(fold=4096)), ".safetensors", "fewer numbers than the settings"),
     (card(lambda c: c.update(parts=["a.safetensors"] * 9)), ".json", "'parts' is no list of file names"),
