@@ -1,4 +1,4 @@
-"""SHA-256 of safetensors files: stated in a file's own metadata, and measured.
+"""SHA-256 of safetensors files: stated in a file's own metadata, and measured; and of the card beside them.
 
 The digest is that of all bytes of the file, in which the digits of the stated one count as zeros. A file without a
 stated digest has that of its bytes, as `sha256sum` prints it.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -122,3 +122,15 @@ def _read_header(file: BinaryIO) -> tuple[bytes, dict[str, Any]]:
 
 def _blocks(file: BinaryIO) -> Iterator[bytes]:
     return iter(partial(file.read, BLOCK), b"")
+
+
+def sign_card(card: dict[str, Any], digests: list[str]) -> dict[str, Any]:
+    """Add the SHA-256 of all files, and that of the card itself."""
+    return {**card, KEY: {"files": digests, "card": card_digest({**card, KEY: {"files": digests}})}}
+
+
+def card_digest(card: Mapping[str, Any]) -> str:
+    """Compute the SHA-256 of a card without its own, of JSON whose keys are sorted."""
+    hashes = {name: value for name, value in card[KEY].items() if name != "card"}
+    plain = json.loads(json.dumps({**card, KEY: hashes}))
+    return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()

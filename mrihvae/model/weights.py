@@ -24,9 +24,11 @@ from mrihvae.errors import InputError, reason
 from mrihvae.model.digests import (
     BLANK,
     KEY,
+    card_digest,
     check_digest,
     measure_digest,
     read_metadata,
+    sign_card,
     state_digest,
     tensor_bytes,
 )
@@ -62,7 +64,7 @@ def save_weights(path: Path, model: HVAE, provenance: Mapping[str, Any]) -> None
         digests = [_write_part(path.with_name(name), part, metadata) for name, part in zip(names, others)]
         with atomic_write(path) as temporary:
             digests.insert(0, save_tensors(temporary, first, metadata))
-            card = _sign({
+            card = sign_card({
                 "model": dataclasses.asdict(model.settings), **({"parts": names} if names else {}),
                 **{name: value for name, value in provenance.items() if name not in OWN},
             }, digests)  # fmt: skip
@@ -80,7 +82,7 @@ def state_hashes(path: Path) -> None:
         digests = _measure(_files(path, card))
     except (OSError, ValueError) as error:
         raise InputError(f"{path}: its files cannot be read ({error}); {COPY}") from error
-    _write_card(path, _sign({name: value for name, value in card.items() if name != KEY}, digests))
+    _write_card(path, sign_card({name: value for name, value in card.items() if name != KEY}, digests))
 
 
 def verify_weights(path: Path) -> bool:
@@ -100,25 +102,13 @@ def _earlier_card(path: Path) -> dict[str, Any] | None:
     """Return the card of weights that are there, with the SHA-256 of their files; None without such weights."""
     try:
         card = load_card(path)
-        return card if KEY in card else _sign(card, _measure(_files(path, card)))
+        return card if KEY in card else sign_card(card, _measure(_files(path, card)))
     except (InputError, OSError, ValueError):
         return None
 
 
 def _measure(files: list[Path]) -> list[str]:
     return [measure_digest(file)[1] for file in files]
-
-
-def _sign(card: dict[str, Any], digests: list[str]) -> dict[str, Any]:
-    """Add the SHA-256 of all files, and that of the card itself."""
-    return {**card, KEY: {"files": digests, "card": _card_digest({**card, KEY: {"files": digests}})}}
-
-
-def _card_digest(card: Mapping[str, Any]) -> str:
-    """Compute the SHA-256 of a card without its own, of JSON whose keys are sorted."""
-    hashes = {name: value for name, value in card[KEY].items() if name != "card"}
-    plain = json.loads(json.dumps({**card, KEY: hashes}))
-    return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()
 
 
 def _write_card(path: Path, card: Mapping[str, Any]) -> None:
@@ -215,7 +205,7 @@ def load_card(path: Path) -> dict[str, Any]:
     if not isinstance(card, dict) or not isinstance(card.get("model"), dict):
         raise InputError(f"{beside}: has no 'model' settings; copy it again from where the weights came")
     hashes = card.get(KEY)
-    if isinstance(hashes, dict) and "card" in hashes and hashes["card"] != _card_digest(card):
+    if isinstance(hashes, dict) and "card" in hashes and hashes["card"] != card_digest(card):
         warn(f"{beside}: was changed since it was written; {COPY}, or take '{KEY}' out of it if the change is yours")
     return card
 
