@@ -61,8 +61,6 @@ def linked(text: str, page: Path, folder: Path) -> str:
         if not path or "://" in path or path.startswith("mailto:"):
             return found[0]
         target = Path(os.path.normpath(page.parent / path))
-        if (page, anchor) == (DOCS / "python.md", "in-place-of-varnet"):
-            return f"{label}(quickstart.md#{anchor})"
         if target in pages:
             link = os.path.relpath(pages[target], folder)
         elif target.parent == ROOT / "protocols" and target.suffix == ".toml":

@@ -79,7 +79,7 @@ def state_hashes(path: Path) -> None:
     """Add the SHA-256 of all files to the card of weights, as they are now; their files stay as they are."""
     card = load_card(path)
     try:
-        digests = _measure(_files(path, card))
+        digests = [measure_digest(file)[1] for file in _files(path, card)]
     except (OSError, ValueError) as error:
         raise InputError(f"{path}: its files cannot be read ({error}); {COPY}") from error
     _write_card(path, sign_card({name: value for name, value in card.items() if name != KEY}, digests))
@@ -102,13 +102,9 @@ def _earlier_card(path: Path) -> dict[str, Any] | None:
     """Return the card of weights that are there, with the SHA-256 of their files; None without such weights."""
     try:
         card = load_card(path)
-        return card if KEY in card else sign_card(card, _measure(_files(path, card)))
+        return card if KEY in card else sign_card(card, [measure_digest(file)[1] for file in _files(path, card)])
     except (InputError, OSError, ValueError):
         return None
-
-
-def _measure(files: list[Path]) -> list[str]:
-    return [measure_digest(file)[1] for file in files]
 
 
 def _write_card(path: Path, card: Mapping[str, Any]) -> None:
