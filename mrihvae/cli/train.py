@@ -214,7 +214,10 @@ def _job(arguments: options.Train, path: Path | None = None, protocol: TrainingP
     if arguments.go_on:
         if protocol is not None or arguments.settings or arguments.weights or arguments.guess_weights:
             raise InputError("--go-on: keeps settings and weights; leave out --protocol, --settings and other weights")
-        return continue_weights(find_weights(arguments.go_on), arguments.device, **changes)
+        job = continue_weights(find_weights(arguments.go_on), arguments.device, **changes)
+        if job.counters.step >= job.settings.steps:
+            raise InputError(f"--go-on: these weights have {job.counters.step} steps already; give more by --steps")
+        return job
     settings: Mapping[str, Mapping[str, Any]] = {}
     if protocol is not None:
         settings = protocol.settings

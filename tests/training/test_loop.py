@@ -1036,6 +1036,8 @@ def test_run_goes_on_from_its_weights(
     capsys.readouterr()
     assert main(command(data, tmp_path / "third", "--go-on", weights, "--settings", settings)) == 2
     assert "--go-on: keeps settings and weights" in capsys.readouterr().err
+    assert main(command(data, tmp_path / "third", "--go-on", weights, "--steps", "2")) == 2
+    assert "--go-on: these weights have 2 steps already; give more by --steps" in capsys.readouterr().err
     path = weights.with_suffix(".json")
     path.write_text(json.dumps({key: value for key, value in card.items() if key != "counters"}))
     assert main(command(data, tmp_path / "third", "--go-on", weights)) == 2
