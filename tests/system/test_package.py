@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import importlib
+import json
 import re
 import subprocess
 import sys
@@ -62,6 +64,20 @@ def test_the_version_is_everywhere_the_same() -> None:
     version = SETTINGS["project"]["version"]
     assert f"\nversion: {version}\n" in (REPOSITORY / "CITATION.cff").read_text()
     assert f"version = {{{version}}}" in (REPOSITORY / "docs" / "citing.md").read_text()
+    label = json.loads((REPOSITORY / "protocols" / "openrecon.json").read_text())["general"]
+    regulatory = label["regulatory_information"]
+    assert label["version"] == regulatory["production_identifier"] == version
+    assert regulatory["material_number"] == f"mrihvae_{version}"
+    assert re.search(r"^## (\S+)", (REPOSITORY / "CHANGELOG.md").read_text(), re.MULTILINE)[1] == version
+
+
+def test_names_of_the_changelog_for_0_1_0_exist() -> None:
+    table = (REPOSITORY / "CHANGELOG.md").read_text().partition("In Python, modules lie")[2].partition("### Images")[0]
+    rows = [re.findall(r"`(mrihvae\.[\w.]+)`", line) for line in table.splitlines() if line.startswith("| `")]
+    assert len(rows) > 20 and all(len(row) >= 2 for row in rows)
+    for name in {name for row in rows for name in row[1:]}:
+        module, _, attribute = name.rpartition(".")
+        assert hasattr(importlib.import_module(module), attribute), name
 
 
 def test_sessions_that_are_called_exist() -> None:
