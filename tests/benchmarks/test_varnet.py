@@ -114,6 +114,15 @@ def test_coils_have_independent_noise_of_one_level(monkeypatch: pytest.MonkeyPat
         assert float((covariance / power.mean() - torch.eye(len(power))).abs().max()) < 0.2
 
 
+def test_losses_by_name() -> None:
+    target = torch.from_numpy(phantom(48, 48)).abs()
+    image = 1.1 * target
+    ssim, l1, both = (float(varnet.loss_of(name, image, target)) for name in varnet.LOSSES)
+    assert l1 == pytest.approx(0.1, rel=1e-5) and both == pytest.approx(ssim + l1, rel=1e-6) and 0 < ssim < 0.1
+    with pytest.raises(ValueError, match="loss 'l2' is unknown; choose one of ssim, l1"):
+        VarNetSettings(loss="l2")
+
+
 def test_raw_kspace_is_refused() -> None:
     with pytest.raises(InputError, match="leave raw k-space out"):
         varnet.scan_of_step(Raw(), TINY, 0)
