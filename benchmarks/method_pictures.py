@@ -1,10 +1,15 @@
-"""Make the pictures of docs/method.md.
+"""Make the pictures of docs/method.md: the network, and a reconstruction band by band.
 
-python docs/figures.py    # docs/network.png, from the settings of the shipped weights; docs/bands.png, from a scan
+    python -m benchmarks.method_pictures
+
+Writes results/method_network.png, from the settings of the shipped weights, and results/method_bands.png, from a scan that
+comes with the package.
 """
 
 from __future__ import annotations
 
+import argparse
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +18,8 @@ from matplotlib.axes import Axes
 from matplotlib.patches import FancyBboxPatch
 
 import mrihvae
+from benchmarks import HERE
+from benchmarks.common.plots import shrink
 from mrihvae.coils import CoilSettings
 from mrihvae.evaluation import save_figure
 from mrihvae.evaluation.figures import subplots
@@ -20,19 +27,25 @@ from mrihvae.model import ModelSettings, load_model
 from mrihvae.model.bands import band_on_grid, grids
 from mrihvae.physics import fft2c, ifft2c
 
-HERE = Path(__file__).parent
 SCAN = Path(mrihvae.__file__).parent / "demo_scans" / "pulseq_brain16.h5"
 SHAPE = (128, 128)  # of the scan, and of the grids in the picture of the network
 ENCODER, LATENT, HEAD, LINE = "#dbe9d3", "#f7dca8", "#d6e4f5", "#555555"
 HEIGHT, STEP = 0.6, 1.0  # of a box, and from level to level
 
 
-def main() -> None:
-    """Make both pictures."""
+def main(arguments: list[str] | None = None) -> int:
+    """Make both pictures; returns the exit status."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--results", type=Path, default=HERE / "results")
+    results: Path = parser.parse_args(arguments).results
     torch.set_num_threads(1)
     settings = load_model("default").settings
-    draw_network(settings, HERE / "network.png")
-    draw_bands(settings.levels, HERE / "bands.png")
+    draw_network(settings, results / "method_network.png")
+    draw_bands(settings.levels, results / "method_bands.png")
+    for name in ("method_network.png", "method_bands.png"):
+        shrink(results / name)
+        print(results / name)
+    return 0
 
 
 def draw_network(settings: ModelSettings, path: Path) -> None:
@@ -117,4 +130,4 @@ def draw_bands(levels: int, path: Path) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())
