@@ -2,8 +2,8 @@
 
     python -m benchmarks.method_pictures
 
-Writes results/method_network.png, from the settings of the shipped weights, and results/method_bands.png, from a scan that
-comes with the package.
+Writes results/method_network.png, from the settings of the shipped weights, and results/method_bands.png, from a scan
+that comes with the package.
 """
 
 from __future__ import annotations

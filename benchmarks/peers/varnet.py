@@ -4,9 +4,9 @@
         --output runs/varnet
 
 It is `fastmri.models.VarNet` (Sriram et al. 2020), small enough for a CPU. Its loss is fastMRI's own, SSIM of
-root-sum-of-squares, or the L1 norm, or the sum of both, which keeps the contrast in short runs. Coils are simulated around magnitude images, and every scan has the type of mask that the test has,
-its best case; one network serves all of `accelerations`. Time, and how a run goes on, are those of
-benchmarks/peers/unet.py.
+root-sum-of-squares, or the L1 norm, or the sum of both, which keeps the contrast in short runs. Coils are simulated
+around magnitude images, and every scan has the type of mask that the test has, its best case; one network serves all of
+`accelerations`. Time, and how a run goes on, are those of benchmarks/peers/unet.py.
 """
 
 from __future__ import annotations

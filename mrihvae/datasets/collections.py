@@ -21,7 +21,7 @@ def is_collection(path: Path) -> bool:
     return name.endswith((".bin", "-idx3-ubyte", ".idx3-ubyte"))
 
 
-def read_collection(path: Path) -> np.ndarray:
+def read_collection(path: Path | str) -> np.ndarray:
     """Read all pictures of a collection.
 
     Parameters
@@ -38,6 +38,7 @@ def read_collection(path: Path) -> np.ndarray:
     InputError
         Not readable, or of another size than its format says.
     """
+    path = Path(path)
     with read_errors(path):
         check_size(f"{path}: its data", path.stat().st_size)
         with gzip.open(path) if path.name.lower().endswith(".gz") else path.open("rb") as file:

@@ -122,7 +122,7 @@ def load_mixture(
 
 
 def load_datasets(
-    path: Path,
+    path: Path | str,
     weight: float,
     progress: Callable[[list[Path]], Iterator[Path]],
     together: bool,
@@ -132,6 +132,7 @@ def load_datasets(
 
     Undersampled files, which have a mask, are an error, but left out of a stream.
     """
+    path = Path(path)
     if path.is_file() and is_packed(path):
         packed = read_packed(path, cache)
         total = sum(d.weight for d in packed)

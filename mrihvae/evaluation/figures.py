@@ -19,7 +19,7 @@ ERROR_GAIN = 4  # errors are shown this much brighter, on the images' own gray s
 
 
 def volume_panel(
-    path: Path,
+    path: Path | str,
     title: str,
     images: Mapping[str, np.ndarray],
     target: np.ndarray | None,
@@ -39,6 +39,7 @@ def volume_panel(
     index : the slice to show; None for the middle one
     uncertainty : standard deviation (slice, h, w) of the last image, or None
     """
+    path = Path(path)
     first = next(iter(images.values()))
     index = len(first) // 2 if index is None else index
     shown = {name: volume[index] for name, volume in images.items()}
@@ -70,7 +71,7 @@ def volume_panel(
     save_figure(figure, path)
 
 
-def image_grid(path: Path, title: str, rows: list[list[np.ndarray]], names: list[str] | None = None) -> None:
+def image_grid(path: Path | str, title: str, rows: list[list[np.ndarray]], names: list[str] | None = None) -> None:
     """Write a picture of rows of images (h, w), or (h, w, 3) in color, gray from 0 to the 99.5th percentile of all.
 
     Parameters
@@ -80,6 +81,7 @@ def image_grid(path: Path, title: str, rows: list[list[np.ndarray]], names: list
     rows : images; rows may differ in length
     names : of the columns, or None
     """
+    path = Path(path)
     columns = max(len(row) for row in rows)
     height, width = rows[0][0].shape[:2]
     size = (1.7 * columns + 0.2, 1.7 * len(rows) * height / width + 0.6)
@@ -96,8 +98,9 @@ def image_grid(path: Path, title: str, rows: list[list[np.ndarray]], names: list
     save_figure(figure, path)
 
 
-def training_figure(log: Path, path: Path) -> None:
+def training_figure(log: Path | str, path: Path | str) -> None:
     """Write a picture of the curves of log.jsonl: objective, KL and matching per level, gain over zero-filling."""
+    log, path = Path(log), Path(path)
     try:
         lines = [json.loads(line) for line in log.read_text().splitlines()]
         prior = [line for line in lines if "elbo" in line]  # not every step, nor every run, trains the prior
@@ -168,7 +171,8 @@ def plain_text(text: str) -> str:
     return printable(text).replace("$", r"\$")
 
 
-def save_figure(figure: Figure, path: Path) -> None:
+def save_figure(figure: Figure, path: Path | str) -> None:
     """Write a figure as PNG."""
+    path = Path(path)
     with atomic_write(path) as temporary:
         figure.savefig(temporary, format="png", dpi=110)

@@ -87,8 +87,8 @@ class Evaluation:
 
 
 def evaluate(
-    target_path: Path,
-    predictions_path: Path,
+    target_path: Path | str,
+    predictions_path: Path | str,
     challenge: str,
     acquisition: str | None = None,
     acceleration: float | None = None,
@@ -137,6 +137,7 @@ def evaluate(
     ----------
     * Zbontar et al. 2018 (fastMRI), https://doi.org/10.48550/arXiv.1811.08839
     """
+    target_path, predictions_path = Path(target_path), Path(predictions_path)
     if challenge not in TARGETS:
         raise InputError(f"challenge '{challenge}' is unknown; choose one of {', '.join(TARGETS)}")
     pairs = _pairs(target_path, predictions_path)

@@ -27,7 +27,7 @@ LARGEST_HEADER = 2**20  # letters that are read
 PAIR_HINT = "BART's arrays are a .cfl and a .hdr"
 
 
-def read_cfl(path: Path) -> np.ndarray:
+def read_cfl(path: Path | str) -> np.ndarray:
     """Read an array.
 
     Parameters
@@ -44,6 +44,7 @@ def read_cfl(path: Path) -> np.ndarray:
         One of the two files is missing or not readable, the header has no sizes, the number of bytes is not that
         of the header, or NaN is among the values.
     """
+    path = Path(path)
     data, header = name_pair(path)
     if data.is_file() and not header.exists():
         raise InputError(f"{data}: incomplete, as {header.name} is missing; {PAIR_HINT}: write or copy both again")
@@ -65,7 +66,7 @@ def read_cfl(path: Path) -> np.ndarray:
     return values.reshape(sizes, order="F")
 
 
-def write_cfl(path: Path, array: np.ndarray) -> None:
+def write_cfl(path: Path | str, array: np.ndarray) -> None:
     """Write an array of at least one dimension as NAME.cfl and NAME.hdr, for any of the names that `read_cfl` takes.
 
     Raises
@@ -73,6 +74,7 @@ def write_cfl(path: Path, array: np.ndarray) -> None:
     InputError
         More dimensions than BART has, or the files cannot be written.
     """
+    path = Path(path)
     if not 1 <= array.ndim <= len(DIMENSIONS):
         raise InputError(f"{path}: an array of {array.ndim} dimensions; BART's have 1 to {len(DIMENSIONS)}")
     data, header = name_pair(path)

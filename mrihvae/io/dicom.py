@@ -181,7 +181,7 @@ def choose_series(path: Path, series: str | None = None) -> Series:
     raise InputError(f"{path}: has {what}; choose with --series one by its number or UID: {known}")
 
 
-def read_dicom(path: Path, series: str | None = None) -> ImageVolume:
+def read_dicom(path: Path | str, series: str | None = None) -> ImageVolume:
     """Read a series of images, classic or multi-frame, in the unit that its rescale slope and intercept give.
 
     Parameters
@@ -199,6 +199,7 @@ def read_dicom(path: Path, series: str | None = None) -> ImageVolume:
         As `choose_series`; images of several sizes, directions, or at one position; uneven spacing; missing values,
         no pixels, colors, or a compression that no installed package decodes.
     """
+    path = Path(path)
     chosen = choose_series(path, series)
     frames = [frame for file in chosen.files for frame in read_frames(file)]
     if len({frame.pixels.shape for frame in frames}) > 1:

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 MAPS_KEY, NOISE_KEY = "sensitivity_maps", "noise"  # beyond fastMRI's schema, for several coils
 
 
-def read_scan(path: Path, lazy: bool = False, key: str | None = None, brief: bool = False) -> Scan:
+def read_scan(path: Path | str, lazy: bool = False, key: str | None = None, brief: bool = False) -> Scan:
     """Read a fastMRI file.
 
     Parameters
@@ -43,6 +43,7 @@ def read_scan(path: Path, lazy: bool = False, key: str | None = None, brief: boo
         File missing, truncated, not HDF5, without k-space, with NaN, of a wrong type or shape, or with a mask that
         does not fit or is empty.
     """
+    path = Path(path)
     head = read_head(path, key)
     height, width = head.shape[-2:]
     stored = StoredKspace(path, head.key)
@@ -67,7 +68,7 @@ def read_scan(path: Path, lazy: bool = False, key: str | None = None, brief: boo
 
 
 def write_reconstruction(
-    path: Path,
+    path: Path | str,
     images: np.ndarray,
     attributes: Mapping[str, Any] | None = None,
     further: Mapping[str, np.ndarray] | None = None,
@@ -77,6 +78,7 @@ def write_reconstruction(
     `attributes` say how the images were made, `further` are datasets beside them, such as `uncertainty`; fastMRI's
     tooling reads neither.
     """
+    path = Path(path)
     arrays = {"reconstruction": images, **(further or {})}
     write_datasets(path, {name: array.astype(np.float32, copy=False) for name, array in arrays.items()}, attributes)
 

@@ -79,7 +79,7 @@ def list_images(path: Path) -> list[Path]:
     return files
 
 
-def read_images(file: Path, series: str | None = None) -> Images:
+def read_images(file: Path | str, series: str | None = None) -> Images:
     """Read a NIfTI file, a gray picture, or a DICOM series; NaN and infinity are let through.
 
     Parameters
@@ -91,6 +91,7 @@ def read_images(file: Path, series: str | None = None) -> Images:
     InputError
         Not readable, in color, complex, of several pages, or of more than four dimensions.
     """
+    file = Path(file)
     if file.exists() and has_dicom(file):
         volume = read_dicom(file, series)
         return Images(file, volume.pixels[None], volume=volume, study=read_header(choose_series(file, series)))

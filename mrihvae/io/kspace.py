@@ -138,7 +138,7 @@ def kind_of(path: Path, key: str | None = None) -> str:
     raise InputError(f"{path}: unrecognized format; give {KSPACE_FORMATS}")
 
 
-def list_kspace(path: Path, key: str | None = None) -> list[Path]:
+def list_kspace(path: Path | str, key: str | None = None) -> list[Path]:
     """List the files with k-space of a folder, or the one file.
 
     Raises
@@ -146,6 +146,7 @@ def list_kspace(path: Path, key: str | None = None) -> list[Path]:
     InputError
         Not there, none in it, or two whose reconstructions would have the same name.
     """
+    path = Path(path)
     if not path.is_dir():
         kind_of(path, key)
         return [path]

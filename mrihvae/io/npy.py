@@ -27,7 +27,7 @@ LARGEST_JSON = 2**26  # bytes
 IMAGES = "images"  # content of complex arrays that are no k-space
 
 
-def read_numpy(path: Path) -> Scan:
+def read_numpy(path: Path | str) -> Scan:
     """Read NAME.npy, whose axes are in NAME.json: `{"axes": ["slice", "coil", "H", "W"]}`, in any order.
 
     H is the readout, W the phase-encoding axis; "slice" and "coil" may be left out. The JSON may also have "mask", W
@@ -40,6 +40,7 @@ def read_numpy(path: Path) -> Scan:
     InputError
         The JSON is missing or wrong, or the array does not fit it, is not complex, or holds NaN or images.
     """
+    path = Path(path)
     file = path.with_suffix(".json")
     about = _read_json(file)
     if about.get("content") == IMAGES:
@@ -182,8 +183,9 @@ def _json_mask(path: Path, about: dict[str, Any], shape: tuple[int, ...]) -> np.
     return np.array(rows, bool)
 
 
-def write_numpy(path: Path, volume: ImageVolume) -> None:
+def write_numpy(path: Path | str, volume: ImageVolume) -> None:
     """Write NAME.npy, float32 or complex64 (slice, h, w), and NAME.json with its axes, geometry and attributes."""
+    path = Path(path)
     about: dict[str, Any] = {"axes": list(IMAGE_AXES), **as_lists(volume.geometry)}
     attributes = as_json(volume.attributes, volume.voxel if volume.geometry is None else None)
     about |= {"attributes": attributes} if attributes else {}

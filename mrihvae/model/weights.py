@@ -46,7 +46,7 @@ ATTEMPTS = 5  # to read weights that another process replaces
 COPY = "copy all files of these weights again, the .json among them"
 
 
-def save_weights(path: Path, model: HVAE, provenance: Mapping[str, Any]) -> None:
+def save_weights(path: Path | str, model: HVAE, provenance: Mapping[str, Any]) -> None:
     """Write the model's tensors to `path` (.safetensors) and its settings and `provenance` beside it (.json).
 
     They are stored in half precision: images do not differ. A run's checkpoint has them exactly. Weights of more than
@@ -54,6 +54,7 @@ def save_weights(path: Path, model: HVAE, provenance: Mapping[str, Any]) -> None
     file has its SHA-256 and, where `provenance` says it, the training step in its metadata. Weights that are there
     already are replaced as a whole: a process that is killed leaves the earlier set or the new one.
     """
+    path = Path(path)
     tensors = {name: tensor.detach().cpu().half().contiguous() for name, tensor in model.state_dict().items()}
     first, *others = _parts(tensors)
     step = provenance.get("counters", provenance).get("step")
@@ -177,7 +178,7 @@ def save_tensors(temporary: Path, tensors: dict[str, Tensor], metadata: Mapping[
     return state_digest(temporary)
 
 
-def load_card(path: Path) -> dict[str, Any]:
+def load_card(path: Path | str) -> dict[str, Any]:
     """Read the JSON beside the weights `path`: settings under "model", and provenance.
 
     Of a card with two sets it is that of `path`. A card that was changed since it was written is warned of.
@@ -187,6 +188,7 @@ def load_card(path: Path) -> dict[str, Any]:
     InputError
         Missing, no JSON, or without settings of a model.
     """
+    path = Path(path)
     beside = path.with_suffix(".json")
     try:
         card = json.loads(beside.read_text())
@@ -274,8 +276,9 @@ def _files(path: Path, card: Mapping[str, Any]) -> list[Path]:
     return files
 
 
-def fingerprint(path: Path) -> str:
+def fingerprint(path: Path | str) -> str:
     """Return the first 12 digits of the SHA-256 of weights: their tensors in all files, without metadata."""
+    path = Path(path)
     digest = hashlib.sha256()
     for file in weight_files(path):
         try:

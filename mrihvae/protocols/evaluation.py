@@ -161,7 +161,7 @@ class Protocol:
         return from_dict(CoilSettings, self.coils, "coils")
 
 
-def read_protocol(path: Path) -> Protocol:
+def read_protocol(path: Path | str) -> Protocol:
     """Read an evaluation protocol.
 
     Raises
@@ -170,6 +170,7 @@ def read_protocol(path: Path) -> Protocol:
         File not found, no TOML, a benchmark's protocol, an unknown key (the nearest known one is named), a value of a
         wrong type or that cannot be, or a mask that cannot be drawn.
     """
+    path = Path(path)
     kind, values = read_kind(path)
     if kind == "benchmark":
         command = values.get("run", "the benchmark that it is of")

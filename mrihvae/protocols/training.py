@@ -74,7 +74,7 @@ def find_training_protocol(name_or_path: str) -> Path:
     return find_among(shipped, name if name in shipped else name_or_path, "training protocol")
 
 
-def read_training_protocol(path: Path) -> TrainingProtocol:
+def read_training_protocol(path: Path | str) -> TrainingProtocol:
     """Read a training protocol; what its sections say is checked when a run is made of them.
 
     Raises
@@ -83,6 +83,7 @@ def read_training_protocol(path: Path) -> TrainingProtocol:
         Not there, no TOML, a protocol of another kind, an unknown key (the nearest known one is named), or a value of a
         wrong type or that cannot be.
     """
+    path = Path(path)
     kind, values = read_kind(path)
     if kind == "benchmark" or isinstance(values.get("challenge"), str):
         raise InputError(f"{path}: is no training protocol; 'mrihvae protocols' lists those and what runs the others")

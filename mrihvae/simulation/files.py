@@ -52,7 +52,7 @@ class ImageGroup:
     every: int = 1
 
 
-def image_groups(images: Path, every: int = 1, limit: int | None = None) -> list[ImageGroup]:
+def image_groups(images: Path | str, every: int = 1, limit: int | None = None) -> list[ImageGroup]:
     """Return the scans that images become: one for each NIfTI volume, and one for 10 pictures.
 
     Parameters
@@ -66,6 +66,7 @@ def image_groups(images: Path, every: int = 1, limit: int | None = None) -> list
     InputError
         No image, two that would become files of one name, or a number below 1.
     """
+    images = Path(images)
     for name, number in (("every", every), ("limit", limit)):
         if number is not None and number < 1:
             raise InputError(f"{name} {number}: must be at least 1")
@@ -90,7 +91,7 @@ def image_groups(images: Path, every: int = 1, limit: int | None = None) -> list
 
 def simulate_file(
     group: ImageGroup,
-    path: Path,
+    path: Path | str,
     settings: ScannerSettings,
     keep_maps: bool = False,
     progress: Callable[[list[Any]], Iterable[Any]] = iter,
@@ -134,6 +135,7 @@ def simulate_file(
     ----------
     * Zbontar et al. 2018 (fastMRI), https://doi.org/10.48550/arXiv.1811.08839
     """
+    path = Path(path)
     rng = np.random.default_rng([settings.seed, *seed_of(path.name)])
     fields = fields_of(settings, rng)
     mixing = _mixing(fields, settings)
@@ -205,7 +207,7 @@ def calibration_lines(undersampling: Undersampling, width: int) -> int:
     return max(min(lines, fewest), 1) if undersampling.mask_type == "magic_fraction" else lines
 
 
-def undersample_file(complete: Path, path: Path, undersampling: Undersampling) -> float:
+def undersample_file(complete: Path | str, path: Path | str, undersampling: Undersampling) -> float:
     """Write the undersampled scan of a simulated one, as fastMRI's test files are; all or nothing.
 
     It has no target and nothing derived from it, but the dataset `mask`, bool (W,), and its numbers as attributes. The
@@ -220,6 +222,7 @@ def undersample_file(complete: Path, path: Path, undersampling: Undersampling) -
     InputError
         As `draw_lines`, or a file that cannot be written.
     """
+    complete, path = Path(complete), Path(path)
     with open_checked(complete) as source, new_file(path, complete.stat().st_size) as file:
         kspace = source["kspace"]
         width = kspace.shape[-1]

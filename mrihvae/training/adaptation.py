@@ -197,7 +197,7 @@ def check_step(run: Adaptation, slices: Sequence[UndersampledSlice], splits: Spl
 def adapt(
     run: Adaptation,
     slices: Sequence[UndersampledSlice],
-    directory: Path,
+    directory: Path | str,
     checkpoint_seconds: float = 60.0,
     progress: Callable[[Iterable[int]], Iterable[int]] = iter,
     stop: Callable[[], bool] = lambda: False,
@@ -226,6 +226,7 @@ def adapt(
     * Yaman et al. 2020 (SSDU), https://doi.org/10.1002/mrm.28378
     * Millard and Chiew 2023 (K-weighted SSDU), https://doi.org/10.1109/TCI.2023.3299212
     """
+    directory = Path(directory)
     splits = draw_splits(slices, run.settings)
     began, before = time.monotonic(), run.progress.seconds
     saved = began
@@ -279,7 +280,7 @@ def save_best(directory: Path, run: Adaptation, provenance: Mapping[str, Any]) -
     save_weights(directory / WEIGHTS, run.best, card)
 
 
-def load_adaptation(directory: Path, start: HVAE, **changes: Any) -> tuple[Adaptation, dict[str, Any]]:
+def load_adaptation(directory: Path | str, start: HVAE, **changes: Any) -> tuple[Adaptation, dict[str, Any]]:
     """Return an interrupted run from its folder, and its provenance; `changes` replace settings, such as `steps`.
 
     Parameters
@@ -291,6 +292,7 @@ def load_adaptation(directory: Path, start: HVAE, **changes: Any) -> tuple[Adapt
     InputError
         No checkpoint there, damaged ones alone, or one of another kind.
     """
+    directory = Path(directory)
     path, metadata, tensors = read_checkpoint(directory, str(start.start.device))
     try:
         state = json.loads(metadata["state"])

@@ -217,7 +217,7 @@ def _slices(scans: Batch) -> int:
 def train(
     run: Run,
     source: SliceSource,
-    directory: Path,
+    directory: Path | str,
     checkpoint_seconds: float = 240.0,
     progress: Callable[[Iterator[Sequence[Batch]]], Iterator[Sequence[Batch]]] = iter,
     stop: Callable[[], bool] = lambda: False,
@@ -261,6 +261,7 @@ def train(
     >>> sorted(path.name for path in Path("run").iterdir())
     ['checkpoint.safetensors', 'log.jsonl', 'weights.json', 'weights.safetensors']
     """
+    directory = Path(directory)
     share = share_of(run.settings.accumulate)
     saved = began = time.monotonic()
     before = run.counters.seconds

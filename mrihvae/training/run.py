@@ -213,11 +213,12 @@ def _take_guess(net: HVAE, weights: HVAE) -> None:
             parameter.copy_(there[name])
 
 
-def save_checkpoint(directory: Path, run: Run, provenance: dict[str, Any]) -> None:
+def save_checkpoint(directory: Path | str, run: Run, provenance: dict[str, Any]) -> None:
     """Write what a run needs to resume to one file, and the averaged weights beside it.
 
     The checkpoint before, if it is whole, is kept as `checkpoint.previous.safetensors`.
     """
+    directory = Path(directory)
     tensors: dict[str, Tensor] = {}
     for name, parameter in run.model.named_parameters():
         tensors[f"model/{name}"] = parameter.detach()
@@ -237,7 +238,7 @@ def save_checkpoint(directory: Path, run: Run, provenance: dict[str, Any]) -> No
     save_weights(directory / WEIGHTS, run.average, {**provenance, **card})
 
 
-def load_checkpoint(directory: Path, device: torch.device | str, **changes: Any) -> Run:
+def load_checkpoint(directory: Path | str, device: torch.device | str, **changes: Any) -> Run:
     """Return an interrupted run, from its folder; `changes` replace training settings, such as `steps`.
 
     It is that of the newest checkpoint which is whole; a damaged one is warned of. Weights beside it that are damaged
@@ -248,6 +249,7 @@ def load_checkpoint(directory: Path, device: torch.device | str, **changes: Any)
     InputError
         No checkpoint there, or damaged ones alone.
     """
+    directory = Path(directory)
     path, metadata, tensors = read_checkpoint(directory, str(device))
     try:
         state = json.loads(metadata["state"])

@@ -25,7 +25,7 @@ _cleaned: set[tuple[int, Path]] = set()  # processes and folders, so that forked
 
 
 @contextmanager
-def atomic_write(path: Path) -> Iterator[Path]:
+def atomic_write(path: Path | str) -> Iterator[Path]:
     """Return a temporary path beside `path`; on success rename it to `path`, on any failure remove it.
 
     The file is on the disk, not in a cache alone, before it has its name. Left-over temporary files of processes that
@@ -45,6 +45,7 @@ def atomic_write(path: Path) -> Iterator[Path]:
     >>> [path.name for path in Path().iterdir()]
     ['note.txt']
     """
+    path = Path(path)
     temporary = temporary_path(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import importlib
+import inspect
 import json
 import re
 import subprocess
@@ -69,6 +70,20 @@ def test_the_version_is_everywhere_the_same() -> None:
     assert label["version"] == regulatory["production_identifier"] == version
     assert regulatory["material_number"] == f"mrihvae_{version}"
     assert re.search(r"^## (\S+)", (REPOSITORY / "CHANGELOG.md").read_text(), re.MULTILINE)[1] == version
+
+
+def test_public_functions_take_paths_as_text() -> None:
+    stubs = (REPOSITORY / "mrihvae").rglob("__init__.pyi")
+    modules = [importlib.import_module(".".join(stub.parent.relative_to(REPOSITORY).parts)) for stub in stubs]
+    public = [getattr(module, name) for module in modules for name in module.__all__]
+    parameters = [
+        (one.__name__, str(each.annotation))
+        for one in public
+        if inspect.isfunction(one)
+        for each in inspect.signature(one).parameters.values()
+    ]
+    paths = [(name, kind) for name, kind in parameters if "Path" in kind and "Callable" not in kind]
+    assert len(paths) > 30 and not [(name, kind) for name, kind in paths if "str" not in kind]
 
 
 def test_names_of_the_changelog_for_0_1_0_exist() -> None:

@@ -30,7 +30,7 @@ DIRECTION_TOLERANCE = 1e-3  # by which directions may differ that are to be the 
 OVERLAP_TOLERANCE = 0.01  # of the thickness of slices: how far apart slabs must be at least, to be those of one volume
 
 
-def read_mrd(path: Path, groups: Sequence[str] = ("dataset",)) -> list[Scan]:
+def read_mrd(path: Path | str, groups: Sequence[str] = ("dataset",)) -> list[Scan]:
     """Read the scans of a file: each contrast, repetition, phase and set of each measurement is one.
 
     Parameters
@@ -44,6 +44,7 @@ def read_mrd(path: Path, groups: Sequence[str] = ("dataset",)) -> list[Scan]:
         Truncated, not ISMRMRD, without lines, or lines that cannot be sorted (see
         `mrihvae.io.mrd.sorter.SliceAssembler`).
     """
+    path = Path(path)
     with read_errors(path, "truncated or not an ISMRMRD file", "copy it again"), open_checked(path) as file:
         measurements = _read_measurements(file, path, groups)
         imaging = [one for one in measurements if one.slices]

@@ -68,7 +68,7 @@ def _group(file: h5py.File, name: str) -> Any:
 
 
 def read_mrd_images(
-    path: Path, series: str | None = None, contrast: int | None = None, repetition: int | None = None
+    path: Path | str, series: str | None = None, contrast: int | None = None, repetition: int | None = None
 ) -> ImageVolume:
     """Read the single volume of images, or the one that is chosen.
 
@@ -86,6 +86,7 @@ def read_mrd_images(
     InputError
         As `read_mrd_volumes`, or several volumes.
     """
+    path = Path(path)
     found = read_mrd_volumes(path, series, contrast, repetition)
     if len(found) > 1:
         raise InputError(f"{path}: {describe_volumes(found)}; choose one by series, contrast and repetition")

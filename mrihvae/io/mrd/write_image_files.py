@@ -20,7 +20,7 @@ COMPLEX = {  # ISMRMRD's names of the parts, by type
 }
 
 
-def write_received_images(path: Path, images: Sequence[ReceivedImage], xml: str = "") -> dict[str, int]:
+def write_received_images(path: Path | str, images: Sequence[ReceivedImage], xml: str = "") -> dict[str, int]:
     """Write images, and the header of their scan, to group `dataset` of a file; return the number of each series.
 
     Series are `image_1`, `image_2`, ... by the number that images have; those of a series whose size or type of pixels
@@ -31,6 +31,7 @@ def write_received_images(path: Path, images: Sequence[ReceivedImage], xml: str 
     InputError
         The file cannot be written.
     """
+    path = Path(path)
     series = _by_series(images)
     with new_file(path, sum(image.data.nbytes + len(image.attributes) for image in images)) as file:
         group = file.create_group(GROUP)

@@ -41,7 +41,7 @@ COUNTERS = {
 DWELL_TIME = "sRXSPEC.alDwellTime[0]"  # ns between samples
 
 
-def read_twix(path: Path) -> list[Scan]:
+def read_twix(path: Path | str) -> list[Scan]:
     """Read the scans of a file: each measurement with an image, contrast, repetition, phase and set is one.
 
     Noise that was measured alone is the noise scan of the measurements behind it. Adjustments of the scanner are left
@@ -53,6 +53,7 @@ def read_twix(path: Path) -> list[Scan]:
         Truncated, damaged or not TWIX; no line of an image; EPI, radial, spiral or simultaneous slices alone; or lines
         that cannot be sorted (see `mrihvae.io.mrd.sorter.SliceAssembler`).
     """
+    path = Path(path)
     with (
         read_errors(path, "truncated or damaged, or not Siemens raw data", "copy it again"),
         path.open("rb") as file,
