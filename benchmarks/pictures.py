@@ -1,8 +1,9 @@
-"""Make the picture of docs/results.md that no table goes with: of 8 coils at 4x.
+"""Make the pictures that no table goes with: the head of README.md, and 8 coils at 4x for docs/results.md.
 
     python -m benchmarks.pictures --data DIR --varnet runs/varnet/weights.safetensors
 
-Writes results/multicoil.png. The picture of README.md is made by `benchmarks.demo`.
+Writes results/head.png, of the scan of 16 coils that comes with the package, under the mask of `mrihvae demo`, and
+results/multicoil.png.
 """
 
 from __future__ import annotations
@@ -14,26 +15,62 @@ import sys
 import tempfile
 from pathlib import Path
 
+import numpy as np
+
+import mrihvae
 from benchmarks import HERE
 from benchmarks.common.plots import shrink
 from benchmarks.multicoil import run as multicoil
+from benchmarks.peers.varnet import TrainedVarNet, load_varnet
+from benchmarks.peers.varnet import reconstruct as varnet_image
+from mrihvae.data.scan import Scan
 from mrihvae.errors import InputError
+from mrihvae.evaluation.comparison import draw_comparison
+from mrihvae.evaluation.scores import score_volume
+from mrihvae.io.fastmri import read_scan
+from mrihvae.model.shipped import weights_for
+from mrihvae.physics.fastmri_masks import effective_acceleration
+from mrihvae.physics.sampling import Undersampling
+from mrihvae.recon.catalog import load_method
+from mrihvae.recon.undersampling import mask_of
+from mrihvae.recon.volumes import reconstruct_volume
 
 SCANS = "simulated, 8 coils"  # a set of protocols/multicoil.toml
 COILS = "random_4x/8_patient09_study2_FLAIR.png"
 METHODS = ("zero-filled", "tv", "bart-wavelet", "varnet", "hybrid")
+HEAD = Path(mrihvae.__file__).parent / "demo_scans" / "pulseq_brain16.h5"
+MASK = Undersampling("random", 4, 0.08)
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command; returns its exit status."""
     options = _parser().parse_args(arguments)
     try:
+        draw_head(read_scan(HEAD), load_varnet(options.varnet), options.results / "head.png")
         with tempfile.TemporaryDirectory() as temporary:
             write_coils(Path(temporary), options)
     except InputError as error:
         print(f"pictures: error: {error}", file=sys.stderr)
         return 2
     return 0
+
+
+def draw_head(scan: Scan, network: TrainedVarNet, path: Path) -> None:
+    """Draw a fully sampled scan under `MASK`: zero-filled, TV, VarNet, mrihvae, target and errors."""
+    assert scan.target is not None
+    mask = mask_of(scan, MASK)
+    pattern = np.broadcast_to(mask, scan.kspace.shape[-2:])
+    images = {
+        "zero-filled": reconstruct_volume(scan, mask, load_method("zero-filled")),
+        "TV (sigpy)": reconstruct_volume(scan, mask, load_method("tv")),
+        "VarNet (fastMRI)": np.stack([varnet_image(network, one * pattern, pattern) for one in scan.kspace]),
+        "mrihvae (hybrid)": reconstruct_volume(scan, mask, load_method("hybrid", weights_for(scan.coils))),
+    }
+    scores = {name: score_volume(scan.target, volume) for name, volume in images.items()}
+    title = f"3 T, 16 coils, random mask, effective acceleration {effective_acceleration(mask):.2f}"
+    draw_comparison(path, title, images, scan.target, scores, mask)
+    shrink(path)
+    print(path)
 
 
 def write_coils(folder: Path, options: argparse.Namespace) -> None:
