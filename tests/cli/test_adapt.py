@@ -82,9 +82,9 @@ def test_resumed_run(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture
     [
         ("", (), "SCANS: nothing to adapt to"),
         ("full", (), "e.h5: is fully sampled; train on such scans with 'mrihvae train'"),
-        ("few", (), "d.h5: too few lines were acquired outside of the calibration region"),
+        ("few", (), "d.h5: too few lines were acquired outside the calibration region"),
         ("nowhere", (), "nowhere"),
-        ("one several", (), "SCANS: some have one coil and some several"),
+        ("one several", (), "SCANS: single-coil and multi-coil scans need different weights"),
         ("one", ("--checkpoint", "restoration"), "these weights have no posterior for undersampled scans"),
         ("one", ("--checkpoint", "nothing"), "nothing: neither shipped weights"),
         ("one", ("--steps", "0"), "--minutes, --steps and --slices: must be above 0"),

@@ -50,7 +50,7 @@ def test_sound_installation(capsys: pytest.CaptureFixture[str], quick: None) -> 
     assert limits["memory"] >= limits["memory_available"] > 2**20 and str(Path.cwd()) in limits["free_disk"]
     assert main(["doctor"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0].startswith("mrihvae       ") and lines[-1] == "result        all is well"
+    assert lines[0].startswith("mrihvae       ") and lines[-1] == "result        all checks passed"
     assert any(line.startswith("weights       default: whole, SHA-256 ") for line in lines)
 
 

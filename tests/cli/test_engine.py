@@ -33,8 +33,8 @@ def test_workers_that_options_describe(monkeypatch: pytest.MonkeyPatch) -> None:
     [
         ({"workers": 0}, "--workers 0: must be at least 1"),
         ({"workers": 1, "scheduler": "tcp://a:1"}, "--workers and --scheduler: contradict each other"),
-        ({"worker_memory": 1.0}, "--worker-memory: goes with --workers; add it, or leave this option out"),
-        ({"threads_per_worker": 1}, "--threads-per-worker: goes with --workers"),
+        ({"worker_memory": 1.0}, "--worker-memory: needs --workers; add it, or leave this option out"),
+        ({"threads_per_worker": 1}, "--threads-per-worker: needs --workers"),
         ({"workers": 1, "threads_per_worker": 0}, "--threads-per-worker 0: must be at least 1"),
         ({"workers": 1, "worker_memory": float("nan")}, "--worker-memory nan: must be a number of GiB, at least 1"),
         ({"workers": 1, "worker_memory": 0.5}, "--worker-memory 0.5: must be a number of GiB, at least 1"),

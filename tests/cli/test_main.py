@@ -165,7 +165,7 @@ def test_bad_scan(kind: str, tmp_path: Path, capsys: pytest.CaptureFixture[str])
         (["--mask-type", "random", "--acceleration", "0"], "acceleration 0 is not a number of at least 1"),
         (["--mask-type", "random", "--acceleration", "2.5"], "acceleration 2.5 is not a whole number of at least 1"),
         (["--mask-type", "random", "--center-fraction", "2"], "center fraction 2.0 is not in (0, 1]"),
-        (["--center-fraction", "0.1"], "--center-fraction: goes with --mask-type"),
+        (["--center-fraction", "0.1"], "--center-fraction: needs --mask-type"),
         (["--batch-size", "0"], "--batch-size 0: must be at least 1"),
         (["--sweeps", "-1"], "sweeps -1 and beta 1.0 must be at least 0"),
         (["--step", "nan"], "step"),

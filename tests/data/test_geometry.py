@@ -111,5 +111,5 @@ def test_wrong_headers_are_refused(directions: tuple, voxel: tuple, positions: n
 @pytest.mark.parametrize("heights", [(0, 4, 9), (0, 0, 0), (0, 4, 0)])
 def test_uneven_slices_are_refused(heights: tuple[float, ...]) -> None:
     positions = np.array([[0, 0, height] for height in heights], float)
-    with pytest.raises(InputError, match="do not lie in an even row"):
+    with pytest.raises(InputError, match="are not evenly spaced"):
         make_geometry(positions, *np.eye(3), VOXEL).affine((4, 4))

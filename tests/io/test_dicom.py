@@ -193,7 +193,7 @@ def test_patient_and_study_are_carried_over(tmp_path: Path) -> None:
     assert reference.header is not None and not reference.header.acquisition
     assert placed.geometry is not None and volume.geometry is not None
     np.testing.assert_array_equal(placed.geometry.positions, volume.geometry.positions)
-    with pytest.raises(InputError, match="cannot tell where the images lie: it has 5 x 9 x 12 voxels"):
+    with pytest.raises(InputError, match="cannot give the position of the images: it has 5 x 9 x 12 voxels"):
         reference.place(ImageVolume(volume.pixels[:4]))
     with collect_notices() as notices:
         kept = reference.place(volume.single_slice(2))
@@ -305,7 +305,7 @@ def test_mistakes_of_paths(tmp_path: Path) -> None:
     (tmp_path / "text").write_text("no DICOM")
     shutil.copy(tmp_path / "a" / "reconstruction_0002.dcm", tmp_path / "a" / "copy.dcm")
     for name, message in (
-        ("empty", "no DICOM file in this folder"), ("text", "not DICOM, for 'DICM' is missing"),
+        ("empty", "no DICOM file in this folder"), ("text", "not DICOM: 'DICM' is missing"),
         ("absent", "file not found"), ("a", "2 or more of 6 images share positions"),
     ):  # fmt: skip
         with pytest.raises(InputError, match=message):
@@ -332,7 +332,7 @@ def test_without_pydicom_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.
     write_dicom(tmp_path / "a", marked_volume())
     monkeypatch.setattr("mrihvae.io.dicom.find_spec", lambda name: None)
     for call in (lambda: write_dicom(tmp_path / "b", marked_volume()), lambda: read_dicom(tmp_path / "a")):
-        with pytest.raises(InputError, match=r"DICOM takes the package pydicom; pip install mrihvae\[dicom\]"):
+        with pytest.raises(InputError, match=r"DICOM needs the package pydicom; pip install mrihvae\[dicom\]"):
             call()
 
 

@@ -145,7 +145,7 @@ def test_lists(tmp_path: Path) -> None:
     assert [file.name for file in list_images(tmp_path)] == ["a.png", "b.nii.gz", "c.JPEG"]
     assert list_images(tmp_path / "a.png") == [tmp_path / "a.png"]
     (tmp_path / "a.nii").touch()
-    with pytest.raises(InputError, match="a.nii and a.png would have results of one name; rename one"):
+    with pytest.raises(InputError, match="a.nii and a.png would have results with the same name; rename one"):
         list_images(tmp_path)
     with pytest.raises(InputError, match=r"folder.png: no image in it"):
         list_images(tmp_path / "folder.png")
@@ -261,7 +261,7 @@ def test_kernels_that_cannot_be_read(tmp_path: Path) -> None:
         ("empty.npy", "not readable as a .npy array"),
         ("nowhere.npy", "not readable as a .npy array"),
         ("nowhere.png", "not readable"),
-        ("kernel.txt", "is no kernel that can be read"),
+        ("kernel.txt", "is not a readable kernel"),
     ):
         with pytest.raises(InputError, match=f"{name}: {message}"):
             read_kernel(tmp_path / name)

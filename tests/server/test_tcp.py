@@ -203,7 +203,7 @@ def test_connection_without_a_scan(port: int, payload: bytes) -> None:
 
 def test_scan_without_lines(port: int) -> None:
     replies = mrd.reconstruct(HOST, port, stream(scan()[0], []))
-    assert replies.texts == ["WARNING mrihvae: the scan had no line of an image"] and replies.close
+    assert replies.texts == ["WARNING mrihvae: the scan had no image lines"] and replies.close
 
 
 @pytest.mark.parametrize("nul", [True, False])
@@ -342,7 +342,7 @@ def test_wrong_messages_end_their_own_connection_only(port: int, good: tuple[byt
         "has data type 9": start + mrd.image(mrd.Image(np.zeros((1, 1, 2, 2), np.float32)), data_type=9),
         "an image claims 65535 channels": start
         + mrd.image(mrd.Image(np.zeros((1, 1, 2, 2), np.float32)), channels=65535, matrix_size=(65535,) * 3),
-        "header is no XML": mrd.header("<ismrmrdHeader>"),
+        "header is not XML": mrd.header("<ismrmrdHeader>"),
         "no 'encoding'": mrd.header("<ismrmrdHeader/>"),
         "no UTF-8": struct.pack("<HI", 5, 1) + b"\xff",
         "0 samples": start + mrd.acquisition(lines[0], number_of_samples=0),

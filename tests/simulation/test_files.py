@@ -288,7 +288,7 @@ def test_empty_slices_are_left_out(tmp_path: Path) -> None:
         (lambda folder: folder.write_text("text"), "in: ends in none of .nii, .nii.gz, .png, .jpg, .jpeg; give NIfTI"),
         (
             lambda folder: [volume(folder / name) for name in ("a.nii", "a.nii.gz")],
-            "in: a.nii and a.nii.gz would have results of one name; rename one",
+            "in: a.nii and a.nii.gz would have results with the same name; rename one",
         ),
     ],
 )

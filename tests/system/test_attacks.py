@@ -152,7 +152,7 @@ def test_settings_of_training(tmp_path: Path, capsys: pytest.CaptureFixture[str]
 def test_headers_of_numpy(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = write_npy_header(tmp_path / "x.npy", "{'descr': 'c', 'fortran_order': False, 'shape': (True,2), }")
     (tmp_path / "x.json").write_text('{"axes":["H","W"]}')
-    assert "truncated or no NumPy array" in convert(path, capsys)
+    assert "truncated or not a NumPy array" in convert(path, capsys)
     write_npy_header(path, "{'descr': '<c8', 'fortran_order': False, 'shape': (1000000,1000000), }")
     assert "it holds 64 of 8000000000000 bytes" in convert(path, capsys)
     for header in (
