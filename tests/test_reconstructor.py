@@ -459,7 +459,7 @@ def test_methods_that_are_no_modules(method: str) -> None:
 
 @pytest.mark.parametrize("settings", [CoilSettings(whiten=True), CoilSettings(compress=4)])
 def test_settings_that_are_of_volumes(settings: CoilSettings) -> None:
-    with pytest.raises(InputError, match="whiten and compress are of volumes"):
+    with pytest.raises(InputError, match="whiten and compress only apply to volumes"):
         module_of(small_model(), coils=settings)
 
 

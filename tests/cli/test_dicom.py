@@ -95,7 +95,7 @@ def test_convert_a_folder(form: str, names: list[str], tmp_path: Path, capsys: p
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == names
     assert capsys.readouterr().out.split() == [str(tmp_path / "out" / name) for name in names]
     said = error_of(capsys, "convert", tmp_path / "in", tmp_path / "out")
-    assert said.endswith("in: is a folder, whose files are converted into a folder; add --format")
+    assert said.endswith("in: is a folder; add --format to convert its files into a folder")
 
 
 @pytest.mark.parametrize(("form", "name"), [("nii", "a.nii.gz"), ("dcm", "a")])

@@ -143,7 +143,7 @@ BAD_SCANS: dict[str, tuple[Callable[[Path], object], str]] = {
     "zero lines": (lambda path: write_scan(path, mask=np.zeros(20)), "'mask' marks no sample as acquired"),
     "short mask": (lambda path: write_scan(path, mask=np.ones(7)), "'mask' has shape (7,) but k-space has 20 lines"),
     "zeros": (lambda path: write_scan(path, kspace=np.zeros((2, 24, 20), np.complex64)), "zero everywhere"),
-    "complete": (lambda path: write_scan(path), "is complete and has no mask; add --mask-type"),
+    "complete": (lambda path: write_scan(path), "is fully sampled and has no mask; add --mask-type"),
 }
 
 

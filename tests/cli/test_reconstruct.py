@@ -372,7 +372,7 @@ def test_resume_refuses_another_axis(scans: Path, tmp_path: Path, capsys: pytest
             ("--samples", "4", "--method", "pnp"),
             "--samples: pnp does not support posterior sampling; choose --method hybrid or amortized",
         ),
-        (("--method", "pnp", "--tau", "1.5"), "pnp settings: tau 1.5 must be in [0, 1]: above 1 the prior would count"),
+        (("--method", "pnp", "--tau", "1.5"), "pnp settings: tau 1.5 must be in [0, 1]: above 1, the prior would have"),
         (("--method", "pnp", "--gamma", "0"), "pnp settings: gamma 0.0 must be above 0"),
         (("--method", "pnp", "--iterations", "0"), "pnp settings: iterations 0 must be at least 1"),
         (("--keep-samples",), "--keep-samples and --temperature: need --samples; add it, or leave them out"),
@@ -483,7 +483,9 @@ def test_folder_without_a_good_scan(scans: Path, tmp_path: Path, capsys: pytest.
         write_scan(file)  # fully sampled, which no option undersamples
     assert run("reconstruct", scans, "--output", tmp_path / "out", "--method", "zero-filled") == 2
     *lines, last = capsys.readouterr().err.splitlines()
-    assert [f"file{k}.h5: k-space is complete and has no mask" in line for k, line in enumerate(lines)] == 3 * [True]
+    assert [f"file{k}.h5: k-space is fully sampled and has no mask" in line for k, line in enumerate(lines)] == 3 * [
+        True
+    ]
     assert last == f"mrihvae: error: {scans}: none of its 3 files was reconstructed; the lines above say why"
     assert not (tmp_path / "out").exists()
 

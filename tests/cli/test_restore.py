@@ -412,7 +412,7 @@ def test_resume_leaves_out_finished_files(
         (("deblur", "--kernel-width", "0"), "--kernel-width 0.0: give one or two numbers above 0"),
         (("deblur", "--kernel-width", "1", "nan"), "--kernel-width 1.0 nan: give one or two numbers above 0"),
         (("deblur", "--kernel-width", "1", "2", "3"), "--kernel-width 1.0 2.0 3.0: give one or two numbers"),
-        (("deblur", "--kernel-width", "1", "--kernel-angle", "20"), "--kernel-angle 20.0: must be a number, and goes"),
+        (("deblur", "--kernel-width", "1", "--kernel-angle", "20"), "--kernel-angle 20.0: must be a number, and needs"),
         (("deblur", "--kernel-width", "9"), "the kernel, 73 x 73, is larger than the image, 24 x 20; give a smaller"),
         (("deblur", "--kernel", "nowhere.npy"), "nowhere.npy: not readable as a .npy array"),
         (("inpaint", "--mask", "nowhere.png"), "nowhere.png: file not found"),
@@ -457,7 +457,7 @@ def holed() -> np.ndarray:
             "holds NaN or infinite values; with --task inpaint, --missing",
         ),
         ("a.nii", stack() * np.inf, ("inpaint", "--missing", "nan"), "holds NaN or infinite values"),
-        ("a.nii", stack() * np.nan, ("inpaint", "--missing", "nan"), "none of its pixels is known"),
+        ("a.nii", stack() * np.nan, ("inpaint", "--missing", "nan"), "no pixel is marked as known"),
         ("a.nii", np.zeros((24, 20, 2), np.float32), ("denoise",), "every slice is constant or nearly all zero"),
         ("a.nii", np.ones((24, 20), np.float32), ("deblur", "--kernel-width", "1"), "every slice is constant"),
         (
@@ -542,7 +542,7 @@ def test_restoration_that_is_not_finite(
     ("changes", "options", "message"),
     [
         ({}, (), "these weights have no posterior for degraded images; choose restoration, or encoder complete"),
-        ({"real": True, "masked": False, "cascades": 0}, ("--encoder", "complete"), "these weights are of pictures"),
+        ({"real": True, "masked": False, "cascades": 0}, ("--encoder", "complete"), "these weights are for pictures"),
     ],
 )
 def test_weights_without_the_posterior(
@@ -575,9 +575,9 @@ def test_folders(tmp_path: Path, words: tuple[str | Path, ...], capsys: pytest.C
     file = write(tmp_path / "in" / "a.png", stack(1)[..., 0].clip(0, 255).astype(np.uint8))
     for given in (file, file.parent):
         text = error_of(capsys, "restore", given, *words, "--output", file.parent)
-        assert text == f"--output {file.parent}: is where a.png is; choose another folder"
+        assert text == f"--output {file.parent}: contains the input a.png; choose another folder"
     write(tmp_path / "in" / "a.jpg", read(file))
-    assert "a.jpg and a.png would have results of one name" in error_of(capsys, "restore", file.parent, *words)
+    assert "a.jpg and a.png would have results with the same name" in error_of(capsys, "restore", file.parent, *words)
     assert not (tmp_path / "out").exists()
 
 

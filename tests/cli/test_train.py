@@ -54,7 +54,7 @@ def data(tmp_path: Path) -> Path:
             "--data: is the folder with the data of --protocol; without a protocol, give PATHs",
         ),
         (("--protocol", "TOML"), "--data: is missing; give the directory with first, second, or PATHs"),
-        (("DATA", "--protocol", "TOML", "--data", "DIR"), "--data: PATHs take the place of the protocol's folders"),
+        (("DATA", "--protocol", "TOML", "--data", "DIR"), "--data: PATHs replace the protocol's folders"),
         (("--protocol", "TOML", "--data", "DIR"), "has no folder 'first'; give --data with it"),
         (("DATA", "--protocol", "TOML", "--settings", "JSON"), "--settings: the protocol has its own settings"),
         (("DATA", "--settings", "JSON", "--cache-megabytes", "-1"), "--cache-megabytes -1.0: must be at least 0"),
@@ -135,8 +135,8 @@ def test_data_that_do_not_fit(data: Path, pictures: Path) -> None:
     fit([pictures], PICTURES, large)
     mistakes: list[tuple[Path, ModelSettings, TrainSettings, str]] = [
         (data, dataclasses.replace(SMALL, degraded=True), SMALL_RUN, "raw k-space is already noisy"),
-        (data, PICTURES, SMALL_RUN, "does not fit the model, which is of collections of pictures"),
-        (pictures, SMALL, SMALL_RUN, "does not fit the model, which is of scans or magnitude images"),
+        (data, PICTURES, SMALL_RUN, "does not fit the model, which is for collections of pictures"),
+        (pictures, SMALL, SMALL_RUN, "does not fit the model, which is for scans or magnitude images"),
         (pictures, dataclasses.replace(PICTURES, channels=3), large, "pictures of 1 channels; set the model's"),
         (pictures, PICTURES, SMALL_RUN, "pictures of 28 x 28 are larger than training 'shapes'"),
     ]

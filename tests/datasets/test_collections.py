@@ -109,9 +109,9 @@ def test_training_on_pictures(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "data", "changes", "message"),
     [
-        ("a.bin", cifar(2)[1], {}, "pictures of 3 channels; set the model's 'channels' to it"),
+        ("a.bin", cifar(2)[1], {}, "pictures of 3 channels; set the model's 'channels' to this number"),
         ("a-idx3-ubyte", idx(2, 40, 40)[1], {}, "pictures of 40 x 40 are larger than training 'shapes'"),
-        ("a-idx3-ubyte", idx(2)[1], {"real": False}, "does not fit the model, which is of scans or magnitude images"),
+        ("a-idx3-ubyte", idx(2)[1], {"real": False}, "does not fit the model, which is for scans or magnitude images"),
     ],
 )
 def test_pictures_that_do_not_fit_the_model(

@@ -310,7 +310,7 @@ def test_mistakes_of_paths(tmp_path: Path) -> None:
     ):  # fmt: skip
         with pytest.raises(InputError, match=message):
             read_dicom(tmp_path / name)
-    with pytest.raises(InputError, match="a: holds copy.dcm, which is not of such a series"):
+    with pytest.raises(InputError, match="a: holds copy.dcm, which does not belong to such a series"):
         write_dicom(tmp_path / "a", marked_volume())
     truncate(tmp_path / "a" / "reconstruction_0002.dcm")
     with pytest.raises(InputError, match="reconstruction_0002.dcm: not readable"):
@@ -348,4 +348,4 @@ def test_images_without_positions_are_in_the_order_of_their_numbers(tmp_path: Pa
     with collect_notices() as notices:
         found = read_dicom(tmp_path / "a")
     np.testing.assert_array_equal(found.pixels, expected)
-    assert found.geometry is None and found.voxel == (2.25, 1.5, 4.0) and "does not tell where" in notices[0]
+    assert found.geometry is None and found.voxel == (2.25, 1.5, 4.0) and "has no image positions" in notices[0]

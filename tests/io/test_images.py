@@ -225,7 +225,7 @@ def test_masks(tmp_path: Path) -> None:
         path = write_nifti(tmp_path / "other.nii", np.ones(shape, np.uint8))
         with pytest.raises(InputError, match=r"other.nii: a mask of .* for .*a.nii, 5 x 6 x 3 slices x 2 volumes"):
             mask_for(images, read_mask(path), path)
-    for array, message in ((np.zeros((5, 6)), "without a known pixel"), (np.full((5, 6), np.nan), "a mask with NaN")):
+    for array, message in ((np.zeros((5, 6)), "has no known pixel"), (np.full((5, 6), np.nan), "the mask holds NaN")):
         with pytest.raises(InputError, match=message):
             read_mask(write_nifti(tmp_path / "other.nii", array.astype(np.float32)))
 

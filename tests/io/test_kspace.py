@@ -190,7 +190,7 @@ def test_numpy_json_that_is_none(content: bytes | None, tmp_path: Path) -> None:
         (np.full((16, 12), np.nan, np.complex64), "NaN"),
         (np.full((16, 12), 1e39 + 0j, np.complex128), "holds NaN or infinite values"),  # beyond single precision
         (np.zeros((16, 12), np.complex64), "zero everywhere"),
-        (np.array([[{}]]), "no NumPy array of numbers"),
+        (np.array([[{}]]), "not a NumPy array of numbers"),
     ],
     ids=range(8),
 )

@@ -195,7 +195,7 @@ def test_padded_rows_count_as_measured() -> None:
     """Scans are interpolated by padding k-space with zeros: empty rows at either end are no pattern."""
     scan, lines = scan_of(), every_third(20).numpy()
     scan.kspace[:, :4] = scan.kspace[:, -3:] = 0
-    with pytest.raises(InputError, match="k-space is complete and has no mask"):
+    with pytest.raises(InputError, match="k-space is fully sampled and has no mask"):
         mask_of(scan, None)
     assert mask_of(scan, RANDOM).shape == (20,)
     undersampled = dataclasses.replace(scan, kspace=np.where(lines, scan.kspace, 0))

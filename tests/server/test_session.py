@@ -203,7 +203,9 @@ def test_fields_of_view_that_leave_no_samples_are_refused() -> None:
     xml, lines = scan()
     head, tail = xml.split("<fieldOfView_mm><x>", 1)
     wrong = f"{head}<fieldOfView_mm><x>65535{tail[tail.index('</x>') :]}"
-    with pytest.raises(InputError, match=r"^stream: by its header a slice has 1 x \d+ samples, .*; check matrixSize"):
+    with pytest.raises(
+        InputError, match=r"^stream: according to its header, a slice has 1 x \d+ samples, .*; check matrixSize"
+    ):
         reconstruct_stream(messages(stream(wrong, lines)), cheap(), Answers())
 
 

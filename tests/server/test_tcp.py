@@ -325,7 +325,7 @@ def test_what_could_be_done_without_is_told(port: int) -> None:
 def test_server_of_one_kind_of_scans() -> None:
     with serving(Engine({1: make_method("zero-filled")})) as running:
         replies = mrd.reconstruct(HOST, running.port, stream(*scan(coils=2)))
-    assert_refused(replies, "scan of 2 coils: the server's protocol is for others")
+    assert_refused(replies, "scan of 2 coils: the server's protocol does not support this number of coils")
 
 
 # Messages that are wrong

@@ -318,7 +318,7 @@ def with_nan() -> np.ndarray:
         (lambda path: path.with_name("a.nii").write_bytes(b"none"), "a.nii: not readable ("),
         (lambda path: path.with_name("a.png").write_bytes(b"none"), "a.png: not readable ("),
         (lambda path: volume(path.with_name("a.nii"), images=with_nan()), "a.nii: holds NaN or infinite values"),
-        (lambda path: picture(path.with_name("a.png"), np.zeros((9, 9))), "a.png: nearly nothing but 0 in a matrix"),
+        (lambda path: picture(path.with_name("a.png"), np.zeros((9, 9))), "a.png: almost only zeros in a matrix"),
         (lambda path: picture(path.with_name("a.png"), np.ones((3, 3))), "a matrix of 48 x 48; lower the matrix"),
     ],
 )

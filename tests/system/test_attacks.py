@@ -134,7 +134,7 @@ def test_empty_and_nested_descriptions(tmp_path: Path, capsys: pytest.CaptureFix
     directions = {"read_dir": [1, 0, 0], "phase_dir": [0, 1, 0], "slice_dir": [0, 0, 1], "voxel_mm": [1, 1, 5]}
     about = {"axes": ["slice", "H", "W"], "positions_mm": [[10**400, 0, 0], [0, 0, 5]], **directions}
     (tmp_path / "x.json").write_text(json.dumps(about))
-    assert "attributes of its geometry are no numbers" in convert(tmp_path / "x.npy", capsys)
+    assert "its geometry attributes are not numbers" in convert(tmp_path / "x.npy", capsys)
     words = ["run", str(tmp_path / "p.toml"), "--data", str(tmp_path), "--output", str(tmp_path / "o")]
     for depth, told in ((10_000, "not a readable protocol"), (DEEP, "is larger than 32 KiB")):
         (tmp_path / "p.toml").write_text("a=" + "[" * depth)

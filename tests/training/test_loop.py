@@ -557,7 +557,9 @@ def test_first_guess_where_more_levels_part_the_coarsest_band() -> None:
 @pytest.mark.parametrize("changes", [{"cascades": 2}, {"cascades": 0}, {"guess_widths": (32, 16)}, {"fold": 1}])
 def test_first_guess_that_does_not_fit(changes: dict[str, Any]) -> None:
     model = dataclasses.replace(MODEL, **changes)
-    with pytest.raises(InputError, match=r"another one than the model's; set cascades 1, guess_widths \(16, 16\)"):
+    with pytest.raises(
+        InputError, match=r"do not fit the model's first guess; set cascades 1, guess_widths \(16, 16\)"
+    ):
         Run.new(model, SETTINGS, SimulationSettings(), "cpu", guess=new_run().model)
 
 

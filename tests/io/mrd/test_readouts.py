@@ -96,7 +96,7 @@ def test_field_of_view_of_the_image_beside_samples_of_the_oversampled_one() -> N
     sorter, slices = sort(mrd.cartesian_xml(SHAPE, encoded_fov_mm=(32, 12, 5)), mrd.cartesian_lines(kspace))
     assert psnr(stacked(slices), kspace) > EQUAL and slices[0].geometry.voxel == (1, 1, 5)
     assert sorter.warnings == [
-        "the header has 64 samples in its encodedSpace and 32 in its reconSpace, of the same field of view: the "
+        "the header has 64 samples in its encodedSpace and 32 in its reconSpace, for the same field of view: the "
         "readout is taken as oversampled"
     ]
 

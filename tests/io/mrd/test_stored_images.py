@@ -173,4 +173,4 @@ def test_attributes_that_are_no_xml(text: str, tmp_path: Path) -> None:
         file["dataset/image_0/attributes"][0] = text
     with collect_notices() as notices:
         found: Any = read_mrd_images(path)
-    assert found.pixels.min() == 4 and notices[0].startswith("the meta attributes of images are no XML")
+    assert found.pixels.min() == 4 and notices[0].startswith("the meta attributes of images are not XML")
