@@ -106,7 +106,7 @@ def test_missing_packages(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Captur
     missing = {row["extra"]: row["missing"] for row in result["extras"]}
     assert missing["mrd"] == missing["mrd2"] == missing["twix"] == ["ismrmrd"] and missing["dicom"] == []
     assert main(["doctor"]) == 1
-    assert "extra         mrd: without ismrmrd; pip install 'mrihvae[mrd]'" in capsys.readouterr().out.splitlines()
+    assert "extra         mrd: missing ismrmrd; pip install 'mrihvae[mrd]'" in capsys.readouterr().out.splitlines()
 
 
 def test_full_disk_and_few_files(

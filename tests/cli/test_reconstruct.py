@@ -378,7 +378,7 @@ def test_resume_refuses_another_axis(scans: Path, tmp_path: Path, capsys: pytest
         (("--keep-samples",), "--keep-samples and --temperature: need --samples; add it, or leave them out"),
         (("--temperature", "0.5"), "--keep-samples and --temperature: need --samples; add it, or leave them out"),
         (("--samples", "2", "--temperature", "-1"), "inference settings: temperature -1.0 must be at least 0"),
-        (("--samples", "2", "--temperature", "nan"), "inference settings: temperature is nan; it must be"),
+        (("--samples", "2", "--temperature", "nan"), "inference settings: temperature is nan; it must"),
         (("--rounds", "0", "--views", "3"), "inference settings: views 3 must be 1 to 8, and rounds 0 at least 1"),
         (("--views", "9"), "inference settings: views 9 must be 1 to 8"),
         (("--mask-type", "radial", "--acceleration", "0.5"), "acceleration 0.5 is not a number of at least 1"),

@@ -96,7 +96,7 @@ def test_directions_that_are_missing() -> None:
 @pytest.mark.parametrize(
     ("directions", "voxel", "positions", "said"),
     [
-        (((1, 0, 0), (1, 1, 0), (0, 0, 1)), VOXEL, np.zeros(3), "are no right angles"),
+        (((1, 0, 0), (1, 1, 0), (0, 0, 1)), VOXEL, np.zeros(3), "are not at right angles"),
         (((1, 0, 0), (0, 0, 0), (0, 0, 1)), VOXEL, np.zeros(3), "some directions of the header are zero"),
         (AXIAL, (1, 0, 1), np.zeros(3), "voxels of 1 x 0 x 1 mm have no extent"),
         (((np.nan, 0, 0), (0, 1, 0), (0, 0, 1)), VOXEL, np.zeros(3), "NaN or infinite"),

@@ -155,10 +155,10 @@ def test_numpy_mask_geometry_and_acquisition(tmp_path: Path) -> None:
         ({"masks": [1] * 12}, "unknown entry 'masks'; the nearest known one is 'mask'"),
         ({"voxel_mm": [1, 1, 1]}, "has part of the geometry, but no 'positions_mm'"),
         ({**GEOMETRY, "positions_mm": [[0, 0, 0]]}, "there are 3 slices"),
-        ({**GEOMETRY, "read_dir": [0, 0, 1]}, "no right angles"),
+        ({**GEOMETRY, "read_dir": [0, 0, 1]}, "not at right angles"),
         ({**GEOMETRY, "voxel_mm": [1, 0, 1]}, "no extent"),
-        ({**GEOMETRY, "voxel_mm": "wide"}, "no numbers"),
-        ({**GEOMETRY, "voxel_mm": [1, [2], 3]}, "no numbers"),
+        ({**GEOMETRY, "voxel_mm": "wide"}, "not numbers"),
+        ({**GEOMETRY, "voxel_mm": [1, [2], 3]}, "not numbers"),
     ],
     ids=range(20),
 )

@@ -344,7 +344,7 @@ def test_wrong_messages_end_their_own_connection_only(port: int, good: tuple[byt
         + mrd.image(mrd.Image(np.zeros((1, 1, 2, 2), np.float32)), channels=65535, matrix_size=(65535,) * 3),
         "header is not XML": mrd.header("<ismrmrdHeader>"),
         "no 'encoding'": mrd.header("<ismrmrdHeader/>"),
-        "no UTF-8": struct.pack("<HI", 5, 1) + b"\xff",
+        "not UTF-8": struct.pack("<HI", 5, 1) + b"\xff",
         "0 samples": start + mrd.acquisition(lines[0], number_of_samples=0),
         "NaN": start + mrd.acquisition(mrd.Line(np.full((2, 32), np.nan, np.complex64))),
         "ended within": start + mrd.acquisition(lines[0])[:100],

@@ -48,7 +48,7 @@ FORBIDDEN = {
     r"one an? (image|level|slice|file)": "one per image",
     r"check who wrote": "check the program that wrote",
     r"told apart": "distinguished",
-    r"(is|are) no (dictionary|object|XML|UTF-8)": "is not a dictionary",
+    r"(is|are) no (dictionary|object|XML)": "is not a dictionary",
     r"(is|are) like those": "resembles",
     r"people who are in no": "people in no",
     r"at hand": "available",

@@ -397,7 +397,7 @@ WRONG: dict[str, tuple[Callable[[Path], None], str]] = {
     "truncated": (truncate, "truncated or not an HDF5 file"),
     "no header": (without("xml"), "its group 'dataset' has no 'xml' (it has data)"),
     "no lines": (without("data"), "its group 'dataset' has no 'data' (it has xml)"),
-    "empty": (empty, "holds no line"),
+    "empty": (empty, "has no lines"),
     "numbers": (numbers_for_lines, "truncated or not an ISMRMRD file"),
     "too many samples": (with_head(number_of_samples=40), "line 3 holds 128 numbers, its header says 160"),
     "huge line": (with_head(number_of_samples=65535, active_channels=65535), "line 3 holds 128 numbers"),
