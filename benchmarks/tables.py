@@ -292,7 +292,7 @@ def guarantee_table(results: dict[str, Any]) -> str:
     """Lay out what a calibration holds, a row a set and acceleration, and how well maps say where errors are."""
     head = [
         "scans", "R", "n", "pixels in 90 % intervals", "PSNR bound holds", "SSIM bound holds", "dB above the bound",
-        "warned of", "correlation: map, samples, gradient", "AUSE: map, samples, gradient",
+        "warned", "correlation: map, samples, gradient", "AUSE: map, samples, gradient",
     ]  # fmt: skip
     cells = []
     for row in results["guarantee"]:

@@ -24,7 +24,7 @@ from mrihvae.utils.notices import warn
 try:
     import deepinv
 except ImportError as error:
-    raise ImportError("mrihvae.deepinv takes the package deepinv; pip install 'mrihvae[deepinv]'") from error
+    raise ImportError("mrihvae.deepinv needs the package deepinv; pip install 'mrihvae[deepinv]'") from error
 
 USUAL_NOISE = 0.05  # in model units, by which settings are recommended
 
@@ -64,7 +64,7 @@ class Reconstructor(deepinv.models.Reconstructor):  # type: ignore[misc]  # deep
         name = method.name if isinstance(method, Method) else method
         if name not in METHODS or name == "zero-filled":
             others = ", ".join(one for one in METHODS if one != "zero-filled")
-            raise InputError(f"method '{name}' is none of this module's; choose one of {others}")
+            raise InputError(f"method '{name}' is not supported here; choose one of {others}")
         self.method, self.weights = method, weights
         self._loaded: dict[tuple[str, str], Method] = {}
 
@@ -164,7 +164,7 @@ class Denoiser(deepinv.models.Denoiser):  # type: ignore[misc]  # deepinv has no
             raise InputError(f"x is {x.dtype} of shape {tuple(x.shape)}; give real (batch, 1 or 2, H, W)")
         noise = torch.as_tensor(sigma, dtype=torch.float32, device=x.device).reshape(-1)
         if len(noise) not in (1, len(x)):
-            raise InputError(f"sigma has {len(noise)} values for {len(x)} images; give one, or one an image")
+            raise InputError(f"sigma has {len(noise)} values for {len(x)} images; give one, or one per image")
         noise, there = noise.expand(len(x)), x.flatten(1).any(dim=1)
         if not there.any():
             return x.clone()

@@ -1,4 +1,4 @@
-"""The reconstructor as a torch module: called as `fastmri.models.VarNet` is, it stands in for it unchanged."""
+"""The reconstructor as a torch module with the same call as `fastmri.models.VarNet`, which it can replace."""
 
 from __future__ import annotations
 
@@ -20,23 +20,24 @@ from mrihvae.recon.sliced_scan import SlicedScan
 
 
 class Reconstructor(nn.Module):
-    """Reconstruct batches of undersampled slices, y = M F S x + n, as fastMRI's VarNet does; a `torch.nn.Module`.
+    """Reconstruct batches of undersampled slices, y = M F S x + n, like fastMRI's VarNet; a `torch.nn.Module`.
 
-    Method and weights are best given by `from_pretrained`. A module is given slices, not scans: nothing is blended
-    towards total variation (`InferenceSettings.tv_blend`).
+    Use `from_pretrained` to choose method and weights. The module gets slices, not scans: nothing is blended towards
+    total variation (`InferenceSettings.tv_blend`).
 
     Parameters
     ----------
-    method : one that `mrihvae.load_method` gives: "hybrid", "amortized" or "samples"
+    method : a method from `mrihvae.load_method`: "hybrid", "amortized" or "samples"
     seed : of posterior samples
-    matrix : (h, w) of the header's reconstruction matrix, which k-space alone does not show: readout oversampling
-        beyond h rows is removed before maps and inference, and the outer rows of the result are zero-filled; None keeps
-        all rows
+    matrix : (h, w) of the header's reconstruction matrix, which is not known from k-space: readout oversampling beyond
+        h rows is removed before maps and inference, and the outer rows of the result are zero-filled; None keeps all
+        rows
 
     Raises
     ------
     InputError
-        Another method, or one whose coils are to be whitened or compressed to a given number, which is for volumes.
+        Another method, or one that whitens coils or compresses them to a given number, which is only possible for
+        volumes.
 
     Examples
     --------
@@ -60,10 +61,10 @@ class Reconstructor(nn.Module):
         super().__init__()
         if not isinstance(method, HybridMethod):
             raise InputError(
-                f"method '{method.name}' is none of this module's; choose one of {', '.join(SAMPLING_METHODS)}"
+                f"method '{method.name}' is not supported here; choose one of {', '.join(SAMPLING_METHODS)}"
             )
         if method.coils.whiten or method.coils.compress:
-            raise InputError("whiten and compress are of volumes: use `mrihvae run`, or leave them out")
+            raise InputError("whiten and compress only apply to volumes: use `mrihvae run`, or leave them out")
         self.method, self.seed, self.matrix = method, seed, matrix
         self.model = method.model
         self._samples = isinstance(method, SampleMeanMethod)
@@ -89,7 +90,7 @@ class Reconstructor(nn.Module):
         Raises
         ------
         InputError
-            Weights or protocol that are not found, or cannot be read.
+            Weights or a protocol that cannot be found or read.
         """
         if protocol is None:
             return cls(load_method("hybrid", name_or_path, str(device)), matrix=matrix)
@@ -104,19 +105,19 @@ class Reconstructor(nn.Module):
         ----------
         masked_kspace : float32 (batch, coils, H, W, 2), or (batch, H, W, 2) of one coil; fastMRI's centered k-space,
             zero where not acquired, in any physical scale
-        mask : bool, broadcast to it along all but its line axis: (batch, 1, 1, W, 1); patterns (batch, 1, H, W, 1) too
+        mask : bool, broadcast to it along all but its line axis: (batch, 1, 1, W, 1); also patterns (batch, 1, H, W, 1)
         num_low_frequencies : number of central lines to estimate sensitivities from, one for all or (batch,); 0 or None
             finds them in the mask
 
         Returns
         -------
-        float32 (batch, H, W) magnitude, not cropped, in the scale of the input: of one coil the image's, of several as
-        `CoilSettings.output` says
+        float32 (batch, H, W) magnitude, not cropped, in the scale of the input; several coils are combined as set by
+        `CoilSettings.output`
 
         Raises
         ------
         InputError
-            Shapes that do not fit, NaN, or too few lines to estimate sensitivities from.
+            Shapes that do not match, NaN, or too few lines to estimate sensitivities.
         """
         kspace, measured = _as_complex(masked_kspace, mask)
         low = torch.as_tensor(0 if num_low_frequencies is None else num_low_frequencies)

@@ -132,7 +132,7 @@ def test_denoiser_in_plug_and_play() -> None:
 
 def test_what_is_refused(images: Tensor, mask: Tensor) -> None:
     physics, y = deepinv.physics.MRI(mask=mask), pairs(images)
-    with pytest.raises(InputError, match=r"'zero-filled' is none of this module's; choose one of hybrid, "):
+    with pytest.raises(InputError, match=r"'zero-filled' is not supported here; choose one of hybrid, "):
         module.Reconstructor("zero-filled")
     model = module.Reconstructor("amortized")
     with pytest.raises(InputError, match=r"physics is Denoising; give deepinv\.physics\.MRI or"):

@@ -106,7 +106,7 @@ def test_mistakes_are_logged() -> None:
     xml, lines = scan(slices=1)
     for config, metadata, word in (
         ({"parameters": {"samples": 1}}, xml, "must be 2 to 256"),
-        (None, "metadata that is no XML", "header is no XML"),
+        (None, "metadata that is no XML", "header is not XML"),
         (None, xml.replace("cartesian", "radial"), "trajectory 'radial'"),
     ):
         connection = Connection(lines)

@@ -315,7 +315,7 @@ def test_number_of_low_frequencies(ours: Reconstructor) -> None:
     assert not torch.equal(fewer, found)
     each = ours(kspace, mask, torch.tensor([8, 5]))
     torch.testing.assert_close(each, torch.stack([found[0], fewer[1]]), rtol=0, atol=1e-5)
-    with pytest.raises(InputError, match="only 48 x 3 samples around the center of k-space were all acquired"):
+    with pytest.raises(InputError, match="around the center of k-space is only 48 x 3"):
         ours(kspace, mask, 3)
     single, lines = batch_of(1, 1)
     assert torch.equal(ours(single, lines, 1), ours(single, lines))  # of one coil no maps are estimated
@@ -430,7 +430,9 @@ crop = 0.2
     kspace, mask = batch_of(1)
     assert torch.equal(model(kspace, mask), Reconstructor.from_pretrained(path, protocol)(kspace, mask))
     protocol.write_text(protocol.read_text().replace('output = "combined"', "compress = 8"))
-    with pytest.raises(InputError, match="whiten and compress are of volumes: use `mrihvae run`, or leave them out"):
+    with pytest.raises(
+        InputError, match="whiten and compress only apply to volumes: use `mrihvae run`, or leave them out"
+    ):
         Reconstructor.from_pretrained(path, protocol)
 
 
@@ -451,13 +453,13 @@ def test_what_cannot_be_loaded(arguments: tuple[Any, ...], message: str) -> None
 
 @pytest.mark.parametrize("method", ["pnp", "zero-filled", "sense", "wavelet", "tv"])
 def test_methods_that_are_no_modules(method: str) -> None:
-    with pytest.raises(InputError, match=f"method '{method}' is none of this module's; choose one of hybrid, amort"):
+    with pytest.raises(InputError, match=f"method '{method}' is not supported here; choose one of hybrid, amort"):
         Reconstructor(make_method(method, small_model()))
 
 
 @pytest.mark.parametrize("settings", [CoilSettings(whiten=True), CoilSettings(compress=4)])
 def test_settings_that_are_of_volumes(settings: CoilSettings) -> None:
-    with pytest.raises(InputError, match="whiten and compress are of volumes"):
+    with pytest.raises(InputError, match="whiten and compress only apply to volumes"):
         module_of(small_model(), coils=settings)
 
 
@@ -480,9 +482,9 @@ REFUSED: list[tuple[Callable[[Tensor, Tensor], tuple[Tensor, Tensor]], str]] = [
     (lambda k, m: (k, m[[0, 0, 0]]), r"mask of shape \(3, 1, 1, 20, 1\) does not fit"),
     (
         lambda k, m: (k, (torch.arange(20) == 10).view(1, 1, 1, 20, 1)),
-        "only 24 x 1 samples around the center of k-space were all acquired",
+        "around the center of k-space is only 24 x 1",
     ),
-    (lambda k, m: (k, m & (torch.arange(20) < 8).view(20, 1)), "only 0 x 0 samples around the center of k-space"),
+    (lambda k, m: (k, m & (torch.arange(20) < 8).view(20, 1)), "around the center of k-space is only 0 x 0"),
 ]
 
 

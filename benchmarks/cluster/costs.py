@@ -95,7 +95,7 @@ def in_docs() -> str:
             f"which 1,000 cores do in {60 * many / 1000:.0f} minutes. K-space is slices x 640 x 368 x 15 x 8 bytes.",
             "",
             f"A core reads {case.bytes / 1e6:.1f} MB / {seconds[OURS]:.2f} s = {rate / 1e6:.1f} MB/s.",
-            "So many cores take all that a shared file system gives:",
+            "This many cores use the full bandwidth of a shared file system:",
             "",
             *limits,
             "",

@@ -94,7 +94,7 @@ class VarNetSettings:
         if not self.accelerations or min(self.accelerations) < 1 or not 0 < self.calibration <= 1:
             raise ValueError("accelerations must be whole numbers of at least 1, and calibration in (0, 1]")
         if len(self.coils) != 2 or not 1 <= self.coils[0] <= self.coils[1]:
-            raise ValueError(f"coils {self.coils} must be two numbers of at least 1, the lesser one first")
+            raise ValueError(f"coils {self.coils} must be two numbers of at least 1, the smaller one first")
         if min(self.cascades, self.chans, self.sens_chans, self.pools) < 1:
             raise ValueError("cascades, chans, sens_chans and pools must be at least 1")
         if not min(self.learning_rate, self.minutes, self.clip) > 0:

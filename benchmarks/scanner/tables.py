@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 OUTCOMES = {
-    "images": "images, and a close: what was changed does not matter, or changes the image alone",
+    "images": "images and a close: the change has no effect, or only changes the image",
     "images, error told": "images of slices before the error, its text, and a close",
-    "no image": "a close alone, as when nothing but a close is left of a scan",
+    "no image": "only a close, for example when only a close is left of a scan",
     "no image, error told": "the error's text, and a close",
-    "timed out": "a text that no whole message came in time, and a close",
+    "timed out": "a text that no complete message came in time, and a close",
 }
 
 
@@ -29,11 +29,11 @@ def crowd_table(results: dict[str, Any]) -> str:
         [
             *lines,
             "",
-            f"{results['ratio']:.2f} times the usual time. The others: {kinds}; the server held "
-            f"{results['open_files']} open files at most, and ended {results['ended']} connections, which came again. "
-            f"Memory was {memory['before']:.0f} MiB before, {memory['crowd']:.0f} MiB beside them, and "
-            f"{memory['peak']:.0f} MiB at most. Of {results['log_lines']} lines in the log "
-            f"{results['log_lines_with_control_characters']} had characters that a terminal would obey. "
+            f"A scan beside the others took {results['ratio']:.2f} times the usual time. The others: {kinds}. The "
+            f"server held at most {results['open_files']} open files, and ended {results['ended']} connections, which "
+            f"reconnected. Memory was {memory['before']:.0f} MiB before, {memory['crowd']:.0f} MiB beside the others, "
+            f"and at most {memory['peak']:.0f} MiB. Of {results['log_lines']} lines in the log, "
+            f"{results['log_lines_with_control_characters']} had control characters for a terminal. "
             f"{results['threads']} {'thread' if results['threads'] == 1 else 'threads'}.",
             "",
         ]
@@ -49,20 +49,20 @@ def scanner_tables(results: dict[str, Any]) -> str:
     ]
     lines += [
         "",
-        f"Of {held['scans']} scans one after another {held['right']} were answered with the images expected, bit for "
-        f"bit, and {held['right_at_once']} of {held['rounds'] * held['at_once']} that were {held['at_once']} at once "
-        f"({results['scan']}). From scan {held['settled_after']} on memory stayed within "
-        f"{100 * held['memory_spread']:.2f} %, at {held['memory_MiB'][-1]:.0f} MiB; with {held['at_once']} at once "
+        f"Of {held['scans']} scans sent one after another, {held['right']} gave the expected images, bit for bit, and "
+        f"so did {held['right_at_once']} of {held['rounds'] * held['at_once']} scans sent {held['at_once']} at once "
+        f"({results['scan']}). From scan {held['settled_after']} on, memory stayed within "
+        f"{100 * held['memory_spread']:.2f} %, at {held['memory_MiB'][-1]:.0f} MiB; with {held['at_once']} at once, "
         f"within {100 * held['memory_spread_at_once']:.2f} %, at {held['memory_at_once_MiB'][-1]:.0f} MiB.",
         "",
-        "| mutated streams, and how they were answered | |",
+        "| reply to a mutated stream | streams |",
         "|---|---|",
         *(f"| {OUTCOMES.get(told, told)} | {count} |" for told, count in broken["outcomes"].items()),
         "",
-        f"{broken['streams']} streams from {broken['clients']} clients at once, in {broken['seconds']:.0f} s; of "
-        f"{broken['good_scans']} good scans between them {broken['good_scans_right']} were answered as expected. "
-        f"Memory was {broken['memory_before_MiB']:.0f} MiB before, {broken['memory_after_MiB']:.0f} MiB after, and "
-        f"{broken['peak_MiB']:.0f} MiB at most.",
+        f"There were {broken['streams']} streams from {broken['clients']} clients at once, in "
+        f"{broken['seconds']:.0f} s. Of {broken['good_scans']} good scans between them, {broken['good_scans_right']} "
+        f"gave the expected images. Memory was {broken['memory_before_MiB']:.0f} MiB before, "
+        f"{broken['memory_after_MiB']:.0f} MiB after, and at most {broken['peak_MiB']:.0f} MiB.",
         "",
         f"{results['threads']} threads.",
         "",

@@ -7,7 +7,7 @@ A fully sampled fastMRI file is undersampled at 4x, reconstructed, and compared 
 
 # %%
 # The scan comes with the package: raw k-space at 0.055 T, one coil. `mrihvae.open_kspace` detects the format of a file;
-# it returns a list, for files of other formats may hold several scans.
+# it returns a list, because files of other formats may hold several scans.
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -21,14 +21,14 @@ path = Path(mrihvae.__file__).parent / "demo_scans" / "patient_6A_FLAIR.h5"
 print(scan.kspace.shape, scan.kspace.dtype)
 
 # %%
-# A random mask of phase-encoding lines, as fastMRI draws it. What the mask leaves out is ignored, even where the file
-# has it.
+# A random mask of phase-encoding lines, drawn as in fastMRI. Samples outside the mask are ignored, even if the file has
+# them.
 height, width = scan.kspace.shape[-2:]
 mask = mrihvae.sampling_pattern("random", (height, width), acceleration=4, center_fraction=0.08, seed=0)
 print(f"{mask[0].sum()} of {width} lines")
 
 # %%
-# Zero-filling and the default method, on two slices. PSNR and SSIM are fastMRI's.
+# Zero-filling and the default method on two slices. PSNR and SSIM are computed as in fastMRI.
 target = np.asarray(scan.target)[1:3]
 images = {}
 for method in ("zero-filled", "hybrid"):

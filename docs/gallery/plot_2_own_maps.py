@@ -1,6 +1,6 @@
 """
-Several coils, with maps of your own
-====================================
+Multi-coil scans with your own maps
+===================================
 
 Sensitivity maps are estimated from the calibration region unless they are given.
 """
@@ -23,14 +23,15 @@ kspace = np.asarray(scan.kspace)  # (slice, coil, H, W)
 mask = mrihvae.sampling_pattern("random", kspace.shape[-2:], acceleration=4, center_fraction=0.08, seed=1)
 
 # %%
-# Maps of another source, such as those of a calibration scan, have the shape (coil, H, W) or (slice, coil, H, W), and a
-# root-sum-of-squares of 1. Here ESPIRiT estimates them from the fully sampled scan, which a real scan would not have.
+# Maps from another source, such as a calibration scan, have the shape (coil, H, W) or (slice, coil, H, W), and a
+# root-sum-of-squares of 1. Here, ESPIRiT estimates them from the fully sampled scan, which is not available in
+# practice.
 everywhere = torch.ones(kspace.shape[-2:], dtype=torch.bool)
 maps = mrihvae.estimate_maps(torch.from_numpy(kspace), everywhere, CoilSettings(refine_maps=0))
 print(maps.shape, maps.dtype)
 
 # %%
-# The same undersampled k-space with maps from its own calibration region, and with the given ones.
+# The same undersampled k-space, with maps from its own calibration region and with the given maps.
 method = mrihvae.load_method("amortized", "multicoil")
 found = {
     "maps of its ACS": mrihvae.reconstruct(kspace, mask, method=method),
@@ -41,8 +42,8 @@ for name, one in found.items():
     print(f"{name:<16} {score_volume(target, one.magnitude)['PSNR']:.2f} dB")
 
 # %%
-# The magnitude is the root-sum-of-squares, as fastMRI's targets are; `image` is the complex image that the maps
-# combine. Above, six of the maps.
+# The magnitude is the root-sum-of-squares, as in fastMRI's targets; `image` is the complex image, combined with the
+# maps. The top row shows six of the maps.
 figure, axes = plt.subplots(2, 6, figsize=(9, 3.3), layout="constrained")
 for axis, one in zip(axes[0], maps[0].abs().numpy()):
     axis.imshow(one, cmap="gray", vmin=0, vmax=1)

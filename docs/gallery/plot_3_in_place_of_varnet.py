@@ -2,11 +2,11 @@
 In place of VarNet
 ==================
 
-`mrihvae.Reconstructor` is called as fastMRI's VarNet is, with batches of fastMRI's data loader.
+`mrihvae.Reconstructor` has the same call as fastMRI's VarNet, with batches from fastMRI's data loader.
 """
 
 # %%
-# A folder such as fastMRI's `multicoil_test`: one undersampled file, with the mask of its phase-encoding lines.
+# A folder like fastMRI's `multicoil_test`, with one undersampled file, which has the mask of its phase-encoding lines.
 import tempfile
 from dataclasses import replace
 from pathlib import Path
@@ -27,7 +27,8 @@ mask = mrihvae.sampling_pattern("equispaced_fraction", kspace.shape[-2:], accele
 mrihvae.save(folder / "scan.h5", replace(scan, kspace=np.where(mask, kspace, 0), mask=mask[0], target=None))
 
 # %%
-# fastMRI's inference loop. One line differs: the model would be `fastmri.models.VarNet`, with its weights loaded.
+# fastMRI's inference loop. Only the line of the model differs; there, fastMRI would load `fastmri.models.VarNet` and
+# its weights.
 model = mrihvae.Reconstructor.from_pretrained("multicoil")
 images = []
 for batch in torch.utils.data.DataLoader(SliceDataset(folder, "multicoil", VarNetDataTransform())):

@@ -1,8 +1,8 @@
 """
-Posterior samples, and what they are worth
-==========================================
+Posterior samples and calibrated uncertainty
+============================================
 
-Posterior samples give a calibrated standard deviation of the image's error, and bounds of its PSNR and SSIM.
+Posterior samples give a calibrated standard deviation of the image's error, and lower bounds of its PSNR and SSIM.
 """
 
 # %%
@@ -24,22 +24,22 @@ for warning in found.warnings:
     print("warning:", warning)
 
 # %%
-# The image plus and minus 1.645 of the standard deviation holds a fully sampled scan of the same noise in 90 % of the
-# pixels inside the object. That is promised on average over persons whose scans are like those of the calibration, not
-# for each scan. Here there is a fully sampled scan to compare with.
+# Inside the object, a fully sampled scan with the same noise lies within the image plus or minus 1.645 standard
+# deviations in 90 % of the pixels. This holds on average over subjects whose scans resemble those of the calibration,
+# not for each scan. Here, there is a fully sampled scan to compare with.
 inside = target > 0.1 * target.max()
 error = np.abs(found.magnitude - target)
 held = (error <= 1.645 * found.std)[inside].mean()
 print(f"{100 * held:.0f} % of the pixels inside the object lie in their interval")
 
 # %%
-# The bounds: PSNR and SSIM of the volume are at least these, for 90 % of new persons each.
+# The bounds: the PSNR of the volume is at least its bound for 90 % of new subjects, and so is the SSIM.
 bounds = found.bounds[0]
 print(f"PSNR at least {bounds.psnr_at_least:.1f} dB, SSIM at least {bounds.ssim_at_least:.2f}")
 print(f"true PSNR: {score_volume(target[None], found.magnitude[None])['PSNR']:.1f} dB")
 
 # %%
-# Two samples differ where the data say little. The map says where errors are likely, not where they are.
+# Samples differ where the data contain little information. The map shows where errors are likely, not where they are.
 shown = {
     "reconstruction": found.magnitude,
     "a sample": found.samples[0],

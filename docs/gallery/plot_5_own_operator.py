@@ -1,13 +1,13 @@
 """
-An operator of your own in PnP-HVAE
-===================================
+Your own operator in PnP-HVAE
+=============================
 
-PnP-HVAE takes any linear operator, given its product A x and that of its adjoint, A^H y.
+PnP-HVAE works with any linear operator, given as its product A x and the product of its adjoint, A^H y.
 """
 
 # %%
-# An operator that the package does not have: each row is the mean of nine pixels of a row, as if the object moved along
-# W. The adjoint shifts the other way.
+# This operator is not in the package: each pixel becomes the mean of nine neighbors in its row, as if the object moved
+# along W. The adjoint shifts the other way.
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -38,8 +38,8 @@ x, y = torch.randn(2, 1, 32, 32)
 print(float((motion.forward(x) * y).sum()), float((x * motion.adjoint(y)).sum()))
 
 # %%
-# A blurred, noisy image, and the loop. The encoder is the full-data posterior q, which knows nothing of the operator;
-# a temperature tau below 1 holds the latents nearer to the prior.
+# A blurred, noisy image, and the loop. The encoder is the full-data posterior q, which does not depend on the operator;
+# a temperature tau below 1 keeps the latents closer to the mean of the prior.
 (scan,) = mrihvae.open_kspace(Path(mrihvae.__file__).parent / "demo_scans" / "pulseq_brain16.h5")
 image = torch.from_numpy(np.asarray(scan.target)) / scan.target.max()  # (slice, H, W)
 noise = 0.01
@@ -55,7 +55,7 @@ def psnr(estimate: torch.Tensor) -> float:
 print(f"blurred {psnr(blurred):.2f} dB, restored {psnr(found.image):.2f} dB")
 
 # %%
-# The residual of each iteration says whether the loop converges.
+# The residual of each iteration shows whether the loop converges.
 figure, axes = plt.subplots(1, 4, figsize=(11, 2.9), layout="constrained")
 for axis, (name, shown) in zip(axes, {"blurred": blurred, "restored": found.image, "image": image}.items()):
     axis.imshow(shown[0].numpy(), cmap="gray", vmin=0, vmax=1)

@@ -2,12 +2,12 @@
 Training on your own slices
 ===========================
 
-A network is trained on magnitude slices, which become complex scans with phase, noise and masks.
+A network is trained on magnitude slices, which are made into complex scans with phase, noise and masks.
 """
 
 # %%
-# Slices come from any object with a method `draw`; `mrihvae.datasets.load_mixture` makes one of folders. Here they are
-# random ellipses.
+# Slices come from any object with a method `draw`; `mrihvae.datasets.load_mixture` makes one from folders. Here, the
+# slices are random ellipses.
 import json
 import tempfile
 from pathlib import Path
@@ -38,14 +38,14 @@ class Ellipses:
 
 
 # %%
-# What the network is trained on: a batch of simulated scans.
+# The training data of the network: a batch of simulated scans.
 simulation = SimulationSettings(max_acceleration=4.0)
 scans = draw_batch(Ellipses().draw(4, np.random.default_rng(0)), (64, 64), simulation, np.random.default_rng(1))
 print(scans.kspace.shape, scans.kspace.dtype)
 
 # %%
-# A network much smaller than the shipped one, and a few steps, so that the script takes seconds. A useful network takes
-# thousands of steps. Prior, decoder, q and r train together from the first step on.
+# To make the script fast, the network is much smaller than the shipped one, and trained for a few steps. A useful
+# network needs thousands of steps. Prior, decoder, q and r are trained together from the first step.
 torch.manual_seed(0)
 model = ModelSettings(widths=(16, 16, 16), layers=1, cascades=0, guess_widths=(16,))
 settings = TrainSettings(
@@ -63,7 +63,7 @@ train(Run.new(model, settings, simulation, "cpu"), Ellipses(), folder)
 print(sorted(path.name for path in folder.iterdir()))
 
 # %%
-# The log has a line for each step; `mrihvae.evaluation.training_figure` draws all of it.
+# The log has one line per step; `mrihvae.evaluation.training_figure` plots all of it.
 lines = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
 figure, axis = plt.subplots(figsize=(6, 3.3), layout="constrained")
 axis.plot([line["step"] for line in lines], [line["elbo"] for line in lines])
@@ -71,5 +71,5 @@ axis.set_xlabel("step")
 axis.set_ylabel("negative ELBO, nats per real dimension")
 
 # %%
-# The weights go where shipped ones go: `mrihvae reconstruct --checkpoint FILE`, and in Python:
+# The weights are used like the shipped ones: `mrihvae reconstruct --checkpoint FILE`, and in Python:
 method = mrihvae.load_method("amortized", str(folder / "weights.safetensors"))

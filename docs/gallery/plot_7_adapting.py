@@ -2,12 +2,12 @@
 Adapting to a site
 ==================
 
-The shipped weights are adapted to undersampled scans, without any fully sampled scan.
+The shipped weights are adapted with undersampled scans only; no fully sampled scan is needed.
 """
 
 # %%
-# Undersampled slices of one site: two scans of the package at 4x, as if nothing else had been acquired. Slices of
-# `mrihvae adapt` are made like this, too.
+# Undersampled slices of one site: two scans from the package at 4x, as if nothing else had been acquired. `mrihvae
+# adapt` prepares its slices in the same way.
 import json
 import tempfile
 from pathlib import Path
@@ -30,15 +30,15 @@ for seed, path in enumerate(sorted((Path(mrihvae.__file__).parent / "demo_scans"
 print(len(slices), "slices")
 
 # %%
-# Each step holds some of the acquired lines out, and the measurement-conditioned posterior r is to predict them from
-# the rest. Prior, decoder and q stay as they are. A real run takes hundreds of steps.
+# Each step holds out some of the acquired lines, and the measurement-conditioned posterior r learns to predict them
+# from the rest. Prior, decoder and q stay as they are. A real run takes hundreds of steps.
 folder = Path(tempfile.mkdtemp())
 run = Adaptation.new(mrihvae.load_model("default"), AdaptSettings(steps=6, check_every=3, most_checked=2))
 adapt(run, slices, folder)
 
 # %%
-# Other lines are never trained on. The averaged weights are checked on them, and the best ones are kept; those of the
-# start if none were better.
+# Other lines are never used for training. The averaged weights are checked on them, and the best weights are kept, or
+# the starting weights if none were better.
 print(f"check before: {run.progress.start:.2f} dB, best: {run.progress.best:.2f} dB, at step {run.progress.best_step}")
 lines = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
 checks = [(line["step"], line["check"]) for line in lines if "check" in line]
@@ -48,5 +48,5 @@ axis.set_xlabel("step")
 axis.set_ylabel("held-out error over variance, dB")
 
 # %%
-# The weights and their card, which names scans, start and check.
+# The weights and their card, which lists the scans, the starting weights and the check.
 print(sorted(path.name for path in folder.iterdir()))

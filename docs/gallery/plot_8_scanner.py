@@ -2,12 +2,12 @@
 Serving a scanner
 =================
 
-A server takes the lines of a scan over TCP, and sends each image as soon as its lines have arrived.
+A server receives the lines of a scan over TCP, and sends back each image as soon as its lines have arrived.
 """
 
 # %%
-# The server of `mrihvae serve`, in a thread of this script, on any free port of this machine. Both default methods are
-# replaced by faster ones here; `mrihvae.server.load_engine` has the default ones.
+# The server of `mrihvae serve` runs in a thread of this script, on any free port of this machine. Faster methods
+# replace the two default ones here; `mrihvae.server.load_engine` loads the default methods.
 import tempfile
 import threading
 from dataclasses import replace
@@ -27,7 +27,7 @@ thread = threading.Thread(target=server.serve, daemon=True)
 thread.start()
 
 # %%
-# The scanner: an undersampled scan of one coil becomes ISMRMRD messages, line by line.
+# The scanner: an undersampled single-coil scan becomes ISMRMRD messages, line by line.
 (scan,) = mrihvae.open_kspace(Path(mrihvae.__file__).parent / "demo_scans" / "patient_6B_FSE.h5")
 mask = mrihvae.sampling_pattern("random", scan.kspace.shape[-2:], acceleration=4, center_fraction=0.08, seed=4)
 undersampled = replace(scan, kspace=np.where(mask, np.asarray(scan.kspace), 0), mask=mask[0], target=None)
@@ -46,7 +46,8 @@ server.stop()
 thread.join()
 
 # %%
-# Images are stored as clients of a scanner store them, and are read back as a volume with its place in the scanner.
+# The images are stored in the same form as by other clients, and read back as a volume with its position in the
+# scanner.
 path = Path(tempfile.mkdtemp()) / "images.mrd"
 print(write_received_images(path, images, stream.xml))
 volume = read_mrd_images(path)

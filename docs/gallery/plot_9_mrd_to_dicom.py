@@ -2,12 +2,13 @@
 From a scanner's raw data to DICOM
 ==================================
 
-Raw data with geometry become a DICOM series of the image, and a second one of its uncertainty.
+Raw data with geometry become two DICOM series: the images and their uncertainty.
 """
 
 # %%
-# An ISMRMRD file, as a scanner's converter writes it: here the lines of a scan of the package, undersampled at 4x.
-# Siemens raw data (TWIX `.dat`) go the same way from here on, with the extra `twix`: `mrihvae.open_kspace` reads them.
+# An ISMRMRD file, as a scanner's converter writes it: here, it has the lines of a scan from the package, undersampled
+# at 4x. The next steps are the same for Siemens raw data (TWIX `.dat`), which `mrihvae.open_kspace` reads with the
+# extra `twix`.
 import io
 import tempfile
 from dataclasses import replace
@@ -39,7 +40,8 @@ file.close()
 print(raw.kspace.shape, "voxels of", np.round(raw.geometry.voxel, 2), "mm")
 
 # %%
-# Reconstruction and uncertainty go to a folder of DICOM files, as by `mrihvae reconstruct --format dcm --samples 4`.
+# Reconstruction and uncertainty are written to a folder of DICOM files, as with `mrihvae reconstruct --format dcm
+# --samples 4`.
 found = mrihvae.reconstruct_scan(raw, samples=4)
 volume = ImageVolume(found.magnitude, raw.geometry, uncertainty=found.std)
 mrihvae.save(folder / "dicom", volume, ".dcm")
@@ -48,7 +50,7 @@ for one in files:
     print(one.SeriesNumber, one.InstanceNumber, one.ImagePositionPatient, one.ImageType[0])
 
 # %%
-# What a viewer shows.
+# The images in a viewer.
 figure, axes = plt.subplots(1, len(files), figsize=(10, 3), layout="constrained")
 for axis, one in zip(axes, files):
     axis.imshow(one.pixel_array, cmap="gray")

@@ -27,7 +27,7 @@ from mrihvae.training.self_supervised import UndersampledSlice
 from mrihvae.utils.notices import collect_notices
 from mrihvae.utils.text import counted
 
-LICENSE = "data of the user, who decides who may have these weights"
+LICENSE = "the user's data; the user decides who may have these weights"
 
 
 def run(arguments: Adapt) -> None:
@@ -65,8 +65,8 @@ def _weights_of(scans: Sequence[SiteScan]) -> str:
     names = list(dict.fromkeys(weights_for(scan.scan.coils) for scan in scans))
     if len(names) > 1:
         raise InputError(
-            "SCANS: some have one coil and some several, which take other weights; adapt to each kind by itself, or "
-            "name weights for both by --checkpoint"
+            "SCANS: single-coil and multi-coil scans need different weights; adapt to each kind separately, or "
+            "name weights for both with --checkpoint"
         )
     return names[0]
 
@@ -93,11 +93,11 @@ def _job(arguments: Adapt, start: HVAE, provenance: dict[str, Any]) -> tuple[Ada
         return Adaptation.new(start, settings), provenance
     job, earlier = load_adaptation(arguments.output, start, **changes)
     if arguments.seed not in (None, job.settings.seed):
-        raise InputError(f"--seed {arguments.seed}: the run that is resumed has {job.settings.seed}; leave it out")
+        raise InputError(f"--seed {arguments.seed}: the resumed run has {job.settings.seed}; leave it out")
     for key, what in (("begun", "weights"), ("adapted to", "scans")):
         if earlier.get(key) != provenance[key]:
             raise InputError(
-                f"{arguments.output}: its run was started with other {what}; give the same ones, or choose another "
+                f"{arguments.output}: its run was started with other {what}; give the same {what}, or choose another "
                 "--output"
             )
     return job, earlier
@@ -109,15 +109,16 @@ def closing_lines(job: Adaptation, output: Path, file: Path) -> str:
     lines = [] if job.finished else [f"stopped at step {done.step} of {job.settings.steps}; continue with --resume"]
     if done.best_step:
         lines.append(
-            f"check on held-out lines: error {done.start:.2f} dB before, {done.best:.2f} dB after, of step "
+            f"check on held-out lines: error {done.start:.2f} dB before, {done.best:.2f} dB after, at step "
             f"{done.best_step} of {counted(done.step, 'step')}"
         )
         lines.append(f"weights: {weights}")
     else:
         lines.append(
-            f"check on held-out lines: no better than the start ({done.start:.2f} dB) in {counted(done.step, 'step')}"
+            f"check on held-out lines: no better than the starting weights ({done.start:.2f} dB) in "
+            f"{counted(done.step, 'step')}"
         )
-        lines.append(f"weights: {weights}, those of the start")
+        lines.append(f"weights: {weights}, the starting weights")
     command = next_command("reconstruct", str(file), "--checkpoint", str(weights), "--output", "out")
     return "\n".join([*lines, command])
 

@@ -92,8 +92,8 @@ def read_slices(scans: Sequence[SiteScan], most: int) -> list[UndersampledSlice]
     failures.check_any_left(scans[0].file.parent, "usable")
     if not slices:
         raise InputError(
-            f"{scans[0].scan.name}: too few lines were acquired outside of the calibration region to hold some out (at "
-            f"least {FEWEST}), so that nothing can be learned; give other scans, or use the weights as they are"
+            f"{scans[0].scan.name}: too few lines were acquired outside the calibration region to hold some out "
+            f"(at least {FEWEST}); give other scans, or use the weights without adapting"
         )
     return slices
 

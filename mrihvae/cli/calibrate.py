@@ -33,7 +33,7 @@ def run(arguments: options.Calibrate) -> int:
     weights = find_weights(arguments.checkpoint)
     path = arguments.output or calibration_path(weights)
     if path.exists() and not arguments.overwrite:
-        raise InputError(f"{path}: is there already; add --overwrite to replace it, or choose another --output")
+        raise InputError(f"{path}: is already there; add --overwrite to replace it, or choose another --output")
     method = load_method("hybrid", arguments.checkpoint, arguments.device)
     assert isinstance(method, HybridMethod)
     method = replace(method, samples=arguments.samples)
@@ -58,9 +58,9 @@ def run(arguments: options.Calibrate) -> int:
 def describe(found: dict[str, Calibration]) -> Iterable[str]:
     """Describe calibrations, a line for each number of coils and acceleration."""
     for kind, calibration in found.items():
-        yield f"{kind}: {counted(calibration.scans, 'undersampled scan')} of {counted(calibration.persons, 'person')}"
+        yield f"{kind}: {counted(calibration.scans, 'undersampled scan')} of {counted(calibration.persons, 'subject')}"
         for one in calibration.quantiles:
             yield (
-                f"  {one.acceleration:g}x, quantiles of {counted(one.persons, 'person')}: intervals of "
-                f"{one.factor:.2f} expected errors; PSNR {one.psnr_margin:.1f} dB below the expected one"
+                f"  {one.acceleration:g}x, quantiles of {counted(one.persons, 'subject')}: intervals of "
+                f"{one.factor:.2f} expected errors; PSNR bound {one.psnr_margin:.1f} dB below the expected PSNR"
             )

@@ -108,7 +108,7 @@ def check_results(folder: Path, results: Iterable[Path], overwrite: bool, resume
         A folder in the place of a file.
     """
     if overwrite and resume:
-        raise InputError("--overwrite and --resume: contradict each other; give one of them")
+        raise InputError("--overwrite and --resume: contradict each other; give only one of them")
     for path in results:
         if path.is_dir() and path.suffix == ".json":
             raise OutputError(f"{path}: cannot be written (it is a folder); remove it, or choose another --output")

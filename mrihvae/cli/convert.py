@@ -31,7 +31,7 @@ def run(arguments: options.Convert) -> int:
     from mrihvae.utils.memory import set_limit
 
     if arguments.overwrite and arguments.resume:
-        raise InputError("--overwrite and --resume: contradict each other; give one of them")
+        raise InputError("--overwrite and --resume: contradict each other; give only one of them")
     set_limit(arguments.max_memory)
     return run_logged(arguments.log_json, "convert", partial(_run, arguments))
 
@@ -90,9 +90,9 @@ def _jobs(arguments: options.Convert) -> Sequence[Job]:
     others = source.is_dir() and any(has_suffix(file, suffixes) for file in source.iterdir())
     many = source.is_dir() and (others or not has_dicom(source))
     if form is None and many:
-        raise InputError(f"{source}: is a folder, whose files are converted into a folder; add --format")
+        raise InputError(f"{source}: is a folder; add --format to convert its files into a folder")
     if not many and source.exists() and output.exists() and source.samefile(output):
-        raise InputError(f"{output}: is the input, too; choose another name")
+        raise InputError(f"{output}: is also the input; choose another name")
     suffix = suffix_of(output) if form is None else FORMAT_SUFFIXES.get(form, f".{form}")
     ending = "" if suffix == DICOM_SUFFIX else suffix
     if not many:

@@ -83,9 +83,9 @@ def convert_file(job: Job, arguments: options.Convert, reference: Reference | No
             write_volume(path, _chosen(images_of(scan), arguments, reference), job.suffix, header)
         elif reference is not None or arguments.slice is not None:
             name = "--slice" if reference is None else "--like"
-            raise InputError(f"{name}: goes with images; add --images, or leave it out")
+            raise InputError(f"{name}: only applies to images; add --images, or leave it out")
         elif lost := save(path, scan, job.suffix):
-            warn(f"{job.suffix} has no place for {', '.join(lost)}")
+            warn(f"{job.suffix} cannot store {', '.join(lost)}")
         yield path
 
 
@@ -106,7 +106,7 @@ def find_left(outputs: Sequence[tuple[Path, ...]], job: Job, arguments: options.
     for paths in outputs:
         files = [file for path in paths for file in _files_of(path, job.suffix)]
         if any(file.exists() and job.source.exists() and file.samefile(job.source) for file in files):
-            raise InputError(f"{paths[0]}: is the input, too; choose another name")
+            raise InputError(f"{paths[0]}: is also the input; choose another name")
         there = [file for file in files if file.is_file() or (file.is_dir() and any(file.iterdir()))]
         if there and not arguments.overwrite and not arguments.resume:
             raise InputError(f"{there[0]}: is already there; choose another name, or add --overwrite or --resume")

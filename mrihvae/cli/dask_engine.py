@@ -88,7 +88,7 @@ def _cluster(workers: Workers, scratch: Path) -> Iterator[Any]:
         return
     limit = MEMORY_LIMIT * SHARE / workers.count if workers.memory is None else workers.memory * 2**30
     if limit < LEAST_MEMORY * 2**30:
-        raise InputError(f"--workers {workers.count}: too many for the memory of this machine; take fewer")
+        raise InputError(f"--workers {workers.count}: too many for the memory of this machine; use fewer")
     cluster = LocalCluster(
         n_workers=workers.count, threads_per_worker=1, processes=True, memory_limit=int(limit), host="127.0.0.1",
         dashboard_address="127.0.0.1:0", local_directory=str(scratch), silence_logs=logging.CRITICAL,
@@ -144,8 +144,8 @@ def _run(client: Client, workers: Workers, tasks: Sequence[Task]) -> Iterator[tu
                             continue
                         bar.update()
                         yield task, result or partial(_raise, InputError(
-                            f"{task.file}: workers died of it, again and again: too little memory (raise "
-                            "--worker-memory, lower --batch-size), or a file that breaks its reader"
+                            f"{task.file}: workers died repeatedly while processing it: too little memory (raise "
+                            "--worker-memory, lower --batch-size), or a file that crashes its reader"
                         ))  # fmt: skip
     finally:
         with suppress(Exception):
@@ -177,7 +177,7 @@ def _completed(client: Client, run: str, tasks: Sequence[Task]) -> Iterator[tupl
                 value, error = future.result()
             except CancelledError as lost:
                 raise InputError(
-                    "the scheduler has ended, or cannot be reached any more; start it again, and go on by --resume"
+                    "the scheduler has ended or is no longer reachable; start it again, and continue with --resume"
                 ) from lost
             yield task, partial(_raise, error) if error is not None else partial(_return, value)
             del future  # so that the scheduler forgets it

@@ -99,7 +99,7 @@ def run(arguments: options.Demo) -> None:
     _write_json(output / "reconstruct.json", {**settings, "volumes": volumes, "failed": []})
     print(f"{describe_conditions(**conditions)}\n\nPictures: {output / COMPARISON}")
     report.run(options.Report(folder=output, title="mrihvae demo"))
-    print(f"\nNext, with a scan of your own:\n{_next_commands()}")
+    print(f"\nNext, with your own scan:\n{_next_commands()}")
 
 
 def table_head(title: str, timed: bool = True) -> str:

@@ -76,7 +76,7 @@ def _lines(found: dict[str, Any]) -> list[str]:
         *(("weights", _weights(row)) for row in found["weights"]),
         ("self-test", _self_test(test)),
         *(("problem", text) for text in found["problems"]),
-        ("result", "all is well" if found["ok"] else f"{len(found['problems'])} of the checks failed, see above"),
+        ("result", "all checks passed" if found["ok"] else f"{len(found['problems'])} of the checks failed, see above"),
     ]
     return [f"{label:{LABEL}}{text}" for label, text in rows]
 
@@ -84,7 +84,7 @@ def _lines(found: dict[str, Any]) -> list[str]:
 def _extra(row: dict[str, Any]) -> str:
     if not row["missing"]:
         return f"{row['extra']}: installed"
-    return f"{row['extra']}: without {', '.join(row['missing'])}; {row['command']}"
+    return f"{row['extra']}: missing {', '.join(row['missing'])}; {row['command']}"
 
 
 def _weights(row: dict[str, Any]) -> str:

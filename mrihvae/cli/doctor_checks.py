@@ -125,7 +125,7 @@ def check_limits() -> tuple[dict[str, Any], list[str]]:
         problems.append(f"temporary files: no folder for them ({reason(error)}); set TMPDIR to one with space")
     problems += [f"{folder}: is full; free space" for folder, size in free.items() if size < LEAST_DISK]
     if open_files is not None and open_files < LEAST_FILES:
-        problems.append(f"open files: at most {open_files} are allowed; raise that by 'ulimit -n 1024'")
+        problems.append(f"open files: at most {open_files} are allowed; raise the limit with 'ulimit -n 1024'")
     limits = {"memory": memory, "memory_available": available, "open_files": open_files, "free_disk": free}
     return limits, problems
 
@@ -162,7 +162,7 @@ def check_weights() -> list[dict[str, Any]]:
         try:
             with collect_notices() as notices:
                 if not module.verify_weights(path):
-                    row["error"] = f"{card}: has no SHA-256, so that damage cannot be noticed; {AGAIN}"
+                    row["error"] = f"{card}: has no SHA-256, so damage cannot be detected; {AGAIN}"
             row["error"] = row["error"] or next(iter(notices), None)
             row["sha256"] = module.fingerprint(path)
         except Exception as error:

@@ -26,10 +26,10 @@ def workers_of(arguments: Any) -> Workers | None:
         for name in ("threads_per_worker", "worker_memory"):
             if getattr(arguments, name) is not None:
                 option = f"--{name.replace('_', '-')}"
-                raise InputError(f"{option}: goes with --workers; add it, or leave this option out")
+                raise InputError(f"{option}: needs --workers; add it, or leave this option out")
         return None
     if None not in (count, scheduler):
-        raise InputError("--workers and --scheduler: contradict each other; give one of them")
+        raise InputError("--workers and --scheduler: contradict each other; give only one of them")
     if count is not None and count < 1:
         raise InputError(f"--workers {count}: must be at least 1")
     threads = 1 if arguments.threads_per_worker is None else arguments.threads_per_worker
@@ -39,10 +39,13 @@ def workers_of(arguments: Any) -> Workers | None:
     if memory is not None and not LEAST_MEMORY <= memory < float("inf"):
         raise InputError(f"--worker-memory {memory}: must be a number of GiB, at least {LEAST_MEMORY}")
     if memory is not None and scheduler is not None:
-        raise InputError("--worker-memory: is of local workers; those of --scheduler get theirs where they are started")
+        raise InputError(
+            "--worker-memory: only applies to local workers; set the limit of --scheduler workers where they are "
+            "started"
+        )
     if find_spec("distributed") is None:
         given = "--workers" if scheduler is None else "--scheduler"
-        raise InputError(f"{given}: takes Dask's package distributed; pip install 'mrihvae[cluster]'")
+        raise InputError(f"{given}: needs Dask's package distributed; pip install 'mrihvae[cluster]'")
     return Workers(count, scheduler, threads, memory)
 
 

@@ -39,7 +39,7 @@ def run(arguments: options.Filter) -> int:
     except BrokenPipeError:
         if arguments.output is None:  # what is still in its buffer cannot be written at the end, either
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return _fail("the program that takes the images has gone; see what it says")
+        return _fail("the program that reads the images has ended; see its messages")
 
 
 def _filter(arguments: options.Filter, read: Read, write: Write) -> int:
@@ -125,9 +125,12 @@ class _Stream:
         if self._empty:
             return "stream: is empty; send a header and lines"
         if not self._whole:
-            return "stream: ended with neither its last line nor a close message; it may be cut, and images incomplete"
+            return (
+                "stream: ended with neither its last line nor a close message; it may be truncated, and images "
+                "incomplete"
+            )
         if not self._replies.images:
-            return "stream: has no line of an image; there is nothing to reconstruct"
+            return "stream: has no image lines; there is nothing to reconstruct"
         return ""
 
     def _until_closed(self) -> Generator[Message, None, None]:
@@ -183,7 +186,7 @@ def _output(path: Path | None) -> Iterator[Write]:
     """Open a named pipe or a file to write to; a file is in its place once it is whole."""
     if path is None:
         if sys.stdout is None:
-            raise InputError("standard output: is closed; take the images from it, or give --output")
+            raise InputError("standard output: is closed; connect it, or give --output")
         output = sys.stdout.buffer
 
         def write(message: bytes) -> None:

@@ -59,7 +59,7 @@ def _lines(about: dict[str, Any]) -> list[str]:
     for scan in about["scans"]:
         lines += [f"  {scan['name']}", *(f"    {label:{LABEL}}{text}" for label, text in _scan_lines(scan) if text)]
     lines += [f"  {'warning':{LABEL}}{text}" for text in about["warnings"]]
-    lines.append(f"  {'reconstruct':{LABEL}}{about['command'] or 'cannot be reconstructed as it is'}")
+    lines.append(f"  {'reconstruct':{LABEL}}{about['command'] or 'cannot be reconstructed'}")
     if "--mask-type" in (about["command"] or ""):
         lines.append(f"  {'':{LABEL}}(fully sampled: this undersamples it; 'mrihvae convert' writes its images)")
     return lines
@@ -86,7 +86,7 @@ def _scan_lines(scan: dict[str, Any]) -> list[tuple[str, str]]:
         ("field of view", f"{_numbers(view)} mm, voxels of {_numbers(voxel)} mm" if view else ""),
         ("sampling", f"{scan['mask_type']}{along}, R = {scan['acceleration']:.2f}"),
         ("calibration", calibration),
-        ("beside it", ", ".join(beside)),
+        ("includes", ", ".join(beside)),
         ("scanner", ", ".join([*([f"{field:g} T"] if field else []), *filter(None, [scan["vendor"]])])),
         ("acquisition", scan["acquisition"] or ""),
         *((check["level"], check["text"]) for check in scan["checks"]),

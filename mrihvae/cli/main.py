@@ -75,7 +75,7 @@ def _run(options: Options) -> int:
     """Run a command; return its exit status."""
     quiet = getattr(options, "quiet", False)
     if quiet and getattr(options, "verbose", False):
-        raise InputError("--verbose and --quiet: contradict each other; give one of them")
+        raise InputError("--verbose and --quiet: contradict each other; give only one of them")
     command = importlib.import_module(f"mrihvae.cli.{type(options).__name__.lower()}")
     with silence() if quiet else nullcontext():
         return int(command.run(options) or 0)

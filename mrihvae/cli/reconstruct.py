@@ -209,7 +209,7 @@ def _input(arguments: Reconstruct) -> Path:
     """Return INPUT, or --data_path in its place."""
     path = arguments.input or arguments.data_path
     if path is None or None not in (arguments.input, arguments.data_path):
-        raise InputError("INPUT: give a file with k-space or a folder of them, here or by --data_path")
+        raise InputError("INPUT: give a file with k-space or a folder of them, here or with --data_path")
     return path
 
 
@@ -217,7 +217,9 @@ def _check_challenge(file: Path, coils: int | None, challenge: str | None) -> No
     """Raise InputError for a file that is not of the challenge."""
     if challenge is not None and coils is not None and min(coils, 2) != CHALLENGES[challenge]:
         kind = "one coil" if coils == 1 else f"{coils} coils"
-        raise InputError(f"{file}: is of {kind}, not of challenge '{challenge}'; leave it out, or the option")
+        raise InputError(
+            f"{file}: has {kind}, which does not match challenge '{challenge}'; leave out the file or the option"
+        )
 
 
 def summarize(

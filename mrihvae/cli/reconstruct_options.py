@@ -47,27 +47,31 @@ def check_options(arguments: Reconstruct) -> None:
     for name in sorted({name for other in METHODS for name in _options_of(other)}):
         if getattr(arguments, name) is not None and name not in _options_of(method):
             others = [other for other in METHODS if name in _options_of(other)]
-            raise _ignored(name, f"--method {method}", f"it goes with {', '.join(others)}")
+            raise _ignored(name, f"--method {method}", f"it applies to {', '.join(others)}")
     if method not in MODEL_METHODS and arguments.device != "cpu":
         raise InputError(f"--device {arguments.device}: --method {method} computes on the CPU; leave it out")
     if method == "zero-filled" and (names := _given_coil_options(arguments)):
-        raise _ignored(names[0], f"--method {method}", "it leaves coils as they are")
+        raise _ignored(names[0], f"--method {method}", "it does not combine or compress coils")
     sampled = arguments.samples is not None or method == "samples"
     sweeps = arguments.sweeps
     if method == "amortized" and sweeps is not None and not sampled:
-        raise _ignored("sweeps", f"--method {method}", "without --samples it refines nothing")
+        raise _ignored("sweeps", f"--method {method}", "it refines nothing without --samples")
     if method in SAMPLING_METHODS and (sweeps == 0 if sweeps is not None else sampled or method == "amortized"):
         for name in REFINEMENT:
             if getattr(arguments, name) is not None:
-                raise InputError(f"{_option(name)}: is of refinement, and there is none; add --sweeps, or leave it out")
+                raise InputError(
+                    f"{_option(name)}: only applies to refinement, and there is none; add --sweeps, or leave it out"
+                )
 
 
 def check_coil_options(arguments: Reconstruct, coils: Iterable[int | None]) -> None:
-    """Raise InputError for options of several coils where no file has several; `coils` is None of one not known."""
+    """Raise InputError for multi-coil options if no file has several coils; `coils` is None where it is unknown."""
     if set(coils) != {1}:
         return
     for name in _given_coil_options(arguments):
-        raise InputError(f"{_option(name)}: is of several coils, and INPUT has single-coil scans; leave it out")
+        raise InputError(
+            f"{_option(name)}: only applies to multi-coil scans, and INPUT has single-coil scans; leave it out"
+        )
 
 
 def read_method(arguments: Reconstruct, checkpoint: str) -> Method:
@@ -98,7 +102,7 @@ def read_undersampling(arguments: Reconstruct) -> Undersampling | None:
     if pattern is None:
         for name in ("acceleration", "center_fraction", "axis"):
             if getattr(arguments, name) is not None:
-                raise InputError(f"{_option(name)}: goes with --mask-type; add it, or leave this option out")
+                raise InputError(f"{_option(name)}: needs --mask-type; add it, or leave this option out")
         return None
     if arguments.center_fraction is not None and pattern in WITHOUT_CENTER:
         raise _ignored("center_fraction", f"--mask-type {pattern}", "the pattern samples the center by itself")
@@ -114,12 +118,12 @@ def _check_samples(arguments: Reconstruct) -> None:
     """Check the options of posterior samples."""
     if arguments.samples is None:
         if arguments.keep_samples or arguments.temperature is not None:
-            raise InputError("--keep-samples and --temperature: go with --samples; add it, or leave them out")
+            raise InputError("--keep-samples and --temperature: need --samples; add it, or leave them out")
         if arguments.seed is not None:
-            raise InputError("--seed: is of posterior samples; add --samples, or leave it out")
+            raise InputError("--seed: only applies to posterior samples; add --samples, or leave it out")
         return
     if arguments.samples < 2:
-        raise InputError(f"--samples {arguments.samples}: a standard deviation takes at least 2")
+        raise InputError(f"--samples {arguments.samples}: a standard deviation needs at least 2")
     if arguments.method not in SAMPLING_METHODS:
         raise InputError(
             f"--samples: {arguments.method} does not support posterior sampling; choose --method "
@@ -151,7 +155,7 @@ def _given(arguments: Reconstruct, options: Mapping[str, str]) -> dict[str, Any]
 
 def _ignored(name: str, what: str, why: str) -> InputError:
     """Return the error of an option that would be ignored."""
-    return InputError(f"{_option(name)}: {what} has no use for it ({why}); leave it out")
+    return InputError(f"{_option(name)}: does not apply to {what} ({why}); leave it out")
 
 
 def _option(name: str) -> str:

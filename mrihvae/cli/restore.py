@@ -77,7 +77,7 @@ def run(arguments: options.Restore) -> int:
     outputs = {file: arguments.output / restored_name(file) for file in files}
     for file, output in outputs.items():
         if output.resolve().parent == file.resolve().parent:
-            raise InputError(f"--output {arguments.output}: is where {file.name} is; choose another folder")
+            raise InputError(f"--output {arguments.output}: contains the input {file.name}; choose another folder")
     results = [arguments.output / "restore.json", *outputs.values()]
     check_results(arguments.output, results, arguments.overwrite, arguments.resume)
     mask = None if arguments.mask is None else read_mask(arguments.mask)
@@ -112,18 +112,18 @@ def _check(arguments: options.Restore) -> None:
     task = arguments.task
     for name, tasks in BELONGS.items():
         if getattr(arguments, name) is not None and task not in tasks:
-            raise InputError(f"{_option(name)}: goes with --task {' or '.join(tasks)}, not {task}; leave it out")
+            raise InputError(f"{_option(name)}: only applies to --task {' or '.join(tasks)}, not {task}; leave it out")
     needed = NEEDS.get(task, ())
     if needed and all(getattr(arguments, name) is None for name in needed):
         raise InputError(f"--task {task}: needs {' or '.join(map(_option, needed))}; add it")
     widths = arguments.kernel_width
     if widths is not None and arguments.kernel is not None:
-        raise InputError("--kernel-width and --kernel: give one of them")
+        raise InputError("--kernel-width and --kernel: give only one of them")
     if widths is not None and (len(widths) > 2 or not all(0 < width < math.inf for width in widths)):
         raise InputError(f"--kernel-width {' '.join(map(str, widths))}: give one or two numbers above 0")
     angle = arguments.kernel_angle
     if angle is not None and (widths is None or len(widths) < 2 or not math.isfinite(angle)):
-        raise InputError(f"--kernel-angle {angle}: must be a number, and goes with two numbers of --kernel-width")
+        raise InputError(f"--kernel-angle {angle}: must be a number, and needs two numbers for --kernel-width")
     if arguments.noise is not None and not 0 <= arguments.noise < math.inf:
         raise InputError(f"--noise {arguments.noise}: must be at least 0; leave it out to have it estimated")
     if arguments.batch_size < 1:
@@ -197,7 +197,7 @@ def _restore_file(
         missing = np.float32(arguments.missing)
         known &= ~np.isnan(values) if np.isnan(missing) else values != missing
     if not known.any():
-        raise InputError(f"{file}: none of its pixels is known; check --mask and --missing")
+        raise InputError(f"{file}: no pixel is marked as known; check --mask and --missing")
     if not np.isfinite(values[known]).all():
         hint = "with --task inpaint, --missing nan fills them" if job.degradation.kernel is None else "replace them"
         raise InputError(f"{file}: holds NaN or infinite values; {hint}")
@@ -228,9 +228,9 @@ def _restore_file(
     notes = f"{counted(values.shape[0] * values.shape[1], 'slice')}, noise {low if low == high else f'{low} to {high}'}"
     notes += " (estimated)" if job.noise is None else ""
     notes += f", {left} unchanged" if left else ""
-    notes += f", {ran_away} diverged and are those of the iteration before" if ran_away else ""
+    notes += f", {ran_away} diverged and keep the result of the previous iteration" if ran_away else ""
     notes += (
-        f", {unsettled} did not converge: do fewer --iterations, or lower --tau or --relaxation" if unsettled else ""
+        f", {unsettled} did not converge: use fewer --iterations, or lower --tau or --relaxation" if unsettled else ""
     )
     notes += "".join(f", {warning}" for warning in sorted({warning for part in parts for warning in part.warnings}))
     print(printable(f"{file.name}: {notes}, {seconds:.2f} s per slice"))

@@ -56,7 +56,7 @@ def run(arguments: options.Send) -> int:
             print(f"{path}: {name}, {count} {'image' if count == 1 else 'images'}")
         print(next_command("convert", str(path), str(arguments.output / "dicom"), "--format", "dcm"), file=sys.stderr)
     elif not errors:
-        errors.append(f"{address}: sent no image; see its log")
+        errors.append(f"{address}: sent no image; see the server's log")
     for text in errors:
         show_error(text)
     return 1 if errors else 0
@@ -98,7 +98,7 @@ def parameter_text(pairs: tuple[str, ...] | None) -> str:
     for pair in pairs or ():
         name, separator, value = pair.partition("=")
         if not name or not separator:
-            raise InputError(f"--parameter '{pair}': is no NAME=VALUE, such as uncertainty=true")
+            raise InputError(f"--parameter '{pair}': is not NAME=VALUE, such as uncertainty=true")
         try:
             values[name] = json.loads(value)
         except ValueError:
@@ -152,14 +152,14 @@ class _Answers:
             self._bytes += answer.data.nbytes + len(answer.attributes)
             if self._bytes > limit():
                 raise ServerLostError(
-                    f"{self._server}: sent images of more than {limit() / GIB:.3g} GiB; see its log, or raise "
+                    f"{self._server}: sent images of more than {limit() / GIB:.3g} GiB; see the server's log, or raise "
                     f"{LIMIT_VARIABLE}"
                 )
             self.images.append(answer)
         elif isinstance(answer, Note):
             self._texts += 1
             if self._texts > MOST_TEXTS:
-                raise ServerLostError(f"{self._server}: sent more than {MOST_TEXTS} texts; see its log")
+                raise ServerLostError(f"{self._server}: sent more than {MOST_TEXTS} texts; see the server's log")
             if answer.text.startswith(FAILURES):
                 self.errors.append(f"{self._server}: {printable(' '.join(answer.text.split()[1:]))}")
             else:

@@ -68,7 +68,7 @@ def _run(arguments: options.Serve) -> int:
 
         def leave() -> None:
             if is_awaited(listener):
-                LOG.warning("a scan was cut off, for the server stops")
+                LOG.warning("a scan was cut off because the server is stopping")
             _leave()  # there is nothing to end
 
         with _on_signals(leave):

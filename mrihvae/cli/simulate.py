@@ -64,7 +64,7 @@ def _settings(arguments: options.Simulate) -> ScannerSettings:
     if arguments.coils == 1:
         for option in ("fields", "noise_correlation", "keep_maps"):
             if (given := getattr(arguments, option)) is not None and given is not False:
-                raise InputError(f"--{option.replace('_', '-')}: goes with several --coils; add them, or leave it out")
+                raise InputError(f"--{option.replace('_', '-')}: needs several --coils; add them, or leave it out")
     given = {name: value for name, value in vars(arguments).items() if value is not None}
     return ScannerSettings(**{name: given[name] for name in setting_names(ScannerSettings) if name in given})
 
@@ -73,7 +73,7 @@ def _undersampling(arguments: options.Simulate) -> Undersampling | None:
     """Read the options of the mask; None if no undersampled scans are requested."""
     if arguments.mask_type is None and arguments.acceleration is None:
         if arguments.center_fraction is not None:
-            raise InputError("--center-fraction: goes with --acceleration; add it, or leave this option out")
+            raise InputError("--center-fraction: needs --acceleration; add it, or leave this option out")
         return None
     acceleration = 4.0 if arguments.acceleration is None else arguments.acceleration
     fraction = 0.32 / max(acceleration, 1) if arguments.center_fraction is None else arguments.center_fraction

@@ -174,18 +174,18 @@ def _name(path: str) -> str:
 def _paths(arguments: options.Train, protocol: TrainingProtocol | None) -> list[str]:
     """Choose the data: PATH or PATH=WEIGHT of each."""
     if protocol is None and arguments.root is not None:
-        raise InputError("--data: is where the folders of a --protocol lie; without one give PATHs")
+        raise InputError("--data: is the folder with the data of --protocol; without a protocol, give PATHs")
     if protocol is not None and arguments.settings:
-        raise InputError("--settings: a protocol has settings of its own; change a copy ('mrihvae protocols NAME')")
+        raise InputError("--settings: the protocol has its own settings; edit a copy of it ('mrihvae protocols NAME')")
     if arguments.data:
         if arguments.root is not None:
-            raise InputError("--data: PATHs take the place of the protocol's folders; leave one of them out")
+            raise InputError("--data: PATHs replace the protocol's folders; leave out one of them")
         return list(arguments.data)
     if protocol is None:
         again = ", as the run was started with" if arguments.resume else ""
         raise InputError(f"PATH: nothing to train on; give data, or --protocol NAME and --data DIR{again}")
     if arguments.root is None:
-        raise InputError(f"--data: left out; give the directory with {', '.join(protocol.data)}, or PATHs")
+        raise InputError(f"--data: is missing; give the directory with {', '.join(protocol.data)}, or PATHs")
     return data_paths(protocol, arguments.root)
 
 
@@ -259,12 +259,12 @@ def _read_settings(path: Path) -> dict[str, Any]:
     except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"{path}: not readable as JSON ({error}); check the file") from error
     if not isinstance(settings, dict):
-        raise InputError(f"{path}: holds no dictionary; use sections model, training or simulation")
+        raise InputError(f"{path}: is not a JSON object; use sections model, training or simulation")
     for key, values in settings.items():
         if key not in SECTIONS:
             raise InputError(f"{path}: unknown section '{key}'; use model, training or simulation")
         if not isinstance(values, dict):
-            raise InputError(f"{path}, {key}: holds no dictionary; write names and values of settings")
+            raise InputError(f"{path}, {key}: is not a JSON object; write names and values of settings")
     return settings
 
 

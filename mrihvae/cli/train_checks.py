@@ -28,14 +28,16 @@ def check_fit(mixture: WeightedDatasets, model: ModelSettings, training: TrainSe
     for dataset in mixture.datasets:
         shape = dataset.arrays[0].shape
         if model.degraded and dataset.raw:
-            raise InputError(
-                f"{dataset.path}: raw k-space has noise of its own; degraded images are made of magnitudes"
-            )
+            raise InputError(f"{dataset.path}: raw k-space is already noisy; degraded images are made from magnitudes")
         if dataset.pictures != model.real:
             wanted = "collections of pictures (.bin, idx3-ubyte)" if model.real else "scans or magnitude images"
-            raise InputError(f"{dataset.path}: does not fit the model, which is of {wanted}; change data or 'real'")
+            raise InputError(
+                f"{dataset.path}: does not fit the model, which is for {wanted}; change the data or 'real'"
+            )
         if model.real and shape[0] != model.channels:
-            raise InputError(f"{dataset.path}: pictures of {shape[0]} channels; set the model's 'channels' to it")
+            raise InputError(
+                f"{dataset.path}: pictures of {shape[0]} channels; set the model's 'channels' to this number"
+            )
         if model.real and any(size < have for wanted in training.shapes for size, have in zip(wanted, shape[1:])):
             raise InputError(f"{dataset.path}: pictures of {shape[1]} x {shape[2]} are larger than training 'shapes'")
 
@@ -55,7 +57,7 @@ def check_same_data(output: Path, data: list[dict[str, Any]]) -> None:
     before, now = (", ".join(map(_name_data, sets)) for sets in (earlier, data))
     if before != now:
         raise InputError(
-            f"{output}: its run was started with {before}, and is given {now}; give the same data with the same "
+            f"{output}: its run was started with {before}, not {now}; give the same data with the same "
             "weights, or start another run with --weights"
         )
 
@@ -80,8 +82,8 @@ def check_same_settings(job: Run, settings: Mapping[str, Mapping[str, Any]], pat
             before, now = getattr(own, name), getattr(given, name)
             if before != now:
                 raise InputError(
-                    f"{path}, {section}: '{name}' is {now}, and {before} in the run that is resumed, which keeps its "
-                    "settings; set it back, or choose another --output"
+                    f"{path}, {section}: '{name}' is {now}, but {before} in the resumed run, which keeps its settings; "
+                    "set it back, or choose another --output"
                 )
 
 

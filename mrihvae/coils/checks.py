@@ -19,8 +19,8 @@ def _check_noise(noise: Tensor, name: str) -> Tensor:
     coils, samples = noise.shape
     if samples < MIN_NOISE_SAMPLES * coils:
         raise InputError(
-            f"{name} has {samples} samples for {coils} coils, shape (coils, samples); take {MIN_NOISE_SAMPLES} a coil "
-            "or more"
+            f"{name} has {samples} samples for {coils} coils, shape (coils, samples); at least "
+            f"{MIN_NOISE_SAMPLES} per coil are needed"
         )
     _check_coils_are_live(noise.abs().square().mean(dim=1), name)
     return noise

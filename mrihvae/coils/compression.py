@@ -40,25 +40,25 @@ def mix_coils(kspace: Tensor, matrix: Tensor) -> Tensor:
 def compression_matrix(kspace: Tensor, coils: int, mask: Tensor | None = None) -> Tensor:
     """Compute the matrix to the virtual coils that keep the most energy, by singular value decomposition.
 
-    It is made of the left singular vectors of the data (coils, samples), the eigenvectors of their Gram matrix:
-    Buehrer et al. 2007 (Magn Reson Med 57:1131), Huang et al. 2008 (Magn Reson Imaging 26:133). Whiten before: else
-    loud noise counts as signal.
+    It is made of the left singular vectors of the data (coils, samples), the eigenvectors of their Gram matrix: Buehrer
+    et al. 2007 (Magn Reson Med 57:1131), Huang et al. 2008 (Magn Reson Imaging 26:133). Whiten first: otherwise, strong
+    noise counts as signal.
 
     Parameters
     ----------
-    kspace : complex (..., coils, H, W), all slices of a volume, so that they get the same virtual coils
+    kspace : complex (..., coils, H, W), all slices of a volume, which then share the same virtual coils
     coils : number of virtual coils; at least the number of coils gives a unitary matrix
     mask : bool, broadcast to `kspace`: samples to use, such as a calibration region; None for all
 
     Returns
     -------
-    complex64 (virtual, coils) of orthonormal rows, the strongest first; the largest entry of a row is real and above
-    0, the first one if several are alike, so that equal data give equal phases
+    complex64 (virtual, coils) of orthonormal rows, the strongest first; the largest entry of a row is real and above 0,
+    or the first one if several are equal, so equal data give equal phases
 
     Raises
     ------
     InputError
-        No virtual coil, another shape, NaN or infinite values, or zeros alone.
+        No virtual coil, another shape, NaN or infinite values, or only zeros.
 
     Examples
     --------

@@ -60,8 +60,8 @@ def calibration_data(kspace: Tensor, mask: Tensor) -> Tensor:
     box = calibration_box(mask.expand(kspace.shape[-2:]))
     if min(box) < MIN_ACS_SIZE:
         raise InputError(
-            f"only {box[0]} x {box[1]} samples around the center of k-space were all acquired; sensitivity maps take "
-            f"at least {MIN_ACS_SIZE} x {MIN_ACS_SIZE}: acquire more central lines, or give maps"
+            f"the fully acquired region around the center of k-space is only {box[0]} x {box[1]}; sensitivity "
+            f"maps need at least {MIN_ACS_SIZE} x {MIN_ACS_SIZE}: acquire more central lines, or give maps"
         )
     return center_crop(kspace, (min(box[0], MAX_ACS_SIZE), min(box[1], MAX_ACS_SIZE)))
 
@@ -99,20 +99,20 @@ def fast_maps(calibration: Tensor, shape: tuple[int, int], crop: float = 0.0, ke
 
     Parameters
     ----------
-    calibration : complex (coils, h, w), the central samples of k-space, all of them acquired
+    calibration : complex (coils, h, w), the central samples of k-space, all acquired
     shape : (H, W) of the maps
     crop : eigenvalue (1 where coils agree on an image, 0 where they hold noise) below which maps are 0
-    kernel : k-space samples on a side of a patch, at most those of the region; None for `kernel_size`
+    kernel : size of a patch in k-space samples, at most that of the region; None for `kernel_size`
 
     Returns
     -------
-    complex64 (coils, H, W), of root-sum-of-squares 1, or 0 where cropped. The phase is that against the virtual coil
-    that is strongest in the calibration data.
+    complex64 (coils, H, W), of root-sum-of-squares 1, or 0 where cropped. The phase is relative to the strongest
+    virtual coil of the calibration data.
 
     Raises
     ------
     InputError
-        No coil, or coils that are zero all over, or not finite.
+        No coil, or coils that are zero everywhere or not finite.
 
     Examples
     --------
@@ -149,7 +149,7 @@ def fast_maps(calibration: Tensor, shape: tuple[int, int], crop: float = 0.0, ke
 def espirit_maps(calibration: Tensor, shape: tuple[int, int], crop: float = 0.0, kernel: int | None = None) -> Tensor:
     """Compute sensitivity maps of one slice by sigpy's ESPIRiT; parameters, result and errors as for `fast_maps`.
 
-    sigpy takes a square calibration region: of the given samples, as many on either axis.
+    sigpy takes a square calibration region, which is cropped from the given samples.
 
     References
     ----------

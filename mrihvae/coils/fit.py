@@ -61,6 +61,7 @@ def describe_misfit(kspace: Tensor, maps: Tensor, mask: Tensor) -> str:
         return ""
     percent = " and ".join(f"{100 * share:.1f} %" for share in shares)
     return (
-        f"the sensitivity maps that were given and maps estimated from the scan leave {percent} of its calibration "
-        "region unexplained: the given ones seem to be of another scan, size, orientation or sign of phase"
+        f"the given sensitivity maps and maps estimated from the scan leave {percent} of its calibration "
+        "region unexplained: the given maps seem to have another size, orientation or phase sign, or to "
+        "belong to another scan"
     )

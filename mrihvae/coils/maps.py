@@ -11,18 +11,19 @@ from mrihvae.coils.settings import CoilSettings
 
 
 def estimate_maps(kspace: Tensor, mask: Tensor, settings: CoilSettings, sampled: Tensor | None = None) -> Tensor:
-    """Estimate the coil sensitivity maps S of y = M F S x + n from the calibration region (ACS), each slice by itself.
+    """Estimate the coil sensitivity maps S of y = M F S x + n from the calibration region (ACS), separately for each
+    slice.
 
     Parameters
     ----------
     kspace : complex (slices, coils, H, W)
     mask : bool, broadcast to (H, W), True for the samples in which the calibration region is searched
     settings : see `mrihvae.coils.CoilSettings`
-    sampled : the same, of all samples that are known, which refined maps are to agree with; None for `mask`
+    sampled : the same for all known samples, which refined maps are fitted to; None for `mask`
 
     Returns
     -------
-    complex64 (slices, coils, H, W), of root-sum-of-squares 1, or 0 where `settings.crop` says
+    complex64 (slices, coils, H, W), with a root-sum-of-squares of 1, or 0 where `settings.crop` removes them
 
     Raises
     ------

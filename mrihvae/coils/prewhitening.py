@@ -36,7 +36,7 @@ def noise_covariance(noise: Tensor) -> Tensor:
     Raises
     ------
     InputError
-        NaN or infinite values, fewer than 10 samples a coil, or a coil of zeros.
+        NaN or infinite values, fewer than 10 samples per coil, or a coil of zeros.
 
     Examples
     --------
@@ -95,9 +95,10 @@ def corner_covariance(kspace: Tensor, mask: Tensor | None = None) -> Tensor:
 def whitening_matrix(covariance: Tensor, unit: bool = False) -> Tensor:
     """Compute W of W C W^H = s I from the Cholesky factor of the covariance C = L L^H: W = sqrt(s) L^-1.
 
-    The scale of the data stays: s is the mean noise power of the coils, the mean of the diagonal of C. W is I for noise
-    that is white already, and the same for C and c C, so that the bandwidth of a noise scan does not matter. Pruessmann
-    et al. 2001; Kellman and McVeigh 2005 (Magn Reson Med 54:1439) reconstruct in units of noise, as with `unit`.
+    The scale of the data does not change: s is the mean noise power of the coils, the mean of the diagonal of C. W is I
+    for noise that is already white, and the same for C and c C, so the bandwidth of a noise scan does not matter.
+    Pruessmann et al. 2001; Kellman and McVeigh 2005 (Magn Reson Med 54:1439) reconstruct in units of noise, as with
+    `unit`.
 
     Parameters
     ----------
@@ -150,8 +151,8 @@ def _corner_bins(measured: Tensor, fewest: int) -> Tensor:
     bins = corners if int(corners.sum()) >= fewest else outer
     if int(bins.sum()) < fewest:
         raise InputError(
-            f"k-space has {int(bins.sum())} acquired samples at its corners, and {fewest} are needed to estimate the "
-            "noise of its coils; give a noise scan"
+            f"k-space has {int(bins.sum())} acquired samples at its corners, but {fewest} are needed to estimate "
+            "the noise of its coils; give a noise scan"
         )
     return bins
 

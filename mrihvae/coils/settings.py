@@ -18,14 +18,14 @@ class CoilSettings:
     Attributes
     ----------
     maps : how sensitivity maps are estimated from the calibration region: "fast" (ESPIRiT on a coarse grid) or
-        "espirit" (sigpy's, pixel by pixel, which takes many times as long)
-    refine_maps : how many times at most maps are estimated again, from the k-space of a quick reconstruction, where the
-        calibration region is small for the number of coils; 0 for never
+        "espirit" (sigpy's, pixel by pixel, which is many times slower)
+    refine_maps : maximum number of times that maps are estimated again, from the k-space of a quick reconstruction, if
+        the calibration region is small for the number of coils; 0 for never
     crop : eigenvalue of ESPIRiT below which maps are 0; 0 keeps them everywhere
     compress : number of virtual coils, found by singular value decomposition; 0 keeps the coils as they are; None for
-        as many in each slice as keep all but the noise (`mrihvae.coils.virtual_coils`)
-    whiten : whether the noise of coils is prewhitened, with the covariance of the noise scan, or of the corners of
-        k-space where there is none; None for scans with a noise scan alone
+        the number that keeps all but the noise, in each slice (`mrihvae.coils.virtual_coils`)
+    whiten : whether coils are prewhitened, with the noise covariance of the noise scan or, without one, of the corners
+        of k-space; None to prewhiten only if there is a noise scan
     output : coil combination: "rss", root-sum-of-squares of coil images with the acquired k-space put back, as in
         fastMRI's targets, or "combined", the magnitude of the sensitivity-weighted combination
     """

@@ -86,8 +86,8 @@ class Geometry:
         off = float(np.abs(self.positions - expected).max())
         if distance == 0 or off > SPACING_TOLERANCE * distance:
             raise InputError(
-                f"slices do not lie in an even row: they are {distance:.3g} mm apart, and up to {off:.3g} mm off; "
-                "write them as files of their own"
+                f"slices are not evenly spaced: they are {distance:.3g} mm apart, and up to {off:.3g} mm off; "
+                "write them as separate files"
             )
         return step
 
@@ -124,12 +124,12 @@ def make_geometry(
         raise InputError("some directions of the header are zero and others are not; check how it was written")
     directions = directions / lengths
     if np.abs(directions @ directions.T - np.eye(3)).max() > ORTHOGONALITY_TOLERANCE:
-        raise InputError("readout, phase and slice directions of the header are no right angles; check it")
+        raise InputError("readout, phase and slice directions of the header are not at right angles; check the header")
     return Geometry(positions, directions[0], directions[1], directions[2], voxel)
 
 
 def voxel_of(attributes: Mapping[str, Any]) -> tuple[float, float, float] | None:
-    """Read the size of voxels along H, W and across slices, mm, from attributes; None where they have none."""
+    """Read the voxel size along H, W and across slices, mm, from attributes; None where they have none."""
     try:
         x, y, z = (float(size) for size in attributes.get(VOXEL_KEY, ()))
     except (TypeError, ValueError, OverflowError):
@@ -150,7 +150,7 @@ def geometry_of(path: Path, attributes: Mapping[str, Any], slices: int) -> Geome
     try:
         positions, read, phase, normal, voxel = (np.asarray(attributes[name], np.float64) for name in GEOMETRY_KEYS)
     except (TypeError, ValueError, OverflowError) as error:
-        raise InputError(f"{path}: attributes of its geometry are no numbers ({error}); leave them out") from error
+        raise InputError(f"{path}: its geometry attributes are not numbers ({error}); leave them out") from error
     if positions.shape != (slices, 3) or any(vector.shape != (3,) for vector in (read, phase, normal, voxel)):
         raise InputError(
             f"{path}: attribute '{GEOMETRY_KEYS[0]}' has shape {positions.shape}, and there are {slices} slices; store "

@@ -117,7 +117,7 @@ def _mask_doubt(stored: np.ndarray, mask: np.ndarray) -> list[str]:
     if empty <= MAX_EMPTY * np.count_nonzero(wanted):
         return []
     what = "samples" if mask.ndim > 1 else "lines"
-    return [f"{empty} of the {what} that the mask has as acquired are zero: check that it is the mask of this scan"]
+    return [f"{empty} of the {what} that the mask marks as acquired are zero: check that it is the mask of this scan"]
 
 
 def _unusable(largest: float) -> str:
@@ -154,7 +154,7 @@ def _axes_refusal(scan: Scan, power: np.ndarray) -> str:
 def _image_refusal(kspace: np.ndarray, power: np.ndarray) -> str:
     """Say that samples (coil, H, W), whose power over coils is (H, W), are of an image; empty if they are not."""
     if MIN_IMAGE <= _concentration(power) < MIN_CONCENTRATION and _central_share(kspace) > MIN_CENTRAL:
-        return "holds images, not k-space: its Fourier transform is what k-space looks like; transform it first"
+        return "holds images, not k-space: only its Fourier transform looks like k-space; transform it first"
     return ""
 
 
@@ -163,7 +163,7 @@ def _corner_refusal(power: np.ndarray, shift: tuple[int, int]) -> str:
     ends = [abs(offset) >= size // 2 - 1 for offset, size in zip(shift, power.shape, strict=True)]
     if all(ends) and min(power.shape) > 8:
         return (
-            "is not centered: the strongest sample is at a corner, as of a Fourier transform without fftshift; add "
+            "is not centered: the strongest sample is at a corner, as after a Fourier transform without fftshift; add "
             "--uncentered, or shift it by half its size along H and W (numpy.fft.fftshift)"
         )
     return ""

@@ -1,4 +1,4 @@
-"""A scan: k-space with its mask, target, and what its header says."""
+"""A scan: k-space with its mask, target and header data."""
 
 from __future__ import annotations
 
@@ -51,8 +51,8 @@ def delivered_shape(scan: Scan) -> tuple[int, int]:
 def acquired_samples(scan: Scan) -> np.ndarray:
     """Find the k-space samples that are not exactly zero: (W,) if they are whole lines along H, (H, W) otherwise.
 
-    Where the rest is whole lines, empty rows at either end count as acquired: that is how scans are interpolated. A
-    scan that left them out needs a mask.
+    If the rest is whole lines, empty rows at either end count as acquired, because interpolated scans have such rows. A
+    scan that did not acquire them needs a mask.
     """
     present = np.zeros(scan.kspace.shape[-2:], dtype=bool)
     for image in scan.kspace:
@@ -84,23 +84,23 @@ KSpace = np.ndarray | StoredArray
 
 @dataclass(frozen=True)
 class Scan:
-    """One volume of k-space, with what its file says of it.
+    """One volume of k-space, with the metadata of its file.
 
     Attributes
     ----------
     name : file name without folder; fastMRI seeds masks with it
     kspace : complex64 (slice, H, W) or (slice, coil, H, W), centered; W is the phase-encoding axis; an array, or an
         object that reads it slice by slice, such as `mrihvae.io.StoredKspace`
-    mask : bool (W,) of acquired lines, or (H, W) of acquired k-space samples, or None where the file has none
+    mask : bool (W,) of acquired lines, or (H, W) of acquired k-space samples, or None if the file has none
     target : float32 (slice, h, w), the reference reconstruction, or None
     padding : first and one past the last line that the scanner encoded; the others are empty
     matrix : (h, w) of the image to deliver, from the header's reconSpace, or None
     attributes : the file's HDF5 attributes
-    maps : complex (slice or 1, coil, H, W), sensitivities of the coils, where the file has `sensitivity_maps`
-    noise_scan : complex (coil, sample), where the file has `noise`
-    geometry : where the slices lie in the patient, or None where the file does not say
-    calibration : of each slice, the k-space that its maps are estimated from; None for its own
-    voxel : size along H, W and across slices, mm, for scans without geometry, where the file has it
+    maps : complex (slice or 1, coil, H, W), sensitivities of the coils, if the file has `sensitivity_maps`
+    noise_scan : complex (coil, sample), if the file has `noise`
+    geometry : position of the slices in the patient, or None if the file does not have it
+    calibration : separate k-space for estimating the maps of each slice; None to use the slice's own
+    voxel : size along H, W and across slices, mm, for scans without geometry, if the file has it
 
     Examples
     --------

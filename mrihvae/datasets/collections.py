@@ -52,13 +52,15 @@ def read_collection(path: Path | str) -> np.ndarray:
 def _cifar(path: Path, data: bytes) -> np.ndarray:
     size = 1 + int(np.prod(CIFAR_SHAPE))
     if not data or len(data) % size:
-        raise InputError(f"{path}: {len(data)} bytes are no whole number of CIFAR10's pictures ({size}); copy it again")
+        raise InputError(
+            f"{path}: {len(data)} bytes are not a whole number of CIFAR10 pictures ({size}); copy it again"
+        )
     return np.frombuffer(data, dtype=np.uint8).reshape(-1, size)[:, 1:].reshape(-1, *CIFAR_SHAPE)
 
 
 def _idx(path: Path, data: bytes) -> np.ndarray:
     if len(data) < 16 or data[:4] != bytes((0, 0, IDX_UINT8, 3)):
-        raise InputError(f"{path}: is no IDX file of gray pictures; give one such as train-images-idx3-ubyte")
+        raise InputError(f"{path}: is not an IDX file of gray pictures; give one such as train-images-idx3-ubyte")
     count, height, width = (int(size) for size in np.frombuffer(data[4:16], dtype=">u4"))
     if len(data) - 16 != count * height * width or count == 0:
         raise InputError(f"{path}: {len(data) - 16} bytes for {count} pictures of {height} x {width}; copy it again")

@@ -102,7 +102,10 @@ def load_mixture(
     datasets = []
     weighted = ["=" in text and not Path(text).exists() for text in specifications]
     if any(weighted) and not all(weighted):
-        raise InputError(f"{specifications[weighted.index(False)]}: has no weight but others do; give all one, or none")
+        raise InputError(
+            f"{specifications[weighted.index(False)]}: has no weight, but others do; give a weight to all of "
+            "them, or to none"
+        )
     paths, shares = [], []
     for specification in specifications:
         whole = "=" not in specification or Path(specification).exists()

@@ -15,6 +15,6 @@ def describe_bounds(row: Mapping[str, Any]) -> str:
 def explain_bounds(row: Mapping[str, Any]) -> str:
     """Say what the bounds of a volume promise, and for whom."""
     return (
-        f"{describe_bounds(row)}: each holds for that share of new persons, if "
-        f"their scans are like those of the calibration's {row['calibration_persons']} persons (anatomy, scanner, mask)"
+        f"{describe_bounds(row)}: each holds for that share of new subjects, if their scans resemble those of "
+        f"the calibration's {row['calibration_persons']} subjects (anatomy, scanner, mask)"
     )

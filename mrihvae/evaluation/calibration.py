@@ -157,7 +157,7 @@ def fit_calibration(scans: Sequence[CalibrationScan], settings: dict[str, Any], 
     """
     persons = sorted({scan.person for scan in scans}, key=lambda name: (zlib.crc32(name.encode()), name))
     if len(persons) < FEWEST:
-        raise InputError(f"scans of {len(persons)} persons: a calibration takes at least {FEWEST}; give more")
+        raise InputError(f"scans of {len(persons)} subjects: a calibration needs at least {FEWEST}; give more")
     fitted = set(persons[::SHARE_FITTED])
     first = [scan for scan in scans if scan.person in fitted]
     error = fit_error([scan.blocks for scan in first], [scan.block_errors for scan in first])

@@ -105,7 +105,7 @@ def training_figure(log: Path | str, path: Path | str) -> None:
         lines = [json.loads(line) for line in log.read_text().splitlines()]
         prior = [line for line in lines if "elbo" in line]  # not every step, nor every run, trains the prior
     except (OSError, ValueError, TypeError, RecursionError) as error:
-        raise InputError(f"{log}: is no whole log of a run ({error}); resume the run to mend it") from error
+        raise InputError(f"{log}: is not a complete log of a run ({error}); resume the run to repair it") from error
     if not any(isinstance(line, dict) and {"elbo", "rollout"} & set(line) for line in lines):
         raise InputError(f"{log}: holds no step yet; train first")
     masked = [line for line in lines if "rollout" in line]
@@ -121,7 +121,7 @@ def training_figure(log: Path | str, path: Path | str) -> None:
         axes[3].plot([line["step"] for line in masked], 10 * np.log10(ratio), label="means of r, or first guess")
         axes[3].axhline(0, color="gray", linewidth=0.8)
         axes[3].set_ylim(-3, None)
-        axes[3].set_ylabel("k-space error under zero-filling, dB")
+        axes[3].set_ylabel("k-space error below zero-filling, dB")
     for axis in axes:
         axis.set_xlabel("step")
         if axis.get_legend_handles_labels()[0]:

@@ -94,7 +94,7 @@ def evaluate(
     acceleration: float | None = None,
     progress: Callable[[Sequence[Pair]], Iterable[Pair]] = iter,
 ) -> Evaluation:
-    """Compute NMSE, PSNR, SSIM and MSE per volume, on the center (W, W) of the target, as `fastmri.evaluate` does.
+    """Compute NMSE, PSNR, SSIM and MSE per volume, on the center (W, W) of the target, like `fastmri.evaluate`.
 
     With target v and prediction u, over a whole volume,
 

@@ -11,7 +11,7 @@ from mrihvae.model.layers import Gaussian, band_coverage
 
 
 class Encoder(Protocol):
-    """A distribution that the latents of a layer start from."""
+    """The distribution from which the latents of a layer start."""
 
     def begin_level(self, j: int, state: Tensor, known: Tensor) -> None:
         """Process level j before its first layer: its state, and k-space as far as it is known, (slices, H, W)."""
@@ -37,7 +37,7 @@ class CompleteEncoder:
 class MeasurementEncoder:
     """The measurement-conditioned posterior r(z_l | z_<l, y, A).
 
-    It is given a guess, the data, and how much they determine; see `MeasurementPosterior.features`.
+    Its inputs are a guess, the data, and how much the data determine; see `MeasurementPosterior.features`.
     """
 
     def __init__(self, model: HVAE, guess: Tensor, data: Tensor, coverage: Tensor) -> None:
@@ -56,7 +56,7 @@ class MeasurementEncoder:
 class PriorEncoder:
     """The prior p(z_l | z_<l).
 
-    With it, iterative inference starts independently of the data, and no sweeps generate images.
+    With it, iterative inference starts independently of the data; without sweeps, it generates images.
     """
 
     def begin_level(self, j: int, state: Tensor, known: Tensor) -> None:

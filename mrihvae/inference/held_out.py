@@ -46,7 +46,7 @@ def error_ratio(
     seed: int = 0,
     maps: Tensor | None = None,
 ) -> float:
-    """Estimate the error of samples' means over the samples' standard deviation, root mean square, on held-out k-space.
+    """Estimate the error of the samples' mean over their standard deviation, root mean square, on held-out k-space.
 
     Parameters
     ----------
@@ -60,8 +60,8 @@ def error_ratio(
 
     Returns
     -------
-    a factor on the samples' standard deviation, in `BOUNDS`; `TYPICAL` where too little lies outside of a fully sampled
-    center
+    a factor on the samples' standard deviation, within `BOUNDS`; `TYPICAL` if too few samples lie outside the fully
+    sampled center
     """
 
     chosen = torch.from_numpy(spread_slices(len(kspace)))
@@ -87,8 +87,8 @@ def held_out_ratio(draw: Draw, kspace: Tensor, measured: Tensor, known: Tensor, 
 
     Returns
     -------
-    a factor on the samples' standard deviation, in `BOUNDS`; `TYPICAL` where too little lies outside of a fully sampled
-    center
+    a factor on the samples' standard deviation, within `BOUNDS`; `TYPICAL` if too few samples lie outside the fully
+    sampled center
     """
     shape = (kspace.shape[-2], kspace.shape[-1])
     measured, known = measured.expand(shape), known.expand(shape)

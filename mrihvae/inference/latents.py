@@ -33,14 +33,14 @@ Choose = Callable[[int, int, Tensor, Gaussian], Tensor]
 
 @dataclass
 class Inferred:
-    """Latents and what they decode to.
+    """Latents and their decoded bands.
 
     Attributes
     ----------
     latents : of the K layers of every level, (slices, channels, h, w) each
     priors : p(z_l | z_<l) of each
     bands : output of each group's head, after `combine`, complex (slices, h_j, w_j)
-    traces : of each refinement, if requested, under (level, layer) of its first latent
+    traces : convergence of each refinement, if requested, by (level, layer) of its first latent
     """
 
     latents: list[list[Tensor]] = field(default_factory=list)
@@ -78,8 +78,8 @@ def infer(
 
     Parameters
     ----------
-    encoder : `CompleteEncoder`, `MeasurementEncoder`, or `PriorEncoder`, as which all others count if
-        `refinement.start` is not "encoder"
+    encoder : `CompleteEncoder`, `MeasurementEncoder` or `PriorEncoder`; the prior is always used if `refinement.start`
+        is not "encoder"
     kspace : complex (slices, H, W) in model units, 0 where not acquired; of real images (slices, channels, H, W)
     mask : bool, broadcast to it, True where samples count in the data term
     s : (slices,), the likelihood's standard deviation per complex k-space sample
@@ -87,8 +87,9 @@ def infer(
     draw : returns standard normal numbers like a tensor; None: latents start at means
     width : factor on the standard deviation of draws, and on that of their anchor
     noisy : adds noise to a group's k-space before latents are refined against it; None adds none
-    combine : computes the k-space to go on with, from a group's k-space, hhat and the acquired samples; None for hhat
-    traced : whether to keep how refinements went
+    combine : computes the k-space for the next group, from a group's k-space, hhat and the acquired samples; None for
+        hhat
+    traced : whether to keep the convergence of refinements
 
     Returns
     -------
@@ -97,7 +98,7 @@ def infer(
     Raises
     ------
     InputError
-        Settings per level that are not as many as the levels.
+        Settings per level whose number differs from the number of levels.
 
     Examples
     --------
@@ -239,7 +240,7 @@ def generate(model: HVAE, images: int, shape: tuple[int, int], temperature: floa
     images : number of images
     shape : (H, W), multiples of `ModelSettings.multiple`
     temperature : 0 gives the mean of every layer
-    seed : equal seeds give equal images, whatever their number
+    seed : random seed; equal seeds give equal images, regardless of their number
 
     Returns
     -------
@@ -248,7 +249,7 @@ def generate(model: HVAE, images: int, shape: tuple[int, int], temperature: floa
     Raises
     ------
     InputError
-        A shape that the model cannot make, or a temperature that is not a number of at least 0.
+        A shape that the model cannot generate, or a temperature that is not a number of at least 0.
     """
     multiple = model.settings.multiple
     if images < 1 or any(size < 1 or size % multiple for size in shape):

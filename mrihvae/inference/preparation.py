@@ -23,8 +23,7 @@ def prepare(
 ) -> Problem:
     """Return undersampled slices y = M F S x + n in the network's units, sizes and orientation.
 
-    The phase of k-space as a whole is arbitrary, and the network is none the wiser: it is taken away, so that no result
-    depends on it.
+    The global phase of k-space is arbitrary. It is removed, so results do not depend on it.
 
     Parameters
     ----------
@@ -32,8 +31,8 @@ def prepare(
     kspace : complex (slices, H, W) of one coil, or with maps (slices, coils, H, W)
     mask : bool, broadcast to (H, W), True where acquired; the rest of k-space is ignored
     maps : complex (slices or 1, coils, H, W), of root-sum-of-squares 1 or 0; None for one coil of sensitivity 1
-    noise : (slices,), standard deviation of the noise per complex sample of a coil in the scale of `kspace`; None: it
-        is estimated (`mrihvae.physics.noise_std`)
+    noise : (slices,), standard deviation of the noise per complex sample of a coil in the scale of `kspace`; None to
+        estimate it (`mrihvae.physics.noise_std`)
 
     Raises
     ------

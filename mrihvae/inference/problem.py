@@ -41,17 +41,17 @@ ITERATIONS = 10  # of conjugate gradients in a proximal step
 
 @dataclass(frozen=True, kw_only=True)
 class Problem(ABC):
-    """Undersampled slices in the network's units, on sizes that are its multiples.
+    """Undersampled slices in the network's units, padded to sizes that it supports.
 
     Attributes
     ----------
     mask : M, the network's k-space samples that were acquired or are known to be 0: bool (slices, H', W')
     noise : (slices,), standard deviation of the noise per complex k-space sample of a coil
     scale : (slices,), factor from model units to physical ones
-    phase : complex (slices,) of magnitude 1, the phase of the scan that was taken from its data; None for 1
+    phase : complex (slices,) of magnitude 1, the phase that was removed from the data; None for 1
     padded : (H', W'), the network's grid
     transposed : whether H and W were exchanged
-    number : of the view in which the network sees the slices, see `mrihvae.inference.views.view`
+    number : number of the test-time augmentation that is applied to the slices, see `mrihvae.inference.views.view`
     """
 
     mask: Tensor

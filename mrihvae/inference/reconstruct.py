@@ -51,8 +51,8 @@ def reconstruct(
     mask : bool, broadcast to (H, W), True where acquired: lines along either axis, or any pattern
     maps : complex (slices or 1, coils, H, W), of root-sum-of-squares 1 or 0; None for k-space of one coil
     settings : see `InferenceSettings`
-    noise : standard deviation of the noise per complex sample of a coil in the scale of `kspace`, (slices,); None: it
-        is estimated (`mrihvae.physics.noise_std`)
+    noise : standard deviation of the noise per complex sample of a coil in the scale of `kspace`, (slices,); None to
+        estimate it (`mrihvae.physics.noise_std`)
     tv_shares : of total variation in each band, as `mrihvae.inference.tv_shares` finds them for a scan; none for none
 
     Returns
@@ -82,7 +82,7 @@ def reconstruct(
 
 
 def solve(model: HVAE, problem: Problem, settings: InferenceSettings, tv_shares: Sequence[float] = ()) -> Tensor:
-    """Reconstruct the slices of a problem that `prepare` gives; `tv_shares` are those of `reconstruct`.
+    """Reconstruct the slices of a problem from `prepare`; `tv_shares` are those of `reconstruct`.
 
     Returns
     -------
@@ -135,16 +135,16 @@ def sample(
 ) -> Tensor:
     """Return posterior samples of slices of undersampled k-space.
 
-    Latents are drawn from r in one round, number n in view n of the scan. With `sweeps`, each sample is refined against
-    data with noise of their own (randomize-then-optimize, Bardsley et al. 2014), which keeps the spread.
+    Latents are drawn from r in one encoder pass, for sample n with test-time augmentation n. With `sweeps`, each sample
+    is refined against data with added noise (randomize-then-optimize, Bardsley et al. 2014), which keeps the spread.
 
     Parameters
     ----------
     kspace, mask, maps, noise : as for `mrihvae.inference.reconstruct.reconstruct`
     samples : number of samples
     settings : see `InferenceSettings`; None for samples without refinement
-    seed : equal seeds give equal samples, whatever the batch
-    first : number of the first slice in its volume: every slice has random numbers of its own
+    seed : equal seeds give equal samples, regardless of the batch
+    first : number of the first slice in its volume: every slice has its own random numbers
 
     Returns
     -------
@@ -171,7 +171,7 @@ def draw(
     if samples < 1:
         raise InputError(f"{samples} samples: draw at least 1")
     if settings.refinement.refines and settings.refinement.anchor != "posterior":
-        raise InputError("samples are refined with anchor 'posterior', which holds draws; leave out the other anchor")
+        raise InputError("samples can only be refined with anchor 'posterior'; leave out anchor")
     drawn, sweeps = [], settings.refinement.sweeps
     with torch.no_grad(), arithmetic(model.start.device, settings.precision):
         views = [problem.view(number) for number in range(min(settings.views, samples))]
@@ -225,11 +225,11 @@ def infer(
     ----------
     guess : full k-space that r is given, complex (slices, H, W)
     sweeps : refinement steps per level
-    generators : one a slice, for latents that are drawn from r; None for latents that start at r's means
+    generators : one per slice, to draw latents from r; None to start at r's means
 
     Returns
     -------
-    complex (slices, H, W): decoded k-space, and where samples were acquired what `settings.combine` says
+    complex (slices, H, W): decoded k-space, with data consistency by `settings.combine` where samples were acquired
     """
     s = likelihood_std(model, problem.noise)
     draw, width, noisy = None, 1.0, None

@@ -36,18 +36,18 @@ class RefinementSettings:
     order : "together" refines all latents of a level at once; "layer", one layer after the other, each completed by
         the later layers of its level where they start (Algorithm 1)
     sweeps : refinement steps of each latent, N, per level; 0 for no refinement
-    rule : how a refinement step is taken: "gradient", a plain step in z (eq. 7); "adam", in units of each latent's
-        standard deviation under what it starts from; or "gauss-newton", with L2 alone, which finds its own step size
-        and never goes up
+    rule : how a refinement step is taken: "gradient", a plain step in z (eq. 7); "adam", in units of the standard
+        deviation of each latent's starting distribution; or "gauss-newton", for L2 only, which finds its own step size
+        and never increases the objective
     step : step size of "adam" and "gradient", lambda, per level; None for the usual one (`STEPS`)
     iterations : conjugate gradient iterations of a Gauss-Newton step; 1 is an exact line search along the gradient
     anchor : regularize latents towards the "prior", -log p(z_l | z_<l), as IA-HVAE does, or towards the "posterior",
-        -log of the distribution that they start from, about where they start (r's means or samples), which scores
-        better in benchmarks/results/refinement.md
+        -log of their starting distribution, centered where they start (r's means or samples), which scores better in
+        benchmarks/results/refinement.md
     beta : weight of the data term against the anchor, per level
     loss : "l2", |h - hhat|^2 / s^2, the likelihood's own, or "l1", |h - hhat| / s
-    tolerance : a slice stops once its gradient has fallen to this part of its first one, and a batch once all have; 0
-        does all sweeps
+    tolerance : a slice stops once its gradient has fallen to this fraction of its first one, and a batch once all have;
+        0 runs all sweeps
 
     Examples
     --------
@@ -73,7 +73,7 @@ class RefinementSettings:
 
     def __post_init__(self) -> None:
         if () in (self.sweeps, self.step, self.beta):
-            raise InputError("sweeps, step and beta must be numbers, one for all levels or one a level")
+            raise InputError("sweeps, step and beta must be numbers, one for all levels or one per level")
         if min(_all(self.sweeps)) < 0 or not all(0 <= beta < math.inf for beta in _all(self.beta)):
             raise InputError(f"sweeps {self.sweeps} and beta {self.beta} must be at least 0")
         if self.step is not None and not all(0 < step < math.inf for step in _all(self.step)):
@@ -101,7 +101,9 @@ class RefinementSettings:
         for name in ("sweeps", "step", "beta"):
             value = getattr(self, name)
             if isinstance(value, tuple) and len(value) != levels:
-                raise InputError(f"{name} {value}: {len(value)} numbers for {levels} levels; give one, or one a level")
+                raise InputError(
+                    f"{name} {value}: {len(value)} numbers for {levels} levels; give one, or one per level"
+                )
             if isinstance(value, tuple) and not separable and (self.order == "together" or name == "beta"):
                 raise InputError(f"{name} {value}: the vanilla decoder has one head for all levels; give one number")
 
@@ -142,21 +144,22 @@ class InferenceSettings:
 
     Attributes
     ----------
-    refinement : of the last round
-    views : test-time augmentation: average the first round's reconstructions of 1 to 8 mirrored or conjugated copies
-    rounds : encoder passes; each after the first is given the previous reconstruction as its guess
-    blend : share of a further round's reconstruction where nothing was measured; the rest stays as it was
-    combine : data consistency: replace by acquired k-space samples ("measured"), or a variance-weighted mean of them
-        and the model's ("variance")
+    refinement : settings of the refinement in the last round
+    views : test-time augmentation: average the reconstructions of 1 to 8 mirrored or conjugated copies in the first
+        encoder pass
+    rounds : number of encoder passes; each pass after the first gets the previous reconstruction as its guess
+    blend : share of the new reconstruction after each further round, where nothing was acquired
+    combine : data consistency: replace samples by the acquired ones ("measured"), or use a variance-weighted mean of
+        both ("variance")
     temperature : factor on the standard deviation of r, from which posterior samples are drawn: lower for less error,
         up to 1 for as much fine detail as scans have
-    spread : factor on the standard deviation of samples in uncertainty maps, beside the one that is estimated from the
-        scan itself (`mrihvae.inference.held_out`); the card of the weights has the calibrated value
-    tv_blend : of a single-coil scan, blend towards total variation, band by band, where k-space samples that are held
-        out say that the network is worse (`mrihvae.inference.tv_blend`); it takes a third of the time of a slice, once
-        a scan
-    precision : of the network's arithmetic, "float32", "bfloat16", or "auto", which takes bfloat16 where the processor
-        has instructions for it; k-space and Fourier transforms are in single precision always
+    spread : factor on the standard deviation of samples in uncertainty maps, in addition to the factor estimated from
+        the scan itself (`mrihvae.inference.held_out`); the card of the weights has the calibrated value
+    tv_blend : for single-coil scans, blend towards total variation, band by band, where it predicts held-out k-space
+        samples better than the network does (`mrihvae.inference.tv_blend`); once per scan, this takes a third of the
+        time of a slice
+    precision : precision of the network, "float32", "bfloat16", or "auto", which uses bfloat16 if the processor has
+        instructions for it; k-space and Fourier transforms are always in single precision
 
     Examples
     --------
@@ -186,7 +189,7 @@ class InferenceSettings:
             raise InputError(f"views {self.views} must be 1 to 8, and rounds {self.rounds} at least 1")
         start = self.refinement.start
         if start != "encoder" and (self.views, self.rounds) != (1, 1):
-            raise InputError(f"start '{start}' does not look at the scan: views and rounds must be 1")
+            raise InputError(f"start '{start}' does not use the scan: views and rounds must be 1")
         if not 0 <= self.blend <= 1:
             raise InputError(f"blend {self.blend} must be in [0, 1]")
         for name in ("temperature", "spread"):

@@ -45,7 +45,8 @@ def tv_shares(
     settings: InferenceSettings | None = None,
     noise: Tensor | None = None,
 ) -> tuple[float, ...]:
-    """Estimate, for each band, the share of total variation in its best blend with the network's answer, for one coil.
+    """Estimate, for each band, the share of total variation in its best blend with the network's image, for single-coil
+    scans.
 
     Parameters
     ----------
@@ -56,8 +57,8 @@ def tv_shares(
 
     Returns
     -------
-    0 to 1 for each band, coarsest first; none where too little lies outside of the calibration region, or no share is
-    worth while
+    0 to 1 for each band, coarsest first; empty if too few lines lie outside the calibration region, or if no share is
+    large enough
 
     Examples
     --------

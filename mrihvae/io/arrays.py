@@ -106,7 +106,7 @@ def choose_kspace(
     if key is not None:
         found = key.strip("/")
         if found not in arrays:
-            raise InputError(f"{path}: has no array '{key}'; it has {_listing(arrays)}; give one of them by --key")
+            raise InputError(f"{path}: has no array '{key}'; it has {_listing(arrays)}; choose one with --key")
         return found
     if KSPACE_KEY in arrays:
         return KSPACE_KEY
@@ -116,12 +116,12 @@ def choose_kspace(
         if info.is_complex and len(info.shape) in dimensions and min(info.shape) > 0 and name not in OTHER_KEYS
     } or {name: info for name, info in arrays.items() if info.has_pairs}
     if len(able) > 1:
-        raise InputError(f"{path}: several arrays may be k-space: {_listing(able)}; choose one by --key")
+        raise InputError(f"{path}: several arrays may be k-space: {_listing(able)}; choose one with --key")
     if not able:
         _check_parts(path, arrays)
         return KSPACE_KEY  # whose reader says what the file has
     (name,) = able
-    warn(f"k-space was taken from '{name}', the only array that can be it; --key names another")
+    warn(f"k-space was read from '{name}', the only array that can be k-space; use --key for another")
     return name
 
 

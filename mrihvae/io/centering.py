@@ -31,7 +31,7 @@ def center_scan(scan: Scan) -> Scan:
     apart = (_is_apart(middle, 0), _is_apart(middle, 1))
     if not all(apart):
         names = _axis_names((not apart[0], not apart[1]))
-        warn(f"k-space is centered already along {names}: --uncentered was not applied there")
+        warn(f"k-space is already centered along {names}: --uncentered was not applied there")
     shifted = _shift(middle, apart)
     at_edge = tuple(there and _is_at_edge(shifted, axis) for axis, there in zip((-2, -1), apart, strict=True))
     if any(at_edge):

@@ -79,7 +79,7 @@ class Frame:
 def require_pydicom(what: str) -> None:
     """Raise InputError if `what` cannot be read or written, for lack of the package `pydicom`."""
     if find_spec("pydicom") is None:
-        raise InputError(f"{what}: DICOM takes the package pydicom; pip install mrihvae[dicom]")
+        raise InputError(f"{what}: DICOM needs the package pydicom; pip install mrihvae[dicom]")
 
 
 def is_dicom(file: Path) -> bool:
@@ -133,7 +133,7 @@ def list_series(path: Path, recursive: bool = True) -> list[Series]:
     found: dict[str, list[tuple[Path, Any]]] = {}
     files = list(dicom_files(path, recursive))
     if not files:
-        what = "no DICOM file in this folder" if path.is_dir() else "not DICOM, for 'DICM' is missing at byte 128"
+        what = "no DICOM file in this folder" if path.is_dir() else "not DICOM: 'DICM' is missing at byte 128"
         raise InputError(f"{path}: {what}; {GIVE_DICOM}")
     for file in files:
         with read_errors(file):
@@ -207,7 +207,7 @@ def read_dicom(path: Path | str, series: str | None = None) -> ImageVolume:
         raise InputError(f"{path}: images of one series have sizes {', '.join(sizes)}; give a folder for each")
     placed = [frame for frame in frames if frame.position is not None and frame.orientation is not None]
     if not placed:
-        warn(f"{path}: does not tell where its images lie; slices are in the order of their instance numbers")
+        warn(f"{path}: has no image positions; slices are in the order of their instance numbers")
         frames = sorted(frames, key=lambda frame: frame.order)
         return ImageVolume(np.stack([frame.pixels for frame in frames]), voxel=_voxel(frames[0]))
     lacking = [frame for frame in frames if frame.position is None or frame.orientation is None]
@@ -269,7 +269,7 @@ def _check_spacing(along: np.ndarray) -> None:
     if off.max() > SPACING_TOLERANCE * usual:
         raise InputError(
             f"slices are not evenly spaced: {usual:.4g} mm apart, but {steps[off.argmax()]:.4g} mm after slice "
-            f"{int(off.argmax()) + 1}; copy the whole series, for a slice may be missing"
+            f"{int(off.argmax()) + 1}; copy the whole series; a slice may be missing"
         )
 
 

@@ -103,7 +103,7 @@ def fit_mask(path: Path, mask: np.ndarray, shape: tuple[int, ...]) -> np.ndarray
         raise InputError(f"{path}: 'mask' is {mask.dtype}, not numbers; store 1 where k-space was acquired, else 0")
     if len(values := np.unique(mask[mask != 0])) > 1:
         raise InputError(
-            f"{path}: 'mask' holds {values[0]:g} and {values[-1]:g} beside 0; store 1 where a sample was acquired"
+            f"{path}: 'mask' holds {values[0]:g} and {values[-1]:g} besides 0; store 1 where a sample was acquired"
         )
     whole, mask = mask.shape, mask.astype(bool)
     by_line = mask.size == width and (mask.shape[-1] == width or (mask.ndim > 2 and mask.shape[-2:] == (width, 1)))
@@ -219,8 +219,8 @@ def read_noise_scan(path: Path, coils: int, key: str = NOISE_KEY) -> Tensor:
     Raises
     ------
     InputError
-        As `mrihvae.io.hdf5.read_dataset`; not complex, another shape or number of coils, fewer than 10 samples
-        a coil, or a coil of zeros.
+        As `mrihvae.io.hdf5.read_dataset`; not complex, another shape or number of coils, fewer than 10 samples per
+        coil, or a coil of zeros.
     """
     import torch
 

@@ -72,7 +72,7 @@ def check_names(results: Iterable[tuple[Path, str]]) -> None:
         stem = Path(name).stem
         if stem in files:
             both = f"{files[stem].name} and {file.name}"
-            raise InputError(f"{file.parent}: {both} would have results of one name; rename one")
+            raise InputError(f"{file.parent}: {both} would have results with the same name; rename one")
         files[stem] = file
 
 

@@ -40,7 +40,7 @@ def open_hdf5(path: Path) -> Iterator[CheckedFile]:
     except FileNotFoundError:
         raise InputError(f"{path}: file not found; check the path") from None
     except PermissionError:
-        raise InputError(f"{path}: must not be read by you; check its permissions") from None
+        raise InputError(f"{path}: no permission to read it; check its permissions") from None
     except MemoryError as error:
         raise InputError(f"{path}: too little memory to read it; take a larger computer, or split the file") from error
     except (OSError, RuntimeError, AttributeError, ValueError, TypeError, KeyError) as error:

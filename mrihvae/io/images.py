@@ -143,13 +143,13 @@ def read_mask(file: Path) -> np.ndarray:
         Not readable, with NaN, or without a known pixel.
     """
     if file.is_dir():
-        raise InputError(f"{file}: a mask is a file; give a NIfTI file or a picture")
+        raise InputError(f"{file}: a mask must be a file; give a NIfTI file or a picture")
     list_images(file)
     values = read_images(file).values
     if np.isnan(values).any():
-        raise InputError(f"{file}: a mask with NaN; write 0 where the image is not known, else 1")
+        raise InputError(f"{file}: the mask holds NaN; write 0 where the image is not known, else 1")
     if not values.any():
-        raise InputError(f"{file}: a mask without a known pixel; write 1 where the image is known")
+        raise InputError(f"{file}: the mask has no known pixel; write 1 where the image is known")
     return np.asarray(values != 0)
 
 
@@ -165,7 +165,7 @@ def mask_for(images: Images, mask: np.ndarray, file: Path) -> np.ndarray:
     fits = mask.shape[-2:] == shape[-2:] and all(m in (1, n) for m, n in zip(mask.shape[:2], shape[:2]))
     if not fits:
         have, want = (" x ".join(map(str, s[-2:])) + f" x {s[1]} slices x {s[0]} volumes" for s in (mask.shape, shape))
-        raise InputError(f"{file}: a mask of {have} for {images.file}, {want}; give one of its height and width")
+        raise InputError(f"{file}: a mask of {have} for {images.file}, {want}; give one with the same height and width")
     return np.broadcast_to(mask, shape)
 
 
@@ -183,7 +183,7 @@ def read_kernel(file: Path) -> Tensor:
     elif has_suffix(file, GRAY_SUFFIXES):
         kernel = read_images(file).values[0, 0]
     else:
-        raise InputError(f"{file}: is no kernel that can be read; give a .npy file or a picture")
+        raise InputError(f"{file}: is not a readable kernel; give a .npy file or a picture")
     if not isinstance(kernel, np.ndarray) or kernel.dtype.kind not in "biuf" or kernel.ndim != 2:
         raise InputError(f"{file}: a kernel is an array (h, w) of real numbers; write one with numpy.save")
     kernel = kernel.astype(np.float64)
@@ -191,5 +191,7 @@ def read_kernel(file: Path) -> Tensor:
         raise InputError(f"{file}: kernel of {kernel.shape[0]} x {kernel.shape[1]}; both sizes must be odd, pad it")
     total = kernel.sum()
     if not np.isfinite(kernel).all() or abs(total) <= 1e-6 * np.abs(kernel).sum():
-        raise InputError(f"{file}: kernel with sum {total:g}; it must be finite and not 0 to be made 1")
+        raise InputError(
+            f"{file}: kernel with sum {total:g}; it must be finite and not 0, because kernels are normalized to 1"
+        )
     return torch.from_numpy((kernel / total).astype(np.float32))

@@ -29,25 +29,25 @@ KEYED = ("fastmri", "matlab")  # formats whose arrays have names
 def open_kspace(
     path: Path | str, lazy: bool = False, *, key: str | None = None, uncentered: bool = False
 ) -> list[Scan]:
-    """Read a file with k-space, of any format; the format is detected from the file's contents.
+    """Read a file with k-space; the format is detected from the file's contents.
 
     Parameters
     ----------
     path : a fastMRI file; an ISMRMRD or Siemens TWIX (.dat) file with 2D or 3D Cartesian scans; NAME.cfl or NAME.hdr of
         BART, with dimensions READ (along H), PHS1 (along W), COIL and SLICE, or PHS2 of a 3D scan; a .mat file of
         MATLAB, (H, W, coil, slice); NAME.npy with NAME.json, see `read_numpy`
-    lazy : leave k-space of fastMRI files, and of MATLAB's version 7.3, where it is, to be read slice by slice; other
-        formats are read at once
-    key : name of k-space in an HDF5 or .mat file, with the groups that it is in, such as "group/ksp"; None for
-        "kspace", or for the only array that can be it
-    uncentered : k-space was stored with DC at [0, 0], as a Fourier transform without fftshift leaves it; it and the
-        mask are shifted, so that DC is at [H // 2, W // 2]
+    lazy : read k-space of fastMRI files and of MATLAB's version 7.3 slice by slice, when it is needed; other formats
+        are always read at once
+    key : name of k-space in an HDF5 or .mat file, including its groups, such as "group/ksp"; None for "kspace", or for
+        the only array that can be k-space
+    uncentered : k-space was stored with DC at [0, 0], as after a Fourier transform without fftshift; k-space and mask
+        are shifted to have DC at [H // 2, W // 2]
 
     Returns
     -------
     scans, each with slices of complex64 (coils, H, W), or (H, W) of one coil, the sampling mask, noise scan and
-    geometry, as far as the file has them. Files of fastMRI hold one scan; contrasts, repetitions, phases and sets are
-    scans of their own, named after them, and so are the measurements of a file.
+    geometry, if the file has them. A fastMRI file has one scan. In other formats, each contrast, repetition, phase, set
+    and measurement is a separate scan, named after it.
 
     Raises
     ------
@@ -85,7 +85,7 @@ def _open(path: Path, lazy: bool, key: str | None, brief: bool = False) -> list[
     """Read a file by the reader of its format."""
     kind = kind_of(path, key)
     if key is not None and kind not in KEYED:
-        raise InputError(f"{path}: --key {key} names an array of HDF5 and .mat files, and this is {kind}; leave it out")
+        raise InputError(f"{path}: --key {key} only applies to HDF5 and .mat files, and this is {kind}; leave it out")
     if kind == "bart":
         return read_bart(path)
     if kind == "numpy":

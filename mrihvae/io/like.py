@@ -44,7 +44,7 @@ class Reference:
             return replace(volume, geometry=self.volume.geometry, voxel=self.volume.voxel)
         sizes = f"it has {' x '.join(map(str, want))} voxels (slices, h, w), the images {' x '.join(map(str, have))}"
         if volume.geometry is None:
-            raise InputError(f"{self.path}: cannot tell where the images lie: {sizes}; give one of their size")
+            raise InputError(f"{self.path}: cannot give the position of the images: {sizes}; give one of their size")
         warn(f"the images keep their own geometry, not that of {self.path}: {sizes}")
         return volume
 

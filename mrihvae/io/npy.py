@@ -106,7 +106,7 @@ def _load(path: Path, file: Path, about: Mapping[str, Any], known: Sequence[str]
         raise InputError(
             f"{file}: 'axes' is {axes!r}; give a list of 'H' and 'W', and of {others} where the array has them"
         )
-    with read_errors(path, "truncated or no NumPy array of numbers", "save it again"):
+    with read_errors(path, "truncated or not a NumPy array of numbers", "save it again"):
         array = load_array(path)
     if array.ndim != len(names) or array.dtype.kind not in kinds:
         raise InputError(f"{path}: is {array.dtype} of shape {array.shape}; give {what} numbers with axes {axes}")
@@ -130,7 +130,7 @@ def _json_attributes(path: Path, about: Mapping[str, Any]) -> dict[str, Any]:
     """Read further attributes; lists become arrays."""
     attributes = about.get("attributes", {})
     if not isinstance(attributes, dict):
-        raise InputError(f"{path}: 'attributes' is no dictionary; write names and values")
+        raise InputError(f"{path}: 'attributes' is not a dictionary; write names and values")
     return {name: _json_value(path, name, value) for name, value in attributes.items()}
 
 
@@ -153,7 +153,7 @@ def _read_json(path: Path) -> dict[str, Any]:
             raise InputError(f"has more than {LARGEST_JSON} bytes; write what belongs to the array alone")
         about = json.loads(path.read_text())
     if not isinstance(about, dict):
-        raise InputError(f"{path}: holds no dictionary; write names and values")
+        raise InputError(f"{path}: is not a dictionary; write names and values")
     for key in about:
         if key not in JSON_KEYS:
             near = nearest(key, JSON_KEYS)
@@ -207,7 +207,7 @@ def as_lists(geometry: Geometry | None) -> dict[str, Any]:
 
 
 def as_json(attributes: Mapping[str, Any], voxel: tuple[float, float, float] | None = None) -> dict[str, Any]:
-    """Return attributes for JSON, with the size of voxels, but without the geometry and what JSON has no form for."""
+    """Return attributes for JSON, with the voxel size, but without the geometry and what JSON has no form for."""
     plain = {name: value.decode(errors="replace") if isinstance(value, bytes) else value
              for name, value in attributes.items() if name not in GEOMETRY_KEYS}  # fmt: skip
     plain |= {} if voxel is None else {VOXEL_KEY: list(voxel)}

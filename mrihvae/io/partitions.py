@@ -43,15 +43,15 @@ def check_partitions(lines: np.ndarray, encoded: int | None = None) -> list[str]
     )
     if gaps.any() or few:
         raise InputError(
-            f"partitions are missing: no line has more than {counts.max()} of {encoded}, or some have gaps; of 3D "
-            "scans only lines can be undersampled, with all partitions, an ellipse of them, or those from one end to "
-            "beyond the center (partial Fourier)"
+            f"partitions are missing: no line has more than {counts.max()} of {encoded}, or some have gaps; in 3D "
+            "scans, only lines can be undersampled; partitions must be complete, elliptical, or partial Fourier "
+            "from one end to beyond the center"
         )
     if len(acquired) >= MIN_CENTRAL_FRACTION * encoded:
         return []
     return [
         f"{len(acquired)} of {encoded} partitions were acquired, {before} before the center and {behind} behind it: "
-        "taken as partial Fourier, and the others as zero; if the scan ended early, repeat it"
+        "taken as partial Fourier, with zeros for the others; if the scan ended early, repeat it"
     ]
 
 

@@ -35,7 +35,7 @@ def read_picture(file: Path, strict: bool = False) -> np.ndarray:
         check_size(f"{file}: its pixels", count * len(picture.getbands()) * 4)
         check_expansion(f"{file}: its picture", int(count * _bytes_of(picture.mode)), file.stat().st_size, FEW_BYTES)
         if strict and getattr(picture, "n_frames", 1) > 1:
-            raise InputError(f"{file}: has several pages; give one picture a file, or NIfTI")
+            raise InputError(f"{file}: has several pages; give one picture per file, or NIfTI")
         if strict and picture.mode not in ("1", "L", "I") and not picture.mode.startswith("I;16"):
             kind = "has floating-point pixels" if picture.mode == "F" else f"is in color ({picture.mode})"
             raise InputError(f"{file}: {kind}; convert it to 8 or 16 bits of gray")

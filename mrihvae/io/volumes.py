@@ -48,7 +48,9 @@ def read_volumes(
         return []
     for name, number in (("contrast", contrast), ("repetition", repetition)):
         if number is not None:
-            raise InputError(f"--{name} {number}: goes with ISMRMRD files; {path} has images without such numbers")
+            raise InputError(
+                f"--{name} {number}: only applies to ISMRMRD files; {path} has images without such numbers"
+            )
     return [NamedVolume("", volume)]
 
 
@@ -60,13 +62,13 @@ def _read(path: Path, series: str | None) -> ImageVolume | None:
         if has_suffix(path, (suffix,)) and path.is_file():
             volume = _read_plain(path, suffix)
             if volume is not None and series is not None:
-                raise InputError(f"--series {series}: goes with HDF5 and DICOM; {path} has one volume")
+                raise InputError(f"--series {series}: only applies to HDF5 and DICOM; {path} has one volume")
             beside = uncertainty_path(path, suffix)
             if volume is None or beside is None or not beside.is_file():
                 return volume
             deviation = _read_plain(beside, suffix)
             if deviation is None or deviation.pixels.shape != volume.pixels.shape:
-                warn(f"{beside.name}: is not of the size of {path.name}, and left out")
+                warn(f"{beside.name}: does not have the size of {path.name}, and is left out")
                 return volume
             return replace(volume, uncertainty=deviation.pixels)
     if series is not None and path.is_file():

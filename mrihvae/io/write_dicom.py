@@ -83,7 +83,7 @@ def write_dicom(
     header = header or DicomHeader()
     volumes = (volume, *beside)
     if not all(np.isfinite(one.pixels).all() for one in volumes):
-        raise InputError(f"{path}: pixels are NaN or infinite, which DICOM cannot say; replace them")
+        raise InputError(f"{path}: pixels are NaN or infinite, which DICOM cannot store; replace them")
     instances: dict[str, Any] = {}
     study = _study(volume, header)
     for number, one in enumerate(volumes, start=1):
@@ -107,7 +107,9 @@ def _write_folder(path: Path, instances: dict[str, Any]) -> None:
         others = [] if path.is_dir() else [path]
         others += [one for one in path.glob("*") if not FILE_NAME.fullmatch(one.name)]
         if others:
-            raise InputError(f"{path}: holds {others[0].name}, which is not of such a series; choose another folder")
+            raise InputError(
+                f"{path}: holds {others[0].name}, which does not belong to such a series; choose another folder"
+            )
     temporary, earlier = temporary_path(path), temporary_path(path.with_name(f"{path.name}.earlier"))
     try:
         temporary.mkdir(parents=True)

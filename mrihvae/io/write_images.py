@@ -184,10 +184,10 @@ def write_volume(path: Path, volume: ImageVolume, suffix: str, header: DicomHead
         The file cannot be written, or as the writer of the format has it.
     """
     if np.iscomplexobj(volume.pixels) and suffix not in COMPLEX_SUFFIXES:
-        warn(f"the images are complex: {suffix} has their magnitude")
+        warn(f"the images are complex: {suffix} stores their magnitude")
         volume = replace(volume, pixels=np.abs(volume.pixels))
     if lost := _unsupported(volume, suffix):
-        warn(f"{suffix} has no place for {', '.join(lost)}")
+        warn(f"{suffix} cannot store {', '.join(lost)}")
     deviation = volume.uncertainty_map()
     if suffix == DICOM_SUFFIX:
         write_dicom(path, volume, [] if deviation is None else [deviation], header)
@@ -212,7 +212,7 @@ def _unsupported(volume: ImageVolume, suffix: str) -> list[str]:
     lost = ["posterior samples"] if volume.samples is not None else []
     if suffix in (".cfl", ".hdr", ".png"):
         lost += ["geometry"] if volume.geometry is not None else []
-        lost += ["the size of voxels"] if volume.geometry is None and volume.voxel is not None else []
+        lost += ["the voxel size"] if volume.geometry is None and volume.voxel is not None else []
     if suffix != ".npy":
         known = {*GEOMETRY_KEYS, *HELD_ATTRIBUTES.get(suffix, set())}
         names = [name for name, value in volume.attributes.items() if name not in known and str(value) != "unknown"]

@@ -66,11 +66,12 @@ def check_digest(path: Path, expected: str | None, remedy: str) -> None:
         raise InputError(f"{path}: not a readable safetensors file ({error}); {remedy}") from error
     if stated is not None and stated != found:
         raise InputError(
-            f"{path}: damaged, its SHA-256 begins {found[:12]}, but {stated[:12]} when it was written; {remedy}"
+            f"{path}: damaged, its SHA-256 begins with {found[:12]}, but began with {stated[:12]} when it was "
+            f"written; {remedy}"
         )
     if expected is not None and expected != found:
-        what = f"its SHA-256 begins {found[:12]}, expected {expected[:12]}"
-        raise InputError(f"{path}: damaged, or of another set than its card: {what}; {remedy}")
+        what = f"its SHA-256 begins with {found[:12]}, expected {expected[:12]}"
+        raise InputError(f"{path}: damaged, or from another set than its card: {what}; {remedy}")
 
 
 def read_metadata(path: Path) -> dict[str, str]:

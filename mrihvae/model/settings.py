@@ -58,11 +58,11 @@ class ModelSettings:
     def __post_init__(self) -> None:
         for name, widths in (("widths", self.widths), ("guess_widths", self.guess_widths)):
             if not 0 < len(widths) <= MOST_LEVELS or any(not 16 <= width <= MOST or width % 16 for width in widths):
-                raise InputError(f"{name} {widths} must be multiples of 16 up to {MOST}, one a level")
+                raise InputError(f"{name} {widths} must be multiples of 16 up to {MOST}, one per level")
         if min(self.cascades, self.guess_memory) < 0 or len(self.guess_widths) > self.levels:
             raise InputError("cascades and guess_memory must be at least 0, and guess_widths no more than widths")
         if isinstance(self.layers, tuple) and len(self.layers) != self.levels:
-            raise InputError(f"layers {self.layers} must be one number, or {self.levels}, one a level")
+            raise InputError(f"layers {self.layers} must be one number, or {self.levels}, one per level")
         if min(*(self.layers_at(j) for j in range(self.levels)), self.latents, self.fold) < 1:
             raise InputError("layers, latents and fold must be at least 1")
         if max(self.depth, self.latents, self.fold, self.cascades) > MOST:  # a damaged card would take all memory

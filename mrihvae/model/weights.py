@@ -43,7 +43,7 @@ LARGEST_FILE = 16 * 2**20 - 2**17  # bytes of tensors in a file; the names of al
 PREVIOUS = "previous"  # in a card, that of the set which is being replaced
 OWN = ("model", "parts", KEY, PREVIOUS)  # of a card; the rest is provenance
 ATTEMPTS = 5  # to read weights that another process replaces
-COPY = "copy all files of these weights again, the .json among them"
+COPY = "copy all files of these weights again, including the .json"
 
 
 def save_weights(path: Path | str, model: HVAE, provenance: Mapping[str, Any]) -> None:
@@ -221,7 +221,7 @@ def load_model(name_or_path: str, device: torch.device | str = "cpu") -> HVAE:
 
     Parameters
     ----------
-    name_or_path : a shipped name such as "default", or a .safetensors file with its .json beside it
+    name_or_path : name of shipped weights, such as "default", or a .safetensors file with its .json beside it
     device : torch device of the model
 
     Returns
@@ -231,7 +231,7 @@ def load_model(name_or_path: str, device: torch.device | str = "cpu") -> HVAE:
     Raises
     ------
     InputError
-        Files missing, damaged, or not fitting each other.
+        Files that are missing or damaged, or do not belong together.
 
     Examples
     --------
@@ -268,7 +268,7 @@ def _files(path: Path, card: Mapping[str, Any]) -> list[Path]:
         or not all(isinstance(name, str) and 0 < len(name) < 200 and Path(name).name == name for name in names)
         or len({path.name, *names}) <= len(names)
     ):
-        raise InputError(f"{path.with_suffix('.json')}: 'parts' is no list of file names; copy it again")
+        raise InputError(f"{path.with_suffix('.json')}: 'parts' is not a list of file names; copy it again")
     files = [path, *(path.with_name(name) for name in names)]
     for file in files:
         if not file.is_file():
@@ -323,7 +323,7 @@ def _read(path: Path, card: Mapping[str, Any]) -> dict[str, Tensor]:
     digests = hashes.get("files") if isinstance(hashes, dict) else None
     known = isinstance(digests, list) and all(digest is None or isinstance(digest, str) for digest in digests)
     if not isinstance(digests, list) or not known or len(digests) != len(files):
-        raise InputError(f"{path.with_suffix('.json')}: '{KEY}' has not one digest for each file; {COPY}")
+        raise InputError(f"{path.with_suffix('.json')}: '{KEY}' does not have one digest for each file; {COPY}")
     steps = set()
     for file, digest in zip(files, digests):
         try:

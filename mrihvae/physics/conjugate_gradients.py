@@ -84,6 +84,6 @@ def image_or_warning(found: Solution) -> Tensor:
     if bool((found.residual > CG_TOLERANCE).any()):
         warn(
             f"conjugate gradients stopped after {found.iterations} iterations at a relative residual of "
-            f"{float(found.residual.max()):.1e}; lower gamma, or raise their cap"
+            f"{float(found.residual.max()):.1e}; lower gamma, or raise their limit"
         )
     return found.image

@@ -36,16 +36,16 @@ def sampling_pattern(
     seed: Seed,
     axis: int = -1,
 ) -> np.ndarray:
-    """Return a sampling pattern M, drawn at random where its type is random.
+    """Return a sampling pattern M, drawn at random if its type is random.
 
     Parameters
     ----------
     mask_type : one of `PATTERNS`: fastMRI's masks; "partial_fourier", all lines on one side of k-space and the center;
-        "center", central lines alone; "poisson", sigpy's variable-density Poisson disc; "radial", golden-angle spokes,
+        "center", central lines only; "poisson", sigpy's variable-density Poisson disc; "radial", golden-angle spokes,
         and "spiral", both moved to the nearest samples of the grid
     shape : (H, W)
-    acceleration : number of samples over that of acquired ones; fastMRI's masks take a whole number, and meet it on
-        average
+    acceleration : number of samples divided by the number of acquired samples; for fastMRI's masks it must be a whole
+        number, and is met on average
     center_fraction : fraction of an axis that is fully sampled around DC (not used by "center", "radial", "spiral")
     seed : for a file, `mrihvae.physics.fastmri_masks.seed_of(file name)`
     axis : -1 if lines differ along W (fastMRI's phase-encoding axis), -2 if along H; ignored by the 2D patterns
@@ -57,7 +57,7 @@ def sampling_pattern(
     Raises
     ------
     InputError
-        Unknown type, or numbers that no pattern of this type and shape can have.
+        Unknown type, or values that are impossible for a pattern of this type and shape.
 
     Examples
     --------

@@ -37,7 +37,7 @@ def whole_loop(model: HVAE, posterior: PosteriorView, term: DataTerm, settings: 
 def contraction_ratios(function: Map, images: Tensor, noise: float, pairs: int, seed: int = 0) -> Tensor:
     """Compute |F(x1) - F(x2)| / |x1 - x2|, x1 and x2 the same image with independent noise (PnP-HVAE, section 4).
 
-    The loop converges where F is a contraction. Ratios below 1 suggest it; one above 1 disproves it.
+    The loop converges if F is a contraction. Ratios below 1 suggest this; one above 1 disproves it.
 
     Parameters
     ----------
@@ -90,8 +90,9 @@ class SpectralNorm:
 
     Attributes
     ----------
-    history : bound of each iteration, (iterations, slices); it rises, but for rounding
-    direction : the singular vector so far, of norm 1, like the image: where to go on, or to start nearby
+    history : bound of each iteration, (iterations, slices); it increases, except for rounding
+    direction : the current singular vector, of norm 1 and the shape of the image; use it as `start` to continue, or to
+        start at a nearby image
     """
 
     history: Tensor
@@ -116,8 +117,8 @@ def spectral_norm(
     function : differentiable twice, of images (slices, H, W), slices apart
     image : where, real or complex (slices, H, W)
     iterations : one or more
-    seed : of the direction to begin with
-    start : the direction to begin with, if there is one to go on from
+    seed : random seed of the initial direction
+    start : initial direction, to continue an earlier call
 
     Returns
     -------

@@ -96,7 +96,7 @@ class Restored:
     misfit : f(x) after each iteration, list of (slices,)
     residual : |x_k - x_k-1| over |x_k|, list of (slices,); slices that stopped keep their last numbers
     ratio : |x_k - x_k-1| over |x_k-1 - x_k-2|, about the loop's Lipschitz constant, from the second iteration on
-    iterations : number that each slice did, (slices,)
+    iterations : number of iterations of each slice, (slices,)
     diverged : slices that diverged, bool (slices,)
     unsettled : others whose steps did not shrink over the last half of at least eight iterations, bool (slices,)
     """
@@ -128,8 +128,8 @@ def restore(
     term : f, with its proximal step
     posteriors : how the network sees images, a view each; what it decodes from them is averaged
     start : x to begin with, (slices, H, W) in model units
-    progress : called with the number of each iteration when it is done
-    first : number of the first slice: every slice has random numbers of its own, whatever the batch
+    progress : called with the number of each iteration when it is finished
+    first : number of the first slice: every slice has its own random numbers, whatever the batch
 
     Returns
     -------
@@ -161,8 +161,8 @@ def restore(
     found.decoded, found.image, found.iterations, found.diverged = mu, x, monitor.done, monitor.diverged
     found.unsettled = monitor.unsettled(found.ratio)
     for which, what in (
-        (found.diverged, "diverged: the decoder's map is no contraction there; lower gamma or tau"),
-        (found.unsettled, "did not converge: steps no longer shrink; do fewer iterations, or lower tau or relaxation"),
+        (found.diverged, "diverged: the decoder's map is not a contraction there; lower gamma or tau"),
+        (found.unsettled, "did not converge: steps no longer shrink; use fewer iterations, or lower tau or relaxation"),
     ):
         if which.any():
             warn(NotConverged(f"{int(which.sum())} of {len(which)} images {what}"))

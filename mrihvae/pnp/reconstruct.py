@@ -66,7 +66,7 @@ def reconstruct_scans(
 
     Returns
     -------
-    complex64 images (slices, H, W) in the physical scale of `kspace`, those that `settings.result` says, and the loop's
+    complex64 images (slices, H, W) in the physical scale of `kspace`, as chosen by `settings.result`, and the loop's
     result, in model units
 
     Examples

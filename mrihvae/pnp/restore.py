@@ -42,15 +42,14 @@ def restore_images(
     ----------
     model : weights with r for degraded images, or any for scans with `PnPSettings.encoder` "complete"
     operator : A, see `mrihvae.physics`
-    data : y, real or complex (slices, h, w), in any unit; images are real if it is. Values that a mask marks as unknown
-        may be anything
-    noise : standard deviation of the noise in a number of `data`, one for all or (slices,); of complex noise
-        sqrt(E|n|^2)
+    data : y, real or complex (slices, h, w), in any unit; images are real if y is real. Values that a mask marks as
+        unknown may be anything
+    noise : standard deviation of the noise in each value of `data`, one for all or (slices,); sqrt(E|n|^2) for complex
+        noise
     settings : see `PnPSettings`
-    start : x to begin with, (slices, H, W) in the unit of the image; None: r's first guess, or without r that of the
-        data
-    progress : called with the number of each iteration when it is done
-    first : number of the first slice in its volume; it matters to draws alone
+    start : initial x, (slices, H, W) in the unit of the image; None: r's first guess, or without r that of the data
+    progress : called with the number of each iteration when it is finished
+    first : number of the first slice in its volume; only random draws depend on it
 
     Returns
     -------
@@ -90,7 +89,7 @@ def restore_images(
         real = not data.is_complex()
         term, scale = in_model_units(LeastSquares(operator, data, noise, real), image)
         if bool((scale <= torch.finfo(scale.dtype).tiny).any()):
-            raise InputError("data are zero all over in an image; leave it out")
+            raise InputError("an image of the data is zero everywhere; leave it out")
         factor = scale[:, None, None]
         if start is not None and (start.shape != image.shape or not torch.isfinite(start).all()):
             raise InputError(f"start is of shape {tuple(start.shape)}, or not finite; give finite {tuple(image.shape)}")
@@ -109,7 +108,7 @@ def _check_data(operator: Operator, data: Tensor, noise: Tensor | float) -> tupl
     noise = torch.as_tensor(noise, dtype=torch.float32, device=data.device)
     if noise.ndim > 1 or noise.numel() not in (1, len(data)):
         raise InputError(
-            f"noise has shape {tuple(noise.shape)} for {len(data)} images; give one number, or one an image"
+            f"noise has shape {tuple(noise.shape)} for {len(data)} images; give one number, or one per image"
         )
     noise = noise.expand(len(data))
     if not bool((noise >= 0).all()) or not bool(torch.isfinite(noise).all()):
@@ -148,13 +147,13 @@ def make_posteriors(
     order = VIEWS[: min(settings.views, 4)] if term.real else VIEWS[: settings.views]  # conjugates of real images
     if settings.encoder == "complete":
         if model.settings.real:
-            raise InputError("these weights are of pictures, not of scans; choose others, such as default")
+            raise InputError("these weights are for pictures, not for scans; choose others, such as default")
         frames = [ReflectionPadding(model, shape, term.real, number) for number in order]
         return [CompletePosterior(model, frame, term.real) for frame in frames], term.prox(first, BEGINNING)
     if not model.settings.degraded:
-        raise InputError("these weights have no posterior of degraded images; choose restoration, or encoder complete")
+        raise InputError("these weights have no posterior for degraded images; choose restoration, or encoder complete")
     if settings.sweeps:
-        raise InputError("sweeps: go with encoder complete; leave them out")
+        raise InputError("sweeps: need encoder complete; leave them out")
     posteriors = [DegradedPosterior(model, term, number, first) for number in order]
     with arithmetic(model.start.device, settings.precision):
         guesses = [posterior.image(posterior.guesses()[-1].to(torch.complex64)) for posterior in posteriors]

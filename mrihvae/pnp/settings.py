@@ -23,28 +23,29 @@ class PnPSettings:
 
     Attributes
     ----------
-    iterations : encoder passes at most, K
+    iterations : maximum number of encoder passes, K
     gamma : data-consistency weight: standard deviation of x about the decoder's image, in model units, in which the
-        99th percentile of an image is about 1; the larger, the more the data count
-    tau : temperature of the prior of each level's latents, from 0, its mean, to 1, plain reconstruction; one for all
-        levels, or one a level, coarsest first
-    tau_finest : tau of the finest level, to which it changes linearly from the coarsest level's; None for one tau
-    relaxation : fraction of the step to the new x that is taken, in (0, 1]; below 1 the loop is an averaged one
-        (Krasnoselskii-Mann), and x keeps a part of what it starts with
-    beta : weight of the bond between x and the decoder's image, at most 1
-    beta_start, beta_steps : with steps, beta grows from the first to its full weight in so many, geometrically
+        99th percentile of an image is about 1; larger values give the data more weight
+    tau : temperature of the prior for the latents of each level, from 0 (the mean of the prior) to 1 (plain
+        reconstruction); one for all levels, or one per level, coarsest first
+    tau_finest : tau of the finest level; tau changes linearly from the coarsest to the finest level; None for one tau
+    relaxation : fraction of the step to the new x, in (0, 1]; below 1, the loop is an averaged (Krasnoselskii-Mann)
+        iteration, and x keeps part of its previous value
+    beta : weight of the coupling between x and the decoder's image, at most 1
+    beta_start, beta_steps : beta grows geometrically from `beta_start` to its full weight in `beta_steps` steps; 0
+        steps for a constant beta
     encoder : "data", the measurement-conditioned posterior r, or "complete", the full-data posterior q of x (the
         paper's)
-    draw : whether latents are drawn, and not their most likely values
+    draw : whether latents are drawn at random, instead of their most likely values
     views : test-time augmentation: average the decoded images of 1 to 8 mirrored copies of x
     sweeps : refinement steps per level in each pass (hybrid z-steps); with "complete" against x, with r of undersampled
-        scans against what was measured
-    tolerance : a slice stops once |x_k - x_k-1| is this fraction of |x_k|; 0 for all iterations
+        scans against the acquired samples
+    tolerance : a slice stops once |x_k - x_k-1| is at most this fraction of |x_k|; 0 runs all iterations
     patience : a slice stops once |x_k - x_k-1| has not reached a new minimum for this many iterations; 0 for never
-    result : which of the two images is the result: "decoded", the decoder's mu(z), or "image", x, which is nearer to
+    result : which of the two images is the result: "decoded", the decoder's mu(z), or "image", x, which is closer to
         the data
-    seed : of draws
-    precision : of the network, see `mrihvae.utils.precision`
+    seed : random seed of draws
+    precision : precision of the network, see `mrihvae.utils.precision`
 
     Raises
     ------
@@ -83,9 +84,9 @@ class PnPSettings:
     def __post_init__(self) -> None:
         for tau in (*(self.tau if isinstance(self.tau, tuple) else (self.tau,)), self.tau_finest or 0.0):
             if not 0 <= tau <= 1:
-                raise InputError(f"tau {tau} must be in [0, 1]: above 1 the prior would count negative")
+                raise InputError(f"tau {tau} must be in [0, 1]: above 1, the prior would have a negative weight")
         if self.tau_finest is not None and isinstance(self.tau, tuple):
-            raise InputError("tau_finest goes with one tau; leave it out, or give tau as one number")
+            raise InputError("tau_finest needs a single tau; leave it out, or give tau as one number")
         if not (0 < self.beta <= 1 and 0 < self.beta_start <= 1):
             raise InputError(f"beta {self.beta} and beta_start {self.beta_start} must be in (0, 1]")
         if self.beta_steps and self.beta_start > self.beta:
@@ -111,7 +112,7 @@ class PnPSettings:
         if isinstance(self.tau, tuple):
             if len(self.tau) != levels:
                 raise InputError(
-                    f"tau {self.tau}: {len(self.tau)} numbers for {levels} levels; give one, or one a level"
+                    f"tau {self.tau}: {len(self.tau)} numbers for {levels} levels; give one, or one per level"
                 )
             return at(self.tau, j)
         if self.tau_finest is None:

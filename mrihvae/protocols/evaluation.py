@@ -113,7 +113,7 @@ class Protocol:
         if self.challenge not in TARGETS:
             raise InputError(f"challenge '{self.challenge}' is unknown; choose one of {', '.join(TARGETS)}")
         if not self.data:
-            raise InputError("data is left out; name the folder of the files below the data directory")
+            raise InputError("data is missing; name the folder of the files in the data directory")
         if not isinstance(self.acquisitions, tuple) or not all(isinstance(name, str) for name in self.acquisitions):
             raise InputError(f"acquisitions is {self.acquisitions!r}; it must be a list of names")
         if not self.metrics or set(self.metrics) - set(METRICS):
@@ -121,7 +121,7 @@ class Protocol:
         if self.seed < 0:
             raise InputError(f"seed {self.seed} must be at least 0")
         if self.coils and self.challenge != "multicoil":
-            raise InputError("[coils] goes with challenge 'multicoil'; leave it out")
+            raise InputError("[coils] only applies to challenge 'multicoil'; leave it out")
         self._check_solver()
         self.coil_settings()
 
@@ -173,7 +173,7 @@ def read_protocol(path: Path | str) -> Protocol:
     path = Path(path)
     kind, values = read_kind(path)
     if kind == "benchmark":
-        command = values.get("run", "the benchmark that it is of")
+        command = values.get("run", "its benchmark")
         raise InputError(f"{path}: is the protocol of a benchmark; run, in a checkout of the repository: {command}")
     if kind == "training":
         name = path.stem.removeprefix(TRAINING_PREFIX) if path.parent == protocol_folder() else path
@@ -278,11 +278,13 @@ def read_toml(path: Path) -> dict[str, Any]:
     """Read a protocol of any kind; InputError if it is not found, larger than `MOST_BYTES`, or no TOML."""
     try:
         if path.exists() and not path.is_file():
-            raise InputError(f"{path}: is no file; give a protocol, a TOML file")
+            raise InputError(f"{path}: is not a file; give a protocol, a TOML file")
         with path.open("rb") as file:
             content = file.read(MOST_BYTES + 1)
         if len(content) > MOST_BYTES:
-            raise InputError(f"{path}: is larger than {MOST_BYTES // 2**10} KiB, and no protocol is; check the file")
+            raise InputError(
+                f"{path}: is larger than {MOST_BYTES // 2**10} KiB, too large for a protocol; check the file"
+            )
         return tomllib.loads(content.decode())
     except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"{path}: not a readable protocol ({error}); check the file") from error

@@ -86,9 +86,11 @@ def read_training_protocol(path: Path | str) -> TrainingProtocol:
     path = Path(path)
     kind, values = read_kind(path)
     if kind == "benchmark" or isinstance(values.get("challenge"), str):
-        raise InputError(f"{path}: is no training protocol; 'mrihvae protocols' lists those and what runs the others")
+        raise InputError(
+            f"{path}: is not a training protocol; 'mrihvae protocols' lists those and what runs the others"
+        )
     if "data" not in values:
-        raise InputError(f"{path}: data is left out; write a table [data] of folders and their shares")
+        raise InputError(f"{path}: data is missing; write a table [data] of folders and their shares")
     return from_dict(TrainingProtocol, values, str(path))
 
 

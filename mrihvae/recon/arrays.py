@@ -1,4 +1,4 @@
-"""Reconstruction of k-space that is at hand as an array: what `mrihvae.reconstruct` does."""
+"""Reconstruction of k-space from arrays: `mrihvae.reconstruct`."""
 
 from __future__ import annotations
 
@@ -28,22 +28,22 @@ NAME = "k-space"  # of scans that come as arrays, in errors
 
 @dataclass(frozen=True)
 class ReconstructedImage:
-    """The result of `mrihvae.reconstruct`: arrays of the kind that came in, in the scale of the k-space.
+    """The result of `mrihvae.reconstruct`: arrays of the same kind as the input, in the scale of the k-space.
 
     Attributes
     ----------
-    magnitude : float32 (H, W), or (slice, H, W); of several coils root-sum-of-squares with acquired k-space put back,
-        as fastMRI's targets
-    image : complex64 of the same shape, of several coils combined by the maps; zero-filled coils stay apart, (coil, H,
-        W) or (slice, coil, H, W)
-    std : float32 like `magnitude`, the standard deviation of the error to be expected; None without samples. Where
-        `bounds` has anything, it is calibrated: `magnitude` plus and minus 1.645 of it holds a fully sampled image in
-        90 % of the pixels inside the object, on average over new persons
+    magnitude : float32 (H, W), or (slice, H, W); for several coils the root-sum-of-squares with acquired k-space put
+        back, as in fastMRI's targets
+    image : complex64 of the same shape, combined by the maps for several coils; zero-filled coils are not combined,
+        (coil, H, W) or (slice, coil, H, W)
+    std : float32 like `magnitude`, the expected standard deviation of the error; None without samples. If `bounds` is
+        not empty, it is calibrated: inside the object, a fully sampled image lies within `magnitude` plus or minus
+        1.645 times it in 90 % of the pixels, on average over new subjects
     samples : float32 (sample, H, W) or (slice, sample, H, W), magnitudes of posterior samples; None without samples
-    warnings : what is doubtful about this result
-    settings : method, its settings, fingerprint of the weights, samples, seed, and tv_shares where the scan asked for
-        total variation (`mrihvae.recon.volumes.Reconstruction`), of each group of slices with one mask
-    bounds : of PSNR and SSIM, of each group of slices with one mask, where the uncertainty is calibrated
+    warnings : doubts about this result
+    settings : method, its settings, fingerprint of the weights, samples, seed, and tv_shares if the image was blended
+        towards total variation (`mrihvae.recon.volumes.Reconstruction`), of each group of slices with one mask
+    bounds : of PSNR and SSIM, for each group of slices with one mask, if the uncertainty is calibrated
 
     Examples
     --------
@@ -84,17 +84,17 @@ def reconstruct(
     ----------
     kspace : complex, NumPy or torch; centered, DC at [H // 2, W // 2], orthonormal Fourier transform, in any physical
         scale: (H, W), (slice, coil, H, W), or three axes with `axes`
-    mask : True or 1 where acquired, of any shape that broadcasts to `kspace`, or as fastMRI has it, (1, 1, W, 1); the
-        rest of k-space is ignored. None: samples that are not exactly 0 in all slices and coils
+    mask : True or 1 where acquired, of any shape that broadcasts to `kspace`, or fastMRI's (1, 1, W, 1); the rest of
+        k-space is ignored. None: samples count as acquired unless they are exactly 0 in all slices and coils
     axes : "slice H W" or "coil H W" of k-space with three axes
     maps : complex sensitivity maps, (coil, H, W) or (slice or 1, coil, H, W); None: estimated by ESPIRiT from the
         calibration region (ACS)
-    method : one of `mrihvae.recon.settings.METHODS`, or a method of `mrihvae.load_method`, which is not loaded again in
+    method : one of `mrihvae.recon.settings.METHODS`, or a method from `mrihvae.load_method`, which avoids loading it in
         every call
     weights : name of shipped weights, or a .safetensors file; "default" chooses by the number of coils
     samples : number of posterior samples, for the samples and the uncertainty of the image; 0 for none, else at least 2
-    seed : of the samples
-    device : "cpu", "cuda", ..., or "auto", a GPU where there is one
+    seed : random seed of the samples
+    device : "cpu", "cuda", ..., or "auto", a GPU if there is one
 
     Returns
     -------
@@ -179,7 +179,7 @@ def _as_array(kspace: np.ndarray | Tensor, axes: str | None) -> tuple[np.ndarray
     with np.errstate(over="ignore"):
         array = np.ascontiguousarray(array, np.complex64)
     if not np.isfinite(array).all():
-        raise InputError("k-space holds NaN or infinite values, or such as are too large for single precision")
+        raise InputError("k-space holds NaN or infinite values, or values too large for single precision")
     if not array.any():
         raise InputError("k-space is zero everywhere; there is nothing to reconstruct from")
     return array, axes
@@ -207,11 +207,11 @@ def _masks(mask: np.ndarray | Tensor | None, kspace: np.ndarray, axes: str) -> n
     if mask is None:
         acquired = acquired_samples(Scan(NAME, volume))
         if acquired.all():
-            warn("k-space is fully sampled and there is no mask: nothing was left to reconstruct")
+            warn("k-space is fully sampled and there is no mask: there is nothing to reconstruct")
         return np.broadcast_to(acquired, (len(volume), *volume.shape[-2:]))
     values = _numpy(mask, "mask")
     if not (values.dtype == bool or np.isin(values, (0, 1)).all()):
-        raise InputError("mask must hold True and False, or 1 and 0, alone")
+        raise InputError("mask must hold only True and False, or 1 and 0")
     pattern = _broadcast(values != 0, kspace)
     whole = _as_volume(pattern, axes)
     if not (whole == whole[:, :1]).all():
@@ -255,7 +255,7 @@ def _as_maps(maps: np.ndarray | Tensor, kspace: np.ndarray, axes: str) -> np.nda
     """Check maps: complex64 (slice or 1, coil, H, W)."""
     array = _numpy(maps, "maps")
     if "coil" not in axes:
-        raise InputError("maps go with several coils; give k-space with a coil axis, or leave them out")
+        raise InputError("maps need several coils; give k-space with a coil axis, or leave them out")
     own = array[None] if array.ndim == 3 else array
     volume = _as_volume(kspace, axes)
     if own.ndim != 4 or own.shape[1:] != volume.shape[1:] or len(own) not in (1, len(volume)):
@@ -283,11 +283,11 @@ def _by_mask(masks: np.ndarray) -> Iterator[tuple[slice, np.ndarray]]:
 def _method(method: str | Method, weights: str, coils: int, samples: int, device: str) -> Method:
     """Load the method, unless it is at hand."""
     if type(samples) is not int or samples < 0 or samples == 1:
-        raise InputError(f"samples is {samples}; give 0 for none, or at least 2: a standard deviation takes two")
+        raise InputError(f"samples is {samples}; give 0 for none, or at least 2, for a standard deviation")
     if not isinstance(method, str | Method):
         raise InputError(f"method is {method!r}; give a name, or a method of mrihvae.load_method")
     if isinstance(method, Method) and (weights, device) != (DEFAULT, "auto"):
-        raise InputError("weights and device are those with which the method was loaded; leave them out")
+        raise InputError("the loaded method already has weights and a device; leave them out")
     if isinstance(method, str):
         where = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
         name = weights_for(coils) if weights == DEFAULT else weights

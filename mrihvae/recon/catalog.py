@@ -46,7 +46,7 @@ def make_method(
     weights: str = "",
     calibrations: Mapping[str, Calibration] | None = None,
 ) -> Method:
-    """Return the method of a name, with settings and a model that is already loaded.
+    """Return a method by name, with settings and a model that is already loaded.
 
     Settings that the method does not take are ignored.
 
@@ -120,7 +120,7 @@ def load_method(
     coils: CoilSettings = USUAL,
     **settings: Any,
 ) -> Method:
-    """Return the method of a name, with its weights and the settings that calibrate their posterior samples.
+    """Return a method by name, with its weights and the settings that calibrate their posterior samples.
 
     Parameters
     ----------
@@ -129,8 +129,9 @@ def load_method(
     device : torch device of the model
     several_coils : whether scans have several coils
     coils : how several coils are processed
-    settings : of the method, by name: those of `InferenceSettings` and its refinement, `samples` and `sample_sweeps`
-        for "hybrid", "amortized" and "samples"; of `PnPSettings` for "pnp"; `strength` for "sense", "wavelet" and "tv"
+    settings : settings of the method, by name: those of `InferenceSettings` and its refinement, `samples` and
+        `sample_sweeps` for "hybrid", "amortized" and "samples"; of `PnPSettings` for "pnp"; `strength` for "sense",
+        "wavelet" and "tv"
 
     Returns
     -------

@@ -35,8 +35,7 @@ def images_of(scan: Scan) -> ImageVolume:
     """
     if not is_complete(scan):
         raise InputError(
-            f"{scan.name}: is undersampled, so that it has no images yet; run 'mrihvae reconstruct', and convert what "
-            "that writes"
+            f"{scan.name}: is undersampled, so it has no images yet; run 'mrihvae reconstruct', and convert its output"
         )
     everything = np.ones(scan.kspace.shape[-1], bool)
     check_signal(scan, everything)
@@ -117,7 +116,7 @@ def unsupported_content(scan: Scan, suffix: str) -> list[str]:
         "lines that are not encoded": scan.padding not in (None, (0, scan.kspace.shape[-1])) and not numpy,
         "matrix of the image": scan.matrix not in (None, scan.kspace.shape[-2:]) and not numpy,
         "geometry": scan.geometry is not None and not numpy,
-        "the size of voxels": scan.geometry is None and scan.voxel is not None and not numpy,
+        "the voxel size": scan.geometry is None and scan.voxel is not None and not numpy,
         "partial readouts, whose empty ends look like those of interpolation": (
             scan.mask is not None and scan.mask.ndim == 2 and not numpy
         ),
@@ -140,12 +139,12 @@ def save(path: str | Path, content: Scan | ImageVolume, suffix: str | None = Non
     Parameters
     ----------
     path : .h5, .cfl or .npy for k-space; these, .nii, .nii.gz, .mrd, .png or .dcm for images
-    content : a scan, whose images are written where the format is of images alone, or images
-    suffix : the format, in place of that of `path`; ".dcm" makes a folder of one file a slice
+    content : a scan, or images; for formats that store only images, the images of the scan are written
+    suffix : the format, instead of that of `path`; ".dcm" makes a folder with one file per slice
 
     Returns
     -------
-    what the scan has that the format cannot hold; of images a warning says so
+    list of what the format cannot store; for images, a warning lists it
 
     Raises
     ------
@@ -179,5 +178,5 @@ def suffix_of(path: Path) -> str:
     """Return the suffix, which is the format, of a file name; InputError if it is unrecognized."""
     found = [suffix for suffix in WRITERS if path.name.lower().endswith(suffix)]
     if not found:
-        raise InputError(f"{path}: no format is known by this suffix; choose one of {', '.join(WRITERS)}, or --format")
+        raise InputError(f"{path}: unknown suffix; choose one of {', '.join(WRITERS)}, or --format")
     return max(found, key=len)

@@ -35,7 +35,7 @@ UNCALIBRATED = ("precision", "spread")  # settings that a calibration does not d
 
 @dataclass(frozen=True, kw_only=True)
 class Method(ABC):
-    """A method of reconstruction; `mrihvae.load_method` and `mrihvae.recon.make_method` give them by name.
+    """A reconstruction method; `mrihvae.load_method` and `mrihvae.recon.make_method` return one by name.
 
     Attributes
     ----------

@@ -15,20 +15,23 @@ class Reconstruction:
 
     Attributes
     ----------
-    magnitude : float32 (slice, h, w); of method "samples" the magnitude of their complex mean: a mean of magnitudes
-        would lift the background
+    magnitude : float32 (slice, h, w); for the method "samples" the magnitude of the complex mean, because a mean of
+        magnitudes would raise the background
     image : complex64 (slice, h, w), of several coils combined by the maps, or coil images (slice, coil, h, w) where a
         method does not combine; None where it was not requested
-    std : float32 (slice, h, w), what to expect between `magnitude` and a fully sampled scan of the same noise; None
-        without samples. With a calibration, so that intervals of its level hold (`mrihvae.inference.calibration`); else
-        the standard deviation of the samples, times `factor`, and of the scan's noise where nothing was acquired
+    std : float32 (slice, h, w), expected standard deviation between `magnitude` and a fully sampled scan with the same
+        noise; None without samples. It is calibrated if there is a calibration (`mrihvae.inference.calibration`);
+        otherwise it combines the standard deviation of the samples, times `factor`, with that of the scan's noise where
+        nothing was acquired
     samples : float32 (slice, sample, h, w), magnitudes without that noise; None without samples
     noise : standard deviation of that noise in a bright pixel
-    ratio : error over the samples' standard deviation, by the scan itself (`mrihvae.inference.error_ratio`)
-    factor : on the standard deviation of the samples: `InferenceSettings.spread` times `ratio`; 1 for a single sample
-    tv_shares : of total variation in each band, coarsest first, where the scan asked for it
-        (`mrihvae.inference.tv_shares`); none where the image is the method's alone
-    bounds : of the volume's PSNR and SSIM; None without samples, or where the method is not calibrated
+    ratio : ratio of the error to the samples' standard deviation, estimated from the scan itself
+        (`mrihvae.inference.error_ratio`)
+    factor : factor on the standard deviation of the samples: `InferenceSettings.spread` times `ratio`; 1 for a single
+        sample
+    tv_shares : share of total variation in each band, coarsest first (`mrihvae.inference.tv_shares`); empty if nothing
+        was blended
+    bounds : bounds of the volume's PSNR and SSIM; None without samples, or if the method is not calibrated
     """
 
     magnitude: np.ndarray

@@ -137,7 +137,7 @@ def restore_volume(
         return RestoredVolume(first.cpu().numpy(), restored, left=tuple(left))
     noise = job.noise if job.noise is not None else estimate_noise(values[chosen], known[chosen])
     if noise is None:
-        raise InputError(f"{file}: no 2 x 2 pixels are known, so that noise cannot be estimated; give --noise")
+        raise InputError(f"{file}: no block of 2 x 2 pixels is known, so noise cannot be estimated; give --noise")
     relative = noise / float(scale[chosen].median())
     settings = complete_settings(job.degradation.task, relative, job.settings)
     iterations, diverged, unsettled, warnings = [0] * len(data), list[int](), list[int](), set[str]()

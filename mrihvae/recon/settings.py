@@ -87,7 +87,7 @@ def check_settings(method: str, settings: Mapping[str, Any], where: str, unused:
         near = nearest(unknown[0], ("method", *own))
         raise InputError(f"{where}: unknown setting '{unknown[0]}'; the nearest known one is '{near}'")
     if idle := sorted(set(settings) - set(own)):
-        raise InputError(f"{where}: method '{method}' has no use for {', '.join(idle)}; leave it out")
+        raise InputError(f"{where}: method '{method}' does not use {', '.join(idle)}; leave it out")
     if method == "pnp":
         from_dict(PnPSettings, settings, where)
     elif method in SAMPLING_METHODS:

@@ -63,7 +63,7 @@ def _why_uncalibrated(method: HybridMethod, coils: int) -> str:
     """Say why intervals are not calibrated, and what to do."""
     kind = SEVERAL_COILS if coils > 1 else ONE_COIL
     if kind in (method.calibrations or {}):
-        return "uncertainty: not calibrated with these settings; leave them out for intervals and bounds that hold"
+        return "uncertainty: not calibrated with these settings; leave them out for calibrated intervals and bounds"
     return f"uncertainty: not calibrated, since these weights have no calibration of {kind}; see 'mrihvae calibrate'"
 
 
@@ -74,8 +74,8 @@ def _warn_of_doubts(calibration: Calibration, known: Evidence, bounds: Bounds) -
         warn(f"uncertainty: calibrated at {fitted}; intervals and bounds may not hold at R = {known.acceleration:.1f}")
     if bounds.is_unusual:
         warn(
-            "uncertainty: acquired lines that were held out are predicted worse than in scans of the calibration "
-            f"(p = {bounds.p_value:.2f}); intervals and bounds may not hold"
+            "uncertainty: held-out acquired lines are predicted worse than in scans of the calibration (p = "
+            "{bounds.p_value:.2f}); intervals and bounds may not hold"
         )
 
 
@@ -97,7 +97,7 @@ def gather_evidence(
     unit = slices.normalization.unit
     peak = float(found.magnitude.max())
     if misfit is None or not peak > 0:
-        warn("uncertainty: not calibrated, since too few lines lie outside of the calibration region to be held out")
+        warn("uncertainty: not calibrated, since too few lines lie outside the calibration region to be held out")
         return None
     acceleration = slices.measured.numel() / max(1, int(slices.measured.sum()))
     return Evidence(powers, missing_noise_of(slices) / unit, misfit, acceleration, peak / unit, unit)

@@ -46,12 +46,12 @@ def mask_of(scan: Scan, undersampling: Undersampling | None) -> np.ndarray:
     """
     if scan.mask is not None and not (undersampling and is_complete(scan)):
         if undersampling is not None:
-            raise InputError(f"{scan.name}: is undersampled already (it has a mask); leave out --mask-type")
+            raise InputError(f"{scan.name}: is already undersampled (it has a mask); leave out --mask-type")
         return scan.mask
     measured = acquired_samples(scan)
     if undersampling is not None:
         if _has_gaps(measured):
-            raise InputError(f"{scan.name}: is undersampled already (samples are missing); leave out --mask-type")
+            raise InputError(f"{scan.name}: is already undersampled (samples are missing); leave out --mask-type")
         u = undersampling
         shape = (scan.kspace.shape[-2], scan.kspace.shape[-1])
         pattern = sampling_pattern(u.mask_type, shape, u.acceleration, u.center_fraction, seed_of(scan.name), u.axis)
@@ -60,7 +60,8 @@ def mask_of(scan: Scan, undersampling: Undersampling | None) -> np.ndarray:
         raise InputError(f"{scan.name}: k-space is zero everywhere; there is nothing to reconstruct from")
     if measured[..., encoded_lines(scan)].all():
         raise InputError(
-            f"{scan.name}: k-space is complete and has no mask; add --mask-type to undersample it, or store its mask"
+            f"{scan.name}: k-space is fully sampled and has no mask; add --mask-type to undersample it, or store "
+            "its mask"
         )
     return measured
 

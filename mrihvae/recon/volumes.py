@@ -62,22 +62,22 @@ def reconstruct_scan(
     Parameters
     ----------
     scan : fully sampled or undersampled; k-space complex64 (slice, H, W) or (slice, coil, H, W)
-    mask : bool (W,) or (H, W), True where acquired; the rest is ignored even where the scan holds it; None for the
-        scan's own (`mrihvae.recon.mask_of`)
-    method : see `mrihvae.load_method`; a name, or None for the hybrid one, takes shipped weights
+    mask : bool (W,) or (H, W), True where acquired; other samples of the scan are ignored; None for the scan's own mask
+        (`mrihvae.recon.mask_of`)
+    method : see `mrihvae.load_method`; a name, or None for "hybrid", uses shipped weights
     samples : number of posterior samples, for the uncertainty of the image; 0 for none
-    seed : of the samples
+    seed : random seed of the samples
     batch_size : number of coil images that are reconstructed together; it changes speed and memory, not results
-    progress : called after each batch with the number of its slices
-    complex_image : whether complex images are kept, too
-    first : number of the first slice in its volume: every slice has samples of its own
+    progress : called after each batch with its number of slices
+    complex_image : whether to keep complex images as well
+    first : number of the first slice in its volume: every slice has its own samples
     part : slices to reconstruct, without `samples`; None for all. Where it begins with a batch of the whole scan, its
         images are the same, to the last bit, as those of the whole
 
     Returns
     -------
-    see `Reconstruction`; magnitudes of several coils are what `CoilSettings.output` says, zero-filled ones
-    root-sum-of-squares
+    see `Reconstruction`; several coils are combined as set by `CoilSettings.output`, or by root-sum-of-squares if
+    zero-filled
 
     Raises
     ------
@@ -246,7 +246,7 @@ def _checked_mask(scan: Scan, mask: np.ndarray) -> np.ndarray:
         found = f"of shape {mask.shape}" if isinstance(mask, np.ndarray) else type(mask).__name__
         raise InputError(f"{scan.name}: mask is {found}; give a NumPy array (W,) or (H, W) for k-space of {shape}")
     if mask.dtype != bool and not np.isin(mask, (0, 1)).all():
-        raise InputError(f"{scan.name}: mask must hold True and False, or 1 and 0, alone")
+        raise InputError(f"{scan.name}: mask must hold only True and False, or 1 and 0")
     return mask.astype(bool, copy=False)
 
 

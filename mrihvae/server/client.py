@@ -41,7 +41,7 @@ def parse_address(text: str) -> Address:
         host, port = text, str(PORT)
     host = host.removeprefix("[").removesuffix("]")
     if not host or not port.isdecimal() or not 0 < int(port) < 2**16:
-        raise InputError(f"address '{text}': is no HOST:PORT; give, for example, 127.0.0.1:{PORT}")
+        raise InputError(f"address '{text}': is not HOST:PORT; give, for example, 127.0.0.1:{PORT}")
     return Address(host, int(port))
 
 
@@ -82,7 +82,9 @@ def exchange_messages(
         try:
             closed = yield from read_messages(exchange.receive)
         except TimeoutError as error:
-            raise ServerLostError(f"{address}: no answer for {timeout:g} s; see its log, or raise --timeout") from error
+            raise ServerLostError(
+                f"{address}: no reply for {timeout:g} s; see the server's log, or raise --timeout"
+            ) from error
         except StreamError as error:
             raise exchange.failure or ServerLostError(f"{address}: {error}") from error
         finally:

@@ -56,8 +56,8 @@ class Engine:
         kind = min(coils, SEVERAL)
         if kind not in self.methods:
             raise InputError(
-                f"scan of {coils} {'coil' if coils == 1 else 'coils'}: the server's protocol is for others; start it "
-                "with another, or without one"
+                f"scan of {coils} {'coil' if coils == 1 else 'coils'}: the server's protocol does not support this "
+                "number of coils; start it with another, or without one"
             )
         return change_method(self.methods[kind], request.method, request.samples)
 

@@ -92,7 +92,7 @@ def _warn_of_remote(settings: ServerSettings) -> None:
             f"{reached}; use 127.0.0.1 behind SSH or TLS (docs/scanner.md), or add --allow-remote in a network that "
             "you trust"
         )
-    LOG.warning("%s: let a firewall admit the scanner alone", reached)
+    LOG.warning("%s: set up a firewall that admits only the scanner", reached)
 
 
 def allow_files(settings: ServerSettings) -> None:

@@ -213,7 +213,7 @@ class Lobby:
                     self._end(one)
                 one.checked, one.received = now + DRAINED, 0
         if self._refused and now - self._logged > LOGGED:
-            LOG.warning("%d connections were refused or dropped, for too many wait", self._refused)
+            LOG.warning("%d connections were refused or dropped, because too many wait", self._refused)
             self._refused, self._logged = 0, now
         if self._closed:
             self._clear()
@@ -230,7 +230,7 @@ class Lobby:
         with suppress(queue.Empty):
             while True:
                 guest = self.ready.get_nowait()
-                LOG.warning("a scan was cut off, for the server stops")
+                LOG.warning("a scan was cut off because the server is stopping")
                 self._dismiss(guest, "the server stops")
 
     def _dismiss(self, guest: Guest, reason: str, logged: bool = False) -> None:

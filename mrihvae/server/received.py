@@ -64,7 +64,7 @@ def denoise(image: ReceivedImage, device: str) -> ReceivedImage:
     for text in found.warnings:
         warn(text)
     if not np.isfinite(found.restored).all():
-        warn("an image could not be denoised, for the result is not finite: it was sent back unchanged")
+        warn("an image could not be denoised, because the result is not finite: it was sent back unchanged")
         return image
     restored = found.restored.reshape(image.data.shape)
     if image.data.dtype.kind in "iu":
@@ -76,7 +76,7 @@ def denoise(image: ReceivedImage, device: str) -> ReceivedImage:
 def _obstacle(image: ReceivedImage) -> str:
     """Say why an image cannot be denoised; nothing if it can be."""
     if image.data.dtype.kind == "c" or image.head.image_type not in TYPES:
-        return "no magnitude image"
+        return "not a magnitude image"
     if image.data.shape[2] * image.data.shape[3] > LARGEST:
         return f"larger than {LARGEST} pixels"
     return "" if np.isfinite(image.data).all() else "not finite"
@@ -90,7 +90,9 @@ def _attributes(image: ReceivedImage) -> bytes:
             parse_xml(xml)
         meta = ismrmrd.Meta.deserialize(xml)
     except (SyntaxError, ValueError, AssertionError) as error:  # ElementTree's error is the first
-        raise StreamError("stream: attributes of an image are not those of MRD; check who wrote them") from error
+        raise StreamError(
+            "stream: attributes of an image are not those of MRD; check the program that wrote them"
+        ) from error
     meta = ismrmrd.Meta({name: _listed(value) or "" for name, value in meta.items() if name})
     for name, text in (
         ("ImageProcessingHistory", ["MRIHVAE", DENOISED]),

@@ -104,7 +104,7 @@ class Request:
         if isinstance(inner, dict):
             return self.updated(found).updated(inner)
         if inner is not None:
-            warn(f"\"parameters\" of the JSON '{_quoted(text)}' are no object; they were ignored")
+            warn(f"\"parameters\" of the JSON '{_quoted(text)}' are not an object; they were ignored")
         return self.updated(found)
 
     def from_header(self, header: Mapping[str, str]) -> Request:
@@ -126,7 +126,7 @@ class Request:
                 try:
                     values |= _values(name, value)
                 except InputError as error:
-                    warn(f"{error}; it was ignored, as if it were another program's")
+                    warn(f"{error}; it was ignored, because it may belong to another program")
             elif difflib.get_close_matches(_plain(name), KNOWN, 1, NEAR):
                 warn(_unknown(name))
         return replace(self, **values).updated(own)

@@ -171,9 +171,9 @@ class Session:
             self._warn([f"lines that came after their slice was complete, and were not used: {sorter.late}"])
         self._warn(sorter.warnings)
         if not self.images:
-            self._warn(["the scan had no line of an image"])
+            self._warn(["the scan had no image lines"])
         if self.series is not None and not self.series.order.is_anatomical:
-            self._warn(["slices are numbered as they were acquired, and so are their images; sort them by position"])
+            self._warn(["slices and their images are numbered in order of acquisition; sort them by position"])
 
     def _kspace_bytes(self) -> int:
         """Return how much k-space is held of slices that are not complete."""

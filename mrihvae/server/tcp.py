@@ -75,7 +75,7 @@ class Server:
         self._lobby.close()
         _join(workers, GRACE)
         for connection in list(self._open):
-            LOG.warning("a scan was cut off, for the server stops")
+            LOG.warning("a scan was cut off because the server is stopping")
             with suppress(OSError):
                 connection.shutdown(socket.SHUT_RDWR)
         ended = _join(workers, CUT)

@@ -156,7 +156,7 @@ def simulate_file(
             target[row] = (coil_images.square().sum(dim=0).sqrt() if coils else coil_images[0]).numpy()
             deviations.append(deviation)
         if settings.noise and not any(deviations):
-            what = f"nearly nothing but 0 in a matrix of {size[0]} x {size[1]}"
+            what = f"almost only zeros in a matrix of {size[0]} x {size[1]}"
             raise InputError(f"{images[0][0]}: {what}; lower the matrix, or remove it")
         file[TARGETS["multicoil" if coils else "singlecoil"]] = target
         file["ismrmrd_header"] = header_xml(size, settings.coils).encode()

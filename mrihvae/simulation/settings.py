@@ -17,13 +17,15 @@ class ScannerSettings:
 
     Attributes
     ----------
-    coils : number of receive coils; a single one has an even field of 1
-    fields : coil sensitivities of multi-coil scans: "birdcage", all alike around the object, or "random" for each file
+    coils : number of receive coils; a single coil has a uniform sensitivity of 1
+    fields : coil sensitivities of multi-coil scans: "birdcage", identical coils around the object, or "random" for each
+        file
     matrix : H and W; larger images are resampled to it by cropping k-space, smaller ones are zero-padded
-    noise : standard deviation per complex sample and coil, over the 99th percentile of the slice's root-sum-of-squares
-        image without noise, so that images of any number of coils are equally noisy
-    noise_correlation : fraction of the noise's power, 0 to below 1, that coils have in common through their fields;
-        files then have a noise scan, noise, complex64 (coils, samples); None for uncorrelated noise and no noise scan
+    noise : standard deviation per complex sample and coil, relative to the 99th percentile of the noise-free
+        root-sum-of-squares image of the slice, so images of any number of coils are equally noisy
+    noise_correlation : fraction of the noise power, from 0 to below 1, that is shared by coils through their
+        sensitivities; files then have a noise scan, noise, complex64 (coils, samples); None for uncorrelated noise and
+        no noise scan
     seed : equal seeds give equal scans; fields, phase and noise depend on it, sampling patterns do not
 
     Raises

@@ -15,7 +15,7 @@ class AdaptSettings:
 
     Attributes
     ----------
-    steps : optimizer steps at most, of the whole run
+    steps : maximum number of optimizer steps of the whole run
     learning_rate : after `warmup` steps, and from then on
     warmup : steps over which the learning rate rises
     held_out : share of the acquired samples outside of the calibration region that a step holds out
@@ -27,7 +27,7 @@ class AdaptSettings:
     second_every : every n-th step gives r its own reconstruction as the guess (a second round); 0 for none
     ema : decay of the averaged weights, which are checked
     clip : largest norm of a gradient
-    seed : of all random choices
+    seed : seed of all random choices
     """
 
     steps: int = 400

@@ -106,7 +106,7 @@ class SimulationSettings:
                 f"{self.least_acceleration}, and that at least 1"
             )
         if len(self.noise) != 2 or not 0 < self.noise[0] <= self.noise[1]:
-            raise InputError(f"noise {self.noise} must be two numbers above 0, the lesser one first")
+            raise InputError(f"noise {self.noise} must be two numbers above 0, the smaller one first")
         least_0 = ("extra_noise", "rotation", "tissue_phase", "anisotropy")
         probabilities = ("partial_resolution", "physical_phase", "tone", "inversion", "blur", "empty", "one_coil")
         if any(getattr(self, name) < 0 for name in least_0):
@@ -114,11 +114,11 @@ class SimulationSettings:
         if any(not 0 <= getattr(self, name) <= 1 for name in probabilities):
             raise InputError(f"{', '.join(probabilities[:-1])} and {probabilities[-1]} must be in [0, 1]")
         if len(self.fill) != 2 or not 0 < self.fill[0] <= self.fill[1]:
-            raise InputError(f"fill {self.fill} must be two numbers above 0, the lesser one first")
+            raise InputError(f"fill {self.fill} must be two numbers above 0, the smaller one first")
         if unknown := set(self.masks) - set(MASK_SHARES):
             raise InputError(f"masks: {', '.join(sorted(unknown))} unknown; choose of {', '.join(MASK_SHARES)}")
         if len(self.coils) != 2 or not 1 <= self.coils[0] <= self.coils[1]:
-            raise InputError(f"coils {self.coils} must be two numbers of at least 1, the lesser one first")
+            raise InputError(f"coils {self.coils} must be two numbers of at least 1, the smaller one first")
 
 
 def draw_batch(

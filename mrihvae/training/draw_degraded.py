@@ -42,7 +42,7 @@ def draw_degraded(
     rng : every random choice comes from it
     """
     if any(raw for _, raw in images):
-        raise InputError("raw k-space has noise of its own: degraded images are drawn from magnitudes")
+        raise InputError("raw k-space is already noisy: degraded images are made from magnitudes")
     kind, real = str(rng.choice(list(KINDS), p=list(KINDS.values()))), bool(rng.random() < REAL_SHARE)
     truth = torch.stack([ifft2c(simulate_scan(array, shape, settings, rng)[0]) for array, _ in images])
     truth = truth.abs() if real else truth

@@ -71,6 +71,6 @@ def cut_log(path: Path, step: int) -> None:
         with path.open() as file:
             lines = [line for line in file if line.endswith("\n") and json.loads(line)["step"] <= step]
     except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
-        raise InputError(f"{path}: is no log of a run ({error}); move it away, and resume again") from error
+        raise InputError(f"{path}: is not a log of a run ({error}); move it away, and resume again") from error
     with atomic_write(path) as temporary:
         temporary.write_text("".join(lines))

@@ -52,7 +52,7 @@ class TrainSettings:
     clip, skip : multiples of a group's mean gradient norm, beyond which it is clipped, or the step skipped
     validate_every : the averaged weights are scored every n-th step, if there are scans to score them on; 0 for never
     bf16 : compute convolutions and Muon's matrices in bfloat16, where there are instructions for it
-    seed : of all random choices
+    seed : seed of all random choices
     """
 
     steps: int = 10_000
@@ -179,7 +179,7 @@ def _take(net: HVAE, weights: HVAE) -> None:
     lost = [name for name in there if name not in own and not name.startswith(GUESS)]
     if lost:
         raise InputError(
-            f"the weights to start from have '{lost[0]}' and the model has not; give their own model settings"
+            f"the weights to start from have '{lost[0]}' but the model does not; give their own model settings"
         )
     with torch.no_grad():
         for name, parameter in own.items():
@@ -207,7 +207,7 @@ def _take_guess(net: HVAE, weights: HVAE) -> None:
     if not own or not same:
         names = ("cascades", "guess_widths", "guess_memory", "guess_fold", "guess_shared")
         wanted = ", ".join(f"{name} {getattr(weights.settings, name)}" for name in names)
-        raise InputError(f"the weights of the first guess are of another one than the model's; set {wanted}")
+        raise InputError(f"the weights of the first guess do not fit the model's first guess; set {wanted}")
     with torch.no_grad():
         for name, parameter in own.items():
             parameter.copy_(there[name])
@@ -305,7 +305,7 @@ def continue_weights(path: Path, device: torch.device | str, **changes: Any) -> 
     weights, card = load_model(str(path), device), load_card(path)
     lacking = [name for name in ("training", "simulation", "counters") if not isinstance(card.get(name), dict)]
     if lacking:
-        raise InputError(f"{path}: its card has no '{lacking[0]}', so that its run is not known; use --weights")
+        raise InputError(f"{path}: its card has no '{lacking[0]}', so its run is unknown; use --weights")
     training = from_dict(TrainSettings, {**card["training"], **changes}, f"{path}, training")
     simulation = from_dict(SimulationSettings, card["simulation"], f"{path}, simulation")
     run = Run.new(weights.settings, training, simulation, device, weights)

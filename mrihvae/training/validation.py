@@ -37,7 +37,7 @@ class ValidationSettings:
     shape : (H, W)
     coils : numbers of coils
     accelerations : R, of fastMRI's random masks, with a calibration region (ACS) of about 0.32 / R of the lines
-    seed : of all random choices
+    seed : seed of all random choices
     """
 
     slices: int = 4

@@ -33,7 +33,7 @@ def from_dict(cls: type[T], values: Mapping[str, Any], where: str) -> T:
         An unknown key (the nearest known one is named), or a value that the dataclass refuses.
     """
     if not isinstance(values, Mapping):
-        raise InputError(f"{where}: {values!r} is no dictionary of settings; write names and values in braces")
+        raise InputError(f"{where}: {values!r} is not a dictionary of settings; write names and values in braces")
     known = setting_names(cls)
     for key in values:
         if key not in known:
@@ -51,7 +51,7 @@ def from_dict(cls: type[T], values: Mapping[str, Any], where: str) -> T:
     if wrong is None:
         return found
     usual = _default(known[wrong], wrong)
-    what = f"it must be of the kind of its default, {usual!r}"
+    what = f"it must have the type of its default, {usual!r}"
     if usual is dataclasses.MISSING:
         what = _mismatch(known[wrong], wrong, given[wrong])
     raise InputError(f"{where}: {wrong} is {values[wrong]!r}; {what}")

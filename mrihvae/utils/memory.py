@@ -93,7 +93,7 @@ def check_slice(what: str, height: int, width: int) -> None:
     """Raise InputError for a slice of more than `LARGEST_SLICE` pixels."""
     if height * width > LARGEST_SLICE:
         side = math.isqrt(LARGEST_SLICE)
-        raise InputError(f"{what} has slices of {height} x {width}; those of at most {side} x {side} pixels are read")
+        raise InputError(f"{what} has slices of {height} x {width}; at most {side} x {side} pixels are supported")
 
 
 def _bytes_of(gib: float | str, name: str) -> int:

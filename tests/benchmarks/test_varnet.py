@@ -188,7 +188,7 @@ def test_command_trains_resumes_and_names_mistakes(tmp_path: Path, capsys: pytes
 
 def test_settings_are_checked() -> None:
     for change in ({"mask_type": "poisson"}, {"coils": (5, 4)}, {"calibration": 0.0}):
-        with pytest.raises(ValueError, match=r"not of lines|lesser one first|calibration in"):
+        with pytest.raises(ValueError, match=r"not of lines|smaller one first|calibration in"):
             VarNetSettings(**change)
 
 

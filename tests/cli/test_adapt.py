@@ -57,7 +57,7 @@ def test_adapted_weights_reconstruct(
     assert [scan["name"] for scan in scans] == (["a.h5", "b.h5"] if kind == "one" else ["c.h5"])
     assert scans[0]["acceleration"] == pytest.approx(48 / LINES.sum(), abs=1e-3)
     assert scans[0]["coils"] == (1 if kind == "one" else 3)
-    assert card["adapted to"]["license"].startswith("data of the user")
+    assert card["adapted to"]["license"].startswith("the user's data")
     assert card["spread"] == 1.5 and card["data"] == [{"path": "heads"}]
     assert card["begun"]["all"].startswith("small, SHA-256 ")
     before, after = load_model(str(start)).state_dict(), load_model(str(site / "weights.safetensors")).state_dict()
@@ -69,7 +69,7 @@ def test_resumed_run(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture
     assert run(*words, "--steps", "40", "--minutes", "0.00001") == 0
     assert "stopped at step 1 of 40; continue with --resume" in capsys.readouterr().out
     assert "already holds a run; add --resume" in error_of(capsys, *words)
-    assert "the run that is resumed has 0" in error_of(capsys, *words, "--resume", "--seed", "3")
+    assert "the resumed run has 0" in error_of(capsys, *words, "--resume", "--seed", "3")
     other = ("adapt", folder / "one" / "a.h5", *words[2:], "--resume")
     assert "its run was started with other scans" in error_of(capsys, *other)
     assert run(*words, "--resume", "--steps", "3") == 0
@@ -82,9 +82,9 @@ def test_resumed_run(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture
     [
         ("", (), "SCANS: nothing to adapt to"),
         ("full", (), "e.h5: is fully sampled; train on such scans with 'mrihvae train'"),
-        ("few", (), "d.h5: too few lines were acquired outside of the calibration region"),
+        ("few", (), "d.h5: too few lines were acquired outside the calibration region"),
         ("nowhere", (), "nowhere"),
-        ("one several", (), "SCANS: some have one coil and some several"),
+        ("one several", (), "SCANS: single-coil and multi-coil scans need different weights"),
         ("one", ("--checkpoint", "restoration"), "these weights have no posterior for undersampled scans"),
         ("one", ("--checkpoint", "nothing"), "nothing: neither shipped weights"),
         ("one", ("--steps", "0"), "--minutes, --steps and --slices: must be above 0"),

@@ -57,7 +57,7 @@ def test_bounds_of_a_volume(folder: Path, tmp_path: Path, capsys: pytest.Capture
     ]
     np.testing.assert_array_equal(*images)
     assert main(["report", str(tmp_path / "out")]) == 0
-    assert "their scans are like those of the calibration" in (tmp_path / "out/report.html").read_text()
+    assert "their scans resemble those of the calibration" in (tmp_path / "out/report.html").read_text()
 
 
 def test_other_weights_and_settings_are_not_calibrated(folder: Path, tmp_path: Path) -> None:
@@ -81,7 +81,7 @@ def test_what_is_measured_stays(folder: Path, capsys: pytest.CaptureFixture[str]
     before = (folder / "small.calibration.json").read_text()
     words = ["calibrate", folder / "scans", "--checkpoint", folder / "small.safetensors", "--work", folder / "work"]
     words = [*map(str, words), "--acceleration", "2", "--samples", "2"]
-    assert main(words) == 2 and "is there already; add --overwrite" in capsys.readouterr().err
+    assert main(words) == 2 and "is already there; add --overwrite" in capsys.readouterr().err
     for path in (folder / "scans").iterdir():
         assert (folder / "work" / f"{path.stem}_random_2_{json.loads(before)['weights']}.npz").is_file()
     assert main([*words, "--overwrite"]) == 0 and (folder / "small.calibration.json").read_text() == before

@@ -190,11 +190,11 @@ def test_each_repetition_is_a_file(tmp_path: Path, capsys: pytest.CaptureFixture
 @pytest.mark.parametrize(
     ("source", "output", "said"),
     [
-        ("scan.h5", "a.gif", "a.gif: no format is known by this suffix; choose one of .h5, .nii"),
-        ("scan.h5", "scan.h5", "scan.h5: is the input, too"),
-        ("masked.h5", "a.nii", "masked.h5: is undersampled, so that it has no images yet; run 'mrihvae reconstruct'"),
+        ("scan.h5", "a.gif", "a.gif: unknown suffix; choose one of .h5, .nii"),
+        ("scan.h5", "scan.h5", "scan.h5: is also the input"),
+        ("masked.h5", "a.nii", "masked.h5: is undersampled, so it has no images yet; run 'mrihvae reconstruct'"),
         ("missing.h5", "a.nii", "missing.h5: file not found"),
-        ("uneven.h5", "a.nii", "a.nii: slices do not lie in an even row"),
+        ("uneven.h5", "a.nii", "a.nii: slices are not evenly spaced"),
         ("scan.h5", "scan.h5/a.cfl", "cannot be written"),
     ],
 )
@@ -242,7 +242,7 @@ def test_slice_of_a_volume(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
 
 
 def test_voxels_that_the_header_tells_are_kept(tmp_path: Path) -> None:
-    """fastMRI's headers have a field of view and no place: NIfTI gets the size of voxels, and no transform."""
+    """fastMRI's headers have a field of view and no place: NIfTI gets the voxel size, and no transform."""
     space = "<matrixSize><x>24</x><y>20</y><z>1</z></matrixSize>"
     fov = "<fieldOfView_mm><x>48</x><y>30</y><z>5</z></fieldOfView_mm>"
     header = (
@@ -271,7 +271,7 @@ def test_partial_echoes_stay_undersampled(suffix: str, tmp_path: Path, capsys: p
     capsys.readouterr()
     assert run("convert", tmp_path / "scan.h5", tmp_path / f"a{suffix}") == 0
     told = capsys.readouterr().err
-    assert ("has no place for noise scan" in told) == (suffix != ".h5")
+    assert ("cannot store noise scan" in told) == (suffix != ".h5")
     assert ("partial readouts" in told) == (suffix == ".cfl")
     (found,) = open_kspace(tmp_path / f"a{suffix}")
     mask = source.mask if suffix == ".cfl" else mask_of(found, None)

@@ -173,7 +173,7 @@ def test_more_workers_than_memory(
 ) -> None:
     monkeypatch.setattr(dask_engine, "MEMORY_LIMIT", 2**31)
     words = ("reconstruct", scans / "file0.h5", "--output", tmp_path / "out", *METHOD, "--workers", "2")
-    assert error_of(capsys, *words) == "--workers 2: too many for the memory of this machine; take fewer"
+    assert error_of(capsys, *words) == "--workers 2: too many for the memory of this machine; use fewer"
 
 
 class LostFuture:
@@ -199,7 +199,7 @@ class LostClient:
 
 def test_a_scheduler_that_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(dask_engine, "as_completed", lambda futures, loop: iter(futures))
-    with pytest.raises(InputError, match="the scheduler has ended, .* go on by --resume"):
+    with pytest.raises(InputError, match="the scheduler has ended .* continue with --resume"):
         list(_completed(LostClient(), "run", [Task("one", tmp_path, int)]))  # type: ignore[arg-type]
 
 

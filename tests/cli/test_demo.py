@@ -85,7 +85,7 @@ def test_tables_are_true(shown: Shown) -> None:
 
 def test_what_to_do_next(shown: Shown) -> None:
     assert f"{shown.output / 'report.html'}: 2 volumes" in shown.printed
-    steps = shown.printed.partition("Next, with a scan of your own:\n")[2].splitlines()
+    steps = shown.printed.partition("Next, with your own scan:\n")[2].splitlines()
     assert [step.split()[:2] for step in steps] == [["mrihvae", name] for name in ("info", "reconstruct", "report")]
     assert all(step.split()[1] in COMMANDS for step in steps)
 

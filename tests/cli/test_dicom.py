@@ -42,7 +42,7 @@ def test_convert_from_and_to_dicom(tmp_path: Path, capsys: pytest.CaptureFixture
     assert source.ImagePositionPatient == copy.ImagePositionPatient
     assert source.StudyInstanceUID == copy.StudyInstanceUID  # DICOM stays in its study
     assert "5 images need a folder" in error_of(capsys, "convert", tmp_path / "a.nii.gz", tmp_path / "b.dcm")
-    assert "is the input, too" in error_of(capsys, "convert", tmp_path / "dicom", tmp_path / "dicom")
+    assert "is also the input" in error_of(capsys, "convert", tmp_path / "dicom", tmp_path / "dicom")
     (tmp_path / "empty").mkdir()
     assert "empty: no file to convert" in error_of(capsys, "convert", tmp_path / "empty", "a", "--format", "nii")
 
@@ -84,7 +84,7 @@ def test_convert_like_another_file(tmp_path: Path, capsys: pytest.CaptureFixture
     assert "no geometry can be taken from it" in said
     scan = write_scan(tmp_path / "scan.h5")
     said = error_of(capsys, "convert", scan, tmp_path / "c.cfl", "--like", tmp_path / "scanner")
-    assert said == "--like: goes with images; add --images, or leave it out"
+    assert said == "--like: only applies to images; add --images, or leave it out"
 
 
 @pytest.mark.parametrize(("form", "names"), [("dcm", ["a", "b"]), ("nii", ["a.nii.gz", "b.nii.gz"])])
@@ -95,7 +95,7 @@ def test_convert_a_folder(form: str, names: list[str], tmp_path: Path, capsys: p
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == names
     assert capsys.readouterr().out.split() == [str(tmp_path / "out" / name) for name in names]
     said = error_of(capsys, "convert", tmp_path / "in", tmp_path / "out")
-    assert said.endswith("in: is a folder, whose files are converted into a folder; add --format")
+    assert said.endswith("in: is a folder; add --format to convert its files into a folder")
 
 
 @pytest.mark.parametrize(("form", "name"), [("nii", "a.nii.gz"), ("dcm", "a")])

@@ -50,7 +50,7 @@ def test_sound_installation(capsys: pytest.CaptureFixture[str], quick: None) -> 
     assert limits["memory"] >= limits["memory_available"] > 2**20 and str(Path.cwd()) in limits["free_disk"]
     assert main(["doctor"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0].startswith("mrihvae       ") and lines[-1] == "result        all is well"
+    assert lines[0].startswith("mrihvae       ") and lines[-1] == "result        all checks passed"
     assert any(line.startswith("weights       default: whole, SHA-256 ") for line in lines)
 
 
@@ -106,7 +106,7 @@ def test_missing_packages(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Captur
     missing = {row["extra"]: row["missing"] for row in result["extras"]}
     assert missing["mrd"] == missing["mrd2"] == missing["twix"] == ["ismrmrd"] and missing["dicom"] == []
     assert main(["doctor"]) == 1
-    assert "extra         mrd: without ismrmrd; pip install 'mrihvae[mrd]'" in capsys.readouterr().out.splitlines()
+    assert "extra         mrd: missing ismrmrd; pip install 'mrihvae[mrd]'" in capsys.readouterr().out.splitlines()
 
 
 def test_full_disk_and_few_files(

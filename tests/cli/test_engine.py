@@ -33,12 +33,12 @@ def test_workers_that_options_describe(monkeypatch: pytest.MonkeyPatch) -> None:
     [
         ({"workers": 0}, "--workers 0: must be at least 1"),
         ({"workers": 1, "scheduler": "tcp://a:1"}, "--workers and --scheduler: contradict each other"),
-        ({"worker_memory": 1.0}, "--worker-memory: goes with --workers; add it, or leave this option out"),
-        ({"threads_per_worker": 1}, "--threads-per-worker: goes with --workers"),
+        ({"worker_memory": 1.0}, "--worker-memory: needs --workers; add it, or leave this option out"),
+        ({"threads_per_worker": 1}, "--threads-per-worker: needs --workers"),
         ({"workers": 1, "threads_per_worker": 0}, "--threads-per-worker 0: must be at least 1"),
         ({"workers": 1, "worker_memory": float("nan")}, "--worker-memory nan: must be a number of GiB, at least 1"),
         ({"workers": 1, "worker_memory": 0.5}, "--worker-memory 0.5: must be a number of GiB, at least 1"),
-        ({"scheduler": "tcp://a:1", "worker_memory": 1.0}, "--worker-memory: is of local workers"),
+        ({"scheduler": "tcp://a:1", "worker_memory": 1.0}, "--worker-memory: only applies to local workers"),
     ],
 )
 def test_options_that_cannot_be(given: dict[str, Any], message: str) -> None:
@@ -52,7 +52,7 @@ def test_without_the_extra(
 ) -> None:
     monkeypatch.setattr(engine, "find_spec", lambda name: None)
     told = error_of(capsys, "reconstruct", write_scan(tmp_path / "a.h5"), "--output", tmp_path / "out", *words)
-    assert told == f"{words[0]}: takes Dask's package distributed; pip install 'mrihvae[cluster]'"
+    assert told == f"{words[0]}: needs Dask's package distributed; pip install 'mrihvae[cluster]'"
 
 
 def test_tasks_in_this_process_are_done_when_their_results_are_requested() -> None:

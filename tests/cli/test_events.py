@@ -39,7 +39,7 @@ def test_volumes_warnings_and_failures(tmp_path: Path) -> None:
     (row,) = json.loads((tmp_path / "out/reconstruct.json").read_text())["volumes"]
     assert [event["warning"] for event in warnings] == row["warnings"]
     assert (failure["event"], failure["level"], failure["file"]) == ("failure", "error", "b.h5")
-    assert "k-space is complete" in failure["error"] and end["status"] == 1 and end["seconds"] > 0
+    assert "k-space is fully sampled" in failure["error"] and end["status"] == 1 and end["seconds"] > 0
 
 
 def test_errors_that_end_a_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -54,7 +54,7 @@ def test_images_come_before_the_next_lines_are_sent(monkeypatch: pytest.MonkeyPa
 @pytest.mark.parametrize(
     "payload, word",
     [
-        (mrd.header("no XML"), "header is no XML"),
+        (mrd.header("no XML"), "header is not XML"),
         (b"\1", "ended within the number of a message"),
         (stream(*scan(slices=1), parameters={"samples": "\ud800\n"}), "parameter samples '?': must be a whole number"),
     ],
@@ -88,7 +88,7 @@ def test_reader_that_goes() -> None:
         running.stdout.close()
         _, told = running.communicate(stream(*scan()))
     assert running.returncode == 1
-    assert told == b"mrihvae: error: the program that takes the images has gone; see what it says\n"
+    assert told == b"mrihvae: error: the program that reads the images has ended; see its messages\n"
 
 
 def streamed(tmp_path: Path, payload: bytes, *options: str | Path) -> tuple[int, bytes]:
@@ -108,7 +108,7 @@ def test_streams_that_are_empty_or_cut(tmp_path: Path, capsys: pytest.CaptureFix
         (mrd.close(), 0, "stream: is empty"),
         (stream(xml, lines[:40], closing=False), 2, "stream: ended with neither its last line nor a close message"),
         (stream(xml, [], closing=False), 0, "stream: ended with neither its last line nor a close message"),
-        (stream(xml, []), 0, "stream: has no line of an image"),
+        (stream(xml, []), 0, "stream: has no image lines"),
     ):
         status, written = streamed(tmp_path, payload)
         *texts, last = mrd.parse_replies(written)
@@ -190,4 +190,4 @@ def test_version_2(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         [item.value.data[0, 0] for item in items], [expected(lines, 24, ZERO, k) for k in range(2)]
     )
     status, written = streamed(tmp_path, payload[:-1000])
-    assert status == 2 and written == b"" and "it was cut" in capsys.readouterr().err
+    assert status == 2 and written == b"" and "it is truncated" in capsys.readouterr().err

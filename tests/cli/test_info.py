@@ -177,7 +177,7 @@ def test_files_of_other_formats(kspace: np.ndarray, tmp_path: Path, capsys: pyte
     }  # fmt: skip
     assert all(about["scans"][0]["coils"] == 4 for about in formats.values())
     assert formats["k.h5"]["warnings"] == [
-        "k-space was taken from 'ksp', the only array that can be it; --key names another"
+        "k-space was read from 'ksp', the only array that can be k-space; use --key for another"
     ]
 
 

@@ -143,7 +143,7 @@ BAD_SCANS: dict[str, tuple[Callable[[Path], object], str]] = {
     "zero lines": (lambda path: write_scan(path, mask=np.zeros(20)), "'mask' marks no sample as acquired"),
     "short mask": (lambda path: write_scan(path, mask=np.ones(7)), "'mask' has shape (7,) but k-space has 20 lines"),
     "zeros": (lambda path: write_scan(path, kspace=np.zeros((2, 24, 20), np.complex64)), "zero everywhere"),
-    "complete": (lambda path: write_scan(path), "is complete and has no mask; add --mask-type"),
+    "complete": (lambda path: write_scan(path), "is fully sampled and has no mask; add --mask-type"),
 }
 
 
@@ -165,7 +165,7 @@ def test_bad_scan(kind: str, tmp_path: Path, capsys: pytest.CaptureFixture[str])
         (["--mask-type", "random", "--acceleration", "0"], "acceleration 0 is not a number of at least 1"),
         (["--mask-type", "random", "--acceleration", "2.5"], "acceleration 2.5 is not a whole number of at least 1"),
         (["--mask-type", "random", "--center-fraction", "2"], "center fraction 2.0 is not in (0, 1]"),
-        (["--center-fraction", "0.1"], "--center-fraction: goes with --mask-type"),
+        (["--center-fraction", "0.1"], "--center-fraction: needs --mask-type"),
         (["--batch-size", "0"], "--batch-size 0: must be at least 1"),
         (["--sweeps", "-1"], "sweeps -1 and beta 1.0 must be at least 0"),
         (["--step", "nan"], "step"),

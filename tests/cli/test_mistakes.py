@@ -138,11 +138,11 @@ reconstruct scan.h5 -o out --sweeps many
 reconstruct scan.h5 full.h5 -o out
     Unused Tokens: ['full.h5']. See 'mrihvae reconstruct --help'.
 reconstruct scan.h5 -o out -v -q
-    --verbose and --quiet: contradict each other; give one of them
+    --verbose and --quiet: contradict each other; give only one of them
 
 # input
 reconstruct -o out
-    INPUT: give a file with k-space or a folder of them, here or by --data_path
+    INPUT: give a file with k-space or a folder of them, here or with --data_path
 reconstruct nowhere.h5 -o out
     nowhere.h5: file not found; give fastMRI HDF5, ...
 reconstruct empty -o out
@@ -184,25 +184,25 @@ reconstruct real.npy -o out --method zero-filled
 reconstruct last.h5 -o out --method zero-filled
     last.h5: axes look like (slice, H, W, coil), with 4 coils last; move coils behind slices
 reconstruct images.h5 -o out --method zero-filled --mask-type random
-    images.h5: holds images, not k-space: its Fourier transform is what k-space looks like; transform it first
+    images.h5: holds images, not k-space: only its Fourier transform looks like k-space; transform it first
 reconstruct corner.h5 -o out --method zero-filled
-    corner.h5: is not centered: the strongest sample is at a corner, as of a Fourier transform without fftshift; ...
+    corner.h5: is not centered: the strongest sample is at a corner, as after a Fourier transform without fftshift; ...
 reconstruct mask_short.h5 -o out --method zero-filled
     mask_short.h5: 'mask' has shape (7,) but k-space has 20 lines and slices of (24, 20); store one entry per line,
     or per sample
 reconstruct mask_empty.h5 -o out --method zero-filled
     mask_empty.h5: 'mask' marks no sample as acquired; there is nothing to reconstruct from
 reconstruct mask_soft.h5 -o out --method zero-filled
-    mask_soft.h5: 'mask' holds 0.0526316 and 1 beside 0; store 1 where a sample was acquired
+    mask_soft.h5: 'mask' holds 0.0526316 and 1 besides 0; store 1 where a sample was acquired
 reconstruct maps.h5 -o out --method sense
     maps.h5: 'sensitivity_maps' is complex64 of shape (1, 4, 24, 12), and k-space has shape (2, 4, 24, 20); store
     complex ...
 reconstruct full.h5 -o out --method zero-filled
-    full.h5: k-space is complete and has no mask; add --mask-type to undersample it, or store its mask
+    full.h5: k-space is fully sampled and has no mask; add --mask-type to undersample it, or store its mask
 reconstruct scan.h5 -o out --method zero-filled --mask-type random
-    scan.h5: is undersampled already (it has a mask); leave out --mask-type
+    scan.h5: is already undersampled (it has a mask); leave out --mask-type
 reconstruct scan.h5 -o out --method zero-filled --challenge multicoil
-    scan.h5: is of one coil, not of challenge 'multicoil'; leave it out, or the option
+    scan.h5: has one coil, which does not match challenge 'multicoil'; leave out the file or the option
 
 # output
 reconstruct scan.h5 -o notes.txt --method zero-filled
@@ -213,52 +213,52 @@ reconstruct scan.h5 -o results --method zero-filled
     results: has results already (reconstruct.json); add --resume to continue, --overwrite to replace them, or
     choose another --output
 reconstruct scan.h5 -o results --method zero-filled --resume --overwrite
-    --overwrite and --resume: contradict each other; give one of them
+    --overwrite and --resume: contradict each other; give only one of them
 reconstruct scan.h5 -o results --method tv --resume
     results/reconstruct.json: was made with method zero-filled, not tv; choose another --output, or give --overwrite
     in place of --resume
 
 # options that would be ignored
 reconstruct scan.h5 -o out --acceleration 4
-    --acceleration: goes with --mask-type; add it, or leave this option out
+    --acceleration: needs --mask-type; add it, or leave this option out
 reconstruct scan.h5 -o out --axis W
-    --axis: goes with --mask-type; add it, or leave this option out
+    --axis: needs --mask-type; add it, or leave this option out
 reconstruct full.h5 -o out --mask-type radial --center-fraction 0.1
-    --center-fraction: --mask-type radial has no use for it (the pattern samples the center by itself); leave it out
+    --center-fraction: does not apply to --mask-type radial (the pattern samples the center by itself); leave it out
 reconstruct full.h5 -o out --mask-type spiral --axis H
-    --axis: --mask-type spiral has no use for it (the pattern has no lines); leave it out
+    --axis: does not apply to --mask-type spiral (the pattern has no lines); leave it out
 reconstruct scan.h5 -o out --gamma 0.2
-    --gamma: --method hybrid has no use for it (it goes with pnp); leave it out
+    --gamma: does not apply to --method hybrid (it applies to pnp); leave it out
 reconstruct scan.h5 -o out --iterations 2
-    --iterations: --method hybrid has no use for it (it goes with pnp); leave it out
+    --iterations: does not apply to --method hybrid (it applies to pnp); leave it out
 reconstruct scan.h5 -o out --strength 0.1
-    --strength: --method hybrid has no use for it (it goes with sense, wavelet, tv); leave it out
+    --strength: does not apply to --method hybrid (it applies to sense, wavelet, tv); leave it out
 reconstruct scan.h5 -o out --method tv --views 2
-    --views: --method tv has no use for it (it goes with hybrid, samples, pnp); leave it out
+    --views: does not apply to --method tv (it applies to hybrid, samples, pnp); leave it out
 reconstruct scan.h5 -o out --method amortized --sweeps 1
-    --sweeps: --method amortized has no use for it (without --samples it refines nothing); leave it out
+    --sweeps: does not apply to --method amortized (it refines nothing without --samples); leave it out
 reconstruct scan.h5 -o out --method pnp --rule adam
-    --rule: --method pnp has no use for it (it goes with hybrid, amortized, samples); leave it out
+    --rule: does not apply to --method pnp (it applies to hybrid, amortized, samples); leave it out
 reconstruct scan.h5 -o out --samples 4 --rule adam
-    --rule: is of refinement, and there is none; add --sweeps, or leave it out
+    --rule: only applies to refinement, and there is none; add --sweeps, or leave it out
 reconstruct scan.h5 -o out --maps espirit
-    --maps: is of several coils, and INPUT has single-coil scans; leave it out
+    --maps: only applies to multi-coil scans, and INPUT has single-coil scans; leave it out
 reconstruct coils.h5 -o out --method zero-filled --virtual-coils 2
-    --virtual-coils: --method zero-filled has no use for it (it leaves coils as they are); leave it out
+    --virtual-coils: does not apply to --method zero-filled (it does not combine or compress coils); leave it out
 reconstruct scan.h5 -o out --method zero-filled --checkpoint default
-    --checkpoint: --method zero-filled has no use for it (it goes with hybrid, amortized, samples, pnp); leave it out
+    --checkpoint: does not apply to --method zero-filled (it applies to hybrid, amortized, samples, pnp); leave it out
 reconstruct scan.h5 -o out --method zero-filled --precision float32
-    --precision: --method zero-filled has no use for it (it goes with hybrid, amortized, samples, pnp); leave it out
+    --precision: does not apply to --method zero-filled (it applies to hybrid, amortized, samples, pnp); leave it out
 reconstruct scan.h5 -o out --method zero-filled --device cuda
     --device cuda: --method zero-filled computes on the CPU; leave it out
 reconstruct scan.h5 -o out --seed 1
-    --seed: is of posterior samples; add --samples, or leave it out
+    --seed: only applies to posterior samples; add --samples, or leave it out
 
 # values, weights and devices
 reconstruct full.h5 -o out --method zero-filled --mask-type random --acceleration 0
     acceleration 0 is not a number of at least 1
 reconstruct scan.h5 -o out --samples 1
-    --samples 1: a standard deviation takes at least 2
+    --samples 1: a standard deviation needs at least 2
 reconstruct scan.h5 -o out --samples 2 --seed -1
     --seed -1: must be at least 0
 reconstruct scan.h5 -o out --method tv --samples 4
@@ -305,9 +305,9 @@ report nowhere
 report empty
     empty: has neither run.json nor reconstruct.json; give the --output of 'mrihvae run' or 'mrihvae reconstruct'
 convert full.h5 full.jpg
-    full.jpg: no format is known by this suffix; choose one of ...
+    full.jpg: unknown suffix; choose one of ...
 convert scan.h5 scan.nii
-    scan.h5: is undersampled, so that it has no images yet; run 'mrihvae reconstruct', and convert what that writes
+    scan.h5: is undersampled, so it has no images yet; run 'mrihvae reconstruct', and convert its output
 
 # training, simulation and restoration
 simulate empty -o out
@@ -329,7 +329,7 @@ adapt notes.txt -o out
 restore photo.png --task deblur -o out
     --task deblur: needs --kernel-width or --kernel; add it
 restore photo.png --task denoise --factor 2 -o out
-    --factor: goes with --task superresolve, not denoise; leave it out
+    --factor: only applies to --task superresolve, not denoise; leave it out
 restore text.h5 --task denoise -o out
     text.h5: ends in none of ...; give an image ...
 sample -o out --seed -1

@@ -362,8 +362,8 @@ def test_resume_refuses_another_axis(scans: Path, tmp_path: Path, capsys: pytest
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (("--samples", "1"), "--samples 1: a standard deviation takes at least 2"),
-        (("--samples", "-3"), "--samples -3: a standard deviation takes at least 2"),
+        (("--samples", "1"), "--samples 1: a standard deviation needs at least 2"),
+        (("--samples", "-3"), "--samples -3: a standard deviation needs at least 2"),
         (
             ("--samples", "4", "--method", "tv"),
             "--samples: tv does not support posterior sampling; choose --method hybrid or amortized or samples",
@@ -372,13 +372,13 @@ def test_resume_refuses_another_axis(scans: Path, tmp_path: Path, capsys: pytest
             ("--samples", "4", "--method", "pnp"),
             "--samples: pnp does not support posterior sampling; choose --method hybrid or amortized",
         ),
-        (("--method", "pnp", "--tau", "1.5"), "pnp settings: tau 1.5 must be in [0, 1]: above 1 the prior would count"),
+        (("--method", "pnp", "--tau", "1.5"), "pnp settings: tau 1.5 must be in [0, 1]: above 1, the prior would have"),
         (("--method", "pnp", "--gamma", "0"), "pnp settings: gamma 0.0 must be above 0"),
         (("--method", "pnp", "--iterations", "0"), "pnp settings: iterations 0 must be at least 1"),
-        (("--keep-samples",), "--keep-samples and --temperature: go with --samples; add it, or leave them out"),
-        (("--temperature", "0.5"), "--keep-samples and --temperature: go with --samples; add it, or leave them out"),
+        (("--keep-samples",), "--keep-samples and --temperature: need --samples; add it, or leave them out"),
+        (("--temperature", "0.5"), "--keep-samples and --temperature: need --samples; add it, or leave them out"),
         (("--samples", "2", "--temperature", "-1"), "inference settings: temperature -1.0 must be at least 0"),
-        (("--samples", "2", "--temperature", "nan"), "inference settings: temperature is nan; it must be"),
+        (("--samples", "2", "--temperature", "nan"), "inference settings: temperature is nan; it must"),
         (("--rounds", "0", "--views", "3"), "inference settings: views 3 must be 1 to 8, and rounds 0 at least 1"),
         (("--views", "9"), "inference settings: views 9 must be 1 to 8"),
         (("--mask-type", "radial", "--acceleration", "0.5"), "acceleration 0.5 is not a number of at least 1"),
@@ -387,8 +387,8 @@ def test_resume_refuses_another_axis(scans: Path, tmp_path: Path, capsys: pytest
         (("--mask-type", "spiral", "--acceleration", "1.1"), "the corners of k-space: "),
         (("--mask-type", "partial_fourier", "--acceleration", "2"), "lower the acceleration to at most "),
         (("--mask-type", "poisson", "--acceleration", "1.1"), "acceleration is 1, or at least 1.3"),
-        (("--center-fraction", "0.1"), "--center-fraction: goes with --mask-type"),
-        (("--axis", "H"), "--axis: goes with --mask-type"),
+        (("--center-fraction", "0.1"), "--center-fraction: needs --mask-type"),
+        (("--axis", "H"), "--axis: needs --mask-type"),
         (("--step", "0.1"), "rule 'gauss-newton' finds its own step; leave out step"),
     ],
 )
@@ -406,7 +406,7 @@ def test_undersampled_scans_are_not_undersampled_again(
 ) -> None:
     words = ("--output", tmp_path / "out", "--method", "zero-filled", "--mask-type", "radial")
     text = error_of(capsys, "reconstruct", scans / "file0.h5", *words)
-    assert text == "file0.h5: is undersampled already (it has a mask); leave out --mask-type"
+    assert text == "file0.h5: is already undersampled (it has a mask); leave out --mask-type"
 
 
 def test_weights_are_not_needed_for_the_other_methods(
@@ -415,8 +415,8 @@ def test_weights_are_not_needed_for_the_other_methods(
     words = ("--output", tmp_path / "out", "--method", "zero-filled")
     text = error_of(capsys, "reconstruct", scans, *words, "--checkpoint", "nowhere")
     assert text == (
-        "--checkpoint: --method zero-filled has no use for it (it goes with hybrid, amortized, samples, pnp); leave it "
-        "out"
+        "--checkpoint: does not apply to --method zero-filled (it applies to hybrid, amortized, samples, pnp); "
+        "leave it out"
     )
     assert run("reconstruct", scans, *words) == 0
 
@@ -483,7 +483,9 @@ def test_folder_without_a_good_scan(scans: Path, tmp_path: Path, capsys: pytest.
         write_scan(file)  # fully sampled, which no option undersamples
     assert run("reconstruct", scans, "--output", tmp_path / "out", "--method", "zero-filled") == 2
     *lines, last = capsys.readouterr().err.splitlines()
-    assert [f"file{k}.h5: k-space is complete and has no mask" in line for k, line in enumerate(lines)] == 3 * [True]
+    assert [f"file{k}.h5: k-space is fully sampled and has no mask" in line for k, line in enumerate(lines)] == 3 * [
+        True
+    ]
     assert last == f"mrihvae: error: {scans}: none of its 3 files was reconstructed; the lines above say why"
     assert not (tmp_path / "out").exists()
 

@@ -79,7 +79,7 @@ def test_options_that_a_method_ignores_are_errors(words: Sequence[str]) -> None:
     "words", [("--maps", "fast"), ("--refine-maps", "2"), ("--no-whiten",), ("--virtual-coils", "0")]
 )
 def test_options_of_several_coils(words: Sequence[str]) -> None:
-    with pytest.raises(InputError, match=f"{words[0]}: is of several coils, and INPUT has single-coil"):
+    with pytest.raises(InputError, match=f"{words[0]}: only applies to multi-coil scans, and INPUT has single-coil"):
         check_coil_options(options(*words), [1, 1])
     check_coil_options(options(*words), [1, 4])
     check_coil_options(options(*words), [1, None])  # of one that cannot be read

@@ -333,7 +333,9 @@ def test_slices_that_run_away_or_do_not_settle(
     monkeypatch.setattr(restored_volumes, "restore_images", run_away)
     file = write(tmp_path / "a.nii", stack(3))
     assert run("restore", file, "--task", "denoise", *words, "--result", result, "--overwrite") == 0
-    told = "2 diverged and are those of the iteration before, 1 did not converge: do fewer --iterations, or lower"
+    told = (
+        "2 diverged and keep the result of the previous iteration, 1 did not converge: use fewer --iterations, or lower"
+    )
     assert told in capsys.readouterr().out
     record = json.loads((tmp_path / "out/restore.json").read_text())["files"][0]["volumes"][0]
     assert record["diverged"] == [0, 1] and record["unsettled"] == [2] and record["iterations"] == [0, 2, 2]
@@ -398,19 +400,19 @@ def test_resume_leaves_out_finished_files(
         (("deblur",), "--task deblur: needs --kernel-width or --kernel; add it"),
         (("superresolve",), "--task superresolve: needs --factor; add it"),
         (("inpaint",), "--task inpaint: needs --mask or --missing; add it"),
-        (("denoise", "--factor", "2"), "--factor: goes with --task superresolve, not denoise; leave it out"),
+        (("denoise", "--factor", "2"), "--factor: only applies to --task superresolve, not denoise; leave it out"),
         (
             ("inpaint", "--missing", "0", "--kernel-width", "1"),
-            "--kernel-width: goes with --task deblur or superresolve",
+            "--kernel-width: only applies to --task deblur or superresolve",
         ),
-        (("deblur", "--kernel-width", "1", "--missing", "0"), "--missing: goes with --task inpaint, not deblur"),
-        (("superresolve", "--factor", "2", "--boundary", "zero"), "--boundary: goes with --task deblur"),
-        (("denoise", "--mask", "mask.png"), "--mask: goes with --task inpaint"),
-        (("deblur", "--kernel-width", "1", "--kernel", "k.npy"), "--kernel-width and --kernel: give one of them"),
+        (("deblur", "--kernel-width", "1", "--missing", "0"), "--missing: only applies to --task inpaint, not deblur"),
+        (("superresolve", "--factor", "2", "--boundary", "zero"), "--boundary: only applies to --task deblur"),
+        (("denoise", "--mask", "mask.png"), "--mask: only applies to --task inpaint"),
+        (("deblur", "--kernel-width", "1", "--kernel", "k.npy"), "--kernel-width and --kernel: give only one of them"),
         (("deblur", "--kernel-width", "0"), "--kernel-width 0.0: give one or two numbers above 0"),
         (("deblur", "--kernel-width", "1", "nan"), "--kernel-width 1.0 nan: give one or two numbers above 0"),
         (("deblur", "--kernel-width", "1", "2", "3"), "--kernel-width 1.0 2.0 3.0: give one or two numbers"),
-        (("deblur", "--kernel-width", "1", "--kernel-angle", "20"), "--kernel-angle 20.0: must be a number, and goes"),
+        (("deblur", "--kernel-width", "1", "--kernel-angle", "20"), "--kernel-angle 20.0: must be a number, and needs"),
         (("deblur", "--kernel-width", "9"), "the kernel, 73 x 73, is larger than the image, 24 x 20; give a smaller"),
         (("deblur", "--kernel", "nowhere.npy"), "nowhere.npy: not readable as a .npy array"),
         (("inpaint", "--mask", "nowhere.png"), "nowhere.png: file not found"),
@@ -420,7 +422,7 @@ def test_resume_leaves_out_finished_files(
         (("denoise", "--iterations", "0"), "restoration settings: iterations 0 must be at least 1"),
         (("denoise", "--gamma", "nan"), "restoration settings: gamma is nan"),
         (("denoise", "--tau", "1.5"), "restoration settings: tau 1.5 must be in [0, 1]"),
-        (("denoise", "--tau", "0.5", "0.6"), "2 numbers for 3 levels; give one, or one a level"),
+        (("denoise", "--tau", "0.5", "0.6"), "2 numbers for 3 levels; give one, or one per level"),
         (("denoise", "--checkpoint", "nowhere"), "nowhere: neither shipped weights"),
         (("denoise", "--device", "nonsense"), "--device nonsense: cannot be used ("),
     ],
@@ -455,7 +457,7 @@ def holed() -> np.ndarray:
             "holds NaN or infinite values; with --task inpaint, --missing",
         ),
         ("a.nii", stack() * np.inf, ("inpaint", "--missing", "nan"), "holds NaN or infinite values"),
-        ("a.nii", stack() * np.nan, ("inpaint", "--missing", "nan"), "none of its pixels is known"),
+        ("a.nii", stack() * np.nan, ("inpaint", "--missing", "nan"), "no pixel is marked as known"),
         ("a.nii", np.zeros((24, 20, 2), np.float32), ("denoise",), "every slice is constant or nearly all zero"),
         ("a.nii", np.ones((24, 20), np.float32), ("deblur", "--kernel-width", "1"), "every slice is constant"),
         (
@@ -539,8 +541,8 @@ def test_restoration_that_is_not_finite(
 @pytest.mark.parametrize(
     ("changes", "options", "message"),
     [
-        ({}, (), "these weights have no posterior of degraded images; choose restoration, or encoder complete"),
-        ({"real": True, "masked": False, "cascades": 0}, ("--encoder", "complete"), "these weights are of pictures"),
+        ({}, (), "these weights have no posterior for degraded images; choose restoration, or encoder complete"),
+        ({"real": True, "masked": False, "cascades": 0}, ("--encoder", "complete"), "these weights are for pictures"),
     ],
 )
 def test_weights_without_the_posterior(
@@ -573,9 +575,9 @@ def test_folders(tmp_path: Path, words: tuple[str | Path, ...], capsys: pytest.C
     file = write(tmp_path / "in" / "a.png", stack(1)[..., 0].clip(0, 255).astype(np.uint8))
     for given in (file, file.parent):
         text = error_of(capsys, "restore", given, *words, "--output", file.parent)
-        assert text == f"--output {file.parent}: is where a.png is; choose another folder"
+        assert text == f"--output {file.parent}: contains the input a.png; choose another folder"
     write(tmp_path / "in" / "a.jpg", read(file))
-    assert "a.jpg and a.png would have results of one name" in error_of(capsys, "restore", file.parent, *words)
+    assert "a.jpg and a.png would have results with the same name" in error_of(capsys, "restore", file.parent, *words)
     assert not (tmp_path / "out").exists()
 
 

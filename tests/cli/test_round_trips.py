@@ -126,7 +126,7 @@ def test_kspace_comes_back(
     source = scan_file(tmp_path / "a.h5", coils)
     assert run("convert", source, tmp_path / f"b.{one}") == 0
     said = capsys.readouterr().err
-    assert ("has no place for" in said) == (one == "cfl" or (one == "npy" and coils > 1))
+    assert ("cannot store" in said) == (one == "cfl" or (one == "npy" and coils > 1))
     assert run("convert", tmp_path / f"b.{one}", tmp_path / f"c.{other}") == 0
     assert run("convert", tmp_path / f"c.{other}", tmp_path / "back.h5") == 0
     (first,) = open_kspace(source)
@@ -152,14 +152,14 @@ def test_nothing_is_dropped_silently(tmp_path: Path, capsys: pytest.CaptureFixtu
     volume = marked_volume(attributes=attributes, uncertainty=marked_volume().pixels / 8, samples=samples)
     write_hdf5(tmp_path / "a.h5", volume)
     assert run("convert", tmp_path / "a.h5", tmp_path / "b.nii.gz") == 0
-    assert "no place for posterior samples, attributes (acceleration, method)" in capsys.readouterr().err
+    assert "cannot store posterior samples, attributes (acceleration, method)" in capsys.readouterr().err
     beside = nibabel.load(tmp_path / "b_uncertainty.nii.gz")
     np.testing.assert_array_equal(beside.get_fdata(), volume.uncertainty.transpose(1, 2, 0))
     assert run("convert", tmp_path / "a.h5", tmp_path / "c.h5") == 0 and capsys.readouterr().err == ""
     np.testing.assert_array_equal(written(tmp_path / "c.h5").samples, samples)
     assert written(tmp_path / "c.h5").attributes["acceleration"] == 4
     assert run("convert", tmp_path / "a.h5", tmp_path / "d.npy", "--slice", "3") == 0
-    assert "no place for posterior samples" in capsys.readouterr().err
+    assert "cannot store posterior samples" in capsys.readouterr().err
     np.testing.assert_array_equal(written(tmp_path / "d.npy").uncertainty, volume.uncertainty[3:4])
     assert run("convert", tmp_path / "a.h5", tmp_path / "e.png") == 0 and (tmp_path / "e_uncertainty.png").is_file()
     assert run("convert", tmp_path / "a.h5", tmp_path / "f.cfl") == 0 and (tmp_path / "f_uncertainty.hdr").is_file()
@@ -185,11 +185,11 @@ def test_existing_outputs_are_replaced_on_request_alone(tmp_path: Path, capsys: 
     assert run("convert", tmp_path / "a.h5", tmp_path / "dicom", "--format", "nii") == 0  # a folder that is there
     assert (tmp_path / "dicom" / "a.nii.gz").is_file()
     said = error_of(capsys, "convert", tmp_path / "b.nii", tmp_path / "e.npy", "--series", "1")
-    assert said.startswith("--series 1: goes with HDF5 and DICOM") and not (tmp_path / "e.npy").exists()
+    assert said.startswith("--series 1: only applies to HDF5 and DICOM") and not (tmp_path / "e.npy").exists()
     (tmp_path / "d.cfl").unlink()
     (tmp_path / "d.hdr").write_text("a note")
     assert "d.hdr: is already there" in error_of(capsys, "convert", scan, tmp_path / "d.cfl")
-    assert "is the input, too" in error_of(capsys, "convert", scan, scan, "--overwrite")
+    assert "is also the input" in error_of(capsys, "convert", scan, scan, "--overwrite")
 
 
 @pytest.mark.parametrize(("name", "index"), [("d.cfl", "d.hdr"), ("d.hdr", "d.hdr"), ("d.npy", "d.json")])
@@ -234,7 +234,7 @@ def test_warnings_of_several_volumes_name_their_folder(tmp_path: Path, capsys: p
     store(tmp_path / "a.h5", [Stored(marked(1), meta=history), Stored(marked(2), series=1, meta=history)])
     assert run("convert", tmp_path / "a.h5", tmp_path / "all", "--format", "nii") == 0
     assert len(list((tmp_path / "all").iterdir())) == 2
-    assert capsys.readouterr().err.startswith(f"{tmp_path / 'all'}: .nii.gz has no place for attributes (method)")
+    assert capsys.readouterr().err.startswith(f"{tmp_path / 'all'}: .nii.gz cannot store attributes (method)")
 
 
 def test_a_bad_file_does_not_stop_the_others(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

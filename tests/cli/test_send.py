@@ -69,7 +69,7 @@ def test_kspace_of_another_name_and_form(tmp_path: Path, capsys: pytest.CaptureF
         file["raw/ksp"], file["raw/other"] = np.fft.ifftshift(kspace, axes=(-2, -1)), np.ones_like(kspace)
     with serving() as running:
         words = ("send", path, f"{HOST}:{running.port}", "--output", tmp_path / "out", *FLOAT)
-        assert "choose one by --key" in error_of(capsys, *words)
+        assert "choose one with --key" in error_of(capsys, *words)
         assert run(*words, "--key", "raw/ksp", "--uncentered") == 0
     np.testing.assert_allclose(read_mrd_images(tmp_path / "out" / "images.mrd").pixels, target, rtol=1e-5)
 
@@ -138,14 +138,16 @@ def test_server_without_images(tmp_path: Path, capsys: pytest.CaptureFixture[str
     mrd.write_mrd(tmp_path / "noise.h5", xml, lines[:3])
     with serving() as running:
         assert run("send", tmp_path / "noise.h5", f"{HOST}:{running.port}", "--output", tmp_path / "out") == 1
-    assert capsys.readouterr().err.endswith(f"mrihvae: error: {HOST}:{running.port}: sent no image; see its log\n")
+    assert capsys.readouterr().err.endswith(
+        f"mrihvae: error: {HOST}:{running.port}: sent no image; see the server's log\n"
+    )
 
 
 @pytest.mark.parametrize(
     "words, message",
     [
         (("--timeout", "0"), "--timeout 0.0: must be a number of seconds above 0"),
-        (("--parameter", "method"), "--parameter 'method': is no NAME=VALUE"),
+        (("--parameter", "method"), "--parameter 'method': is not NAME=VALUE"),
         (("--config", ""), "configuration '': its name must have 1 to 1023 bytes"),
         ((), "127.0.0.1:1: cannot be reached (Connection refused)"),
     ],

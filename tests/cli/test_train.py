@@ -49,11 +49,14 @@ def data(tmp_path: Path) -> Path:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (("DATA", "--data", "DIR"), "--data: is where the folders of a --protocol lie; without one give PATHs"),
-        (("--protocol", "TOML"), "--data: left out; give the directory with first, second, or PATHs"),
-        (("DATA", "--protocol", "TOML", "--data", "DIR"), "--data: PATHs take the place of the protocol's folders"),
+        (
+            ("DATA", "--data", "DIR"),
+            "--data: is the folder with the data of --protocol; without a protocol, give PATHs",
+        ),
+        (("--protocol", "TOML"), "--data: is missing; give the directory with first, second, or PATHs"),
+        (("DATA", "--protocol", "TOML", "--data", "DIR"), "--data: PATHs replace the protocol's folders"),
         (("--protocol", "TOML", "--data", "DIR"), "has no folder 'first'; give --data with it"),
-        (("DATA", "--protocol", "TOML", "--settings", "JSON"), "--settings: a protocol has settings of its own"),
+        (("DATA", "--protocol", "TOML", "--settings", "JSON"), "--settings: the protocol has its own settings"),
         (("DATA", "--settings", "JSON", "--cache-megabytes", "-1"), "--cache-megabytes -1.0: must be at least 0"),
         (("DATA", "--settings", "JSON", "--cache-megabytes", "nan"), "--cache-megabytes nan: must be at least 0"),
         (("DATA", "--go-on", "w", "--weights", "v"), "--go-on: keeps settings and weights; leave out --protocol"),
@@ -107,7 +110,7 @@ def test_a_run_is_resumed_with_its_data(data: Path, tmp_path: Path, capsys: pyte
     ):
         text = error_of(capsys, "train", *paths, "--output", output, "--resume")
         assert text == (
-            f"{output}: its run was started with {before}, and is given {now}; give the same data with the same "
+            f"{output}: its run was started with {before}, not {now}; give the same data with the same "
             "weights, or start another run with --weights"
         )
     check_same_data(output, describe(load_mixture([str(data)], iter)))
@@ -131,9 +134,9 @@ def test_data_that_do_not_fit(data: Path, pictures: Path) -> None:
     large = TrainSettings(shapes=((32, 32),))
     fit([pictures], PICTURES, large)
     mistakes: list[tuple[Path, ModelSettings, TrainSettings, str]] = [
-        (data, dataclasses.replace(SMALL, degraded=True), SMALL_RUN, "raw k-space has noise of its own"),
-        (data, PICTURES, SMALL_RUN, "does not fit the model, which is of collections of pictures"),
-        (pictures, SMALL, SMALL_RUN, "does not fit the model, which is of scans or magnitude images"),
+        (data, dataclasses.replace(SMALL, degraded=True), SMALL_RUN, "raw k-space is already noisy"),
+        (data, PICTURES, SMALL_RUN, "does not fit the model, which is for collections of pictures"),
+        (pictures, SMALL, SMALL_RUN, "does not fit the model, which is for scans or magnitude images"),
         (pictures, dataclasses.replace(PICTURES, channels=3), large, "pictures of 1 channels; set the model's"),
         (pictures, PICTURES, SMALL_RUN, "pictures of 28 x 28 are larger than training 'shapes'"),
     ]

@@ -97,16 +97,16 @@ def test_data_are_the_central_bins() -> None:
         (torch.arange(36) == 18, "only 40 x 1 samples"),
         (torch.arange(36) == 3, "only 0 x 0 samples"),
         (torch.zeros(36, dtype=torch.bool), "only 0 x 0 samples"),
-        ((torch.arange(36) - 18).abs() < 2, "only 40 x 3 samples"),
-        ((torch.arange(40) - 20).abs()[:, None] < 2, "only 3 x 36 samples"),
+        ((torch.arange(36) - 18).abs() < 2, "40 x 3"),
+        ((torch.arange(40) - 20).abs()[:, None] < 2, "3 x 36"),
     ],
 )
 def test_too_few_calibration_lines(mask: Tensor, told: str) -> None:
     with pytest.raises(InputError) as caught:
         calibration_data(coil_scans(1, 3, 40, 36)[0][0], mask)
     assert str(caught.value) == (
-        f"{told} around the center of k-space were all acquired; sensitivity maps take at least 4 x 4: acquire more "
-        "central lines, or give maps"
+        f"the fully acquired region around the center of k-space is only {told}; sensitivity maps need at least 4 x 4: "
+        "acquire more central lines, or give maps"
     )
     assert MIN_ACS_SIZE == 4
 

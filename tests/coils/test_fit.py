@@ -38,7 +38,7 @@ def test_wrong_maps_are_said(coils: int) -> None:
     assert describe_misfit(kspace, maps, lines) == "" == describe_misfit(kspace, 37 * maps, lines)
     assert unexplained_share(kspace, maps, lines) < 0.01
     for name, given in wrong.items():
-        assert "sensitivity maps that were given" in describe_misfit(kspace, given, lines), name
+        assert "given sensitivity maps" in describe_misfit(kspace, given, lines), name
 
 
 def test_without_a_calibration_region_nothing_is_said() -> None:
@@ -57,4 +57,4 @@ def test_a_reconstruction_warns() -> None:
     }
     assert found["right"].warnings == ()
     (warning,) = found["wrong"].warnings
-    assert warning.startswith("the sensitivity maps that were given and maps estimated")
+    assert warning.startswith("the given sensitivity maps and maps estimated")

@@ -50,7 +50,7 @@ def test_maps_are_estimated_slice_by_slice() -> None:
         assert found.shape == kspace.shape and found.dtype == torch.complex64
         for one, maps in zip(calibration_data(kspace, lines), found):
             torch.testing.assert_close(maps, estimate(one, (48, 40), 0.5), rtol=0, atol=1e-6)
-    with pytest.raises(InputError, match="only 48 x 1 samples around the center"):
+    with pytest.raises(InputError, match="around the center of k-space is only 48 x 1"):
         estimate_maps(kspace, torch.arange(40) == 20, CoilSettings())
 
 

@@ -234,10 +234,10 @@ def test_bad_kspace_for_its_corners() -> None:
     with pytest.raises(InputError, match="k-space holds NaN"):
         corner_covariance(white(1, 2, 64, 64) * torch.inf)
     with pytest.raises(
-        InputError, match="has 0 acquired samples at its corners, and 40 are needed .* give a noise scan"
+        InputError, match="has 0 acquired samples at its corners, but 40 are needed .* give a noise scan"
     ):
         corner_covariance(torch.zeros(2, 4, 64, 64) + 0j)
-    with pytest.raises(InputError, match="has 20 acquired samples at its corners, and 40 are needed"):
+    with pytest.raises(InputError, match="has 20 acquired samples at its corners, but 40 are needed"):
         corner_covariance(white(1, 4, 16, 16), torch.arange(16) % 4 == 0)
 
 

@@ -96,7 +96,7 @@ def test_directions_that_are_missing() -> None:
 @pytest.mark.parametrize(
     ("directions", "voxel", "positions", "said"),
     [
-        (((1, 0, 0), (1, 1, 0), (0, 0, 1)), VOXEL, np.zeros(3), "are no right angles"),
+        (((1, 0, 0), (1, 1, 0), (0, 0, 1)), VOXEL, np.zeros(3), "are not at right angles"),
         (((1, 0, 0), (0, 0, 0), (0, 0, 1)), VOXEL, np.zeros(3), "some directions of the header are zero"),
         (AXIAL, (1, 0, 1), np.zeros(3), "voxels of 1 x 0 x 1 mm have no extent"),
         (((np.nan, 0, 0), (0, 1, 0), (0, 0, 1)), VOXEL, np.zeros(3), "NaN or infinite"),
@@ -111,5 +111,5 @@ def test_wrong_headers_are_refused(directions: tuple, voxel: tuple, positions: n
 @pytest.mark.parametrize("heights", [(0, 4, 9), (0, 0, 0), (0, 4, 0)])
 def test_uneven_slices_are_refused(heights: tuple[float, ...]) -> None:
     positions = np.array([[0, 0, height] for height in heights], float)
-    with pytest.raises(InputError, match="do not lie in an even row"):
+    with pytest.raises(InputError, match="are not evenly spaced"):
         make_geometry(positions, *np.eye(3), VOXEL).affine((4, 4))

@@ -118,7 +118,7 @@ def test_masks_of_other_scans_are_said() -> None:
         assert inspect_kspace(Scan("a.h5", kspace), mask).warnings == ()
         assert inspect_kspace(Scan("a.h5", coils()), mask).warnings == ()  # the rest may be there
         (warning,) = inspect_kspace(Scan("a.h5", kspace), np.roll(mask, 1, -1)).warnings
-        assert f"of the {what} that the mask has as acquired are zero" in warning
+        assert f"of the {what} that the mask marks as acquired are zero" in warning
 
 
 @pytest.mark.parametrize("factor", [1e-30, 1e-12, 1e12, 1e30])

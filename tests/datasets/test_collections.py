@@ -55,12 +55,12 @@ def test_other_files_are_no_collections(name: str) -> None:
 @pytest.mark.parametrize(
     ("name", "data", "message"),
     [
-        ("a.bin", b"", "0 bytes are no whole number of CIFAR10's pictures (3073)"),
-        ("a.bin", cifar(2)[1][:-1], "6145 bytes are no whole number"),
+        ("a.bin", b"", "0 bytes are not a whole number of CIFAR10 pictures (3073)"),
+        ("a.bin", cifar(2)[1][:-1], "6145 bytes are not a whole number"),
         ("a.bin.gz", cifar(1)[1], "not readable (Not a gzipped file"),
         ("a.bin.gz", gzip.compress(cifar(1)[1])[:-20], "not readable"),
-        ("a-idx3-ubyte", b"\0\0\x08\x01" + bytes(20), "is no IDX file of gray pictures"),
-        ("a-idx3-ubyte", b"\0\0", "is no IDX file of gray pictures"),
+        ("a-idx3-ubyte", b"\0\0\x08\x01" + bytes(20), "is not an IDX file of gray pictures"),
+        ("a-idx3-ubyte", b"\0\0", "is not an IDX file of gray pictures"),
         ("a-idx3-ubyte", idx(2)[1][:-5], "1563 bytes for 2 pictures of 28 x 28; copy it again"),
         ("a-idx3-ubyte", idx(0)[1], "0 bytes for 0 pictures"),
     ],
@@ -109,9 +109,9 @@ def test_training_on_pictures(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "data", "changes", "message"),
     [
-        ("a.bin", cifar(2)[1], {}, "pictures of 3 channels; set the model's 'channels' to it"),
+        ("a.bin", cifar(2)[1], {}, "pictures of 3 channels; set the model's 'channels' to this number"),
         ("a-idx3-ubyte", idx(2, 40, 40)[1], {}, "pictures of 40 x 40 are larger than training 'shapes'"),
-        ("a-idx3-ubyte", idx(2)[1], {"real": False}, "does not fit the model, which is of scans or magnitude images"),
+        ("a-idx3-ubyte", idx(2)[1], {"real": False}, "does not fit the model, which is for scans or magnitude images"),
     ],
 )
 def test_pictures_that_do_not_fit_the_model(

@@ -744,11 +744,13 @@ def test_mistakes_of_the_command(
         return error_of(capsys, *words, *output)
 
     assert told("train") == "PATH: nothing to train on; give data, or --protocol NAME and --data DIR"
-    assert told("train", "--data", fastmri).startswith("--data: is where the folders of a --protocol lie; without one")
-    assert told(*by) == "--data: left out; give the directory with multicoil_train, or PATHs"
-    assert told("train", fastmri, *by[1:], "--data", fastmri).startswith("--data: PATHs take the place")
+    assert told("train", "--data", fastmri).startswith(
+        "--data: is the folder with the data of --protocol; without a protocol"
+    )
+    assert told(*by) == "--data: is missing; give the directory with multicoil_train, or PATHs"
+    assert told("train", fastmri, *by[1:], "--data", fastmri).startswith("--data: PATHs replace")
     text = told(*by, "--data", fastmri, "--settings", settings)
-    assert text == "--settings: a protocol has settings of its own; change a copy ('mrihvae protocols NAME')"
+    assert text == "--settings: the protocol has its own settings; edit a copy of it ('mrihvae protocols NAME')"
     assert told(*by, "--data", tmp_path / "none") == (
         f"{tmp_path / 'none'}: has no folder 'multicoil_train', and no .h5 files itself; give --data with it"
     )
@@ -777,4 +779,4 @@ def test_raw_coils_are_no_pictures(
     real = protocol.read_text().replace("real = false", "real = true").replace("masked = true", "masked = false")
     protocol.write_text(real)
     words = ("train", "--protocol", protocol, "--data", fastmri, "--output", tmp_path / "run")
-    assert "does not fit the model, which is of collections of pictures" in error_of(capsys, *words)
+    assert "does not fit the model, which is for collections of pictures" in error_of(capsys, *words)

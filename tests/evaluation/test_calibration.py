@@ -64,7 +64,7 @@ def test_coefficients_and_quantiles_are_of_different_persons() -> None:
 
 
 def test_too_few_persons() -> None:
-    with pytest.raises(InputError, match="scans of 13 persons: a calibration takes at least 14; give more"):
+    with pytest.raises(InputError, match="scans of 13 subjects: a calibration needs at least 14; give more"):
         fit_calibration([scan_of(k, 4.0) for k in range(13)], {})
 
 

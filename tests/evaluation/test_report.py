@@ -216,7 +216,7 @@ def test_warnings_times_and_promises_of_volumes(results: Path) -> None:
     assert volume["warnings"] == ["beware"] and "beware" not in volume["notes"]
     assert volume["promises"]["bounds"].startswith("PSNR at least 25.5 dB and SSIM at least 0.700, each with 90 % conf")
     assert volume["promises"]["held-out p-value"].startswith("0.03: ") and page.volumes[1]["promises"] == {}
-    assert "unlike those of the calibration" in volume["promises"]["held-out p-value"]
+    assert "do not resemble those of the calibration" in volume["promises"]["held-out p-value"]
     for words in ("d.h5 failed:", "is bad", "2.500", "700"):
         assert words in page.words
 
@@ -410,7 +410,7 @@ def test_scan_that_is_complete_though_nothing_was_left_out(
     scans: Path, results: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     change(results / "reconstruct.json", lambda values: values.update(undersampling=None))
-    assert "a.h5: is not what " in error_of(capsys, "report", results, "--data", scans)
+    assert "a.h5: does not match " in error_of(capsys, "report", results, "--data", scans)
 
 
 # ---- in a browser

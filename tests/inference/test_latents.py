@@ -261,7 +261,7 @@ def test_sweeps_per_level(separable: HVAE) -> None:
 @pytest.mark.parametrize("name", ["sweeps", "beta"])
 def test_numbers_for_other_levels_are_refused(separable: HVAE, name: str) -> None:
     kspace, mask, s = problem()
-    with pytest.raises(InputError, match=f"{name} .*: 2 numbers for 3 levels; give one, or one a level"):
+    with pytest.raises(InputError, match=f"{name} .*: 2 numbers for 3 levels; give one, or one per level"):
         infer(separable, PriorEncoder(), kspace, mask, s, RefinementSettings(**{name: (1, 1)}))  # type: ignore[arg-type]
 
 

@@ -33,7 +33,7 @@ def test_as_many_numbers_as_levels(name: str) -> None:
     settings.check(3)
     with pytest.raises(InputError) as caught:
         settings.check(5)
-    assert str(caught.value) == f"{name} (1, 2, 3): 3 numbers for 5 levels; give one, or one a level"
+    assert str(caught.value) == f"{name} (1, 2, 3): 3 numbers for 5 levels; give one, or one per level"
 
 
 @pytest.mark.parametrize(
@@ -56,13 +56,13 @@ def test_levels_with_one_head(order: str, name: str, refused: bool) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"sweeps": ()}, "must be numbers, one for all levels or one a level"),
+        ({"sweeps": ()}, "must be numbers, one for all levels or one per level"),
         ({"sweeps": (1, -1)}, r"sweeps \(1, -1\) and beta 1.0 must be at least 0"),
         ({"rule": "adam", "step": (0.1, 0.0)}, r"step \(0.1, 0.0\) must be above 0"),
         ({"rule": "gauss-newton", "loss": "l1"}, "rule 'gauss-newton' takes loss 'l2', not 'l1'"),
         ({"rule": "gauss-newton", "step": 0.1}, "rule 'gauss-newton' finds its own step"),
         ({"tolerance": 1.0}, "tolerance 1.0 must be at least 0 and below 1"),
-        ({"start": "prior"}, "start 'prior' does not look at the scan: views and rounds must be 1"),
+        ({"start": "prior"}, "start 'prior' does not use the scan: views and rounds must be 1"),
         ({"order": "random"}, "order 'random' is unknown; choose one of together, layer"),
         ({"precision": "half"}, "precision 'half' is unknown; choose one of auto, float32, bfloat16"),
     ],

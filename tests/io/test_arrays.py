@@ -92,7 +92,7 @@ def test_other_names(key: str, tmp_path: Path) -> None:
     assert notices == [] and head_of(path, key) == (["scan.h5"], 3) and kind_of(path, key) == "fastmri"
     found, notices = read(path)
     np.testing.assert_array_equal(found, KSPACE)
-    assert notices == [f"k-space was taken from '{key}', the only array that can be it; --key names another"]
+    assert notices == [f"k-space was read from '{key}', the only array that can be k-space; use --key for another"]
 
 
 def test_what_belongs_to_kspace_lies_beside_it_or_at_the_top(tmp_path: Path) -> None:
@@ -106,7 +106,7 @@ def test_what_belongs_to_kspace_lies_beside_it_or_at_the_top(tmp_path: Path) -> 
 @pytest.mark.parametrize(
     ("arrays", "key", "message"),
     [
-        ({"ksp": KSPACE}, "data", "has no array 'data'; it has 'ksp' complex64 (2, 3, 24, 20); give one of them"),
+        ({"ksp": KSPACE}, "data", "has no array 'data'; it has 'ksp' complex64 (2, 3, 24, 20); choose one with --key"),
         (
             {"a": KSPACE, "g/b": KSPACE[:, 0]},
             None,
@@ -135,9 +135,7 @@ def test_names_that_do_not_lead_to_kspace(
 def test_keys_are_of_formats_with_names(tmp_path: Path) -> None:
     np.save(tmp_path / "scan.npy", KSPACE)
     (tmp_path / "scan.json").write_text('{"axes": ["slice", "coil", "H", "W"]}')
-    with pytest.raises(
-        InputError, match=r"scan.npy: --key ksp names an array of HDF5 and .mat files, and this is numpy"
-    ):
+    with pytest.raises(InputError, match=r"scan.npy: --key ksp only applies to HDF5 and .mat files, and this is numpy"):
         open_kspace(tmp_path / "scan.npy", key="ksp")
 
 
@@ -164,4 +162,4 @@ def test_maps_noise_mask_and_target_of_either_byte_order(order: str, tmp_path: P
 def test_notices_reach_the_summary(tmp_path: Path) -> None:
     path = write_h5(tmp_path / "scan.h5", ksp=np.where(LINES, KSPACE, 0), mask=LINES)
     (row,) = reconstruct_file(path, tmp_path / "out", make_method("zero-filled"), None, 1)
-    assert any("taken from 'ksp'" in text for text in row["warnings"])
+    assert any("read from 'ksp'" in text for text in row["warnings"])

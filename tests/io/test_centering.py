@@ -65,7 +65,7 @@ def test_axes_that_are_centered_already(stored: tuple[int, ...], there: str, tmp
     _, truth = centered((48, 40))
     scan, notices = read(tmp_path / "scan.h5", kspace=np.fft.ifftshift(truth, stored) if stored else truth)
     np.testing.assert_array_equal(scan.kspace, truth)
-    assert notices == [f"k-space is centered already along {there}: --uncentered was not applied there"]
+    assert notices == [f"k-space is already centered along {there}: --uncentered was not applied there"]
 
 
 def test_noise_and_tiny_arrays_are_shifted(tmp_path: Path) -> None:

@@ -193,7 +193,7 @@ def test_patient_and_study_are_carried_over(tmp_path: Path) -> None:
     assert reference.header is not None and not reference.header.acquisition
     assert placed.geometry is not None and volume.geometry is not None
     np.testing.assert_array_equal(placed.geometry.positions, volume.geometry.positions)
-    with pytest.raises(InputError, match="cannot tell where the images lie: it has 5 x 9 x 12 voxels"):
+    with pytest.raises(InputError, match="cannot give the position of the images: it has 5 x 9 x 12 voxels"):
         reference.place(ImageVolume(volume.pixels[:4]))
     with collect_notices() as notices:
         kept = reference.place(volume.single_slice(2))
@@ -305,12 +305,12 @@ def test_mistakes_of_paths(tmp_path: Path) -> None:
     (tmp_path / "text").write_text("no DICOM")
     shutil.copy(tmp_path / "a" / "reconstruction_0002.dcm", tmp_path / "a" / "copy.dcm")
     for name, message in (
-        ("empty", "no DICOM file in this folder"), ("text", "not DICOM, for 'DICM' is missing"),
+        ("empty", "no DICOM file in this folder"), ("text", "not DICOM: 'DICM' is missing"),
         ("absent", "file not found"), ("a", "2 or more of 6 images share positions"),
     ):  # fmt: skip
         with pytest.raises(InputError, match=message):
             read_dicom(tmp_path / name)
-    with pytest.raises(InputError, match="a: holds copy.dcm, which is not of such a series"):
+    with pytest.raises(InputError, match="a: holds copy.dcm, which does not belong to such a series"):
         write_dicom(tmp_path / "a", marked_volume())
     truncate(tmp_path / "a" / "reconstruction_0002.dcm")
     with pytest.raises(InputError, match="reconstruction_0002.dcm: not readable"):
@@ -332,7 +332,7 @@ def test_without_pydicom_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.
     write_dicom(tmp_path / "a", marked_volume())
     monkeypatch.setattr("mrihvae.io.dicom.find_spec", lambda name: None)
     for call in (lambda: write_dicom(tmp_path / "b", marked_volume()), lambda: read_dicom(tmp_path / "a")):
-        with pytest.raises(InputError, match=r"DICOM takes the package pydicom; pip install mrihvae\[dicom\]"):
+        with pytest.raises(InputError, match=r"DICOM needs the package pydicom; pip install mrihvae\[dicom\]"):
             call()
 
 
@@ -348,4 +348,4 @@ def test_images_without_positions_are_in_the_order_of_their_numbers(tmp_path: Pa
     with collect_notices() as notices:
         found = read_dicom(tmp_path / "a")
     np.testing.assert_array_equal(found.pixels, expected)
-    assert found.geometry is None and found.voxel == (2.25, 1.5, 4.0) and "does not tell where" in notices[0]
+    assert found.geometry is None and found.voxel == (2.25, 1.5, 4.0) and "has no image positions" in notices[0]

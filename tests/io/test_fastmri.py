@@ -215,7 +215,10 @@ BAD_COILS: list[tuple[dict[str, np.ndarray], str]] = [
     ({"noise": NOISE.real}, "'noise' is float32, not complex; store it as complex64"),
     ({"noise": NOISE.T}, "'noise' has shape (60, 3), not (coils, samples) with 3 coils; transpose it"),
     ({"noise": NOISE[:2]}, "'noise' has shape (2, 60), not (coils, samples) with 3 coils; give the noise scan of thes"),
-    ({"noise": NOISE[:, :20]}, "'noise' has 20 samples for 3 coils, shape (coils, samples); take 10 a coil or more"),
+    (
+        {"noise": NOISE[:, :20]},
+        "'noise' has 20 samples for 3 coils, shape (coils, samples); at least 10 per coil are needed",
+    ),
     ({"noise": NOISE * np.array([[1], [0], [1]])}, "'noise': coil 1, counted from 0, has no noise at all; leave"),
     ({"noise": np.full((3, 60), np.nan, np.complex64)}, "'noise' holds NaN or infinite values"),
 ]

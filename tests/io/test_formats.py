@@ -50,5 +50,5 @@ def test_suffixes(name: str, expected: bool) -> None:
 
 def test_names_of_results() -> None:
     check_names([(Path("x/a.h5"), "a.h5"), (Path("x/a.mrd"), "a_set1.h5")])
-    with pytest.raises(InputError, match=r"^x: a.h5 and a.cfl would have results of one name; rename one$"):
+    with pytest.raises(InputError, match=r"^x: a.h5 and a.cfl would have results with the same name; rename one$"):
         check_names([(Path("x/a.h5"), "a.h5"), (Path("x/a.cfl"), "a.cfl")])

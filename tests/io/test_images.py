@@ -145,7 +145,7 @@ def test_lists(tmp_path: Path) -> None:
     assert [file.name for file in list_images(tmp_path)] == ["a.png", "b.nii.gz", "c.JPEG"]
     assert list_images(tmp_path / "a.png") == [tmp_path / "a.png"]
     (tmp_path / "a.nii").touch()
-    with pytest.raises(InputError, match="a.nii and a.png would have results of one name; rename one"):
+    with pytest.raises(InputError, match="a.nii and a.png would have results with the same name; rename one"):
         list_images(tmp_path)
     with pytest.raises(InputError, match=r"folder.png: no image in it"):
         list_images(tmp_path / "folder.png")
@@ -225,7 +225,7 @@ def test_masks(tmp_path: Path) -> None:
         path = write_nifti(tmp_path / "other.nii", np.ones(shape, np.uint8))
         with pytest.raises(InputError, match=r"other.nii: a mask of .* for .*a.nii, 5 x 6 x 3 slices x 2 volumes"):
             mask_for(images, read_mask(path), path)
-    for array, message in ((np.zeros((5, 6)), "without a known pixel"), (np.full((5, 6), np.nan), "a mask with NaN")):
+    for array, message in ((np.zeros((5, 6)), "has no known pixel"), (np.full((5, 6), np.nan), "the mask holds NaN")):
         with pytest.raises(InputError, match=message):
             read_mask(write_nifti(tmp_path / "other.nii", array.astype(np.float32)))
 
@@ -261,7 +261,7 @@ def test_kernels_that_cannot_be_read(tmp_path: Path) -> None:
         ("empty.npy", "not readable as a .npy array"),
         ("nowhere.npy", "not readable as a .npy array"),
         ("nowhere.png", "not readable"),
-        ("kernel.txt", "is no kernel that can be read"),
+        ("kernel.txt", "is not a readable kernel"),
     ):
         with pytest.raises(InputError, match=f"{name}: {message}"):
             read_kernel(tmp_path / name)

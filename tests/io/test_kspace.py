@@ -155,10 +155,10 @@ def test_numpy_mask_geometry_and_acquisition(tmp_path: Path) -> None:
         ({"masks": [1] * 12}, "unknown entry 'masks'; the nearest known one is 'mask'"),
         ({"voxel_mm": [1, 1, 1]}, "has part of the geometry, but no 'positions_mm'"),
         ({**GEOMETRY, "positions_mm": [[0, 0, 0]]}, "there are 3 slices"),
-        ({**GEOMETRY, "read_dir": [0, 0, 1]}, "no right angles"),
+        ({**GEOMETRY, "read_dir": [0, 0, 1]}, "not at right angles"),
         ({**GEOMETRY, "voxel_mm": [1, 0, 1]}, "no extent"),
-        ({**GEOMETRY, "voxel_mm": "wide"}, "no numbers"),
-        ({**GEOMETRY, "voxel_mm": [1, [2], 3]}, "no numbers"),
+        ({**GEOMETRY, "voxel_mm": "wide"}, "not numbers"),
+        ({**GEOMETRY, "voxel_mm": [1, [2], 3]}, "not numbers"),
     ],
     ids=range(20),
 )
@@ -190,7 +190,7 @@ def test_numpy_json_that_is_none(content: bytes | None, tmp_path: Path) -> None:
         (np.full((16, 12), np.nan, np.complex64), "NaN"),
         (np.full((16, 12), 1e39 + 0j, np.complex128), "holds NaN or infinite values"),  # beyond single precision
         (np.zeros((16, 12), np.complex64), "zero everywhere"),
-        (np.array([[{}]]), "no NumPy array of numbers"),
+        (np.array([[{}]]), "not a NumPy array of numbers"),
     ],
     ids=range(8),
 )
@@ -207,7 +207,7 @@ def test_numpy_arrays_that_are_wrong(
 def test_numpy_arrays_that_are_cut(kept: int, tmp_path: Path) -> None:
     path = write_numpy(tmp_path / "scan.npy", complex_normal((16, 12)))
     path.write_bytes(path.read_bytes()[:kept])
-    with pytest.raises(InputError, match=r"scan\.npy: truncated or no NumPy array"):
+    with pytest.raises(InputError, match=r"scan\.npy: truncated or not a NumPy array"):
         open_kspace(path)
 
 
@@ -217,7 +217,7 @@ def test_numpy_headers_that_are_damaged(old: bytes, new: bytes, tmp_path: Path) 
     whole = path.read_bytes()
     assert whole.count(old) == 1
     path.write_bytes(whole.replace(old, new))
-    with pytest.raises(InputError, match=r"scan\.npy: truncated or no NumPy array"):
+    with pytest.raises(InputError, match=r"scan\.npy: truncated or not a NumPy array"):
         open_kspace(path)
 
 
@@ -352,7 +352,7 @@ def test_folders(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert list_kspace(tmp_path) == files
     write_numpy(tmp_path / "c.npy", kspace)
     text = error_of(capsys, "reconstruct", tmp_path, "--output", tmp_path / "out", "--method", "zero-filled")
-    assert text.endswith(f"{tmp_path}: c.cfl and c.npy would have results of one name; rename one")
+    assert text.endswith(f"{tmp_path}: c.cfl and c.npy would have results with the same name; rename one")
 
 
 # Commands
@@ -471,7 +471,7 @@ def test_scans_of_one_name_are_refused(tmp_path: Path, capsys: pytest.CaptureFix
     several(tmp_path / "data/b.h5")
     write_scan(tmp_path / "data/b_repetition1.h5")
     words = ("run", tmp_path / "small.toml", "--data", tmp_path / "data", "--output", tmp_path / "out")
-    told = "data: b.h5 and b_repetition1.h5 would have results of one name; rename one"
+    told = "data: b.h5 and b_repetition1.h5 would have results with the same name; rename one"
     assert error_of(capsys, *words).endswith(told)
     words = ("reconstruct", tmp_path / "data", "--output", tmp_path / "out", "--method", "zero-filled")
     assert error_of(capsys, *words).endswith(told) and not (tmp_path / "out").exists()
@@ -520,4 +520,6 @@ def test_commands_of_one_coil_and_several_choose_by_file(tmp_path: Path, capsys:
     for kind in FORMATS:
         path = write(tmp_path / kind, kind, complex_normal((2, 3, 16, 12)), np.arange(12) % 2 == 0)
         words = ("reconstruct", path, "--output", tmp_path / "out", "--method", "zero-filled")
-        assert "is of 3 coils, not of challenge 'singlecoil'" in error_of(capsys, *words, "--challenge", "singlecoil")
+        assert "has 3 coils, which does not match challenge 'singlecoil'" in error_of(
+            capsys, *words, "--challenge", "singlecoil"
+        )

@@ -46,7 +46,7 @@ def test_without_geometry_voxels_stay(tmp_path: Path) -> None:
 
 
 def test_uneven_slices_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"a.nii: slices do not lie in an even row"):
+    with pytest.raises(InputError, match=r"a.nii: slices are not evenly spaced"):
         write_nifti(tmp_path / "a.nii", volume(np.array([0, 5.0, 11.0])[:, None] * [1.0, 0, 0]))
     assert not (tmp_path / "a.nii").exists()
 

@@ -42,7 +42,7 @@ def test_kspace_comes_back(coils: int, tmp_path: Path) -> None:
         ({"padding": [0, 7]}, "'padding' is [0, 7]; give two whole numbers that fit the array, or leave it out"),
         ({"matrix": [8.0, 6]}, "'matrix' is [8.0, 6]; give two whole numbers"),
         ({"matrix": [10**400, 6]}, "; give two whole numbers"),
-        ({"attributes": ["T2"]}, "'attributes' is no dictionary; write names and values"),
+        ({"attributes": ["T2"]}, "'attributes' is not a dictionary; write names and values"),
         ({"content": "images"}, "a.npy: holds images, as a.json says; give k-space"),
     ],
 )

@@ -351,7 +351,7 @@ def test_measurement_that_is_refused_leaves_the_others(tmp_path: Path) -> None:
 def test_noise_alone_is_no_scan(tmp_path: Path) -> None:
     noise = twix.Line(complex_normal((2, 64)), flags=(twix.NOISE,))
     message = refused(write(tmp_path / "scan.dat", twix.measurement(twix.protocol(), [noise])))
-    assert "no line of an image ('t2_head')" in message
+    assert "no image lines ('t2_head')" in message
 
 
 @pytest.mark.parametrize("sized", [True, False])
@@ -428,8 +428,8 @@ def test_a_measurement_that_was_stopped_has_a_warning(tmp_path: Path) -> None:
 def test_what_is_no_raw_data(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "notes.dat"
     path.write_text("1 2 3\n" * 100)
-    assert "is no raw data of Siemens (VB, VD or VE)" in refused(path)
-    assert "is no raw data of Siemens" in error_of(
+    assert "is not Siemens raw data (VB, VD or VE)" in refused(path)
+    assert "is not Siemens raw data" in error_of(
         capsys, "reconstruct", path, "--output", tmp_path / "o", "--method", "zero-filled"
     )
 
@@ -447,7 +447,7 @@ def test_the_command_reconstructs(tmp_path: Path, capfd: pytest.CaptureFixture[s
 def test_the_error_says_what_to_install(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     path = write(tmp_path / "scan.dat", twix.measurement(twix.protocol(), []))
     monkeypatch.setattr(extra, "find_spec", lambda name: None if name == "twixtools" else object())
-    assert refused(path) == f"{path}: Siemens TWIX: takes the package twixtools; pip install 'mrihvae[twix]'"
+    assert refused(path) == f"{path}: Siemens TWIX: needs the package twixtools; pip install 'mrihvae[twix]'"
 
 
 def rss(kspace: np.ndarray) -> np.ndarray:

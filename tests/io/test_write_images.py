@@ -63,7 +63,7 @@ def test_slices_that_nifti_cannot_place(tmp_path: Path) -> None:
     places = geometry()
     places.positions[1, 1] += 1
     path = tmp_path / "a.nii"
-    with pytest.raises(InputError, match="a.nii: slices do not lie in an even row"):
+    with pytest.raises(InputError, match="a.nii: slices are not evenly spaced"):
         write(path, ImageVolume(PIXELS, places))
     assert not list(tmp_path.iterdir())
 

@@ -39,7 +39,7 @@ def test_file_without_a_stated_digest_has_that_of_its_bytes(tmp_path: Path) -> N
     found = hashlib.sha256(path.read_bytes()).hexdigest()
     assert measure_digest(path) == (None, found) and read_metadata(path) == {}
     check_digest(path, found, "copy it again")
-    with pytest.raises(InputError, match=f"damaged, or of another set than its card.* expected {'1' * 12}; copy it"):
+    with pytest.raises(InputError, match=f"damaged, or from another set than its card.* expected {'1' * 12}; copy it"):
         check_digest(path, "1" * 64, "copy it again")
 
 

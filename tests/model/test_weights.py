@@ -123,7 +123,7 @@ def test_parts_that_are_missing_or_damaged(tmp_path: Path, monkeypatch: pytest.M
     part = tmp_path / card["parts"][0]
     for names in (["a/b.safetensors"], [3], 3, None, "small.part2.safetensors"):
         path.with_suffix(".json").write_text(json.dumps({**card, "parts": names}))
-        with pytest.raises(InputError, match="'parts' is no list of file names"):
+        with pytest.raises(InputError, match="'parts' is not a list of file names"):
             load_model(str(path))
     path.with_suffix(".json").write_text(json.dumps(card))
     content = part.read_bytes()
@@ -191,7 +191,7 @@ def test_parts_of_other_sets_are_refused(tmp_path: Path, monkeypatch: pytest.Mon
     files, others = weight_files(path), weight_files(tmp_path / "2" / "small.safetensors")
     assert {read_metadata(file)["step"] for file in files} == {"1"} and len(files) > 1
     files[1].write_bytes(others[1].read_bytes())
-    text = f"{files[1]}: damaged, or of another set than its card: its SHA-256 begins "
+    text = f"{files[1]}: damaged, or from another set than its card: its SHA-256 begins with "
     with pytest.raises(InputError) as caught:
         load_model(str(path))
     assert str(caught.value).startswith(text) and str(caught.value).endswith(f"; {weights.COPY}")
@@ -211,7 +211,7 @@ def test_flipped_bits_are_noticed(hashes: bool, path: Path) -> None:
         flipped = bytearray(content)
         flipped[place] ^= 4
         path.write_bytes(flipped)
-        with pytest.raises(InputError, match=r"small.v1.safetensors: damaged, .* SHA-256 begins \w{12}, .*\w{12}"):
+        with pytest.raises(InputError, match=r"small.v1.safetensors: damaged, .* SHA-256 begins with \w{12}, .*\w{12}"):
             load_model(str(path))
     path.write_bytes(content)
     assert verify_weights(path) == hashes
@@ -234,7 +234,7 @@ def test_changed_card_is_warned_of(path: Path) -> None:
 @pytest.mark.parametrize("hashes", [3, {}, {"files": "a"}, {"files": []}, {"files": ["a", "b"]}, {"files": [5]}])
 def test_card_with_other_hashes(hashes: Any, path: Path) -> None:
     card(lambda content: content.update(sha256=hashes))(path)
-    with pytest.raises(InputError, match="'sha256' has not one digest for each file; copy all files"):
+    with pytest.raises(InputError, match="'sha256' does not have one digest for each file; copy all files"):
         load_model(str(path))
 
 
@@ -310,10 +310,10 @@ BAD: list[tuple[Callable[[Path], object], str, str]] = [
     (card(lambda c: c["model"].update(guess_widths=[1616])), ".safetensors", "fewer numbers than the settings"),
     (card(lambda c: c["model"].update(cascades=4096)), ".safetensors", "fewer numbers than the settings"),
     (card(lambda c: c["model"].update(fold=4096)), ".safetensors", "fewer numbers than the settings"),
-    (card(lambda c: c.update(parts=["a.safetensors"] * 9)), ".json", "'parts' is no list of file names"),
-    (card(lambda c: c.update(parts=["a" * 5000])), ".json", "'parts' is no list of file names"),
-    (card(lambda c: c.update(parts=[""])), ".json", "'parts' is no list of file names"),
-    (card(lambda c: c.update(parts=["../a.safetensors"])), ".json", "'parts' is no list of file names"),
+    (card(lambda c: c.update(parts=["a.safetensors"] * 9)), ".json", "'parts' is not a list of file names"),
+    (card(lambda c: c.update(parts=["a" * 5000])), ".json", "'parts' is not a list of file names"),
+    (card(lambda c: c.update(parts=[""])), ".json", "'parts' is not a list of file names"),
+    (card(lambda c: c.update(parts=["../a.safetensors"])), ".json", "'parts' is not a list of file names"),
     (card(lambda c: c.pop("model")), ".json", "has no 'model' settings; copy it again"),
     (card(lambda c: c.update(model=[1])), ".json", "has no 'model' settings"),
     (text("[]"), ".json", "has no 'model' settings"),

@@ -111,4 +111,4 @@ def test_solution_that_has_not_converged_warns() -> None:
         assert notices == []
         assert image_or_warning(Solution(image, torch.tensor([1e-9, 3e-4]), 7, image)) is image
     (notice,) = notices
-    assert "stopped after 7 iterations at a relative residual of 3.0e-04; lower gamma, or raise their cap" in notice
+    assert "stopped after 7 iterations at a relative residual of 3.0e-04; lower gamma, or raise their limit" in notice

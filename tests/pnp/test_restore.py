@@ -176,7 +176,11 @@ def spoiled(value: float) -> torch.Tensor:
 REFUSED: list[tuple[Callable[[], torch.Tensor], Any, str]] = [
     (lambda: spoiled(math.nan), 0.1, "data hold NaN or infinite values; give finite ones"),
     (lambda: spoiled(-math.inf), 0.1, "data hold NaN or infinite values; give finite ones"),
-    (lambda: degrade("noise", True) * torch.tensor([1.0, 0.0])[:, None, None], 0.1, "zero all over in an image"),
+    (
+        lambda: degrade("noise", True) * torch.tensor([1.0, 0.0])[:, None, None],
+        0.1,
+        "an image of the data is zero everywhere",
+    ),
     (lambda: degrade("noise", True), -0.1, "must be at least 0"),
     (lambda: degrade("noise", True), math.nan, "must be at least 0"),
     (lambda: degrade("noise", True), math.inf, "must be at least 0"),
@@ -237,7 +241,7 @@ def test_draws_do_not_depend_on_the_batch(scans: HVAE) -> None:
 
 
 def test_refinement_needs_something_to_refine_against(degraded: HVAE) -> None:
-    with pytest.raises(InputError, match="sweeps: go with encoder complete"):
+    with pytest.raises(InputError, match="sweeps: need encoder complete"):
         restore_images(degraded, denoising(), degrade("noise", True), 0.03, exactly(sweeps=1))
 
 
@@ -251,10 +255,10 @@ def test_conjugates_of_real_images_are_not_views(degraded: HVAE) -> None:
 def test_weights_that_are_refused(scans: HVAE, degraded: HVAE) -> None:
     data, without = degrade("noise", True), dataclasses.replace(SMALL, masked=False)
     for model in (scans, small_model(settings=without)):
-        with pytest.raises(InputError, match="no posterior of degraded images; choose restoration, or encoder comp"):
+        with pytest.raises(InputError, match="no posterior for degraded images; choose restoration, or encoder comp"):
             restore_images(model, denoising(), data, 0.03)
     pictures = small_model(settings=dataclasses.replace(without, real=True))
-    with pytest.raises(InputError, match="are of pictures, not of scans; choose others, such as default"):
+    with pytest.raises(InputError, match="are for pictures, not for scans; choose others, such as default"):
         restore_images(pictures, denoising(), data, 0.03, COMPLETE)
     restore_images(small_model(settings=without), denoising(), data, 0.03, COMPLETE)  # q is enough
     restore_images(degraded, denoising(), data, 0.03, COMPLETE)

@@ -47,7 +47,7 @@ from mrihvae.pnp.settings import PnPSettings
     ],
 )
 def test_refused_settings(values: dict[str, Any]) -> None:
-    with pytest.raises(ValueError, match="must be|unknown; choose one of|goes with one tau"):
+    with pytest.raises(ValueError, match="must be|unknown; choose one of|needs a single tau"):
         PnPSettings(**values)
 
 
@@ -57,7 +57,7 @@ def test_tau_of_each_level() -> None:
     falling = [PnPSettings(tau=1.0, tau_finest=0.4).tau_at(j, 4) for j in range(4)]
     assert falling == pytest.approx([1.0, 0.8, 0.6, 0.4])
     assert PnPSettings(tau=0.7, tau_finest=0.0).tau_at(0, 1) == 0.7
-    with pytest.raises(InputError, match=r"2 numbers for 3 levels; give one, or one a level"):
+    with pytest.raises(InputError, match=r"2 numbers for 3 levels; give one, or one per level"):
         PnPSettings(tau=(1.0, 0.5)).tau_at(0, 3)
 
 

@@ -85,14 +85,14 @@ def test_folders_of_the_data(tmp_path: Path) -> None:
 MISTAKES = [
     ("[model]", "[modell]", "unknown setting 'modell'; the nearest known one is 'model'"),
     ("description", "decription", "unknown setting 'decription'; the nearest known one is 'description'"),
-    ('"noise"', "3", "description is 3; it must be of the kind"),
+    ('"noise"', "3", "description is 3; it must have the type"),
     ('"default"', "[]", "weights is []"),
     ("train = 0.5", "train = 0", "data: the share of 'train' is 0; it must be a number above 0"),
     ("train = 0.5", 'train = "all"', "data: the share of 'train' is 'all'"),
     ("train = 0.5", "train = true", "data: the share of 'train' is True"),
     ("train = 0.5", "train = inf", "data: the share of 'train' is inf"),
     ('train = 0.5\n"further/train" = 2', "", "data is {}; write a table [data]"),
-    ('[data]\ntrain = 0.5\n"further/train" = 2', "", "data is left out; write a table [data]"),
+    ('[data]\ntrain = 0.5\n"further/train" = 2', "", "data is missing; write a table [data]"),
     ('[data]\ntrain = 0.5\n"further/train" = 2', 'data = "train"', "data is 'train'; write a table [data]"),
     ("[training]\nsteps = 3", "[[training]]", "training is ({},); write a table [training]"),
     ("[data]", "[data", "not a readable protocol"),
@@ -110,7 +110,7 @@ def test_mistakes_are_named(old: str, new: str, message: str, tmp_path: Path) ->
 
 @pytest.mark.parametrize("name", ["fastmri_knee_singlecoil_4x", "singlecoil_masks", "pnp_magnitudes", "restoration"])
 def test_protocols_of_other_kinds(name: str) -> None:
-    with pytest.raises(InputError, match="is no training protocol; 'mrihvae protocols' lists those"):
+    with pytest.raises(InputError, match="is not a training protocol; 'mrihvae protocols' lists those"):
         read_training_protocol(ROOT / "protocols" / f"{name}.toml")
 
 

@@ -113,7 +113,7 @@ def test_without_a_mask_zeros_were_not_acquired(method: HybridMethod) -> None:
     expected = mrihvae.reconstruct(kspace, LINES, method=method)
     np.testing.assert_array_equal(found.magnitude, expected.magnitude)
     whole = mrihvae.reconstruct(kspace, method="zero-filled")
-    assert whole.warnings == ("k-space is fully sampled and there is no mask: nothing was left to reconstruct",)
+    assert whole.warnings == ("k-space is fully sampled and there is no mask: there is nothing to reconstruct",)
 
 
 def test_maps_of_ones_own(method: HybridMethod) -> None:
@@ -166,7 +166,7 @@ def test_seed_of_the_mean_of_samples(method: HybridMethod) -> None:
     [
         (LINES[1:], r"mask is of shape \(39,\); give a NumPy array"),
         (torch.from_numpy(LINES), "mask is Tensor; give a NumPy array"),
-        (2 * LINES, "mask must hold True and False"),
+        (2 * LINES, "mask must hold only True and False"),
         (LINES[None, None], r"mask is of shape \(1, 1, 40\)"),
     ],
 )
@@ -209,14 +209,14 @@ MISTAKES: list[tuple[Callable[[], Any], str]] = [
     (lambda: mrihvae.reconstruct(1e39 * K.astype(complex)), "too large for single precision"),
     (lambda: mrihvae.reconstruct(0 * K), "k-space is zero everywhere; there is nothing to reconstruct from"),
     (lambda: mrihvae.reconstruct(K, LINES[1:]), r"mask of shape \(39,\) does not fit k-space of \(24, 40\)"),
-    (lambda: mrihvae.reconstruct(K, 2 * LINES), "mask must hold True and False, or 1 and 0, alone"),
+    (lambda: mrihvae.reconstruct(K, 2 * LINES), "mask must hold only True and False, or 1 and 0"),
     (lambda: mrihvae.reconstruct(K, 0 * LINES), "mask is False everywhere in slice 0"),
     (lambda: mrihvae.reconstruct(C, C[:, :1] != C), "differs between coils; all coils must have the same"),
     (
         lambda: mrihvae.reconstruct(C[0, :, :, 8:32], LINES[8:32].reshape(1, 24, 1), axes="coil H W"),
         r"mask of shape \(1, 24, 1\) may mark lines along H or along W; give \(W,\), \(H, 1\) or \(H, W\)",
     ),
-    (lambda: mrihvae.reconstruct(K, LINES, maps=C), "maps go with several coils; give k-space with a coil axis"),
+    (lambda: mrihvae.reconstruct(K, LINES, maps=C), "maps need several coils; give k-space with a coil axis"),
     (lambda: mrihvae.reconstruct(C, LINES, maps=C[:, :2]), r"maps of shape \(2, 2, 24, 40\) do not fit k-space"),
     (lambda: mrihvae.reconstruct(C, LINES, maps=np.nan * C), "maps hold NaN or infinite values"),
     (lambda: mrihvae.reconstruct(K, LINES, method="magic"), "method 'magic' is unknown; choose one of hybrid"),
@@ -226,9 +226,15 @@ MISTAKES: list[tuple[Callable[[], Any], str]] = [
     (lambda: mrihvae.reconstruct(K, LINES, samples=2.5), "samples is 2.5"),  # type: ignore[arg-type]
     (lambda: mrihvae.reconstruct(K, LINES, samples=2, seed=-1), "seed is -1; give a whole number"),
     (lambda: mrihvae.reconstruct(K, LINES, method=None), "method is None; give a name"),  # type: ignore[arg-type]
-    (lambda: mrihvae.reconstruct(K, LINES, method=make_method("tv"), weights="x"), "weights and device are those with"),
+    (
+        lambda: mrihvae.reconstruct(K, LINES, method=make_method("tv"), weights="x"),
+        "the loaded method already has weights",
+    ),
     (lambda: mrihvae.reconstruct(K, LINES, weights="nowhere"), "nowhere: neither shipped weights"),
-    (lambda: mrihvae.reconstruct(C, np.arange(40) == 20, method="sense"), "only 24 x 1 samples around the center"),
+    (
+        lambda: mrihvae.reconstruct(C, np.arange(40) == 20, method="sense"),
+        "around the center of k-space is only 24 x 1",
+    ),
 ]
 
 

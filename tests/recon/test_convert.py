@@ -42,7 +42,7 @@ def test_images_are_fastmris_targets(kspace: np.ndarray) -> None:
     found = images_of(scan)
     np.testing.assert_allclose(found.pixels, direct_images(kspace), rtol=1e-5)
     assert found.geometry is GEOMETRY and found.attributes == {"acquisition": "T2"} and found.voxel == (1, 2, 3)
-    with pytest.raises(InputError, match="a.h5: is undersampled, so that it has no images yet; run 'mrihvae reconstr"):
+    with pytest.raises(InputError, match="a.h5: is undersampled, so it has no images yet; run 'mrihvae reconstr"):
         images_of(replace(scan, mask=LINES))
 
 
@@ -97,7 +97,7 @@ def test_numpy_has_the_mask_beside_it(tmp_path: Path) -> None:
         ({"padding": (1, 12)}, ["lines that are not encoded"], []),
         ({"matrix": (8, 12)}, ["matrix of the image"], []),
         ({"matrix": (16, 12)}, [], []),
-        ({"voxel": (1, 1, 2)}, ["the size of voxels"], []),
+        ({"voxel": (1, 1, 2)}, ["the voxel size"], []),
         ({"target": np.ones((3, 8, 12), np.float32)}, ["reference images"], ["reference images"]),
         ({"attributes": {"acquisition": "T2", "patient_id": "unknown"}}, ["attributes (acquisition)"], []),
         (

@@ -137,7 +137,7 @@ def test_noise_that_cannot_be_estimated(model: HVAE) -> None:
     known = np.zeros((1, 24, 20), bool)
     known[:, ::2] = True  # no two rows
     with pytest.raises(
-        InputError, match="a.nii: no 2 x 2 pixels are known, so that noise cannot be estimated; give --n"
+        InputError, match="a.nii: no block of 2 x 2 pixels is known, so noise cannot be estimated; give --n"
     ):
         restore(stack(1) * known, job(model, Degradation("inpaint"), None), known)
 

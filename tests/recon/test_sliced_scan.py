@@ -118,7 +118,10 @@ def test_one_coil_has_no_maps() -> None:
 
 def test_what_is_refused() -> None:
     for lines, told in ((torch.arange(40) == 20, "48 x 1"), (torch.arange(40) == 3, "0 x 0")):
-        with pytest.raises(InputError, match=f"file1.h5, slice 1: only {told} samples around the center"):
+        with pytest.raises(
+            InputError,
+            match=f"file1.h5, slice 1: the fully acquired region around the center of k-space is only {told}",
+        ):
             volume_of(scan_of(), lines=lines).batch(1, 2)
     hollow = scan_of()
     hollow.kspace[2, ..., 10:38, 10:30] = 0  # but for bins far out

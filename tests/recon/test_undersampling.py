@@ -65,12 +65,16 @@ def test_patterns_that_are_no_lines_are_of_bins() -> None:
         (
             Scan("a.h5", KSPACE, LINES),
             RANDOM,
-            r"a.h5: is undersampled already \(it has a mask\); leave out --mask-type",
+            r"a.h5: is already undersampled \(it has a mask\); leave out --mask-type",
         ),
-        (Scan("a.h5", KSPACE * LINES), RANDOM, r"a.h5: is undersampled already \(samples are missing\)"),
-        (Scan("a.h5", KSPACE * BINS), RANDOM, r"a.h5: is undersampled already \(samples are missing\)"),
+        (Scan("a.h5", KSPACE * LINES), RANDOM, r"a.h5: is already undersampled \(samples are missing\)"),
+        (Scan("a.h5", KSPACE * BINS), RANDOM, r"a.h5: is already undersampled \(samples are missing\)"),
         (Scan("a.h5", 0 * KSPACE), None, "a.h5: k-space is zero everywhere; there is nothing to reconstruct from"),
-        (Scan("a.h5", KSPACE), None, "a.h5: k-space is complete and has no mask; add --mask-type to undersample it"),
+        (
+            Scan("a.h5", KSPACE),
+            None,
+            "a.h5: k-space is fully sampled and has no mask; add --mask-type to undersample it",
+        ),
     ],
 )
 def test_both_or_neither(scan: Scan, undersampling: Undersampling | None, message: str) -> None:

@@ -97,7 +97,7 @@ def test_lines_that_are_zero_are_not_measured(shape: tuple[int, ...]) -> None:
 def test_mask_and_undersampling_together_are_refused() -> None:
     with pytest.raises(InputError) as caught:
         mask_of(scan_of(mask=every_third(20).numpy()), RANDOM)
-    assert str(caught.value) == "file1.h5: is undersampled already (it has a mask); leave out --mask-type"
+    assert str(caught.value) == "file1.h5: is already undersampled (it has a mask); leave out --mask-type"
 
 
 @pytest.mark.parametrize("shape", [(1, 1, 8), (2, 3, 8, 1)])
@@ -112,7 +112,7 @@ def test_complete_scan_without_a_mask_is_refused() -> None:
         mask_of(scan_of(), None)
     assert (
         str(caught.value)
-        == "file1.h5: k-space is complete and has no mask; add --mask-type to undersample it, or store its mask"
+        == "file1.h5: k-space is fully sampled and has no mask; add --mask-type to undersample it, or store its mask"
     )
 
 
@@ -125,7 +125,7 @@ def test_scan_of_nothing_is_refused() -> None:
 def test_lines_that_were_not_encoded_do_not_make_a_scan_undersampled() -> None:
     scan = scan_of(padding=(3, 18))
     scan.kspace[..., :3] = scan.kspace[..., 18:] = 0
-    with pytest.raises(InputError, match="k-space is complete"):
+    with pytest.raises(InputError, match="k-space is fully sampled"):
         mask_of(scan, None)
     lines = mask_of(scan, RANDOM)
     assert not lines[:3].any() and not lines[18:].any()
@@ -175,7 +175,7 @@ def test_two_dimensional_pattern_leaves_out_lines_that_were_not_encoded() -> Non
 def test_two_dimensional_mask_of_the_file() -> None:
     for mask in (bins_of(), np.broadcast_to(every_third(24).numpy()[:, None], (24, 20))):
         assert np.array_equal(mask_of(scan_of(mask=mask), None), mask)
-        with pytest.raises(InputError, match=r"is undersampled already \(it has a mask\)"):
+        with pytest.raises(InputError, match=r"is already undersampled \(it has a mask\)"):
             mask_of(scan_of(mask=mask), RANDOM)
 
 
@@ -187,7 +187,7 @@ def test_two_dimensional_pattern_of_a_file_without_a_mask(shape: tuple[int, ...]
         scan = scan_of(shape)
         scan = dataclasses.replace(scan, kspace=np.where(mask, scan.kspace, 0))
         assert np.array_equal(mask_of(scan, None), mask)
-        with pytest.raises(InputError, match=r"is undersampled already \(samples are missing\); leave out --mask-type"):
+        with pytest.raises(InputError, match=r"is already undersampled \(samples are missing\); leave out --mask-type"):
             mask_of(scan, RANDOM)
 
 
@@ -195,7 +195,7 @@ def test_padded_rows_count_as_measured() -> None:
     """Scans are interpolated by padding k-space with zeros: empty rows at either end are no pattern."""
     scan, lines = scan_of(), every_third(20).numpy()
     scan.kspace[:, :4] = scan.kspace[:, -3:] = 0
-    with pytest.raises(InputError, match="k-space is complete and has no mask"):
+    with pytest.raises(InputError, match="k-space is fully sampled and has no mask"):
         mask_of(scan, None)
     assert mask_of(scan, RANDOM).shape == (20,)
     undersampled = dataclasses.replace(scan, kspace=np.where(lines, scan.kspace, 0))
@@ -205,7 +205,7 @@ def test_padded_rows_count_as_measured() -> None:
 def test_single_bins_that_happen_to_be_zero_make_no_pattern() -> None:
     scan, lines = scan_of((1, 64, 60)), every_third(60).numpy()
     scan.kspace[0, 5, 7] = 0
-    with pytest.raises(InputError, match="k-space is complete"):
+    with pytest.raises(InputError, match="k-space is fully sampled"):
         mask_of(scan, None)
     undersampled = dataclasses.replace(scan, kspace=np.where(lines, scan.kspace, 0))
     undersampled.kspace[0, 20, 9] = 0
@@ -370,7 +370,7 @@ def test_undersampled_files_without_a_mask_are_not_taken_for_complete() -> None:
     rows.kspace[:, 5:9] = 0
     columns.kspace[..., 5:9] = 0
     for scan in (rows, columns):
-        with pytest.raises(InputError, match="is undersampled already"):
+        with pytest.raises(InputError, match="is already undersampled"):
             mask_of(scan, RANDOM)
     assert mask_of(columns, None).shape == (20,) and mask_of(columns, None).sum() == 16
     found = mask_of(rows, None)
@@ -457,7 +457,9 @@ def test_maps_in_the_file(tmp_path: Path, model: HVAE) -> None:
         expected = root_sum_of_squares(image, maps[None], kspace, lines).numpy()
         np.testing.assert_allclose(volume, expected, atol=1e-4 * volume.max())
     without = dataclasses.replace(scan, maps=None)
-    with pytest.raises(InputError, match="file1.h5, slice 0: only 24 x 1 samples around the center of k-space"):
+    with pytest.raises(
+        InputError, match="file1.h5, slice 0: the fully acquired region around the center of k-space is only 24 x 1"
+    ):
         reconstruct_volume(without, mask, make_method("sense"))
     assert reconstruct_volume(without, mask, make_method("zero-filled")).shape == (2, 24, 20)  # which needs none
     wrong = dataclasses.replace(scan, maps=np.repeat(scan.maps, 3, axis=0))

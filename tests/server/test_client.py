@@ -38,7 +38,7 @@ def test_addresses(text: str, host: str, port: int) -> None:
 
 @pytest.mark.parametrize("text", ["", ":1", "a:", "a:b", "a:0", "a:65536", "a:-1", "[]:1"])
 def test_no_addresses(text: str) -> None:
-    with pytest.raises(InputError, match="is no HOST:PORT"):
+    with pytest.raises(InputError, match="is not HOST:PORT"):
         parse_address(text)
 
 
@@ -66,7 +66,7 @@ def test_images_come_while_lines_are_sent() -> None:
 def test_errors_of_the_server_are_texts() -> None:
     with serving() as running:
         (answer,) = exchange_messages(Address(HOST, running.port), [mrd.header("no XML"), mrd.close()], 10)
-    assert isinstance(answer, Note) and answer.text.startswith("ERROR mrihvae: stream: the header is no XML")
+    assert isinstance(answer, Note) and answer.text.startswith("ERROR mrihvae: stream: the header is not XML")
 
 
 def test_a_long_scan_after_an_error_is_not_sent_to_its_end() -> None:
@@ -128,7 +128,7 @@ def test_silent_server(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(client, "POLL", 0.05)
     with answering(None) as port:
         began = time.monotonic()
-        with pytest.raises(ServerLostError, match=r"no answer for 0.3 s; see its log, or raise --timeout"):
+        with pytest.raises(ServerLostError, match=r"no reply for 0.3 s; see the server's log, or raise --timeout"):
             list(exchange_messages(Address(HOST, port), [mrd.close()], 0.3))
         assert 0.3 <= time.monotonic() - began < 5
 

@@ -25,7 +25,7 @@ ZERO = make_method("zero-filled")
 @pytest.mark.parametrize(("coils", "start"), [(1, "scan of 1 coil: "), (8, "scan of 8 coils: ")])
 def test_engines_of_one_kind_of_scans(coils: int, start: str) -> None:
     other = Engine({2 if coils == 1 else 1: ZERO})
-    with pytest.raises(InputError, match=f"^{start}the server's protocol is for others"):
+    with pytest.raises(InputError, match=f"^{start}the server's protocol does not support this number of coils"):
         other.method(coils, Request())
     assert cheap().method(coils, Request(method="sense", samples=5)) == make_method("sense", samples=5)
 

@@ -66,8 +66,8 @@ def test_slices_of_a_volume_are_denoised_together() -> None:
 @pytest.mark.parametrize(
     ("data", "fields", "reason"),
     [
-        (noisy(kind=np.complex64), {"image_type": 5}, "is no magnitude image"),
-        (noisy(), {"image_type": 2}, "is no magnitude image"),
+        (noisy(kind=np.complex64), {"image_type": 5}, "is not a magnitude image"),
+        (noisy(), {"image_type": 2}, "is not a magnitude image"),
         (np.full((1, 1, 16, 16), np.nan, np.float32), {}, "is not finite"),
         (np.ones((1, 1, 2, 2), np.float32), {}, "too few for these weights"),
         (np.broadcast_to(np.float32(1), (1, 1, 2049, 2049)).copy(), {}, "is larger than 4194304 pixels"),

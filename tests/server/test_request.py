@@ -101,7 +101,7 @@ def test_header_gives_known_names_with_and_without_prefix() -> None:
     with collect_notices() as notices:
         assert Request().from_header(header) == Request("tv", samples=4, zerofilled=True)
     assert notices == [
-        "parameter samples 'no': must be a whole number; it was ignored, as if it were another program's"
+        "parameter samples 'no': must be a whole number; it was ignored, because it may belong to another program"
     ]
 
 

@@ -148,7 +148,7 @@ def test_streams_that_are_refused(payload: bytes, message: str) -> None:
 def test_largest_slice_is_taken() -> None:
     answers = Answers()
     assert reconstruct_stream(messages(mrd.header(mrd.cartesian_xml((1, 1, 2048, 2048), 1))), cheap(), answers) == 0
-    assert answers.texts == ["WARNING mrihvae: the scan had no line of an image"]
+    assert answers.texts == ["WARNING mrihvae: the scan had no image lines"]
 
 
 def test_parameters_after_the_first_image() -> None:
@@ -203,7 +203,9 @@ def test_fields_of_view_that_leave_no_samples_are_refused() -> None:
     xml, lines = scan()
     head, tail = xml.split("<fieldOfView_mm><x>", 1)
     wrong = f"{head}<fieldOfView_mm><x>65535{tail[tail.index('</x>') :]}"
-    with pytest.raises(InputError, match=r"^stream: by its header a slice has 1 x \d+ samples, .*; check matrixSize"):
+    with pytest.raises(
+        InputError, match=r"^stream: according to its header, a slice has 1 x \d+ samples, .*; check matrixSize"
+    ):
         reconstruct_stream(messages(stream(wrong, lines)), cheap(), Answers())
 
 
@@ -318,7 +320,7 @@ def test_unknown_parameters_are_warned_of_in_the_stream() -> None:
 def test_slices_in_the_order_of_acquisition_are_warned_of() -> None:
     xml, lines = scan(slices=3, positions=[(0, 0, z) for z in (0, 10, 5)])
     assert answered(stream(xml, lines)).texts[-1] == (
-        "WARNING mrihvae: slices are numbered as they were acquired, and so are their images; sort them by position"
+        "WARNING mrihvae: slices and their images are numbered in order of acquisition; sort them by position"
     )
 
 

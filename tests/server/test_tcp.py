@@ -203,7 +203,7 @@ def test_connection_without_a_scan(port: int, payload: bytes) -> None:
 
 def test_scan_without_lines(port: int) -> None:
     replies = mrd.reconstruct(HOST, port, stream(scan()[0], []))
-    assert replies.texts == ["WARNING mrihvae: the scan had no line of an image"] and replies.close
+    assert replies.texts == ["WARNING mrihvae: the scan had no image lines"] and replies.close
 
 
 @pytest.mark.parametrize("nul", [True, False])
@@ -325,7 +325,7 @@ def test_what_could_be_done_without_is_told(port: int) -> None:
 def test_server_of_one_kind_of_scans() -> None:
     with serving(Engine({1: make_method("zero-filled")})) as running:
         replies = mrd.reconstruct(HOST, running.port, stream(*scan(coils=2)))
-    assert_refused(replies, "scan of 2 coils: the server's protocol is for others")
+    assert_refused(replies, "scan of 2 coils: the server's protocol does not support this number of coils")
 
 
 # Messages that are wrong
@@ -342,9 +342,9 @@ def test_wrong_messages_end_their_own_connection_only(port: int, good: tuple[byt
         "has data type 9": start + mrd.image(mrd.Image(np.zeros((1, 1, 2, 2), np.float32)), data_type=9),
         "an image claims 65535 channels": start
         + mrd.image(mrd.Image(np.zeros((1, 1, 2, 2), np.float32)), channels=65535, matrix_size=(65535,) * 3),
-        "header is no XML": mrd.header("<ismrmrdHeader>"),
+        "header is not XML": mrd.header("<ismrmrdHeader>"),
         "no 'encoding'": mrd.header("<ismrmrdHeader/>"),
-        "no UTF-8": struct.pack("<HI", 5, 1) + b"\xff",
+        "not UTF-8": struct.pack("<HI", 5, 1) + b"\xff",
         "0 samples": start + mrd.acquisition(lines[0], number_of_samples=0),
         "NaN": start + mrd.acquisition(mrd.Line(np.full((2, 32), np.nan, np.complex64))),
         "ended within": start + mrd.acquisition(lines[0])[:100],

@@ -288,7 +288,7 @@ def test_empty_slices_are_left_out(tmp_path: Path) -> None:
         (lambda folder: folder.write_text("text"), "in: ends in none of .nii, .nii.gz, .png, .jpg, .jpeg; give NIfTI"),
         (
             lambda folder: [volume(folder / name) for name in ("a.nii", "a.nii.gz")],
-            "in: a.nii and a.nii.gz would have results of one name; rename one",
+            "in: a.nii and a.nii.gz would have results with the same name; rename one",
         ),
     ],
 )
@@ -318,7 +318,7 @@ def with_nan() -> np.ndarray:
         (lambda path: path.with_name("a.nii").write_bytes(b"none"), "a.nii: not readable ("),
         (lambda path: path.with_name("a.png").write_bytes(b"none"), "a.png: not readable ("),
         (lambda path: volume(path.with_name("a.nii"), images=with_nan()), "a.nii: holds NaN or infinite values"),
-        (lambda path: picture(path.with_name("a.png"), np.zeros((9, 9))), "a.png: nearly nothing but 0 in a matrix"),
+        (lambda path: picture(path.with_name("a.png"), np.zeros((9, 9))), "a.png: almost only zeros in a matrix"),
         (lambda path: picture(path.with_name("a.png"), np.ones((3, 3))), "a matrix of 48 x 48; lower the matrix"),
     ],
 )

@@ -134,7 +134,7 @@ def test_empty_and_nested_descriptions(tmp_path: Path, capsys: pytest.CaptureFix
     directions = {"read_dir": [1, 0, 0], "phase_dir": [0, 1, 0], "slice_dir": [0, 0, 1], "voxel_mm": [1, 1, 5]}
     about = {"axes": ["slice", "H", "W"], "positions_mm": [[10**400, 0, 0], [0, 0, 5]], **directions}
     (tmp_path / "x.json").write_text(json.dumps(about))
-    assert "attributes of its geometry are no numbers" in convert(tmp_path / "x.npy", capsys)
+    assert "its geometry attributes are not numbers" in convert(tmp_path / "x.npy", capsys)
     words = ["run", str(tmp_path / "p.toml"), "--data", str(tmp_path), "--output", str(tmp_path / "o")]
     for depth, told in ((10_000, "not a readable protocol"), (DEEP, "is larger than 32 KiB")):
         (tmp_path / "p.toml").write_text("a=" + "[" * depth)
@@ -152,7 +152,7 @@ def test_settings_of_training(tmp_path: Path, capsys: pytest.CaptureFixture[str]
 def test_headers_of_numpy(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = write_npy_header(tmp_path / "x.npy", "{'descr': 'c', 'fortran_order': False, 'shape': (True,2), }")
     (tmp_path / "x.json").write_text('{"axes":["H","W"]}')
-    assert "truncated or no NumPy array" in convert(path, capsys)
+    assert "truncated or not a NumPy array" in convert(path, capsys)
     write_npy_header(path, "{'descr': '<c8', 'fortran_order': False, 'shape': (1000000,1000000), }")
     assert "it holds 64 of 8000000000000 bytes" in convert(path, capsys)
     for header in (

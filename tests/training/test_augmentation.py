@@ -192,7 +192,7 @@ def test_objects_may_be_larger_than_the_field_of_view() -> None:
         ({"empty": -0.1}, "must be in \\[0, 1\\]"),
         ({"physical_phase": 2.0}, "must be in \\[0, 1\\]"),
         ({"anisotropy": -0.1}, "must be at least 0"),
-        ({"fill": [1.0, 0.5]}, "fill .* must be two numbers above 0, the lesser one first"),
+        ({"fill": [1.0, 0.5]}, "fill .* must be two numbers above 0, the smaller one first"),
         ({"fill": [0.0, 0.5]}, "fill .* must be two numbers above 0"),
         ({"inverson": 0.1}, "unknown setting 'inverson'; the nearest known one is 'inversion'"),
     ],

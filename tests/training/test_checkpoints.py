@@ -86,7 +86,8 @@ def test_damaged_checkpoints_alone(tmp_path: Path) -> None:
     write(tmp_path, 1)
     flip(tmp_path / NEWEST)
     text = (
-        rf"{NEWEST}: damaged, its SHA-256 begins \w{{12}}, but \w{{12}} when it was written; continue from its weights"
+        rf"{NEWEST}: damaged, its SHA-256 begins with \w{{12}}, but began with \w{{12}} when it was written; continue "
+        "from its weights"
     )
     with pytest.raises(InputError, match=text):
         read_checkpoint(tmp_path, "cpu")

@@ -136,7 +136,7 @@ def test_holes_are_neither_none_nor_everything(shape: tuple[int, int], monkeypat
 
 def test_raw_kspace_is_refused() -> None:
     raw = np.zeros((8, 8), dtype=np.complex64)
-    with pytest.raises(ValueError, match="raw k-space has noise of its own"):
+    with pytest.raises(ValueError, match="raw k-space is already noisy"):
         draw_degraded([(raw, True)], SHAPE, SETTINGS, np.random.default_rng(0))
 
 

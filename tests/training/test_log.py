@@ -21,5 +21,5 @@ def test_later_steps_are_dropped(tmp_path: Path) -> None:
 def test_lines_that_are_no_steps_are_one_error(line: str, tmp_path: Path) -> None:
     path = tmp_path / "log.jsonl"
     path.write_text(f'{{"step": 1}}\n{line}\n{{"step": 2}}\n')
-    with pytest.raises(InputError, match="is no log of a run"):
+    with pytest.raises(InputError, match="is not a log of a run"):
         cut_log(path, 1)

@@ -557,7 +557,9 @@ def test_first_guess_where_more_levels_part_the_coarsest_band() -> None:
 @pytest.mark.parametrize("changes", [{"cascades": 2}, {"cascades": 0}, {"guess_widths": (32, 16)}, {"fold": 1}])
 def test_first_guess_that_does_not_fit(changes: dict[str, Any]) -> None:
     model = dataclasses.replace(MODEL, **changes)
-    with pytest.raises(InputError, match=r"another one than the model's; set cascades 1, guess_widths \(16, 16\)"):
+    with pytest.raises(
+        InputError, match=r"do not fit the model's first guess; set cascades 1, guess_widths \(16, 16\)"
+    ):
         Run.new(model, SETTINGS, SimulationSettings(), "cpu", guess=new_run().model)
 
 
@@ -826,7 +828,7 @@ def test_posterior_of_degraded_images_by_the_command(
     settings.write_text(json.dumps({"model": {"degraded": True}, "training": {**training, "masked_start": 0}}))
     scan = write_scan(tmp_path / "raw" / "scan.h5")
     assert main(command(scan, tmp_path / "third", "--weights", weights, "--settings", settings)) == 2
-    assert "raw k-space has noise of its own" in capsys.readouterr().err
+    assert "raw k-space is already noisy" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -1041,7 +1043,7 @@ def test_run_goes_on_from_its_weights(
     path = weights.with_suffix(".json")
     path.write_text(json.dumps({key: value for key, value in card.items() if key != "counters"}))
     assert main(command(data, tmp_path / "third", "--go-on", weights)) == 2
-    assert "its card has no 'counters', so that its run is not known" in capsys.readouterr().err
+    assert "its card has no 'counters', so its run is unknown" in capsys.readouterr().err
 
 
 def test_weights_that_cannot_be_started_from(

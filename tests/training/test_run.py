@@ -99,7 +99,7 @@ def test_card_that_does_not_say_how_weights_were_trained(name: str, run: Run, tm
     card: dict[str, Any] = json.loads(path.with_suffix(".json").read_text())
     del card[name]
     path.with_suffix(".json").write_text(json.dumps(card))
-    with pytest.raises(InputError, match=f"its card has no '{name}', so that its run is not known; use --weights"):
+    with pytest.raises(InputError, match=f"its card has no '{name}', so its run is unknown; use --weights"):
         continue_weights(path, "cpu")
 
 

@@ -33,5 +33,9 @@ THREADS = partial(WORKERS, "CPU threads of each worker", None, "1")
 UNCENTERED = partial(INPUT, "k-space is stored with DC at [0, 0], that is, without fftshift", False)
 VERBOSE = partial(RESULTS, "print settings, the time of every stage, and all warnings of every file", False, alias="-v")
 WORKERS_COUNT = partial(
-    WORKERS, "number of local processes, each with a volume of its own", None, "this process alone", metavar="N"
+    WORKERS,
+    "number of local processes; each reconstructs one volume at a time",
+    None,
+    "this process alone",
+    metavar="N",
 )

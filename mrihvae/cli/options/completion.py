@@ -8,12 +8,14 @@ SHELLS = ("bash", "zsh", "fish")
 
 
 class Completion(Options):
-    """print a script with which the Tab key completes commands, options and choices in a shell
+    """print a shell script that lets the Tab key complete commands, options and choices
 
     Save the script where the shell looks for it, then open a new shell:
 
-    bash: ~/.local/share/bash-completion/completions/mrihvae (with the package bash-completion)
+    bash: ~/.local/share/bash-completion/completions/mrihvae (needs the package bash-completion)
+
     zsh: a file _mrihvae in a folder of $fpath, such as ~/.zfunc
+
     fish: ~/.config/fish/completions/mrihvae.fish
 
     Examples:

@@ -43,10 +43,10 @@ class Convert(Options):
     key: str | None = KEY()
     uncentered: bool = UNCENTERED()
     max_memory: float | None = MAX_MEMORY()
-    images: bool = INPUT("reconstruct fully sampled k-space and write the images, where OUT could hold either", False)
+    images: bool = INPUT("write images of fully sampled k-space, if OUT could hold either", False)
     overwrite: bool = RESULTS("replace files that are already there", False)
     log_json: Path | None = LOG_JSON()
-    resume: bool = RESULTS("resume an interrupted call: write only the files that are missing", False)
+    resume: bool = RESULTS("resume an interrupted run: write only missing files", False)
 
 
 class Evaluate(Options):
@@ -77,7 +77,7 @@ class Report(Options):
     """make one HTML page of a run: scores, slices, settings
 
     The page needs no network connection: open it in any browser, send it, or print it. It shows scores and quality by
-    slice where the scans have references, and warnings, times, bounds and uncertainty where the results have them.
+    slice if the scans have references, and warnings, times, bounds and uncertainty if the results have them.
 
     Examples:
       mrihvae report out/
@@ -85,9 +85,9 @@ class Report(Options):
     """
 
     folder: Path = INPUT(
-        "results: what was --output of 'mrihvae reconstruct' or 'mrihvae run'", name="DIR", positional=True
+        "results: the --output folder of 'mrihvae reconstruct' or 'mrihvae run'", name="DIR", positional=True
     )
-    data: Path | None = INPUT("folder with the scans, matched by file name", None, "where they were read")
+    data: Path | None = INPUT("folder with the scans, matched by file name", None, "where they were read from")
     output: Path | None = OUTPUT("HTML file to write", None, "DIR/report.html")
     title: str | None = RESULTS("heading of the report", None, "the protocol or method")
     slices: int | None = RESULTS("show at most this many slices of a volume, evenly spaced", None, "all")

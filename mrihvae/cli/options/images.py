@@ -24,9 +24,9 @@ class Restore(Options):
     """
 
     input: Path = INPUT("NIfTI file, gray PNG, JPEG or TIFF, DICOM, or a folder of them", positional=True)
-    task: str = METHOD("what is wrong with the images", choices=TASKS)
+    task: str = METHOD("restoration task", choices=TASKS)
     output: Path = OUTPUT("folder for restored images, panels/ and restore.json")
-    series: str | None = INPUT("DICOM series by its number or UID, where there are several", None, "the only one")
+    series: str | None = INPUT("DICOM series by its number or UID, if there are several", None, "the only one")
     kernel_width: tuple[float, ...] | None = DEGRADATION(
         "deblur, superresolve: SD of a Gaussian blur, in pixels of the result; or two SDs, along and across",
         None, "superresolve: 0.4 x factor", **SEVERAL,
@@ -35,16 +35,16 @@ class Restore(Options):
         "deblur, superresolve: angle of two SDs, in degrees from axis 2 to axis 1", None, "0"
     )
     kernel: Path | None = DEGRADATION(
-        "deblur, superresolve: the blur itself, a 2D .npy array or a picture of odd sizes",
+        "deblur, superresolve: the blur kernel, a 2D .npy array or a picture with odd height and width",
         None,
-        "that of --kernel-width",
+        "the Gaussian of --kernel-width",
     )
-    boundary: str | None = DEGRADATION("deblur: what lies beyond the edge", None, "periodic", choices=BOUNDARIES)
+    boundary: str | None = DEGRADATION("deblur: boundary condition", None, "periodic", choices=BOUNDARIES)
     factor: Literal[2, 4] | None = DEGRADATION(
-        "superresolve: how many times finer the result is along H and W; needed there", None, "none"
+        "superresolve: upsampling factor along H and W; required for this task", None, "none"
     )
     mask: Path | None = DEGRADATION(
-        "inpaint: image that is not 0 where pixels are known, one for all slices or one per slice", None, "none"
+        "inpaint: image that is nonzero where pixels are known, one for all slices or one per slice", None, "none"
     )
     missing: float | None = DEGRADATION("inpaint: value that marks missing pixels, such as 0 or nan", None, "none")
     noise: float | None = DEGRADATION("SD of the noise, in units of the image", None, "estimated for each volume")
@@ -80,7 +80,7 @@ class Sample(Options):
     samples: int = METHOD("number of images", 8)
     size: tuple[int, int] = METHOD("size of the images, in pixels", (128, 128), metavar="H W")
     temperature: float = METHOD(
-        "factor on the SD of the prior: 1 for images as powerful as scans, 0 for the mean of the prior", 1.0
+        "factor on the SD of the prior: 1 for images with the power of scans, 0 for the mean of the prior", 1.0
     )
     seed: int = METHOD("equal seeds give equal images", 0)
     precision: str = PRECISION("auto")

@@ -11,7 +11,7 @@ from mrihvae.cli.sections import INPUT, RESULTS, Options
 class Info(Options):
     """describe files with k-space: scans, coils, sampling, checks, and the command to reconstruct them
 
-    For a file that cannot be read, the error is printed, and the exit status is 1.
+    If a file cannot be read, its error is printed, and the exit status is 1.
 
     Examples:
       mrihvae info scan.h5

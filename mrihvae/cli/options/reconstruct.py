@@ -53,8 +53,8 @@ class Demo(Options):
 class Reconstruct(Options):
     """reconstruct undersampled scans: fastMRI, ISMRMRD (MRD), Siemens (TWIX), BART, MATLAB or NumPy
 
-    Scans with several coils need no option. The images are written to OUTPUT/reconstructions, a picture of each volume
-    to OUTPUT/panels, and settings and times to OUTPUT/reconstruct.json.
+    Multi-coil scans need no option. The images are written to OUTPUT/reconstructions, a picture of each volume to
+    OUTPUT/panels, and settings and times to OUTPUT/reconstruct.json.
 
     Examples:
       mrihvae reconstruct scan.h5 --output out/
@@ -63,10 +63,12 @@ class Reconstruct(Options):
     """
 
     input: Path | None = INPUT(f"{KSPACE_FORMATS}; or a folder of them", None, positional=True)
-    data_path: Path | None = INPUT("another name of INPUT, as in fastMRI's scripts", None, "INPUT", alias="--data_path")
+    data_path: Path | None = INPUT(
+        "another name for INPUT, as in fastMRI's scripts", None, "INPUT", alias="--data_path"
+    )
     output: Path = RESULTS("folder for the results", alias=("-o", "--output_path", "--output-path"))
     challenge: str | None = INPUT(
-        "refuse files of the other kind: one coil or several", None, "both kinds", choices=tuple(CHALLENGES)
+        "accept only single-coil or only multi-coil files", None, "both kinds", choices=tuple(CHALLENGES)
     )
     key: str | None = KEY()
     uncentered: bool = UNCENTERED()
@@ -81,7 +83,7 @@ class Reconstruct(Options):
     log_json: Path | None = LOG_JSON()
 
     mask_type: str | None = SAMPLING(
-        "pattern with which to undersample fully sampled scans", None, "the mask of the file", choices=PATTERNS
+        "mask pattern, to undersample fully sampled scans", None, "the mask of the file", choices=PATTERNS
     )
     acceleration: float | None = SAMPLING("nominal acceleration of --mask-type", None, "4")
     center_fraction: float | None = SAMPLING(
@@ -153,13 +155,13 @@ class Run(Options):
     """
 
     protocol: str = INPUT("name of a protocol, or a TOML file", positional=True)
-    data: Path = INPUT("folder with the data, or the folder of the protocol in it")
+    data: Path = INPUT("folder with the data, or the protocol's own folder in it")
     key: str | None = KEY()
     uncentered: bool = UNCENTERED()
     output: Path = OUTPUT("folder for reconstructions/, panels/, scores.md and run.json")
     device: str = DEVICE("cpu")
     batch_size: int = BATCH_SIZE(8)
-    limit: int | None = INPUT("reconstruct the first N files only, to try it", None, "all files", metavar="N")
+    limit: int | None = INPUT("reconstruct only the first N files, as a trial", None, "all files", metavar="N")
     resume: bool = RESUME()
     overwrite: bool = OVERWRITE()
     verbose: bool = VERBOSE()
@@ -181,4 +183,4 @@ class Protocols(Options):
       mrihvae protocols fastmri_knee_singlecoil_4x > own.toml
     """
 
-    name: str | None = INPUT("print this protocol, to run a changed copy", None, "list all", positional=True)
+    name: str | None = INPUT("print this protocol, for example to edit a copy", None, "list all", positional=True)

@@ -16,7 +16,7 @@ from mrihvae.server.request import STORED
 class Serve(Options):
     """run a server that reconstructs scans while a scanner sends them (MRD over TCP)
 
-    It serves until it is interrupted (Ctrl + C) or terminated. 'mrihvae send' is a client.
+    The server runs until it is interrupted (Ctrl + C) or terminated. 'mrihvae send' is a client.
 
     Examples:
       mrihvae serve --device cuda
@@ -30,14 +30,14 @@ class Serve(Options):
     pixels: str = PIXEL_TYPE(STORED)
     max_connections: int = EXPERT("number of scans at once; others wait", 4)
     max_waiting: int = EXPERT("number of connections that wait or have sent no line yet; others are refused", 1024)
-    max_memory: float = EXPERT("k-space held in memory of one scan at most, in GiB", 8.0)
+    max_memory: float = EXPERT("maximum k-space of one scan held in memory, in GiB", 8.0)
     max_total_memory: float | None = EXPERT(
-        "k-space and images held in memory of all scans at most, in GiB", None, "twice --max-memory"
+        "maximum k-space and images of all scans held in memory, in GiB", None, "twice --max-memory"
     )
     timeout: float = EXPERT("seconds that a client may take to send its next line", 300.0)
     first_timeout: float = EXPERT("seconds that a client may take to send its header", 30.0)
     idle_timeout: float = EXPERT("seconds that a client may take to send its next line while others wait", 60.0)
-    scan_timeout: float = EXPERT("seconds that a scan may take in all", 14400.0)
+    scan_timeout: float = EXPERT("seconds that a whole scan may take", 14400.0)
     device: str = DEVICE("cpu")
     log_json: Path | None = LOG_JSON()
 
@@ -82,14 +82,14 @@ class Send(Options):
     input: Path = INPUT("k-space of any format, or MRD images", name="FILE", positional=True)
     server: str = INPUT("address of the server", name="HOST:PORT", positional=True)
     output: Path = OUTPUT("folder for images.mrd")
-    group: str | None = INPUT("scan to send from a file with several", None, "the only one")
+    group: str | None = INPUT("which scan to send, if the file has several", None, "the only one")
     key: str | None = KEY()
     uncentered: bool = UNCENTERED()
     overwrite: bool = OVERWRITE()
     quiet: bool = QUIET()
-    config: str = METHOD("configuration that the server is to use", "mrihvae")
+    config: str = METHOD("configuration for the server", "mrihvae")
     parameter: tuple[str, ...] | None = METHOD(
         "a parameter for the server, sent as JSON; may be repeated", None, "none", metavar="NAME=VALUE",
         converter=_every, **SEVERAL,
     )  # fmt: skip
-    timeout: float = EXPERT("seconds that the server may take to receive or send something", 300.0)
+    timeout: float = EXPERT("seconds to wait for the server to receive or send something", 300.0)

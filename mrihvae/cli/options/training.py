@@ -25,7 +25,8 @@ class Train(Options):
     """
 
     data: tuple[str, ...] = INPUT(
-        "fastMRI HDF5, NIfTI, DICOM, PNG or JPEG files, or folders of them; for real images CIFAR10's .bin, IDX",
+        "fastMRI HDF5, NIfTI, DICOM, PNG or JPEG files, or folders of them; for models of real images, "
+"CIFAR10's .bin or IDX",
         (), "the folders of --protocol", name="PATH[=WEIGHT]", positional=True,
     )  # fmt: skip
     protocol: str | None = INPUT(
@@ -35,10 +36,11 @@ class Train(Options):
     root: Path | None = INPUT("folder with the data of --protocol", None, "none", name="--data", metavar="DIR")
     output: Path = OUTPUT("folder for weights, checkpoint, log and curves")
     resume: bool = RESULTS(
-        "resume the run in --output exactly where it stopped, with its settings; torchrun also starts it so", False
+        "resume the run in --output exactly where it stopped, with its settings; under torchrun, also start a new run",
+        False,
     )
     settings: Path | None = METHOD(
-        'JSON file with settings, in sections "model", "training" and "simulation"', None, "the usual ones"
+        'JSON file with settings, in sections "model", "training" and "simulation"', None, "default settings"
     )
     weights: str | None = METHOD(
         "start from these weights: the name of shipped ones, or a .safetensors file", None, "random weights"
@@ -47,7 +49,7 @@ class Train(Options):
         "start the U-Nets of the first guess from these weights", None, "random weights", metavar="WEIGHTS"
     )
     go_on: str | None = METHOD(
-        "continue the run of these weights, whose checkpoint is lost", None, "none", metavar="WEIGHTS"
+        "continue the run of these weights if its checkpoint is lost", None, "none", metavar="WEIGHTS"
     )
     steps: int | None = METHOD(
         "number of steps of the whole run; may change when resuming", None, "that of the settings"
@@ -75,8 +77,8 @@ class Train(Options):
 class Adapt(Options):
     """adapt weights to your own undersampled scans; no fully sampled ones are needed
 
-    Training holds out acquired lines and learns to predict them; the prior does not change. Other lines are never
-    trained on. They choose the best weights, or keep those of the start if none is better.
+    Training holds out some acquired lines and learns to predict them; the prior does not change. Other lines are never
+    used for training: they select the best weights, or the starting weights if none are better.
 
     Examples:
       mrihvae adapt scans/ --output site/
@@ -102,7 +104,7 @@ class Adapt(Options):
 
 
 class Simulate(Options):
-    """simulate fastMRI scans of one or several coils from images
+    """simulate single-coil or multi-coil fastMRI scans from images
 
     OUTPUT/multicoil_val/NAME.h5 (singlecoil_val for one coil) holds a fully sampled scan: kspace, complex64 (slices,
     coils, H, W), or (slices, H, W) for one coil; the target reconstruction_rss, or reconstruction_esc for one coil,
@@ -113,7 +115,7 @@ class Simulate(Options):
     undersampled: kspace with zeros where nothing was acquired, mask (W,), the attributes acceleration and
     num_low_frequency, and no target.
 
-    Each NIfTI volume becomes one file, without slices that show no object. So do 10 pictures each.
+    Each NIfTI volume becomes one file, without empty slices. Every 10 pictures also become one file.
 
     Examples:
       mrihvae simulate images/ --output scans/ --coils 8 --acceleration 4
@@ -155,15 +157,15 @@ class Calibrate(Options):
     """
 
     input: tuple[Path, ...] = INPUT(
-        "fully sampled k-space with targets, of 14 persons or more (attribute patient_id, or one file per person)",
+        "fully sampled k-space with targets, from at least 14 subjects (attribute patient_id, or one file per subject)",
         name="SCANS", positional=True,
     )  # fmt: skip
     checkpoint: str = CHECKPOINT("default")
     output: Path | None = OUTPUT(
-        "file for the calibration", None, "beside the weights, where it is found", metavar="FILE.json"
+        "file for the calibration", None, "beside the weights, where mrihvae looks for it", metavar="FILE.json"
     )
     overwrite: bool = OVERWRITE()
-    work: Path | None = INPUT("folder that keeps measurements, so that another call can resume", None, "no folder")
+    work: Path | None = INPUT("folder for measurements, from which an interrupted run can resume", None, "no folder")
     mask_type: str = SAMPLING("pattern of the masks", "random", choices=PATTERNS)
     acceleration: tuple[float, ...] = SAMPLING("nominal accelerations", (4.0, 8.0), **SEVERAL)
     samples: int = SAMPLES("number of posterior samples", 4)

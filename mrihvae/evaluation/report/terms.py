@@ -11,26 +11,26 @@ SCORES = {
     "Higher is better; 6 dB more is half the error.",
     "SSIM": "Structural similarity: how well patterns of brightness and contrast agree in small windows. Higher is "
     "better; 1 is perfect.",
-    "s / slice": "Seconds of computing per slice, without reading and writing files.",
+    "s / slice": "Seconds of computation per slice, without reading and writing files.",
 }
 IMAGES = {
-    "zero-filled": "The image of the acquired k-space alone, with zeros for all that was not acquired.",
-    "target": "The reference image, from the fully sampled scan. It has noise of its own.",
+    "zero-filled": "The image of the acquired k-space alone, with zeros for everything else.",
+    "target": "The reference image, from the fully sampled scan. It is itself noisy.",
     "error": "The absolute difference between reconstruction and target, magnified.",
     "uncertainty": "The expected size of the error at each pixel: one standard deviation, from posterior samples.",
 }
 PROMISES = {
-    "bounds": "The least PSNR and SSIM to expect, without a target to compare with. With the confidence that is given, "
-    "the true score is above the bound, on average over persons whose scans are like those of the calibration.",
-    "held-out p-value": "Some acquired k-space samples are held out and predicted. The p-value is the share of the "
-    "calibration's scans on which that fails as badly. At 0.05 or below, the scan is unlike those of the calibration: "
-    "bounds and uncertainty may not hold.",
+    "bounds": "Lower bounds of PSNR and SSIM, without a target to compare with. With the stated confidence, the true "
+    "score is above the bound, on average over subjects whose scans resemble those of the calibration.",
+    "held-out p-value": "Some acquired k-space samples are held out and predicted. The p-value is the fraction of "
+    "the calibration's scans that are predicted at least as badly. At 0.05 or below, the scan does not resemble those "
+    "of the calibration: bounds and uncertainty may not hold.",
 }
 METHODS = {
     "hybrid": "The method of mrihvae: a network predicts the image in a few encoder passes, then the prediction is "
     "refined against the acquired k-space.",
     "amortized": "A single encoder pass of the network, without refinement.",
-    "samples": "The mean of posterior samples: of images that all agree with the acquired k-space.",
+    "samples": "The mean of posterior samples, which all agree with the acquired k-space.",
     "pnp": "PnP-HVAE: the network is the denoiser of a plug-and-play loop.",
     "sense": "CG-SENSE: least squares with coil sensitivity maps, without a network.",
     "wavelet": "L1-wavelet compressed sensing, without a network.",
@@ -42,7 +42,7 @@ STAGES = {
     "check": "Estimating whether to blend towards total variation.",
     "maps": "Estimating coil sensitivity maps.",
     "first guess": "The image that inference starts from.",
-    "inference": "The network, and the refinement.",
+    "inference": "The network and the refinement.",
     "write": "Writing the images and the picture of the volume.",
 }
 TERMS = {**SCORES, **IMAGES, **PROMISES, **METHODS, **STAGES}  # all tooltips

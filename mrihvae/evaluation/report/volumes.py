@@ -136,8 +136,8 @@ def _promises(row: Mapping[str, Any]) -> dict[str, str]:
         return {}
     found = {"bounds": explain_bounds(row)}
     if (p := row.get("shift_p_value")) is not None:
-        like = "unlike" if p <= UNUSUAL else "not unlike"
-        found["held-out p-value"] = f"{p:.2g}: acquired samples that were held out are {like} those of the calibration"
+        like = "do not resemble" if p <= UNUSUAL else "resemble"
+        found["held-out p-value"] = f"{p:.2g}: held-out acquired samples {like} those of the calibration"
     return found
 
 
@@ -227,7 +227,7 @@ def _mask(record: Record, row: Mapping[str, Any], source: Path, scan: Scan) -> n
         if recorded is None or abs(effective - recorded) <= 0.002:
             return mask
         reasons.append(f"its mask gives R = {effective}, not {recorded}")
-    raise InputError(f"{source}: is not what {record.path} lists ({reasons[0]}); give --data with what is")
+    raise InputError(f"{source}: does not match {record.path} ({reasons[0]}); give --data with the matching scans")
 
 
 def _text(value: Any) -> str:

@@ -147,8 +147,8 @@ def fit_calibration(group: LineGroup, image: Encoding) -> tuple[np.ndarray, np.n
         ratio = own.voxel()[axis] * own.encoded.matrix[axis] / (image.voxel()[axis] * image.encoded.matrix[axis])
         if not abs(ratio - 1) < FOV_TOLERANCE:
             raise InputError(
-                f"ACS lines are of another field of view along {name} than the image, {ratio:.3g} times as "
-                "large; measure them with the same"
+                f"ACS lines have another field of view along {name} than the image, {ratio:.3g} times as large; "
+                "acquire them with the same field of view"
             )
     partitions = image.encoded.matrix[2]
     shape = (image.imaged_size(0), image.encoded.matrix[1])

@@ -10,4 +10,4 @@ from mrihvae.errors import InputError
 def require_ismrmrd(what: str) -> None:
     """Raise InputError if `what` cannot be, for lack of the package `ismrmrd`."""
     if find_spec("ismrmrd") is None:
-        raise InputError(f"{what}: takes the package ismrmrd; pip install 'mrihvae[mrd]'")
+        raise InputError(f"{what}: needs the package ismrmrd; pip install 'mrihvae[mrd]'")

@@ -49,7 +49,7 @@ def read_mrd(path: Path | str, groups: Sequence[str] = ("dataset",)) -> list[Sca
         measurements = _read_measurements(file, path, groups)
         imaging = [one for one in measurements if one.slices]
         if not imaging:
-            raise InputError("holds no line of an image; there is nothing to reconstruct")
+            raise InputError("has no image lines; there is nothing to reconstruct")
         several, scans = len(imaging) > 1, []
         for one in imaging:
             name = f"{path.stem}_{one.group.replace('/', '_')}.h5" if several else path.name
@@ -142,7 +142,7 @@ def scans_of(slices: Sequence[Slice], header: ScanHeader, name: str, noise: np.n
         No slice at all.
     """
     if not slices:
-        raise InputError("holds no line of an image; there is nothing to reconstruct")
+        raise InputError("has no image lines; there is nothing to reconstruct")
     ordered = sorted(slices, key=lambda slice_: slice_.key)
     stacks = []
     for _, group in groupby(ordered, key=lambda slice_: slice_.key[:-1]):
@@ -152,7 +152,7 @@ def scans_of(slices: Sequence[Slice], header: ScanHeader, name: str, noise: np.n
             stacks += [_by_place(stack) for stack in _split_slabs(alike)]
             rest = [slice_ for slice_ in rest if not any(slice_ is other for other in alike)]
             if any(_same_directions(slice_, alike[0]) for slice_ in rest):
-                warn("slices of a volume have different lines: those with the same lines are a scan")
+                warn("slices of a volume have different lines: slices with the same lines form a scan")
     names = _names(stacks, Path(name).stem)
     return [_scan(stack, header, each, noise) for stack, each in zip(stacks, names, strict=True)]
 
@@ -168,7 +168,8 @@ def _scan(stack: Sequence[Slice], header: ScanHeader, name: str, noise: np.ndarr
     if min(kspace.shape[-2:]) < 2:
         height, width = kspace.shape[-2:]
         raise InputError(
-            f"{name}: by its header a slice has {height} x {width} samples, and H and W must be at least 2; check "
+            f"{name}: according to its header, a slice has {height} x {width} samples, but H and W must be at "
+            "least 2; check "
             "matrixSize and fieldOfView_mm of encodedSpace and reconSpace"
         )
     if kspace.shape[1] == 1:
@@ -217,7 +218,10 @@ def _split_slabs(stack: list[Slice]) -> list[list[Slice]]:
     thickness = stack[0].geometry.voxel[2]
     if all(second[0] - first[1] > OVERLAP_TOLERANCE * thickness for first, second in pairwise(spans)):
         return [stack]
-    warn(f"{len(slabs)} slabs overlap, or have no positions: each is a scan of its own, for their slices would mix")
+    warn(
+        f"{len(slabs)} slabs overlap, or have no positions: each becomes a separate scan, because their "
+        "slices would mix"
+    )
     return list(slabs.values())
 
 
@@ -259,7 +263,7 @@ def _lines(path: Path, data: h5py.Dataset) -> Iterator[Any]:
     import ismrmrd
 
     if len(data) == 0:
-        raise InputError(f"{path}: holds no line; there is nothing to reconstruct")
+        raise InputError(f"{path}: has no lines; there is nothing to reconstruct")
     packed = np.dtype(ismrmrd.AcquisitionHeader)
     # each line may name the same bytes of the file, however many these are
     count, total = int(min(CHUNK_LINES, max(1, limit() // path.stat().st_size))), 0

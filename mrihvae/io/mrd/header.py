@@ -136,14 +136,16 @@ def parse_header(xml: str, source: str = "stream") -> ScanHeader:
         root = parse_xml(xml.rstrip("\0").strip())
     except DocumentTypeError as error:
         raise InputError(
-            f"{source}: the header has a document type, which ISMRMRD's have not; write it without"
+            f"{source}: the header has a document type, which ISMRMRD does not allow; write it without one"
         ) from error
     except ValueError as error:
-        raise InputError(f"{source}: the header is no XML ({error}); check who wrote it") from error
+        raise InputError(f"{source}: the header is not XML ({error}); check the program that wrote it") from error
     stored = [_encoding(element, source) for element in root.findall(f"{ANY_NAMESPACE}encoding")]
     encodings = tuple(map(_with_oversampled_fov, stored))
     if not encodings:
-        raise InputError(f"{source}: the header has no 'encoding', so that lines have no place; check who wrote it")
+        raise InputError(
+            f"{source}: the header has no 'encoding', so the place of lines is unknown; check the program that wrote it"
+        )
     parameters = {
         name: _text(element, "value")
         for group in root.findall(f"{ANY_NAMESPACE}userParameters")
@@ -152,8 +154,8 @@ def parse_header(xml: str, source: str = "stream") -> ScanHeader:
     }
     vendor = _text(root, "acquisitionSystemInformation", "systemVendor")
     warnings = [
-        f"the header has {mine.encoded.matrix[0]} samples in its encodedSpace and {mine.recon.matrix[0]} in its "
-        "reconSpace, of the same field of view: the readout is taken as oversampled"
+        f"the header has {mine.encoded.matrix[0]} samples in its encodedSpace and {mine.recon.matrix[0]} in "
+        "its reconSpace, for the same field of view: the readout is taken as oversampled"
         for mine, new in zip(stored, encodings, strict=True)
         if mine.recon is not None and mine != new
     ]
@@ -189,7 +191,7 @@ def _encoding(element: ElementTree.Element, source: str) -> Encoding:
     """Read an `encoding`."""
     encoded = _space(element, "encodedSpace", source)
     if encoded is None:
-        raise InputError(f"{source}: the header has no size of 'encodedSpace'; check who wrote it")
+        raise InputError(f"{source}: the header has no size of 'encodedSpace'; check the program that wrote it")
     limits: dict[str, Limit] = {}
     for limit in element.iterfind(f"{ANY_NAMESPACE}encodingLimits/*"):
         low, high, center = (_whole(_text(limit, name)) for name in ("minimum", "maximum", "center"))

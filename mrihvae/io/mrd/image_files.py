@@ -177,7 +177,7 @@ def _of_one_kind(found: list[StoredImages], name: str) -> tuple[list[StoredImage
     parts = [one for one in found if one.kind == "imaginary" and kind == "real"]
     others = sorted({f"{one.kind} images of {one.group}" for one in found if one not in (*kept, *parts)})
     if others:
-        warn(f"{name}: {kind} images are taken; left out are {', '.join(others)}")
+        warn(f"{name}: {kind} images are used; left out are {', '.join(others)}")
     return kept, parts
 
 

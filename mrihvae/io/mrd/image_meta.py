@@ -32,7 +32,7 @@ def _parse(text: str) -> Meta:
     try:
         root = parse_xml(text)
     except ValueError as error:
-        warn(f"the meta attributes of images are no XML ({error}); their pixels are not rescaled")
+        warn(f"the meta attributes of images are not XML ({error}); their pixels are not rescaled")
         return {}
     return {
         (meta.findtext("name") or "").strip(): [(value.text or "").strip() for value in meta.findall("value")]
@@ -65,5 +65,5 @@ def _number(meta: Meta, name: str, default: float) -> float:
     except ValueError:
         number = float("nan")
     if not np.isfinite(number) or (number == 0 and default != 0):
-        raise InputError(f"{name} of an image is '{text}', which rescales nothing; correct it or leave it out")
+        raise InputError(f"{name} of an image is '{text}', which is not a valid scale; correct it or leave it out")
     return number

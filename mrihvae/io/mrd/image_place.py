@@ -82,7 +82,7 @@ def _check_spacing(along: np.ndarray, name: str) -> None:
     if steps.min() < MIN_SPACING_MM:
         raise InputError(
             f"{name}: {int((steps < MIN_SPACING_MM).sum()) + 1} or more of {len(along)} images share positions, and "
-            "repetition, contrast, phase and set do not tell them apart; store them as series of their own"
+            "repetition, contrast, phase and set do not distinguish them; store them as separate series"
         )
     usual = float(np.sort(steps)[(len(steps) - 1) // 2])  # the lower of two medians: gaps are what is missing
     off = np.abs(steps - usual)

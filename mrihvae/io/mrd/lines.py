@@ -165,17 +165,17 @@ def _true_limit(group: LineGroup, axis: int) -> tuple[Limit, list[str]]:
         strongest = _strongest_step(group, axis)
         if abs(strongest - center) <= abs(strongest - limit.center):
             return replace(limit, center=center), [
-                f"the center of k-space is {name} {center} by {user}, and {name} {limit.center} by the header: "
-                f"{name} {center} is taken"
+                f"the center of k-space is {name} {center} according to {user}, and {name} {limit.center} according "
+                f"to the header: {name} {center} is used"
             ]
         return limit, [
-            f"the center of k-space is {name} {center} by {user}, and {name} {limit.center} by the header: the header "
-            f"is followed, for {name} {strongest} is the strongest"
+            f"the center of k-space is {name} {center} according to {user}, and {name} {limit.center} according "
+            f"to the header: the header is used, because {name} {strongest} is the strongest"
         ]
     if size > 1 and limit.count == size and limit.minimum == limit.center == 0:
         return replace(limit, center=size // 2), [
-            f"the header has {name} 0 of {size} as the center of k-space, which is taken as not set: {name} "
-            f"{size // 2} is taken"
+            f"the header has {name} 0 of {size} as the center of k-space, which counts as not set: {name} "
+            f"{size // 2} is used"
         ]
     steps = [step[axis - 1] for step in group.sums]
     middle = min(steps) + size // 2
@@ -184,7 +184,7 @@ def _true_limit(group: LineGroup, axis: int) -> tuple[Limit, list[str]]:
         if abs(strongest - middle) < abs(strongest - limit.center):
             return replace(limit, center=middle), [
                 f"with {name} {limit.center} as the center of k-space, as in the header, lines would lie outside of "
-                f"its matrix of {size}: {name} {middle} is taken"
+                f"its matrix of {size}: {name} {middle} is used"
             ]
     return limit, []
 

@@ -168,7 +168,9 @@ def _image(read: Read, limits: Limits) -> ReceivedImage:
     x, y, z = head.matrix_size
     count = head.channels * x * y * z
     if head.data_type not in IMAGE_TYPES:
-        raise StreamError(f"stream: an image has data type {head.data_type}, which MRD does not; check who wrote it")
+        raise StreamError(
+            f"stream: an image has data type {head.data_type}, which MRD does not have; check the program that wrote it"
+        )
     if not count:
         raise StreamError(f"stream: an image has {head.channels} channels of {x} x {y} x {z} pixels; leave it out")
     if count > limits.numbers:
@@ -209,7 +211,7 @@ def _as_text(payload: bytes) -> str:
     try:
         return payload.rstrip(b"\0").decode()
     except UnicodeDecodeError as error:
-        raise StreamError(f"stream: text that is no UTF-8 ({error.reason}); the stream may be damaged") from error
+        raise StreamError(f"stream: text that is not UTF-8 ({error.reason}); the stream may be damaged") from error
 
 
 def _read_exactly(read: Read, count: int, what: str, may_end: bool = False) -> bytes:

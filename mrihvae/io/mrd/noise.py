@@ -50,4 +50,4 @@ class NoiseScans:
     def doubts(self, coils: int) -> list[str]:
         """Return which noise cannot be used for an image of so many coils."""
         others = [count for count in self._scans if count != coils]
-        return [f"the noise scan of {count} coils is left out, for lines have {coils}" for count in others]
+        return [f"the noise scan of {count} coils is left out, because lines have {coils}" for count in others]

@@ -25,7 +25,7 @@ def read_noise_lines(path: Path) -> list[ismrmrd.Acquisition]:
     InputError
         Not there, neither a stream nor ISMRMRD HDF5, or without such a line.
     """
-    with read_errors(path, "is no noise scan", "give an MRD stream or an ISMRMRD HDF5 file"):
+    with read_errors(path, "is not a noise scan", "give an MRD stream or an ISMRMRD HDF5 file"):
         lines = [
             message
             for message in _messages(path)

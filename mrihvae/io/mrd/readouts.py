@@ -164,7 +164,7 @@ def _place(samples: _Samples, size: int, kept: int) -> _Place | None:
     if _fits(count, center, size):
         return _Place(size, center)
     if _fits(count, samples.late_center, size):
-        return _Place(size, samples.late_center, "center_sample of lines is taken as counted after the discarded ones")
+        return _Place(size, samples.late_center, "center_sample of lines is taken as not counting discarded samples")
     return _oversampled(samples, size)
 
 
@@ -177,7 +177,7 @@ def _without_oversampling(samples: _Samples, size: int, kept: int) -> _Place | N
     count, center = samples.count, samples.center
     if count == kept and count == samples.total and center == kept // 2:
         return _Place(kept, center)
-    removed = f"lines have {count} samples, and the header {size}: their oversampling is taken as removed before"
+    removed = f"lines have {count} samples, and the header {size}: their oversampling is taken as already removed"
     middle = kept // 2
     if count == kept and samples.total != size:  # else samples to discard are of the readout itself
         guesses = (center - size // 2, samples.late_center - middle, samples.late_center - size // 2)

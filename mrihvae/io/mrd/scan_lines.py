@@ -27,7 +27,7 @@ def lines_of_scan(scan: Scan) -> MessageStream:
     """
     rows, lines = _sampling(scan, acquired_samples(scan) if scan.mask is None else scan.mask)
     if scan.maps is not None:
-        warn(f"{scan.name}: its sensitivity maps are not sent, as ISMRMRD has no place for them")
+        warn(f"{scan.name}: its sensitivity maps are not sent, because ISMRMRD cannot store them")
     noise = 0 if scan.noise_scan is None else -(-scan.noise_scan.shape[1] // NOISE_SAMPLES)
     count = noise + len(scan.kspace) * len(lines)
     if scan.calibration is not None:
@@ -94,7 +94,7 @@ def _sampling(scan: Scan, mask: np.ndarray) -> tuple[slice, np.ndarray]:
     rows, lines = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
     reach = slice(int(rows[0]), int(rows[-1]) + 1) if len(rows) else slice(0, 0)
     if not mask[reach][:, lines].all():
-        raise InputError(f"{scan.name}: was sampled point by point, and not in lines along H, which are what is sent")
+        raise InputError(f"{scan.name}: was sampled point by point, and only lines along H can be sent")
     return reach, _encoded(scan, lines)
 
 
@@ -103,7 +103,7 @@ def _encoded(scan: Scan, lines: np.ndarray) -> np.ndarray:
     first, end = scan.padding or (0, scan.kspace.shape[-1])
     kept = lines[(lines >= first) & (lines < end)]
     if not len(kept):
-        raise InputError(f"{scan.name}: no line of it was acquired; there is nothing to send")
+        raise InputError(f"{scan.name}: has no acquired lines; there is nothing to send")
     return kept
 
 

@@ -135,7 +135,7 @@ class SliceAssembler:
             return []
         completed = self._completed_keys(key)
         if key in self._lines and max(map(abs, map(sub, self._lines[key].rows, samples.rows))) > 0.5:
-            self._warn(["lines have readouts of different lengths: what some of them lack counts as not acquired"])
+            self._warn(["lines have readouts of different lengths: missing samples count as not acquired"])
         self._place(line, encoding, samples, self._lines, key)
         return self._complete(line, key, completed)
 
@@ -206,7 +206,7 @@ class SliceAssembler:
         self._size += size
         if self._size > self.max_held:
             raise InputError(
-                f"scan is larger than {8 * self.max_held / 2**30:.3g} GiB, which may be held of it; raise --max-memory"
+                f"scan is larger than {8 * self.max_held / 2**30:.3g} GiB, the limit for one scan; raise --max-memory"
             )
 
     def _completed_keys(self, key: Key) -> list[Key]:
@@ -252,16 +252,16 @@ class SliceAssembler:
             group.fill(gaps)
             self._warn(
                 [
-                    f"ACS lines of calibration mode '{group.encoding.calibration_mode or 'none'}' fill gaps "
-                    "between lines of the image: they are taken as its lines, as with 'embedded'"
+                    f"ACS lines of calibration mode '{group.encoding.calibration_mode or 'none'}' fill gaps between "
+                    "lines of the image: they are used for the image, as with 'embedded'"
                 ]
             )
         elif group.encoding.calibration_mode in SEPARATE and self._calibration.may_fill(key, group):
             self._warn(
                 [
-                    "ACS lines are exactly those that the image lacks, but they are left out of it by the "
-                    f"header's calibration mode '{group.encoding.calibration_mode}': if they belong to it, write "
-                    "'embedded' there"
+                    "ACS lines are exactly the lines that the image lacks, but the header's calibration mode "
+                    f"'{group.encoding.calibration_mode}' leaves them out: if they belong to the image, set the mode "
+                    "to 'embedded'"
                 ]
             )
         self._coils = group.coils
@@ -280,5 +280,5 @@ def _is_cartesian(encoding: Encoding) -> bool:
 
 def _unsupported_trajectory(encoding: Encoding) -> InputError:
     return InputError(
-        f"trajectory '{encoding.trajectory}': lines on a Cartesian grid alone can be reconstructed; grid the data"
+        f"trajectory '{encoding.trajectory}': only lines on a Cartesian grid can be reconstructed; grid the data"
     )

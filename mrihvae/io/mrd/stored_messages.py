@@ -88,7 +88,7 @@ def _images(path: Path, stored: h5py.Group) -> Iterator[bytes]:
         pixels = np.asarray(data[number])
         if pixels.shape != (head["channels"], *head["matrix_size"][::-1]):
             raise InputError(
-                f"{path}: image {number} of {stored.name} is {' x '.join(map(str, pixels.shape))}, its header says "
+                f"{path}: image {number} of {stored.name} is {' x '.join(map(str, pixels.shape))}, but its header has "
                 "another matrix; store it again"
             )
         head["attribute_string_len"] = len(attributes)

@@ -66,7 +66,7 @@ class StreamV2:
 
     def __init__(self, read: Read, write: Callable[[bytes], object]) -> None:
         if find_spec("mrd") is None:
-            raise InputError("stream: is of MRD version 2, which takes mrd-python; pip install 'mrihvae[mrd2]'")
+            raise InputError("stream: is of MRD version 2, which needs mrd-python; pip install 'mrihvae[mrd2]'")
         import mrd
 
         from mrihvae.io.mrd.v2_input import open_reader
@@ -74,11 +74,11 @@ class StreamV2:
         try:
             self._reader, self._input = open_reader(read)
         except CUT as error:
-            raise StreamError("stream: ended within its schema; it was cut") from error
+            raise StreamError("stream: ended within its schema; it is truncated") from error
         except (RuntimeError, ValueError) as error:
             raise StreamError(
-                f"stream: is of MRD version 2, but not as the installed mrd-python has it ({reason(error)}); install "
-                "the version of who wrote it"
+                f"stream: is of MRD version 2, but not the version of the installed mrd-python ({reason(error)}); "
+                "install the version that wrote it"
             ) from error
         self._writer = mrd.BinaryMrdWriter(_Writable(write))
         self._header: mrd.Header | None = None
@@ -99,7 +99,7 @@ class StreamV2:
         try:
             self._header = self._reader.read_header()
             if self._header is None:
-                raise StreamError("stream: has no header, which gives lines their place; send it")
+                raise StreamError("stream: has no header; send it before the lines")
             yield Header(xml_of_header(self._header))
             self._input.next_message()
             for item in self._reader.read_data():
@@ -112,7 +112,7 @@ class StreamV2:
                     what = type(item).__name__
                     raise StreamError(f"stream: {what} is not expected here; send acquisitions or images")
         except CUT as error:
-            raise StreamError("stream: ended within a message; it was cut") from error
+            raise StreamError("stream: ended within a message; it is truncated") from error
         except StreamError:
             raise
         except (RuntimeError, IndexError, KeyError, ValueError, TypeError, MemoryError, OverflowError) as error:

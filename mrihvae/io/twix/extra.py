@@ -19,7 +19,7 @@ def require_twixtools(what: str) -> None:
     """Raise InputError if `what` cannot be read, for lack of a package."""
     for package in ("twixtools", "ismrmrd"):
         if find_spec(package) is None:
-            raise InputError(f"{what}: takes the package {package}; pip install 'mrihvae[twix]'")
+            raise InputError(f"{what}: needs the package {package}; pip install 'mrihvae[twix]'")
 
 
 def is_twix(start: bytes) -> bool:

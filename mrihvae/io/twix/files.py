@@ -62,7 +62,7 @@ def read_twix(path: Path | str) -> list[Scan]:
         imaging = [one for one in measurements if not one.protocol.is_adjustment and _split(one)[1]]
         if not imaging:
             held = ", ".join(f"'{one.protocol.name}'" for one in measurements)
-            raise InputError(f"holds no line of an image ({held}); there is nothing to reconstruct")
+            raise InputError(f"has no image lines ({held}); there is nothing to reconstruct")
         scans, refusals = [], []
         for one in imaging:
             name = path.name if len(imaging) == 1 else f"{path.stem}_measurement{one.number}.dat"
@@ -170,13 +170,13 @@ def _doubts(measurement: Measurement, image: Sequence[Line]) -> list[str]:
     """Return what may be wrong with a measurement that can be read."""
     found = []
     if not measurement.finished:
-        found.append("the measurement has no end; it may have been stopped, so that lines are missing")
+        found.append("the measurement has no end; it may have been stopped, and lines may be missing")
     if measurement.protocol.is_pulseq:
         found.append(
-            "a Pulseq sequence, whose matrix the protocol does not know: it is that of the lines, and the size "
-            "of voxels that of the protocol's field of view, which may be another"
+            "a Pulseq sequence, whose matrix the protocol does not have: the matrix comes from the lines, and "
+            "the voxel size from the protocol's field of view, which may be wrong"
         )
     both = Counter(key for key, _ in {(line.head.Counter.Eco, line.has("REFLECT")) for line in image})
     if any(count > 1 for count in both.values()):
-        found.append("lines of one contrast were read in both directions, and phases are not corrected for it")
+        found.append("lines of one contrast were read in both directions, and phase is not corrected for this")
     return found

@@ -83,7 +83,7 @@ def read_measurements(file: BinaryIO, size: int) -> list[Measurement]:
     elif is_vb(start):
         spans = [(0, size, False)]
     else:
-        raise InputError("is no raw data of Siemens (VB, VD or VE); copy it again, or leave it out")
+        raise InputError("is not Siemens raw data (VB, VD or VE); copy it again, or leave it out")
     return [_measurement(file, k, span, is_modern(start)) for k, span in enumerate(spans)]
 
 

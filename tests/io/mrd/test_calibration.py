@@ -73,7 +73,7 @@ def test_separate_lines_that_only_the_image_lacks_are_doubted() -> None:
     kspace = phantom(*SHAPE)
     lines = mrd.cartesian_lines(kspace, mask=PATTERN, calibration=CENTER)
     (text,) = sort(header("separate"), lines)[0].warnings
-    assert text.startswith("ACS lines are exactly those that the image lacks, but they are left out")
+    assert text.startswith("ACS lines are exactly the lines that the image lacks, but the header's calibration mode")
     lines = mrd.cartesian_lines(kspace, mask=PATTERN, calibration=CENTER, calibration_apart=True)
     assert not sort(header("separate"), lines)[0].warnings
 

@@ -14,4 +14,4 @@ def test_the_error_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr(extra, "find_spec", lambda name: None)
     with pytest.raises(InputError) as caught:
         extra.require_ismrmrd("mrihvae serve")
-    assert str(caught.value) == "mrihvae serve: takes the package ismrmrd; pip install 'mrihvae[mrd]'"
+    assert str(caught.value) == "mrihvae serve: needs the package ismrmrd; pip install 'mrihvae[mrd]'"

@@ -125,7 +125,7 @@ def test_slices_of_other_directions_or_lines_are_scans_of_their_own(tmp_path: Pa
     mrd.write_mrd(tmp_path / "scan.h5", mrd.cartesian_xml(kspace.shape), lines)
     with collect_notices() as notices:
         scans = read_mrd(tmp_path / "scan.h5")
-    assert notices == ["slices of a volume have different lines: those with the same lines are a scan"]
+    assert notices == ["slices of a volume have different lines: slices with the same lines form a scan"]
     assert [scan.name for scan in scans] == ["scan_slice0.h5", "scan_slice1.h5", "scan_slice3.h5"]
     assert [len(scan.kspace) for scan in scans] == [2, 1, 1]
     assert nmse(scans[0].kspace, kspace[[0, 2]]) < EXACT and nmse(scans[1].kspace, kspace[[1]]) < EXACT
@@ -180,7 +180,9 @@ def test_maps_of_calibration_lines_are_used(tmp_path: Path) -> None:
     found = torch.from_numpy(reconstruct_volume(scan, mask_of(scan, None), method))
     assert distance(found, images.abs()) < 0.01
     alone = replace(scan, calibration=None)
-    with pytest.raises(InputError, match=r"slice 0: only \d+ x \d+ samples around the center"):
+    with pytest.raises(
+        InputError, match=r"slice 0: the fully acquired region around the center of k-space is only \d+ x \d+"
+    ):
         reconstruct_volume(alone, mask_of(alone, None), method)
 
 
@@ -395,17 +397,17 @@ WRONG: dict[str, tuple[Callable[[Path], None], str]] = {
     "truncated": (truncate, "truncated or not an HDF5 file"),
     "no header": (without("xml"), "its group 'dataset' has no 'xml' (it has data)"),
     "no lines": (without("data"), "its group 'dataset' has no 'data' (it has xml)"),
-    "empty": (empty, "holds no line"),
+    "empty": (empty, "has no lines"),
     "numbers": (numbers_for_lines, "truncated or not an ISMRMRD file"),
     "too many samples": (with_head(number_of_samples=40), "line 3 holds 128 numbers, its header says 160"),
     "huge line": (with_head(number_of_samples=65535, active_channels=65535), "line 3 holds 128 numbers"),
     "no coils": (with_head(active_channels=0), "line 3 holds 128 numbers, its header says 0"),
     "outside": (with_head(center_sample=9), "32 samples to use with the center at 9"),
-    "no XML": (with_xml(b"ismrmrd"), "the header is no XML"),
+    "no XML": (with_xml(b"ismrmrd"), "the header is not XML"),
     "no text": (with_xml(b"\xff\xfe\xff"), "truncated or not an ISMRMRD file"),
     "document type": (with_xml(b"<!DOCTYPE a><ismrmrdHeader/>"), "document type"),
     "no encoding": (with_xml(b"<ismrmrdHeader/>"), "no 'encoding'"),
-    "only garbage": (only_garbage, "no line of an image"),
+    "only garbage": (only_garbage, "no image lines"),
     "NaN": (nan, "line 7: holds NaN"),
     "images": (
         images_alone,
@@ -452,7 +454,7 @@ def test_without_the_package_the_error_says_how_to_get_it(
     path = written(tmp_path / "scan.h5", complex_normal(SHAPE))
     monkeypatch.setitem(__import__("sys").modules, "ismrmrd", None)
     text = error_of(capsys, "reconstruct", path, "--output", tmp_path / "out")
-    assert text == f"{path}: ISMRMRD: takes the package ismrmrd; pip install 'mrihvae[mrd]'"
+    assert text == f"{path}: ISMRMRD: needs the package ismrmrd; pip install 'mrihvae[mrd]'"
     other = write_h5(tmp_path / "fastmri.h5", kspace=complex_normal((2, 16, 12)))
     assert len(open_kspace(other)) == 1  # the others do without
 

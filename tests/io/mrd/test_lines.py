@@ -117,7 +117,7 @@ def test_a_center_that_leaves_no_room_for_the_lines(limit: tuple[int, int, int])
     kspace, one, warnings = scan(limit, early=False)
     assert psnr(one.kspace[None], kspace) > EQUAL and one.mask.all()
     (warning,) = warnings
-    assert warning.endswith("lines would lie outside of its matrix of 24: line 12 is taken")
+    assert warning.endswith("lines would lie outside of its matrix of 24: line 12 is used")
 
 
 def test_readouts_of_different_lengths_are_said() -> None:
@@ -125,9 +125,7 @@ def test_readouts_of_different_lengths_are_said() -> None:
     lines = mrd.cartesian_lines(kspace)
     lines[3] = replace(lines[3], data=lines[3].data[:, 8:], center_sample=8)
     sorter, _ = sort(mrd.cartesian_xml(kspace.shape), lines)
-    assert sorter.warnings == [
-        "lines have readouts of different lengths: what some of them lack counts as not acquired"
-    ]
+    assert sorter.warnings == ["lines have readouts of different lengths: missing samples count as not acquired"]
 
 
 def test_limits_that_start_above_0() -> None:
@@ -145,7 +143,8 @@ def test_center_of_the_lines_is_taken(limit: tuple[int, int, int] | None) -> Non
     assert one.mask.tolist() == [k >= 6 for k in range(24)] and one.padding is None
     header = 12 if limit is None else 9
     assert warnings == [
-        f"the center of k-space is line 6 by idx.user[5], and line {header} by the header: line 6 is taken"
+        f"the center of k-space is line 6 according to idx.user[5], and line {header} according to the header: "
+        "line 6 is used"
     ]
     _, right, warnings = scan((0, 17, 6), steps=range(18), first=6, user=own)
     np.testing.assert_array_equal(one.kspace, right.kspace)
@@ -156,7 +155,7 @@ def test_center_of_the_lines_that_they_contradict() -> None:
     """Other writers have other numbers in idx.user: the strongest line shows which center is right."""
     kspace, one, warnings = scan((0, 23, 12), user=(0, 0, 0, 0, 0, 3, 0, 0))
     assert psnr(one.kspace[None], kspace) > EQUAL
-    assert warnings[0].endswith("the header is followed, for line 12 is the strongest")
+    assert warnings[0].endswith("the header is used, because line 12 is the strongest")
     assert not scan((0, 23, 12), user=(0, 0, 0, 0, 0, 99, 0, 0))[2]  # beyond the limits
 
 
@@ -169,7 +168,8 @@ def test_center_of_partitions_is_taken() -> None:
     slab[:3] = 0
     assert psnr(stacked(found), centered_fft(slab, 0, inverse=True)) > EQUAL
     assert sorter.warnings[0] == (
-        "the center of k-space is partition 3 by idx.user[6], and partition 5 by the header: partition 3 is taken"
+        "the center of k-space is partition 3 according to idx.user[6], and partition 5 according to the header: "
+        "partition 3 is used"
     )
     assert "9 of 11 partitions were acquired" in sorter.warnings[1]
 

@@ -162,7 +162,7 @@ def test_messages_are_given_as_they_come() -> None:
         (struct.pack("<HB", 3, 9), "ended within the length of the header, after 1 of 4 bytes"),
         (struct.pack("<HI", 3, 100) + b"<", "ended within the header, after 1 of 100 bytes"),
         (struct.pack("<HI", 5, 2**32 - 1), "a text claims 4294967295 bytes, more than 16777216"),
-        (text(2, b"\xff\xfe"), "text that is no UTF-8"),
+        (text(2, b"\xff\xfe"), "text that is not UTF-8"),
         (struct.pack("<H", 1022) + bytes(198), "an image has data type 0"),
         (struct.pack("<H", 77), "message 77 is not expected here"),
         (struct.pack("<H", 1008) + bytes(20), "ended within the header of an acquisition, after 20 of 340 bytes"),

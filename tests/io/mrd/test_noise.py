@@ -31,7 +31,7 @@ def test_noise_of_the_coils_of_the_image_is_chosen(early: bool, others: list[int
     sorter, _ = sort(mrd.cartesian_xml(SHAPE), lines, early)
     assert sorter.noise is not None
     np.testing.assert_array_equal(sorter.noise, np.concatenate([line.data for line in fitting], axis=1))
-    assert sorter.warnings == [f"the noise scan of {count} coils is left out, for lines have 3" for count in others]
+    assert sorter.warnings == [f"the noise scan of {count} coils is left out, because lines have 3" for count in others]
 
 
 def test_noise_that_is_of_the_surface_coil_scan_counts() -> None:

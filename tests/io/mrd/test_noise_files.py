@@ -39,7 +39,7 @@ def test_streams(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "content, words",
     [
-        (None, r"is no noise scan \(No such file or directory\); give an MRD stream or an ISMRMRD HDF5 file"),
+        (None, r"is not a noise scan \(No such file or directory\); give an MRD stream or an ISMRMRD HDF5 file"),
         (b"", "has no noise line"),
         (b"no stream", "noise: stream: message 28526 is not expected here"),
         (stream(XML, LINES[3:]), "noise: has no noise line"),

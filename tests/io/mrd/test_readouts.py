@@ -96,7 +96,7 @@ def test_field_of_view_of_the_image_beside_samples_of_the_oversampled_one() -> N
     sorter, slices = sort(mrd.cartesian_xml(SHAPE, encoded_fov_mm=(32, 12, 5)), mrd.cartesian_lines(kspace))
     assert psnr(stacked(slices), kspace) > EQUAL and slices[0].geometry.voxel == (1, 1, 5)
     assert sorter.warnings == [
-        "the header has 64 samples in its encodedSpace and 32 in its reconSpace, of the same field of view: the "
+        "the header has 64 samples in its encodedSpace and 32 in its reconSpace, for the same field of view: the "
         "readout is taken as oversampled"
     ]
 
@@ -129,7 +129,7 @@ def test_center_of_lines_whose_oversampling_was_removed(center: int, discard: in
     found, warnings = images({}, lines)
     assert psnr(found, kspace) > EQUAL
     is_right = backwards and center - discard == 15  # where such a line has it
-    text = "lines have 32 samples, and the header 64: their oversampling is taken as removed before"
+    text = "lines have 32 samples, and the header 64: their oversampling is taken as already removed"
     assert is_right == (not warnings) and all(warning.startswith(text) for warning in warnings)
 
 
@@ -164,7 +164,7 @@ def test_asymmetric_echo_whose_oversampling_was_removed() -> None:
     kspace = phantom(*SHAPE)
     found, warnings = images({}, mrd.cartesian_lines(kspace, oversampling=1, missing=6))
     assert psnr(found, kspace * (np.arange(32) >= 6)[:, None]) > EQUAL
-    assert warnings == ["lines have 26 samples, and the header 64: their oversampling is taken as removed before"]
+    assert warnings == ["lines have 26 samples, and the header 64: their oversampling is taken as already removed"]
 
 
 @pytest.mark.parametrize(

@@ -103,7 +103,7 @@ def test_scans_that_have_no_lines() -> None:
     with pytest.raises(InputError, match=r"scan.h5: was sampled point by point"):
         lines_of_scan(scan)
     for mask in (np.zeros(20, bool), np.zeros((16, 20), bool), np.arange(20) < 4):
-        with pytest.raises(InputError, match="no line of it was acquired"):
+        with pytest.raises(InputError, match="has no acquired lines"):
             lines_of_scan(replace(scan, mask=mask, padding=(4, 16)))
 
 
@@ -111,4 +111,4 @@ def test_maps_are_left_out_with_a_warning() -> None:
     scan = Scan("scan.h5", masked(LINES), LINES, maps=complex_normal(SHAPE))
     with collect_notices() as notices:
         lines_of_scan(scan)
-    assert notices == ["scan.h5: its sensitivity maps are not sent, as ISMRMRD has no place for them"]
+    assert notices == ["scan.h5: its sensitivity maps are not sent, because ISMRMRD cannot store them"]

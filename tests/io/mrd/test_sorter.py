@@ -750,7 +750,7 @@ def test_noise_scans_of_other_coils_are_left_out(early: bool) -> None:
     others = [mrd.Line(complex_normal((coils, 64)), flags=mrd.flags(mrd.NOISE)) for coils in (4, 3)]
     sorter, slices = sort(mrd.cartesian_xml(SHAPE), [*others, *lines], early)
     assert sorter.noise is None and len(slices) == 3
-    assert sorter.warnings == [f"the noise scan of {coils} coils is left out, for lines have 2" for coils in (4, 3)]
+    assert sorter.warnings == [f"the noise scan of {coils} coils is left out, because lines have 2" for coils in (4, 3)]
 
 
 def test_lines_that_are_held_are_limited() -> None:
@@ -758,7 +758,7 @@ def test_lines_that_are_held_are_limited() -> None:
     lines = mrd.cartesian_lines(complex_normal(SHAPE))
     size = 2 * 16 * 12
     assert len(sort(mrd.cartesian_xml(SHAPE), lines, True, max_held=size)[1]) == 3
-    with pytest.raises(InputError, match="may be held of it; raise --max-memory"):
+    with pytest.raises(InputError, match="the limit for one scan; raise --max-memory"):
         sort(mrd.cartesian_xml(SHAPE), lines, False, max_held=size)
 
 

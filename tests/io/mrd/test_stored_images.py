@@ -99,7 +99,7 @@ def test_magnitudes_are_taken_where_there_are_other_types(tmp_path: Path) -> Non
     with collect_notices() as notices:
         found = read_mrd_volumes(path)
     assert [one.name for one in found] == [""] and found[0].images.pixels[:, 3, 3].tolist() == [0, 1]
-    assert notices == ["a.h5: magnitude images are taken; left out are phase images of dataset/image_0"]
+    assert notices == ["a.h5: magnitude images are used; left out are phase images of dataset/image_0"]
     assert read_mrd_images(path, "0").pixels[:, 3, 3].tolist() == [0, 1]
 
 
@@ -173,4 +173,4 @@ def test_attributes_that_are_no_xml(text: str, tmp_path: Path) -> None:
         file["dataset/image_0/attributes"][0] = text
     with collect_notices() as notices:
         found: Any = read_mrd_images(path)
-    assert found.pixels.min() == 4 and notices[0].startswith("the meta attributes of images are no XML")
+    assert found.pixels.min() == 4 and notices[0].startswith("the meta attributes of images are not XML")

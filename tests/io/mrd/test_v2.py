@@ -98,13 +98,13 @@ def test_images_of_the_server() -> None:
 @pytest.mark.parametrize("left", [6, 1000, 21000, -2000, -1])
 def test_cut_streams(left: int) -> None:
     payload = stream_v2(HEADER, [acquisition_v2(line) for line in lines()])
-    with pytest.raises(StreamError, match="stream: ended within .*; it was cut"):
+    with pytest.raises(StreamError, match="stream: ended within .*; it is truncated"):
         read(payload[:left])
 
 
 def test_other_refusals() -> None:
     payload = stream_v2(HEADER, [])
-    with pytest.raises(StreamError, match=r"not as the installed mrd-python has it \(Invalid schema\)"):
+    with pytest.raises(StreamError, match=r"not the version of the installed mrd-python \(Invalid schema\)"):
         read(payload.replace(b"AcquisitionHeader", b"AcquisitionHeaded"))
     with pytest.raises(StreamError, match="has no header"):
         read(stream_v2(None, []))
