@@ -57,7 +57,8 @@ def run(arguments: Adapt) -> None:
             Stop(arguments.minutes),
             provenance,
         )
-    print(closing_lines(job, arguments.output, scans[0].file))
+    scan = Path(arguments.scans[0]) if len(arguments.scans) == 1 else scans[0].file
+    print(closing_lines(job, arguments.output, scan))
 
 
 def _weights_of(scans: Sequence[SiteScan]) -> str:
@@ -103,7 +104,7 @@ def _job(arguments: Adapt, start: HVAE, provenance: dict[str, Any]) -> tuple[Ada
     return job, earlier
 
 
-def closing_lines(job: Adaptation, output: Path, file: Path) -> str:
+def closing_lines(job: Adaptation, output: Path, scan: Path) -> str:
     """Describe what was gained by the check, where the weights are, and what to do next."""
     done, weights = job.progress, output / WEIGHTS
     lines = [] if job.finished else [f"stopped at step {done.step} of {job.settings.steps}; continue with --resume"]
@@ -119,7 +120,7 @@ def closing_lines(job: Adaptation, output: Path, file: Path) -> str:
             f"{counted(done.step, 'step')}"
         )
         lines.append(f"weights: {weights}, the starting weights")
-    command = next_command("reconstruct", str(file), "--checkpoint", str(weights), "--output", "out")
+    command = next_command("reconstruct", str(scan), "--checkpoint", str(weights), "--output", "out")
     return "\n".join([*lines, command])
 
 

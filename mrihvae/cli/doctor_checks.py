@@ -81,7 +81,7 @@ def _names(needed: dict[str | None, list[tuple[str, str | None]]], extra: str) -
     names: list[str] = []
     for name, others in needed.get(extra, []):
         names += [one for other in (others or "").split(",") for one in _names(needed, other)] if others else [name]
-    return names
+    return list(dict.fromkeys(names))
 
 
 def _version(name: str) -> str | None:

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Sequence
 from contextlib import nullcontext
 
-from cyclopts import App, CycloptsError, UnusedCliTokensError
+from cyclopts import App, CycloptsError, MissingArgumentError, UnusedCliTokensError
 from cyclopts.help import DefaultFormatter, PanelSpec
 from rich.box import Box
 
@@ -40,6 +40,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return status
     except UnusedCliTokensError as error:
         show_error(f"{error} See 'mrihvae {' '.join(error.command_chain or ())} --help'.")
+        return 2
+    except MissingArgumentError as error:
+        absent = error.keyword is None and not error.tokens_so_far  # else the option is there, without its value
+        show_error(str(error).replace("requires an argument.", "is missing; add it.") if absent else error)
         return 2
     except (InputError, CycloptsError) as error:
         end_progress()

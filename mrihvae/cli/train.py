@@ -256,6 +256,8 @@ def _resumed(arguments: options.Train, changes: Mapping[str, Any]) -> Run:
 def _read_settings(path: Path) -> dict[str, Any]:
     try:
         settings = json.loads(path.read_text())
+    except FileNotFoundError:
+        raise InputError(f"{path}: file not found; check the path") from None
     except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"{path}: not readable as JSON ({error}); check the file") from error
     if not isinstance(settings, dict):

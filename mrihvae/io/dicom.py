@@ -79,7 +79,7 @@ class Frame:
 def require_pydicom(what: str) -> None:
     """Raise InputError if `what` cannot be read or written, for lack of the package `pydicom`."""
     if find_spec("pydicom") is None:
-        raise InputError(f"{what}: DICOM needs the package pydicom; pip install mrihvae[dicom]")
+        raise InputError(f"{what}: DICOM needs the package pydicom; pip install 'mrihvae[dicom]'")
 
 
 def is_dicom(file: Path) -> bool:

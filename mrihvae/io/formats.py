@@ -14,12 +14,22 @@ KSPACE_FORMATS = (
 KSPACE_SUFFIXES = (".h5", ".hdf5", ".mrd", ".dat", ".cfl", ".mat", ".npy")
 NIFTI_SUFFIXES = (".nii", ".nii.gz")
 PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg")
+PICTURES = {"PNG": b"\x89PNG", "JPEG": b"\xff\xd8\xff"}  # format to the first bytes of its files
 MAX_LISTED = 8  # names in an error
 
 
 def has_suffix(path: Path, suffixes: tuple[str, ...]) -> bool:
     """Return whether a file's name ends in one of `suffixes`, in upper or lower case."""
     return path.name.lower().endswith(suffixes)
+
+
+def image_format(path: Path, start: bytes) -> str | None:
+    """Return the format of an image by the first bytes of its file, of NIfTI by its name; None if it is none."""
+    if has_suffix(path, NIFTI_SUFFIXES):
+        return "NIfTI"
+    if start[128:132] == b"DICM":
+        return "DICOM"
+    return next((name for name, magic in PICTURES.items() if start.startswith(magic)), None)
 
 
 def list_files(

@@ -61,6 +61,8 @@ def open_dataset(path: Path, key: str) -> Iterator[h5py.Dataset]:
         dataset = file.get(key)
         if not isinstance(dataset, h5py.Dataset):
             refuse_links(file)
+            if key == "kspace" and "reconstruction" in file:
+                raise InputError(f"{path}: is a reconstruction, without k-space; give the scan that it was made from")
             raise InputError(f"{path}: has no dataset '{key}' (it has {list_objects(file)}); check the file")
         yield dataset
 

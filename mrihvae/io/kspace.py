@@ -14,7 +14,7 @@ from mrihvae.io.centering import center_scan
 from mrihvae.io.checked_hdf5 import open_checked
 from mrihvae.io.checks import read_errors
 from mrihvae.io.fastmri import read_head, read_scan
-from mrihvae.io.formats import KSPACE_FORMATS, KSPACE_SUFFIXES, check_names, list_files
+from mrihvae.io.formats import KSPACE_FORMATS, KSPACE_SUFFIXES, check_names, image_format, list_files
 from mrihvae.io.matlab import is_matlab, read_matlab
 from mrihvae.io.mrd.extra import require_ismrmrd
 from mrihvae.io.mrd.image_files import mrd_image_groups
@@ -135,6 +135,11 @@ def kind_of(path: Path, key: str | None = None) -> str:
         return "twix"
     if start.startswith(b"\x89HDF") or path.suffix in (".h5", ".hdf5", ".mrd"):
         return "fastmri"  # its reader says what is wrong
+    if image := image_format(path, start):
+        raise InputError(
+            f"{path}: is an image ({image}), and not k-space; 'mrihvae restore' takes images, 'mrihvae simulate' "
+            "undersamples them"
+        )
     raise InputError(f"{path}: unrecognized format; give {KSPACE_FORMATS}")
 
 

@@ -47,7 +47,7 @@ def test_adapted_weights_reconstruct(
     assert run("adapt", folder / kind, *words) == 0
     shown = capsys.readouterr().out.splitlines()
     assert shown[0].startswith("check on held-out lines:") and shown[1].startswith(f"weights: {site}")
-    assert shown[-1].startswith("next: mrihvae reconstruct ")
+    assert shown[-1].startswith(f"next: mrihvae reconstruct {folder / kind} ")  # all scans, as they were given
     command = shown[-1].removeprefix("next: mrihvae ").split()
     command[-1] = str(tmp_path / "out")
     assert main(command) == 0

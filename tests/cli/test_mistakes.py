@@ -126,9 +126,9 @@ MISTAKES = """
 reconstuct scan.h5 -o out
     Unknown command "reconstuct". Did you mean "reconstruct"? Available commands: ...
 reconstruct scan.h5
-    Command "reconstruct" parameter --output requires an argument.
+    Command "reconstruct" parameter --output is missing; add it.
 reconstruct scan.h5 --outptu out
-    Command "reconstruct" parameter --output requires an argument. Did you mean --output instead of --outptu?
+    Command "reconstruct" parameter --output is missing; add it. Did you mean --output instead of --outptu?
 reconstruct scan.h5 -o out --virtual-coil 2
     Unknown option: --virtual-coil. Did you mean --virtual-coils?
 reconstruct scan.h5 -o out --method magic
@@ -149,6 +149,10 @@ reconstruct empty -o out
     empty: no file with k-space in this folder; give fastMRI HDF5, ...
 reconstruct notes.txt -o out
     notes.txt: unrecognized format; give fastMRI HDF5, ...
+reconstruct photo.png -o out
+    photo.png: is an image (PNG), and not k-space; 'mrihvae restore' takes images, 'mrihvae simulate' undersamples them
+reconstruct predictions/a.h5 -o out
+    predictions/a.h5: is a reconstruction, without k-space; give the scan that it was made from
 reconstruct text.h5 -o out
     text.h5: truncated or not an HDF5 file (...); copy it again
 reconstruct truncated.h5 -o out

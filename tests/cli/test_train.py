@@ -57,6 +57,7 @@ def data(tmp_path: Path) -> Path:
         (("DATA", "--protocol", "TOML", "--data", "DIR"), "--data: PATHs replace the protocol's folders"),
         (("--protocol", "TOML", "--data", "DIR"), "has no folder 'first'; give --data with it"),
         (("DATA", "--protocol", "TOML", "--settings", "JSON"), "--settings: the protocol has its own settings"),
+        (("DATA", "--settings", "nowhere.json"), "nowhere.json: file not found; check the path"),
         (("DATA", "--settings", "JSON", "--cache-megabytes", "-1"), "--cache-megabytes -1.0: must be at least 0"),
         (("DATA", "--settings", "JSON", "--cache-megabytes", "nan"), "--cache-megabytes nan: must be at least 0"),
         (("DATA", "--go-on", "w", "--weights", "v"), "--go-on: keeps settings and weights; leave out --protocol"),

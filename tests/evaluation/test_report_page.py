@@ -42,7 +42,17 @@ def test_numbers_are_rounded_where_they_are_shown() -> None:
 def test_unknown_and_infinite_numbers() -> None:
     perfect = replace(VOLUME, acceleration=None, scores={**SCORES, "PSNR": math.inf})
     assert cells(render(replace(REPORT, volumes=(perfect,))))[1:4:2] == [("", ""), ("Infinity", "∞")]
-    assert cells(render(replace(REPORT, volumes=(replace(VOLUME, scores=None),))))[2:] == [("", "")] * 4
+    assert cells(render(replace(REPORT, volumes=(replace(VOLUME, scores=None), VOLUME))))[2:] == [("", "")] * 4
+
+
+def test_without_targets_there_is_no_place_for_scores() -> None:
+    volumes = (replace(VOLUME, scores=None, by_slice={}),)
+    page = render(replace(REPORT, volumes=volumes, means=(replace(MEAN, scores=None),)))
+    assert "quality-heading" not in page and ">Scans</h2>" in page and "there are no scores" in page
+    assert cells(page) == [("5", "5"), ("3.0", "3.00"), ("", "")]
+    head = page.partition("<thead>")[2].partition("</thead>")[0]
+    assert head.count("<th ") == 5 and not re.search("NMSE|PSNR|SSIM", head)
+    assert "quality-heading" in render(REPORT) and ">Scores</h2>" in render(REPORT)
 
 
 def test_facts_of_the_script() -> None:

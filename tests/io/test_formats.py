@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from mrihvae.errors import InputError
-from mrihvae.io.formats import NIFTI_SUFFIXES, check_names, has_suffix, list_files
+from mrihvae.io.formats import NIFTI_SUFFIXES, check_names, has_suffix, image_format, list_files
 
 
 def test_list_files(tmp_path: Path) -> None:
@@ -35,6 +35,21 @@ def test_files_that_are_not_there(name: str, message: str, tmp_path: Path) -> No
     with pytest.raises(InputError) as caught:
         list_files(tmp_path / name, strict=True)
     assert str(caught.value) == f"{tmp_path / name}: {message}"
+
+
+@pytest.mark.parametrize(
+    ("name", "start", "kind"),
+    [
+        ("a.nii.gz", b"\x1f\x8b", "NIfTI"),
+        ("a", bytes(128) + b"DICM", "DICOM"),
+        ("a.dat", b"\x89PNG\r\n", "PNG"),
+        ("a", b"\xff\xd8\xff\xe0", "JPEG"),
+        ("a.h5", b"\x89HDF", None),
+        ("notes.txt", b"", None),
+    ],
+)
+def test_images_are_known_by_their_first_bytes(name: str, start: bytes, kind: str | None) -> None:
+    assert image_format(Path(name), start) == kind
 
 
 def test_links_to_nowhere_are_not_passed_over(tmp_path: Path) -> None:

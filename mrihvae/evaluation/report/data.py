@@ -130,6 +130,10 @@ class Report:
                 found.setdefault(text, []).append(number)
         return found
 
+    def scored(self) -> bool:
+        """Return whether any volume has scores, which take a target."""
+        return any(volume.scores or volume.by_slice for volume in self.volumes)
+
     def stages(self) -> list[str]:
         """List the stages whose seconds are known of any volume, in their order."""
         return list(dict.fromkeys(name for volume in self.volumes for name in volume.stages))
