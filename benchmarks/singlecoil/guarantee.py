@@ -13,6 +13,11 @@ measures the scans of the protocol, which are of other persons, and writes bench
 of the RMSE of blocks with maps, and the area between sparsification curves over that of a constant map. `--unlike`
 adds anatomies that no calibration scan shows. `--picture FILE.h5` draws a slice of a scan, its error and the map at the
 protocol's last pattern instead.
+
+    python -m benchmarks.singlecoil.guarantee protocols/multicoil.toml --data DIR --checkpoint multicoil --fit
+
+does the same for several coils, on simulated scans of 4, 8 and 16 coils; without --fit, it measures the scans of that
+protocol, and writes benchmarks/results/guarantee_multicoil.json.
 """
 
 from __future__ import annotations
@@ -33,7 +38,7 @@ from tqdm import tqdm
 from benchmarks import HERE
 from benchmarks.common.plots import save
 from benchmarks.common.protocol import Protocol, ScanSet, add_options, label, read_protocol, scan_files, spread
-from benchmarks.tables import guarantee_table
+from benchmarks.tables import LABELS, guarantee_table
 from mrihvae import __version__
 from mrihvae.data.scan import Scan
 from mrihvae.errors import InputError
@@ -41,7 +46,14 @@ from mrihvae.evaluation.calibration import CalibrationScan, fit_calibration
 from mrihvae.evaluation.calibration_scans import measure_scans
 from mrihvae.evaluation.judgment import MAPS, REMOVED, Judgment, judge_scan
 from mrihvae.evaluation.scores import score_volume
-from mrihvae.inference.calibration import ONE_COIL, Calibration, calibration_path, load_calibration, save_calibration
+from mrihvae.inference.calibration import (
+    ONE_COIL,
+    SEVERAL_COILS,
+    Calibration,
+    calibration_path,
+    load_calibration,
+    save_calibration,
+)
 from mrihvae.io.fastmri import read_scan
 from mrihvae.model.shipped import find_weights
 from mrihvae.recon.catalog import load_method
@@ -56,6 +68,11 @@ TRAINING = (  # several persons in a file of pictures, one in a volume
     ScanSet("T1ce, simulated", "images/t1ce/train", every=65),
     ScanSet("T1, T2, FLAIR, simulated", "images/ms_t1_t2_flair/train", every=12),
     ScanSet("T1 brain, simulated", "images/t1_brain/train", every=8),
+)
+TRAINING_COILS = (
+    ScanSet("T1ce, 8 coils", "images/t1ce/train", every=104, coils=8),
+    ScanSet("T1, T2, FLAIR, 16 coils", "images/ms_t1_t2_flair/train", every=12, limit=15, coils=16),
+    ScanSet("T1 brain, 4 coils", "images/t1_brain/train", every=8, limit=20, coils=4),
 )
 UNLIKE = (
     ScanSet("heart", "images/heart/val", every=10),
@@ -73,7 +90,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         if options.data is None:
             raise InputError("--data: give the data directory, or set MRIHVAE_DATA")
-        protocol, method = read_protocol(options.protocol), load_method("hybrid", options.checkpoint)
+        protocol, method = read_protocol(options.protocol, tuple(LABELS)), load_method("hybrid", options.checkpoint)
         assert isinstance(method, HybridMethod)
         task = fit if options.fit else picture if options.picture else check
         task(protocol, replace(method, samples=SAMPLES), options)
@@ -85,22 +102,26 @@ def main(arguments: list[str] | None = None) -> int:
 
 def fit(protocol: Protocol, method: HybridMethod, options: argparse.Namespace) -> None:
     """Fit the calibration, and write it."""
-    scans = [row for _, rows in _measure(TRAINING, protocol, method, options) for row in rows]
+    sets = TRAINING_COILS if _has_coils(protocol) else TRAINING
+    scans = [row for _, rows in _measure(sets, protocol, method, options) for row in rows]
     found = fit_calibration(scans, method.calibrated_settings())
     path = options.output or calibration_path(find_weights(options.checkpoint))
-    save_calibration(path, method.weights, {**load_calibration(path, method.weights), ONE_COIL: found})
+    kind = SEVERAL_COILS if _has_coils(protocol) else ONE_COIL
+    save_calibration(path, method.weights, {**load_calibration(path, method.weights), kind: found})
     print(f"{path}: {found.scans} undersampled scans of {found.persons} persons")
 
 
 def check(protocol: Protocol, method: HybridMethod, options: argparse.Namespace) -> None:
     """Judge the calibration on the scans of a protocol, and write JSON, table and picture."""
     path = options.output or calibration_path(find_weights(options.checkpoint))
-    calibration = load_calibration(path, method.weights).get(ONE_COIL)
+    several = _has_coils(protocol)
+    calibration = load_calibration(path, method.weights).get(SEVERAL_COILS if several else ONE_COIL)
     if calibration is None:
         raise InputError(f"{path}: no calibration of these weights; make it with --fit")
     sets = protocol.scans + (UNLIKE if options.unlike else ())
     found = [(scans.name, row) for scans, rows in _measure(sets, protocol, method, options) for row in rows]
-    write_results(calibration, found, method.weights, options.results)
+    name = "guarantee_multicoil" if several else "guarantee"
+    write_results(calibration, found, method.weights, options.results / name)
 
 
 def picture(protocol: Protocol, method: HybridMethod, options: argparse.Namespace) -> None:
@@ -126,9 +147,9 @@ def picture(protocol: Protocol, method: HybridMethod, options: argparse.Namespac
 
 
 def write_results(
-    calibration: Calibration, found: list[tuple[str, CalibrationScan]], weights: str, folder: Path
+    calibration: Calibration, found: list[tuple[str, CalibrationScan]], weights: str, output: Path
 ) -> None:
-    """Judge scans, given with the name of their set; write results."""
+    """Judge scans, given with the name of their set; write results as .json, .md and .png."""
     judged = [(name, row.acceleration, judge_scan(calibration, row)) for name, row in found]
     groups = list(dict.fromkeys((acceleration, name) for name, acceleration, _ in judged))
     rows = []
@@ -142,11 +163,11 @@ def write_results(
         "persons": calibration.persons, "scans": calibration.scans, "guarantee": rows, "removed": REMOVED.tolist(),
         "curves": curves,
     }  # fmt: skip
-    with atomic_write(folder / "guarantee.json") as temporary:
+    with atomic_write(output.with_suffix(".json")) as temporary:
         temporary.write_text(json.dumps(results, indent=1, allow_nan=False) + "\n")
-    with atomic_write(folder / "guarantee.md") as temporary:
+    with atomic_write(output.with_suffix(".md")) as temporary:
         temporary.write_text(guarantee_table(results))
-    save(draw(results), folder / "guarantee.png")
+    save(draw(results), output.with_suffix(".png"))
     print(guarantee_table(results))
 
 
@@ -190,8 +211,14 @@ def _measure(
         todo = [(scans, file) for scans in sets for file in spread([f for s, f in todo if s is scans], options.limit)]
     for scans, file in tqdm(todo, "measuring"):
         for person, scan in _persons(scans, read_scan(file)):
-            folder = options.work / "guarantee" / scans.path.replace("/", "_")
+            coils = f"_coils{scans.coils}" if scans.coils > 1 else ""
+            folder = options.work / "guarantee" / (scans.path.replace("/", "_") + coils)
             yield scans, measure_scans(scan, person, method, protocol.patterns, folder)
+
+
+def _has_coils(protocol: Protocol) -> bool:
+    """Tell whether the scans of a protocol have several coils."""
+    return any(scans.coils > 1 for scans in protocol.scans)
 
 
 def _persons(scans: ScanSet, scan: Scan) -> Iterator[tuple[str, Scan]]:
