@@ -37,8 +37,9 @@ from tqdm import tqdm
 
 from benchmarks import HERE
 from benchmarks.common.plots import save
-from benchmarks.common.protocol import Protocol, ScanSet, add_options, label, read_protocol, scan_files, spread
-from benchmarks.tables import LABELS, guarantee_table
+from benchmarks.common.protocol import METHODS, Protocol, ScanSet, add_options, label, read_protocol, scan_files, spread
+from benchmarks.multicoil.tables import LABELS as COIL_METHODS
+from benchmarks.tables import guarantee_table
 from mrihvae import __version__
 from mrihvae.data.scan import Scan
 from mrihvae.errors import InputError
@@ -90,7 +91,10 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         if options.data is None:
             raise InputError("--data: give the data directory, or set MRIHVAE_DATA")
-        protocol, method = read_protocol(options.protocol, tuple(LABELS)), load_method("hybrid", options.checkpoint)
+        protocol, method = (
+            read_protocol(options.protocol, (*METHODS, *COIL_METHODS)),
+            load_method("hybrid", options.checkpoint),
+        )
         assert isinstance(method, HybridMethod)
         task = fit if options.fit else picture if options.picture else check
         task(protocol, replace(method, samples=SAMPLES), options)
