@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 
 from mrihvae.data.inspection import MAX_SLICES, Inspection, inspect_kspace
-from mrihvae.data.scan import Scan, acquired_samples, delivered_shape, encoded_lines
+from mrihvae.data.scan import Scan, acquired_samples, delivered_shape, encoded_lines, is_complete
 from mrihvae.errors import InputError
 from mrihvae.io.fastmri import MAPS_KEY, NOISE_KEY, read_head
 from mrihvae.io.kspace import kind_of, open_brief
-from mrihvae.physics.mask_type import EMPTY, FULL, SamplingDescription, describe_sampling
+from mrihvae.physics.mask_type import EMPTY, SamplingDescription, describe_sampling
 from mrihvae.utils.notices import collect_notices
 
 FORMATS = {
@@ -87,6 +87,7 @@ def _describe(scan: Scan, part: Scan, look: Inspection, refusal: str, contents: 
         "field_of_view_mm": None if voxel is None else _field_of_view(voxel, delivered),
         "mask_type": sampling.mask_type,
         "mask_in_file": scan.mask is not None,
+        "fully_sampled": is_complete(part),
         "lines_along": sampling.axis or None,
         "acceleration": round(sampling.acceleration, 3),
         "calibration_lines": sampling.calibration_lines,
@@ -168,7 +169,7 @@ def _command(file: Path, scans: list[dict[str, Any]], reading: Mapping[str, Any]
     words = ["mrihvae", "reconstruct", str(file), "--output", "out/"]
     words += ["--key", str(reading["key"])] if reading.get("key") else []
     words += ["--uncentered"] if reading.get("uncentered") else []
-    if any(scan["mask_type"] == FULL and not scan["mask_in_file"] for scan in scans):
+    if any(scan["fully_sampled"] for scan in scans):
         words += ["--mask-type", "random", "--acceleration", "4"]
     return shlex.join(words)
 

@@ -25,8 +25,8 @@ from tests.support.small_coils import calibrated, coil_scans
 SHAPE = (3, 4, 48, 40)
 KEYS = {
     "name", "slices", "coils", "matrix", "delivered_matrix", "voxel_mm", "field_of_view_mm", "mask_type",
-    "mask_in_file", "lines_along", "acceleration", "calibration_lines", "calibration_region", "separate_calibration",
-    "partial_fourier", "target", "noise_scan", "sensitivity_maps", "field_strength_T", "acquisition", "vendor",
+    "mask_in_file", "fully_sampled", "lines_along", "acceleration", "calibration_lines", "calibration_region",
+    "separate_calibration", "partial_fourier", "target", "noise_scan", "sensitivity_maps", "field_strength_T", "acquisition", "vendor",
     "peak_shift", "checks",
 }  # fmt: skip
 SYSTEM = """<acquisitionSystemInformation><systemVendor>ACME</systemVendor>
@@ -72,6 +72,8 @@ def test_fully_sampled_scan(kspace: np.ndarray, tmp_path: Path, capsys: pytest.C
     assert (scan["field_strength_T"], scan["vendor"], scan["acquisition"]) == (0.55, "ACME", "AXT2")
     assert scan["checks"] == [] and scan["warnings"] == []
     assert scan["command"] == f"mrihvae reconstruct '{path}' --output out/ --mask-type random --acceleration 4"
+    masked = write_scan(tmp_path / "masked.h5", SHAPE, kspace=kspace, mask=np.ones(40, np.uint8))
+    assert scan_of(capsys, masked)["command"].endswith("--mask-type random --acceleration 4")
     assert run("info", path) == 0
     shown = capsys.readouterr().out
     for part in (

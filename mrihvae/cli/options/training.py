@@ -25,8 +25,8 @@ class Train(Options):
     """
 
     data: tuple[str, ...] = INPUT(
-        "fastMRI HDF5, NIfTI, DICOM, PNG or JPEG files, or folders of them; for models of real images, "
-"CIFAR10's .bin or IDX",
+        "fully sampled k-space in any format, NIfTI, DICOM, PNG or JPEG files, or folders of them; for models of real "
+        "images, CIFAR10's .bin or IDX",
         (), "the folders of --protocol", name="PATH[=WEIGHT]", positional=True,
     )  # fmt: skip
     protocol: str | None = INPUT(

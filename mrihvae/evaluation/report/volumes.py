@@ -84,7 +84,7 @@ def collect_volume(record: Record, row: Mapping[str, Any], scans: ScanFinder, li
     """
     path = record.reconstruction(row)
     images, uncertainty, voxel = _read_results(path)
-    acquisition, values, by_slice = str(row.get("acquisition", "")), row["scores"], {}
+    acquisition, values, by_slice = _known(row.get("acquisition", "")), row["scores"], {}
     arrays, notes = {"reconstruction": images}, list[str]()
     found = scans.find(row)
     if found is None:
@@ -93,7 +93,7 @@ def collect_volume(record: Record, row: Mapping[str, Any], scans: ScanFinder, li
     else:
         source, scan = found
         voxel = voxel or (scan.geometry.voxel if scan.geometry else scan.voxel)
-        acquisition = acquisition or _text(scan.attributes.get("acquisition", "unknown"))
+        acquisition = acquisition or _known(scan.attributes.get("acquisition", ""))
         expected = (len(scan.kspace), *delivered_shape(scan))
         if images.shape != expected:
             raise InputError(
@@ -230,5 +230,7 @@ def _mask(record: Record, row: Mapping[str, Any], source: Path, scan: Scan) -> n
     raise InputError(f"{source}: does not match {record.path} ({reasons[0]}); give --data with the matching scans")
 
 
-def _text(value: Any) -> str:
-    return value.decode(errors="replace") if isinstance(value, bytes) else str(value)
+def _known(value: Any) -> str:
+    """Return the acquisition that a file or a record names; empty if it is "unknown"."""
+    text = value.decode(errors="replace") if isinstance(value, bytes) else str(value)
+    return "" if text == "unknown" else text
