@@ -26,7 +26,8 @@ SHAPE = (3, 4, 48, 40)
 KEYS = {
     "name", "slices", "coils", "matrix", "delivered_matrix", "voxel_mm", "field_of_view_mm", "mask_type",
     "mask_in_file", "fully_sampled", "lines_along", "acceleration", "calibration_lines", "calibration_region",
-    "separate_calibration", "partial_fourier", "target", "noise_scan", "sensitivity_maps", "field_strength_T", "acquisition", "vendor",
+    "separate_calibration", "partial_fourier", "target", "noise_scan", "sensitivity_maps", "field_strength_T",
+    "acquisition", "vendor",
     "peak_shift", "checks",
 }  # fmt: skip
 SYSTEM = """<acquisitionSystemInformation><systemVendor>ACME</systemVendor>
