@@ -38,6 +38,24 @@ def test_every_file_that_is_no_module_is_built() -> None:
     assert named == there
 
 
+def test_only_files_that_are_named_are_built() -> None:
+    """Otherwise setuptools takes all of the sdist that lies in a package, and warns of folders that are none."""
+    assert BUILT["include-package-data"] is False
+
+
+def test_the_sdist_has_every_file_but_weights_of_benchmarks() -> None:
+    """Its tests run there: they read docs, benchmarks and the settings of CI, too."""
+    if not (REPOSITORY / ".git").exists():
+        pytest.skip("no clone of the repository: it is not known which files belong to it")
+    listed = subprocess.run(["git", "ls-files"], capture_output=True, text=True, cwd=REPOSITORY, check=True).stdout
+    lines = [line.split() for line in (REPOSITORY / "MANIFEST.in").read_text().splitlines() if not line.startswith("#")]
+    given = {command: {name for word, *names in lines if word == command for name in names} for command, *_ in lines}
+    built = {"mrihvae", "protocols", "pyproject.toml", "README.md", "LICENSE", "MANIFEST.in"}  # without being told
+    left_out = {path for path in listed.splitlines() if any(path.startswith(f"{name}/") for name in given["prune"])}
+    assert {path.rpartition("/")[0] for path in left_out} == {"benchmarks/weights"}
+    assert {path.partition("/")[0] for path in listed.splitlines()} == given["graft"] | given["include"] | built
+
+
 COMMANDS = ("convert", "demo", "evaluate", "filter", "protocols", "reconstruct", "report", "restore", "run", "sample",
             "serve", "simulate", "train")  # fmt: skip
 
