@@ -93,6 +93,11 @@ def test_sessions_that_are_called_exist() -> None:
     assert called <= sessions and {"lint", "types", "tests", "docs", "build", "newest_torch"} <= called
 
 
+def test_every_job_has_a_limit_of_minutes() -> None:
+    pages = [page.read_text() for page in (REPOSITORY / ".github" / "workflows").glob("*.yml")]
+    assert len(pages) >= 2 and all(page.count("runs-on:") == page.count("timeout-minutes:") for page in pages)
+
+
 def test_every_lower_bound_is_a_version_that_can_be_asked_for() -> None:
     """The session `tests` with the lowest versions finds one in every requirement."""
     project = SETTINGS["project"]
