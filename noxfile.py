@@ -26,6 +26,7 @@ FIRST_WHEELS: dict[str, dict[str, str]] = {
         "pillow": "11.0",
         "matplotlib": "3.9.2",
         "pydantic": "2.8",
+        "safetensors": "0.4.4",
     },
 }
 QUICK = ("tests/physics", "tests/model", "tests/io", "tests/cli")  # of `tests`, without other arguments: minutes
