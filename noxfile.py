@@ -30,7 +30,12 @@ FIRST_WHEELS: dict[str, dict[str, str]] = {
     },
 }
 QUICK = ("tests/physics", "tests/model", "tests/io", "tests/cli")  # of `tests`, without other arguments: minutes
-IN_SDIST = ("tests/system/test_package.py", "tests/system/test_docker.py", "tests/benchmarks", "tests/cli/test_main.py")
+IN_SDIST = (  # what reads files beside the package
+    "tests/system/test_package.py",
+    "tests/system/test_docker.py",
+    "tests/benchmarks/test_all.py",
+    "tests/cli/test_main.py",
+)
 COVERED = ("physics", "model", "io", "coils", "data")  # rooms whose own tests are measured
 
 
@@ -145,6 +150,7 @@ def build(session: nox.Session) -> None:
     with tarfile.open(sdist) as archive:
         archive.extractall(folder, filter="data")
     session.chdir(folder / sdist.name.removesuffix(".tar.gz"))
+    session.run("pytest", "-n", "0", "--collect-only", "-qq")  # every test finds its helpers
     session.run("pytest", *(session.posargs or IN_SDIST))
 
 
