@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import shutil
+import tarfile
 import tomllib
 from pathlib import Path
 
@@ -24,9 +26,16 @@ FIRST_WHEELS: dict[str, dict[str, str]] = {
         "pillow": "11.0",
         "matplotlib": "3.9.2",
         "pydantic": "2.8",
+        "safetensors": "0.4.4",
     },
 }
 QUICK = ("tests/physics", "tests/model", "tests/io", "tests/cli")  # of `tests`, without other arguments: minutes
+IN_SDIST = (  # what reads files beside the package
+    "tests/system/test_package.py",
+    "tests/system/test_docker.py",
+    "tests/benchmarks/test_all.py",
+    "tests/cli/test_main.py",
+)
 COVERED = ("physics", "model", "io", "coils", "data")  # rooms whose own tests are measured
 
 
@@ -125,11 +134,11 @@ def docs(session: nox.Session) -> None:
 
 @nox.session
 def build(session: nox.Session) -> None:
-    """Build wheel and sdist, check them, and run the demo from the wheel alone, outside of the repository."""
+    """Build wheel and sdist, check them, run the demo from the wheel alone and some tests from the sdist alone."""
     session.install("build", "twine")
     folder = Path(session.create_tmp()).resolve()
     for old in folder.glob("mrihvae-*"):
-        old.unlink()
+        shutil.rmtree(old) if old.is_dir() else old.unlink()
     session.run("python", "-m", "build", "--outdir", str(folder))
     (wheel,), (sdist,) = folder.glob("*.whl"), folder.glob("*.tar.gz")
     session.run("twine", "check", "--strict", str(wheel), str(sdist))
@@ -137,6 +146,12 @@ def build(session: nox.Session) -> None:
     session.chdir(folder)
     session.run("mrihvae", "doctor")
     session.run("mrihvae", "demo", "--output", str(folder / "demo"))
+    session.install(f"{wheel}[test]")
+    with tarfile.open(sdist) as archive:
+        archive.extractall(folder, filter="data")
+    session.chdir(folder / sdist.name.removesuffix(".tar.gz"))
+    session.run("pytest", "-n", "0", "--collect-only", "-qq")  # every test finds its helpers
+    session.run("pytest", *(session.posargs or IN_SDIST))
 
 
 @nox.session

@@ -68,6 +68,7 @@ def transfer_of(kernel: Tensor, shape: tuple[int, ...]) -> Tensor:
 
 def apply_transfer(transfer: Tensor, image: Tensor) -> Tensor:
     """Multiply an image's spectrum; real images, whose kernel must be real, stay real."""
+    image = image.contiguous()  # MKL of torch 2.6 transforms no batch that is one image expanded
     if image.is_complex():
         mapped: Tensor = torch.fft.ifft2(torch.fft.fft2(image) * transfer)
         return mapped

@@ -48,7 +48,8 @@ class Normalization:
 
     def apply(self, kspace: Tensor) -> Tensor:
         """Normalize k-space (..., H, W)."""
-        return self.center(kspace) / self.unit
+        parts = torch.view_as_real(self.center(kspace).resolve_conj())
+        return torch.view_as_complex(parts / self.unit)  # a complex division, of torch 2.6, changes digits
 
     def restore(self, image: Tensor) -> Tensor:
         """Give unit and linear phase back to complex images (..., h, W), of the field of view or less of it along H."""

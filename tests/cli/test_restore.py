@@ -229,11 +229,12 @@ def test_pictures_keep_their_bit_depth(depth: type, bits: int, tmp_path: Path, w
     assert run("restore", tmp_path / "in", "--task", "denoise", *KEEPING, *words) == 0
     assert files_below(tmp_path / "out") == ["a.png", "b.png", "panels/a.png", "panels/b.png", "restore.json"]
     first, second = (read(tmp_path / "out" / name) for name in ("a.png", "b.png"))
-    assert first.dtype == depth and np.array_equal(first, second)
-    assert np.array_equal(first, array)
+    assert np.array_equal(first, array) and np.array_equal(second, array)
+    assert (tmp_path / "out" / "a.png").read_bytes()[24] == bits  # pillow before 10.3 reads 16 bits as int32
     words = (*words, "--task", "superresolve", "--factor", "2")
     assert run("restore", tmp_path / "in" / "a.png", *words, "--overwrite") == 0
-    assert read(tmp_path / "out" / "a.png").shape == (48, 40) and read(tmp_path / "out" / "a.png").dtype == depth
+    assert read(tmp_path / "out" / "a.png").shape == (48, 40)
+    assert (tmp_path / "out" / "a.png").read_bytes()[24] == bits
 
 
 def test_further_volumes_have_noise_of_their_own(

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 
 import mrihvae
 from mrihvae.data.inspection import Inspection, inspect_kspace
 from mrihvae.data.scan import Scan
 from mrihvae.errors import InputError
+from mrihvae.recon.normalization import Normalization
 from tests.support.files import complex_normal
 from tests.support.small import small_kspace
 from tests.support.small_coils import calibrated, coil_scans
@@ -212,6 +214,14 @@ def test_units_far_from_single_precision_change_nothing(factor: float, several: 
     for name in ("magnitude", "image") if several else ("magnitude", "image", "std", "samples"):
         want = getattr(expected, name)
         np.testing.assert_allclose(getattr(found, name) / factor, want, atol=2e-3 * np.abs(want).max(), err_msg=name)
+
+
+@pytest.mark.parametrize("exponent", [-100, 0, 1, 100])
+def test_a_unit_changes_no_digit(exponent: int) -> None:
+    """A complex division, of torch 2.6, rounds, even that by 1."""
+    kspace, unit = complex_normal((2, 3, *SHAPE), seed=5), 2.0**exponent
+    found = Normalization(unit, (0, 0), SHAPE).apply(torch.from_numpy(kspace * np.float32(unit)))
+    np.testing.assert_array_equal(found.numpy(), kspace)
 
 
 def test_a_global_phase_changes_no_image() -> None:

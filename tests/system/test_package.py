@@ -41,6 +41,24 @@ def test_every_file_that_is_no_module_is_built() -> None:
     assert named == there
 
 
+def test_only_files_that_are_named_are_built() -> None:
+    """Otherwise setuptools takes all of the sdist that lies in a package, and warns of folders that are none."""
+    assert BUILT["include-package-data"] is False
+
+
+def test_the_sdist_has_every_file_but_weights_of_benchmarks() -> None:
+    """Its tests run there: they read docs, benchmarks and the settings of CI, too."""
+    if not (REPOSITORY / ".git").exists():
+        pytest.skip("no clone of the repository: it is not known which files belong to it")
+    listed = subprocess.run(["git", "ls-files"], capture_output=True, text=True, cwd=REPOSITORY, check=True).stdout
+    lines = [line.split() for line in (REPOSITORY / "MANIFEST.in").read_text().splitlines() if not line.startswith("#")]
+    given = {command: {name for word, *names in lines if word == command for name in names} for command, *_ in lines}
+    built = {"mrihvae", "protocols", "pyproject.toml", "README.md", "LICENSE", "MANIFEST.in"}  # without being told
+    left_out = {path for path in listed.splitlines() if any(path.startswith(f"{name}/") for name in given["prune"])}
+    assert {path.rpartition("/")[0] for path in left_out} == {"benchmarks/weights"}
+    assert {path.partition("/")[0] for path in listed.splitlines()} == given["graft"] | given["include"] | built
+
+
 COMMANDS = ("convert", "demo", "evaluate", "filter", "protocols", "reconstruct", "report", "restore", "run", "sample",
             "serve", "simulate", "train")  # fmt: skip
 
@@ -104,6 +122,11 @@ def test_sessions_that_are_called_exist() -> None:
     words = [word.lstrip('"') for call in calls for word in call.partition(" -- ")[0].split()]
     called = {re.split(r"\W", word)[0] for word in words}
     assert called <= sessions and {"lint", "types", "tests", "docs", "build", "newest_torch"} <= called
+
+
+def test_every_job_has_a_limit_of_minutes() -> None:
+    pages = [page.read_text() for page in (REPOSITORY / ".github" / "workflows").glob("*.yml")]
+    assert len(pages) >= 2 and all(page.count("runs-on:") == page.count("timeout-minutes:") for page in pages)
 
 
 def test_every_lower_bound_is_a_version_that_can_be_asked_for() -> None:
