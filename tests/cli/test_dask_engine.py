@@ -165,7 +165,7 @@ def test_tasks_that_fail_that_kill_and_that_have_parts(tmp_path: Path, monkeypat
             except InputError as error:
                 results[task.name] = str(error)
     assert results["few"] == 2 and results["bad"] == "a.h5: is bad" and results["sum"] == 6
-    assert "workers died of it" in results["many"]
+    assert "workers died repeatedly while processing it" in results["many"]
 
 
 def test_more_workers_than_memory(

@@ -283,7 +283,7 @@ def test_complex_images_where_there_is_a_place(tmp_path: Path, capsys: pytest.Ca
     images = [Stored((marked(k) * (3 + 4j)).astype(np.complex64), 5 * k, kind="complex") for k in (1, 0)]
     source = store(tmp_path / "a.h5", images)
     assert run("convert", source, tmp_path / "b.npy") == 0 and run("convert", source, tmp_path / "c.nii") == 0
-    assert "the images are complex: .nii has their magnitude" in capsys.readouterr().err
+    assert "the images are complex: .nii stores their magnitude" in capsys.readouterr().err
     assert written(tmp_path / "b.npy").pixels[:, 3, 3].tolist() == [0, 3 + 4j]
     assert nibabel.load(tmp_path / "c.nii").get_fdata()[3, 3].tolist() == [0, 5]
     assert "b.npy: holds images" in error_of(capsys, "reconstruct", tmp_path / "b.npy", "--output", tmp_path / "o")

@@ -228,7 +228,7 @@ def test_command_under_torchrun_starts_a_run_and_resumes_it(
     assert "already holds a run; add --resume" in error_of(capsys, *(word for word in words if word != "--resume"))
     settings_file(settings, learning_rate=0.5)
     assert error_of(capsys, *words) == (
-        f"{settings}, training: 'learning_rate' is 0.5, and 0.001 in the run that is resumed, which keeps its "
+        f"{settings}, training: 'learning_rate' is 0.5, but 0.001 in the resumed run, which keeps its "
         "settings; set it back, or choose another --output"
     )
 
@@ -237,7 +237,7 @@ def test_settings_of_a_resumed_run(tmp_path: Path) -> None:
     job = Run.new(SMALL, SMALL_RUN, SimulationSettings(), "cpu")
     check_same_settings(job, {"training": {"steps": 3, "accumulate": 2, "shapes": [[16, 16]]}}, tmp_path)
     check_same_settings(job, {}, tmp_path)
-    with pytest.raises(InputError, match="model: 'layers' is 7, and "):
+    with pytest.raises(InputError, match="model: 'layers' is 7, but "):
         check_same_settings(job, {"model": {"layers": 7}}, tmp_path)
 
 
