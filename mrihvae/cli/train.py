@@ -42,6 +42,7 @@ from mrihvae.training.run import Run, TrainSettings, continue_weights, load_chec
 from mrihvae.training.validation import ValidationCase, ValidationSettings, draw_cases, validate
 from mrihvae.utils.config import from_dict
 
+TRAINED = {"guess_only": 0, "masked_start": 0, "kl_warmup": 1}  # weights: no part has to wait for another
 VALIDATE_EVERY = 500  # steps
 STREAMED = 10**9  # bytes of HDF5 below a path, beyond which slices are read when they are drawn
 
@@ -228,10 +229,12 @@ def _job(arguments: options.Train, path: Path | None = None, protocol: TrainingP
     device = torch.device(arguments.device)
     weights = load_model(start, device) if start else None
     guess = load_model(arguments.guess_weights, device) if arguments.guess_weights else None
-    model = dataclasses.asdict(weights.settings) if weights else {}
+    begun = dataclasses.asdict(weights.settings) if weights else {}
+    model = from_dict(ModelSettings, {**begun, **settings.get("model", {})}, f"{where}, model")
+    order = TRAINED if weights and model == weights.settings else {}
     return Run.new(
-        from_dict(ModelSettings, {**model, **settings.get("model", {})}, f"{where}, model"),
-        from_dict(TrainSettings, {**settings.get("training", {}), **changes}, f"{where}, training"),
+        model,
+        from_dict(TrainSettings, {**order, **settings.get("training", {}), **changes}, f"{where}, training"),
         from_dict(SimulationSettings, settings.get("simulation", {}), f"{where}, simulation"),
         arguments.device,
         weights,

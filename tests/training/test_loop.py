@@ -1001,7 +1001,8 @@ def test_weights_to_start_from_by_the_command(tmp_path: Path, data: Path, settin
 
     job = job_of(command(data, tmp_path / "second", "--weights", weights))
     assert job.model.settings == MODEL and job.counters.step == 0  # the weights' own settings
-    assert job.settings == TrainSettings() and job.simulation == SimulationSettings()
+    assert job.settings == TrainSettings(guess_only=0, masked_start=0, kl_warmup=1)  # all parts are trained already
+    assert job.simulation == SimulationSettings()
     assert_same({name: parameter.detach() for name, parameter in job.model.named_parameters()}, given)
 
     content = {"model": {"cascades": 2}, "training": {"shapes": [[16, 16]], "steps": 1, "pixels": 256, "warmup": 0}}
