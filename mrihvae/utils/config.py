@@ -51,7 +51,7 @@ def from_dict(cls: type[T], values: Mapping[str, Any], where: str) -> T:
     if wrong is None:
         return found
     usual = _default(known[wrong], wrong)
-    what = f"it must have the type of its default, {usual!r}"
+    what = f"it must be of the same type as its default, {usual!r}, and finite"
     if usual is dataclasses.MISSING:
         what = _mismatch(known[wrong], wrong, given[wrong])
     raise InputError(f"{where}: {wrong} is {values[wrong]!r}; {what}")

@@ -246,7 +246,7 @@ def test_number_of_repetitions_is_checked(number: int) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda kspace, mask: (kspace, torch.zeros_like(mask)), "only 0 x 0 samples"),
+        (lambda kspace, mask: (kspace, torch.zeros_like(mask)), "only 0 x 0;"),
         (lambda kspace, mask: (torch.zeros_like(kspace), mask), "all coils are zero"),
         (lambda kspace, mask: (kspace * np.nan, mask), "NaN or infinite"),
     ],

@@ -332,7 +332,7 @@ def test_without_pydicom_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.
     write_dicom(tmp_path / "a", marked_volume())
     monkeypatch.setattr("mrihvae.io.dicom.find_spec", lambda name: None)
     for call in (lambda: write_dicom(tmp_path / "b", marked_volume()), lambda: read_dicom(tmp_path / "a")):
-        with pytest.raises(InputError, match=r"DICOM needs the package pydicom; pip install mrihvae\[dicom\]"):
+        with pytest.raises(InputError, match=r"DICOM needs the package pydicom; pip install 'mrihvae\[dicom\]'"):
             call()
 
 

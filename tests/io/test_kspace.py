@@ -176,7 +176,7 @@ def test_numpy_json_that_is_none(content: bytes | None, tmp_path: Path) -> None:
     path.with_suffix(".json").unlink()
     if content is not None:
         path.with_suffix(".json").write_bytes(content)
-    with pytest.raises(InputError, match=r"scan\.json: (not readable as JSON|holds no dictionary)"):
+    with pytest.raises(InputError, match=r"scan\.json: (not readable as JSON|is not a dictionary)"):
         open_kspace(path)
 
 

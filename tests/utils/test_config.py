@@ -35,7 +35,7 @@ def test_numbers_per_level_are_one_or_a_list() -> None:
         sweeps=(0, 2), step=(0.1, 0.2), beta=0.5, rule="adam"
     )
     for wrong in ({"sweeps": [0, 1.5]}, {"sweeps": [0, True]}, {"step": ["a"]}, {"iterations": [1, 2]}):
-        with pytest.raises(InputError, match="it must have the type of its default"):
+        with pytest.raises(InputError, match="it must be of the same type as its default"):
             from_dict(RefinementSettings, wrong, "here")
 
 

@@ -96,9 +96,9 @@ def test_limits_that_are_not_whole(low: str, high: str, center: str, expected: L
 @pytest.mark.parametrize(
     ("xml", "message"),
     [
-        ("", "no XML"),
-        ("\0", "no XML"),
-        ("<ismrmrdHeader>", "no XML"),
+        ("", "not XML"),
+        ("\0", "not XML"),
+        ("<ismrmrdHeader>", "not XML"),
         ("<!DOCTYPE a [<!ENTITY b 'c'>]><ismrmrdHeader>&b;</ismrmrdHeader>", "document type"),
         ("<ismrmrdHeader/>", "no 'encoding'"),
         (header_of().replace("encodedSpace", "space"), "no size of 'encodedSpace'"),
