@@ -70,7 +70,7 @@ def test_damaged_files(tmp_path: Path) -> None:
         heads = file["dataset/image_1/header"][:]
         heads["matrix_size"] = 7
         file["dataset/image_1/header"][:] = heads
-    with pytest.raises(InputError, match="image 0 of /dataset/image_1 is 1 x 1 x 3 x 4, but its header has another matrix"):
+    with pytest.raises(InputError, match="image 0 of /dataset/image_1 is 1 x 1 x 3 x 4, but its header has another"):
         list(read_messages_of(tmp_path / "images.h5", "dataset").messages)
 
 
