@@ -93,7 +93,7 @@ def image_grid(path: Path | str, title: str, rows: list[list[np.ndarray]], names
         for axis, image in zip(row, images):
             axis.imshow(image, cmap="gray", vmin=0, vmax=bright)
     for axis, name in zip(axes[0], names or []):
-        axis.set_title(plain_text(name), fontsize=9)
+        axis.set_title("\n".join(map(plain_text, name.split("\n"))), fontsize=9)
     figure.suptitle(plain_text(title), fontsize=10)
     save_figure(figure, path)
 
