@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from mrihvae.errors import InputError
-from mrihvae.evaluation.figures import training_figure, volume_panel
+from mrihvae.evaluation.figures import image_grid, training_figure, volume_panel
 from tests.support.small import phantom
 
 
@@ -93,6 +93,13 @@ def test_panel_of_nothing_and_of_a_perfect_reconstruction(tmp_path: Path, target
     images = 0 * volume(1) if target is None else target
     volume_panel(tmp_path / "panel.png", "", {"ours": images}, target)
     assert pixels(tmp_path / "panel.png").size
+
+
+def test_names_above_a_grid_may_have_lines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    figures = []
+    monkeypatch.setattr("mrihvae.evaluation.figures.save_figure", lambda figure, path: figures.append(figure))
+    image_grid(tmp_path / "grid.png", "title", [[np.ones((8, 8))] * 2], ["one\ntwo", "bell\x07"])
+    assert [axis.get_title() for axis in figures[0].axes] == ["one\ntwo", "bell\\x07"]
 
 
 def test_panel_that_cannot_be_written(tmp_path: Path) -> None:
