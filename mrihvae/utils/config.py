@@ -7,6 +7,7 @@ and options, the names of both lie on one level. Types are those of the annotati
 from __future__ import annotations
 
 import dataclasses
+import math
 import typing
 from collections.abc import Mapping
 from functools import cache
@@ -51,7 +52,9 @@ def from_dict(cls: type[T], values: Mapping[str, Any], where: str) -> T:
     if wrong is None:
         return found
     usual = _default(known[wrong], wrong)
-    what = f"it must be of the same type as its default, {usual!r}, and finite"
+    what = f"it must be of the same type as its default, {usual!r}"
+    if isinstance(given[wrong], float) and not math.isfinite(given[wrong]):
+        what = f"it must be a finite number, such as its default, {usual!r}"
     if usual is dataclasses.MISSING:
         what = _mismatch(known[wrong], wrong, given[wrong])
     raise InputError(f"{where}: {wrong} is {values[wrong]!r}; {what}")

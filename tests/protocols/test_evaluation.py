@@ -210,7 +210,7 @@ MISTAKES = [
     ("method =", "metod =", "solver: unknown setting 'metod'; the nearest known one is 'method'"),
     ("temperature", "temprature", "solver: unknown setting 'temprature'; the nearest known one is 'temperature'"),
     ('"singlecoil"', '"singlecoils"', "challenge 'singlecoils' is unknown; choose one of singlecoil, multicoil"),
-    ('"singlecoil"', "1", "challenge is 1; it must have the type"),
+    ('"singlecoil"', "1", "challenge is 1; it must be of the same type"),
     ('challenge = "singlecoil"', "", "challenge '' is unknown; choose one of singlecoil, multicoil"),
     ('data = "val"', "", "data is missing"),
     ('data = "val"', 'data = ["val"]', "data is ['val']"),

@@ -85,7 +85,7 @@ def test_folders_of_the_data(tmp_path: Path) -> None:
 MISTAKES = [
     ("[model]", "[modell]", "unknown setting 'modell'; the nearest known one is 'model'"),
     ("description", "decription", "unknown setting 'decription'; the nearest known one is 'description'"),
-    ('"noise"', "3", "description is 3; it must have the type"),
+    ('"noise"', "3", "description is 3; it must be of the same type"),
     ('"default"', "[]", "weights is []"),
     ("train = 0.5", "train = 0", "data: the share of 'train' is 0; it must be a number above 0"),
     ("train = 0.5", 'train = "all"', "data: the share of 'train' is 'all'"),
