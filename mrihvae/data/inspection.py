@@ -25,6 +25,7 @@ MIN_CLIPPED_COIL = 1e-3  # largest value of a coil over that of all, below which
 MIN_SPIKE = 1e3  # power of a sample over that of its strongest neighbor, from which it is a spike
 SAME_AXIS = 3.0  # how much more an axis must have a peak than that of W, to be H
 MIN_PEAK = 6.0  # largest over mean energy along an axis of k-space; coils have less
+MAX_GAPS = 0.1  # rows inside k-space that are zero, over the others, below a mask of lines along H
 MAX_EMPTY = 0.01  # share of what a mask has as acquired that may be zero
 STRONGEST_LINES = 0.1  # share of the lines along an axis whose energy is compared with all
 MAX_FLAT, MIN_STEEP = 0.4, 0.5  # of the energy in these: of an axis of an image at most, of k-space at least
@@ -109,7 +110,17 @@ def _take(scan: Scan, k: int, mask: np.ndarray | None) -> np.ndarray:
 
 def _mask_doubt(stored: np.ndarray, mask: np.ndarray) -> list[str]:
     """Say that a mask has samples (coil, H, W) as acquired that are zero, between others that are not."""
-    there = (stored != 0).any(axis=0) if mask.ndim > 1 else (stored != 0).any(axis=(0, 1))[None]
+    sampled = (stored != 0).any(axis=0)
+    if mask.ndim == 1:
+        rows = np.flatnonzero(sampled.any(axis=1))
+        gaps = int(rows[-1] - rows[0] + 1 - len(rows))
+        if gaps > MAX_GAPS * len(rows):
+            return [
+                f"{gaps} whole rows inside k-space are zero, but the mask leaves out lines along H: if H and W are "
+                "swapped, transpose k-space, so that phase encoding is along W; if these rows were not acquired, store "
+                "a mask of shape (H, W)"
+            ]
+    there = sampled if mask.ndim > 1 else sampled.any(axis=0)[None]
     rows, lines = np.flatnonzero(there.any(axis=1)), np.flatnonzero(there.any(axis=0))
     box = slice(rows[0], rows[-1] + 1), slice(lines[0], lines[-1] + 1)
     wanted = np.broadcast_to(mask, there.shape)[box]

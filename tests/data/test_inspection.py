@@ -123,6 +123,16 @@ def test_masks_of_other_scans_are_said() -> None:
         assert f"of the {what} that the mask marks as acquired are zero" in warning
 
 
+def test_swapped_axes_below_a_mask_of_lines_are_said() -> None:
+    square = coil_scans(1, 4, 48, 48)[0].numpy()
+    lines = calibrated(48).numpy()
+    (warning,) = inspect_kspace(Scan("a.h5", np.where(lines[:, None], square, 0)), lines).warnings
+    assert "whole rows inside k-space are zero" in warning and "transpose k-space" in warning
+    padded = np.where(lines, square, 0)
+    padded[..., :6, :] = padded[..., 40:, :] = 0  # rows at the ends may be zero
+    assert inspect_kspace(Scan("a.h5", padded), lines).warnings == ()
+
+
 @pytest.mark.parametrize("factor", [1e-30, 1e-12, 1e12, 1e30])
 def test_scale_does_not_matter(factor: float) -> None:
     expected = inspect_kspace(Scan("a.h5", coils()))
