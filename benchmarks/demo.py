@@ -1,8 +1,8 @@
-"""Run `mrihvae demo`, and renew what README.md and docs/ show of it: its picture and its tables.
+"""Run `mrihvae demo`, and renew what docs/ shows of it: its picture and its tables.
 
     python -m benchmarks.demo
 
-writes benchmarks/results/demo.json and demo.png, and the tables of README.md and docs/ (`benchmarks.tables`). Leave the
+writes benchmarks/results/demo.json and demo.png, and the tables of the pages (`benchmarks.tables`). Leave the
 machine alone meanwhile: seconds of a busy one are left out.
 """
 
