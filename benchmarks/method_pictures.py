@@ -20,6 +20,7 @@ from matplotlib.patches import FancyBboxPatch
 import mrihvae
 from benchmarks import HERE
 from benchmarks.common.plots import shrink
+from mrihvae.cli.demo import SCANS
 from mrihvae.coils import CoilSettings
 from mrihvae.evaluation import save_figure
 from mrihvae.evaluation.figures import subplots
@@ -27,7 +28,7 @@ from mrihvae.model import ModelSettings, load_model
 from mrihvae.model.bands import band_on_grid, grids
 from mrihvae.physics import fft2c, ifft2c
 
-SCAN = Path(mrihvae.__file__).parent / "demo_scans" / "pulseq_brain16.h5"
+SCAN = SCANS / "pulseq_brain16.h5"
 SHAPE = (128, 128)  # of the scan, and of the grids in the picture of the network
 ENCODER, LATENT, HEAD, LINE = "#dbe9d3", "#f7dca8", "#d6e4f5", "#555555"
 HEIGHT, STEP = 0.6, 1.0  # of a box, and from level to level

@@ -17,12 +17,13 @@ from pathlib import Path
 
 import numpy as np
 
-import mrihvae
 from benchmarks import HERE
 from benchmarks.common.plots import shrink
 from benchmarks.multicoil import run as multicoil
+from benchmarks.multicoil.tables import LABELS
 from benchmarks.peers.varnet import TrainedVarNet, load_varnet
 from benchmarks.peers.varnet import reconstruct as varnet_image
+from mrihvae.cli.demo import SCANS as DEMO_SCANS
 from mrihvae.data.scan import Scan
 from mrihvae.errors import InputError
 from mrihvae.evaluation.comparison import draw_comparison
@@ -38,7 +39,7 @@ from mrihvae.recon.volumes import reconstruct_volume
 SCANS = "simulated, 8 coils"  # a set of protocols/multicoil.toml
 COILS = "random_4x/8_patient09_study2_FLAIR.png"
 METHODS = ("zero-filled", "tv", "bart-wavelet", "varnet", "hybrid")
-HEAD = Path(mrihvae.__file__).parent / "demo_scans" / "pulseq_brain16.h5"
+HEAD = DEMO_SCANS / "pulseq_brain16.h5"
 MASK = Undersampling("random", 4, 0.08)
 
 
@@ -60,12 +61,13 @@ def draw_head(scan: Scan, network: TrainedVarNet, path: Path) -> None:
     assert scan.target is not None
     mask = mask_of(scan, MASK)
     pattern = np.broadcast_to(mask, scan.kspace.shape[-2:])
-    images = {
+    volumes = {
         "zero-filled": reconstruct_volume(scan, mask, load_method("zero-filled")),
-        "TV (sigpy)": reconstruct_volume(scan, mask, load_method("tv")),
-        "VarNet (fastMRI)": np.stack([varnet_image(network, one * pattern, pattern) for one in scan.kspace]),
-        "mrihvae (hybrid)": reconstruct_volume(scan, mask, load_method("hybrid", weights_for(scan.coils))),
+        "tv": reconstruct_volume(scan, mask, load_method("tv")),
+        "varnet": np.stack([varnet_image(network, one * pattern, pattern) for one in scan.kspace]),
+        "hybrid": reconstruct_volume(scan, mask, load_method("hybrid", weights_for(scan.coils))),
     }
+    images = {LABELS[name]: volume for name, volume in volumes.items()}
     scores = {name: score_volume(scan.target, volume) for name, volume in images.items()}
     title = f"3 T, 16 coils, random mask, effective acceleration {effective_acceleration(mask):.2f}"
     draw_comparison(path, title, images, scan.target, scores, mask)

@@ -64,17 +64,20 @@ from mrihvae.recon.volumes import reconstruct_scan
 from mrihvae.utils.files import atomic_write
 
 SAMPLES = 4
-TRAINING = (  # several persons in a file of pictures, one in a volume
-    ScanSet("raw 0.055 T", "ulf_singlecoil/train"),
-    ScanSet("T1ce, simulated", "images/t1ce/train", every=65),
-    ScanSet("T1, T2, FLAIR, simulated", "images/ms_t1_t2_flair/train", every=12),
-    ScanSet("T1 brain, simulated", "images/t1_brain/train", every=8),
-)
-TRAINING_COILS = (
-    ScanSet("T1ce, 8 coils", "images/t1ce/train", every=104, coils=8),
-    ScanSet("T1, T2, FLAIR, 16 coils", "images/ms_t1_t2_flair/train", every=12, limit=15, coils=16),
-    ScanSet("T1 brain, 4 coils", "images/t1_brain/train", every=8, limit=20, coils=4),
-)
+TRAINING = {  # by number of coils; several persons in a file of pictures, one in a volume
+    ONE_COIL: (
+        ScanSet("raw 0.055 T", "ulf_singlecoil/train"),
+        ScanSet("T1ce, simulated", "images/t1ce/train", every=65),
+        ScanSet("T1, T2, FLAIR, simulated", "images/ms_t1_t2_flair/train", every=12),
+        ScanSet("T1 brain, simulated", "images/t1_brain/train", every=8),
+    ),
+    SEVERAL_COILS: (
+        ScanSet("T1ce, 8 coils", "images/t1ce/train", every=104, coils=8),
+        ScanSet("T1, T2, FLAIR, 16 coils", "images/ms_t1_t2_flair/train", every=12, limit=15, coils=16),
+        ScanSet("T1 brain, 4 coils", "images/t1_brain/train", every=8, limit=20, coils=4),
+    ),
+}
+RESULTS = {ONE_COIL: "guarantee", SEVERAL_COILS: "guarantee_multicoil"}
 UNLIKE = (
     ScanSet("heart", "images/heart/val", every=10),
     ScanSet("knee", "images/knee/val", every=10),
@@ -91,10 +94,10 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         if options.data is None:
             raise InputError("--data: give the data directory, or set MRIHVAE_DATA")
-        protocol, method = (
-            read_protocol(options.protocol, (*METHODS, *COIL_METHODS)),
-            load_method("hybrid", options.checkpoint),
-        )
+        protocol = read_protocol(options.protocol, (*METHODS, *COIL_METHODS))
+        if options.unlike and _coils_of(protocol) == SEVERAL_COILS:
+            raise InputError("--unlike: its scans have one coil; leave it out for protocols of several coils")
+        method = load_method("hybrid", options.checkpoint)
         assert isinstance(method, HybridMethod)
         task = fit if options.fit else picture if options.picture else check
         task(protocol, replace(method, samples=SAMPLES), options)
@@ -106,11 +109,10 @@ def main(arguments: list[str] | None = None) -> int:
 
 def fit(protocol: Protocol, method: HybridMethod, options: argparse.Namespace) -> None:
     """Fit the calibration, and write it."""
-    sets = TRAINING_COILS if _has_coils(protocol) else TRAINING
-    scans = [row for _, rows in _measure(sets, protocol, method, options) for row in rows]
+    kind = _coils_of(protocol)
+    scans = [row for _, rows in _measure(TRAINING[kind], protocol, method, options) for row in rows]
     found = fit_calibration(scans, method.calibrated_settings())
     path = options.output or calibration_path(find_weights(options.checkpoint))
-    kind = SEVERAL_COILS if _has_coils(protocol) else ONE_COIL
     save_calibration(path, method.weights, {**load_calibration(path, method.weights), kind: found})
     print(f"{path}: {found.scans} undersampled scans of {found.persons} persons")
 
@@ -118,14 +120,13 @@ def fit(protocol: Protocol, method: HybridMethod, options: argparse.Namespace) -
 def check(protocol: Protocol, method: HybridMethod, options: argparse.Namespace) -> None:
     """Judge the calibration on the scans of a protocol, and write JSON, table and picture."""
     path = options.output or calibration_path(find_weights(options.checkpoint))
-    several = _has_coils(protocol)
-    calibration = load_calibration(path, method.weights).get(SEVERAL_COILS if several else ONE_COIL)
+    kind = _coils_of(protocol)
+    calibration = load_calibration(path, method.weights).get(kind)
     if calibration is None:
         raise InputError(f"{path}: no calibration of these weights; make it with --fit")
     sets = protocol.scans + (UNLIKE if options.unlike else ())
     found = [(scans.name, row) for scans, rows in _measure(sets, protocol, method, options) for row in rows]
-    name = "guarantee_multicoil" if several else "guarantee"
-    write_results(calibration, found, method.weights, options.results / name)
+    write_results(calibration, found, method.weights, options.results / RESULTS[kind])
 
 
 def picture(protocol: Protocol, method: HybridMethod, options: argparse.Namespace) -> None:
@@ -220,9 +221,9 @@ def _measure(
             yield scans, measure_scans(scan, person, method, protocol.patterns, folder)
 
 
-def _has_coils(protocol: Protocol) -> bool:
-    """Tell whether the scans of a protocol have several coils."""
-    return any(scans.coils > 1 for scans in protocol.scans)
+def _coils_of(protocol: Protocol) -> str:
+    """Return whether the scans of a protocol have one coil or several, by the name of their calibration."""
+    return SEVERAL_COILS if any(scans.coils > 1 for scans in protocol.scans) else ONE_COIL
 
 
 def _persons(scans: ScanSet, scan: Scan) -> Iterator[tuple[str, Scan]]:

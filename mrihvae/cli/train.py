@@ -42,7 +42,7 @@ from mrihvae.training.run import Run, TrainSettings, continue_weights, load_chec
 from mrihvae.training.validation import ValidationCase, ValidationSettings, draw_cases, validate
 from mrihvae.utils.config import from_dict
 
-TRAINED = {"guess_only": 0, "masked_start": 0, "kl_warmup": 1}  # weights: no part has to wait for another
+TRAINED = {"guess_only": 0, "masked_start": 0, "kl_warmup": 1}  # of given weights all parts train from the first step
 VALIDATE_EVERY = 500  # steps
 STREAMED = 10**9  # bytes of HDF5 below a path, beyond which slices are read when they are drawn
 

@@ -39,7 +39,6 @@ def volume_panel(
     index : the slice to show; None for the middle one
     uncertainty : standard deviation (slice, h, w) of the last image, or None
     """
-    path = Path(path)
     first = next(iter(images.values()))
     index = len(first) // 2 if index is None else index
     shown = {name: volume[index] for name, volume in images.items()}
@@ -81,7 +80,6 @@ def image_grid(path: Path | str, title: str, rows: list[list[np.ndarray]], names
     rows : images; rows may differ in length
     names : of the columns, or None
     """
-    path = Path(path)
     columns = max(len(row) for row in rows)
     height, width = rows[0][0].shape[:2]
     size = (1.7 * columns + 0.2, 1.7 * len(rows) * height / width + 0.6)
@@ -100,9 +98,8 @@ def image_grid(path: Path | str, title: str, rows: list[list[np.ndarray]], names
 
 def training_figure(log: Path | str, path: Path | str) -> None:
     """Write a picture of the curves of log.jsonl: objective, KL and matching per level, gain over zero-filling."""
-    log, path = Path(log), Path(path)
     try:
-        lines = [json.loads(line) for line in log.read_text().splitlines()]
+        lines = [json.loads(line) for line in Path(log).read_text().splitlines()]
         prior = [line for line in lines if "elbo" in line]  # not every step, nor every run, trains the prior
     except (OSError, ValueError, TypeError, RecursionError) as error:
         raise InputError(f"{log}: is not a complete log of a run ({error}); resume the run to repair it") from error
@@ -173,6 +170,5 @@ def plain_text(text: str) -> str:
 
 def save_figure(figure: Figure, path: Path | str) -> None:
     """Write a figure as PNG."""
-    path = Path(path)
     with atomic_write(path) as temporary:
         figure.savefig(temporary, format="png", dpi=110)

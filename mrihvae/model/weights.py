@@ -278,9 +278,8 @@ def _files(path: Path, card: Mapping[str, Any]) -> list[Path]:
 
 def fingerprint(path: Path | str) -> str:
     """Return the first 12 digits of the SHA-256 of weights: their tensors in all files, without metadata."""
-    path = Path(path)
     digest = hashlib.sha256()
-    for file in weight_files(path):
+    for file in weight_files(Path(path)):
         try:
             for block in tensor_bytes(file):
                 digest.update(block)
